@@ -1,0 +1,82 @@
+"""Edits: JSON-able records of a model's final geometry, and replaying them.
+
+An edit is a flat mapping with `op` (a row of EDITS) and `target` (a dotted module path); the other keys are
+the op's own. Replaying works on any device, meta included, and sets shapes only: weights come afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from .errors import InputError
+from .modules import get_module, set_module
+from .table import Row, Table
+
+#: every op an artifact may name; rows resolve lazily, so core does not import the packages above it
+EDITS = Table("edit", "compresskit", {
+    "resize": Row("core.edits:resize", "tensors of a module take new shapes, and integer attributes new values"),
+    "remove": Row("core.edits:remove", "a module becomes an identity"),
+    "quantized": Row("quantization.layers:replay", "a layer becomes a quantized layer"),
+    "fold": Row("quantization.folding:replay", "a layer takes up the batch normalization after it"),
+    "factored": Row("decomposition.layers:replay", "a layer becomes a chain of smaller layers"),
+})
+
+
+def replay(root: nn.Module, edits: Iterable[dict[str, Any]]) -> nn.Module:
+    """Apply edits to a freshly built module, in order, in place.
+
+    Raises:
+        InputError: if an op is not allow-listed or does not fit the module.
+    """
+    for number, edit in enumerate(edits):
+        op = edit.get("op")
+        if op not in EDITS:
+            raise InputError(f"edit {number}: op {op!r} is not one of {', '.join(EDITS)}")
+        try:
+            EDITS.load(op)(root, edit)
+        except InputError as error:
+            raise InputError(f"edit {number} ({op} {edit.get('target')}): {error}") from None
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"edit {number} ({op} {edit.get('target')}): malformed: {error!r}") from error
+    return root
+
+
+def resize(root: nn.Module, edit: dict[str, Any]) -> None:
+    """{op, target, shapes: {tensor: [ints]}, attributes: {name: int | [ints]}}: final shapes and attributes."""
+    module = get_module(root, edit["target"])
+    for name, shape in edit.get("shapes", {}).items():
+        set_tensor_shape(module, name, tuple(int(size) for size in shape))
+    for name, value in edit.get("attributes", {}).items():
+        set_attribute(module, name, value)
+
+
+def remove(root: nn.Module, edit: dict[str, Any]) -> None:
+    """{op, target}: the module at target passes its input through."""
+    get_module(root, edit["target"])
+    set_module(root, edit["target"], nn.Identity())
+
+
+def set_tensor_shape(module: nn.Module, name: str, shape: tuple[int, ...]) -> None:
+    """Replace a parameter or buffer of a module by an empty one of the given shape."""
+    if module._parameters.get(name) is not None:
+        old = module._parameters[name]
+        module._parameters[name] = nn.Parameter(torch.empty(shape, dtype=old.dtype, device=old.device), old.requires_grad)
+    elif module._buffers.get(name) is not None:
+        old = module._buffers[name]
+        module._buffers[name] = torch.empty(shape, dtype=old.dtype, device=old.device)
+    else:
+        raise InputError(f"no parameter or buffer {name!r}")
+
+
+def set_attribute(module: nn.Module, name: str, value: Any) -> None:
+    """Set an existing integer (or tuple of integers) attribute; nothing else may be set by an edit."""
+    if not hasattr(module, name) or name in module._modules or name in module._parameters or name in module._buffers:
+        raise InputError(f"no attribute {name!r}")
+    if not all(isinstance(item, int) for item in (value if isinstance(value, list | tuple) else [value])):
+        raise InputError(f"attribute {name!r} must be an integer or a list of integers, got {value!r}")
+    old = getattr(module, name)
+    setattr(module, name, type(old)(value) if isinstance(old, tuple | list) else value)

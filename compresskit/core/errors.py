@@ -1,0 +1,56 @@
+"""What a command can end with, and the wording that goes with it. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from difflib import get_close_matches
+from types import ModuleType
+
+
+class CompresskitError(Exception):
+    """Base of every error that is shown as one line instead of a traceback."""
+
+    exit_code = 1
+
+
+class InputError(CompresskitError):
+    """Bad input, configuration or usage. The message says what, where, and the mend."""
+
+    exit_code = 2
+
+
+class ShapeError(InputError):
+    """A tensor has another shape than the operation takes."""
+
+
+class GuardMissed(CompresskitError):
+    """A guard or target was missed; the last good artifact is kept."""
+
+    exit_code = 3
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The mend for an unknown name: '; did you mean X?', or the choices when nothing is near."""
+    names = list(names)
+    close = get_close_matches(str(name), names, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; choose from {', '.join(names)}" if names else ""
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import an optional dependency, or say which extra brings it.
+
+    Args:
+        module: the module to import, e.g. "torchvision".
+        extra: the extra of this package that installs it, e.g. "vision".
+    Raises:
+        InputError: if the module is not installed, with the install line.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise InputError(
+            f"{module} is needed here and does not import ({error}); pip install 'compresskit[{extra}]'"
+        ) from error

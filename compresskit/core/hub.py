@@ -1,0 +1,161 @@
+"""Model libraries: torchvision, timm, transformers. Each is imported only when a string names it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .errors import InputError, nearest, require
+from .types import Inputs, Preprocessing
+
+
+def _quiet_download(what: str, build, *args, **kwargs) -> nn.Module:
+    try:
+        return build(*args, **kwargs)
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"{what}: the published weights cannot be fetched here ({str(error).splitlines()[0]}); name a weights file") from error
+
+
+def torchvision_model(record: dict[str, Any], pretrained: bool) -> tuple[nn.Module, dict[str, Any]]:
+    """A torchvision model and the inputs its published weights expect."""
+    models = require("torchvision.models", "vision")
+    name, args = record["name"], record["args"]
+    if name not in models.list_models():
+        raise InputError(f"torchvision has no model {name!r}{nearest(name, models.list_models())}")
+    weights = models.get_model_weights(name)
+    preset = weights.DEFAULT.transforms() if len(weights) else None
+    if pretrained:
+        module = _quiet_download(f"torchvision:{name}", models.get_model, name, weights="DEFAULT", **args)
+    else:
+        builder = models.get_model_builder(name)
+        extra = {"weights_backbone": None} if "." not in name and _takes(builder, "weights_backbone") else {}
+        if _takes(builder, "init_weights"):
+            extra.setdefault("init_weights", True)
+        module = _call(builder, f"torchvision:{name}", {"weights": None, **extra, **args})
+    side = getattr(preset, "crop_size", None)
+    size = (side[0], side[-1]) if side else (224, 224)
+    mean, std = tuple(getattr(preset, "mean", ())), tuple(getattr(preset, "std", ()))
+    family = type(module).__module__
+    if ".detection." in family:
+        example: Inputs = ([torch.zeros(3, 224, 224)],)
+    elif ".video." in family:
+        example = torch.zeros(1, 3, 16, *size)
+    elif ".optical_flow." in family:
+        example = (torch.zeros(1, 3, 128, 128), torch.zeros(1, 3, 128, 128))
+    else:
+        example = torch.zeros(1, 3, *size)
+    return module, {"example": _filled(example), "preprocessing": Preprocessing(mean, std, size, 3)}
+
+
+def _takes(function, name: str) -> bool:
+    import inspect
+
+    return name in inspect.signature(function).parameters
+
+
+def _call(builder, what: str, args: dict[str, Any]) -> nn.Module:
+    try:
+        return builder(**args)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{what}: {error}") from error
+
+
+def timm_model(record: dict[str, Any], pretrained: bool) -> tuple[nn.Module, dict[str, Any]]:
+    """A timm model and the inputs its configuration names."""
+    timm = require("timm", "timm")
+    name, args = record["name"], record["args"]
+    if not timm.is_model(name):
+        raise InputError(f"timm has no model {name!r}{nearest(name, timm.list_models())}")
+    if pretrained:
+        module = _quiet_download(f"timm:{name}", timm.create_model, name, pretrained=True, **args)
+    else:
+        module = _call(timm.create_model, f"timm:{name}", {"model_name": name, "pretrained": False, **args})
+    config = getattr(module, "pretrained_cfg", None) or {}
+    channels, *size = config.get("input_size", (3, 224, 224))
+    return module, {
+        "example": _filled(torch.zeros(1, channels, *size)),
+        "preprocessing": Preprocessing(tuple(config.get("mean", ())), tuple(config.get("std", ())), tuple(size), channels),
+    }
+
+
+def hf_record(name: str, args: dict[str, Any]) -> dict[str, Any]:
+    """The source record of a transformers model: its class and its whole configuration, so it rebuilds offline."""
+    transformers = require("transformers", "hf")
+    options = dict(args)
+    wanted = options.pop("class", None)
+    path = Path(name)
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise InputError(f"hf:{name}: no config.json in that directory")
+    try:
+        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False, **options)
+    except (OSError, ValueError) as error:
+        raise InputError(f"hf:{name}: {str(error).splitlines()[0]}") from error
+    chosen = wanted or (config.architectures or ["AutoModel"])[0]
+    record = {"kind": "hf", "name": name, "class": chosen, "config": json.loads(config.to_json_string(use_diff=False))}
+    _hf_class(record)  # an unknown class is refused before anything is built
+    return record
+
+
+def _hf_class(record: dict[str, Any]) -> Any:
+    transformers = require("transformers", "hf")
+    name = str(record["class"])
+    found = getattr(transformers, name, None) if name.isidentifier() else None
+    if found is None or not (isinstance(found, type) and issubclass(found, nn.Module) or name.startswith("AutoModel")):
+        raise InputError(f"hf:{record.get('name')}: transformers has no model class {name!r}")
+    return found
+
+
+def hf_model(record: dict[str, Any], pretrained: bool) -> tuple[nn.Module, dict[str, Any]]:
+    """A transformers model; weights that lie beside its configuration are loaded by `hf_weights`."""
+    transformers = require("transformers", "hf")
+    settings = dict(record["config"])
+    config = transformers.AutoConfig.for_model(settings.pop("model_type"), **settings)
+    model_class = _hf_class(record)
+    has_weights = any(Path(record["name"]).glob("*.safetensors")) if Path(record["name"]).is_dir() else False
+    if torch.get_default_device().type != "meta" and (pretrained or has_weights):
+        module = _quiet_download(
+            f"hf:{record['name']}", model_class.from_pretrained, record["name"], config=config, use_safetensors=True,
+            trust_remote_code=False, dtype=torch.float32,
+        )
+    else:
+        build = getattr(model_class, "from_config", None) or getattr(model_class, "_from_config", None)
+        module = build(config) if build else model_class(config)
+    return module, {"example": _filled(_hf_example(module, config)), "preprocessing": _hf_preprocessing(record["name"], config)}
+
+
+def _hf_example(module: nn.Module, config: Any) -> Inputs:
+    main = getattr(module, "main_input_name", "input_ids")
+    if main == "pixel_values":
+        size = getattr(config, "image_size", 224)
+        height, width = size if isinstance(size, list | tuple) else (size, size)
+        return {"pixel_values": torch.zeros(1, getattr(config, "num_channels", 3), height, width)}
+    vocabulary = getattr(config, "vocab_size", 100)
+    tokens = torch.arange(16, dtype=torch.int64).reshape(1, 16) % vocabulary
+    tokens[0, -1] = min(vocabulary, 1000) - 1  # `describe` takes the largest value as the range
+    example = {"input_ids": tokens}
+    if getattr(config, "is_encoder_decoder", False):
+        example["decoder_input_ids"] = tokens.clone()
+    return example
+
+
+def _hf_preprocessing(name: str, config: Any) -> Preprocessing:
+    size = getattr(config, "image_size", None)
+    if size is None:
+        return Preprocessing()
+    height, width = size if isinstance(size, list | tuple) else (size, size)
+    settings = Path(name) / "preprocessor_config.json"
+    found = json.loads(settings.read_text()) if settings.is_file() else {}
+    half = (0.5, 0.5, 0.5)
+    return Preprocessing(
+        tuple(found.get("image_mean", half)), tuple(found.get("image_std", half)), (height, width), getattr(config, "num_channels", 3)
+    )
+
+
+def _filled(example: Any) -> Any:
+    from .inputs import describe, make
+
+    return make(describe(example))

@@ -1,0 +1,134 @@
+"""Options models: the one place where a technique's options are declared.
+
+Flags, YAML keys, validation, help, JSON schema and the docs table all come from these fields.
+Imports pydantic but never torch, so help stays fast.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+
+from .table import Table
+
+
+def option(default: Any, help: str, *, section: str = "Options", **constraints: Any) -> Any:
+    """A field with its help text and the section of `--help` it stands in.
+
+    Args:
+        default: the default value; `...` makes the option required.
+        help: one line, starting lower-case, units named.
+        section: heading in `--help` and in the docs table.
+        constraints: pydantic's ge, gt, le, lt, min_length, pattern.
+    """
+    return Field(default, description=help, json_schema_extra={"section": section}, **constraints)
+
+
+def choice(table: Table) -> Any:
+    """The annotated string type whose valid values are a table's names."""
+    return Annotated[
+        str,
+        AfterValidator(table.check),
+        WithJsonSchema({"type": "string", "enum": list(table)}),
+        table,  # the command line reads choices and their help from here
+    ]
+
+
+class Options(BaseModel):
+    """Base of all options models: unknown keys are errors, values never change after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+
+class GuardOptions(Options):
+    """What a step must hold; a missed guard exits 3 and keeps the last good artifact."""
+
+    max_drop: float | None = option(
+        None, "largest allowed loss of the metric against the original model, e.g. 0.01", section="Guards", ge=0
+    )
+    min_speedup: float | None = option(
+        None, "smallest allowed measured speed-up against the original model, e.g. 1.5", section="Guards", gt=0
+    )
+    max_bytes: int | None = option(
+        None, "largest allowed size of the stored weights in bytes", section="Guards", gt=0
+    )
+
+
+class TrainOptions(Options):
+    """The training loop's options; fine-tuning, recovery, distillation and QAT share them."""
+
+    epochs: float = option(1.0, "passes over the training data; fractions are allowed", section="Training", gt=0)
+    lr: float = option(0.01, "peak learning rate", section="Training", gt=0)
+    optimizer: Literal["sgd", "adamw"] = option("sgd", "optimizer", section="Training")
+    momentum: float = option(0.9, "SGD momentum", section="Training", ge=0, lt=1)
+    weight_decay: float = option(5e-4, "weight decay, not applied to biases and norms", section="Training", ge=0)
+    schedule: Literal["cosine", "one-cycle", "constant"] = option(
+        "cosine", "how the learning rate moves after warm-up", section="Training"
+    )
+    warmup: float = option(0.05, "share of all steps spent warming up linearly", section="Training", ge=0, lt=1)
+    batch_size: int = option(128, "images a step, over all processes", section="Training", ge=1)
+    label_smoothing: float = option(0.0, "label smoothing", section="Training", ge=0, lt=1)
+    grad_clip: float | None = option(None, "largest gradient norm", section="Training", gt=0)
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = option(
+        "auto", "number type of the forward pass; auto takes a short one where the device is faster with it",
+        section="Training",
+    )
+    early_stop: int | None = option(
+        None, "stop after this many evaluations without a better validation metric", section="Training", ge=1
+    )
+    keep: Literal["best", "last"] = option(
+        "best", "which weights to keep: best on the validation split, or the last", section="Training"
+    )
+    train_limit: int | None = option(None, "use only this many training examples", section="Training", ge=1)
+    augment: list[Literal["crop", "flip", "randaugment"]] = option(
+        [], "random changes of training images: shifted crop, left-right flip, RandAugment (needs torchvision)",
+        section="Augmentation",
+    )
+    mixup: float = option(0.0, "alpha of mixup, blending pairs of examples; 0 is off", section="Augmentation", ge=0)
+    cutmix: float = option(0.0, "alpha of CutMix, pasting a box of another image; 0 is off", section="Augmentation", ge=0)
+    ema: float | None = option(
+        None, "keep an exponential moving average of the weights with this decay, e.g. 0.999", section="Training", gt=0, lt=1
+    )
+    batch_norm: Literal["synchronized", "local"] = option(
+        "synchronized", "under torchrun: batch statistics over all processes, or over each process alone",
+        section="Training",
+    )
+    sharding: Literal["none", "fsdp"] = option(
+        "none", "under torchrun: a whole model in each process, or weights and optimizer sharded (FSDP)",
+        section="Training",
+    )
+    checkpoint_steps: int | None = option(
+        None, "write a resumable checkpoint also every this many steps; one is written each epoch anyway",
+        section="Training", ge=1,
+    )
+    tensorboard: bool = option(
+        False, "also log to TensorBoard, beside training.csv in the step's folder", section="Training"
+    )
+
+
+class StepOptions(GuardOptions, TrainOptions):
+    """Base of the techniques that change a model: guards, and how accuracy is recovered afterwards."""
+
+    recover: Literal["none", "finetune", "kd"] = option(
+        "none", "train after the step: plain fine-tuning, or distillation from the original model", section="Recovery"
+    )
+
+    #: a subclass whose training options also serve another purpose (QAT, iterative schedules) names the
+    #: condition under which they are used
+    def trains(self) -> bool:
+        """Whether this step trains at all, so that training options mean something."""
+        return self.recover != "none"
+
+    @model_validator(mode="after")
+    def _training_options_need_training(self) -> StepOptions:
+        ignored = sorted(set(self.model_fields_set) & set(TrainOptions.model_fields))
+        if ignored and not self.trains():
+            raise ValueError(
+                f"{', '.join(ignored)} would be ignored: recover is 'none'; set recover to finetune or kd"
+            )
+        return self
+
+
+class TrainStepOptions(GuardOptions, TrainOptions):
+    """Base of the techniques that are training themselves (train, distill)."""

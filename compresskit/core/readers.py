@@ -1,0 +1,334 @@
+"""Reading data sets from disk or from a package into splits of examples."""
+
+from __future__ import annotations
+
+import csv as csv_module
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import InputError, nearest, require
+from .types import Preprocessing
+
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+_SPLIT_FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+_CACHED_BYTES = 2 << 30  # decoded images up to this size are kept in memory and in the cache folder
+_TEST_SHARE = 0.2
+_SPLIT_SEED = 20180908
+_RESIZE_BEFORE_CROP = 256 / 224
+
+
+class Split(Protocol):
+    """Examples that can be taken by index: `take(indices) -> (inputs, targets)`; uint8 inputs are images in [0, 255]."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: Tensor) -> tuple[Any, Tensor]: ...
+
+
+@dataclass
+class Splits:
+    """What a reader returns; a missing val is held out from train later."""
+
+    train: Split
+    test: Split
+    val: Split | None = None
+    num_classes: int | None = None
+    note: str = ""
+
+
+@dataclass
+class ArraySplit:
+    """Examples in memory: inputs (n, ...), targets (n, ...)."""
+
+    inputs: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        return self.inputs[indices], self.targets[indices]
+
+
+@dataclass
+class FileSplit:
+    """Image files that are decoded, resized and centre-cropped as they are taken."""
+
+    paths: list[Path]
+    targets: Tensor
+    size: tuple[int, int]
+    channels: int
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            images = list(pool.map(lambda i: decode(self.paths[i], self.size, self.channels), indices.tolist()))
+        return torch.from_numpy(np.stack(images)), self.targets[indices]
+
+
+def digits(location: str, preprocessing: Preprocessing) -> Splits:
+    """The 8x8 digits of scikit-learn, in [0, 1], a fifth of them held out as test."""
+    if location:
+        raise InputError(f"data 'digits' takes no location, got {location!r}")
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    bunch = load_digits()
+    inputs = torch.from_numpy(bunch.images).float().unsqueeze(1) / 16
+    targets = torch.from_numpy(bunch.target).long()
+    train, test = train_test_split(np.arange(len(targets)), test_size=_TEST_SHARE, random_state=0, stratify=bunch.target)
+    return Splits(ArraySplit(inputs[train], targets[train]), ArraySplit(inputs[test], targets[test]), num_classes=10)
+
+
+def imagefolder(location: str, preprocessing: Preprocessing) -> Splits:
+    """Images as DIR/SPLIT/CLASS/FILE, or DIR/CLASS/FILE with a fifth held out as test; classes sorted by name."""
+    root = Path(location)
+    if not root.is_dir():
+        raise InputError(f"data directory {location!r} does not exist")
+    folders = {
+        split: next((root / name for name in names if (root / name).is_dir()), None) for split, names in _SPLIT_FOLDERS.items()
+    }
+    if folders["train"] is None:
+        return _flat_imagefolder(root, preprocessing)
+    classes = sorted(entry.name for entry in folders["train"].iterdir() if entry.is_dir())
+    splits = {
+        split: _image_split(folder, classes, preprocessing) if folder else None for split, folder in folders.items()
+    }
+    note = ""
+    if splits["test"] is None:
+        if splits["val"] is None:
+            raise InputError(f"data directory {location!r} has a train folder but neither test nor val")
+        splits["test"], splits["val"] = splits["val"], None
+        note = "test is the val folder; val is held out from train"
+    return Splits(splits["train"], splits["test"], splits["val"], len(classes), note)
+
+
+def _flat_imagefolder(root: Path, preprocessing: Preprocessing) -> Splits:
+    classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+    if not classes:
+        raise InputError(f"data directory {str(root)!r} holds no class folders (expected SPLIT/CLASS/FILE or CLASS/FILE)")
+    return _divided(_image_split(root, classes, preprocessing), len(classes))
+
+
+def _divided(split: ArraySplit | FileSplit, num_classes: int | None) -> Splits:
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(_SPLIT_SEED))
+    cut = max(int(len(split) * _TEST_SHARE), 1)
+    note = f"no test split was there; {cut} examples were held out by a fixed permutation"
+    return Splits(_subset(split, order[cut:]), _subset(split, order[:cut]), None, num_classes, note)
+
+
+def _subset(split: ArraySplit | FileSplit, indices: Tensor) -> ArraySplit | FileSplit:
+    if isinstance(split, ArraySplit):
+        return ArraySplit(split.inputs[indices], split.targets[indices])
+    return FileSplit([split.paths[i] for i in indices.tolist()], split.targets[indices], split.size, split.channels)
+
+
+def _image_split(folder: Path, classes: list[str], preprocessing: Preprocessing) -> ArraySplit | FileSplit:
+    unknown = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name not in classes)
+    if unknown:
+        raise InputError(f"{str(folder)!r}: class folder {unknown[0]!r} is not in train{nearest(unknown[0], classes)}")
+    paths: list[Path] = []
+    targets: list[int] = []
+    for label, name in enumerate(classes):
+        found = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in _IMAGE_SUFFIXES)
+        paths += found
+        targets += [label] * len(found)
+    if not paths:
+        raise InputError(f"{str(folder)!r} holds no images ({', '.join(_IMAGE_SUFFIXES)})")
+    image = require("PIL.Image", "vision")
+    try:
+        with image.open(paths[0]) as first:
+            own_size = first.size[::-1]
+            channels = preprocessing.channels or len(first.getbands())
+    except OSError as error:
+        raise InputError(f"image {str(paths[0])!r} cannot be read: {error}") from error
+    size = preprocessing.size or own_size
+    split = FileSplit(paths, torch.tensor(targets), tuple(size), 1 if channels == 1 else 3)
+    if len(paths) * split.channels * size[0] * size[1] <= _CACHED_BYTES:
+        return ArraySplit(_cached(split, folder), split.targets)
+    return split
+
+
+def decode(path: Path, size: tuple[int, int], channels: int) -> np.ndarray:
+    """One image as (channels, height, width) uint8; another size is resized with the usual margin, then centre-cropped."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            image = image.convert("RGB" if channels == 3 else "L")
+            if image.size != (size[1], size[0]):
+                image = _fit(image, size)
+            pixels = np.asarray(image)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise InputError(f"image {str(path)!r} cannot be read: {error}") from error
+    return pixels.transpose(2, 0, 1) if channels == 3 else pixels[None]
+
+
+def _fit(image: Any, size: tuple[int, int]) -> Any:
+    height, width = size
+    # small sources are only scaled: there is no border to spare
+    margin = _RESIZE_BEFORE_CROP if min(image.size) > max(size) else 1.0
+    scale = max(width / image.size[0], height / image.size[1]) * margin
+    image = image.resize((max(round(image.size[0] * scale), width), max(round(image.size[1] * scale), height)))
+    left, top = (image.size[0] - width) // 2, (image.size[1] - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def cache_folder() -> Path:
+    """Where decoded data is kept between runs: $XDG_CACHE_HOME/compresskit or ~/.cache/compresskit."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "compresskit"
+
+
+def _cached(split: FileSplit, folder: Path) -> Tensor:
+    """All images of a split decoded; kept as .npy under a key of paths, sizes and times."""
+    key = hashlib.sha256(repr((split.size, split.channels)).encode())
+    for path in split.paths:
+        stat = path.stat()
+        key.update(f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
+    cache = cache_folder() / "images" / f"{key.hexdigest()[:32]}.npy"
+    if cache.is_file():
+        try:
+            return torch.from_numpy(np.load(cache))
+        except (ValueError, OSError, EOFError):
+            cache.unlink(missing_ok=True)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        images = np.stack(list(pool.map(lambda path: decode(path, split.size, split.channels), split.paths)))
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        temporary = cache.with_suffix(f".{os.getpid()}.tmp.npy")
+        np.save(temporary, images)
+        temporary.replace(cache)
+    except OSError:  # a cache that cannot be written only costs time
+        pass
+    return torch.from_numpy(images)
+
+
+def npz(location: str, preprocessing: Preprocessing) -> Splits:
+    """Arrays x_train, y_train, x_test, y_test (and x_val, y_val), or x and y, of a NumPy archive."""
+    path = Path(location)
+    if not path.is_file():
+        raise InputError(f"data file {location!r} does not exist")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, EOFError, KeyError) as error:
+        raise InputError(f"data file {location!r} is not a readable .npz archive: {error}") from error
+    if "x" in arrays and "y" in arrays:
+        split = _array_split(arrays["x"], arrays["y"], location)
+        return _divided(split, _classes(split.targets))
+    wanted = [f"{axis}_{split}" for split in ("train", "test") for axis in "xy"]
+    for name in wanted:
+        if name not in arrays:
+            raise InputError(f"data file {location!r} lacks array {name!r}{nearest(name, arrays)}")
+    train, test = (_array_split(arrays[f"x_{s}"], arrays[f"y_{s}"], location) for s in ("train", "test"))
+    val = _array_split(arrays["x_val"], arrays["y_val"], location) if "x_val" in arrays and "y_val" in arrays else None
+    return Splits(train, test, val, _classes(train.targets))
+
+
+def csv(location: str, preprocessing: Preprocessing) -> Splits:
+    """Numeric columns of a CSV file with a header; whole-number targets are classes."""
+    path = Path(location)
+    if not path.is_file():
+        raise InputError(f"data file {location!r} does not exist")
+    with open(path, newline="") as file:
+        rows = list(csv_module.reader(file))
+    if len(rows) < 3:
+        raise InputError(f"data file {location!r} needs a header and at least two rows")
+    header = rows[0]
+    target = next((header.index(name) for name in ("label", "target") if name in header), len(header) - 1)
+    try:
+        table = np.array([[float(cell) for cell in row] for row in rows[1:]], dtype=np.float64)
+    except ValueError:
+        table = np.empty(0)
+    if table.ndim != 2 or table.shape[1] != len(header):
+        line = next((i for i, row in enumerate(rows[1:], 2) if len(row) != len(header) or not all(map(_is_number, row))), 2)
+        raise InputError(f"data file {location!r}, line {line}: every row needs {len(header)} numbers")
+    inputs = np.delete(table, target, axis=1).astype(np.float32)
+    split = _array_split(inputs, table[:, target], location)
+    return _divided(split, _classes(split.targets))
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def hf(location: str, preprocessing: Preprocessing) -> Splits:
+    """A Hugging Face data set (a folder written by save_to_disk, or an identifier) with columns image and label."""
+    datasets = require("datasets", "hf")
+    try:
+        found = datasets.load_from_disk(location) if Path(location).is_dir() else datasets.load_dataset(location)
+    except Exception as error:
+        raise InputError(f"data 'hf:{location}' cannot be loaded: {str(error).splitlines()[0]}") from error
+    parts = {split: next((found[n] for n in names if n in found), None) for split, names in _SPLIT_FOLDERS.items()}
+    if parts["train"] is None or (parts["test"] or parts["val"]) is None:
+        raise InputError(f"data 'hf:{location}' needs a train split and a test or validation split")
+    if parts["test"] is None:
+        parts["test"], parts["val"] = parts["val"], None
+    splits = {name: _hf_split(part, location, preprocessing) if part is not None else None for name, part in parts.items()}
+    return Splits(splits["train"], splits["test"], splits["val"], _classes(splits["train"].targets))
+
+
+def _hf_split(part: Any, location: str, preprocessing: Preprocessing) -> ArraySplit:
+    image = next((name for name in ("image", "img", "pixel_values") if name in part.column_names), None)
+    label = next((name for name in ("label", "labels", "fine_label") if name in part.column_names), None)
+    if image is None or label is None:
+        raise InputError(f"data 'hf:{location}' needs columns image and label, it has {', '.join(part.column_names)}")
+    channels = preprocessing.channels or 3
+    first = part[0][image]
+    size = preprocessing.size or first.size[::-1]
+    pixels = [np.asarray(_fit(item.convert("RGB" if channels == 3 else "L"), size)) for item in part[image]]
+    stacked = np.stack(pixels)
+    stacked = stacked.transpose(0, 3, 1, 2) if channels == 3 else stacked[:, None]
+    return ArraySplit(torch.from_numpy(np.ascontiguousarray(stacked)), torch.tensor(part[label]))
+
+
+def factory(where: str, name: str, args: dict[str, Any]) -> Splits:
+    """User data: a factory returning (train, test) or (train, val, test), each a pair (inputs, targets)."""
+    from .source import file_attribute, import_attribute
+
+    function = file_attribute(where, name) if where.endswith(".py") else import_attribute(where, name)
+    try:
+        parts = function(**args)
+    except Exception as error:
+        raise InputError(f"data factory {where}:{name} raised {type(error).__name__}: {error}") from error
+    if not isinstance(parts, tuple) or len(parts) not in (2, 3):
+        raise InputError(f"data factory {where}:{name} must return (train, test) or (train, val, test)")
+    splits = [_array_split(*_pair(part, f"{where}:{name}"), f"{where}:{name}") for part in parts]
+    return Splits(splits[0], splits[-1], splits[1] if len(splits) == 3 else None, _classes(splits[0].targets))
+
+
+def _pair(part: Any, where: str) -> tuple[Any, Any]:
+    if not isinstance(part, tuple | list) or len(part) != 2:
+        raise InputError(f"data factory {where}: each split must be a pair (inputs, targets)")
+    return part[0], part[1]
+
+
+def _array_split(inputs: Any, targets: Any, where: str) -> ArraySplit:
+    inputs, targets = torch.as_tensor(inputs), torch.as_tensor(targets)
+    if len(inputs) != len(targets):
+        raise InputError(f"data {where!r}: {len(inputs)} inputs but {len(targets)} targets")
+    if inputs.dtype == torch.float64:
+        inputs = inputs.float()
+    if inputs.is_floating_point() and not torch.isfinite(inputs).all():
+        raise InputError(f"data {where!r}: inputs hold NaN or infinite values")
+    if targets.is_floating_point() and targets.dim() == 1 and bool((targets == targets.round()).all()) and bool((targets >= 0).all()):
+        targets = targets.long()
+    return ArraySplit(inputs, targets.float() if targets.is_floating_point() else targets.long())
+
+
+def _classes(targets: Tensor) -> int | None:
+    return int(targets.max()) + 1 if not targets.is_floating_point() and targets.dim() == 1 else None

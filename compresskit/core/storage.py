@@ -1,0 +1,93 @@
+"""How one tensor is laid out in the weights file: as it is, or through a codec that is exact and smaller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .errors import InputError
+from .table import Row, Table
+
+#: name -> a Codec; encode(tensor) -> parts, decode(parts) -> the same tensor, bit for bit
+CODECS = Table("storage codec", "compresskit.core", {
+    "bitmap": Row("storage:BITMAP", "one bit an element, then the non-zero values"),
+    "huffman": Row("huffman:HUFFMAN", "Huffman-coded integers", "Han et al., 2016"),
+})
+
+_SEPARATOR = "::"  # cannot stand in a parameter name
+
+
+class Codec(NamedTuple):
+    """Two functions that undo each other."""
+
+    encode: Callable[[Tensor], dict[str, Tensor]]
+    decode: Callable[[dict[str, Tensor]], Tensor]
+
+
+def pack_bits(bits: Tensor) -> Tensor:
+    """Pack a flat bool tensor into uint8, first element in the lowest bit; (n,) -> (ceil(n / 8),)."""
+    padded = torch.nn.functional.pad(bits.to(torch.uint8), (0, -bits.numel() % 8)).reshape(-1, 8)
+    return (padded << torch.arange(8, dtype=torch.uint8)).sum(1, dtype=torch.uint8)
+
+
+def unpack_bits(packed: Tensor, count: int) -> Tensor:
+    """Undo `pack_bits`; -> (count,) bool."""
+    return ((packed.unsqueeze(1) >> torch.arange(8, dtype=torch.uint8)) & 1).reshape(-1)[:count].bool()
+
+
+def encode_bitmap(tensor: Tensor) -> dict[str, Tensor]:
+    """Shape, one bit an element (non-zero or not), and the non-zero values in order."""
+    flat = tensor.detach().cpu().reshape(-1)
+    # a negative zero is kept as a value: the round trip is exact in bits
+    kept = (flat != 0) | (torch.signbit(flat) if flat.is_floating_point() else torch.zeros_like(flat, dtype=torch.bool))
+    return {"shape": torch.tensor(tensor.shape, dtype=torch.int64), "bitmap": pack_bits(kept), "values": flat[kept]}
+
+
+def decode_bitmap(parts: dict[str, Tensor]) -> Tensor:
+    """Undo `encode_bitmap`."""
+    shape = torch.Size(parts["shape"].tolist())
+    flat = torch.zeros(shape.numel(), dtype=parts["values"].dtype)
+    flat[unpack_bits(parts["bitmap"], shape.numel())] = parts["values"]
+    return flat.reshape(shape)
+
+
+BITMAP = Codec(encode_bitmap, decode_bitmap)
+
+
+def encode_all(tensors: dict[str, Tensor], storage: dict[str, str]) -> dict[str, Tensor]:
+    """Tensors as they go to the file; a coded one becomes several entries `name::codec::part`."""
+    entries: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        codec = storage.get(name)
+        if codec is None:
+            entries[name] = tensor
+            continue
+        for part, value in CODECS.load(codec).encode(tensor).items():
+            entries[_SEPARATOR.join((name, codec, part))] = value
+    return entries
+
+
+def decode_all(entries: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Undo `encode_all`.
+
+    Raises:
+        InputError: if an entry names an unknown codec or its parts do not fit together.
+    """
+    tensors: dict[str, Tensor] = {}
+    coded: dict[tuple[str, str], dict[str, Tensor]] = {}
+    for entry, value in entries.items():
+        name, _, rest = entry.partition(_SEPARATOR)
+        if not rest:
+            tensors[name] = value
+            continue
+        codec, _, part = rest.partition(_SEPARATOR)
+        coded.setdefault((name, codec), {})[part] = value
+    for (name, codec), parts in coded.items():
+        try:
+            tensors[name] = CODECS.load(codec).decode(parts)
+        except (ValueError, KeyError, RuntimeError, IndexError) as error:
+            raise InputError(f"tensor {name!r} does not decode as {codec}: {error}") from error
+    return tensors

@@ -1,0 +1,142 @@
+"""The few records that every layer passes around: a loaded model, a step's context, a step's result."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from .data import Data
+    from .metrics import Metric
+
+#: one batch of inputs: a tensor, a tuple of positional tensors, or a mapping of keyword tensors
+Inputs = Tensor | tuple | Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a model expects of an image in [0, 1]: normalization and size."""
+
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    size: tuple[int, int] | None = None  # (height, width); None keeps the data's own
+    channels: int | None = None  # None keeps the data's own
+
+
+@dataclass
+class Loaded:
+    """A model with everything needed to rebuild it: source, edits, and an example input.
+
+    Attributes:
+        module: the module, in eval mode.
+        source: JSON-able record from which the unedited module is built again.
+        example: inputs of batch size 1 that the module accepts.
+        edits: records of final geometry, replayed in order on the unedited module.
+        storage: tensor name -> storage codec (`core.storage.CODECS`); "bitmap" also means its zeros stay zero in training.
+        preprocessing: what the model expects of its inputs.
+        name: short name for reports.
+    """
+
+    module: nn.Module
+    source: dict[str, Any]
+    example: Inputs
+    edits: list[dict[str, Any]] = field(default_factory=list)
+    storage: dict[str, str] = field(default_factory=dict)
+    preprocessing: Preprocessing = Preprocessing()
+    name: str = "model"
+
+    def clone(self) -> Loaded:
+        """A deep copy: changing it leaves this one untouched."""
+        return copy.deepcopy(self)
+
+
+@dataclass
+class Context:
+    """What the runner hands to a technique besides the model and its options.
+
+    Attributes:
+        original: the model before any step; the default teacher and the baseline of every comparison.
+        data: opened data, or None where the recipe names none.
+        metric: the metric callable, or None where there is no data.
+        seed: the run's seed; a technique derives every generator from it.
+        device: where to compute.
+        log: prints one line of progress to stderr.
+        recover: trains a Loaded in place by the step's recover/training options (iterative schedules call it
+            between cuts); the runner calls it once after the step by itself.
+        load: turns a model string into a Loaded (for teachers and students), same rules as the command line.
+        folder: a scratch folder kept for this step across a kill and --resume (caches, checkpoints, plots).
+    """
+
+    original: Loaded
+    data: Data | None = None
+    metric: Metric | None = None
+    seed: int = 0
+    device: torch.device = torch.device("cpu")
+    log: Callable[[str], None] = lambda line: None
+    recover: Callable[[Loaded], dict[str, Any]] | None = None
+    load: Callable[[str], Loaded] | None = None
+    folder: Any = None  # pathlib.Path | None
+
+
+@dataclass
+class StepResult:
+    """What a technique returns.
+
+    Attributes:
+        loaded: the changed model; its edits include the new ones.
+        facts: JSON-able figures for report.json, keyed by plain names with units.
+        notes: lines a reader of the report must see (groups left out, a target missed and why).
+        tables: named tables for the console and report: name -> list of JSON-able row dicts.
+        files: name -> path of files (plots) in the step folder to copy into the artifact.
+    """
+
+    loaded: Loaded
+    facts: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    files: dict[str, Any] = field(default_factory=dict)
+
+
+def call(module: nn.Module, inputs: Inputs) -> Any:
+    """Run a module on one batch of inputs, whatever their form."""
+    if isinstance(inputs, Mapping):
+        return module(**inputs)
+    if isinstance(inputs, tuple | list):
+        return module(*inputs)
+    return module(inputs)
+
+
+def to_device(inputs: Any, device: torch.device, dtype: torch.dtype | None = None) -> Any:
+    """Move a batch (nested tuples, lists, mappings) to a device; floating tensors also to a dtype."""
+    if isinstance(inputs, Tensor):
+        return inputs.to(device, dtype if dtype and inputs.is_floating_point() else inputs.dtype)
+    if isinstance(inputs, Mapping):
+        return {key: to_device(value, device, dtype) for key, value in inputs.items()}
+    if isinstance(inputs, tuple | list):
+        return type(inputs)(to_device(value, device, dtype) for value in inputs)
+    return inputs
+
+
+def main_output(outputs: Any) -> Tensor:
+    """The tensor a metric or loss looks at: the logits of whatever structure a model returns.
+
+    Raises:
+        TypeError: if there is no tensor in the outputs.
+    """
+    if isinstance(outputs, Tensor):
+        return outputs
+    for name in ("logits", "out", "last_hidden_state"):
+        if isinstance(outputs, Mapping) and name in outputs:
+            return outputs[name]
+        if getattr(outputs, name, None) is not None:
+            return getattr(outputs, name)
+    if isinstance(outputs, Mapping):
+        return main_output(next(iter(outputs.values())))
+    if isinstance(outputs, tuple | list) and outputs:
+        return main_output(outputs[0])
+    raise TypeError(f"no tensor in a model output of type {type(outputs).__name__}")
