@@ -1,0 +1,486 @@
+"""The one training loop: fine-tuning, recovery, distillation and quantization-aware training share it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import augment, checkpoint, distributed, training_log
+from .errors import InputError
+from .optim import learning_rate, make_optimizer
+from .options import GuardOptions, TrainOptions, TrainStepOptions
+from .task import mean_loss, plain_objective
+from .types import Context, Inputs, Loaded, StepResult, to_device
+
+#: (module, inputs, targets) -> the loss of one batch, a scalar. An objective may also have `begin_step(indices, step,
+#: total_steps)`, called before each batch with the data set's indices of its examples, and `parts`, a mapping of the
+#: last batch's loss terms for the log.
+Objective = Callable[[nn.Module, Inputs, Any], Tensor]
+
+_EVAL_BATCH = 256
+_SEED_STRIDE = 1_000_003
+#: options that do not change the result of a run, so that a checkpoint outlives changing them
+_WITHOUT_EFFECT = {"checkpoint_steps", "tensorboard", *GuardOptions.model_fields}
+
+
+def train(
+    loaded: Loaded,
+    options: TrainOptions,
+    context: Context,
+    *,
+    objective: Objective | None = None,
+    extra_modules: Sequence[nn.Module] = (),
+    checkpoint_dir: Path | None = None,
+) -> dict[str, Any]:
+    """Train a model in place.
+
+    The random state of a step depends on the seed, the step and the process only, and checkpoints hold the rest, so a
+    run that was killed and called again with the same arguments ends with the same weights as one that was not.
+
+    Args:
+        loaded: its module is trained; tensors stored as "bitmap" keep their zeros.
+        options: how to train.
+        context: data, metric, seed and device; without data nothing can be trained.
+        objective: the loss; None takes `task_loss` with the options' label smoothing.
+        extra_modules: trained along (adapters of a distillation loss), and forgotten by the caller afterwards.
+        checkpoint_dir: where training state is kept; None takes the context's folder, and none is kept without both.
+    Returns:
+        facts: steps, seconds, the metric on the validation split, and `history`, one mapping an epoch.
+    Raises:
+        InputError: without data or trainable parameters, or when the loss stops being finite.
+    """
+    if context.data is None:
+        raise InputError("training needs data; name it with --data, e.g. --data digits")
+    folder = Path(checkpoint_dir or context.folder) if checkpoint_dir or context.folder else None
+    devices = [context.device] if context.device.type == "cuda" else []
+    with ExitStack() as stack:
+        stack.enter_context(distributed.session(context.device))
+        stack.enter_context(torch.random.fork_rng(devices=devices))
+        run = _Run(loaded, options, context, objective, extra_modules, folder)
+        if options.batch_norm == "synchronized":
+            stack.enter_context(distributed.synchronized_batch_norms([run.module, *run.extras]))
+        return run.complete()
+
+
+def train_step(loaded: Loaded, options: TrainStepOptions, context: Context) -> StepResult:
+    """The `train` technique: fine-tune a model, or train it from its random start."""
+    facts = train(loaded, options, context)
+    return StepResult(loaded, facts, files=curve_files(facts, context.folder))
+
+
+def curve_files(facts: dict[str, Any], folder: Any) -> dict[str, Path]:
+    """Draw the loss curves of a training's facts into a folder; -> the files of a StepResult."""
+    if folder is None or not distributed.is_main():
+        return {}
+    path = Path(folder) / "loss_curves.svg"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    training_log.write_curves(facts["history"], path)
+    return {"loss_curves.svg": path}
+
+
+@dataclass
+class _State:
+    """What changes during a run besides tensors; JSON-able."""
+
+    step: int = 0
+    best: float | None = None
+    best_epoch: float = 0.0
+    without_gain: int = 0
+    epoch_loss: float = 0.0
+    epoch_steps: int = 0
+    epoch_parts: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    finished: bool = False
+    stopped_early: bool = False
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class _Joined(nn.Module):
+    """Model and adapters as one module whose forward is the loss, so that DDP sees every gradient."""
+
+    def __init__(self, module: nn.Module, extras: Sequence[nn.Module], objective: Objective):
+        super().__init__()
+        self.module = module
+        self.extras = nn.ModuleList(extras)
+        self._objective = (objective,)  # in a tuple, so that a teacher inside it is not registered
+
+    def forward(self, inputs: Inputs, targets: Any) -> Tensor:
+        return self._objective[0](self.module, inputs, targets)
+
+
+class _Run:
+    """One training run: its parts are made here, then `complete` walks through the steps."""
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        options: TrainOptions,
+        context: Context,
+        objective: Objective | None,
+        extra_modules: Sequence[nn.Module],
+        folder: Path | None,
+    ):
+        self.options, self.context, self.device = options, context, context.device
+        self.loaded, self.folder = loaded, folder
+        self.module = loaded.module.to(self.device)
+        self.extras = [module.to(self.device) for module in extra_modules]
+        self.objective = objective or partial(plain_objective, options.label_smoothing)
+        self.masks = _zero_masks(loaded)
+        self.batches = self._training_batches()
+        self.steps_per_epoch = max(1, self.batches.samples // options.batch_size)
+        self.total_steps = max(1, math.ceil(options.epochs * self.steps_per_epoch))
+        self.path = self._checkpoint_path()
+        self.sharded = None
+        if options.sharding == "fsdp":
+            from . import sharding
+
+            self.sharded = sharding.Sharded(self.module)
+        self.trained = self.sharded.module if self.sharded else self.module
+        self.optimizer = make_optimizer([self.trained, *self.extras], options)
+        self.joined = self._wrapped(custom=objective is not None)
+        self.dtype = _precision(options.precision, self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        self.state = _State()
+        self.average: dict[str, Tensor] = self._weights() if options.ema else {}
+        self.best: dict[str, Tensor] = {}
+
+    def complete(self) -> dict[str, Any]:
+        """Walk through all steps, from the checkpoint where there is one."""
+        self._resume()
+        started_at = self.state.step
+        self.trained.train()
+        for extra in self.extras:
+            extra.train()
+        shown = distributed.is_main()
+        try:
+            if not self.state.finished:
+                with training_log.progress_bar("training", self.total_steps, started_at, shown=shown) as advance:
+                    while not self.state.finished:
+                        self._epoch(advance)
+                self._load_kept()
+                self._save()
+        finally:
+            self.module.eval()
+        return self._facts(started_at)
+
+    # -- steps ---------------------------------------------------------------------------------------------------
+
+    def _epoch(self, advance: Callable[[str], None]) -> None:
+        state, per_epoch = self.state, self.steps_per_epoch
+        epoch, position = divmod(state.step, per_epoch)
+        batches = self.batches.at_epoch(epoch)
+        order = batches.order()
+        last = min(per_epoch, self.total_steps - epoch * per_epoch)
+        clock = time.perf_counter()
+        for number, (inputs, targets) in zip(range(position, last), batches.starting_at(position), strict=False):
+            size = self.options.batch_size
+            loss = self._step(inputs, targets, order[number * size : (number + 1) * size])
+            state.step += 1
+            advance(f"loss {loss:.3f}")
+            if state.step == self.total_steps or number + 1 == per_epoch:
+                break
+            if self.options.checkpoint_steps and state.step % self.options.checkpoint_steps == 0:
+                state.seconds, clock = state.seconds + time.perf_counter() - clock, time.perf_counter()
+                self._save()
+        state.seconds += time.perf_counter() - clock
+        self._end_epoch()
+        if not state.finished:
+            self._save()
+
+    def _step(self, inputs: Inputs, targets: Any, indices: Tensor) -> float:
+        options, state = self.options, self.state
+        seed = self.context.seed * _SEED_STRIDE + state.step
+        if options.mixup or options.cutmix:
+            generator = torch.Generator().manual_seed(seed)
+            inputs, targets = augment.mix(inputs, targets, generator, mixup=options.mixup, cutmix=options.cutmix)
+        # batches divide evenly, so the mean of the processes' means is the batch's mean
+        inputs, indices = to_device(distributed.share(inputs), self.device), distributed.share(indices)
+        targets = augment.map_targets(lambda part: to_device(distributed.share(part), self.device), targets)
+        begin = getattr(self.objective, "begin_step", None)
+        if begin:
+            begin(indices, state.step, self.total_steps)
+        torch.manual_seed(seed * distributed.world_size() + distributed.rank())
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(state.step, self.total_steps, options)
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            loss = self.joined(inputs, targets)
+        value = distributed.mean(loss.item())
+        if not math.isfinite(value):
+            raise InputError(
+                f"the training loss became {value} at step {state.step + 1} of {self.total_steps}; lower lr "
+                f"(now {options.lr:g}), set grad_clip, or lengthen warmup"
+            )
+        self.scaler.scale(loss).backward()
+        if options.grad_clip:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(
+                [p for group in self.optimizer.param_groups for p in group["params"]], options.grad_clip
+            )
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self._after_update()
+        self._count(value)
+        return value
+
+    @torch.no_grad()
+    def _after_update(self) -> None:
+        for parameter, mask in self.masks:
+            parameter.mul_(mask)
+        if self.options.ema:
+            # a short memory at first, so that the random start is forgotten
+            decay = min(self.options.ema, (1 + self.state.step) / (10 + self.state.step))
+            for name, value in self._weights().items():
+                if value.is_floating_point():
+                    self.average[name].lerp_(value, 1 - decay)
+                else:
+                    self.average[name].copy_(value)
+
+    def _count(self, loss: float) -> None:
+        state = self.state
+        state.epoch_loss += loss
+        state.epoch_steps += 1
+        for name, part in getattr(self.objective, "parts", {}).items():
+            state.epoch_parts[name] = state.epoch_parts.get(name, 0.0) + float(part)
+
+    # -- epochs --------------------------------------------------------------------------------------------------
+
+    def _end_epoch(self) -> None:
+        state = self.state
+        epoch = state.step / self.steps_per_epoch
+        row: dict[str, Any] = {
+            "epoch": round(epoch, 4),
+            "step": state.step,
+            "loss": state.epoch_loss / state.epoch_steps,
+        }
+        row |= {f"loss_{name}": total / state.epoch_steps for name, total in state.epoch_parts.items()}
+        row["lr"] = learning_rate(max(state.step - 1, 0), self.total_steps, self.options)
+        value = self._evaluate()
+        if value is not None:
+            row[f"val_{self._metric_name()}"] = value
+            self._compare(value, epoch)
+        row["seconds"] = round(state.seconds, 3)
+        state.history.append(row)
+        state.epoch_loss, state.epoch_steps, state.epoch_parts = 0.0, 0, {}
+        limit = self.options.early_stop
+        state.stopped_early = bool(limit and state.without_gain >= limit)
+        state.finished = state.step >= self.total_steps or state.stopped_early
+        self._log(row)
+
+    def _compare(self, value: float, epoch: float) -> None:
+        state = self.state
+        higher = self.context.metric.higher_is_better if self.context.metric else False
+        if state.best is None or (value > state.best if higher else value < state.best):
+            state.best, state.best_epoch, state.without_gain = value, round(epoch, 4), 0
+            if self.options.keep == "best":
+                self.best = self._kept_weights()
+        else:
+            state.without_gain += 1
+
+    def _evaluate(self) -> float | None:
+        """The metric (or, without one, the task loss) on the validation split; None where there is none."""
+        data = self.context.data
+        if data.size("val") == 0 or (
+            self.options.keep == "last" and not self.options.early_stop and not self.context.metric
+        ):
+            return None
+        batches = data.batches("val", batch_size=min(_EVAL_BATCH, data.size("val")))
+        if not self.sharded and not distributed.is_main():
+            return distributed.from_main(None)
+        held = None
+        if self.average:
+            held = self._weights(copied=True)
+            self._set_weights(self.average)
+        try:
+            if self.context.metric:
+                value = self.context.metric(self.trained, batches, self.device).value
+            else:
+                value = mean_loss(self.trained, batches, self.device)
+        finally:
+            if held is not None:
+                self._set_weights(held)
+        return distributed.from_main(value)
+
+    def _metric_name(self) -> str:
+        return getattr(self.context.metric, "name", "metric") if self.context.metric else "loss"
+
+    def _log(self, row: dict[str, Any]) -> None:
+        if not distributed.is_main():
+            return
+        figures = ", ".join(
+            f"{name} {value:.4g}" for name, value in row.items() if name not in ("epoch", "step", "seconds")
+        )
+        self.context.log(f"epoch {row['epoch']:g} of {self.options.epochs:g}: {figures}; {row['seconds']:.1f} s")
+        if self.folder:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            training_log.write_csv(self.state.history, self.folder / "training.csv")
+            if self.options.tensorboard:
+                training_log.write_tensorboard(row, self.folder / "tensorboard", self.state.step)
+
+    def _facts(self, started_at: int) -> dict[str, Any]:
+        state = self.state
+        images = state.step * min(self.options.batch_size, self.batches.samples)
+        facts: dict[str, Any] = {
+            "train_steps": state.step,
+            "train_epochs": round(state.step / self.steps_per_epoch, 4),
+            "train_examples": self.batches.samples,
+            "train_seconds": round(state.seconds, 3),
+            "examples_per_second": round(images / state.seconds, 1) if state.seconds else None,
+            "precision": str(self.dtype).removeprefix("torch."),
+            "processes": distributed.world_size(),
+            "resumed_from_step": started_at,
+            "stopped_early": state.stopped_early,
+            "history": state.history,
+        }
+        if state.best is not None:
+            facts["kept_weights"] = "best" if self.best or self.options.keep == "best" else "last"
+            facts |= {f"best_val_{self._metric_name()}": state.best, "best_epoch": state.best_epoch}
+        return facts
+
+    # -- parts ---------------------------------------------------------------------------------------------------
+
+    def _training_batches(self) -> Any:
+        options, world = self.options, distributed.world_size()
+        if options.batch_size % world:
+            raise InputError(
+                f"batch_size {options.batch_size} does not divide over {world} processes; make it a multiple"
+            )
+        batches = self.context.data.batches(
+            "train",
+            batch_size=options.batch_size,
+            shuffle=True,
+            seed=self.context.seed,
+            limit=options.train_limit,
+            augment=augment.compose(options.augment),
+        )
+        if batches.samples < options.batch_size and batches.samples % world:
+            raise InputError(
+                f"{batches.samples} training examples do not divide over {world} processes; set train_limit"
+            )
+        return batches
+
+    def _wrapped(self, custom: bool) -> nn.Module:
+        joined = _Joined(self.trained, self.extras, self.objective)
+        if distributed.world_size() == 1 or self.sharded:
+            return joined
+        # a distillation loss may leave layers out (the first stage of FitNet)
+        return nn.parallel.DistributedDataParallel(
+            joined, broadcast_buffers=self.options.batch_norm == "local", find_unused_parameters=custom
+        )
+
+    # -- weights and checkpoints -----------------------------------------------------------------------------------
+
+    def _weights(self, copied: bool = True) -> dict[str, Tensor]:
+        """The model's weights and buffers; whole tensors on the CPU where they are sharded."""
+        if self.sharded:
+            return self.sharded.weights()
+        state = self.module.state_dict()
+        return {name: value.detach().clone() for name, value in state.items()} if copied else state
+
+    def _set_weights(self, weights: dict[str, Tensor]) -> None:
+        if self.sharded:
+            self.sharded.set_weights(weights)
+        else:
+            self.module.load_state_dict(weights)
+
+    def _kept_weights(self) -> dict[str, Tensor]:
+        source = self.average or self._weights()
+        return {name: value.detach().clone() for name, value in source.items()}
+
+    def _load_kept(self) -> None:
+        weights = self.best or self.average or (self._weights() if self.sharded else None)
+        if weights:
+            self.module.load_state_dict(weights)
+
+    def _checkpoint_path(self) -> Path | None:
+        if self.folder is None:
+            return None
+        record = {
+            "options": self.options.model_dump(exclude=_WITHOUT_EFFECT),
+            "kind": type(self.options).__name__,
+            "seed": self.context.seed,
+            "data": self.context.data.name,
+            "examples": self.batches.samples,
+        }
+        tensors = checkpoint.prefixed("module", self.module.state_dict())
+        for number, extra in enumerate(self.extras):
+            tensors |= checkpoint.prefixed(f"extra{number}", extra.state_dict())
+        return self.folder / f"training-{checkpoint.fingerprint(record, tensors)}.safetensors"
+
+    def _save(self) -> None:
+        if self.path is None:
+            return
+        tensors = checkpoint.prefixed("module", self._weights(copied=False))
+        if not self.state.finished:
+            optimizer = (
+                self.sharded.optimizer_tensors(self.optimizer)
+                if self.sharded
+                else checkpoint.optimizer_tensors(self.optimizer)
+            )
+            tensors |= checkpoint.prefixed("optimizer", optimizer)
+            tensors |= checkpoint.prefixed("average", self.average)
+            for number, extra in enumerate(self.extras):
+                tensors |= checkpoint.prefixed(f"extra{number}", extra.state_dict())
+            memory = getattr(self.objective, "memory", None)
+            tensors |= checkpoint.prefixed("memory", memory() if memory else {})
+        tensors |= checkpoint.prefixed("best", self.best)
+        if distributed.is_main():
+            checkpoint.write(self.path, tensors, {"state": asdict(self.state), "scaler": self.scaler.state_dict()})
+        distributed.barrier()
+
+    def _resume(self) -> None:
+        if self.path is None or not self.path.is_file():
+            return
+        tensors, record = checkpoint.read(self.path)
+        self.state = _State(**record["state"])
+        self.best = checkpoint.under("best", tensors)
+        weights = checkpoint.under("module", tensors)
+        if self.state.finished:
+            self.module.load_state_dict(weights)
+            self.average = {}
+        else:
+            self._set_weights(weights)
+            self._restore_rest(tensors, record)
+        if distributed.is_main():
+            self.context.log(f"training resumes at step {self.state.step} of {self.total_steps}")
+
+    def _restore_rest(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
+        optimizer = checkpoint.under("optimizer", tensors)
+        if self.sharded:
+            self.sharded.restore_optimizer(self.optimizer, optimizer)
+        else:
+            checkpoint.restore_optimizer(self.optimizer, optimizer)
+        self.average = {name: value.to(self.device) for name, value in checkpoint.under("average", tensors).items()}
+        for number, extra in enumerate(self.extras):
+            extra.load_state_dict(checkpoint.under(f"extra{number}", tensors))
+        recall = getattr(self.objective, "recall", None)
+        if recall:
+            recall(checkpoint.under("memory", tensors))
+        self.scaler.load_state_dict(record["scaler"])
+
+
+def _zero_masks(loaded: Loaded) -> list[tuple[nn.Parameter, Tensor]]:
+    """Parameters stored as bitmaps with what is not zero in them."""
+    parameters = dict(loaded.module.named_parameters(remove_duplicate=False))
+    return [
+        (parameters[name], parameters[name].detach() != 0)
+        for name, codec in loaded.storage.items()
+        if codec == "bitmap" and name in parameters
+    ]
+
+
+def _precision(wanted: str, device: torch.device) -> torch.dtype:
+    if wanted != "auto":
+        return getattr(torch, wanted)
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.float32  # on CPUs without matrix tiles the short types are slower
