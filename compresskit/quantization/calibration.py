@@ -1,0 +1,205 @@
+"""Where activations are quantized, and with which ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from compresskit.core.errors import InputError
+from compresskit.core.modules import get_module
+from compresskit.core.types import Inputs, call
+
+from . import uniform
+from .observers import Levels
+from .tables import OBSERVERS
+from .trace import Key, Trace
+
+#: operations on two activations that integer runtimes compute in integers if both are quantized
+_BINARY = ("add", "add_", "mul", "mul_", "sub", "sub_")
+#: element-wise operations that runtimes merge into the operation before them
+_FUSED = ("relu", "relu_", "hardtanh", "hardtanh_")
+
+
+@dataclass(frozen=True)
+class Site:
+    """One tensor that gets quantized: a module's first input or its output."""
+
+    module: str
+    side: str  # "input" or "output"
+    key: Key  # the tensor of the trace; sites of one tensor share their range
+
+
+def find_sites(root: nn.Module, record: Trace, layers: Iterable[str], *, additions: bool) -> list[Site]:
+    """The tensors to quantize for integer execution.
+
+    Args:
+        root: the model.
+        record: a trace of it.
+        layers: the layers whose first input is to be quantized.
+        additions: quantize also what additions and products of two activations read and write, where that is the
+            output of a module that is called once.
+    Returns:
+        sites in order of execution, outputs first where both sides hold the same tensor.
+    """
+    sites = []
+    for name in layers:
+        calls = record.calls.get(name, [])
+        if calls and calls[0].inputs:
+            sites.append(Site(name, "input", calls[0].inputs[0]))
+    if not additions:
+        return sites
+    wanted = [key for node in record.nodes if _joins_activations(node, record) for key in _around(node, record)]
+    outputs = [
+        Site(module, "output", key) for key in dict.fromkeys(wanted) if (module := _maker(key, record)) is not None
+    ]
+    return outputs + sites
+
+
+def _joins_activations(node, record: Trace) -> bool:
+    made = [key for key in node.inputs if key in record.producer]
+    return node.op in _BINARY and len(dict.fromkeys(made)) == 2 and all(len(key[2]) > 1 for key in made)
+
+
+def _around(node, record: Trace) -> list[Key]:
+    """What a joining operation reads, and what it (and the activation fused to it) writes."""
+    keys = [key for key in node.inputs if key in record.producer]
+    written = node.outputs[0]
+    readers = record.consumers.get(written, [])
+    if len(readers) == 1 and readers[0].op in _FUSED:
+        written = readers[0].outputs[0]
+    return [*keys, written]
+
+
+def _maker(key: Key, record: Trace) -> str | None:
+    """The innermost module, called once, that ran the operation that made this tensor and returned it."""
+    if key in record.outputs:
+        return None
+    path = record.producer[key].module
+    while path:
+        if record.single_output(path) == key:
+            return path
+        path = path.rpartition(".")[0]
+    return None
+
+
+class _Observed:
+    """Observers fed with the same tensor, one a name."""
+
+    def __init__(self, names: Iterable[str], levels: Levels, percentile: float):
+        self.observers = {name: OBSERVERS.load(name)(levels, percentile) for name in names}
+
+    def update(self, values: Tensor) -> None:
+        for observer in self.observers.values():
+            observer.update(values)
+
+
+def observe(
+    root: nn.Module,
+    sites: Iterable[Site],
+    batches: Iterable[Inputs],
+    *,
+    observer: str,
+    levels: Levels = Levels(),
+    percentile: float = 99.99,
+) -> dict[Key, tuple[float, float]]:
+    """Run data through a model and take the range of every site.
+
+    Args:
+        root: the model, quantized or not.
+        sites: tensors to observe.
+        batches: re-iterable batches of inputs.
+        observer: a row of OBSERVERS, or "auto".
+        levels: the activation quantizer.
+        percentile: for that observer, in percent.
+    Returns:
+        tensor -> (low, high).
+    Raises:
+        InputError: if a site saw no data, or values that are not finite.
+    """
+    sites = list(sites)
+    names = list(OBSERVERS) if observer == "auto" else [observer]
+    observed = {site.key: _Observed(names, levels, percentile) for site in sites}
+    watched = {site.key: site for site in reversed(sites)}  # one site a tensor is enough
+    _run(root, batches, {site: observed[site.key].update for site in watched.values()})
+    ranges = {key: {name: entry.range() for name, entry in group.observers.items()} for key, group in observed.items()}
+    for site in sites:
+        if not all(torch.isfinite(torch.tensor(edges)).all() for edges in ranges[site.key].values()):
+            raise InputError(
+                f"calibration saw no finite {site.side} of layer {site.module!r}; check the data, or skip the layer"
+            )
+    if observer != "auto":
+        return {key: candidates[observer] for key, candidates in ranges.items()}
+    return choose(root, list(watched.values()), batches, ranges, levels)
+
+
+def choose(
+    root: nn.Module,
+    sites: list[Site],
+    batches: Iterable[Inputs],
+    ranges: dict[Key, dict[str, tuple[float, float]]],
+    levels: Levels,
+) -> dict[Key, tuple[float, float]]:
+    """For each tensor the candidate range of the smallest error in the layer that reads it.
+
+    The error is that of the layer's output when its input is quantized; where no layer reads the tensor directly,
+    that of the tensor itself.
+    """
+    modules = dict(root.named_modules())
+    errors = {site.key: dict.fromkeys(ranges[site.key], 0.0) for site in sites}
+
+    def measure(site: Site):
+        layer = modules[site.module]
+
+        def update(values: Tensor) -> None:
+            linear = site.side == "input" and hasattr(layer, "weight")
+            reference = type(layer).forward(layer, values) if linear else values
+            for name, (low, high) in ranges[site.key].items():
+                scale, zero_point = uniform.range_to_scale(
+                    torch.tensor(low), torch.tensor(high), levels.bits, symmetric=levels.symmetric
+                )
+                rounded = uniform.round_trip(values, scale, zero_point, levels.bits)
+                result = type(layer).forward(layer, rounded) if linear else rounded
+                errors[site.key][name] += float((result - reference).double().square().sum())
+
+        return update
+
+    _run(root, batches, {site: measure(site) for site in sites})
+    return {key: ranges[key][min(found, key=found.get)] for key, found in errors.items()}
+
+
+@torch.no_grad()
+def _run(root: nn.Module, batches: Iterable[Inputs], updates: dict[Site, object]) -> None:
+    with ExitStack() as stack:
+        for site, update in updates.items():
+            module = get_module(root, site.module)
+            if site.side == "input":
+
+                def before(_module, args, update=update):
+                    if args and isinstance(args[0], Tensor):
+                        update(args[0])
+
+                handle = module.register_forward_pre_hook(before)
+            else:
+
+                def after(_module, _args, output, update=update):
+                    if isinstance(output, Tensor):
+                        update(output)
+
+                handle = module.register_forward_hook(after)
+            stack.callback(handle.remove)
+        root.eval()
+        for inputs in batches:
+            call(root, inputs)
+
+
+def store_range(layer: nn.Module, side: str, edges: tuple[float, float], levels: Levels) -> None:
+    """Set a quantized layer's input or output scale and zero point from a range."""
+    scale, zero_point = uniform.range_to_scale(
+        torch.tensor(edges[0]), torch.tensor(edges[1]), levels.bits, symmetric=levels.symmetric
+    )
+    getattr(layer, f"{side}_scale").copy_(scale)
+    getattr(layer, f"{side}_zero_point").copy_(zero_point)

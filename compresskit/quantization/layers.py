@@ -1,0 +1,318 @@
+"""Quantized layers: the float layer's own class, with integer buffers in the place of its weights.
+
+A layer is turned in place into a subclass of its own class in which each quantized parameter is a property that
+dequantizes the stored values, so the class's own forward computes with exactly those weights, whatever the layer:
+convolutions of any dimension, transposed ones, linear, embedding, attention projections, recurrent cells.
+Its input and output may be quantized and dequantized on the way.
+
+A `Spec` is the geometry; it is also the body of the edit `{"op": "quantized", "target": ..., **spec}`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compresskit.core.errors import InputError
+from compresskit.core.modules import get_module
+
+from . import uniform
+from .packing import packed_bytes, unpack
+
+_FORMATS = ("int", "float8", "codebook")
+_GRANULARITIES = ("tensor", "channel", "group")
+_ACTIVATIONS = ("none", "static", "dynamic")
+FLOAT8 = torch.float8_e4m3fn
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Final geometry of a quantized layer; JSON-able.
+
+    Attributes:
+        parameters: names of the quantized parameters; none for a module that only quantizes its output.
+        format: "int" (uniform levels), "float8" (e4m3) or "codebook" (shared values).
+        bits: bits a weight.
+        granularity, group_size: which weights share a scale; the group size is None but for "group".
+        symmetric: weights have no stored zero point.
+        axis: the dimension of the parameter that counts output channels.
+        packed: values stand in `bits` bits each; else a byte each, in the parameter's shape.
+        scale_type: number type of stored scales, "float32" or "float16".
+        input, input_bits, input_symmetric: how the first input is quantized before the layer.
+        input_multiplier: the input is multiplied, channel by channel, before it is quantized.
+        output, output_bits, output_symmetric: how the output is quantized after the layer.
+    """
+
+    parameters: tuple[str, ...] = ()
+    format: str = "int"
+    bits: int = 8
+    granularity: str = "channel"
+    group_size: int | None = None
+    symmetric: bool = True
+    axis: int = 0
+    packed: bool = False
+    scale_type: str = "float32"
+    input: str = "none"
+    input_bits: int = 8
+    input_symmetric: bool = False
+    input_multiplier: bool = False
+    output: str = "none"
+    output_bits: int = 8
+    output_symmetric: bool = False
+
+    def as_edit(self, target: str) -> dict[str, Any]:
+        """The edit that makes such a layer of the layer at target; fields at their default are left out."""
+        plain = asdict(Spec())
+        record = {key: value for key, value in asdict(self).items() if value != plain[key]}
+        if self.parameters:
+            record = {"parameters": list(self.parameters), "format": self.format, "bits": self.bits} | record
+            record["parameters"] = list(self.parameters)
+        return {"op": "quantized", "target": target, **record}
+
+
+def spec_from_edit(edit: dict[str, Any]) -> Spec:
+    """Read and check the body of a "quantized" edit.
+
+    Raises:
+        InputError: if a key is unknown or a value is not one that a layer can have.
+    """
+    body = {key: value for key, value in edit.items() if key not in ("op", "target")}
+    unknown = sorted(set(body) - {field.name for field in fields(Spec)})
+    if unknown:
+        raise InputError(f"a quantized layer has no {', '.join(map(repr, unknown))}")
+    spec = Spec(**body | {"parameters": tuple(body.get("parameters", ()))})
+    group_ok = (
+        isinstance(spec.group_size, int) and spec.group_size > 0
+        if spec.granularity == "group"
+        else spec.group_size is None
+    )
+    checks = {
+        "format": spec.format in _FORMATS,
+        "bits": spec.bits in range(1, 9),
+        "granularity": spec.granularity in _GRANULARITIES,
+        "group_size": group_ok,
+        "axis": spec.axis in (0, 1),
+        "scale_type": spec.scale_type in ("float32", "float16"),
+        "input": spec.input in _ACTIVATIONS,
+        "output": spec.output in ("none", "static"),
+        "input_bits": spec.input_bits in range(2, 9),
+        "output_bits": spec.output_bits in range(2, 9),
+        "parameters": all(isinstance(name, str) for name in spec.parameters),
+    }
+    for key, valid in checks.items():
+        if not valid:
+            raise InputError(f"a quantized layer cannot have {key}={getattr(spec, key)!r}")
+    return spec
+
+
+def to_matrix(tensor: Tensor, axis: int) -> Tensor:
+    """A parameter as (rows, columns), rows counting the output channels on `axis`."""
+    return tensor.movedim(axis, 0).reshape(tensor.shape[axis], -1)
+
+
+def from_matrix(matrix: Tensor, shape: torch.Size, axis: int) -> Tensor:
+    """Undo `to_matrix` for a parameter of the given shape."""
+    moved = torch.Size([shape[axis], *shape[:axis], *shape[axis + 1 :]])
+    return matrix.reshape(moved).movedim(0, axis)
+
+
+def output_axis(layer: nn.Module) -> int:
+    """The dimension of a layer's weight that counts its output channels."""
+    transposed = isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
+    # the transformers library's Conv1D holds its weight as (in, out)
+    return 1 if transposed or type(layer).__name__ == "Conv1D" else 0
+
+
+class Quantized:
+    """What quantized layers share; stands before the float class in the method resolution order."""
+
+    float_class: type[nn.Module]
+    spec: Spec
+    parameter_shapes: dict[str, torch.Size]
+
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        spec = self.spec
+        if inputs and isinstance(inputs[0], Tensor) and inputs[0].is_floating_point():
+            inputs = (self.quantize_input(inputs[0]), *inputs[1:])
+        output = super().forward(*inputs, **named)
+        if spec.output != "none":
+            output = _quantize_activation(output, self.output_scale, self.output_zero_point, spec.output_bits)
+        return output
+
+    def quantize_input(self, values: Tensor) -> Tensor:
+        """What the layer computes with in the place of its input."""
+        spec = self.spec
+        if spec.input_multiplier:
+            values = values * along_channels(self.input_multiplier, values, self)
+        if spec.input == "static":
+            return _quantize_activation(values, self.input_scale, self.input_zero_point, spec.input_bits)
+        if spec.input == "dynamic":
+            low, high = values.detach().aminmax()
+            scale, zero_point = uniform.range_to_scale(low, high, spec.input_bits, symmetric=spec.input_symmetric)
+            return _quantize_activation(values, scale, zero_point, spec.input_bits)
+        return values
+
+    def codes(self, parameter: str) -> Tensor:
+        """Unsigned codes (or codebook indices) of a parameter, (rows, columns) uint8."""
+        spec, shape = self.spec, self.parameter_shapes[parameter]
+        values = getattr(self, f"{parameter}_values")
+        if spec.packed:
+            return unpack(values, spec.bits, shape.numel()).reshape(shape[spec.axis], -1)
+        if values.dtype == torch.int8:
+            # signed storage of symmetric codes
+            values = (values.to(torch.int16) + uniform.middle_code(spec.bits)).to(torch.uint8)
+        return to_matrix(values, spec.axis)
+
+    def dequantized(self, parameter: str) -> Tensor:
+        """The values of a quantized parameter, in its own shape."""
+        spec, shape = self.spec, self.parameter_shapes[parameter]
+        if spec.format == "codebook":
+            matrix = getattr(self, f"{parameter}_codebook")[self.codes(parameter).long()]
+            return from_matrix(matrix, shape, spec.axis)
+        scale = getattr(self, f"{parameter}_scale")
+        scale = scale.float() if scale.dtype == torch.float16 else scale
+        scale = uniform.expand_groups(scale, shape.numel() // shape[spec.axis], spec.group_size)
+        if spec.format == "float8":
+            matrix = to_matrix(getattr(self, f"{parameter}_values"), spec.axis).to(scale.dtype) * scale
+        else:
+            matrix = (self.codes(parameter).to(scale.dtype) - self._wide_zero_point(parameter)) * scale
+        return from_matrix(matrix, shape, spec.axis)
+
+    def _wide_zero_point(self, parameter: str) -> Tensor | int:
+        spec, shape = self.spec, self.parameter_shapes[parameter]
+        if spec.symmetric:
+            return uniform.middle_code(spec.bits)
+        columns = shape.numel() // shape[spec.axis]
+        return uniform.expand_groups(getattr(self, f"{parameter}_zero_point"), columns, spec.group_size).float()
+
+    def extra_repr(self) -> str:
+        """The float layer's own, and how it is quantized."""
+        spec = self.spec
+        parts = [super().extra_repr(), f"bits={spec.bits}, granularity={spec.granularity}" if spec.parameters else ""]
+        parts += [
+            f"input={spec.input}" if spec.input != "none" else "",
+            f"output={spec.output}" if spec.output != "none" else "",
+        ]
+        return ", ".join(part for part in parts if part)
+
+
+def along_channels(vector: Tensor, values: Tensor, layer: nn.Module) -> Tensor:
+    """A vector over input channels, shaped to broadcast against a layer's input."""
+    spatial = len(getattr(layer, "kernel_size", ()))  # a linear layer has its channels last
+    return vector.reshape(-1, *[1] * spatial)
+
+
+def _quantize_activation(values: Any, scale: Tensor, zero_point: Tensor, bits: int) -> Any:
+    if not isinstance(values, Tensor) or not values.is_floating_point():
+        return values
+    if values.requires_grad and torch.is_grad_enabled():
+        # straight-through: gradients pass where nothing saturates
+        low, high = (0 - zero_point) * scale, (uniform.highest_code(bits) - zero_point) * scale
+        clipped = torch.minimum(torch.maximum(values, low), high)
+        return clipped + (uniform.round_trip(values.detach(), scale, zero_point, bits) - clipped).detach()
+    return uniform.round_trip(values, scale, zero_point, bits).to(values.dtype)
+
+
+@cache
+def _quantized_class(float_class: type[nn.Module], parameters: tuple[str, ...]) -> type:
+    """The subclass of a layer's class in which the parameters are dequantized when read."""
+    members: dict[str, Any] = {"float_class": float_class, "__module__": __name__}
+    for name in parameters:
+        members[name] = property(lambda self, name=name: self.dequantized(name))
+    if issubclass(float_class, nn.RNNBase):
+        # recurrent layers read their weights from this list; nothing may store into it
+        members["_flat_weights"] = property(
+            lambda self: [getattr(self, name) for name in self._flat_weights_names], lambda self, value: None
+        )
+    return type(f"Quantized{float_class.__name__}", (Quantized, float_class), members)
+
+
+def convert(layer: nn.Module, spec: Spec) -> nn.Module:
+    """Turn a layer in place into a quantized layer with empty buffers; scales and values are filled in afterwards.
+
+    Converting a layer again may add the input's or output's quantization to it, or its weights' if it had none.
+
+    Raises:
+        InputError: if the layer lacks a named parameter, or has it quantized already.
+    """
+    float_class = layer.float_class if isinstance(layer, Quantized) else type(layer)
+    shapes = dict(layer.parameter_shapes) if isinstance(layer, Quantized) else {}
+    if isinstance(layer, Quantized):
+        spec = _merge(layer.spec, spec)
+    for name in spec.parameters:
+        if name in shapes:
+            continue
+        parameter = layer._parameters.get(name)
+        if parameter is None:
+            raise InputError(f"a layer of type {float_class.__name__} has no parameter {name!r} to quantize")
+        shapes[name] = parameter.shape
+        del layer._parameters[name]
+        _register_parameter_buffers(layer, name, parameter, spec)
+    layer.__dict__.pop("_flat_weights", None)
+    device = next((tensor.device for tensor in [*layer.parameters(), *layer.buffers()]), torch.device("cpu"))
+    for site in ("input", "output"):
+        if getattr(spec, site) == "static" and f"{site}_scale" not in layer._buffers:
+            layer.register_buffer(f"{site}_scale", torch.ones((), device=device))
+            layer.register_buffer(f"{site}_zero_point", torch.zeros((), dtype=torch.int32, device=device))
+    if spec.input_multiplier and "input_multiplier" not in layer._buffers:
+        layer.register_buffer("input_multiplier", torch.ones(input_channels(layer), device=device))
+    layer.__class__ = _quantized_class(float_class, spec.parameters)
+    layer.spec, layer.parameter_shapes = spec, shapes
+    return layer
+
+
+def input_channels(layer: nn.Module) -> int:
+    """Channels of a linear or convolution layer's input."""
+    channels = getattr(layer, "in_features", None) or getattr(layer, "in_channels", None)
+    if channels is None:
+        raise InputError(f"a layer of type {type(layer).__name__} has no input channels to scale")
+    return channels
+
+
+def _merge(old: Spec, new: Spec) -> Spec:
+    """The spec of a layer that was quantized before and is quantized further."""
+    if new.parameters and old.parameters:
+        raise InputError(f"{', '.join(new.parameters)}: the layer's weights are quantized already")
+    merged = replace(old if old.parameters else new, parameters=old.parameters or new.parameters)
+    for site in ("input", "output"):
+        keys = (site, f"{site}_bits", f"{site}_symmetric")
+        chosen = new if getattr(new, site) != "none" else old
+        merged = replace(merged, **{key: getattr(chosen, key) for key in keys})
+    return replace(merged, input_multiplier=old.input_multiplier or new.input_multiplier)
+
+
+def _register_parameter_buffers(layer: nn.Module, name: str, parameter: Tensor, spec: Spec) -> None:
+    shape, device = parameter.shape, parameter.device
+    rows, columns = shape[spec.axis], shape.numel() // shape[spec.axis]
+    if spec.format == "float8":
+        values = torch.empty(shape, dtype=FLOAT8, device=device)
+    elif spec.packed:
+        values = torch.empty(packed_bytes(shape.numel(), spec.bits), dtype=torch.uint8, device=device)
+    else:
+        signed = spec.format == "int" and spec.symmetric
+        values = torch.empty(shape, dtype=torch.int8 if signed else torch.uint8, device=device)
+    layer.register_buffer(f"{name}_values", values)
+    if spec.format == "codebook":
+        layer.register_buffer(f"{name}_codebook", torch.empty(1 << spec.bits, device=device))
+        return
+    groups = -(-columns // spec.group_size) if spec.granularity == "group" else 1
+    scale_shape = (1 if spec.granularity == "tensor" else rows, groups)
+    layer.register_buffer(
+        f"{name}_scale", torch.empty(scale_shape, dtype=getattr(torch, spec.scale_type), device=device)
+    )
+    if spec.format == "int" and not spec.symmetric:
+        layer.register_buffer(f"{name}_zero_point", torch.empty(scale_shape, dtype=torch.uint8, device=device))
+
+
+def replay(root: nn.Module, edit: dict[str, Any]) -> None:
+    """{op, target, **Spec}: the layer at target becomes quantized, shapes only."""
+    convert(get_module(root, edit["target"]), spec_from_edit(edit))
+
+
+def quantized_layers(root: nn.Module) -> dict[str, Quantized]:
+    """All modules that quantize something, by name."""
+    return {name: module for name, module in root.named_modules() if isinstance(module, Quantized)}

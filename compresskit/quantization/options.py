@@ -1,0 +1,114 @@
+"""What `quantize` takes. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from compresskit.core.options import StepOptions, choice, option
+
+from .tables import OBSERVER_CHOICES, ROUNDINGS, SCHEMES, Scheme
+
+_CALIBRATED = ("observer", "percentile", "calibration_samples", "quantize_additions", "activation_range")
+
+
+class QuantizeOptions(StepOptions):
+    """Store weights, and compute activations, in few bits."""
+
+    scheme: choice(SCHEMES) = option("int8-weight", "what is quantized, and to what", section="Scheme")
+    bits: int | None = option(
+        None, "bits a weight in the place of the scheme's own, 1 to 8", section="Scheme", ge=1, le=8
+    )
+    bits_for: dict[str, int] = option(
+        {}, "bits by layer name pattern, e.g. 'layer1.*=8'; the first match counts", section="Scheme"
+    )
+    granularity: Literal["auto", "tensor", "channel", "group"] = option(
+        "auto", "which weights share a scale; auto takes the scheme's", section="Scheme"
+    )
+    group_size: int = option(64, "weights that share a scale, for granularity group", section="Scheme", ge=2)
+    weight_range: Literal["symmetric", "affine"] = option(
+        "symmetric", "whether weight ranges are centred on zero", section="Scheme"
+    )
+    weight_search: Literal["auto", "minmax", "mse"] = option(
+        "auto",
+        "weight ranges cover all values (minmax) or have the least squared error; auto: mse below 8 bits",
+        section="Scheme",
+    )
+    layers: list[str] = option([], "quantize only layers that one of these patterns matches", section="Layers")
+    skip: list[str] = option([], "leave out layers that one of these patterns matches", section="Layers")
+    first_last: Literal["same", "int8", "keep"] = option(
+        "int8", "first and last layer: like the others, in 8 bits at least, or kept in float", section="Layers"
+    )
+    fold_batchnorm: bool = option(True, "fold batch normalization into the layer before it", section="Layers")
+    observer: choice(OBSERVER_CHOICES) = option("mse", "how activation ranges are found", section="Calibration")
+    percentile: float = option(
+        99.99,
+        "share of values inside the range, in percent, for observer percentile",
+        section="Calibration",
+        gt=50,
+        le=100,
+    )
+    calibration_samples: int = option(512, "training inputs to calibrate on", section="Calibration", ge=1)
+    calibration_batch: int = option(64, "inputs a batch while calibrating", section="Calibration", ge=1)
+    activation_range: Literal["affine", "symmetric"] = option(
+        "affine", "whether activation ranges are centred on zero", section="Calibration"
+    )
+    quantize_additions: bool = option(
+        True,
+        "quantize also what residual additions read and write, so that runtimes stay in integers",
+        section="Calibration",
+    )
+    rounding: choice(ROUNDINGS) = option("nearest", "how weights are rounded", section="Rounding")
+
+    def scheme_row(self) -> Scheme:
+        """The scheme that the name stands for."""
+        return SCHEMES.load(self.scheme)
+
+    def weight_bits(self) -> int:
+        """Bits a weight where no pattern says otherwise."""
+        return self.bits or self.scheme_row().bits
+
+    def weight_granularity(self) -> str:
+        """Which weights share a scale."""
+        return self.scheme_row().granularity if self.granularity == "auto" else self.granularity
+
+    @model_validator(mode="after")
+    def _options_have_an_effect(self) -> QuantizeOptions:
+        scheme, given = self.scheme_row(), self.model_fields_set
+        problems = []
+        if scheme.activations != "static":
+            problems += [
+                f"{name} would be ignored: scheme {self.scheme!r} calibrates no activations; choose int8-static"
+                for name in _CALIBRATED
+                if name in given
+                and not (name == "calibration_samples" and self.needs_data())
+                and not (name == "activation_range" and scheme.activations == "dynamic")
+            ]
+        if "percentile" in given and self.observer not in ("percentile", "auto"):
+            problems.append(f"percentile would be ignored: observer is {self.observer!r}; choose percentile")
+        if "group_size" in given and self.weight_granularity() != "group":
+            problems.append("group_size would be ignored: set granularity to group")
+        if scheme.format == "float8" and ("bits" in given or self.bits_for or self.weight_range == "affine"):
+            problems.append(
+                "bits, bits_for and weight_range have no meaning for scheme 'float8-weight'; leave them out"
+            )
+        if scheme.format == "codebook" and given & {"granularity", "weight_range", "weight_search"}:
+            problems.append(
+                "granularity, weight_range and weight_search have no meaning for scheme 'codebook'; leave them out"
+            )
+        smallest = 1 if scheme.format == "codebook" else 2
+        wrong = [bits for bits in [*self.bits_for.values(), self.weight_bits()] if not smallest <= bits <= 8]
+        if wrong:
+            problems.append(f"bits must be {smallest} to 8 for scheme {self.scheme!r}, got {wrong[0]}")
+        if self.rounding != "nearest" and scheme.format != "int":
+            problems.append(
+                f"rounding {self.rounding!r} works on integer levels; scheme {self.scheme!r} has none, use nearest"
+            )
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def needs_data(self) -> bool:
+        """Whether calibration data has to be there."""
+        return self.scheme_row().activations == "static" or self.rounding != "nearest"

@@ -1,0 +1,112 @@
+"""Which layers are quantized, and how each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from compresskit.core.errors import InputError
+from compresskit.core.modules import match_names
+
+from .layers import Quantized, Spec, output_axis
+from .options import QuantizeOptions
+from .trace import Trace, shared_parameters
+
+_WEIGHTED = (
+    nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
+    nn.Embedding, nn.EmbeddingBag,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """How one layer is going to be quantized."""
+
+    name: str
+    spec: Spec
+
+
+def quantizable_parameters(layer: nn.Module) -> tuple[str, ...]:
+    """Names of the weights of a layer that can be quantized; () for other modules."""
+    if isinstance(layer, Quantized):
+        return ()
+    if isinstance(layer, nn.RNNBase | nn.RNNCellBase):
+        names = [name for name in layer._parameters if name.startswith("weight")]
+    elif isinstance(layer, nn.MultiheadAttention):
+        names = ["in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"]
+    elif isinstance(layer, _WEIGHTED) or type(layer).__name__ == "Conv1D":
+        names = ["weight"]
+    else:
+        return ()
+    return tuple(name for name in names if layer._parameters.get(name) is not None)
+
+
+def candidates(root: nn.Module) -> tuple[list[str], list[str]]:
+    """Layers whose weights can be quantized, and those left out because another layer shares their weights."""
+    shared = shared_parameters(root)
+    names, tied = [], []
+    for name, layer in root.named_modules():
+        parameters = quantizable_parameters(layer)
+        if parameters:
+            held_in_common = any(f"{name}.{parameter}".lstrip(".") in shared for parameter in parameters)
+            (tied if held_in_common else names).append(name)
+    return names, tied
+
+
+def make_plan(root: nn.Module, record: Trace, options: QuantizeOptions) -> tuple[list[LayerPlan], list[str]]:
+    """The layers to quantize with their specs, and notes on what was left out.
+
+    Raises:
+        InputError: if a pattern matches no layer, or nothing is left to quantize.
+    """
+    names, tied = candidates(root)
+    notes = [f"{name} stays in float: another layer shares its weights" for name in tied]
+    ends = _first_and_last(names, record)
+    for patterns in (options.layers, options.skip, list(options.bits_for)):
+        match_names(patterns, names)
+    chosen = match_names(options.layers, names) if options.layers else names
+    skipped = set(match_names(options.skip, names))
+    if options.first_last == "keep":
+        skipped |= ends
+    plans = [LayerPlan(name, _spec(root, name, name in ends, options)) for name in chosen if name not in skipped]
+    if not plans:
+        raise InputError(
+            "no layer is left to quantize; check layers, skip and first_last, or whether the model is quantized already"
+        )
+    return plans, notes
+
+
+def _first_and_last(names: Iterable[str], record: Trace) -> set[str]:
+    names = set(names)
+    executed = [name for name in record.calls if name in names]
+    return {executed[0], executed[-1]} if executed else set()
+
+
+def _spec(root: nn.Module, name: str, is_end: bool, options: QuantizeOptions) -> Spec:
+    layer, scheme = root.get_submodule(name), options.scheme_row()
+    pattern = next((pattern for pattern in options.bits_for if fnmatchcase(name, pattern)), None)
+    bits = options.bits_for[pattern] if pattern else options.weight_bits()
+    if is_end and options.first_last == "int8" and pattern is None:
+        bits = max(bits, 8)
+    granularity = options.weight_granularity() if scheme.format != "codebook" else "tensor"
+    symmetric = options.weight_range == "symmetric"
+    parameters = quantizable_parameters(layer)
+    looks_up = isinstance(layer, nn.Embedding | nn.EmbeddingBag)
+    calls_forward = not isinstance(layer, nn.RNNBase | nn.RNNCellBase | nn.MultiheadAttention) and not looks_up
+    return Spec(
+        parameters=parameters,
+        format=scheme.format,
+        bits=bits,
+        granularity=granularity,
+        group_size=options.group_size if granularity == "group" else None,
+        symmetric=symmetric or scheme.format != "int",
+        axis=output_axis(layer),
+        packed=scheme.format != "float8" and bits < 8,
+        # scales weigh little against 8-bit weights, and much against fewer bits
+        scale_type="float32" if bits == 8 else "float16",
+        input=scheme.activations if calls_forward else "none",
+        input_symmetric=options.activation_range == "symmetric",
+    )

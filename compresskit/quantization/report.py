@@ -1,0 +1,81 @@
+"""What the report says about a quantized model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compresskit.core.capture import stream
+from compresskit.core.modules import get_module
+from compresskit.core.types import Inputs, main_output
+
+from .layers import Quantized
+from .uniform import sqnr_db
+from .weights import bytes_by_kind
+
+
+def size_facts(before: nn.Module, after: nn.Module) -> dict[str, Any]:
+    """Tensor bytes before and after, by kind. They are stored sizes: eager execution computes in float."""
+    kinds = bytes_by_kind(after)
+    old_bytes = sum(bytes_by_kind(before).values())
+    new_bytes = sum(kinds.values())
+    return {
+        "size_label": "stored",
+        "latency_label": "simulated: eager layers dequantize and compute in float; export to run in integers",
+        "float_tensor_bytes": old_bytes,
+        "tensor_bytes": new_bytes,
+        "compression_ratio": round(old_bytes / max(new_bytes, 1), 3),
+        **{f"{kind}_bytes": size for kind, size in kinds.items()},
+    }
+
+
+def layer_table(float_model: nn.Module, model: nn.Module, names: list[str], probe: Inputs) -> list[dict[str, Any]]:
+    """One row a quantized layer: bits, bytes, and the SQNR of its output on the float model's activations.
+
+    Args:
+        float_model: the model before its layers were quantized.
+        model: the quantized model.
+        names: the quantized layers.
+        probe: a batch of inputs to run.
+    """
+    output_db: dict[str, float] = {}
+
+    def compare(name: str):
+        layer = get_module(model, name)
+
+        def watcher(_float_layer: nn.Module, inputs: tuple, output: object) -> None:
+            if name in output_db or not inputs:
+                return
+            output_db[name] = round(sqnr_db(main_output(output), main_output(layer(*inputs))), 2)
+
+        return watcher
+
+    watchable = [name for name in names if not isinstance(get_module(model, name), nn.MultiheadAttention)]
+    model.eval()
+    stream(float_model, [probe], {name: compare(name) for name in watchable})
+    return [_row(name, get_module(float_model, name), get_module(model, name), output_db.get(name)) for name in names]
+
+
+def _row(name: str, before: nn.Module, after: Quantized, output_db: float | None) -> dict[str, Any]:
+    weight_db = min(_weight_db(before, after, parameter) for parameter in after.spec.parameters)
+    stored = sum(bytes_by_kind(after)[kind] for kind in ("values", "scales", "codebooks"))
+    count = sum(after.parameter_shapes[parameter].numel() for parameter in after.spec.parameters)
+    return {
+        "layer": name,
+        "kind": after.float_class.__name__,
+        "bits": after.spec.bits,
+        "granularity": after.spec.granularity if after.spec.format != "codebook" else "codebook",
+        "activations": after.spec.input,
+        "weights": count,
+        "stored_bytes": stored,
+        "weight_sqnr_db": weight_db,
+        "output_sqnr_db": output_db,
+    }
+
+
+def _weight_db(before: nn.Module, after: Quantized, parameter: str) -> float:
+    weight: Tensor = before._parameters[parameter].detach()
+    with torch.no_grad():
+        return round(sqnr_db(weight, after.dequantized(parameter)), 2)

@@ -1,0 +1,47 @@
+"""Options: what the schemes mean, and that an option without effect is refused."""
+
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+
+from compresskit.quantization.options import QuantizeOptions
+from compresskit.quantization.tables import OBSERVER_CHOICES, ROUNDINGS, SCHEMES
+
+
+def test_defaults():
+    options = QuantizeOptions()
+    assert (options.scheme, options.weight_bits(), options.weight_granularity()) == ("int8-weight", 8, "channel")
+    assert not options.needs_data()
+    assert QuantizeOptions(scheme="int8-static").needs_data()
+    assert QuantizeOptions(scheme="int4-weight", bits=5).weight_bits() == 5
+
+
+@pytest.mark.parametrize("table", [SCHEMES, OBSERVER_CHOICES, ROUNDINGS], ids=lambda table: table.kind)
+def test_every_row_resolves(table):
+    for name in table:
+        assert table.load(name) is not None
+
+
+@pytest.mark.parametrize(
+    "given, match",
+    [
+        ({"scheme": "int8"}, "did you mean 'int8-"),
+        ({"observer": "mse"}, "observer would be ignored"),
+        ({"scheme": "int8-static", "percentile": 99.0}, "choose percentile"),
+        ({"group_size": 32}, "set granularity to group"),
+        ({"scheme": "float8-weight", "bits": 4}, "no meaning for scheme 'float8-weight'"),
+        ({"bits": 1}, "bits must be 2 to 8"),
+        ({"bits_for": {"conv1": 12}}, "bits must be 2 to 8"),
+        ({"calibration_samples": 10}, "calibration_samples would be ignored"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(given, match):
+    with pytest.raises(ValidationError, match=match):
+        QuantizeOptions(**given)
+
+
+def test_options_import_no_torch():
+    code = "import sys, compresskit.quantization.options; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
