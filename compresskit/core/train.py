@@ -60,6 +60,7 @@ def train(
     """
     if context.data is None:
         raise InputError("training needs data; name it with --data, e.g. --data digits")
+    _check_divides(options, context)
     folder = Path(checkpoint_dir or context.folder) if checkpoint_dir or context.folder else None
     devices = [context.device] if context.device.type == "cuda" else []
     with ExitStack() as stack:
@@ -75,6 +76,15 @@ def train_step(loaded: Loaded, options: TrainStepOptions, context: Context) -> S
     """The `train` technique: fine-tune a model, or train it from its random start."""
     facts = train(loaded, options, context)
     return StepResult(loaded, facts, files=curve_files(facts, context.folder))
+
+
+def _check_divides(options: TrainOptions, context: Context) -> None:
+    world = distributed.world_size()
+    if options.batch_size % world:
+        raise InputError(f"batch_size {options.batch_size} does not divide over {world} processes; make it a multiple")
+    examples = min(context.data.size("train"), options.train_limit or context.data.size("train"))
+    if examples < options.batch_size and examples % world:
+        raise InputError(f"{examples} training examples do not divide over {world} processes; set train_limit")
 
 
 def curve_files(facts: dict[str, Any], folder: Any) -> dict[str, Path]:
@@ -349,12 +359,8 @@ class _Run:
     # -- parts ---------------------------------------------------------------------------------------------------
 
     def _training_batches(self) -> Any:
-        options, world = self.options, distributed.world_size()
-        if options.batch_size % world:
-            raise InputError(
-                f"batch_size {options.batch_size} does not divide over {world} processes; make it a multiple"
-            )
-        batches = self.context.data.batches(
+        options = self.options
+        return self.context.data.batches(
             "train",
             batch_size=options.batch_size,
             shuffle=True,
@@ -362,11 +368,6 @@ class _Run:
             limit=options.train_limit,
             augment=augment.compose(options.augment),
         )
-        if batches.samples < options.batch_size and batches.samples % world:
-            raise InputError(
-                f"{batches.samples} training examples do not divide over {world} processes; set train_limit"
-            )
-        return batches
 
     def _wrapped(self, custom: bool) -> nn.Module:
         joined = _Joined(self.trained, self.extras, self.objective)

@@ -80,7 +80,8 @@ def write_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
     names = list(dict.fromkeys(key for row in history for key in row if key not in ("epoch", "step", "seconds", "lr")))
     height = _HEIGHT + 20 * len(names)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" font-family="sans-serif" '
+        'font-size="12">',
         f'<rect width="{_WIDTH}" height="{height}" fill="white"/>',
         f'<path d="M{_MARGIN} {_MARGIN // 2}V{_HEIGHT - _MARGIN}H{_WIDTH - _MARGIN // 2}" fill="none" stroke="#999"/>',
         f'<text x="{_WIDTH // 2}" y="{_HEIGHT - 16}" text-anchor="middle">epoch</text>',

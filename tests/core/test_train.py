@@ -241,3 +241,17 @@ def test_the_train_step_writes_its_log_and_curves(digits, tmp_path):
     drawing = result.files["loss_curves.svg"].read_text()
     assert drawing.count("<polyline") == 2  # loss and validation metric
     assert result.loaded is loaded
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 63}, "batch_size 63 does not divide over 2 processes"),
+        ({"batch_size": 64, "train_limit": 7}, "7 training examples do not divide over 2 processes"),
+    ],
+)
+def test_batches_that_do_not_divide_over_processes_are_refused(digits, monkeypatch, options, message):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    loaded = small()
+    with pytest.raises(InputError, match=message):
+        train(loaded, TrainOptions(**options), make_context(digits, loaded))

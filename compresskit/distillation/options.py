@@ -1,0 +1,64 @@
+"""Options of the `distill` technique. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import field_validator, model_validator
+
+from ..core.errors import nearest
+from ..core.options import TrainStepOptions, choice, option
+from .tables import LOSSES
+
+
+class DistillOptions(TrainStepOptions):
+    """Train a student from a teacher: the current model from the original, or a new student from the current model."""
+
+    teacher: list[str] = option(
+        [],
+        "teacher's model string; several form an ensemble; default: the original model, or the current one where "
+        "a new student takes its place",
+        section="Models",
+    )
+    teacher_weights: list[str] = option([], "weights file of each teacher", section="Models")
+    student: str | None = option(
+        None, "model string of a new student that replaces the current model", section="Models"
+    )
+    student_weights: str | None = option(None, "weights file of the new student", section="Models")
+    loss: list[choice(LOSSES)] = option(
+        ["kd"], "distillation loss; several are added up", section="Losses", min_length=1
+    )
+    loss_weight: dict[str, float] = option({}, "weight of a loss, e.g. kd=0.5; default: its paper's", section="Losses")
+    task_weight: float | None = option(
+        None,
+        "weight of the loss against the data's own targets; default: the smallest of the losses' papers",
+        section="Losses",
+        ge=0,
+    )
+    temperature: float = option(4.0, "divides logits before the softmax", section="Losses", gt=0)
+
+    @field_validator("teacher", "teacher_weights", "loss", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("loss_weight")
+    @classmethod
+    def _weights_are_not_negative(cls, value: dict[str, float]) -> dict[str, float]:
+        for name, weight in value.items():
+            if weight < 0:
+                raise ValueError(f"the weight of {name} must not be negative, got {weight:g}")
+        return value
+
+    @model_validator(mode="after")
+    def _options_fit_together(self) -> DistillOptions:
+        for name in self.loss_weight:
+            if name not in self.loss:
+                raise ValueError(f"loss_weight names {name!r}, which is not among the losses{nearest(name, self.loss)}")
+        if self.teacher_weights and len(self.teacher_weights) != len(self.teacher):
+            raise ValueError(
+                f"{len(self.teacher_weights)} teacher_weights for {len(self.teacher)} teachers; name one for each"
+            )
+        if self.student_weights and not self.student:
+            raise ValueError("student_weights needs student; the current model has its weights already")
+        return self
