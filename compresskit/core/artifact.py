@@ -29,7 +29,7 @@ MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
 REPORT = "report.json"
 _PROBE_VALUES = 64  # output values kept in the manifest
-_PROBE_TOLERANCE = 1e-3  # of the largest output: kernels differ between machines, structure errors are far larger
+PROBE_TOLERANCE = 1e-3  # of the largest output: kernels differ between machines, structure errors are far larger
 _USER_CODE = ("file", "module")
 
 
@@ -59,7 +59,7 @@ def save(
     if loaded.source["kind"] == "pt2":
         raise InputError(f"model {loaded.name!r} comes from a .pt2 file, which is read-only; start from its factory")
     with replacing(folder, force=force) as temporary:
-        tensors, ties, hidden = _tensors_of(loaded.module)
+        tensors, ties, hidden = unique_tensors(loaded.module)
         check_finite(tensors, f"model {loaded.name!r}")
         save_file(encode_all(tensors, loaded.storage), temporary / WEIGHTS)
         manifest = {
@@ -105,7 +105,7 @@ def load(folder: str | Path, *, trust_source: bool = False, source: str | None =
     loaded = _load(Path(folder), trust_source=trust_source, given=given, check_hash=check)
     if check:
         difference = probe_difference(loaded, read_manifest(folder)["probe"])
-        if difference > _PROBE_TOLERANCE:
+        if difference > PROBE_TOLERANCE:
             raise InputError(
                 f"artifact {str(folder)!r}: the loaded model's output differs from the recorded probe by {difference:.2g} "
                 "of its largest value; the source it was made from has changed"
@@ -205,7 +205,7 @@ def _source_string(record: dict[str, Any]) -> str:
     return f"{record.get('path') or record.get('module')}:{record.get('factory')}"
 
 
-def _tensors_of(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, str], list[str]]:
+def unique_tensors(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, str], list[str]]:
     """Every tensor once, the ties (other name -> kept name), and the names of non-persistent buffers."""
     persistent = set(module.state_dict())
     named = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]

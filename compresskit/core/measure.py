@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import statistics
 from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.utils.benchmark import Timer
-from torch.utils.flop_counter import FlopCounterMode
 
-from .types import Inputs, Loaded, call, to_device
+logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # the timer's import warns of a missing compiler
+from torch.utils.benchmark import Timer  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
+
+from .types import Inputs, call  # noqa: E402
 
 _ROUND_SECONDS = 0.15  # one side of one A/B round runs about this long
 _ROUNDS = 12
@@ -115,11 +118,3 @@ def peak_memory_bytes(module: nn.Module, inputs: Inputs) -> int | None:
         live += event.nbytes()
         peak = max(peak, live)
     return peak or None
-
-
-def measure_pair(baseline: Loaded, loaded: Loaded, *, batch_size: int, device: torch.device) -> Latency:
-    """Latency of a model against its baseline on a batch of the example input."""
-    from .inputs import with_batch
-
-    inputs = to_device(with_batch(loaded.example, batch_size), device)
-    return latency_ab(baseline.module, loaded.module, inputs, batch_size=batch_size)

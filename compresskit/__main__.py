@@ -1,0 +1,5 @@
+"""`python -m compresskit`."""
+
+from .cli.main import main
+
+main()

@@ -1,0 +1,61 @@
+"""What the commands share: the console on stderr, common flags, validation of flags."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from pydantic import ValidationError
+from rich.console import Console
+
+from ..core.errors import InputError
+from ..pipeline.recipe import explain
+from .derive import FieldOption, flag_of
+
+
+def stderr_console() -> Console:
+    """The console that progress and tables go to."""
+    import sys
+
+    return Console(stderr=True, width=None if sys.stderr.isatty() else 160)
+
+
+def logger(quiet: bool):
+    """A function that prints one line of progress to stderr; silent in other processes of a torchrun."""
+    import os
+
+    if quiet or os.environ.get("RANK", "0") != "0":
+        return lambda line: None
+    console = stderr_console()
+    return lambda line: console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def common_options() -> list[click.Option]:
+    """Flags of every command that writes an artifact."""
+    return [
+        click.Option(["-f", "--force"], is_flag=True, help="Replace an existing output."),
+        click.Option(["--resume"], is_flag=True, help="Go on with what an interrupted run finished."),
+        click.Option(["--json", "as_json"], is_flag=True, help="Print the report as JSON on stdout."),
+        click.Option(["-q", "--quiet"], is_flag=True, help="No progress on stderr."),
+    ]
+
+
+def validated(model: type[Any], values: dict[str, Any], command: str) -> Any:
+    """An options model from flags; each error names its flag.
+
+    Raises:
+        InputError: all errors, one line each.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        lines = []
+        for location, message in explain(error, model):
+            flag = flag_of(str(location[0])) if location else command
+            lines.append(f"{flag}: {message}")
+        raise InputError("\n".join(lines)) from None
+
+
+def fields_by_name(parameters: list[click.Parameter]) -> dict[str, FieldOption]:
+    """Field name -> flag."""
+    return {parameter.field: parameter for parameter in parameters if isinstance(parameter, FieldOption)}

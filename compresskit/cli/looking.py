@@ -1,0 +1,106 @@
+"""Commands that look and change nothing: inspect, diff, verify, doctor."""
+
+from __future__ import annotations
+
+import click
+
+from ..core.errors import GuardMissed
+from ..pipeline.recipe import RecipeOptions
+from .console import logger, stderr_console, validated
+from .derive import SectionedCommand, given_values, options_of
+
+_MODEL_OPTIONS = options_of(
+    RecipeOptions,
+    leave_out=("model", "output", "metric", "eval_limit", "eval_batch", "latency_batch", "latency_rounds", "device", "threads"),
+)
+_JSON = click.Option(["--json", "as_json"], is_flag=True, help="Print JSON on stdout.")
+
+
+def _load(model: str, values: dict):
+    from ..pipeline.runner import open_context
+
+    given = given_values(_MODEL_OPTIONS, values)
+    return open_context(validated(RecipeOptions, {"model": model, "device": "cpu", **given}, "inspect"), logger(False)).original
+
+
+def _inspect(model: str, as_json: bool, **values) -> None:
+    from ..core.report import print_json, rows_table
+    from ..pipeline.looking import inspect_model
+
+    found = inspect_model(_load(model, values))
+    if as_json:
+        print_json(found)
+        return
+    console = stderr_console()
+    console.print(rows_table(f"{model}", found["layers"]))
+    memory = found["peak_memory_bytes"]
+    click.echo(
+        f"{found['parameters']:,} parameters, {found['macs']:,} MACs, {found['size_bytes']:,} bytes stored, "
+        f"{f'{memory:,} bytes' if memory else 'not measured'} peak activation memory, {found['edits']} edits"
+    )
+
+
+inspect_command = SectionedCommand(
+    "inspect", params=[click.Argument(["model"], metavar="MODEL"), *_MODEL_OPTIONS, _JSON], callback=_inspect, no_args_is_help=True,
+    help="Print layers, shapes, parameters, MACs, sizes, and which technique applies to each layer.",
+    epilog="compresskit inspect torchvision:resnet18\ncompresskit inspect runs/pruned --json",
+)
+
+
+@click.command("diff", cls=SectionedCommand, no_args_is_help=True, epilog="compresskit diff runs/base runs/pruned")
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@click.option("--latency-rounds", default=8, show_default=True, type=click.IntRange(0), help="A/B rounds; 0 leaves latency out.")
+@click.option("--trust-source", is_flag=True, help="Run the user code that an artifact carries.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+def diff_command(first: str, second: str, latency_rounds: int, trust_source: bool, as_json: bool) -> None:
+    """Compare two models (any model strings): layers that differ, edits, and measured figures side by side."""
+    from ..core.report import print_json, rows_table
+    from ..core.source import load_model, with_example
+    from ..pipeline.looking import diff_models
+
+    loaded = [with_example(load_model(string, trust_source=trust_source), None) for string in (first, second)]
+    found = diff_models(*loaded, first, second, latency_rounds)
+    if as_json:
+        print_json(found)
+        return
+    console = stderr_console()
+    console.print(rows_table(f"a: {first}   b: {second}", found["layers"]) if found["layers"] else "all layers have the same shape")
+    console.print(rows_table("figures", found["figures"]))
+    click.echo(f"{len(found['layers'])} layers differ; {len(found['edits']['a'])} and {len(found['edits']['b'])} edits")
+
+
+@click.command("verify", cls=SectionedCommand, no_args_is_help=True, epilog="compresskit verify runs/pruned")
+@click.argument("artifact", metavar="ARTIFACT")
+@click.option("--trust-source", is_flag=True, help="Run the user code that the artifact carries.")
+@click.option("--source", help="The user code the artifact was made from, named again.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+def verify_command(artifact: str, trust_source: bool, source: str | None, as_json: bool) -> None:
+    """Check an artifact: the weights' hash, the probe output, and a reload in a fresh process. Exits 3 if one fails."""
+    from ..core.report import print_json, rows_table
+    from ..pipeline.looking import verify_artifact
+
+    rows = verify_artifact(artifact, trust_source=trust_source, source=source)
+    if as_json:
+        print_json(rows)
+    else:
+        stderr_console().print(rows_table(artifact, [{**row, "passed": "yes" if row["passed"] else "NO"} for row in rows]))
+    failed = [row for row in rows if not row["passed"]]
+    if failed:
+        raise GuardMissed(f"artifact {artifact!r}: {failed[0]['check']}: failed ({failed[0]['detail']})")
+    click.echo("verified")
+
+
+@click.command("doctor", cls=SectionedCommand, epilog="compresskit doctor --json")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+def doctor_command(as_json: bool) -> None:
+    """Say which runtimes and extras work here, with the install line for each that does not."""
+    from ..core.report import print_json, rows_table
+    from ..pipeline.doctor import examine
+
+    rows = examine()
+    if as_json:
+        print_json(rows)
+        return
+    stderr_console().print(rows_table("what works here", rows))
+    click.echo(f"{sum(row['works'] == 'yes' for row in rows)} of {len(rows)} work")

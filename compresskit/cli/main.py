@@ -1,0 +1,115 @@
+"""The command `compresskit`: a table of subcommands, each imported only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from .. import __version__
+from ..core.errors import CompresskitError, nearest
+from ..pipeline.techniques import TECHNIQUES
+
+#: name -> ("module:function making the command", summary)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "run": ("recipes:run_command", "Run a recipe: a YAML file of steps."),
+    "init": ("recipes:init_command", "Write a commented recipe for a model and data."),
+    "schema": ("recipes:schema_command", "Print the recipe's JSON schema, or the options as a table."),
+    "inspect": ("looking:inspect_command", "Print layers, shapes, parameters, MACs, and what applies to each."),
+    "diff": ("looking:diff_command", "Compare two models: layers, edits, measured figures."),
+    "verify": ("looking:verify_command", "Check an artifact: hash, probe, reload in a fresh process."),
+    "doctor": ("looking:doctor_command", "Say which runtimes and extras work here."),
+}
+
+
+class LazyGroup(click.Group):
+    """Lists commands from tables; imports a command's module when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*TECHNIQUES, *COMMANDS]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name in TECHNIQUES:
+            return importlib.import_module(".technique", __package__).technique_command(name)
+        if name in COMMANDS:
+            module, _, function = COMMANDS[name][0].partition(":")
+            return getattr(importlib.import_module(f".{module}", __package__), function)
+        return None
+
+    def resolve_command(self, ctx: click.Context, args: list[str]):
+        if args and args[0] not in self.list_commands(ctx) and not args[0].startswith("-"):
+            raise click.UsageError(f"no command {args[0]!r}{nearest(args[0], self.list_commands(ctx))}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Techniques"):
+            formatter.write_dl([(name, technique.summary) for name, technique in TECHNIQUES.items()])
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="compresskit")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Make trained PyTorch models smaller and faster, and measure what that did.
+
+    Results go to stdout (--json for machines), progress to stderr. Exit codes: 0 done, 1 a bug, 2 bad input,
+    3 a guard was missed, 130 interrupted.
+    """
+
+
+def main() -> None:
+    """Entry point of the console script: turns every error into one line and an exit code."""
+    debug = "--debug" in sys.argv[1:]
+    if debug:  # the flag may stand anywhere
+        sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler that measures memory talks on stderr otherwise
+    try:
+        sys.exit(_run(debug))
+    except BrokenPipeError:  # the reader of stdout has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _run(debug: bool) -> int:
+    try:
+        result = cli(standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        return _fail("interrupted; nothing half-written is left", 130)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        if debug:
+            raise
+        return _fail(_usage(error), 2)
+    except CompresskitError as error:
+        if debug:
+            raise
+        return _fail(str(error), error.exit_code)
+    except Exception as error:
+        if debug:
+            raise
+        reason = (str(error).splitlines() or [""])[0]
+        if _disk_full(error):
+            return _fail(f"the disk is full: {reason}", 2)
+        return _fail(f"a bug: {type(error).__name__}: {reason}; --debug shows the traceback", 1)
+
+
+def _disk_full(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in (28, 122)  # ENOSPC, EDQUOT
+
+
+def _usage(error: click.ClickException) -> str:
+    message = error.format_message().replace("\n", " ")
+    context = getattr(error, "ctx", None)
+    return f"{message} (see {context.command_path} --help)" if context else message
+
+
+def _fail(message: str, code: int) -> int:
+    for line in message.splitlines() or [""]:
+        print(f"compresskit: {line}", file=sys.stderr)
+    return code

@@ -1,0 +1,62 @@
+"""One command a technique, made from its row: flags from its options model, a one-step recipe underneath."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..pipeline.recipe import Recipe, RecipeOptions, Step
+from ..pipeline.techniques import TECHNIQUES
+from .console import common_options, logger, stderr_console, validated
+from .derive import SectionedCommand, given_values, options_of
+
+
+def technique_command(name: str) -> click.Command:
+    """The command of a row of TECHNIQUES."""
+    technique = TECHNIQUES[name]
+    own = options_of(technique.options_model())
+    shared = options_of(RecipeOptions, leave_out=("model", "output"))
+
+    def callback(model: str, output: str | None, force: bool, resume: bool, as_json: bool, quiet: bool, **values: Any) -> None:
+        options = validated(technique.options_model(), given_values(own, values), name)
+        recipe_options = validated(
+            RecipeOptions, {"model": model, **({"output": output} if output else {}), **given_values(shared, values)}, name
+        )
+        recipe = Recipe(recipe_options, (Step(name, options),))
+        execute(recipe, Path(output or f"runs/{name}"), force=force, resume=resume, as_json=as_json, quiet=quiet)
+
+    return SectionedCommand(
+        name,
+        params=[
+            click.Argument(["model"], metavar="MODEL"), *own, *shared,
+            click.Option(["-o", "--output"], metavar="DIR", help=f"Directory to write the artifact to.  [default: runs/{name}]"),
+            *common_options(),
+        ],
+        callback=callback, short_help=technique.summary, epilog=f"compresskit {technique.example}",
+        help=f"{technique.summary}\n\nMODEL is a model string: torchvision:NAME, timm:NAME, hf:DIR_OR_ID, builtin:NAME, "
+        "package.module:factory, path/net.py:factory, or an artifact directory.",
+        no_args_is_help=True,
+    )
+
+
+def execute(recipe: Recipe, output: Path, *, force: bool, resume: bool, as_json: bool, quiet: bool, keep_steps: bool = False) -> None:
+    """Run a recipe and print its report."""
+    from ..core import distributed
+    from ..core.report import print_json, show_report
+    from ..pipeline import runner
+
+    task = runner.Run(recipe, output, force, resume, runner.command_line(), logger(quiet))
+    report = runner.run(task)
+    if not distributed.is_main():
+        return
+    if not keep_steps:
+        runner.discard_steps(task)
+    if as_json:
+        print_json(report)
+    else:
+        console = stderr_console()
+        if not quiet:
+            show_report(report, console)
+        click.echo(str(output))

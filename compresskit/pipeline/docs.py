@@ -1,0 +1,84 @@
+"""Texts made from the options models: the starter recipe and the options tables."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal, get_args, get_origin
+
+from ..core.options import Options
+from .recipe import RecipeOptions
+from .techniques import TECHNIQUES
+
+_STARTER_STEPS: dict[str, dict[str, Any]] = {
+    "prune": {"target_macs": 0.5, "recover": "finetune"},
+    "quantize": {"scheme": "int8-static"},
+}
+
+
+def starter_recipe(model: str, data: str, weights: str | None = None) -> str:
+    """A commented YAML recipe for a model and data; options that are not set stand as comments with their defaults."""
+    lines = ["# Run with: compresskit run THIS_FILE   (first with --dry-run)", f"model: {_yaml(model)}"]
+    lines.append(f"weights: {_yaml(weights)}" if weights else "# weights: model.safetensors")
+    lines += [f"data: {_yaml(data)}", "output: runs/compressed"]
+    for name, field in RecipeOptions.model_fields.items():
+        if name not in ("model", "weights", "data", "output"):
+            lines.append(f"# {name}: {_yaml(_default(field))}  # {field.description}")
+    lines.append("steps:")
+    for technique, values in _STARTER_STEPS.items():
+        lines.append(f"  - {technique}:")
+        lines += _step_lines(TECHNIQUES[technique].options_model(), values)
+    rest = ", ".join(name for name in TECHNIQUES if name not in _STARTER_STEPS)
+    lines.append(f"  # further techniques: {rest}; their options: compresskit NAME --help")
+    return "\n".join(lines) + "\n"
+
+
+def _step_lines(model: type[Options], values: dict[str, Any]) -> list[str]:
+    lines = []
+    for name, field in model.model_fields.items():
+        text = f"{name}: {_yaml(values.get(name, _default(field)))}  # {field.description}"
+        lines.append(f"      {text}" if name in values else f"      # {text}")
+    return lines
+
+
+def _default(field: Any) -> Any:
+    return None if field.is_required() else field.get_default(call_default_factory=True)
+
+
+def _yaml(value: Any) -> str:
+    return json.dumps(value) if not isinstance(value, str) or not value or set(value) & set("#{}[],&*?|<>=!%@`\"'") else value
+
+
+def options_markdown() -> str:
+    """Every option of the recipe and of each technique, as Markdown tables."""
+    parts = ["# Options", "", "Made by `compresskit schema --markdown`; the same names hold in YAML and, with dashes, as flags."]
+    parts += ["", "## Recipe", "", *_table(RecipeOptions)]
+    for name, technique in TECHNIQUES.items():
+        parts += ["", f"## {name}", "", technique.summary, "", *_table(technique.options_model())]
+    return "\n".join(parts) + "\n"
+
+
+def _table(model: type[Options]) -> list[str]:
+    rows = ["| option | values | default | meaning |", "| --- | --- | --- | --- |"]
+    properties = model.model_json_schema()["properties"]
+    for name, field in model.model_fields.items():
+        default = "required" if field.is_required() else f"`{json.dumps(_default(field))}`"
+        rows.append(f"| `{name}` | {_values(field.annotation, properties[name])} | {default} | {field.description} |")
+    return rows
+
+
+def _values(annotation: Any, schema: dict[str, Any]) -> str:
+    if get_origin(annotation) is Literal:
+        return ", ".join(f"`{item}`" for item in get_args(annotation))
+    variants = schema.get("anyOf", [schema])
+    names = []
+    for variant in variants:
+        if variant.get("type") == "null":
+            continue
+        if "enum" in variant:
+            names.append(", ".join(f"`{item}`" for item in variant["enum"]))
+        elif variant.get("type") == "array":
+            inner = variant.get("items", {})
+            names.append("list of " + (", ".join(f"`{item}`" for item in inner["enum"]) if "enum" in inner else inner.get("type", "values")))
+        else:
+            names.append({"object": "mapping"}.get(variant.get("type"), variant.get("type", "any")))
+    return " or ".join(names)

@@ -1,0 +1,182 @@
+"""Looking at models without changing them: layers, differences, and whether an artifact still is what it was."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..core import artifact, measure
+from ..core.errors import InputError
+from ..core.inputs import with_batch
+from ..core.types import Loaded, call
+from ..core.weights import sha256_of
+from .measurement import stored_bytes
+
+_PRUNABLE = (nn.modules.conv._ConvNd, nn.Linear, nn.Embedding, nn.MultiheadAttention, nn.RNNBase)
+_DECOMPOSABLE = (nn.modules.conv._ConvNd, nn.Linear, nn.Embedding, nn.RNNBase)
+_FACTORED_SMALLEST = 2  # a weight with a side below this has no lower rank
+
+
+def layer_rows(loaded: Loaded) -> list[dict[str, Any]]:
+    """One row a layer that holds weights or was called: kind, shapes, parameters, MACs, techniques that apply."""
+    shapes: dict[str, Any] = {}
+    hooks = [
+        layer.register_forward_hook(partial(_note_shape, shapes, name))
+        for name, layer in loaded.module.named_modules()
+    ]
+    example = with_batch(loaded.example, 1)
+    training = loaded.module.training
+    loaded.module.eval()
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False, depth=None) as counter:
+            call(loaded.module, example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        loaded.module.train(training)
+    root = type(loaded.module).__name__
+    flops = {name.removeprefix(f"{root}."): sum(kinds.values()) for name, kinds in counter.get_flop_counts().items()}
+    rows = []
+    for name, layer in loaded.module.named_modules():
+        own = [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]
+        if not own and not hasattr(layer, "weight_elements"):
+            continue
+        weight = getattr(layer, "weight", None)
+        rows.append({
+            "layer": name or "(root)", "kind": type(layer).__name__,
+            "weight": list(weight.shape) if isinstance(weight, torch.Tensor) else None, "output": shapes.get(name),
+            "parameters": sum(p.numel() for p in layer.parameters(recurse=False)) + int(getattr(layer, "weight_elements", 0)),
+            "macs": flops.get(name, 0) // 2, "bytes": sum(t.numel() * t.element_size() for _, t in own),
+            "applies": ", ".join(applicable(layer)),
+        })
+    return rows
+
+
+def applicable(layer: nn.Module) -> list[str]:
+    """Techniques that can act on a layer by itself."""
+    found = []
+    if isinstance(layer, _PRUNABLE):
+        found.append("prune")
+    if hasattr(layer, "weight_elements"):
+        return []
+    if isinstance(layer, _DECOMPOSABLE):
+        found.append("quantize")
+        weight = getattr(layer, "weight", None)
+        if weight is None or min(weight.shape[:2]) >= _FACTORED_SMALLEST:
+            found.append("decompose")
+    return found
+
+
+def _note_shape(shapes: dict[str, Any], name: str, layer: nn.Module, inputs: Any, output: Any) -> None:
+    shapes.setdefault(name, list(output.shape) if isinstance(output, torch.Tensor) else None)
+
+
+def inspect_model(loaded: Loaded) -> dict[str, Any]:
+    """Layers and totals of a model."""
+    example = with_batch(loaded.example, 1)
+    return {
+        "name": loaded.name, "source": loaded.source, "layers": layer_rows(loaded),
+        "parameters": measure.parameter_count(loaded.module), "macs": measure.macs(loaded.module, example),
+        "size_bytes": stored_bytes(loaded), "peak_memory_bytes": measure.peak_memory_bytes(loaded.module, example),
+        "edits": len(loaded.edits), "storage": loaded.storage,
+    }
+
+
+def diff_models(first: Loaded, second: Loaded, first_string: str, second_string: str, rounds: int) -> dict[str, Any]:
+    """Layers that differ, edits of each, and figures side by side; latency is an A/B of the two.
+
+    Raises:
+        InputError: if one of the models does not take the other's input.
+    """
+    rows = {side: {row["layer"]: row for row in layer_rows(loaded)} for side, loaded in (("a", first), ("b", second))}
+    changed = []
+    for name in dict.fromkeys([*rows["a"], *rows["b"]]):
+        a, b = rows["a"].get(name), rows["b"].get(name)
+        if a is None or b is None or any(a[key] != b[key] for key in ("kind", "weight", "parameters", "macs", "bytes")):
+            changed.append({"layer": name, "a": _layer_text(a), "b": _layer_text(b),
+                            "parameters_a": a and a["parameters"], "parameters_b": b and b["parameters"]})
+    figures = [
+        {"figure": key, "a": a, "b": b, "b/a": round(b / a, 4) if a and b else None}
+        for key, a, b in _figure_pairs(first, second)
+    ]
+    latency = None
+    if rounds:
+        try:
+            latency = measure.latency_ab(first.module, second.module, with_batch(first.example, 1), rounds=rounds)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise InputError(f"{second_string!r} does not take the input of {first_string!r}: {str(error).splitlines()[0]}") from error
+        figures.append({"figure": "latency_ms", "a": latency.baseline_ms, "b": latency.model_ms, "b/a": round(1 / latency.speedup, 4)})
+    for string, side in ((first_string, "a"), (second_string, "b")):
+        metric = _reported_metric(string)
+        if metric:
+            row = next((row for row in figures if row["figure"] == metric["name"]), None)
+            if row is None:
+                row = {"figure": metric["name"], "a": None, "b": None, "b/a": None}
+                figures.append(row)
+            row[side] = metric["value"]
+    return {"a": first_string, "b": second_string, "layers": changed, "figures": figures,
+            "edits": {"a": first.edits, "b": second.edits}}
+
+
+def _layer_text(row: dict[str, Any] | None) -> str:
+    return f"{row['kind']} {row['weight'] or ''}".strip() if row else "absent"
+
+
+def _figure_pairs(first: Loaded, second: Loaded):
+    for key, function in (
+        ("parameters", lambda x: measure.parameter_count(x.module)),
+        ("macs", lambda x: measure.macs(x.module, with_batch(x.example, 1))),
+        ("size_bytes", stored_bytes),
+        ("peak_memory_bytes", lambda x: measure.peak_memory_bytes(x.module, with_batch(x.example, 1))),
+    ):
+        yield key, function(first), function(second)
+
+
+def _reported_metric(string: str) -> dict[str, Any] | None:
+    report = artifact.read_report(string) if Path(string).is_dir() else None
+    return report["steps"][-1]["measurement"]["metric"] if report and report.get("steps") else None
+
+
+_FRESH = """
+import json, sys
+from compresskit.core import artifact
+folder, trust, source = json.loads(sys.argv[1])
+loaded = artifact.load(folder, trust_source=trust, source=source, check=False)
+print(json.dumps(artifact.probe(loaded)))
+"""
+
+
+def verify_artifact(folder: str, *, trust_source: bool, source: str | None) -> list[dict[str, Any]]:
+    """The checks of an artifact, one row each: name, whether it passed, detail.
+
+    Raises:
+        InputError: if the folder is no artifact.
+    """
+    manifest = artifact.read_manifest(folder)
+    weights = Path(folder) / artifact.WEIGHTS
+    same = weights.is_file() and sha256_of(weights) == manifest["weights_sha256"]
+    rows = [{"check": "weights match their sha256", "passed": same, "detail": manifest["weights_sha256"][:16]}]
+    if not same:
+        return rows
+    loaded = artifact.load(folder, trust_source=trust_source, source=source, check=False)
+    difference = artifact.probe_difference(loaded, manifest["probe"])
+    rows.append({"check": "probe output as recorded", "passed": difference <= artifact.PROBE_TOLERANCE,
+                 "detail": f"largest relative difference {difference:.2g}"})
+    fresh = subprocess.run(
+        [sys.executable, "-c", _FRESH, json.dumps([str(folder), trust_source, source])], capture_output=True, text=True,
+    )
+    if fresh.returncode:
+        detail, equal = (fresh.stderr.strip().splitlines() or ["no output"])[-1], False
+    else:
+        equal = json.loads(fresh.stdout.splitlines()[-1]) == json.loads(json.dumps(artifact.probe(loaded)))
+        detail = "bit-equal probe" if equal else "the probe differs between two processes"
+    rows.append({"check": "reload in a fresh process", "passed": equal, "detail": detail})
+    return rows

@@ -1,0 +1,69 @@
+"""Dry runs: the recipe validated against the real model and data, cuts applied to a copy, nothing trained or written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from ..core import measure
+from ..core.inputs import with_batch
+from ..core.report import print_json, rows_table
+from ..core.types import Loaded, to_device
+from .lint import lint
+from .recipe import Recipe
+from .runner import open_context
+from .techniques import TECHNIQUES
+
+
+def make_plan(recipe: Recipe, log: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+    """The plan of a recipe: one row a step with predicted parameters and MACs.
+
+    Cuts run on a copy of the model as it is now, without training, so figures behind a training step are predictions.
+
+    Raises:
+        InputError: on anything that the run itself would refuse at its start.
+    """
+    context = open_context(recipe.options, log)
+    current = context.original.clone()
+    rows = [{"step": "original", **_figures(current, context.device), "options": "", "how": "measured"}]
+    known = True
+    for step in recipe.steps:
+        technique = TECHNIQUES[step.technique]
+        technique.function()  # imports the technique, so that a missing extra is named now
+        if technique.preview == "run" and known:
+            options = step.options.model_copy(update={"recover": "none"})
+            current = technique.function()(current, options, replace(context, recover=lambda loaded: {})).loaded
+        student = getattr(step.options, "student", None)
+        if student and context.load:
+            current = context.load(student)
+        known = known and technique.preview != "unknown"
+        figures = _figures(current, context.device) if known else {"parameters": None, "macs": None}
+        given = ", ".join(f"{key}={value}" for key, value in step.options.model_dump(exclude_unset=True).items())
+        rows.append({"step": step.technique, **figures, "options": given, "how": "predicted" if known else "not predicted"})
+    return {
+        "model": recipe.options.model, "data": recipe.options.data, "output": recipe.options.output, "plan": rows,
+        "warnings": lint(recipe),
+        "splits": {split: context.data.size(split) for split in ("train", "val", "test")} if context.data else None,
+    }
+
+
+def _figures(loaded: Loaded, device: torch.device) -> dict[str, int]:
+    example = to_device(with_batch(loaded.example, 1), device)
+    return {"parameters": measure.parameter_count(loaded.module), "macs": measure.macs(loaded.module, example)}
+
+
+def show_plan(plan: dict[str, Any], console: Console, as_json: bool) -> None:
+    """Print a plan: a table on stderr, or JSON on stdout."""
+    if as_json:
+        print_json(plan)
+        return
+    console.print(rows_table(f"plan: {plan['model']} on {plan['data']}", plan["plan"]))
+    if plan["splits"]:
+        console.print(", ".join(f"{name}: {count:,} examples" for name, count in plan["splits"].items()), highlight=False)
+    for warning in plan["warnings"]:
+        console.print(f"warning: {warning}", style="yellow", highlight=False, soft_wrap=True)
+    console.print("nothing was written", highlight=False)

@@ -1,0 +1,185 @@
+"""The recipe: what one YAML file may say, validated as a whole with every error found at once. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError, field_validator
+
+from ..core.errors import InputError, nearest
+from ..core.options import Options, option
+from .techniques import TECHNIQUES
+from .yamlfile import Lines, line_of, read_yaml, set_value
+
+
+class RecipeOptions(Options):
+    """What a recipe says besides its steps; technique commands take the same as flags."""
+
+    model: str = option(..., "model string: torchvision:NAME, builtin:NAME, path/net.py:factory, an artifact, ...", section="Model")
+    weights: str | None = option(None, "weights file (.safetensors, .pt, .pth), or 'pretrained'", section="Model")
+    model_arg: dict[str, Any] = option({}, "argument of the model's factory, e.g. num_classes=10", section="Model")
+    input: list[str] = option(
+        [], "example input where the model does not say it: [NAME=]D,D,...[:DTYPE[:HIGH]], no batch dimension", section="Model"
+    )
+    source: str | None = option(None, "the user code an artifact was made from, named again so that it may run", section="Model")
+    trust_source: bool = option(False, "run the user code that an artifact carries, or read a .pt2", section="Model")
+    data: str | None = option(None, "data string: digits, imagefolder:DIR, npz:FILE, csv:FILE, path/data.py:factory", section="Data")
+    data_arg: dict[str, Any] = option({}, "argument of the data, e.g. size=64", section="Data")
+    metric: str = option("top1", "top1, top5, mse, agreement, or package.module:function", section="Data")
+    eval_limit: int | None = option(None, "evaluate on only this many test examples", section="Data", ge=1)
+    eval_batch: int = option(256, "examples a batch in evaluation", section="Data", ge=1)
+    latency_batch: int = option(1, "examples a forward in latency measurements", section="Run", ge=1)
+    latency_rounds: int = option(12, "A/B rounds in latency measurements; 0 leaves latency unmeasured", section="Run", ge=0)
+    seed: int = option(0, "seed of everything random", section="Run", ge=0)
+    device: str = option("auto", "auto, cpu, cuda, cuda:1, mps ...", section="Run")
+    threads: int | None = option(None, "torch threads; default: all cores", section="Run", ge=1)
+    output: str | None = option(None, "directory to write the result to", section="Run")
+
+    @field_validator("model_arg", "data_arg", mode="before")
+    @classmethod
+    def _none_is_empty(cls, value: Any) -> Any:
+        return value or {}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One validated step of a recipe."""
+
+    technique: str
+    options: Any
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A validated recipe."""
+
+    options: RecipeOptions
+    steps: tuple[Step, ...]
+
+    def content(self) -> dict[str, Any]:
+        """The recipe as plain data, defaults left out: what a YAML file would say."""
+        content = self.options.model_dump(exclude_unset=True)
+        content["steps"] = [{step.technique: step.options.model_dump(exclude_unset=True)} for step in self.steps]
+        return content
+
+
+def read_recipe(path: str | Path, assignments: tuple[str, ...] = ()) -> Recipe:
+    """A recipe from a YAML file, with `--set` assignments applied first.
+
+    Raises:
+        InputError: with one line for every error in the file: file, line, key, nearest valid key.
+    """
+    content, lines = read_yaml(path)
+    if not isinstance(content, dict):
+        raise InputError(f"recipe {str(path)!r} must be a mapping with model and steps")
+    for assignment in assignments:
+        set_value(content, assignment)
+    return validate(content, where=str(path), lines=lines)
+
+
+def validate(content: dict[str, Any], *, where: str = "recipe", lines: Lines | None = None) -> Recipe:
+    """A recipe from plain data.
+
+    Args:
+        content: mapping with RecipeOptions' fields and `steps`, a list of one-key mappings {technique: options}.
+        where: file name for errors.
+        lines: where each key stands, for errors.
+    Raises:
+        InputError: all errors, one line each.
+    """
+    errors: list[str] = []
+    content = dict(content)
+    raw_steps = content.pop("steps", None)
+    options = _validated(RecipeOptions, content, (), errors, where, lines, also=("steps",))
+    steps: list[Step] = []
+    if not isinstance(raw_steps, list) or not raw_steps:
+        errors.append(_located(where, ("steps",), lines, "steps must be a list with at least one step, e.g. - prune: {ratio: 0.5}"))
+        raw_steps = []
+    for number, raw in enumerate(raw_steps):
+        step = _step(raw, ("steps", number), errors, where, lines)
+        if step:
+            steps.append(step)
+    if errors:
+        raise InputError("\n".join(errors))
+    return Recipe(options, tuple(steps))
+
+
+def _step(raw: Any, path: tuple[Any, ...], errors: list[str], where: str, lines: Lines | None) -> Step | None:
+    if isinstance(raw, str):
+        raw = {raw: {}}
+    if not isinstance(raw, dict) or len(raw) != 1:
+        errors.append(_located(where, path, lines, "a step is one technique with its options, e.g. - prune: {ratio: 0.5}"))
+        return None
+    technique, values = next(iter(raw.items()))
+    if technique not in TECHNIQUES:
+        errors.append(_located(where, (*path, technique), lines, f"unknown technique {technique!r}{nearest(str(technique), TECHNIQUES)}"))
+        return None
+    values = {} if values is None else values
+    if not isinstance(values, dict):
+        errors.append(_located(where, (*path, technique), lines, f"options of {technique} must be a mapping, got {values!r}"))
+        return None
+    options = _validated(TECHNIQUES[technique].options_model(), values, (*path, technique), errors, where, lines)
+    return Step(technique, options) if options is not None else None
+
+
+def _validated(model, values, path, errors, where, lines, also=()):
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        for location, message in explain(error, model, also):
+            errors.append(_located(where, (*path, *location), lines, message))
+        return None
+
+
+def explain(error: ValidationError, model: type[Options], also: tuple[str, ...] = ()) -> list[tuple[tuple[Any, ...], str]]:
+    """(location, plain message) of each error of a validation, the nearest valid key or the remedy included."""
+    found = []
+    for item in error.errors():
+        location = tuple(item["loc"])
+        key = location[0] if location else ""
+        if item["type"] == "extra_forbidden":
+            message = f"unknown key {key!r}{nearest(str(key), [*model.model_fields, *also])}"
+        elif item["type"] == "missing":
+            message = f"{key} is missing"
+        else:
+            text = item["msg"].removeprefix("Value error, ")
+            text = text[:1].lower() + text[1:]
+            shown = item["input"]
+            named = f"{'.'.join(map(str, location))} " if location else ""
+            message = f"{named}{text.replace('input should', 'should')}"
+            if location and item["type"] != "value_error":
+                message += f", got {shown!r}"
+        found.append((location, message))
+    return list(dict.fromkeys(found))
+
+
+def _located(where: str, path: tuple[Any, ...], lines: Lines | None, message: str) -> str:
+    line = line_of(path, lines) if lines else None
+    parents = ".".join(str(key) for key in (path[:-1] if path and str(path[-1]) in message else path))
+    place = f"{where}:{line}" if line else where
+    return f"{place}: {parents + ': ' if parents else ''}{message}"
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of a recipe, for editors."""
+    schema = RecipeOptions.model_json_schema()
+    definitions = schema.pop("$defs", {})
+    variants = []
+    for name, technique in TECHNIQUES.items():
+        part = technique.options_model().model_json_schema()
+        definitions |= part.pop("$defs", {})
+        part["description"] = technique.summary
+        part.pop("title", None)
+        variants.append({
+            "type": "object", "properties": {name: part}, "required": [name], "additionalProperties": False,
+        })
+    schema["properties"]["steps"] = {
+        "type": "array", "minItems": 1, "items": {"anyOf": variants}, "description": "techniques, applied in order"
+    }
+    schema["required"] = [*schema.get("required", []), "steps"]
+    schema |= {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "compresskit recipe"}
+    if definitions:
+        schema["$defs"] = definitions
+    return schema

@@ -1,0 +1,67 @@
+"""The table of techniques: options model, entry point, summary. Strings only, so that listing them imports nothing."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+
+class Technique(NamedTuple):
+    """One technique.
+
+    Attributes:
+        options: "module:class" of its options model.
+        run: "module:function" taking (loaded, options, context) and returning a StepResult.
+        summary: one line of help.
+        example: what `--help` shows as an example, without the program's name.
+        preview: what a dry run does with it: "run" the cut itself, "same" where MACs do not change, "unknown".
+    """
+
+    options: str
+    run: str
+    summary: str
+    example: str
+    preview: Literal["run", "same", "unknown"] = "run"
+
+    def options_model(self) -> type[Any]:
+        """The options model; imports pydantic, not torch."""
+        return _resolve(self.options)
+
+    def function(self) -> Callable:
+        """The entry function; imports torch."""
+        return _resolve(self.run)
+
+
+TECHNIQUES: dict[str, Technique] = {
+    "train": Technique(
+        "compresskit.core.options:TrainStepOptions", "compresskit.core.train:train_step",
+        "Train or fine-tune a model.",
+        "train builtin:digits_cnn --data digits --epochs 10 -o runs/base", "same",
+    ),
+    "prune": Technique(
+        "compresskit.pruning.options:PruneOptions", "compresskit.pruning.structured:prune",
+        "Remove channels, heads, blocks or single weights.",
+        "prune runs/base --data digits --target-macs 0.5 --recover finetune -o runs/pruned",
+    ),
+    "quantize": Technique(
+        "compresskit.quantization.options:QuantizeOptions", "compresskit.quantization.quantize:quantize",
+        "Store weights, and compute, in fewer bits.",
+        "quantize runs/pruned --scheme int8-static --data digits -o runs/int8", "same",
+    ),
+    "decompose": Technique(
+        "compresskit.decomposition.options:DecomposeOptions", "compresskit.decomposition.decompose:decompose",
+        "Replace layers by low-rank factors.",
+        "decompose runs/base --energy 0.9 --data digits -o runs/lowrank",
+    ),
+    "distill": Technique(
+        "compresskit.distillation.options:DistillOptions", "compresskit.distillation.distill:distill",
+        "Train a student from a teacher.",
+        "distill builtin:digits_cnn_small --teacher runs/base --data digits --epochs 10 -o runs/student", "same",
+    ),
+}
+
+
+def _resolve(target: str) -> Any:
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)
