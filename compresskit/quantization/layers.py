@@ -134,6 +134,11 @@ class Quantized:
     spec: Spec
     parameter_shapes: dict[str, torch.Size]
 
+    @property
+    def weight_elements(self) -> int:
+        """How many weights the integer buffers stand for; parameter counts read it."""
+        return sum(shape.numel() for shape in self.parameter_shapes.values())
+
     def forward(self, *inputs: Any, **named: Any) -> Any:
         spec = self.spec
         if inputs and isinstance(inputs[0], Tensor) and inputs[0].is_floating_point():
@@ -147,7 +152,7 @@ class Quantized:
         """What the layer computes with in the place of its input."""
         spec = self.spec
         if spec.input_multiplier:
-            values = values * along_channels(self.input_multiplier, values, self)
+            values = values * along_channels(self.input_multiplier, self)
         if spec.input == "static":
             return _quantize_activation(values, self.input_scale, self.input_zero_point, spec.input_bits)
         if spec.input == "dynamic":
@@ -200,7 +205,7 @@ class Quantized:
         return ", ".join(part for part in parts if part)
 
 
-def along_channels(vector: Tensor, values: Tensor, layer: nn.Module) -> Tensor:
+def along_channels(vector: Tensor, layer: nn.Module) -> Tensor:
     """A vector over input channels, shaped to broadcast against a layer's input."""
     spatial = len(getattr(layer, "kernel_size", ()))  # a linear layer has its channels last
     return vector.reshape(-1, *[1] * spatial)
@@ -214,7 +219,9 @@ def _quantize_activation(values: Any, scale: Tensor, zero_point: Tensor, bits: i
         low, high = (0 - zero_point) * scale, (uniform.highest_code(bits) - zero_point) * scale
         clipped = torch.minimum(torch.maximum(values, low), high)
         return clipped + (uniform.round_trip(values.detach(), scale, zero_point, bits) - clipped).detach()
-    return uniform.round_trip(values, scale, zero_point, bits).to(values.dtype)
+    # in place after the first step: activations are large, and this runs before every layer
+    codes = (values / scale).round_().add_(zero_point).clamp_(0, uniform.highest_code(bits))
+    return codes.sub_(zero_point).mul_(scale).to(values.dtype)
 
 
 @cache
