@@ -14,6 +14,7 @@ from compresskit.core.modules import get_module
 from compresskit.core.types import Inputs, call
 
 from . import uniform
+from .layers import Quantized, along_channels
 from .observers import Levels
 from .tables import OBSERVERS
 from .trace import Key, Trace
@@ -49,7 +50,10 @@ def find_sites(root: nn.Module, record: Trace, layers: Iterable[str], *, additio
     for name in layers:
         calls = record.calls.get(name, [])
         if calls and calls[0].inputs:
-            sites.append(Site(name, "input", calls[0].inputs[0]))
+            layer = root.get_submodule(name)
+            # a scaled input is another tensor than what the layer is called with
+            own = (name,) if isinstance(layer, Quantized) and layer.spec.input_multiplier else ()
+            sites.append(Site(name, "input", calls[0].inputs[0] + own))
     if not additions:
         return sites
     wanted = [key for node in record.nodes if _joins_activations(node, record) for key in _around(node, record)]
@@ -153,16 +157,17 @@ def choose(
 
     def measure(site: Site):
         layer = modules[site.module]
+        forward = layer.float_class.forward if isinstance(layer, Quantized) else type(layer).forward
 
         def update(values: Tensor) -> None:
             linear = site.side == "input" and hasattr(layer, "weight")
-            reference = type(layer).forward(layer, values) if linear else values
+            reference = forward(layer, values) if linear else values
             for name, (low, high) in ranges[site.key].items():
                 scale, zero_point = uniform.range_to_scale(
                     torch.tensor(low), torch.tensor(high), levels.bits, symmetric=levels.symmetric
                 )
                 rounded = uniform.round_trip(values, scale, zero_point, levels.bits)
-                result = type(layer).forward(layer, rounded) if linear else rounded
+                result = forward(layer, rounded) if linear else rounded
                 errors[site.key][name] += float((result - reference).double().square().sum())
 
         return update
@@ -178,9 +183,9 @@ def _run(root: nn.Module, batches: Iterable[Inputs], updates: dict[Site, object]
             module = get_module(root, site.module)
             if site.side == "input":
 
-                def before(_module, args, update=update):
+                def before(module, args, update=update):
                     if args and isinstance(args[0], Tensor):
-                        update(args[0])
+                        update(_scaled(module, args[0]))
 
                 handle = module.register_forward_pre_hook(before)
             else:
@@ -194,6 +199,12 @@ def _run(root: nn.Module, batches: Iterable[Inputs], updates: dict[Site, object]
         root.eval()
         for inputs in batches:
             call(root, inputs)
+
+
+def _scaled(module: nn.Module, values: Tensor) -> Tensor:
+    if isinstance(module, Quantized) and module.spec.input_multiplier:
+        return values * along_channels(module.input_multiplier, module)
+    return values
 
 
 def store_range(layer: nn.Module, side: str, edges: tuple[float, float], levels: Levels) -> None:

@@ -60,6 +60,20 @@ class QuantizeOptions(StepOptions):
         section="Calibration",
     )
     rounding: choice(ROUNDINGS) = option("nearest", "how weights are rounded", section="Rounding")
+    equalize: bool = option(
+        False, "equalize the weight ranges of neighbouring layers first (Nagel et al., 2019)", section="Rounding"
+    )
+    bias_correction: bool = option(
+        False, "take the mean output shift of rounding out of the biases (Nagel et al., 2019)", section="Rounding"
+    )
+    smooth: float | None = option(
+        None,
+        "SmoothQuant: share of the activations' range moved into the weights, e.g. 0.5",
+        section="Rounding",
+        ge=0,
+        le=1,
+    )
+    awq: bool = option(False, "scale input channels by their magnitude to the searched power (AWQ)", section="Rounding")
 
     def scheme_row(self) -> Scheme:
         """The scheme that the name stands for."""
@@ -105,10 +119,20 @@ class QuantizeOptions(StepOptions):
             problems.append(
                 f"rounding {self.rounding!r} works on integer levels; scheme {self.scheme!r} has none, use nearest"
             )
+        if self.smooth is not None and scheme.activations == "none":
+            problems.append(f"smooth would be useless: scheme {self.scheme!r} leaves activations in float; try awq")
+        if self.smooth is not None and self.awq:
+            problems.append("smooth and awq both scale input channels; choose one")
+        if self.awq and scheme.format != "int":
+            problems.append(f"awq works on integer levels; scheme {self.scheme!r} has none")
         if problems:
             raise ValueError("; ".join(problems))
         return self
 
     def needs_data(self) -> bool:
         """Whether calibration data has to be there."""
-        return self.scheme_row().activations == "static" or self.rounding != "nearest"
+        return self.scheme_row().activations == "static" or self.needs_moments()
+
+    def needs_moments(self) -> bool:
+        """Whether the moments of layer inputs are needed."""
+        return self.rounding != "nearest" or self.bias_correction or self.smooth is not None or self.awq

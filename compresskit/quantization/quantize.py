@@ -1,18 +1,24 @@
-"""The quantize technique: plan, fold, calibrate, round, convert, report."""
+"""The quantize technique: fold, equalize, scale, calibrate, round, convert, report."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from compresskit.core.errors import InputError
 from compresskit.core.modules import get_module
 from compresskit.core.types import Context, Inputs, Loaded, StepResult
 
-from . import calibration
+from . import calibration, smoothing
+from .bias import correct_bias
+from .equalization import equalize
 from .folding import fold_batchnorm
 from .layers import Spec, convert, to_matrix
+from .moments import Moments, collect, layers_with_patches
 from .observers import Levels
 from .options import QuantizeOptions
 from .plan import LayerPlan, make_plan
@@ -20,7 +26,7 @@ from .report import layer_table, size_facts
 from .rounding import Problem
 from .tables import ROUNDINGS
 from .trace import Trace, trace
-from .uniform import make_grid
+from .uniform import Grid, make_grid
 from .weights import safe_scale_type, store_float8, store_grid
 
 
@@ -40,38 +46,81 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
     folded = fold_batchnorm(loaded) if options.fold_batchnorm else []
     record = trace(loaded.module, loaded.example)
     plans, notes = make_plan(loaded.module, record, options)
-    float_model = loaded.clone().module
-    ranges = _activation_ranges(loaded.module, record, plans, batches, options)
-    for plan in plans:
-        spec = quantize_layer(loaded.module, plan, options, context)
-        loaded.edits.append(spec.as_edit(plan.name))
-    notes += _quantize_activations(loaded, plans, ranges, options)
-    probe = next(iter(batches)) if batches is not None else loaded.example
-    table = layer_table(float_model, loaded.module, [plan.name for plan in plans], probe)
-    facts = {
+    facts: dict[str, Any] = {
         "scheme": options.scheme,
         "quantized_layers": len(plans),
         "folded_batchnorms": len(folded),
-        **size_facts(float_model, loaded.module),
     }
+    if options.equalize:
+        facts["equalized_pairs"] = len(equalize(loaded.module, record))
+    moments = _collect_moments(loaded.module, plans, batches, options, context)
+    _scale_inputs(loaded, plans, moments, options)
+    if moments and (options.smooth is not None or options.awq):
+        moments = _collect_moments(loaded.module, plans, batches, options, context)
+    float_model = loaded.clone().module
+    ranges = _activation_ranges(loaded.module, record, plans, batches, options)
+    for plan in plans:
+        context.log(f"quantizing {plan.name} to {plan.spec.bits} bits")
+        spec = quantize_layer(loaded.module, plan, options, moments.get(plan.name), context.seed)
+        loaded.edits.append(spec.as_edit(plan.name))
+    notes += _quantize_activations(loaded, plans, ranges, options)
+    notes += _missing_moments(plans, moments, options)
+    probe = next(iter(batches)) if batches is not None else loaded.example
+    table = layer_table(float_model, loaded.module, [plan.name for plan in plans], probe)
+    facts |= size_facts(float_model, loaded.module)
     return StepResult(loaded, facts=facts, notes=notes, tables={"quantized layers": table})
 
 
-def _calibration_batches(options: QuantizeOptions, context: Context):
+def _calibration_batches(options: QuantizeOptions, context: Context) -> Iterable[Inputs] | None:
     if context.data is None:
         if options.needs_data():
-            raise InputError(
-                f"scheme {options.scheme!r} with rounding {options.rounding!r} is calibrated on data; add --data"
-            )
+            raise InputError("these quantize options are calibrated on data, and there is none; add --data")
         return None
-    return context.data.calibration(
-        options.calibration_samples, batch_size=options.calibration_batch, seed=context.seed
-    )
+    samples, batch_size = options.calibration_samples, options.calibration_batch
+    return context.data.calibration(samples, batch_size=batch_size, seed=context.seed)
 
 
-def quantize_layer(root: nn.Module, plan: LayerPlan, options: QuantizeOptions, context: Context) -> Spec:
-    """Round one layer's weights and convert the layer in place; its activations are left for later.
+def _collect_moments(
+    root: nn.Module, plans: list[LayerPlan], batches: Iterable[Inputs], options: QuantizeOptions, context: Context
+) -> dict[str, Moments]:
+    if not options.needs_moments():
+        return {}
+    return collect(root, layers_with_patches(root, [plan.name for plan in plans]), batches, context.seed)
 
+
+def _scale_inputs(
+    loaded: Loaded, plans: list[LayerPlan], moments: dict[str, Moments], options: QuantizeOptions
+) -> None:
+    """Apply SmoothQuant or AWQ to every layer it fits, and record the edits."""
+    if options.smooth is None and not options.awq:
+        return
+    for plan in plans:
+        layer = get_module(loaded.module, plan.name)
+        if plan.name not in moments or (options.smooth is not None and plan.spec.input == "none"):
+            continue
+        if options.smooth is not None:
+            edit = smoothing.smooth(layer, moments[plan.name], options.smooth)
+        else:
+
+            def grid_of(matrix: Tensor, spec: Spec = plan.spec) -> Grid:
+                return _grid(matrix, spec, options)
+
+            factors = smoothing.search_factors(layer, moments[plan.name], grid_of, plan.spec.axis)
+            edit = smoothing.move_to_weights(layer, factors)
+        loaded.edits.append(edit.as_edit(plan.name))
+
+
+def quantize_layer(
+    root: nn.Module, plan: LayerPlan, options: QuantizeOptions, moments: Moments | None, seed: int
+) -> Spec:
+    """Round one layer's weights and convert the layer in place; static activations are left for later.
+
+    Args:
+        root: the model.
+        plan: the layer, and how to quantize it.
+        options: rounding and ranges.
+        moments: of the layer's inputs, where a method needs them.
+        seed: for methods that draw anything.
     Returns:
         the spec that the layer got.
     """
@@ -86,32 +135,43 @@ def quantize_layer(root: nn.Module, plan: LayerPlan, options: QuantizeOptions, c
         if spec.format == "float8":
             store_float8(layer, name, matrix, spec.granularity, spec.group_size)
         else:
-            grid = make_grid(
-                matrix, spec.bits, spec.granularity, spec.group_size,
-                symmetric=spec.symmetric, search=_search(spec, options), scale_type=spec.scale_type,
-            )  # fmt: skip
-            codes = ROUNDINGS.load(options.rounding)(Problem(matrix, grid, None, context.seed))
+            grid = _grid(matrix, spec, options)
+            second = moments.mean_second() if moments else None
+            codes = ROUNDINGS.load(options.rounding)(Problem(matrix, grid, second, seed))
             store_grid(layer, name, grid, codes)
+    if options.bias_correction and moments and layer.bias is not None:
+        with torch.no_grad():
+            rounded = to_matrix(layer.dequantized("weight"), spec.axis)
+        correct_bias(layer, rounded - matrices["weight"], moments)
     return spec
 
 
-def _search(spec: Spec, options: QuantizeOptions) -> str:
-    if options.weight_search != "auto":
-        return options.weight_search
-    return "minmax" if spec.bits == 8 else "mse"
+def _grid(matrix: Tensor, spec: Spec, options: QuantizeOptions) -> Grid:
+    search = options.weight_search
+    if search == "auto":
+        search = "minmax" if spec.bits == 8 else "mse"
+    return make_grid(
+        matrix,
+        spec.bits,
+        spec.granularity,
+        spec.group_size,
+        symmetric=spec.symmetric,
+        search=search,
+        scale_type=spec.scale_type,
+    )
 
 
 def _activation_ranges(
-    root: nn.Module, record: Trace, plans: list[LayerPlan], batches: list[Inputs], options: QuantizeOptions
+    root: nn.Module, record: Trace, plans: list[LayerPlan], batches: Iterable[Inputs], options: QuantizeOptions
 ) -> dict[calibration.Site, tuple[float, float]]:
     layers = [plan.name for plan in plans if plan.spec.input == "static"]
     if not layers:
         return {}
     sites = calibration.find_sites(root, record, layers, additions=options.quantize_additions)
+    levels = _levels(options)
     ranges = calibration.observe(
-        root, sites, batches,
-        observer=options.observer, levels=_levels(options), percentile=options.percentile,
-    )  # fmt: skip
+        root, sites, batches, observer=options.observer, levels=levels, percentile=options.percentile
+    )
     return {site: ranges[site.key] for site in sites}
 
 
@@ -135,3 +195,11 @@ def _quantize_activations(
     observed = {site.module for site in ranges if site.side == "input"}
     missing = [plan.name for plan in plans if plan.spec.input == "static" and plan.name not in observed]
     return [f"{name}: weights only, its own forward is not called" for name in missing]
+
+
+def _missing_moments(plans: list[LayerPlan], moments: dict[str, Moments], options: QuantizeOptions) -> list[str]:
+    if not options.needs_moments():
+        return []
+    return [
+        f"{plan.name}: rounded to nearest, no method here covers its kind" for plan in plans if plan.name not in moments
+    ]

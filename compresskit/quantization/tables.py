@@ -77,5 +77,11 @@ ROUNDINGS = Table(
     _PACKAGE,
     {
         "nearest": Row("rounding:nearest", "to the nearest level"),
+        "adaround": Row(
+            "adaround:adaround", "up or down as suits the layer's output, learned on data", "Nagel et al., 2020"
+        ),
+        "gptq": Row(
+            "gptq:gptq", "column by column, later columns making up for earlier errors", "Frantar et al., 2023"
+        ),
     },
 )
