@@ -1,0 +1,74 @@
+"""The proof of a cut: the cut model computes what the whole model computes with those channels zeroed."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ..core.types import Inputs, call, to_device
+from .cut import cut
+from .graph import Graph
+from .trace import run
+
+#: largest accepted difference, relative to the largest output
+TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}
+
+
+def masked_outputs(module: nn.Module, example: Inputs, keep: np.ndarray, attention: str) -> list[Tensor]:
+    """Outputs of the whole model with what goes zeroed at its consumers' inputs.
+
+    Statistics over channels (LayerNorm, RMSNorm, GroupNorm, means) are taken over the channels that stay, since that is
+    what a layer with fewer channels computes.
+    """
+    return tensors_of(run(module, example, keep=keep, attention=attention)[1])
+
+
+def tensors_of(outputs: Any) -> list[Tensor]:
+    """All tensors of a model's outputs, in order."""
+    from .trace import _open
+
+    return [leaf for leaf in pytree.tree_leaves(_open(outputs)) if isinstance(leaf, Tensor)]
+
+
+def largest_difference(left: list[Tensor], right: list[Tensor]) -> float:
+    """Largest absolute difference over the largest absolute value; infinite where shapes differ."""
+    if len(left) != len(right) or any(a.shape != b.shape for a, b in zip(left, right, strict=True)):
+        return float("inf")
+    scale = max((a.abs().max().item() for a in left if a.numel()), default=0.0) or 1.0
+    gaps = [(a.double() - b.double()).abs().max().item() for a, b in zip(left, right, strict=True) if a.numel()]
+    worst = max(gaps, default=0.0) / scale
+    return worst if worst == worst else float("inf")
+
+
+def double_copy(module: nn.Module) -> nn.Module:
+    """A copy in float64."""
+    return copy.deepcopy(module).double()
+
+
+def difference(whole: nn.Module, example: Inputs, graph: Graph, keep: np.ndarray) -> tuple[float, str]:
+    """Cut a copy of a model and compare it with the masked whole.
+
+    Args:
+        whole: the uncut model, in the precision to compare in (`double_copy`).
+        example: inputs.
+        graph: the model's graph.
+        keep: which ids stay, (ids,) bool.
+    Returns:
+        the largest relative difference (infinite when the cut model does not run) and why it is infinite.
+    """
+    dtype = next((p.dtype for p in whole.parameters() if p.is_floating_point()), torch.float32)
+    example = to_device(example, torch.device("cpu"), dtype)
+    small = copy.deepcopy(whole)
+    cut(small, graph, keep)
+    try:
+        with torch.no_grad():
+            outputs = tensors_of(call(small, example))
+    except Exception as error:  # any failure of foreign code means that this cut does not fit
+        return float("inf"), f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    gap = largest_difference(masked_outputs(whole, example, keep, graph.trace.attention), outputs)
+    return gap, "" if gap != float("inf") else "outputs have another shape or are not finite"

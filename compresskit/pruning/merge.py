@@ -1,0 +1,116 @@
+"""Bringing the id planes of several operands together: element-wise operations and concatenation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .ids import compact, core, freeze, varying
+
+Trace = Any
+
+
+def merge(trace: Trace, planes: Sequence[Tensor], what: str) -> list[Tensor]:
+    """Planes of one shape as few planes as possible: those that change along a common dimension are tied and become one."""
+    result: list[Tensor] = []
+    for plane in planes:
+        while True:
+            dims = set(varying(plane))
+            partner = next((i for i, other in enumerate(result) if dims & set(varying(other))), None)
+            if partner is None:
+                break
+            other = result.pop(partner)
+            trace.ids.unite(plane, other, trace.site(what))
+            plane = min(plane, other, key=lambda p: len(varying(p)))
+        result.append(plane)
+    return result
+
+
+def elementwise(trace: Trace, tensors: Sequence[Tensor], shape: torch.Size, what: str) -> list[Tensor]:
+    """Planes of an element-wise operation's output.
+
+    A dimension along which an operand has more than one element but no channels keeps its length.
+    """
+    planes: list[Tensor] = []
+    operands = []
+    for tensor in tensors:
+        own = trace.planes(tensor)
+        if tensor.dim() > len(shape):
+            for plane in own:
+                trace.ids.pin(plane, trace.site(what))
+            continue
+        pad = len(shape) - tensor.dim()
+        wide = [plane.expand(shape) if plane.shape != shape else plane for plane in own] if _fits(tensor, shape) else []
+        if own and not wide:
+            for plane in own:
+                trace.ids.pin(plane, trace.site(what))
+        planes += wide
+        if tensor.dim():
+            changing = {d for plane in wide for d in varying(plane)}
+            operands.append({d + pad for d, size in enumerate(tensor.shape) if size > 1} - changing)
+    if len(planes) == 1 and len(operands) == 1:
+        return planes
+    merged = merge(trace, planes, what)
+    for number, plane in enumerate(merged):
+        fixed = sorted({d for d in varying(plane) for operand in operands if d in operand})
+        if fixed:
+            merged[number] = freeze(trace.ids, plane, fixed, trace.site(f"{what} with a tensor of fixed size"))
+    return merged
+
+
+def _fits(tensor: Tensor, shape: torch.Size) -> bool:
+    sizes = shape[len(shape) - tensor.dim() :] if tensor.dim() else ()
+    return all(mine in (1, whole) for mine, whole in zip(tensor.shape, sizes, strict=True))
+
+
+def join(trace: Trace, tensors: Sequence[Tensor], dim: int, shape: torch.Size) -> list[Tensor]:
+    """Planes of a concatenation along `dim`."""
+    what = "cat"
+    through: list[Tensor] = []
+    pieces: list[Tensor | None] = []
+    fixed: list[set[int]] = []
+    for tensor in tensors:
+        mine: Tensor | None = None
+        changing: set[int] = set()
+        for plane in trace.planes(tensor):
+            changing |= set(varying(plane))
+            if dim in varying(plane):
+                if mine is not None:
+                    trace.ids.unite(mine, plane, trace.site(what))
+                mine = plane if mine is None else mine
+            else:
+                through.append(_stretched(plane, dim, shape[dim]))
+        pieces.append(mine)
+        fixed.append({d for d, size in enumerate(tensor.shape) if size > 1 and d != dim} - changing)
+    result = merge(trace, through, what)
+    if any(piece is not None for piece in pieces):
+        result.append(_concatenate(trace, tensors, pieces, dim))
+    for number, plane in enumerate(result):
+        dims = sorted({d for d in varying(plane) for dims in fixed if d in dims})
+        result[number] = freeze(trace.ids, plane, dims, trace.site(f"{what} with a tensor of fixed size"))
+    return result
+
+
+def _stretched(plane: Tensor, dim: int, size: int) -> Tensor:
+    return core(plane, [dim]).narrow(dim, 0, 1).expand([*plane.shape[:dim], size, *plane.shape[dim + 1 :]])
+
+
+def _concatenate(trace: Trace, tensors: Sequence[Tensor], pieces: Sequence[Tensor | None], dim: int) -> Tensor:
+    columns = []
+    for tensor, piece in zip(tensors, pieces, strict=True):
+        if piece is None:  # channels of a constant stay
+            ids = trace.ids.new(tensor.size(dim))
+            if len(ids):
+                trace.ids.pin(ids, trace.site("cat of channels that are constant"))
+            view = [1] * tensor.dim()
+            view[dim] = len(ids)
+            piece = ids.view(view).expand(tensor.shape)
+        columns.append(piece)
+    common = [d for d in range(tensors[0].dim()) if d != dim and all(d not in varying(column) for column in columns)]
+    shape = list(tensors[0].shape)
+    small = compact(torch.cat([core(column, common) for column in columns], dim))
+    shape[dim] = small.size(dim)
+    return small.expand(shape)

@@ -1,0 +1,187 @@
+"""Structured pruning: whole channels, heads and groups go, and the cut is proven."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+
+from ..core.errors import InputError, nearest
+from ..core.types import Context, Loaded, StepResult
+from . import geometry
+from .budget import Allocation, Limits, multiple_for
+from .cut import cut
+from .evidence import Evidence
+from .graph import Graph, Group, build_graph
+from .options import PruneOptions
+from .proof import proven
+from .tables import CRITERIA, SCOPES
+
+
+def prune(loaded: Loaded, options: PruneOptions, context: Context) -> StepResult:
+    """Prune a model in place.
+
+    Args:
+        loaded: the model.
+        options: what, how much and by which criterion.
+        context: data, seed, log.
+    Returns:
+        the pruned model with its edits, facts (exactness, achieved budget), and notes of what was left out.
+    Raises:
+        InputError: if nothing can be pruned, a pattern matches no layer, or a criterion lacks data.
+    """
+    return prune_channels(loaded, options, context)
+
+
+def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> StepResult:
+    """Granularity `channel`: real removal by groups."""
+    graph = build_graph(loaded.module, loaded.example, options.attention)
+    if not graph.groups:
+        raise InputError(f"model {loaded.name!r}: no channels can go{_why_none(graph)}")
+    scores = score_groups(graph, loaded, options, context)
+    limits = limits_for(graph.groups, options, _layer_names(loaded))
+    keep, target = choose(graph, scores, limits, options)
+    result = StepResult(loaded)
+    proof = proven(loaded, graph, keep, context)
+    before, before_params = geometry.macs(graph)(_whole(graph)), geometry.parameters(graph)(_whole(graph))
+    if not proof.keep:
+        raise InputError(
+            f"model {loaded.name!r}: nothing was removed: {'; '.join(proof.notes) or 'every group is too narrow or protected'}"
+        )
+    ids = graph.keep_ids(proof.keep)
+    kept = counts(graph, proof.keep)
+    loaded.edits += cut(loaded.module, graph, ids)
+    after = geometry.exact_macs(graph, ids)
+    result.facts = {
+        "largest_difference": proof.difference,
+        "difference_dtype": proof.dtype,
+        "groups": len(graph.groups),
+        "groups_pruned": len(proof.keep),
+        "groups_left_out": len(graph.left_out) + len(proof.failed),
+        "channels_removed": int(sum((~mask).sum() for mask in proof.keep.values())),
+        "macs_before": int(before),
+        "macs_after": int(after),
+        "macs_kept": after / before if before else 1.0,
+        "params_kept": geometry.parameters(graph)(kept) / before_params if before_params else 1.0,
+        "criterion": options.criterion,
+        "scope": options.scope,
+    }
+    result.notes = proof.notes + _budget_notes(result.facts, target, options) + _left_out_notes(graph)
+    result.tables["pruned groups"] = _rows(graph, proof.keep)
+    context.log(f"pruned {len(proof.keep)} groups; largest difference from the masked model {proof.difference:.1e}")
+    return result
+
+
+def score_groups(graph: Graph, loaded: Loaded, options: PruneOptions, context: Context) -> dict[str, np.ndarray]:
+    """Normalized scores of every group's units."""
+    criterion = CRITERIA.load(options.criterion)
+    evidence = Evidence(loaded, context, options.reduction)
+    return {group.name: normalized(criterion(group, evidence).numpy(), options.normalize) for group in graph.groups}
+
+
+def normalized(scores: np.ndarray, how: str) -> np.ndarray:
+    """Scores divided by their group's mean, max, sum or median."""
+    if how == "none":
+        return scores
+    scale = float(getattr(np, how)(scores))
+    return scores / scale if scale > 0 else scores
+
+
+def limits_for(groups: list[Group], options: PruneOptions, layers: list[str]) -> dict[str, Limits]:
+    """What each group may lose, from rounding, floors, protection and overrides.
+
+    Raises:
+        InputError: if a pattern matches no layer.
+    """
+    for pattern in [*options.protect, *options.ratios]:
+        if not any(fnmatchcase(name, pattern) for name in layers):
+            raise InputError(f"no layer matches {pattern!r}{nearest(pattern, layers)}")
+    return {group.name: _limits(group, options) for group in groups}
+
+
+def _limits(group: Group, options: PruneOptions) -> Limits:
+    names = {name.rpartition(".")[0] for member in group.members for name in member.stored.names if not member.consumes}
+    names.add(group.name)
+    whole = any(fnmatchcase(name, pattern) for pattern in options.protect for name in names)
+    fixed = next(
+        (share for pattern, share in options.ratios.items() if any(fnmatchcase(n, pattern) for n in names)), None
+    )
+    if fixed is None and options.ratio is None and options.target_macs is None and options.target_params is None:
+        whole = True  # only overrides were given
+    units = len(group)
+    least = max(min(options.min_channels, units), int(np.ceil(options.floor * units)), 1)
+    width = group.members[0].positions.size
+    return Limits(multiple_for(units, width, options.round_to), least, fixed, whole)
+
+
+def choose(
+    graph: Graph, scores: Mapping[str, np.ndarray], limits: Mapping[str, Limits], options: PruneOptions
+) -> tuple[dict[str, np.ndarray], float | None]:
+    """Which units stay, and the budget that was aimed at."""
+    allocation = Allocation(graph.groups, scores, SCOPES.load(options.scope)(graph.groups), limits)
+    if options.target_macs is None and options.target_params is None:
+        return allocation.choose(allocation.at_ratio(options.ratio or 0.0)), None
+    cost = geometry.macs(graph) if options.target_macs is not None else geometry.parameters(graph)
+    share = options.target_macs if options.target_macs is not None else options.target_params
+    budget = share * cost(_whole(graph))
+    return allocation.choose(allocation.for_budget(cost, budget)), share
+
+
+def _whole(graph: Graph) -> np.ndarray:
+    return np.array([len(group) for group in graph.groups])
+
+
+def counts(graph: Graph, keep: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Units of each group that stay."""
+    return np.array([int(keep[g.name].sum()) if g.name in keep else len(g) for g in graph.groups])
+
+
+def _layer_names(loaded: Loaded) -> list[str]:
+    return [name for name, _ in loaded.module.named_modules() if name]
+
+
+def _rows(graph: Graph, keep: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    return [
+        {
+            "group": g.name,
+            "units": len(g),
+            "kept": int(keep[g.name].sum()),
+            "layers": len({m.name.rpartition(".")[0] for m in g.members}),
+        }
+        for g in graph.groups
+        if g.name in keep
+    ]
+
+
+def _budget_notes(facts: dict[str, Any], target: float | None, options: PruneOptions) -> list[str]:
+    if target is None:
+        return []
+    what, got = (
+        ("MACs", facts["macs_kept"]) if options.target_macs is not None else ("parameters", facts["params_kept"])
+    )
+    if got > target:
+        return [
+            f"{what}: asked to keep {target:.1%}, kept {got:.1%}: floors, protected layers and groups left out allow no less"
+        ]
+    if got < target * 0.99:
+        return [
+            f"{what}: asked to keep {target:.1%}, kept {got:.1%}: the next larger step would exceed the budget (round_to {options.round_to})"
+        ]
+    return []
+
+
+def _left_out_notes(graph: Graph) -> list[str]:
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in graph.left_out.items():
+        by_reason.setdefault(reason, []).append(name)
+    return [
+        f"left out {', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}: {reason}"
+        for reason, names in by_reason.items()
+    ]
+
+
+def _why_none(graph: Graph) -> str:
+    reasons = list(dict.fromkeys(graph.left_out.values()))
+    return f": {'; '.join(reasons[:3])}" if reasons else ""

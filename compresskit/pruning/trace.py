@@ -1,0 +1,300 @@
+"""Run a model once on its example input and learn which channels move together.
+
+Two modes are open during the run: a dispatch mode sees every operation that reaches a kernel and moves id planes
+through it (`rules`), and a function mode sees the calls that Python makes, with the numbers that fix shapes (`calls`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ..core.types import Inputs, call
+from .ids import Ids, core, freeze, varying
+from .numbers import AttributeKey, Axis, Expr, attribute_numbers, expression, leaves, size_numbers
+
+
+@dataclass(frozen=True, eq=False)
+class Count:
+    """A number that must equal how many positions stay along an axis."""
+
+    axis: Axis
+    expr: Expr
+    site: str
+
+
+@dataclass(frozen=True, eq=False)
+class Cost:
+    """Multiply-accumulates of one contraction: a constant times the kept positions of each axis."""
+
+    constant: int
+    axes: tuple[Axis, ...]
+    site: str
+
+
+@dataclass(eq=False)
+class Stored:
+    """A parameter or buffer: every name it goes by, and the ids along its dimensions."""
+
+    names: list[str]
+    tensor: Tensor
+    planes: list[Tensor] = field(default_factory=list)
+    ids: list[Tensor] = field(default_factory=list)  # one (size,) tensor a dimension
+    persistent: bool = True
+    used: bool = False
+
+
+class Trace:
+    """What one run found: ids and their ties, stored tensors, numbers that must hold, and costs.
+
+    Args:
+        keep: ids that stay, (ids,) bool; where given, what goes is zeroed at the inputs of contractions and left out of
+            statistics, so the run computes what the cut model must compute.
+        attention: whether attention loses whole heads, or the same dimensions within every head.
+    """
+
+    def __init__(self, keep: np.ndarray | None = None, attention: str = "heads"):
+        self.ids = Ids()
+        self.keep = None if keep is None else torch.from_numpy(keep)
+        self.attention = attention
+        self.stored: dict[int, Stored] = {}
+        self.counts: list[Count] = []
+        self.costs: list[Cost] = []
+        self.boxes: list[tuple[Tensor, str]] = []
+        self.consumed: list[np.ndarray] = []
+        self.unknown: dict[str, str] = {}
+        self.values: dict[AttributeKey, int] = {}
+        self.pads: list[Any] | None = None  # numbers of the F.pad call under way
+        self.path: list[str] = [""]
+
+    # planes of tensors -------------------------------------------------------------------------------------------
+    def planes(self, tensor: Tensor) -> list[Tensor]:
+        """The id planes of an activation, parameter or buffer; none for a constant."""
+        stored = self.stored.get(id(tensor))
+        if stored is not None:
+            if not stored.used:
+                self._use(stored)
+            return stored.planes
+        return getattr(tensor, "_id_planes", [])
+
+    def set(self, tensor: Tensor, planes: list[Tensor]) -> None:
+        """Give an activation its planes, dropping those that do not change at all."""
+        tensor._id_planes = [plane for plane in planes if varying(plane)]
+
+    def _use(self, stored: Stored) -> None:
+        stored.used = True
+        if not stored.tensor.is_floating_point():
+            return  # indices and counters hold no channels
+        shape = stored.tensor.shape
+        for d, size in enumerate(shape):
+            ids = self.ids.new(size)
+            stored.ids.append(ids)
+            if size > 1:
+                view = [1] * len(shape)
+                view[d] = size
+                stored.planes.append(ids.view(view).expand(shape))
+            if not stored.persistent:
+                self.ids.pin(ids, f"{stored.names[0]} is a buffer that is not saved")
+
+    def axis(self, tensor: Tensor, dim: int) -> Axis:
+        """The ids along one dimension of a tensor."""
+        return self.axis_of(self.planes(tensor), dim, tensor.size(dim))
+
+    def axis_of(self, planes: list[Tensor], dim: int, size: int) -> Axis:
+        """The ids along one dimension of a list of planes."""
+        rows = [core(p).movedim(dim, -1).reshape(-1, size).numpy() for p in planes if dim in varying(p)]
+        return Axis(tuple(rows), size, self)
+
+    def site(self, what: str) -> str:
+        """Where the run stands, for messages."""
+        return f"{what} in {self.path[-1] or 'the model'}"
+
+    # what calls and rules record -----------------------------------------------------------------------------------
+    def number(self, tensor: Tensor, dim: int, value: Any, what: str) -> None:
+        """A number fixed the size of a dimension of a new activation: hard-coded, it freezes the dimension."""
+        dim %= tensor.dim()
+        planes = self.planes(tensor)
+        if not any(dim in varying(plane) for plane in planes):
+            return
+        expr = expression(value)
+        if any(axis.owner is not self for axis in leaves(expr, "size")):
+            return  # a number that some library cached in an earlier run says nothing here
+        if not leaves(expr, "attr") and not leaves(expr, "size"):
+            reason = self.site(f"{what} with the number {int(value)}")
+            self.set(tensor, [freeze(self.ids, plane, [dim], reason) for plane in planes])
+            return
+        self.counts.append(Count(self.axis(tensor, dim), expr, self.site(what)))
+
+    def count(self, ids: np.ndarray, value: Any, what: str) -> None:
+        """A number must equal how many of some ids stay; hard-coded, it pins them."""
+        if not len(ids):
+            return
+        expr = expression(value)
+        if not leaves(expr, "attr") and not leaves(expr, "size"):
+            self.ids.pin(torch.from_numpy(ids), self.site(f"{what} with the number {int(value)}"))
+        else:
+            self.counts.append(Count(Axis((ids.reshape(1, -1),), len(ids), self), expr, self.site(what)))
+
+    def cost(self, constant: int, axes: list[Axis]) -> None:
+        """Note the multiply-accumulates of a contraction."""
+        fixed = constant
+        for axis in axes:
+            fixed *= 1 if axis.planes else axis.size
+        self.costs.append(Cost(fixed, tuple(axis for axis in axes if axis.planes), self.path[-1]))
+
+    def consume(self, ids: Tensor) -> None:
+        """Note ids that a contraction sums over."""
+        self.consumed.append(core(ids).reshape(-1).numpy())
+
+    # the masked run ------------------------------------------------------------------------------------------------
+    def masked(self, tensor: Tensor) -> Tensor:
+        """An activation with what goes set to zero (the masked run); unchanged when tracing."""
+        if self.keep is None or not isinstance(tensor, Tensor) or id(tensor) in self.stored:
+            return tensor
+        for plane in self.planes(tensor):
+            tensor = tensor * self.keep[core(plane)].to(tensor.dtype)
+        return tensor
+
+    def kept_positions(self, tensor: Tensor, dim: int) -> Tensor | None:
+        """Positions along a dimension that stay; None if all do."""
+        if self.keep is None:
+            return None
+        axis = self.axis(tensor, dim)
+        mask = axis.mask(self.keep.numpy())
+        return None if mask.all() else torch.from_numpy(np.flatnonzero(mask))
+
+
+class _Dispatch(TorchDispatchMode):
+    def __init__(self, trace: Trace):
+        super().__init__()
+        self.trace = trace
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        from .rules import apply
+
+        return apply(self.trace, func, args, kwargs or {})
+
+
+class _Functions(TorchFunctionMode):
+    def __init__(self, trace: Trace):
+        super().__init__()
+        self.trace = trace
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        from .calls import CALLS
+
+        kwargs = kwargs or {}
+        if func is _SHAPE or func is torch.Tensor.size:
+            return self._size(func, args, kwargs)
+        name = getattr(func, "__name__", "")
+        handler = CALLS.get(name)
+        if handler is None:
+            return func(*args, **kwargs)
+        if name == "pad":
+            self.trace.pads = list(args[1] if len(args) > 1 else kwargs.get("pad", ()))
+        output = func(*args, **kwargs)
+        self.trace.pads = None
+        handler(self.trace, name, args, kwargs, output)
+        return output
+
+    def _size(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        shape = func(*args, **kwargs)
+        tensor = args[0]
+        planes = self.trace.planes(tensor)
+        if not planes:
+            return shape
+        if isinstance(shape, int):
+            dim = (args[1] if len(args) > 1 else kwargs["dim"]) % tensor.dim()
+            axis = self.trace.axis(tensor, dim)
+            return size_numbers(torch.Size([shape]), {0: axis} if axis.planes else {})[0]
+        axes = {d: self.trace.axis(tensor, d) for p in planes for d in varying(p)}
+        return size_numbers(shape, axes)
+
+
+_SHAPE = torch.Tensor.shape.__get__
+
+
+def run(
+    module: nn.Module, example: Inputs, *, keep: np.ndarray | None = None, attention: str = "heads"
+) -> tuple[Trace, Any]:
+    """Run a model on an example input and trace its channels.
+
+    Args:
+        module: the model, in eval mode; it is left unchanged.
+        example: inputs that the model accepts.
+        keep: see Trace.
+        attention: "heads" or "dims".
+    Returns:
+        the trace, and the outputs of the run.
+    """
+    trace = Trace(keep, attention)
+    _register(trace, module)
+    with torch.no_grad(), _plain_kernels(module), _positions(trace, module), attribute_numbers(module) as numbers:
+        trace.values = numbers.values
+        with _Functions(trace), _Dispatch(trace):
+            outputs = call(module, example)
+    for tensor in pytree.tree_leaves(_open(outputs)):
+        if isinstance(tensor, Tensor):
+            for plane in trace.planes(tensor):
+                trace.ids.pin(plane, "it reaches the model's output")
+    return trace, outputs
+
+
+def _open(outputs: Any) -> Any:
+    """Outputs of library classes that are mappings become plain ones."""
+    return dict(outputs) if isinstance(outputs, Mapping) else outputs
+
+
+def _register(trace: Trace, module: nn.Module) -> None:
+    for path, child in module.named_modules(remove_duplicate=False):
+        prefix = f"{path}." if path else ""
+        for name, tensor in [*child._parameters.items(), *child._buffers.items()]:
+            if tensor is None:
+                continue
+            stored = trace.stored.setdefault(id(tensor), Stored([], tensor))
+            stored.names.append(prefix + name)
+            stored.persistent &= name not in child._non_persistent_buffers_set
+
+
+@contextmanager
+def _plain_kernels(module: nn.Module) -> Iterator[None]:
+    """Keep fused inference kernels, which hide their operations, out of the run."""
+    fastpath = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    recurrent = any(isinstance(child, nn.RNNBase) for child in module.modules())
+    try:
+        with torch.backends.mkldnn.flags(enabled=False) if recurrent else nullcontext():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fastpath)
+
+
+@contextmanager
+def _positions(trace: Trace, module: nn.Module) -> Iterator[None]:
+    """Keep trace.path at the module that is running."""
+    paths = {id(child): path for path, child in module.named_modules()}
+
+    def enter(child: nn.Module, _inputs: Any) -> None:
+        trace.path.append(paths.get(id(child), trace.path[-1]))
+
+    def leave(_child: nn.Module, _inputs: Any, _output: Any) -> None:
+        trace.path.pop()
+
+    handles = [
+        nn.modules.module.register_module_forward_pre_hook(enter),
+        nn.modules.module.register_module_forward_hook(leave, always_call=True),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
