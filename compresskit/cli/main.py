@@ -66,7 +66,6 @@ def main() -> None:
     debug = "--debug" in sys.argv[1:]
     if debug:  # the flag may stand anywhere
         sys.argv = [argument for argument in sys.argv if argument != "--debug"]
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler that measures memory talks on stderr otherwise
     try:
         sys.exit(_run(debug))
     except BrokenPipeError:  # the reader of stdout has gone
@@ -90,17 +89,15 @@ def _run(debug: bool) -> int:
         if debug:
             raise
         return _fail(str(error), error.exit_code)
+    except OSError as error:
+        if debug:
+            raise
+        return _fail(f"{error.filename or 'file system'}: {error.strerror or error}", 2)
     except Exception as error:
         if debug:
             raise
         reason = (str(error).splitlines() or [""])[0]
-        if _disk_full(error):
-            return _fail(f"the disk is full: {reason}", 2)
         return _fail(f"a bug: {type(error).__name__}: {reason}; --debug shows the traceback", 1)
-
-
-def _disk_full(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno in (28, 122)  # ENOSPC, EDQUOT
 
 
 def _usage(error: click.ClickException) -> str:

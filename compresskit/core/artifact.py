@@ -301,8 +301,8 @@ def _bit_equal(first: Loaded, second: Loaded) -> bool:
 
 def versions() -> dict[str, str]:
     """Versions of everything that decides what an artifact computes."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in ("compresskit", "torch", "torchvision", "timm", "transformers", "safetensors", "numpy"):
+    found = {"python": platform.python_version(), "platform": platform.platform(), "torch": torch.__version__}
+    for package in ("compresskit", "torchvision", "timm", "transformers", "safetensors", "numpy"):
         with suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
     return found

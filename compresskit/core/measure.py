@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import statistics
 from dataclasses import dataclass
 
@@ -110,6 +111,7 @@ def peak_memory_bytes(module: nn.Module, inputs: Inputs) -> int | None:
         before = torch.cuda.memory_allocated(device)
         call(module, inputs)
         return torch.cuda.max_memory_allocated(device) - before
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler talks on stderr otherwise
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         call(module, inputs)
     events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]

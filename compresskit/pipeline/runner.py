@@ -139,6 +139,7 @@ def run(task: Run) -> dict[str, Any]:
     recipe, options = task.recipe, task.recipe.options
     if task.output.exists() and not (task.force or task.resume):
         raise InputError(f"output {str(task.output)!r} exists; give --force to replace it, or --resume to go on")
+    _make_folder(task.output.parent)
     warnings = lint(recipe)
     for warning in warnings:
         task.log(f"warning: {warning}")
@@ -168,6 +169,13 @@ def run(task: Run) -> dict[str, Any]:
         report["labels"] = labels(current)
         _publish(task, place, report)
     return report
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write below {str(folder)!r}: {error.strerror}") from error
 
 
 def _one_step(

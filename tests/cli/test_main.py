@@ -1,0 +1,83 @@
+"""The command as a whole: what starts fast, how errors end, what goes where."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from compresskit.cli.main import COMMANDS
+from compresskit.pipeline.techniques import TECHNIQUES
+
+
+def imported_by(*arguments: str) -> set[str]:
+    code = (
+        "import sys, json\nsys.argv = ['compresskit', *json.loads(sys.argv[1])]\nfrom compresskit.cli.main import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\nprint('\\n' + json.dumps(sorted(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, json.dumps(arguments)], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_help_imports_neither_torch_nor_pydantic():
+    modules = imported_by("--help")
+    assert "compresskit.cli.main" in modules
+    assert not modules & {"torch", "pydantic", "numpy", "yaml", "rich"}
+
+
+@pytest.mark.parametrize("name", TECHNIQUES)
+def test_help_of_a_technique_imports_no_torch(name):
+    assert "torch" not in imported_by(name, "--help")
+
+
+def test_help_lists_every_technique_and_command(invoke):
+    code, out, _ = invoke("--help")
+    assert code == 0
+    for name in [*TECHNIQUES, *COMMANDS]:
+        assert f"\n  {name} " in out
+
+
+@pytest.mark.parametrize("name", [*TECHNIQUES, *COMMANDS])
+def test_every_command_has_help_with_an_example(name, invoke):
+    code, out, _ = invoke(name, "--help")
+    assert code == 0
+    assert "Examples:" in out
+    assert "compresskit " in out.split("Examples:")[1]
+
+
+def test_version(invoke):
+    from compresskit import __version__
+
+    assert invoke("--version")[:2] == (0, f"compresskit, version {__version__}\n")
+
+
+def test_a_bug_exits_1_and_debug_shows_the_traceback(compresskit, tmp_path):
+    (tmp_path / "net.py").write_text(
+        "import torch\nclass Net(torch.nn.Module):\n    def forward(self, x):\n        raise AssertionError('inside')\n"
+        "def make():\n    return Net()\n"
+    )
+    done = compresskit("inspect", "net.py:make", "--input", "3,8,8")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "compresskit: a bug: AssertionError: inside; --debug shows the traceback"
+    assert "Traceback" in compresskit("inspect", "net.py:make", "--input", "3,8,8", "--debug").stderr
+
+
+def test_json_is_alone_on_stdout(compresskit):
+    done = compresskit("inspect", "builtin:lenet5", "--json")
+    found = json.loads(done.stdout)
+    assert found["parameters"] == 431080
+    assert found["macs"] == 2293000
+
+
+def test_interrupt_exits_130(invoke, monkeypatch):
+    from compresskit.pipeline import runner
+
+    def interrupted(task):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "run", interrupted)
+    code, _, err = invoke("train", "builtin:digits_cnn_small", "--data", "digits", "-o", "out")
+    assert code == 130
+    assert err.startswith("compresskit: interrupted")

@@ -1,0 +1,90 @@
+"""Fixtures that several packages' tests use: the shared files, a trained digits model, running the command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SHARED = REPOSITORY.parent / "shared"
+
+# two pytest workers' worth of threads on two cores only wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """The folder with the CIFAR files and checkpoints, beside the repository."""
+    if not (SHARED / "models").is_dir():
+        pytest.skip(f"the checkpoints are not at {SHARED}")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def cifar_dir(shared_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """CIFAR-10 as an image folder: every tenth image, which is enough to tell a broken model from a good one."""
+    archive = shared_dir / "data" / "cifar10.zip"
+    if not archive.is_file():
+        pytest.skip(f"{archive} is not there")
+    folder = tmp_path_factory.mktemp("cifar")
+    with zipfile.ZipFile(archive) as file:
+        names = [name for name in file.namelist() if name.endswith("0.jpg")]
+        file.extractall(folder, names)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artifact of builtin:digits_cnn (a narrow one) trained on digits to above 0.9."""
+    from compresskit.pipeline.recipe import validate
+    from compresskit.pipeline.runner import Run, run
+
+    folder = tmp_path_factory.mktemp("digits") / "model"
+    recipe = validate({
+        "model": "builtin:digits_cnn", "model_arg": {"width": 16}, "data": "digits", "latency_rounds": 0,
+        "steps": [{"train": {"epochs": 12, "lr": 0.1, "batch_size": 64}}],
+    })
+    report = run(Run(recipe, folder))
+    assert report["steps"][-1]["measurement"]["metric"]["value"] > 0.9
+    return folder
+
+
+@pytest.fixture
+def compresskit(tmp_path: Path):
+    """Run the command line in a fresh process, in a temporary folder: (*arguments) -> CompletedProcess."""
+
+    def command(*arguments: str, cwd: Path = tmp_path, **environment: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-m", "compresskit", *map(str, arguments)], cwd=cwd, capture_output=True, text=True,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "CUDA_HOME": "", **environment}, timeout=300,
+        )
+
+    return command
+
+
+@pytest.fixture
+def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    """Run the command line in this process, which is faster: (*arguments) -> (exit code, stdout, stderr)."""
+    from compresskit.cli import main as command
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["compresskit", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            command.main()
+        captured = capsys.readouterr()
+        return end.value.code, captured.out, captured.err
+
+    return call
