@@ -57,10 +57,19 @@ def find_sites(root: nn.Module, record: Trace, layers: Iterable[str], *, additio
     if not additions:
         return sites
     wanted = [key for node in record.nodes if _joins_activations(node, record) for key in _around(node, record)]
-    outputs = [
-        Site(module, "output", key) for key in dict.fromkeys(wanted) if (module := _maker(key, record)) is not None
-    ]
-    return outputs + sites
+    joined = [site for key in dict.fromkeys(wanted) if (site := _place(key, record)) is not None]
+    return joined + [site for site in sites if site not in joined]
+
+
+def _place(key: Key, record: Trace) -> Site | None:
+    """Where a tensor can be quantized for all its readers: where a module returns it, or where one takes it in."""
+    if key in record.outputs:
+        return None
+    maker = _maker(key, record)
+    if maker is not None:
+        return Site(maker, "output", key)
+    taker = _taker(key, record)
+    return Site(taker, "input", key) if taker is not None else None
 
 
 def _joins_activations(node, record: Trace) -> bool:
@@ -80,13 +89,21 @@ def _around(node, record: Trace) -> list[Key]:
 
 def _maker(key: Key, record: Trace) -> str | None:
     """The innermost module, called once, that ran the operation that made this tensor and returned it."""
-    if key in record.outputs:
-        return None
     path = record.producer[key].module
     while path:
         if record.single_output(path) == key:
             return path
         path = path.rpartition(".")[0]
+    return None
+
+
+def _taker(key: Key, record: Trace) -> str | None:
+    """The outermost module, called once, with this tensor as its first argument and all its readers inside."""
+    readers = {node.module for node in record.consumers[key]}
+    for path, calls in record.calls.items():
+        inside = all(reader == path or reader.startswith(f"{path}.") for reader in readers)
+        if path and len(calls) == 1 and calls[0].inputs[:1] == (key,) and inside:
+            return path
     return None
 
 

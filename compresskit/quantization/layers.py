@@ -144,9 +144,11 @@ class Quantized:
         if inputs and isinstance(inputs[0], Tensor) and inputs[0].is_floating_point():
             inputs = (self.quantize_input(inputs[0]), *inputs[1:])
         output = super().forward(*inputs, **named)
-        if spec.output != "none":
-            output = _quantize_activation(output, self.output_scale, self.output_zero_point, spec.output_bits)
-        return output
+        return output if spec.output == "none" else self.quantize_output(output)
+
+    def quantize_output(self, output: Any) -> Any:
+        """What the layer returns in the place of its output."""
+        return quantize_activation(output, self.output_scale, self.output_zero_point, self.spec.output_bits)
 
     def quantize_input(self, values: Tensor) -> Tensor:
         """What the layer computes with in the place of its input."""
@@ -154,11 +156,11 @@ class Quantized:
         if spec.input_multiplier:
             values = values * along_channels(self.input_multiplier, self)
         if spec.input == "static":
-            return _quantize_activation(values, self.input_scale, self.input_zero_point, spec.input_bits)
+            return quantize_activation(values, self.input_scale, self.input_zero_point, spec.input_bits)
         if spec.input == "dynamic":
             low, high = values.detach().aminmax()
             scale, zero_point = uniform.range_to_scale(low, high, spec.input_bits, symmetric=spec.input_symmetric)
-            return _quantize_activation(values, scale, zero_point, spec.input_bits)
+            return quantize_activation(values, scale, zero_point, spec.input_bits)
         return values
 
     def codes(self, parameter: str) -> Tensor:
@@ -171,6 +173,19 @@ class Quantized:
             # signed storage of symmetric codes
             values = (values.to(torch.int16) + uniform.middle_code(spec.bits)).to(torch.uint8)
         return to_matrix(values, spec.axis)
+
+    def read(self, parameter: str) -> Tensor:
+        """The values of a quantized parameter, kept between forwards in evaluation until a buffer changes."""
+        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self.dequantized(parameter)
+        buffers = [value for name, value in self._buffers.items() if name.startswith(f"{parameter}_")]
+        if any(buffer.is_inference() or buffer.is_meta for buffer in buffers):  # these keep no version
+            return self.dequantized(parameter)
+        key = [(id(buffer), buffer._version) for buffer in buffers]
+        kept = self.__dict__.setdefault("_kept", {})
+        if kept.get(parameter, (None,))[0] != key:
+            kept[parameter] = (key, self.dequantized(parameter))
+        return kept[parameter][1]
 
     def dequantized(self, parameter: str) -> Tensor:
         """The values of a quantized parameter, in its own shape."""
@@ -211,7 +226,8 @@ def along_channels(vector: Tensor, layer: nn.Module) -> Tensor:
     return vector.reshape(-1, *[1] * spatial)
 
 
-def _quantize_activation(values: Any, scale: Tensor, zero_point: Tensor, bits: int) -> Any:
+def quantize_activation(values: Any, scale: Tensor, zero_point: Tensor, bits: int) -> Any:
+    """Quantize and dequantize a float tensor with one scale; anything else passes as it is."""
     if not isinstance(values, Tensor) or not values.is_floating_point():
         return values
     if values.requires_grad and torch.is_grad_enabled():
@@ -225,11 +241,11 @@ def _quantize_activation(values: Any, scale: Tensor, zero_point: Tensor, bits: i
 
 
 @cache
-def _quantized_class(float_class: type[nn.Module], parameters: tuple[str, ...]) -> type:
+def quantized_class(float_class: type[nn.Module], parameters: tuple[str, ...]) -> type:
     """The subclass of a layer's class in which the parameters are dequantized when read."""
     members: dict[str, Any] = {"float_class": float_class, "__module__": __name__}
     for name in parameters:
-        members[name] = property(lambda self, name=name: self.dequantized(name))
+        members[name] = property(lambda self, name=name: self.read(name))
     if issubclass(float_class, nn.RNNBase):
         # recurrent layers read their weights from this list; nothing may store into it
         members["_flat_weights"] = property(
@@ -267,7 +283,7 @@ def convert(layer: nn.Module, spec: Spec) -> nn.Module:
             layer.register_buffer(f"{site}_zero_point", torch.zeros((), dtype=torch.int32, device=device))
     if spec.input_multiplier and "input_multiplier" not in layer._buffers:
         layer.register_buffer("input_multiplier", torch.ones(input_channels(layer), device=device))
-    layer.__class__ = _quantized_class(float_class, spec.parameters)
+    layer.__class__ = quantized_class(float_class, spec.parameters)
     layer.spec, layer.parameter_shapes = spec, shapes
     return layer
 

@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from compresskit.core.options import StepOptions, choice, option
+from compresskit.core.options import Options, StepOptions, choice, option
 
-from .tables import OBSERVER_CHOICES, ROUNDINGS, SCHEMES, Scheme
+from .tables import OBSERVER_CHOICES, ROUNDINGS, RUNTIMES, SCHEMES, Scheme
 
 _CALIBRATED = ("observer", "percentile", "calibration_samples", "quantize_additions", "activation_range")
 
@@ -33,6 +33,12 @@ class QuantizeOptions(StepOptions):
     weight_search: Literal["auto", "minmax", "mse"] = option(
         "auto",
         "weight ranges cover all values (minmax) or have the least squared error; auto: mse below 8 bits",
+        section="Scheme",
+    )
+    code_range: Literal["auto", "full", "half"] = option(
+        "auto",
+        "int8 weights use all codes or half of them; auto: half with int8 activations, so that x86 kernels without "
+        "VNNI cannot saturate",
         section="Scheme",
     )
     layers: list[str] = option([], "quantize only layers that one of these patterns matches", section="Layers")
@@ -87,6 +93,10 @@ class QuantizeOptions(StepOptions):
         """Which weights share a scale."""
         return self.scheme_row().granularity if self.granularity == "auto" else self.granularity
 
+    def uses_half_range(self) -> bool:
+        """Whether weights of 8 bits use codes of 7 bits."""
+        return self.code_range == "half" or (self.code_range == "auto" and self.scheme_row().activations != "none")
+
     @model_validator(mode="after")
     def _options_have_an_effect(self) -> QuantizeOptions:
         scheme, given = self.scheme_row(), self.model_fields_set
@@ -111,6 +121,8 @@ class QuantizeOptions(StepOptions):
             problems.append(
                 "granularity, weight_range and weight_search have no meaning for scheme 'codebook'; leave them out"
             )
+        if "code_range" in given and (self.weight_bits() != 8 or scheme.format != "int"):
+            problems.append("code_range would be ignored: it is about weights of 8 bits")
         smallest = 1 if scheme.format == "codebook" else 2
         wrong = [bits for bits in [*self.bits_for.values(), self.weight_bits()] if not smallest <= bits <= 8]
         if wrong:
@@ -136,3 +148,38 @@ class QuantizeOptions(StepOptions):
     def needs_moments(self) -> bool:
         """Whether the moments of layer inputs are needed."""
         return self.rounding != "nearest" or self.bias_correction or self.smooth is not None or self.awq
+
+
+_RUNTIME_OF = {"onnx": ("onnxruntime", "openvino", "eager"), "pt2": ("inductor", "eager")}
+
+
+class ExportOptions(Options):
+    """Write a model as a graph for another runtime, and run it there."""
+
+    format: Literal["onnx", "pt2"] = option(
+        "onnx", "onnx: with quantize/dequantize pairs; pt2: torch.export, for torch.compile", section="Export"
+    )
+    runtime: choice(RUNTIMES) = option(
+        "auto", "where to run the result; auto: onnxruntime for onnx, inductor for pt2", section="Export"
+    )
+    opset: int = option(21, "ONNX operator set", section="Export", ge=17, le=23)
+    threads: int = option(1, "threads of the runtime while measuring", section="Measuring", ge=1)
+    batch_size: int = option(1, "inputs a forward while measuring latency", section="Measuring", ge=1)
+    rounds: int = option(
+        12, "rounds of interleaved timing against the model in eager PyTorch", section="Measuring", ge=1
+    )
+    samples: int = option(512, "inputs to compare outputs on", section="Measuring", ge=1)
+
+    def chosen_runtime(self) -> str:
+        """The runtime that auto stands for."""
+        return _RUNTIME_OF[self.format][0] if self.runtime == "auto" else self.runtime
+
+    @model_validator(mode="after")
+    def _runtime_reads_the_format(self) -> ExportOptions:
+        if self.chosen_runtime() not in _RUNTIME_OF[self.format]:
+            raise ValueError(
+                f"runtime {self.runtime!r} does not read {self.format}; choose {' or '.join(_RUNTIME_OF[self.format])}"
+            )
+        if self.format != "onnx" and "opset" in self.model_fields_set:
+            raise ValueError("opset would be ignored: format is 'pt2'")
+        return self

@@ -91,6 +91,9 @@ def _spec(root: nn.Module, name: str, is_end: bool, options: QuantizeOptions) ->
     bits = options.bits_for[pattern] if pattern else options.weight_bits()
     if is_end and options.first_last == "int8" and pattern is None:
         bits = max(bits, 8)
+    packed = scheme.format != "float8" and bits < 8
+    if bits == 8 and scheme.format == "int" and options.uses_half_range():
+        bits = 7  # still a byte each
     granularity = options.weight_granularity() if scheme.format != "codebook" else "tensor"
     symmetric = options.weight_range == "symmetric"
     parameters = quantizable_parameters(layer)
@@ -104,9 +107,9 @@ def _spec(root: nn.Module, name: str, is_end: bool, options: QuantizeOptions) ->
         group_size=options.group_size if granularity == "group" else None,
         symmetric=symmetric or scheme.format != "int",
         axis=output_axis(layer),
-        packed=scheme.format != "float8" and bits < 8,
+        packed=packed,
         # scales weigh little against 8-bit weights, and much against fewer bits
-        scale_type="float32" if bits == 8 else "float16",
+        scale_type="float16" if packed else "float32",
         input=scheme.activations if calls_forward else "none",
         input_symmetric=options.activation_range == "symmetric",
     )

@@ -149,7 +149,7 @@ def quantize_layer(
 def _grid(matrix: Tensor, spec: Spec, options: QuantizeOptions) -> Grid:
     search = options.weight_search
     if search == "auto":
-        search = "minmax" if spec.bits == 8 else "mse"
+        search = "mse" if spec.packed else "minmax"
     return make_grid(
         matrix,
         spec.bits,

@@ -4,7 +4,6 @@ import itertools
 
 import pytest
 import torch
-from test_gptq import error, problem
 
 from compresskit.quantization.adaround import adaround, inverse_rectified_sigmoid, rectified_sigmoid, regularization
 from compresskit.quantization.rounding import Problem, nearest
@@ -23,7 +22,7 @@ def test_regularization_by_hand():
     assert float(regularization(torch.tensor([0.5, 0.75]), 2.0)) == pytest.approx(1.75)
 
 
-def test_every_weight_goes_up_or_down_and_the_choice_is_near_the_best():
+def test_every_weight_goes_up_or_down_and_the_choice_is_near_the_best(problem, error):
     given = problem(rows=1, columns=8, bits=3)
     scale, zero = given.grid.wide(8)
     floor = torch.floor(given.matrix / scale) + zero
@@ -37,7 +36,7 @@ def test_every_weight_goes_up_or_down_and_the_choice_is_near_the_best():
     assert error(given, codes) < 0.8 * error(given, nearest(given))
 
 
-def test_it_never_does_worse_than_nearest_and_repeats_itself():
+def test_it_never_does_worse_than_nearest_and_repeats_itself(problem, error):
     for seed in range(3):
         given = problem(rows=4, columns=12, bits=2, groups=2, seed=seed)
         codes = adaround(given)
@@ -45,6 +44,6 @@ def test_it_never_does_worse_than_nearest_and_repeats_itself():
         assert torch.equal(codes, adaround(given))
 
 
-def test_without_moments_it_rounds_to_nearest():
+def test_without_moments_it_rounds_to_nearest(problem):
     given = problem()
     assert torch.equal(adaround(Problem(given.matrix, given.grid)), nearest(given))

@@ -5,26 +5,12 @@ import itertools
 import torch
 
 from compresskit.quantization.gptq import gptq
-from compresskit.quantization.moments import output_error
 from compresskit.quantization.rounding import Problem, nearest
-from compresskit.quantization.uniform import Grid, make_grid
-
-
-def problem(rows=3, columns=6, bits=3, groups=1, seed=0, granularity="channel", group_size=None):
-    generator = torch.Generator().manual_seed(seed)
-    mix = torch.randn(groups, columns, columns, generator=generator)
-    inputs = torch.randn(groups, 200, columns, generator=generator) @ mix
-    matrix = torch.randn(rows * groups, columns, generator=generator)
-    grid = make_grid(matrix, bits, granularity, group_size, symmetric=True, search="mse", scale_type="float32")
-    return Problem(matrix, grid, (inputs.mT @ inputs / 200).double())
+from compresskit.quantization.uniform import Grid
 
 
 def grid_parts(given):
     return given.grid.scale, given.grid.zero_point
-
-
-def error(given, codes):
-    return float(output_error(given.grid.values(codes) - given.matrix, given.moments))
 
 
 def transcription(given):
@@ -48,12 +34,12 @@ def transcription(given):
     return codes[:, order.argsort()].float()
 
 
-def test_equals_the_algorithm_done_one_column_at_a_time():
+def test_equals_the_algorithm_done_one_column_at_a_time(problem):
     given = problem(rows=4, columns=10)
     assert torch.equal(gptq(given), transcription(given))
 
 
-def test_beats_nearest_and_comes_near_the_best_of_all_roundings():
+def test_beats_nearest_and_comes_near_the_best_of_all_roundings(problem, error):
     given = problem(rows=1, columns=6, bits=2, seed=3)
     best = min(
         error(given, torch.tensor([codes], dtype=torch.float32)) for codes in itertools.product(range(4), repeat=6)
@@ -62,13 +48,13 @@ def test_beats_nearest_and_comes_near_the_best_of_all_roundings():
     assert error(given, gptq(given)) <= 3 * best
 
 
-def test_blocks_change_nothing():
+def test_blocks_change_nothing(problem, error):
     given = problem(rows=2, columns=150, bits=4)
     assert error(given, gptq(given)) < 0.7 * error(given, nearest(given))
     assert torch.equal(gptq(given), transcription(given))
 
 
-def test_weight_groups_of_a_grouped_convolution_are_rounded_by_themselves():
+def test_weight_groups_of_a_grouped_convolution_are_rounded_by_themselves(problem):
     one, other = problem(rows=4, columns=12, seed=1), problem(rows=4, columns=12, seed=2)
     # the same moments in both groups, so that both are rounded in the same order
     grid = Grid(*(torch.cat(parts) for parts in zip(grid_parts(one), grid_parts(other), strict=True)), one.grid.bits)
@@ -77,7 +63,7 @@ def test_weight_groups_of_a_grouped_convolution_are_rounded_by_themselves():
     assert torch.equal(gptq(both), torch.cat(alone))
 
 
-def test_group_scales_and_inputs_that_are_never_used():
+def test_group_scales_and_inputs_that_are_never_used(problem):
     given = problem(rows=3, columns=8, granularity="group", group_size=3)
     given.moments[:, 2] = 0
     given.moments[:, :, 2] = 0
@@ -86,6 +72,6 @@ def test_group_scales_and_inputs_that_are_never_used():
     assert codes.min() >= 0 and codes.max() <= 7
 
 
-def test_without_moments_it_rounds_to_nearest():
+def test_without_moments_it_rounds_to_nearest(problem):
     given = problem()
     assert torch.equal(gptq(Problem(given.matrix, given.grid)), nearest(given))

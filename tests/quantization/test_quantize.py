@@ -13,46 +13,11 @@ from compresskit.quantization.quantize import quantize
 from compresskit.quantization.tables import SCHEMES
 
 
-class Images:
-    """Calibration inputs from a generator."""
-
-    def __init__(self, shape):
-        self.shape = shape
-
-    def calibration(self, samples, *, batch_size=64, seed=0):
-        generator = torch.Generator().manual_seed(seed)
-        return [torch.randn(batch_size, *self.shape, generator=generator) for _ in range(-(-samples // batch_size))]
-
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True))
-        self.left = nn.Conv2d(8, 8, 3, padding=1, groups=4)
-        self.right = nn.Conv2d(8, 8, 1)
-        self.head = nn.Linear(8, 5)
-
-    def forward(self, x):
-        x = self.stem(x)
-        return self.head((self.left(x) + self.right(x)).mean((2, 3)))
-
-
-def loaded_net():
-    torch.manual_seed(0)
-    return Loaded(Net().eval(), {}, torch.randn(1, 3, 8, 8))
-
-
-def run(**options):
-    loaded = loaded_net()
-    context = Context(original=loaded.clone(), data=Images((3, 8, 8)))
-    return quantize(loaded, QuantizeOptions(**options), context)
-
-
 @pytest.mark.parametrize("scheme", [name for name in SCHEMES if name != "codebook"])
-def test_result_is_rebuilt_from_its_edits_bit_for_bit(scheme):
+def test_result_is_rebuilt_from_its_edits_bit_for_bit(scheme, run, net_class):
     result = run(scheme=scheme)
     with torch.device("meta"):
-        rebuilt = Net()
+        rebuilt = net_class()
     replay(rebuilt, result.loaded.edits)
     rebuilt = rebuilt.to_empty(device="cpu").eval()
     rebuilt.load_state_dict(result.loaded.module.state_dict(), strict=True)
@@ -65,7 +30,7 @@ def test_result_is_rebuilt_from_its_edits_bit_for_bit(scheme):
 @pytest.mark.parametrize(
     "scheme, least_db", [("int8-weight", 35), ("int8-static", 25), ("int8-dynamic", 25), ("float8-weight", 25)]
 )
-def test_outputs_stay_close(scheme, least_db):
+def test_outputs_stay_close(scheme, least_db, run, loaded_net):
     result, reference = run(scheme=scheme), loaded_net().module
     inputs = torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
@@ -74,7 +39,7 @@ def test_outputs_stay_close(scheme, least_db):
     assert all(row["output_sqnr_db"] > least_db - 5 for row in result.tables["quantized layers"])
 
 
-def test_static_quantizes_what_the_addition_touches():
+def test_static_quantizes_what_the_addition_touches(run):
     layers = quantized_layers(run(scheme="int8-static").loaded.module)
     assert {name for name, layer in layers.items() if layer.spec.output == "static"} == {"left", "right"}
     assert {name for name, layer in layers.items() if layer.spec.input == "static"} == {
@@ -86,7 +51,7 @@ def test_static_quantizes_what_the_addition_touches():
     assert torch.equal(layers["left"].input_scale, layers["right"].input_scale)
 
 
-def test_which_layers_get_which_bits():
+def test_which_layers_get_which_bits(run):
     rows = run(scheme="int4-weight", skip=["left"], bits_for={"ri*": 3}).tables["quantized layers"]
     assert {row["layer"]: row["bits"] for row in rows} == {"stem.0": 8, "right": 3, "head": 8}
     rows = run(scheme="int2-weight", first_last="same", layers=["stem.*", "head"]).tables["quantized layers"]
@@ -95,7 +60,7 @@ def test_which_layers_get_which_bits():
     assert [row["layer"] for row in rows] == ["left", "right"]
 
 
-def test_bytes_by_kind_add_up():
+def test_bytes_by_kind_add_up(run):
     result = run(scheme="int4-weight", first_last="same", fold_batchnorm=False)
     facts = result.facts
     weights = 8 * 3 * 9 + 8 * 2 * 9 + 8 * 8 + 5 * 8
@@ -131,12 +96,12 @@ def test_tied_weights_stay_in_float_and_are_named():
         ({"bits_for": {"nowhere": 4}}, "no layer matches 'nowhere'"),
     ],
 )
-def test_bad_layer_patterns_are_refused(options, match):
+def test_bad_layer_patterns_are_refused(options, match, run):
     with pytest.raises(InputError, match=match):
         run(**options)
 
 
-def test_static_without_data_is_refused():
+def test_static_without_data_is_refused(loaded_net):
     loaded = loaded_net()
     with pytest.raises(InputError, match="add --data"):
         quantize(loaded, QuantizeOptions(scheme="int8-static"), Context(original=loaded))

@@ -1,0 +1,190 @@
+"""Quantized models as graphs that runtimes turn into integer kernels.
+
+A copy of the model gets its quantization written out in PyTorch's standard quantize/dequantize operators and is
+exported. torch.onnx turns those into QuantizeLinear/DequantizeLinear pairs, which ONNX Runtime and OpenVINO fuse with
+the layer between them; inductor's x86 passes recognise the same pairs in a `.pt2`.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from compresskit.core.errors import InputError
+from compresskit.core.inputs import with_batch
+from compresskit.core.types import Inputs
+
+from . import uniform
+from .layers import Quantized, along_channels, from_matrix, quantized_class, quantized_layers, to_matrix
+
+#: operators that mean "the same codes again" when nothing stands between them
+_QUANTIZE, _DEQUANTIZE = "quantize_per_tensor", "dequantize_per_tensor"
+
+
+def decomposed() -> Any:
+    """PyTorch's namespace of standard quantization operators; importing their module registers them."""
+    import torch.ao.quantization.fx._decomposed
+
+    return torch.ops.quantized_decomposed
+
+
+class Lowered(Quantized):
+    """A quantized layer whose arithmetic is written in standard operators."""
+
+    def quantize_input(self, values: Tensor) -> Tensor:
+        spec = self.spec
+        if spec.input_multiplier:
+            values = values * along_channels(self.input_multiplier, self)
+        if spec.input == "static":
+            return _round_trip(values, self.input_constants, spec.input_bits)
+        if spec.input == "dynamic":
+            scale, zero_point = decomposed().choose_qparams.tensor(
+                values, 0, uniform.highest_code(spec.input_bits), uniform.SMALLEST_SCALE, torch.uint8
+            )
+            limits = (0, uniform.highest_code(spec.input_bits), torch.uint8)
+            codes = decomposed().quantize_per_tensor.tensor(values, scale, zero_point, *limits)
+            return decomposed().dequantize_per_tensor.tensor(codes, scale, zero_point, *limits)
+        return values
+
+    def quantize_output(self, output: Any) -> Any:
+        if not isinstance(output, Tensor) or not output.is_floating_point():
+            return output
+        return _round_trip(output, self.output_constants, self.spec.output_bits)
+
+    def dequantized(self, parameter: str) -> Tensor:
+        values = getattr(self, f"{parameter}_lowered")
+        if values.is_floating_point():
+            return values
+        scale = getattr(self, f"{parameter}_lowered_scale")
+        zero_point = getattr(self, f"{parameter}_lowered_zero_point")
+        return decomposed().dequantize_per_channel(values, scale, zero_point, self.spec.axis, -128, 127, torch.int8)
+
+
+def _round_trip(values: Tensor, constants: tuple[float, int], bits: int) -> Tensor:
+    limits = (*constants, 0, uniform.highest_code(bits), torch.uint8)
+    return decomposed().dequantize_per_tensor(decomposed().quantize_per_tensor(values, *limits), *limits)
+
+
+@cache
+def _lowered_class(float_class: type[nn.Module], parameters: tuple[str, ...]) -> type:
+    base = quantized_class(float_class, parameters)
+    return type(f"Lowered{float_class.__name__}", (Lowered, base), {"float_class": float_class, "__module__": __name__})
+
+
+def lower(root: nn.Module) -> nn.Module:
+    """A copy of a model whose quantized layers compute in standard quantize/dequantize operators.
+
+    Weights with one scale a channel or a tensor become int8 with per-channel scales; others become float constants.
+    """
+    lowered = copy.deepcopy(root).eval()
+    decomposed()
+    for layer in quantized_layers(lowered).values():
+        for site in ("input", "output"):
+            if getattr(layer.spec, site) == "static":
+                constants = (float(getattr(layer, f"{site}_scale")), int(getattr(layer, f"{site}_zero_point")))
+                setattr(layer, f"{site}_constants", constants)
+        for name in layer.spec.parameters:
+            _lower_parameter(layer, name)
+        layer.__class__ = _lowered_class(layer.float_class, layer.spec.parameters)
+    return lowered
+
+
+@torch.no_grad()
+def _lower_parameter(layer: Quantized, name: str) -> None:
+    """Give a layer `NAME_lowered` constants: int8 codes with per-channel scales where possible, else float weights."""
+    spec = layer.spec
+    rows = layer.parameter_shapes[name][spec.axis]
+    integers = spec.format == "int" and spec.granularity != "group"
+    if not integers or isinstance(layer, nn.RNNBase | nn.RNNCellBase | nn.Embedding | nn.EmbeddingBag):
+        layer.register_buffer(f"{name}_lowered", layer.dequantized(name).contiguous())
+        return
+    shape = layer.parameter_shapes[name]
+    middle = uniform.middle_code(spec.bits)
+    zero_point = torch.zeros(rows, dtype=torch.int64)
+    if not spec.symmetric:
+        zero_point += to_matrix(getattr(layer, f"{name}_zero_point").long(), 0).reshape(-1) - middle
+    signed = (layer.codes(name).to(torch.int16) - middle).to(torch.int8)
+    layer.register_buffer(f"{name}_lowered", from_matrix(signed, shape, spec.axis).contiguous())
+    layer.register_buffer(
+        f"{name}_lowered_scale", getattr(layer, f"{name}_scale").float().reshape(-1).expand(rows).contiguous()
+    )
+    layer.register_buffer(f"{name}_lowered_zero_point", zero_point)
+
+
+def export_program(root: nn.Module, example: Inputs) -> torch.export.ExportedProgram:
+    """Export a model, its quantization in standard operators, each tensor quantized once.
+
+    The batch size is left free where the model does not fix it.
+
+    Raises:
+        InputError: if torch.export cannot trace the model.
+    """
+    lowered = lower(root)
+    # torch.export takes a size of 1 for a constant
+    inputs = with_batch(example, 2)
+    args, kwargs = as_arguments(inputs)
+    free = tree_map(lambda tensor: {0: torch.export.Dim.AUTO} if tensor.dim() else None, (args, kwargs))
+    try:
+        with torch.no_grad():
+            program = torch.export.export(lowered, args, kwargs, dynamic_shapes=_by_name(lowered, *free))
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"torch.export cannot trace this model: {reason}") from error
+    merge_quantizers(program.graph)
+    program.graph_module.recompile()
+    return program
+
+
+def _by_name(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Shapes keyed by argument name, as torch.export wants them; surplus positionals belong to *args."""
+    parameters = list(inspect.signature(module.forward).parameters.values())
+    named: dict[str, Any] = {}
+    for position, value in enumerate(args):
+        parameter = parameters[position]
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            named[parameter.name] = args[position:]
+            break
+        named[parameter.name] = value
+    if kwargs and not set(kwargs) <= {parameter.name for parameter in parameters}:
+        return named | {parameters[-1].name: kwargs}
+    return named | kwargs
+
+
+def as_arguments(inputs: Inputs) -> tuple[tuple, dict[str, Tensor]]:
+    """Positional and keyword arguments that a batch of inputs stands for."""
+    if isinstance(inputs, Tensor):
+        return (inputs,), {}
+    if isinstance(inputs, tuple | list):
+        return tuple(inputs), {}
+    return (), dict(inputs)
+
+
+def merge_quantizers(graph: torch.fx.Graph) -> int:
+    """Drop quantizers of tensors that hold the same codes already, and quantize each tensor once.
+
+    Returns:
+        how many quantize operations went away.
+    """
+    seen: dict[tuple, torch.fx.Node] = {}
+    dropped = 0
+    for node in list(graph.nodes):
+        if node.op != "call_function" or not str(node.target).endswith(f"{_QUANTIZE}.default"):
+            continue
+        source, parameters = node.args[0], node.args[1:]
+        same = seen.get((source, parameters))
+        if same is None and str(source.target).endswith(f"{_DEQUANTIZE}.default") and source.args[1:] == parameters:
+            same = source.args[0]
+        if same is None:
+            seen[source, parameters] = node
+            continue
+        node.replace_all_uses_with(same)
+        graph.erase_node(node)
+        dropped += 1
+    graph.eliminate_dead_code()
+    return dropped
