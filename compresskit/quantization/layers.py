@@ -42,6 +42,7 @@ class Spec:
         axis: the dimension of the parameter that counts output channels.
         packed: values stand in `bits` bits each; else a byte each, in the parameter's shape.
         scale_type: number type of stored scales, "float32" or "float16".
+        zero_index: a codebook's index 0 stands for exactly zero, and the codebook holds the others only.
         input, input_bits, input_symmetric: how the first input is quantized before the layer.
         input_multiplier: the input is multiplied, channel by channel, before it is quantized.
         output, output_bits, output_symmetric: how the output is quantized after the layer.
@@ -56,6 +57,7 @@ class Spec:
     axis: int = 0
     packed: bool = False
     scale_type: str = "float32"
+    zero_index: bool = False
     input: str = "none"
     input_bits: int = 8
     input_symmetric: bool = False
@@ -191,7 +193,9 @@ class Quantized:
         """The values of a quantized parameter, in its own shape."""
         spec, shape = self.spec, self.parameter_shapes[parameter]
         if spec.format == "codebook":
-            matrix = getattr(self, f"{parameter}_codebook")[self.codes(parameter).long()]
+            codebook = getattr(self, f"{parameter}_codebook")
+            codebook = nn.functional.pad(codebook, (1, 0)) if spec.zero_index else codebook
+            matrix = codebook[self.codes(parameter).long()]
             return from_matrix(matrix, shape, spec.axis)
         scale = getattr(self, f"{parameter}_scale")
         scale = scale.float() if scale.dtype == torch.float16 else scale
@@ -320,7 +324,9 @@ def _register_parameter_buffers(layer: nn.Module, name: str, parameter: Tensor, 
         values = torch.empty(shape, dtype=torch.int8 if signed else torch.uint8, device=device)
     layer.register_buffer(f"{name}_values", values)
     if spec.format == "codebook":
-        layer.register_buffer(f"{name}_codebook", torch.empty(1 << spec.bits, device=device))
+        # a parameter, so that any training step tunes the shared values
+        entries = (1 << spec.bits) - spec.zero_index
+        layer.register_parameter(f"{name}_codebook", nn.Parameter(torch.empty(entries, device=device)))
         return
     groups = -(-columns // spec.group_size) if spec.granularity == "group" else 1
     scale_shape = (1 if spec.granularity == "tensor" else rows, groups)

@@ -8,7 +8,7 @@ from pydantic import model_validator
 
 from compresskit.core.options import Options, StepOptions, choice, option
 
-from .tables import OBSERVER_CHOICES, ROUNDINGS, RUNTIMES, SCHEMES, Scheme
+from .tables import CODEBOOK_STARTS, OBSERVER_CHOICES, ROUNDINGS, RUNTIMES, SCHEMES, Scheme
 
 _CALIBRATED = ("observer", "percentile", "calibration_samples", "quantize_additions", "activation_range")
 
@@ -33,6 +33,14 @@ class QuantizeOptions(StepOptions):
     weight_search: Literal["auto", "minmax", "mse"] = option(
         "auto",
         "weight ranges cover all values (minmax) or have the least squared error; auto: mse below 8 bits",
+        section="Scheme",
+    )
+    codebook_start: choice(CODEBOOK_STARTS) = option(
+        "linear", "where k-means starts, for scheme codebook", section="Scheme"
+    )
+    coding: Literal["packed", "huffman"] = option(
+        "packed",
+        "how weight codes are stored: in their bits, or Huffman-coded with zeros as run-lengths",
         section="Scheme",
     )
     code_range: Literal["auto", "full", "half"] = option(
@@ -121,6 +129,10 @@ class QuantizeOptions(StepOptions):
             problems.append(
                 "granularity, weight_range and weight_search have no meaning for scheme 'codebook'; leave them out"
             )
+        if "codebook_start" in given and scheme.format != "codebook":
+            problems.append("codebook_start would be ignored: choose scheme codebook")
+        if self.coding == "huffman" and scheme.format == "float8":
+            problems.append("coding huffman works on integers; scheme 'float8-weight' has none")
         if "code_range" in given and (self.weight_bits() != 8 or scheme.format != "int"):
             problems.append("code_range would be ignored: it is about weights of 8 bits")
         smallest = 1 if scheme.format == "codebook" else 2

@@ -91,7 +91,7 @@ def _spec(root: nn.Module, name: str, is_end: bool, options: QuantizeOptions) ->
     bits = options.bits_for[pattern] if pattern else options.weight_bits()
     if is_end and options.first_last == "int8" and pattern is None:
         bits = max(bits, 8)
-    packed = scheme.format != "float8" and bits < 8
+    packed = scheme.format != "float8" and bits < 8 and options.coding == "packed"
     if bits == 8 and scheme.format == "int" and options.uses_half_range():
         bits = 7  # still a byte each
     granularity = options.weight_granularity() if scheme.format != "codebook" else "tensor"
@@ -109,7 +109,13 @@ def _spec(root: nn.Module, name: str, is_end: bool, options: QuantizeOptions) ->
         axis=output_axis(layer),
         packed=packed,
         # scales weigh little against 8-bit weights, and much against fewer bits
-        scale_type="float16" if packed else "float32",
+        scale_type="float16" if bits < 7 else "float32",
+        zero_index=scheme.format == "codebook" and _has_zeros(layer, parameters),
         input=scheme.activations if calls_forward else "none",
         input_symmetric=options.activation_range == "symmetric",
     )
+
+
+def _has_zeros(layer: nn.Module, parameters: tuple[str, ...]) -> bool:
+    """Whether weights were pruned: zeros that must stay zeros."""
+    return any(bool((layer._parameters[name] == 0).any()) for name in parameters)

@@ -15,6 +15,7 @@ from compresskit.core.types import Context, Inputs, Loaded, StepResult
 
 from . import calibration, smoothing
 from .bias import correct_bias
+from .codebook import share_weights
 from .equalization import equalize
 from .folding import fold_batchnorm
 from .layers import Spec, convert, to_matrix
@@ -27,7 +28,7 @@ from .rounding import Problem
 from .tables import ROUNDINGS
 from .trace import Trace, trace
 from .uniform import Grid, make_grid
-from .weights import safe_scale_type, store_float8, store_grid
+from .weights import safe_scale_type, store_codebook, store_float8, store_grid
 
 
 def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> StepResult:
@@ -63,11 +64,12 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
         context.log(f"quantizing {plan.name} to {plan.spec.bits} bits")
         spec = quantize_layer(loaded.module, plan, options, moments.get(plan.name), context.seed)
         loaded.edits.append(spec.as_edit(plan.name))
+        _set_storage(loaded, plan.name, spec, options)
     notes += _quantize_activations(loaded, plans, ranges, options)
     notes += _missing_moments(plans, moments, options)
     probe = next(iter(batches)) if batches is not None else loaded.example
-    table = layer_table(float_model, loaded.module, [plan.name for plan in plans], probe)
-    facts |= size_facts(float_model, loaded.module)
+    table = layer_table(float_model, loaded.module, [plan.name for plan in plans], probe, loaded.storage)
+    facts |= size_facts(float_model, loaded)
     return StepResult(loaded, facts=facts, notes=notes, tables={"quantized layers": table})
 
 
@@ -134,6 +136,10 @@ def quantize_layer(
     for name, matrix in matrices.items():
         if spec.format == "float8":
             store_float8(layer, name, matrix, spec.granularity, spec.group_size)
+        elif spec.format == "codebook":
+            keep_zeros = "as-index-0" if spec.zero_index else "no"
+            shared = share_weights(matrix, spec.bits, options.codebook_start, seed, keep_zeros=keep_zeros)
+            store_codebook(layer, name, *shared)
         else:
             grid = _grid(matrix, spec, options)
             second = moments.mean_second() if moments else None
@@ -146,10 +152,19 @@ def quantize_layer(
     return spec
 
 
+def _set_storage(loaded: Loaded, name: str, spec: Spec, options: QuantizeOptions) -> None:
+    """A quantized weight's own codec goes with it; its codes get the one that is asked for."""
+    for parameter in spec.parameters:
+        prefix = f"{name}.{parameter}" if name else parameter
+        loaded.storage.pop(prefix, None)
+        if options.coding == "huffman":
+            loaded.storage[f"{prefix}_values"] = "huffman"
+
+
 def _grid(matrix: Tensor, spec: Spec, options: QuantizeOptions) -> Grid:
     search = options.weight_search
     if search == "auto":
-        search = "mse" if spec.packed else "minmax"
+        search = "mse" if spec.bits < 7 else "minmax"
     return make_grid(
         matrix,
         spec.bits,

@@ -9,16 +9,16 @@ from torch import Tensor, nn
 
 from compresskit.core.capture import stream
 from compresskit.core.modules import get_module
-from compresskit.core.types import Inputs, main_output
+from compresskit.core.types import Inputs, Loaded, main_output
 
 from .layers import Quantized
 from .uniform import sqnr_db
 from .weights import bytes_by_kind
 
 
-def size_facts(before: nn.Module, after: nn.Module) -> dict[str, Any]:
+def size_facts(before: nn.Module, after: Loaded) -> dict[str, Any]:
     """Tensor bytes before and after, by kind. They are stored sizes: eager execution computes in float."""
-    kinds = bytes_by_kind(after)
+    kinds = bytes_by_kind(after.module, after.storage)
     old_bytes = sum(bytes_by_kind(before).values())
     new_bytes = sum(kinds.values())
     return {
@@ -31,7 +31,9 @@ def size_facts(before: nn.Module, after: nn.Module) -> dict[str, Any]:
     }
 
 
-def layer_table(float_model: nn.Module, model: nn.Module, names: list[str], probe: Inputs) -> list[dict[str, Any]]:
+def layer_table(
+    float_model: nn.Module, model: nn.Module, names: list[str], probe: Inputs, storage: dict[str, str]
+) -> list[dict[str, Any]]:
     """One row a quantized layer: bits, bytes, and the SQNR of its output on the float model's activations.
 
     Args:
@@ -39,6 +41,7 @@ def layer_table(float_model: nn.Module, model: nn.Module, names: list[str], prob
         model: the quantized model.
         names: the quantized layers.
         probe: a batch of inputs to run.
+        storage: codecs of the model's tensors.
     """
     output_db: dict[str, float] = {}
 
@@ -55,12 +58,19 @@ def layer_table(float_model: nn.Module, model: nn.Module, names: list[str], prob
     watchable = [name for name in names if not isinstance(get_module(model, name), nn.MultiheadAttention)]
     model.eval()
     stream(float_model, [probe], {name: compare(name) for name in watchable})
-    return [_row(name, get_module(float_model, name), get_module(model, name), output_db.get(name)) for name in names]
+    return [
+        _row(name, get_module(float_model, name), get_module(model, name), output_db.get(name), storage)
+        for name in names
+    ]
 
 
-def _row(name: str, before: nn.Module, after: Quantized, output_db: float | None) -> dict[str, Any]:
+def _row(
+    name: str, before: nn.Module, after: Quantized, output_db: float | None, storage: dict[str, str]
+) -> dict[str, Any]:
     weight_db = min(_weight_db(before, after, parameter) for parameter in after.spec.parameters)
-    stored = sum(bytes_by_kind(after)[kind] for kind in ("values", "scales", "codebooks"))
+    own = {key.removeprefix(f"{name}."): codec for key, codec in storage.items() if key.startswith(f"{name}.")}
+    kinds = bytes_by_kind(after, own)
+    stored = sum(size for kind, size in kinds.items() if kind != "float")
     count = sum(after.parameter_shapes[parameter].numel() for parameter in after.spec.parameters)
     return {
         "layer": name,

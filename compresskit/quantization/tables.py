@@ -43,6 +43,19 @@ SCHEMES = Table(
         "float8-weight": Row(
             "tables:FLOAT8_WEIGHT", "weights in float8 e4m3 with one scale a channel", "Micikevicius et al., 2022"
         ),
+        "codebook": Row(
+            "tables:CODEBOOK", "weights share the values of a k-means codebook a layer", "Han et al., 2016"
+        ),
+    },
+)
+
+CODEBOOK_STARTS = Table(
+    "codebook start",
+    _PACKAGE,
+    {
+        "linear": Row("codebook:linear_start", "centroids at equal distances; keeps large weights best"),
+        "density": Row("codebook:density_start", "centroids at equal shares of the weights"),
+        "random": Row("codebook:random_start", "centroids at weights drawn by the seed"),
     },
 )
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+
+from compresskit.core import huffman
+from compresskit.core.storage import CODECS
 
 from . import uniform
 from .layers import FLOAT8, Quantized, Spec, from_matrix
@@ -63,25 +66,45 @@ def safe_scale_type(matrix: Tensor, spec: Spec) -> str:
 
 
 _KINDS = {
-    "values": "values", "scale": "scales", "zero_point": "scales", "multiplier": "scales", "codebook": "codebooks",
-}  # fmt: skip
+    "values": "values",
+    "scale": "scales",
+    "zero_point": "scales",
+    "multiplier": "scales",
+    "codebook": "codebooks",
+}
 
 
-def bytes_by_kind(root: nn.Module) -> dict[str, int]:
-    """Bytes of a model's tensors by kind, tied ones once.
+def bytes_by_kind(root: nn.Module, storage: Mapping[str, str] | None = None) -> dict[str, int]:
+    """Bytes of a model's tensors by kind as they are stored, tied ones once.
 
-    Values, scales and codebooks are those of quantized weights and activations; "float" is biases, norms and layers
-    left alone.
+    Values (codes and indices), positions (run-lengths of zeros), scales, codebooks and overhead (code tables,
+    headers) are those of quantized weights and activations; "float" is biases, norms and layers left alone. The file
+    adds its own header to their sum.
+
+    Args:
+        root: the model.
+        storage: codecs of its tensors.
     """
-    sizes = {"values": 0, "scales": 0, "codebooks": 0, "float": 0}
+    sizes = dict.fromkeys(("values", "positions", "scales", "codebooks", "overhead", "float"), 0)
     seen: set[int] = set()
-    for module in root.modules():
-        tensors: dict[str, Any] = module._parameters | module._buffers
+    for path, module in root.named_modules():
+        tensors: dict[str, Tensor | None] = module._parameters | module._buffers
         for name, tensor in tensors.items():
             if tensor is None or id(tensor) in seen or name in module._non_persistent_buffers_set:
                 continue
             seen.add(id(tensor))
             ending = next((kind for end, kind in _KINDS.items() if name.endswith(end)), "float")
             kind = ending if isinstance(module, Quantized) else "float"
-            sizes[kind] += tensor.numel() * tensor.element_size()
+            codec = (storage or {}).get(f"{path}.{name}" if path else name)
+            if codec == "huffman":
+                split = huffman.sizes(huffman.encode(tensor))
+                sizes["values"] += split.values
+                sizes["positions"] += split.positions
+                sizes["overhead"] += split.overhead
+            elif codec is not None:
+                sizes[kind] += sum(
+                    part.numel() * part.element_size() for part in CODECS.load(codec).encode(tensor).values()
+                )
+            else:
+                sizes[kind] += tensor.numel() * tensor.element_size()
     return sizes

@@ -189,7 +189,14 @@ def test_sub_byte_weights_take_their_bits():
     layer = convert(
         nn.Linear(64, 32, bias=False), Spec(parameters=("weight",), bits=3, packed=True, scale_type="float16")
     )
-    assert bytes_by_kind(layer) == {"values": 64 * 32 * 3 // 8, "scales": 64, "codebooks": 0, "float": 0}
+    assert bytes_by_kind(layer) == {
+        "values": 64 * 32 * 3 // 8,
+        "positions": 0,
+        "scales": 64,
+        "codebooks": 0,
+        "overhead": 0,
+        "float": 0,
+    }
 
 
 def test_tiny_scales_are_not_stored_in_half_precision():
