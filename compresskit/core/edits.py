@@ -17,13 +17,19 @@ from .modules import get_module, set_module
 from .table import Row, Table
 
 #: every op an artifact may name; rows resolve lazily, so core does not import the packages above it
-EDITS = Table("edit", "compresskit", {
-    "resize": Row("core.edits:resize", "tensors of a module take new shapes, and integer attributes new values"),
-    "remove": Row("core.edits:remove", "a module becomes an identity"),
-    "quantized": Row("quantization.layers:replay", "a layer becomes a quantized layer"),
-    "fold": Row("quantization.folding:replay", "a layer takes up the batch normalization after it"),
-    "factored": Row("decomposition.layers:replay", "a layer becomes a chain of smaller layers"),
-})
+EDITS = Table(
+    "edit",
+    "compresskit",
+    {
+        "resize": Row("core.edits:resize", "tensors of a module take new shapes, and integer attributes new values"),
+        "remove": Row("core.edits:remove", "a module becomes an identity"),
+        "free_heads": Row("pruning.attention:replay", "multi-head attention becomes one whose head width is free"),
+        "quantized": Row("quantization.layers:replay", "a layer becomes a quantized layer"),
+        "fold": Row("quantization.folding:replay", "a layer takes up the batch normalization after it"),
+        "factored": Row("decomposition.layers:replay", "a layer becomes a chain of smaller layers"),
+        "merged": Row("decomposition.layers:replay_merged", "a chain of factors becomes one layer again"),
+    },
+)
 
 
 def replay(root: nn.Module, edits: Iterable[dict[str, Any]]) -> nn.Module:
@@ -64,7 +70,8 @@ def set_tensor_shape(module: nn.Module, name: str, shape: tuple[int, ...]) -> No
     """Replace a parameter or buffer of a module by an empty one of the given shape."""
     if module._parameters.get(name) is not None:
         old = module._parameters[name]
-        module._parameters[name] = nn.Parameter(torch.empty(shape, dtype=old.dtype, device=old.device), old.requires_grad)
+        new = nn.Parameter(torch.empty(shape, dtype=old.dtype, device=old.device), old.requires_grad)
+        setattr(module, name, new)  # recurrent layers keep a list of their weights, which setattr updates
     elif module._buffers.get(name) is not None:
         old = module._buffers[name]
         module._buffers[name] = torch.empty(shape, dtype=old.dtype, device=old.device)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .elimination import Reader, eliminate
 from .evidence import Evidence
 from .graph import Group, Member
 
@@ -34,6 +35,26 @@ def l1(group: Group, evidence: Evidence) -> Tensor:
 def l2(group: Group, evidence: Evidence) -> Tensor:
     """Euclidean norm of the weights of each unit."""
     return combine(group, evidence, lambda member: evidence.tensor(member).square()).sqrt()
+
+
+def reconstruction(group: Group, evidence: Evidence) -> Tensor:
+    """Error that greedy removal of each unit adds to the outputs of the layers that read it, after refitting them.
+
+    Source: He, Zhang & Sun, "Channel Pruning for Accelerating Very Deep Neural Networks", ICCV 2017, eq. 1, solved
+    greedily with the updates of Optimal Brain Surgeon (Hassibi & Stork, 1992).
+    """
+    readers = []
+    for member in group.members:
+        if evidence.reads(member) and evidence.layer(member)[0] in evidence.moments:
+            layer, module = evidence.layer(member)
+            weight = module.weight.detach().flatten(1)
+            places = torch.from_numpy(member.positions)
+            kernel = weight.shape[1] // module.weight.shape[1]
+            columns = (places.unsqueeze(-1) * kernel + torch.arange(kernel)).reshape(len(group), -1)
+            readers.append(Reader(evidence.moments[layer].centered(), weight, columns))
+    if not readers:
+        return l2(group, evidence).square() / l2(group, evidence).square().sum().clamp_min(1e-12)
+    return eliminate(readers, len(group))
 
 
 def weights(group: Group) -> list[Member]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor, nn
 
+from ..core.errors import InputError
 from ..core.modules import get_module
-from ..core.types import Context, Loaded
-from .graph import Member
+from ..core.types import Context, Inputs, Loaded, to_device
+from .graph import Graph, Member
+from .moments import Moments, input_moments, measurable
 
 
 class Evidence:
@@ -15,19 +19,69 @@ class Evidence:
 
     Args:
         loaded: the model that is scored.
-        context: data and seed.
+        graph: its groups.
+        context: data, device and seed.
         reduction: how scores of the layers that share a unit combine.
+        samples: calibration examples.
+        points: positions sampled from each example's feature maps.
+        what: who needs data, in the words of an error message.
     """
 
-    def __init__(self, loaded: Loaded, context: Context, reduction: str = "mean"):
+    def __init__(
+        self, loaded: Loaded, graph: Graph, context: Context, *, reduction: str = "mean", samples: int = 2048,
+        points: int = 16, what: str = "this criterion",
+    ):  # fmt: skip
         self.loaded = loaded
+        self.graph = graph
         self.context = context
         self.reduction = reduction
+        self.samples = samples
+        self.points = points
+        self.what = what
         self.generator = torch.Generator().manual_seed(context.seed)
 
     def tensor(self, member: Member) -> Tensor:
         """The present values of a member's tensor."""
         return tensor_named(self.loaded.module, member.name)
+
+    @cached_property
+    def inputs(self) -> list[Inputs]:
+        """Calibration inputs on the run's device.
+
+        Raises:
+            InputError: if the run has no data.
+        """
+        return calibration(self.context, self.samples, self.what)
+
+    def layer(self, member: Member) -> tuple[str, nn.Module]:
+        """The layer that owns a member."""
+        name = member.name.rpartition(".")[0]
+        return name, get_module(self.loaded.module, name)
+
+    def reads(self, member: Member) -> bool:
+        """Whether a member is the input dimension of a layer whose inputs can be measured."""
+        return (
+            member.consumes and member.dim == 1 and member.name.endswith("weight") and measurable(self.layer(member)[1])
+        )
+
+    @cached_property
+    def moments(self) -> dict[str, Moments]:
+        """Moments of the inputs of every measurable layer that reads a group, by layer name."""
+        readers = [self.layer(m)[0] for group in self.graph.groups for m in group.members if self.reads(m)]
+        return input_moments(
+            self.loaded.module, list(dict.fromkeys(readers)), self.inputs, points=self.points, generator=self.generator
+        )
+
+
+def calibration(context: Context, samples: int, what: str) -> list[Inputs]:
+    """Calibration inputs on the run's device.
+
+    Raises:
+        InputError: if the run has no data.
+    """
+    if context.data is None:
+        raise InputError(f"{what} needs data; give --data, e.g. --data imagefolder:DIR")
+    return [to_device(batch, context.device) for batch in context.data.calibration(samples, seed=context.seed)]
 
 
 def tensor_named(module: nn.Module, name: str) -> Tensor:

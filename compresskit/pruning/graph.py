@@ -16,7 +16,7 @@ from torch import nn
 from ..core.types import Inputs
 from .constraints import Solver
 from .ids import PINNED
-from .trace import Stored, Trace, run
+from .trace import OUTPUT, Stored, Trace, run
 
 
 @dataclass(frozen=True)
@@ -184,13 +184,21 @@ def _groups(trace: Trace, labels: np.ndarray, pinned: dict[int, str]) -> tuple[l
         members = [Member(m.stored, m.dim, m.positions[order], m.consumes) for m in members]
         name = _unique(_layer_name(_first_member(members)), taken)
         groups.append(Group(name, units_array[order], tuple(members)))
+    return groups, _left_out(trace, labels, pinned, free)
+
+
+def _left_out(trace: Trace, labels: np.ndarray, pinned: dict[int, str], free: np.ndarray) -> dict[str, str]:
+    """Layers none of whose outputs can go, each with the reason; layers that make the model's output are not among them."""
     left_out = {}
-    for stored, dim, ids in axes:
-        if dim == 0 and len(stored.tensor.shape) > 1 and (labels[ids] == labels[ids][0]).sum() <= len(ids):
-            reasons = [pinned[label] for label in np.unique(labels[ids]).tolist() if label in pinned]
-            if reasons and not free[labels[ids]].any():
-                left_out[stored.names[0].rpartition(".")[0] or stored.names[0]] = reasons[0]
-    return groups, left_out
+    for stored in trace.stored.values():
+        layer, _, name = stored.names[0].rpartition(".")
+        if name not in ("weight", "in_proj_weight") or len(stored.ids) < 2:
+            continue
+        found = np.unique(labels[stored.ids[0].numpy()])
+        reasons = [pinned[label] for label in found.tolist() if label in pinned and pinned[label] != OUTPUT]
+        if reasons and not free[found].any():
+            left_out[layer] = reasons[0]
+    return left_out
 
 
 def _first_member(members: list[Member]) -> Member:

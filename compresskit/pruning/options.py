@@ -36,9 +36,23 @@ class PruneOptions(StepOptions):
     reduction: Literal["sum", "mean", "max", "first"] = option(
         "mean", "how scores of the layers that share a channel combine", section="Which"
     )
-    normalize: Literal["none", "mean", "max", "sum", "median"] = option(
-        "mean", "each group's scores are divided by this before groups compete", section="Which"
+    normalize: Literal["none", "mean", "max", "sum", "median", "macs"] = option(
+        "mean", "scores are divided by this before groups compete; macs: by what a unit costs", section="Which"
     )
+    samples: int = option(2048, "calibration examples", section="Calibration", ge=1)
+    points: int = option(
+        16, "positions of a feature map sampled from each calibration example", section="Calibration", ge=1
+    )
+    recalibrate: Literal["auto", "never"] = option(
+        "auto", "estimate BatchNorm statistics again after the cut, where there is data", section="After the cut"
+    )
+    reconstruct: Literal["none", "inputs", "sequential"] = option(
+        "none",
+        "refit layers that lost inputs: inputs (from the whole model's activations, one run) or sequential "
+        "(from the cut model's, one run a layer, mends what earlier layers left)",
+        section="After the cut",
+    )
+    ridge: float = option(1e-3, "pull of refitted weights towards the cut ones", section="After the cut", ge=0)
     attention: Literal["heads", "dims"] = option(
         "heads", "attention loses whole heads, or the same dimensions of every head", section="What goes"
     )

@@ -19,7 +19,39 @@ from .merge import elementwise, join
 
 Trace = Any
 
-_LAYOUT = ["view", "_unsafe_view", "permute", "transpose", "t", "unsqueeze", "squeeze", "expand", "slice", "unbind", "repeat", "unfold", "diagonal", "alias", "detach", "clone", "contiguous", "_to_copy", "lift_fresh", "lift_fresh_copy", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle", "_reshape_alias", "narrow", "swapaxes", "movedim", "numpy_T", "adjoint", "mT"]
+_LAYOUT = [
+    "view",
+    "_unsafe_view",
+    "permute",
+    "transpose",
+    "t",
+    "unsqueeze",
+    "squeeze",
+    "expand",
+    "slice",
+    "unbind",
+    "repeat",
+    "unfold",
+    "diagonal",
+    "alias",
+    "detach",
+    "clone",
+    "contiguous",
+    "_to_copy",
+    "lift_fresh",
+    "lift_fresh_copy",
+    "pixel_shuffle",
+    "pixel_unshuffle",
+    "channel_shuffle",
+    "native_channel_shuffle",
+    "_reshape_alias",
+    "narrow",
+    "swapaxes",
+    "movedim",
+    "numpy_T",
+    "adjoint",
+    "mT",
+]
 _SPATIAL = {
     "max_pool1d": 1, "max_pool2d": 2, "max_pool2d_with_indices": 2, "max_pool3d_with_indices": 3,
     "avg_pool1d": 1, "avg_pool2d": 2, "avg_pool3d": 3, "adaptive_avg_pool1d": 1, "_adaptive_avg_pool2d": 2,
@@ -29,12 +61,69 @@ _SPATIAL = {
     "_upsample_bicubic2d_aa": 2, "upsample_trilinear3d": 3, "reflection_pad1d": 1, "reflection_pad2d": 2,
     "replication_pad1d": 1, "replication_pad2d": 2, "replication_pad3d": 3, "grid_sampler_2d": 2,
 }  # fmt: skip
-_REDUCE = ["sum", "mean", "var", "std", "var_mean", "amax", "amin", "linalg_vector_norm", "norm", "logsumexp", "prod", "any", "all", "max", "min", "median", "nanmedian", "aminmax"]
-_ALONG = (
-    ["_softmax", "_log_softmax", "cumsum", "cumprod", "sort", "argmax", "argmin", "topk", "roll", "flip", "softmax", "log_softmax", "logcumsumexp"]
-)
-_LIKE = ["zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "new_zeros", "new_ones", "new_empty", "new_full"]
-_POINTWISE = ["copy_", "copy", "fill_", "fill", "zero_", "where", "native_dropout", "bernoulli_", "bernoulli", "masked_fill", "_prelu_kernel", "hardswish", "log_sigmoid_forward", "floor_divide"]
+_REDUCE = [
+    "sum",
+    "mean",
+    "var",
+    "std",
+    "var_mean",
+    "amax",
+    "amin",
+    "linalg_vector_norm",
+    "norm",
+    "logsumexp",
+    "prod",
+    "any",
+    "all",
+    "max",
+    "min",
+    "median",
+    "nanmedian",
+    "aminmax",
+]
+_ALONG = [
+    "_softmax",
+    "_log_softmax",
+    "cumsum",
+    "cumprod",
+    "sort",
+    "argmax",
+    "argmin",
+    "topk",
+    "roll",
+    "flip",
+    "softmax",
+    "log_softmax",
+    "logcumsumexp",
+]
+_LIKE = [
+    "zeros_like",
+    "ones_like",
+    "empty_like",
+    "full_like",
+    "rand_like",
+    "randn_like",
+    "new_zeros",
+    "new_ones",
+    "new_empty",
+    "new_full",
+]
+_POINTWISE = [
+    "copy_",
+    "copy",
+    "fill_",
+    "fill",
+    "zero_",
+    "where",
+    "native_dropout",
+    "bernoulli_",
+    "bernoulli",
+    "masked_fill",
+    "_prelu_kernel",
+    "hardswish",
+    "log_sigmoid_forward",
+    "floor_divide",
+]
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
@@ -15,6 +16,7 @@ from .budget import Allocation, Limits, multiple_for
 from .cut import cut
 from .evidence import Evidence
 from .graph import Graph, Group, build_graph
+from .mend import recalibrate, refit_after_cut, refit_before_cut
 from .options import PruneOptions
 from .proof import proven
 from .tables import CRITERIA, SCOPES
@@ -40,7 +42,8 @@ def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> S
     graph = build_graph(loaded.module, loaded.example, options.attention)
     if not graph.groups:
         raise InputError(f"model {loaded.name!r}: no channels can go{_why_none(graph)}")
-    scores = score_groups(graph, loaded, options, context)
+    evidence = evidence_for(loaded, graph, options, context)
+    scores = score_groups(graph, evidence, options)
     limits = limits_for(graph.groups, options, _layer_names(loaded))
     keep, target = choose(graph, scores, limits, options)
     result = StepResult(loaded)
@@ -52,7 +55,14 @@ def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> S
         )
     ids = graph.keep_ids(proof.keep)
     kept = counts(graph, proof.keep)
+    whole = copy.deepcopy(loaded.module) if options.reconstruct == "sequential" else None
+    refitted = 0
+    if options.reconstruct == "inputs":
+        refitted = refit_before_cut(loaded.module, graph, ids, evidence, options.ridge)
     loaded.edits += cut(loaded.module, graph, ids)
+    if whole is not None:
+        refitted = refit_after_cut(whole, loaded, graph, ids, options, context)
+    normalized_layers = recalibrate(loaded, options, context)
     after = geometry.exact_macs(graph, ids)
     result.facts = {
         "largest_difference": proof.difference,
@@ -67,6 +77,8 @@ def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> S
         "params_kept": geometry.parameters(graph)(kept) / before_params if before_params else 1.0,
         "criterion": options.criterion,
         "scope": options.scope,
+        "layers_refitted": refitted,
+        "batchnorm_layers_recalibrated": normalized_layers,
     }
     result.notes = proof.notes + _budget_notes(result.facts, target, options) + _left_out_notes(graph)
     result.tables["pruned groups"] = _rows(graph, proof.keep)
@@ -74,11 +86,26 @@ def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> S
     return result
 
 
-def score_groups(graph: Graph, loaded: Loaded, options: PruneOptions, context: Context) -> dict[str, np.ndarray]:
+def evidence_for(loaded: Loaded, graph: Graph, options: PruneOptions, context: Context) -> Evidence:
+    """What the criterion looks at."""
+    return Evidence(
+        loaded, graph, context, reduction=options.reduction, samples=options.samples, points=options.points,
+        what=f"criterion {options.criterion!r}",
+    )  # fmt: skip
+
+
+def score_groups(graph: Graph, evidence: Evidence, options: PruneOptions) -> dict[str, np.ndarray]:
     """Normalized scores of every group's units."""
     criterion = CRITERIA.load(options.criterion)
-    evidence = Evidence(loaded, context, options.reduction)
-    return {group.name: normalized(criterion(group, evidence).numpy(), options.normalize) for group in graph.groups}
+    raw = {group.name: criterion(group, evidence).numpy() for group in graph.groups}
+    if options.normalize != "macs":
+        return {name: normalized(scores, options.normalize) for name, scores in raw.items()}
+    cost, whole = geometry.macs(graph), _whole(graph)
+    for number, group in enumerate(graph.groups):
+        fewer = whole.copy()
+        fewer[number] -= 1
+        raw[group.name] = raw[group.name] / max(cost(whole) - cost(fewer), 1.0)
+    return raw
 
 
 def normalized(scores: np.ndarray, how: str) -> np.ndarray:

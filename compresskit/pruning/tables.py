@@ -9,6 +9,9 @@ CRITERIA = Table("criterion", "compresskit.pruning", {
     "random": Row("criteria:random", "uniform random scores, the baseline of every comparison"),
     "l1": Row("criteria:l1", "sum of absolute weights", "Li et al., Pruning Filters for Efficient ConvNets, 2017"),
     "l2": Row("criteria:l2", "Euclidean norm of the weights"),
+    "reconstruction": Row(
+        "criteria:reconstruction", "error left in the reading layers after refitting them", "He et al., Channel Pruning, 2017"
+    ),
 })  # fmt: skip
 
 #: how units of different groups compete

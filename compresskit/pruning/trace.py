@@ -22,6 +22,9 @@ from ..core.types import Inputs, call
 from .ids import Ids, core, freeze, varying
 from .numbers import AttributeKey, Axis, Expr, attribute_numbers, expression, leaves, size_numbers
 
+#: why the channels of the last layers stay
+OUTPUT = "it reaches the model's output"
+
 
 @dataclass(frozen=True, eq=False)
 class Count:
@@ -193,8 +196,10 @@ class _Functions(TorchFunctionMode):
         from .calls import CALLS
 
         kwargs = kwargs or {}
-        if func is _SHAPE or func is torch.Tensor.size:
+        if func == _SHAPE or func is torch.Tensor.size:
             return self._size(func, args, kwargs)
+        if func is torch.Tensor.numel or func is torch.Tensor.__len__:
+            return self._count(func, args[0])
         name = getattr(func, "__name__", "")
         handler = CALLS.get(name)
         if handler is None:
@@ -218,6 +223,15 @@ class _Functions(TorchFunctionMode):
             return size_numbers(torch.Size([shape]), {0: axis} if axis.planes else {})[0]
         axes = {d: self.trace.axis(tensor, d) for p in planes for d in varying(p)}
         return size_numbers(shape, axes)
+
+    def _count(self, func: Any, tensor: Tensor) -> int:
+        """numel and len: a product of sizes."""
+        if not self.trace.planes(tensor):
+            return func(tensor)
+        result = 1
+        for size in self._size(_SHAPE, (tensor,), {})[: 1 if func is torch.Tensor.__len__ else None]:
+            result = size * result
+        return result
 
 
 _SHAPE = torch.Tensor.shape.__get__
@@ -245,7 +259,7 @@ def run(
     for tensor in pytree.tree_leaves(_open(outputs)):
         if isinstance(tensor, Tensor):
             for plane in trace.planes(tensor):
-                trace.ids.pin(plane, "it reaches the model's output")
+                trace.ids.pin(plane, OUTPUT)
     return trace, outputs
 
 

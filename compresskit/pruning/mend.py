@@ -1,0 +1,85 @@
+"""What follows a cut: refitting the layers that lost inputs, and BatchNorm statistics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..core.modules import get_module
+from ..core.types import Context, Loaded
+from .evidence import Evidence, calibration
+from .graph import Graph
+from .options import PruneOptions
+from .recalibrate import recalibrate_batchnorm
+from .reconstruct import record_targets, refit, refittable
+
+
+def refit_before_cut(module: nn.Module, graph: Graph, keep: np.ndarray, evidence: Evidence, ridge: float) -> int:
+    """Refit layers of the whole model for the inputs that stay (those that go get weight zero); returns how many.
+
+    W_S = (G_SS + ridge)^-1 (G_S W + ridge W_S) with G the covariance of the whole model's inputs, so one run serves all
+    layers. Biases take what the mean of the lost inputs contributed.
+    """
+    count = 0
+    for name, moments in evidence.moments.items():
+        layer = get_module(module, name)
+        mask = _input_mask(graph, name, keep)
+        if mask is None or mask.all():
+            continue
+        kernel = layer.weight[0].numel() // layer.weight.shape[1]
+        stays = torch.from_numpy(np.flatnonzero(np.repeat(mask, kernel)))
+        covariance = moments.centered().double()
+        weight = layer.weight.detach().double().flatten(1).T  # (columns, out)
+        inner = covariance[stays][:, stays]
+        pull = ridge * inner.diagonal().mean() + 1e-12
+        right = covariance[stays] @ weight + pull * weight[stays]
+        fitted = torch.zeros_like(weight)
+        fitted[stays] = torch.linalg.solve(inner + pull * torch.eye(len(stays), dtype=inner.dtype), right)
+        with torch.no_grad():
+            if layer.bias is not None:
+                layer.bias += ((weight - fitted).T @ (moments.total.double() / moments.count)).to(layer.bias.dtype)
+            layer.weight.copy_(fitted.T.reshape(layer.weight.shape))
+        count += 1
+    return count
+
+
+def refit_after_cut(
+    whole: nn.Module, cut: Loaded, graph: Graph, keep: np.ndarray, options: PruneOptions, context: Context
+) -> int:
+    """Refit layers of the cut model one after the other, from its own inputs; returns how many."""
+    inputs = calibration(context, options.samples, "reconstruct")
+    names = []
+    for name, layer in whole.named_modules():
+        mask = _input_mask(graph, name, keep) if refittable(layer) else None
+        if mask is not None and not mask.all():
+            names.append(name)
+    generator = torch.Generator().manual_seed(context.seed)
+    targets, norms = record_targets(whole, names, inputs, points=options.points, generator=generator)
+    stored = {full: s for s in graph.trace.stored.values() for full in s.names}
+    for number, (name, target) in enumerate(targets.items(), 1):
+        mask = keep[stored[f"{name}.weight"].ids[0].numpy()]
+        outputs = None if mask.all() else torch.from_numpy(np.flatnonzero(mask))
+        intercept = name in norms or get_module(whole, name).bias is not None
+        refit(cut.module, name, target, inputs, outputs, ridge=options.ridge, intercept=intercept)
+        target.outputs.clear()
+        if number % 10 == 0 or number == len(targets):
+            context.log(f"refitted {number} of {len(targets)} layers")
+    return len(targets)
+
+
+def recalibrate(loaded: Loaded, options: PruneOptions, context: Context) -> int:
+    """Estimate BatchNorm statistics again where there is data; returns how many layers."""
+    if options.recalibrate == "never" or context.data is None:
+        return 0
+    return recalibrate_batchnorm(loaded.module, calibration(context, options.samples, "recalibrate"))
+
+
+def _input_mask(graph: Graph, layer: str, keep: np.ndarray) -> Any:
+    """Which input positions of a layer's weight stay; None if the run never saw it."""
+    for stored in graph.trace.stored.values():
+        if f"{layer}.weight" in stored.names and len(stored.ids) > 1:
+            return keep[stored.ids[1].numpy()]
+    return None
