@@ -51,10 +51,15 @@ def digits_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from compresskit.pipeline.runner import Run, run
 
     folder = tmp_path_factory.mktemp("digits") / "model"
-    recipe = validate({
-        "model": "builtin:digits_cnn", "model_arg": {"width": 16}, "data": "digits", "latency_rounds": 0,
-        "steps": [{"train": {"epochs": 12, "lr": 0.1, "batch_size": 64}}],
-    })
+    recipe = validate(
+        {
+            "model": "builtin:digits_cnn",
+            "model_arg": {"width": 16},
+            "data": "digits",
+            "latency_rounds": 0,
+            "steps": [{"train": {"epochs": 12, "lr": 0.1, "batch_size": 64}}],
+        }
+    )
     report = run(Run(recipe, folder))
     assert report["steps"][-1]["measurement"]["metric"]["value"] > 0.9
     return folder
@@ -66,8 +71,12 @@ def compresskit(tmp_path: Path):
 
     def command(*arguments: str, cwd: Path = tmp_path, **environment: str) -> subprocess.CompletedProcess:
         return subprocess.run(
-            [sys.executable, "-m", "compresskit", *map(str, arguments)], cwd=cwd, capture_output=True, text=True,
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "CUDA_HOME": "", **environment}, timeout=300,
+            [sys.executable, "-m", "compresskit", *map(str, arguments)],
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "CUDA_HOME": "", **environment},
+            timeout=300,
         )
 
     return command

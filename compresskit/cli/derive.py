@@ -62,8 +62,11 @@ def _option(name: str, field: Any) -> FieldOption:
     table = next((item for item in metadata if isinstance(item, Table)), None)
     flag = flag_of(name)
     settings: dict[str, Any] = {
-        "help": _help(field, table), "field": name, "section": (field.json_schema_extra or {}).get("section", "Options"),
-        "default": None, "show_default": False,
+        "help": _help(field, table),
+        "field": name,
+        "section": (field.json_schema_extra or {}).get("section", "Options"),
+        "default": None,
+        "show_default": False,
     }
     kind, inner_table = _inner(annotation)
     table = table or inner_table

@@ -11,16 +11,28 @@ from .derive import SectionedCommand, given_values, options_of
 
 _MODEL_OPTIONS = options_of(
     RecipeOptions,
-    leave_out=("model", "output", "metric", "eval_limit", "eval_batch", "latency_batch", "latency_rounds", "device", "threads"),
+    leave_out=(
+        "model",
+        "output",
+        "metric",
+        "eval_limit",
+        "eval_batch",
+        "latency_batch",
+        "latency_rounds",
+        "device",
+        "threads",
+    ),
 )
 _JSON = click.Option(["--json", "as_json"], is_flag=True, help="Print JSON on stdout.")
 
 
 def _load(model: str, values: dict):
-    from ..pipeline.runner import open_context
+    from ..pipeline.opening import open_context
 
     given = given_values(_MODEL_OPTIONS, values)
-    return open_context(validated(RecipeOptions, {"model": model, "device": "cpu", **given}, "inspect"), logger(False)).original
+    return open_context(
+        validated(RecipeOptions, {"model": model, "device": "cpu", **given}, "inspect"), logger(False)
+    ).original
 
 
 def _inspect(model: str, as_json: bool, **values) -> None:
@@ -41,7 +53,10 @@ def _inspect(model: str, as_json: bool, **values) -> None:
 
 
 inspect_command = SectionedCommand(
-    "inspect", params=[click.Argument(["model"], metavar="MODEL"), *_MODEL_OPTIONS, _JSON], callback=_inspect, no_args_is_help=True,
+    "inspect",
+    params=[click.Argument(["model"], metavar="MODEL"), *_MODEL_OPTIONS, _JSON],
+    callback=_inspect,
+    no_args_is_help=True,
     help="Print layers, shapes, parameters, MACs, sizes, and which technique applies to each layer.",
     epilog="compresskit inspect torchvision:resnet18\ncompresskit inspect runs/pruned --json",
 )
@@ -50,7 +65,9 @@ inspect_command = SectionedCommand(
 @click.command("diff", cls=SectionedCommand, no_args_is_help=True, epilog="compresskit diff runs/base runs/pruned")
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
-@click.option("--latency-rounds", default=8, show_default=True, type=click.IntRange(0), help="A/B rounds; 0 leaves latency out.")
+@click.option(
+    "--latency-rounds", default=8, show_default=True, type=click.IntRange(0), help="A/B rounds; 0 leaves latency out."
+)
 @click.option("--trust-source", is_flag=True, help="Run the user code that an artifact carries.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 def diff_command(first: str, second: str, latency_rounds: int, trust_source: bool, as_json: bool) -> None:
@@ -65,7 +82,11 @@ def diff_command(first: str, second: str, latency_rounds: int, trust_source: boo
         print_json(found)
         return
     console = stderr_console()
-    console.print(rows_table(f"a: {first}   b: {second}", found["layers"]) if found["layers"] else "all layers have the same shape")
+    console.print(
+        rows_table(f"a: {first}   b: {second}", found["layers"])
+        if found["layers"]
+        else "all layers have the same shape"
+    )
     console.print(rows_table("figures", found["figures"]))
     click.echo(f"{len(found['layers'])} layers differ; {len(found['edits']['a'])} and {len(found['edits']['b'])} edits")
 
@@ -84,7 +105,9 @@ def verify_command(artifact: str, trust_source: bool, source: str | None, as_jso
     if as_json:
         print_json(rows)
     else:
-        stderr_console().print(rows_table(artifact, [{**row, "passed": "yes" if row["passed"] else "NO"} for row in rows]))
+        stderr_console().print(
+            rows_table(artifact, [{**row, "passed": "yes" if row["passed"] else "NO"} for row in rows])
+        )
     failed = [row for row in rows if not row["passed"]]
     if failed:
         raise GuardMissed(f"artifact {artifact!r}: {failed[0]['check']}: failed ({failed[0]['detail']})")

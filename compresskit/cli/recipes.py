@@ -14,20 +14,41 @@ from .technique import execute
 
 
 @click.command(
-    "run", cls=SectionedCommand, no_args_is_help=True,
+    "run",
+    cls=SectionedCommand,
+    no_args_is_help=True,
     epilog="compresskit run configs/quickstart.yaml\n"
     "compresskit run recipe.yaml --set steps.0.prune.ratio=0.6 --dry-run\n"
     "compresskit run recipe.yaml --resume",
 )
 @click.argument("recipe", metavar="RECIPE")
-@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a value of the recipe, e.g. steps.0.prune.ratio=0.6; repeatable.")
-@click.option("--dry-run", is_flag=True, help="Validate everything, resolve model and data, print the plan and predicted MACs; write nothing.")
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a value of the recipe, e.g. steps.0.prune.ratio=0.6; repeatable.",
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Validate everything, resolve model and data, print the plan and predicted MACs; write nothing.",
+)
 @click.option("--resume", is_flag=True, help="Keep finished steps whose inputs and options are unchanged.")
 @click.option("-o", "--output", metavar="DIR", help="Directory of the final artifact; default: the recipe's output.")
 @click.option("-f", "--force", is_flag=True, help="Replace an existing output.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
-def run_command(recipe: str, assignments: tuple[str, ...], dry_run: bool, resume: bool, output: str | None, force: bool, as_json: bool, quiet: bool) -> None:
+def run_command(
+    recipe: str,
+    assignments: tuple[str, ...],
+    dry_run: bool,
+    resume: bool,
+    output: str | None,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
     """Run a recipe: load its model, apply its steps in order, measure each, write the final artifact.
 
     Finished steps are kept in OUTPUT.steps, so that --resume repeats only what changed.
@@ -45,7 +66,11 @@ def run_command(recipe: str, assignments: tuple[str, ...], dry_run: bool, resume
     execute(loaded, Path(target), force=force, resume=resume, as_json=as_json, quiet=quiet, keep_steps=True)
 
 
-@click.command("schema", cls=SectionedCommand, epilog="compresskit schema > recipe.schema.json\ncompresskit schema --markdown > docs/options.md")
+@click.command(
+    "schema",
+    cls=SectionedCommand,
+    epilog="compresskit schema > recipe.schema.json\ncompresskit schema --markdown > docs/options.md",
+)
 @click.option("--markdown", is_flag=True, help="The options of every technique as tables.")
 def schema_command(markdown: bool) -> None:
     """Print the recipe's JSON schema, for editors that complete and check YAML."""
@@ -57,13 +82,23 @@ def schema_command(markdown: bool) -> None:
 
 
 @click.command(
-    "init", cls=SectionedCommand, no_args_is_help=True,
+    "init",
+    cls=SectionedCommand,
+    no_args_is_help=True,
     epilog="compresskit init builtin:digits_cnn --data digits -o recipe.yaml",
 )
 @click.argument("model", metavar="MODEL")
 @click.option("--data", default="digits", show_default=True, help="Data string.")
 @click.option("--weights", help="Weights file.")
-@click.option("-o", "--output", "path", default="recipe.yaml", show_default=True, metavar="FILE", help="File to write; - for stdout.")
+@click.option(
+    "-o",
+    "--output",
+    "path",
+    default="recipe.yaml",
+    show_default=True,
+    metavar="FILE",
+    help="File to write; - for stdout.",
+)
 @click.option("-f", "--force", is_flag=True, help="Replace an existing file.")
 def init_command(model: str, data: str, weights: str | None, path: str, force: bool) -> None:
     """Write a recipe for a model and data, every usual option in it with its meaning as a comment."""

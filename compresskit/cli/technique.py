@@ -19,10 +19,14 @@ def technique_command(name: str) -> click.Command:
     own = options_of(technique.options_model())
     shared = options_of(RecipeOptions, leave_out=("model", "output"))
 
-    def callback(model: str, output: str | None, force: bool, resume: bool, as_json: bool, quiet: bool, **values: Any) -> None:
+    def callback(
+        model: str, output: str | None, force: bool, resume: bool, as_json: bool, quiet: bool, **values: Any
+    ) -> None:
         options = validated(technique.options_model(), given_values(own, values), name)
         recipe_options = validated(
-            RecipeOptions, {"model": model, **({"output": output} if output else {}), **given_values(shared, values)}, name
+            RecipeOptions,
+            {"model": model, **({"output": output} if output else {}), **given_values(shared, values)},
+            name,
         )
         recipe = Recipe(recipe_options, (Step(name, options),))
         execute(recipe, Path(output or f"runs/{name}"), force=force, resume=resume, as_json=as_json, quiet=quiet)
@@ -30,18 +34,26 @@ def technique_command(name: str) -> click.Command:
     return SectionedCommand(
         name,
         params=[
-            click.Argument(["model"], metavar="MODEL"), *own, *shared,
-            click.Option(["-o", "--output"], metavar="DIR", help=f"Directory to write the artifact to.  [default: runs/{name}]"),
+            click.Argument(["model"], metavar="MODEL"),
+            *own,
+            *shared,
+            click.Option(
+                ["-o", "--output"], metavar="DIR", help=f"Directory to write the artifact to.  [default: runs/{name}]"
+            ),
             *common_options(),
         ],
-        callback=callback, short_help=technique.summary, epilog=f"compresskit {technique.example}",
-        help=f"{technique.summary}\n\nMODEL is a model string: torchvision:NAME, timm:NAME, hf:DIR_OR_ID, builtin:NAME, "
-        "package.module:factory, path/net.py:factory, or an artifact directory.",
+        callback=callback,
+        short_help=technique.summary,
+        epilog=f"compresskit {technique.example}",
+        help=f"{technique.summary}\n\nMODEL is a model string: torchvision:NAME, timm:NAME, hf:DIR_OR_ID, "
+        "builtin:NAME, package.module:factory, path/net.py:factory, or an artifact directory.",
         no_args_is_help=True,
     )
 
 
-def execute(recipe: Recipe, output: Path, *, force: bool, resume: bool, as_json: bool, quiet: bool, keep_steps: bool = False) -> None:
+def execute(
+    recipe: Recipe, output: Path, *, force: bool, resume: bool, as_json: bool, quiet: bool, keep_steps: bool = False
+) -> None:
     """Run a recipe and print its report."""
     from ..core import distributed
     from ..core.report import print_json, show_report

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shutil
-import tempfile
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +17,7 @@ from torch import Tensor, nn
 
 from . import edits as edit_records, inputs as example_inputs
 from .errors import CompresskitError, InputError
+from .files import replacing, write_json
 from .source import build, parse
 from .storage import decode_all, encode_all
 from .types import Loaded, Preprocessing, call, main_output, to_device
@@ -38,8 +37,13 @@ class ProbeMismatch(CompresskitError):
 
 
 def save(
-    loaded: Loaded, folder: str | Path, *, provenance: dict[str, Any] | None = None, force: bool = False,
-    files: dict[str, Path] | None = None, report: dict[str, Any] | None = None,
+    loaded: Loaded,
+    folder: str | Path,
+    *,
+    provenance: dict[str, Any] | None = None,
+    force: bool = False,
+    files: dict[str, Path] | None = None,
+    report: dict[str, Any] | None = None,
 ) -> int:
     """Write an artifact: to a temporary sibling first, reloaded and compared there, then renamed.
 
@@ -107,7 +111,7 @@ def load(folder: str | Path, *, trust_source: bool = False, source: str | None =
         difference = probe_difference(loaded, read_manifest(folder)["probe"])
         if difference > PROBE_TOLERANCE:
             raise InputError(
-                f"artifact {str(folder)!r}: the loaded model's output differs from the recorded probe by {difference:.2g} "
+                f"artifact {str(folder)!r}: the output differs from the recorded probe by {difference:.2g} "
                 "of its largest value; the source it was made from has changed"
             )
     return loaded
@@ -125,7 +129,18 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:
         found = manifest.get("format_version") if isinstance(manifest, dict) else None
         raise InputError(f"{str(path)!r} has format version {found!r}; this release reads {FORMAT_VERSION}")
-    required = ("name", "source", "edits", "storage", "tied", "non_persistent", "inputs", "preprocessing", "weights_sha256", "probe")
+    required = (
+        "name",
+        "source",
+        "edits",
+        "storage",
+        "tied",
+        "non_persistent",
+        "inputs",
+        "preprocessing",
+        "weights_sha256",
+        "probe",
+    )
     missing = [key for key in required if key not in manifest]
     if missing:
         raise InputError(f"{str(path)!r} lacks {', '.join(missing)}")
@@ -158,14 +173,21 @@ def _load(folder: Path, *, trust_source: bool, given: dict[str, Any] | None = No
         module = edit_records.replay(build(record), manifest["edits"])
         _fill(module, tensors, manifest, folder)
     return Loaded(
-        module.eval(), record, example_inputs.make(manifest["inputs"]), manifest["edits"], manifest["storage"],
-        _preprocessing(manifest["preprocessing"]), manifest["name"],
+        module.eval(),
+        record,
+        example_inputs.make(manifest["inputs"]),
+        manifest["edits"],
+        manifest["storage"],
+        _preprocessing(manifest["preprocessing"]),
+        manifest["name"],
     )
 
 
 def _preprocessing(record: dict[str, Any]) -> Preprocessing:
     size = record.get("size")
-    return Preprocessing(tuple(record["mean"]), tuple(record["std"]), tuple(size) if size else None, record.get("channels"))
+    return Preprocessing(
+        tuple(record["mean"]), tuple(record["std"]), tuple(size) if size else None, record.get("channels")
+    )
 
 
 def _portable_source(record: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -185,11 +207,14 @@ def _trusted_source(manifest: dict, folder: Path, trust_source: bool, given: dic
     if given:
         same = given.get("factory") == record["factory"]
         if given["kind"] not in _USER_CODE or not same:
-            raise InputError(f"artifact {str(folder)!r} was made from {_source_string(record)!r}; the given source is another")
+            raise InputError(
+                f"artifact {str(folder)!r} was made from {_source_string(record)!r}; the given source is another"
+            )
         return {**record, **{key: given[key] for key in ("kind", "path", "module") if key in given}}
     if not trust_source:
         raise InputError(
-            f"artifact {str(folder)!r} runs the code {_source_string(record)!r}; name it with --source, or say --trust-source"
+            f"artifact {str(folder)!r} runs the code {_source_string(record)!r}; "
+            "name it with --source, or say --trust-source"
         )
     if record["kind"] == "module":
         return record
@@ -228,16 +253,22 @@ def _fill(module: nn.Module, tensors: dict[str, Tensor], manifest: dict[str, Any
     missing = sorted(set(expected) - set(tensors) - set(ties))
     unexpected = sorted(set(tensors) - set(expected))
     if missing or unexpected:
-        raise InputError(f"artifact {str(folder)!r}: missing tensors {missing[:3]}, unexpected tensors {unexpected[:3]}")
+        raise InputError(
+            f"artifact {str(folder)!r}: missing tensors {missing[:3]}, unexpected tensors {unexpected[:3]}"
+        )
     filled: dict[str, Any] = {}
     for name, (owner, leaf) in expected.items():
         value = tensors[ties.get(name, name)].clone()  # aligned memory: kernels then match bit for bit
         old = owner._parameters[leaf] if leaf in owner._parameters else owner._buffers[leaf]
         if old.shape != value.shape:
-            raise InputError(f"artifact {str(folder)!r}: {name} has shape {list(value.shape)}, the edits say {list(old.shape)}")
+            raise InputError(
+                f"artifact {str(folder)!r}: {name} has shape {list(value.shape)}, the edits say {list(old.shape)}"
+            )
         if leaf in owner._parameters:
             shared = filled.get(ties.get(name, name))
-            owner._parameters[leaf] = shared if shared is not None else nn.Parameter(value, old.requires_grad and value.is_floating_point())
+            owner._parameters[leaf] = (
+                shared if shared is not None else nn.Parameter(value, old.requires_grad and value.is_floating_point())
+            )
             filled.setdefault(ties.get(name, name), owner._parameters[leaf])
         else:
             owner._buffers[leaf] = filled.setdefault(ties.get(name, name), value)
@@ -254,7 +285,11 @@ def _slots(module: nn.Module):
 def _meta_tensors(module: nn.Module) -> bool:
     """Whether a module still holds meta tensors, plain attributes included."""
     owners = list(module.modules())
-    values = [value for owner in owners for value in [*vars(owner).values(), *owner._parameters.values(), *owner._buffers.values()]]
+    values = [
+        value
+        for owner in owners
+        for value in [*vars(owner).values(), *owner._parameters.values(), *owner._buffers.values()]
+    ]
     return any(isinstance(value, Tensor) and value.is_meta for value in values)
 
 
@@ -306,45 +341,3 @@ def versions() -> dict[str, str]:
         with suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
     return found
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON, indented, non-finite numbers refused, synced to disk."""
-    with open(path, "w") as file:
-        json.dump(content, file, indent=2, allow_nan=False, default=str)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-@contextmanager
-def replacing(folder: str | Path, *, force: bool = False):
-    """A temporary sibling directory that takes the folder's place only if the block ends well.
-
-    Raises:
-        InputError: if the folder exists and force is not given, or the disk refuses.
-    """
-    folder = Path(folder)
-    if (folder.exists() or folder.is_symlink()) and not force:
-        raise InputError(f"output {str(folder)!r} exists; give --force to replace it")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    except OSError as error:
-        raise InputError(f"cannot write below {str(folder.parent)!r}: {error.strerror}") from error
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        old = None
-        if folder.exists():
-            old = folder.parent / f".{folder.name}.old{os.getpid()}"
-            folder.rename(old)
-        temporary.rename(folder)
-        if old is not None:
-            shutil.rmtree(old) if old.is_dir() else old.unlink()
-    except OSError as error:
-        raise InputError(f"cannot write {str(folder)!r}: {error.strerror or error}") from error
-    finally:
-        if temporary.exists():
-            shutil.rmtree(temporary, ignore_errors=True)
-

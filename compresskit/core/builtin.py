@@ -8,19 +8,33 @@ from torch.nn import functional as F
 
 from .table import Row, Table
 
-BUILTINS = Table("builtin model", "compresskit.core", {
-    "cifar_resnet20": Row("builtin:cifar_resnet20", "CIFAR ResNet, 3 blocks a stage, 0.27 M parameters", "He et al., 2015"),
-    "cifar_resnet32": Row("builtin:cifar_resnet32", "CIFAR ResNet, 5 blocks a stage", "He et al., 2015"),
-    "cifar_resnet56": Row("builtin:cifar_resnet56", "CIFAR ResNet, 9 blocks a stage, 0.86 M parameters", "He et al., 2015"),
-    "cifar_resnet110": Row("builtin:cifar_resnet110", "CIFAR ResNet, 18 blocks a stage", "He et al., 2015"),
-    "cifar_plain20": Row("builtin:cifar_plain20", "ResNet-20 without shortcuts", "He et al., 2015"),
-    "cifar_vgg": Row("builtin:cifar_vgg", "VGG-like CIFAR network of eight convolutions with BatchNorm", "Simonyan & Zisserman, 2014"),
-    "lenet5": Row("builtin:lenet5", "LeNet-5 with 28x28 (default) or other square grey inputs", "LeCun et al., 1998"),
-    "lenet300": Row("builtin:lenet300", "LeNet-300-100, a fully connected network", "LeCun et al., 1998"),
-    "digits_cnn": Row("builtin:digits_cnn", "convolutional network for the 8x8 digits, 0.23 M parameters"),
-    "digits_cnn_small": Row("builtin:digits_cnn_small", "a quarter as wide, a student for digits_cnn"),
-    "digits_mlp": Row("builtin:digits_mlp", "fully connected network for the 8x8 digits"),
-})
+BUILTINS = Table(
+    "builtin model",
+    "compresskit.core",
+    {
+        "cifar_resnet20": Row(
+            "builtin:cifar_resnet20", "CIFAR ResNet, 3 blocks a stage, 0.27 M parameters", "He et al., 2015"
+        ),
+        "cifar_resnet32": Row("builtin:cifar_resnet32", "CIFAR ResNet, 5 blocks a stage", "He et al., 2015"),
+        "cifar_resnet56": Row(
+            "builtin:cifar_resnet56", "CIFAR ResNet, 9 blocks a stage, 0.86 M parameters", "He et al., 2015"
+        ),
+        "cifar_resnet110": Row("builtin:cifar_resnet110", "CIFAR ResNet, 18 blocks a stage", "He et al., 2015"),
+        "cifar_plain20": Row("builtin:cifar_plain20", "ResNet-20 without shortcuts", "He et al., 2015"),
+        "cifar_vgg": Row(
+            "builtin:cifar_vgg",
+            "VGG-like CIFAR network of eight convolutions with BatchNorm",
+            "Simonyan & Zisserman, 2014",
+        ),
+        "lenet5": Row(
+            "builtin:lenet5", "LeNet-5 with 28x28 (default) or other square grey inputs", "LeCun et al., 1998"
+        ),
+        "lenet300": Row("builtin:lenet300", "LeNet-300-100, a fully connected network", "LeCun et al., 1998"),
+        "digits_cnn": Row("builtin:digits_cnn", "convolutional network for the 8x8 digits, 0.23 M parameters"),
+        "digits_cnn_small": Row("builtin:digits_cnn_small", "a quarter as wide, a student for digits_cnn"),
+        "digits_mlp": Row("builtin:digits_mlp", "fully connected network for the 8x8 digits"),
+    },
+)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

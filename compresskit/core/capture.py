@@ -26,7 +26,9 @@ def watch(root: nn.Module, watchers: Mapping[str, Watcher]):
 
 
 @torch.no_grad()
-def stream(root: nn.Module, batches: Iterable[Inputs], watchers: Mapping[str, Watcher], device: torch.device | None = None):
+def stream(
+    root: nn.Module, batches: Iterable[Inputs], watchers: Mapping[str, Watcher], device: torch.device | None = None
+):
     """Run batches of inputs through a model in eval mode, feeding the watchers; keeps nothing itself."""
     training = root.training
     root.eval()

@@ -16,13 +16,17 @@ from .table import Row, Table
 from .types import Preprocessing
 
 #: prefix -> reader(location, args, preprocessing) -> Splits
-READERS = Table("data form", "compresskit.core", {
-    "digits": Row("readers:digits", "1,797 grey 8x8 digits that ship with scikit-learn; no download"),
-    "imagefolder": Row("readers:imagefolder", "imagefolder:DIR, images as SPLIT/CLASS/FILE"),
-    "npz": Row("readers:npz", "npz:FILE, arrays x_train, y_train, x_test, y_test (or x and y)"),
-    "csv": Row("readers:csv", "csv:FILE, numeric columns; the target is the column label, target, or the last"),
-    "hf": Row("readers:hf", "hf:DIR_OR_ID, a Hugging Face data set of images and labels"),
-})
+READERS = Table(
+    "data form",
+    "compresskit.core",
+    {
+        "digits": Row("readers:digits", "1,797 grey 8x8 digits that ship with scikit-learn; no download"),
+        "imagefolder": Row("readers:imagefolder", "imagefolder:DIR, images as SPLIT/CLASS/FILE"),
+        "npz": Row("readers:npz", "npz:FILE, arrays x_train, y_train, x_test, y_test (or x and y)"),
+        "csv": Row("readers:csv", "csv:FILE, numeric columns; the target is the column label, target, or the last"),
+        "hf": Row("readers:hf", "hf:DIR_OR_ID, a Hugging Face data set of images and labels"),
+    },
+)
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 SPLITS = ("train", "val", "test")
@@ -61,7 +65,9 @@ class Batches:
 
     def at_epoch(self, epoch: int) -> Batches:
         """The same batches in another epoch's order."""
-        return Batches(self.split, self.indices, self.batch_size, self.transform, self.shuffle, self.seed, epoch, self.augment)
+        return Batches(
+            self.split, self.indices, self.batch_size, self.transform, self.shuffle, self.seed, epoch, self.augment
+        )
 
     def order(self) -> Tensor:
         """The indices in this epoch's order."""
@@ -113,7 +119,13 @@ class Data:
         return len(self._indices[self._check(split)])
 
     def batches(
-        self, split: str, *, batch_size: int, shuffle: bool = False, seed: int = 0, limit: int | None = None,
+        self,
+        split: str,
+        *,
+        batch_size: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        limit: int | None = None,
         augment: Augment | None = None,
     ) -> Batches:
         """Batches of (inputs, targets).
@@ -179,14 +191,18 @@ def _three_splits(splits: readers.Splits) -> tuple[dict[str, readers.Split], dic
     everything = torch.arange(len(train))
     if val is not None:
         return {"train": train, "val": val, "test": test}, {
-            "train": everything, "val": torch.arange(len(val)), "test": torch.arange(len(test))
+            "train": everything,
+            "val": torch.arange(len(val)),
+            "test": torch.arange(len(test)),
         }
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(_HELD_OUT_SEED))
     held_out = min(int(len(train) * _HELD_OUT_SHARE), _HELD_OUT_LARGEST)
     if held_out < 1:
         raise InputError(f"{len(train)} training examples are too few to hold a validation split out")
     indices = {
-        "train": order[held_out:].sort().values, "val": order[:held_out].sort().values, "test": torch.arange(len(test))
+        "train": order[held_out:].sort().values,
+        "val": order[:held_out].sort().values,
+        "test": torch.arange(len(test)),
     }
     return {"train": train, "val": train, "test": test}, indices
 
@@ -196,7 +212,7 @@ def open_data(string: str, preprocessing: Preprocessing = Preprocessing(), args:
 
     Args:
         string: `digits`, `imagefolder:DIR`, `npz:FILE`, `csv:FILE`, `hf:DIR_OR_ID`, `package.module:factory`,
-            `path/data.py:factory`. A factory returns (train, test) or (train, val, test), each a pair (inputs, targets).
+            `path/data.py:factory`. A factory returns (train, test) or (train, val, test), each (inputs, targets).
         preprocessing: what the model expects; `size=`, `mean=`, `std=` in args override it.
         args: `size=32` for any form; keyword arguments of a factory.
     Raises:

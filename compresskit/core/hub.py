@@ -17,7 +17,9 @@ def _quiet_download(what: str, build, *args, **kwargs) -> nn.Module:
     try:
         return build(*args, **kwargs)
     except (OSError, RuntimeError) as error:
-        raise InputError(f"{what}: the published weights cannot be fetched here ({str(error).splitlines()[0]}); name a weights file") from error
+        raise InputError(
+            f"{what}: the published weights cannot be fetched here ({str(error).splitlines()[0]}); name a weights file"
+        ) from error
 
 
 def torchvision_model(record: dict[str, Any], pretrained: bool) -> tuple[nn.Module, dict[str, Any]]:
@@ -78,7 +80,9 @@ def timm_model(record: dict[str, Any], pretrained: bool) -> tuple[nn.Module, dic
     channels, *size = config.get("input_size", (3, 224, 224))
     return module, {
         "example": _filled(torch.zeros(1, channels, *size)),
-        "preprocessing": Preprocessing(tuple(config.get("mean", ())), tuple(config.get("std", ())), tuple(size), channels),
+        "preprocessing": Preprocessing(
+            tuple(config.get("mean", ())), tuple(config.get("std", ())), tuple(size), channels
+        ),
     }
 
 
@@ -118,13 +122,21 @@ def hf_model(record: dict[str, Any], pretrained: bool) -> tuple[nn.Module, dict[
     has_weights = any(Path(record["name"]).glob("*.safetensors")) if Path(record["name"]).is_dir() else False
     if torch.get_default_device().type != "meta" and (pretrained or has_weights):
         module = _quiet_download(
-            f"hf:{record['name']}", model_class.from_pretrained, record["name"], config=config, use_safetensors=True,
-            trust_remote_code=False, dtype=torch.float32,
+            f"hf:{record['name']}",
+            model_class.from_pretrained,
+            record["name"],
+            config=config,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
         )
     else:
         build = getattr(model_class, "from_config", None) or getattr(model_class, "_from_config", None)
         module = build(config) if build else model_class(config)
-    return module, {"example": _filled(_hf_example(module, config)), "preprocessing": _hf_preprocessing(record["name"], config)}
+    return module, {
+        "example": _filled(_hf_example(module, config)),
+        "preprocessing": _hf_preprocessing(record["name"], config),
+    }
 
 
 def _hf_example(module: nn.Module, config: Any) -> Inputs:
@@ -151,7 +163,10 @@ def _hf_preprocessing(name: str, config: Any) -> Preprocessing:
     found = json.loads(settings.read_text()) if settings.is_file() else {}
     half = (0.5, 0.5, 0.5)
     return Preprocessing(
-        tuple(found.get("image_mean", half)), tuple(found.get("image_std", half)), (height, width), getattr(config, "num_channels", 3)
+        tuple(found.get("image_mean", half)),
+        tuple(found.get("image_std", half)),
+        (height, width),
+        getattr(config, "num_channels", 3),
     )
 
 

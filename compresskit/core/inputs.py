@@ -13,7 +13,9 @@ from .errors import InputError
 from .types import Inputs
 
 _GOLDEN = 0.6180339887498949
-_FORM = re.compile(r"^(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>\d+(?:,\d+)*)(?::(?P<dtype>[a-z]+\d*)(?::(?P<high>\d+))?)?$")
+_FORM = re.compile(
+    r"^(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>\d+(?:,\d+)*)(?::(?P<dtype>[a-z]+\d*)(?::(?P<high>\d+))?)?$"
+)
 
 
 def describe(inputs: Any) -> Any:
@@ -76,7 +78,9 @@ def parse(forms: Iterable[str]) -> Inputs:
         match = _FORM.match(form.replace(" ", ""))
         dtype = getattr(torch, match["dtype"] or "float32", None) if match else None
         if not isinstance(dtype, torch.dtype):
-            raise InputError(f"input {form!r}: write [NAME=]D,D,...[:DTYPE[:HIGH]], e.g. 3,224,224 or ids=16:int64:1000")
+            raise InputError(
+                f"input {form!r}: write [NAME=]D,D,...[:DTYPE[:HIGH]], e.g. 3,224,224 or ids=16:int64:1000"
+            )
         shape = [1, *map(int, match["shape"].split(","))]
         tensor = _values(shape, dtype, int(match["high"]) if match["high"] else None)
         if match["name"]:

@@ -69,7 +69,9 @@ def macs(module: nn.Module, inputs: Inputs) -> int:
 
 
 @torch.inference_mode()
-def latency_ab(baseline: nn.Module, module: nn.Module, inputs: Inputs, *, rounds: int = _ROUNDS, batch_size: int = 1) -> Latency:
+def latency_ab(
+    baseline: nn.Module, module: nn.Module, inputs: Inputs, *, rounds: int = _ROUNDS, batch_size: int = 1
+) -> Latency:
     """Time two modules in turn, A B B A, so that drift of the machine hits both alike.
 
     Args:
@@ -93,8 +95,13 @@ def latency_ab(baseline: nn.Module, module: nn.Module, inputs: Inputs, *, rounds
     ratios = sorted(first / second for first, second in pairs)
     quartiles = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else [ratios[0]] * 3
     return Latency(
-        statistics.median(first for first, _ in pairs) * 1e3, statistics.median(second for _, second in pairs) * 1e3,
-        statistics.median(ratios), quartiles[0], quartiles[2], batch_size, threads,
+        statistics.median(first for first, _ in pairs) * 1e3,
+        statistics.median(second for _, second in pairs) * 1e3,
+        statistics.median(ratios),
+        quartiles[0],
+        quartiles[2],
+        batch_size,
+        threads,
     )
 
 

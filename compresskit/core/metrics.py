@@ -13,12 +13,16 @@ from .errors import InputError, nearest
 from .table import Row, Table
 from .types import call, main_output, to_device
 
-METRICS = Table("metric", "compresskit.core", {
-    "top1": Row("metrics:top1", "share of examples whose highest logit is the label"),
-    "top5": Row("metrics:top5", "share of examples whose label is among the five highest logits"),
-    "mse": Row("metrics:mse", "mean squared error; lower is better"),
-    "agreement": Row("metrics:agreement", "share of examples on which the original model's decision is kept"),
-})
+METRICS = Table(
+    "metric",
+    "compresskit.core",
+    {
+        "top1": Row("metrics:top1", "share of examples whose highest logit is the label"),
+        "top5": Row("metrics:top5", "share of examples whose label is among the five highest logits"),
+        "mse": Row("metrics:mse", "mean squared error; lower is better"),
+        "agreement": Row("metrics:agreement", "share of examples on which the original model's decision is kept"),
+    },
+)
 
 _Z95 = 1.959963984540054
 

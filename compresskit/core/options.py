@@ -50,9 +50,7 @@ class GuardOptions(Options):
     min_speedup: float | None = option(
         None, "smallest allowed measured speed-up against the original model, e.g. 1.5", section="Guards", gt=0
     )
-    max_bytes: int | None = option(
-        None, "largest allowed size of the stored weights in bytes", section="Guards", gt=0
-    )
+    max_bytes: int | None = option(None, "largest allowed size of the stored weights in bytes", section="Guards", gt=0)
 
 
 class TrainOptions(Options):
@@ -71,7 +69,8 @@ class TrainOptions(Options):
     label_smoothing: float = option(0.0, "label smoothing", section="Training", ge=0, lt=1)
     grad_clip: float | None = option(None, "largest gradient norm", section="Training", gt=0)
     precision: Literal["auto", "float32", "bfloat16", "float16"] = option(
-        "auto", "number type of the forward pass; auto takes a short one where the device is faster with it",
+        "auto",
+        "number type of the forward pass; auto takes a short one where the device is faster with it",
         section="Training",
     )
     early_stop: int | None = option(
@@ -82,25 +81,36 @@ class TrainOptions(Options):
     )
     train_limit: int | None = option(None, "use only this many training examples", section="Training", ge=1)
     augment: list[Literal["crop", "flip", "randaugment"]] = option(
-        [], "random changes of training images: shifted crop, left-right flip, RandAugment (needs torchvision)",
+        [],
+        "random changes of training images: shifted crop, left-right flip, RandAugment (needs torchvision)",
         section="Augmentation",
     )
     mixup: float = option(0.0, "alpha of mixup, blending pairs of examples; 0 is off", section="Augmentation", ge=0)
-    cutmix: float = option(0.0, "alpha of CutMix, pasting a box of another image; 0 is off", section="Augmentation", ge=0)
+    cutmix: float = option(
+        0.0, "alpha of CutMix, pasting a box of another image; 0 is off", section="Augmentation", ge=0
+    )
     ema: float | None = option(
-        None, "keep an exponential moving average of the weights with this decay, e.g. 0.999", section="Training", gt=0, lt=1
+        None,
+        "keep an exponential moving average of the weights with this decay, e.g. 0.999",
+        section="Training",
+        gt=0,
+        lt=1,
     )
     batch_norm: Literal["synchronized", "local"] = option(
-        "synchronized", "under torchrun: batch statistics over all processes, or over each process alone",
+        "synchronized",
+        "under torchrun: batch statistics over all processes, or over each process alone",
         section="Training",
     )
     sharding: Literal["none", "fsdp"] = option(
-        "none", "under torchrun: a whole model in each process, or weights and optimizer sharded (FSDP)",
+        "none",
+        "under torchrun: a whole model in each process, or weights and optimizer sharded (FSDP)",
         section="Training",
     )
     checkpoint_steps: int | None = option(
-        None, "write a resumable checkpoint also every this many steps; one is written each epoch anyway",
-        section="Training", ge=1,
+        None,
+        "write a resumable checkpoint also every this many steps; one is written each epoch anyway",
+        section="Training",
+        ge=1,
     )
     tensorboard: bool = option(
         False, "also log to TensorBoard, beside training.csv in the step's folder", section="Training"
@@ -124,9 +134,7 @@ class StepOptions(GuardOptions, TrainOptions):
     def _training_options_need_training(self) -> StepOptions:
         ignored = sorted(set(self.model_fields_set) & set(TrainOptions.model_fields))
         if ignored and not self.trains():
-            raise ValueError(
-                f"{', '.join(ignored)} would be ignored: recover is 'none'; set recover to finetune or kd"
-            )
+            raise ValueError(f"{', '.join(ignored)} would be ignored: recover is 'none'; set recover to finetune or kd")
         return self
 
 

@@ -26,7 +26,7 @@ _RESIZE_BEFORE_CROP = 256 / 224
 
 
 class Split(Protocol):
-    """Examples that can be taken by index: `take(indices) -> (inputs, targets)`; uint8 inputs are images in [0, 255]."""
+    """Examples taken by index: `take(indices) -> (inputs, targets)`; uint8 inputs are images in [0, 255]."""
 
     def __len__(self) -> int: ...
 
@@ -86,7 +86,9 @@ def digits(location: str, preprocessing: Preprocessing) -> Splits:
     bunch = load_digits()
     inputs = torch.from_numpy(bunch.images).float().unsqueeze(1) / 16
     targets = torch.from_numpy(bunch.target).long()
-    train, test = train_test_split(np.arange(len(targets)), test_size=_TEST_SHARE, random_state=0, stratify=bunch.target)
+    train, test = train_test_split(
+        np.arange(len(targets)), test_size=_TEST_SHARE, random_state=0, stratify=bunch.target
+    )
     return Splits(ArraySplit(inputs[train], targets[train]), ArraySplit(inputs[test], targets[test]), num_classes=10)
 
 
@@ -96,7 +98,8 @@ def imagefolder(location: str, preprocessing: Preprocessing) -> Splits:
     if not root.is_dir():
         raise InputError(f"data directory {location!r} does not exist")
     folders = {
-        split: next((root / name for name in names if (root / name).is_dir()), None) for split, names in _SPLIT_FOLDERS.items()
+        split: next((root / name for name in names if (root / name).is_dir()), None)
+        for split, names in _SPLIT_FOLDERS.items()
     }
     if folders["train"] is None:
         return _flat_imagefolder(root, preprocessing)
@@ -116,7 +119,9 @@ def imagefolder(location: str, preprocessing: Preprocessing) -> Splits:
 def _flat_imagefolder(root: Path, preprocessing: Preprocessing) -> Splits:
     classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
     if not classes:
-        raise InputError(f"data directory {str(root)!r} holds no class folders (expected SPLIT/CLASS/FILE or CLASS/FILE)")
+        raise InputError(
+            f"data directory {str(root)!r} holds no class folders (expected SPLIT/CLASS/FILE or CLASS/FILE)"
+        )
     return _divided(_image_split(root, classes, preprocessing), len(classes))
 
 
@@ -160,7 +165,7 @@ def _image_split(folder: Path, classes: list[str], preprocessing: Preprocessing)
 
 
 def decode(path: Path, size: tuple[int, int], channels: int) -> np.ndarray:
-    """One image as (channels, height, width) uint8; another size is resized with the usual margin, then centre-cropped."""
+    """One image as (channels, height, width) uint8; another size is resized with a margin, then centre-cropped."""
     from PIL import Image
 
     try:
@@ -251,7 +256,9 @@ def csv(location: str, preprocessing: Preprocessing) -> Splits:
     except ValueError:
         table = np.empty(0)
     if table.ndim != 2 or table.shape[1] != len(header):
-        line = next((i for i, row in enumerate(rows[1:], 2) if len(row) != len(header) or not all(map(_is_number, row))), 2)
+        line = next(
+            (i for i, row in enumerate(rows[1:], 2) if len(row) != len(header) or not all(map(_is_number, row))), 2
+        )
         raise InputError(f"data file {location!r}, line {line}: every row needs {len(header)} numbers")
     inputs = np.delete(table, target, axis=1).astype(np.float32)
     split = _array_split(inputs, table[:, target], location)
@@ -278,7 +285,9 @@ def hf(location: str, preprocessing: Preprocessing) -> Splits:
         raise InputError(f"data 'hf:{location}' needs a train split and a test or validation split")
     if parts["test"] is None:
         parts["test"], parts["val"] = parts["val"], None
-    splits = {name: _hf_split(part, location, preprocessing) if part is not None else None for name, part in parts.items()}
+    splits = {
+        name: _hf_split(part, location, preprocessing) if part is not None else None for name, part in parts.items()
+    }
     return Splits(splits["train"], splits["test"], splits["val"], _classes(splits["train"].targets))
 
 
@@ -325,7 +334,12 @@ def _array_split(inputs: Any, targets: Any, where: str) -> ArraySplit:
         inputs = inputs.float()
     if inputs.is_floating_point() and not torch.isfinite(inputs).all():
         raise InputError(f"data {where!r}: inputs hold NaN or infinite values")
-    if targets.is_floating_point() and targets.dim() == 1 and bool((targets == targets.round()).all()) and bool((targets >= 0).all()):
+    if (
+        targets.is_floating_point()
+        and targets.dim() == 1
+        and bool((targets == targets.round()).all())
+        and bool((targets >= 0).all())
+    ):
         targets = targets.long()
     return ArraySplit(inputs, targets.float() if targets.is_floating_point() else targets.long())
 

@@ -41,12 +41,20 @@ def _figures(figures: dict[str, Any], original: dict[str, Any]) -> list[str]:
         return value if figures is original else f"{value} ({figures[key] / max(original[key], 1):.0%})"
 
     latency = figures.get("latency")
-    speed = f"{latency['speedup']:.2f}x ({latency['speedup_low']:.2f}-{latency['speedup_high']:.2f})" if latency else NOT_MEASURED
+    speed = (
+        f"{latency['speedup']:.2f}x ({latency['speedup_low']:.2f}-{latency['speedup_high']:.2f})"
+        if latency
+        else NOT_MEASURED
+    )
     memory = figures.get("peak_memory_bytes")
     return [
-        share("parameters"), share("macs"), share("size_bytes"), metric_text(figures.get("metric")),
+        share("parameters"),
+        share("macs"),
+        share("size_bytes"),
+        metric_text(figures.get("metric")),
         f"{latency['model_ms']:.2f} ms" if latency else ("1.00x" if figures is original else NOT_MEASURED),
-        "1.00x" if figures is original else speed, f"{memory:,}" if memory else NOT_MEASURED,
+        "1.00x" if figures is original else speed,
+        f"{memory:,}" if memory else NOT_MEASURED,
     ]
 
 
@@ -59,7 +67,11 @@ def rows_table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
     """Any list of row mappings as a table; the columns are the keys in order of first appearance."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     table = Table(title=title, title_justify="left")
-    numeric = {c for c in columns if all(isinstance(row.get(c), int | float | None) and not isinstance(row.get(c), bool) for row in rows)}
+    numeric = {
+        c
+        for c in columns
+        if all(isinstance(row.get(c), int | float | None) and not isinstance(row.get(c), bool) for row in rows)
+    }
     for column in columns:
         table.add_column(column.replace("_", " "), justify="right" if column in numeric else "left")
     for row in rows:
@@ -76,7 +88,9 @@ def cell(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     if isinstance(value, list | tuple):
-        return " x ".join(map(str, value)) if all(isinstance(item, int) for item in value) else ", ".join(map(cell, value))
+        return (
+            " x ".join(map(str, value)) if all(isinstance(item, int) for item in value) else ", ".join(map(cell, value))
+        )
     return str(value)
 
 
@@ -91,7 +105,13 @@ def show_report(report: dict[str, Any], console: Console) -> None:
         for note in step["notes"]:
             console.print(f"{step['technique']}: {note}", highlight=False, soft_wrap=True, markup=False)
         for warning in step["warnings"]:
-            console.print(f"{step['technique']}: warning: {warning}", style="yellow", highlight=False, soft_wrap=True, markup=False)
+            console.print(
+                f"{step['technique']}: warning: {warning}",
+                style="yellow",
+                highlight=False,
+                soft_wrap=True,
+                markup=False,
+            )
     for name, label in report.get("labels", {}).items():
         if label.startswith("simulated") and name == "latency":
             console.print(f"latency is {label}", style="yellow", highlight=False, soft_wrap=True, markup=False)

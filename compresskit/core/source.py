@@ -25,7 +25,10 @@ from .weights import check_finite, load_into, read_weights
 
 _PREFIXES = ("torchvision", "timm", "hf", "builtin")
 _MODULE_FORM = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
-FORMS = "torchvision:NAME, timm:NAME, hf:DIR_OR_ID, builtin:NAME, package.module:factory, path/net.py:factory, an artifact directory, a .pt2 file"
+FORMS = (
+    "torchvision:NAME, timm:NAME, hf:DIR_OR_ID, builtin:NAME, package.module:factory, path/net.py:factory, "
+    "an artifact directory, a .pt2 file"
+)
 
 
 def load_model(
@@ -108,7 +111,9 @@ def _form_hint(string: str) -> str:
 def _refuse(string: str, what: str, **given: Any) -> None:
     for name, value in given.items():
         if value:
-            raise InputError(f"model {string!r} is {what}, which brings its own {name.replace('_', ' ')}; leave {name} out")
+            raise InputError(
+                f"model {string!r} is {what}, which brings its own {name.replace('_', ' ')}; leave {name} out"
+            )
 
 
 def build(record: dict[str, Any]) -> nn.Module:
@@ -116,11 +121,17 @@ def build(record: dict[str, Any]) -> nn.Module:
     return _build_with_defaults(record, pretrained=False, defaults=False)[0]
 
 
-def _build_with_defaults(record: dict[str, Any], pretrained: bool, defaults: bool = True) -> tuple[nn.Module, dict[str, Any]]:
+def _build_with_defaults(
+    record: dict[str, Any], pretrained: bool, defaults: bool = True
+) -> tuple[nn.Module, dict[str, Any]]:
     kind = record.get("kind")
     builders = {
-        "builtin": _builtin, "torchvision": hub.torchvision_model, "timm": hub.timm_model, "hf": hub.hf_model,
-        "module": _module_factory, "file": _file_factory,
+        "builtin": _builtin,
+        "torchvision": hub.torchvision_model,
+        "timm": hub.timm_model,
+        "hf": hub.hf_model,
+        "module": _module_factory,
+        "file": _file_factory,
     }
     if kind not in builders:
         raise InputError(f"source kind {kind!r} is not one of {', '.join(builders)}")
@@ -141,8 +152,10 @@ def preprocessing_of(module: nn.Module) -> Preprocessing:
     shape = getattr(module, "input_shape", ())
     image = len(shape) == 3
     return Preprocessing(
-        tuple(getattr(module, "mean", ())), tuple(getattr(module, "std", ())),
-        tuple(shape[1:]) if image else None, shape[0] if image else None,
+        tuple(getattr(module, "mean", ())),
+        tuple(getattr(module, "std", ())),
+        tuple(shape[1:]) if image else None,
+        shape[0] if image else None,
     )
 
 
@@ -220,7 +233,9 @@ def _load_pt2(path: Path, inputs: list[str] | None, trust_source: bool) -> Loade
     if not path.is_file():
         raise InputError(f"model {str(path)!r} does not exist")
     if not trust_source:
-        raise InputError(f"model {str(path)!r}: reading a .pt2 can run code it carries; say --trust-source if you made it")
+        raise InputError(
+            f"model {str(path)!r}: reading a .pt2 can run code it carries; say --trust-source if you made it"
+        )
     try:
         program = torch.export.load(path)
     except Exception as error:

@@ -12,10 +12,14 @@ from .errors import InputError
 from .table import Row, Table
 
 #: name -> a Codec; encode(tensor) -> parts, decode(parts) -> the same tensor, bit for bit
-CODECS = Table("storage codec", "compresskit.core", {
-    "bitmap": Row("storage:BITMAP", "one bit an element, then the non-zero values"),
-    "huffman": Row("huffman:HUFFMAN", "Huffman-coded integers", "Han et al., 2016"),
-})
+CODECS = Table(
+    "storage codec",
+    "compresskit.core",
+    {
+        "bitmap": Row("storage:BITMAP", "one bit an element, then the non-zero values"),
+        "huffman": Row("huffman:HUFFMAN", "Huffman-coded integers", "Han et al., 2016"),
+    },
+)
 
 _SEPARATOR = "::"  # cannot stand in a parameter name
 

@@ -67,7 +67,14 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
 
 def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
     for _ in range(3):
-        inner = next((content[key] for key in _WRAPPERS if isinstance(content, Mapping) and isinstance(content.get(key), Mapping)), None)
+        inner = next(
+            (
+                content[key]
+                for key in _WRAPPERS
+                if isinstance(content, Mapping) and isinstance(content.get(key), Mapping)
+            ),
+            None,
+        )
         if inner is None:
             break
         content = inner
@@ -99,8 +106,11 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> N
     aliases = _aliases(module)
     missing = [name for name in missing if not (aliases.get(name, set()) & set(tensors))]
     if missing or unexpected:
-        parts = [f"{len(names)} {what} ({', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''})"
-                 for what, names in (("missing", missing), ("unexpected", unexpected)) if names]
+        parts = [
+            f"{len(names)} {what} ({', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''})"
+            for what, names in (("missing", missing), ("unexpected", unexpected))
+            if names
+        ]
         hint = nearest(unexpected[0], missing) if missing and unexpected else ""
         raise InputError(f"{where} does not fit the model: {' and '.join(parts)}{hint if 'mean' in hint else ''}")
     for name, value in tensors.items():

@@ -45,12 +45,20 @@ def _default(field: Any) -> Any:
 
 
 def _yaml(value: Any) -> str:
-    return json.dumps(value) if not isinstance(value, str) or not value or set(value) & set("#{}[],&*?|<>=!%@`\"'") else value
+    return (
+        json.dumps(value)
+        if not isinstance(value, str) or not value or set(value) & set("#{}[],&*?|<>=!%@`\"'")
+        else value
+    )
 
 
 def options_markdown() -> str:
     """Every option of the recipe and of each technique, as Markdown tables."""
-    parts = ["# Options", "", "Made by `compresskit schema --markdown`; the same names hold in YAML and, with dashes, as flags."]
+    parts = [
+        "# Options",
+        "",
+        "Made by `compresskit schema --markdown`; the same names hold in YAML and, with dashes, as flags.",
+    ]
     parts += ["", "## Recipe", "", *_table(RecipeOptions)]
     for name, technique in TECHNIQUES.items():
         parts += ["", f"## {name}", "", technique.summary, "", *_table(technique.options_model())]
@@ -78,7 +86,10 @@ def _values(annotation: Any, schema: dict[str, Any]) -> str:
             names.append(", ".join(f"`{item}`" for item in variant["enum"]))
         elif variant.get("type") == "array":
             inner = variant.get("items", {})
-            names.append("list of " + (", ".join(f"`{item}`" for item in inner["enum"]) if "enum" in inner else inner.get("type", "values")))
+            names.append(
+                "list of "
+                + (", ".join(f"`{item}`" for item in inner["enum"]) if "enum" in inner else inner.get("type", "values"))
+            )
         else:
             names.append({"object": "mapping"}.get(variant.get("type"), variant.get("type", "any")))
     return " or ".join(names)

@@ -13,9 +13,22 @@ from torch import nn
 
 #: module -> the extra that installs it
 EXTRAS = {
-    "torchvision": "vision", "PIL": "vision", "timm": "timm", "transformers": "hf", "datasets": "hf", "onnx": "onnx",
-    "onnxscript": "onnx", "onnxruntime": "onnx", "openvino": "openvino", "torchao": "quant", "tensorly": "tensor",
-    "optuna": "search", "gymnasium": "search", "stable_baselines3": "search", "ray": "ray", "matplotlib": "plot",
+    "torchvision": "vision",
+    "PIL": "vision",
+    "timm": "timm",
+    "transformers": "hf",
+    "datasets": "hf",
+    "onnx": "onnx",
+    "onnxscript": "onnx",
+    "onnxruntime": "onnx",
+    "openvino": "openvino",
+    "torchao": "quant",
+    "tensorly": "tensor",
+    "optuna": "search",
+    "gymnasium": "search",
+    "stable_baselines3": "search",
+    "ray": "ray",
+    "matplotlib": "plot",
 }
 
 
@@ -85,6 +98,9 @@ def _openvino() -> str:
 
 
 _RUNTIMES: dict[str, tuple[Callable[[], str], str | None]] = {
-    "eager": (_eager, None), "inductor": (_inductor, None), "cuda": (_cuda, None), "onnxruntime": (_onnxruntime, "onnx"),
+    "eager": (_eager, None),
+    "inductor": (_inductor, None),
+    "cuda": (_cuda, None),
+    "onnxruntime": (_onnxruntime, "onnx"),
     "openvino": (_openvino, "openvino"),
 }

@@ -21,7 +21,10 @@ def lint(recipe: Recipe) -> list[str]:
         for earlier_number, earlier in enumerate(steps[:later_number]):
             reason = _ORDER.get((earlier.technique, later.technique))
             if reason:
-                warnings.append(f"steps.{later_number} ({later.technique}) after steps.{earlier_number} ({earlier.technique}): {reason}")
+                warnings.append(
+                    f"steps.{later_number} ({later.technique}) after steps.{earlier_number} ({earlier.technique}): "
+                    f"{reason}"
+                )
             if _makes_sparse(earlier) and later.technique == "decompose":
                 warnings.append(
                     f"steps.{later_number} (decompose) after steps.{earlier_number} (sparse prune): factors are dense, "
@@ -31,4 +34,8 @@ def lint(recipe: Recipe) -> list[str]:
 
 
 def _makes_sparse(step) -> bool:
-    return step.technique == "prune" and getattr(step.options, "granularity", "channel") not in ("channel", "block", "head")
+    return step.technique == "prune" and getattr(step.options, "granularity", "channel") not in (
+        "channel",
+        "block",
+        "head",
+    )

@@ -29,8 +29,7 @@ def layer_rows(loaded: Loaded) -> list[dict[str, Any]]:
     """One row a layer that holds weights or was called: kind, shapes, parameters, MACs, techniques that apply."""
     shapes: dict[str, Any] = {}
     hooks = [
-        layer.register_forward_hook(partial(_note_shape, shapes, name))
-        for name, layer in loaded.module.named_modules()
+        layer.register_forward_hook(partial(_note_shape, shapes, name)) for name, layer in loaded.module.named_modules()
     ]
     example = with_batch(loaded.example, 1)
     training = loaded.module.training
@@ -50,13 +49,19 @@ def layer_rows(loaded: Loaded) -> list[dict[str, Any]]:
         if not own and not hasattr(layer, "weight_elements"):
             continue
         weight = getattr(layer, "weight", None)
-        rows.append({
-            "layer": name or "(root)", "kind": type(layer).__name__,
-            "weight": list(weight.shape) if isinstance(weight, torch.Tensor) else None, "output": shapes.get(name),
-            "parameters": sum(p.numel() for p in layer.parameters(recurse=False)) + int(getattr(layer, "weight_elements", 0)),
-            "macs": flops.get(name, 0) // 2, "bytes": sum(t.numel() * t.element_size() for _, t in own),
-            "applies": ", ".join(applicable(layer)),
-        })
+        rows.append(
+            {
+                "layer": name or "(root)",
+                "kind": type(layer).__name__,
+                "weight": list(weight.shape) if isinstance(weight, torch.Tensor) else None,
+                "output": shapes.get(name),
+                "parameters": sum(p.numel() for p in layer.parameters(recurse=False))
+                + int(getattr(layer, "weight_elements", 0)),
+                "macs": flops.get(name, 0) // 2,
+                "bytes": sum(t.numel() * t.element_size() for _, t in own),
+                "applies": ", ".join(applicable(layer)),
+            }
+        )
     return rows
 
 
@@ -83,10 +88,15 @@ def inspect_model(loaded: Loaded) -> dict[str, Any]:
     """Layers and totals of a model."""
     example = with_batch(loaded.example, 1)
     return {
-        "name": loaded.name, "source": loaded.source, "layers": layer_rows(loaded),
-        "parameters": measure.parameter_count(loaded.module), "macs": measure.macs(loaded.module, example),
-        "size_bytes": stored_bytes(loaded), "peak_memory_bytes": measure.peak_memory_bytes(loaded.module, example),
-        "edits": len(loaded.edits), "storage": loaded.storage,
+        "name": loaded.name,
+        "source": loaded.source,
+        "layers": layer_rows(loaded),
+        "parameters": measure.parameter_count(loaded.module),
+        "macs": measure.macs(loaded.module, example),
+        "size_bytes": stored_bytes(loaded),
+        "peak_memory_bytes": measure.peak_memory_bytes(loaded.module, example),
+        "edits": len(loaded.edits),
+        "storage": loaded.storage,
     }
 
 
@@ -101,8 +111,15 @@ def diff_models(first: Loaded, second: Loaded, first_string: str, second_string:
     for name in dict.fromkeys([*rows["a"], *rows["b"]]):
         a, b = rows["a"].get(name), rows["b"].get(name)
         if a is None or b is None or any(a[key] != b[key] for key in ("kind", "weight", "parameters", "macs", "bytes")):
-            changed.append({"layer": name, "a": _layer_text(a), "b": _layer_text(b),
-                            "parameters_a": a and a["parameters"], "parameters_b": b and b["parameters"]})
+            changed.append(
+                {
+                    "layer": name,
+                    "a": _layer_text(a),
+                    "b": _layer_text(b),
+                    "parameters_a": a and a["parameters"],
+                    "parameters_b": b and b["parameters"],
+                }
+            )
     figures = [
         {"figure": key, "a": a, "b": b, "b/a": round(b / a, 4) if a and b else None}
         for key, a, b in _figure_pairs(first, second)
@@ -112,8 +129,17 @@ def diff_models(first: Loaded, second: Loaded, first_string: str, second_string:
         try:
             latency = measure.latency_ab(first.module, second.module, with_batch(first.example, 1), rounds=rounds)
         except (RuntimeError, TypeError, ValueError) as error:
-            raise InputError(f"{second_string!r} does not take the input of {first_string!r}: {str(error).splitlines()[0]}") from error
-        figures.append({"figure": "latency_ms", "a": latency.baseline_ms, "b": latency.model_ms, "b/a": round(1 / latency.speedup, 4)})
+            raise InputError(
+                f"{second_string!r} does not take the input of {first_string!r}: {str(error).splitlines()[0]}"
+            ) from error
+        figures.append(
+            {
+                "figure": "latency_ms",
+                "a": latency.baseline_ms,
+                "b": latency.model_ms,
+                "b/a": round(1 / latency.speedup, 4),
+            }
+        )
     for string, side in ((first_string, "a"), (second_string, "b")):
         metric = _reported_metric(string)
         if metric:
@@ -122,8 +148,13 @@ def diff_models(first: Loaded, second: Loaded, first_string: str, second_string:
                 row = {"figure": metric["name"], "a": None, "b": None, "b/a": None}
                 figures.append(row)
             row[side] = metric["value"]
-    return {"a": first_string, "b": second_string, "layers": changed, "figures": figures,
-            "edits": {"a": first.edits, "b": second.edits}}
+    return {
+        "a": first_string,
+        "b": second_string,
+        "layers": changed,
+        "figures": figures,
+        "edits": {"a": first.edits, "b": second.edits},
+    }
 
 
 def _layer_text(row: dict[str, Any] | None) -> str:
@@ -168,10 +199,17 @@ def verify_artifact(folder: str, *, trust_source: bool, source: str | None) -> l
         return rows
     loaded = artifact.load(folder, trust_source=trust_source, source=source, check=False)
     difference = artifact.probe_difference(loaded, manifest["probe"])
-    rows.append({"check": "probe output as recorded", "passed": difference <= artifact.PROBE_TOLERANCE,
-                 "detail": f"largest relative difference {difference:.2g}"})
+    rows.append(
+        {
+            "check": "probe output as recorded",
+            "passed": difference <= artifact.PROBE_TOLERANCE,
+            "detail": f"largest relative difference {difference:.2g}",
+        }
+    )
     fresh = subprocess.run(
-        [sys.executable, "-c", _FRESH, json.dumps([str(folder), trust_source, source])], capture_output=True, text=True,
+        [sys.executable, "-c", _FRESH, json.dumps([str(folder), trust_source, source])],
+        capture_output=True,
+        text=True,
     )
     if fresh.returncode:
         detail, equal = (fresh.stderr.strip().splitlines() or ["no output"])[-1], False

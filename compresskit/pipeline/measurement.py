@@ -47,7 +47,12 @@ class Measurement:
 
 
 def measure_model(
-    loaded: Loaded, context: Context, options: RecipeOptions, *, size_bytes: int | None = None, against: Loaded | None = None
+    loaded: Loaded,
+    context: Context,
+    options: RecipeOptions,
+    *,
+    size_bytes: int | None = None,
+    against: Loaded | None = None,
 ) -> Measurement:
     """Measure a model.
 
@@ -61,14 +66,23 @@ def measure_model(
     example = to_device(with_batch(loaded.example, 1), context.device)
     latency = None
     if against is not None and options.latency_rounds:
-        latency = asdict(measure.latency_ab(
-            against.module, loaded.module, to_device(with_batch(loaded.example, options.latency_batch), context.device),
-            rounds=options.latency_rounds, batch_size=options.latency_batch,
-        ))
+        latency = asdict(
+            measure.latency_ab(
+                against.module,
+                loaded.module,
+                to_device(with_batch(loaded.example, options.latency_batch), context.device),
+                rounds=options.latency_rounds,
+                batch_size=options.latency_batch,
+            )
+        )
     return Measurement(
-        measure.parameter_count(loaded.module), measure.macs(loaded.module, example),
-        stored_bytes(loaded) if size_bytes is None else size_bytes, evaluate(loaded, context, options), latency,
-        measure.peak_memory_bytes(loaded.module, example), zero_share(loaded),
+        measure.parameter_count(loaded.module),
+        measure.macs(loaded.module, example),
+        stored_bytes(loaded) if size_bytes is None else size_bytes,
+        evaluate(loaded, context, options),
+        latency,
+        measure.peak_memory_bytes(loaded.module, example),
+        zero_share(loaded),
     )
 
 
@@ -107,8 +121,17 @@ def is_simulated(loaded: Loaded) -> bool:
 
 def labels(loaded: Loaded) -> dict[str, str]:
     """What kind of figure each one is: stored, executed or simulated."""
-    executed = "simulated: low-bit arithmetic in float; export to run integer kernels" if is_simulated(loaded) else "executed: torch eager"
-    return {"size_bytes": "stored: size of the weights file", "latency": executed, "metric": executed, "macs": "executed: counted while running"}
+    executed = (
+        "simulated: low-bit arithmetic in float; export to run integer kernels"
+        if is_simulated(loaded)
+        else "executed: torch eager"
+    )
+    return {
+        "size_bytes": "stored: size of the weights file",
+        "latency": executed,
+        "metric": executed,
+        "macs": "executed: counted while running",
+    }
 
 
 def warnings_of(before: Measurement, after: Measurement) -> list[str]:
@@ -119,7 +142,10 @@ def warnings_of(before: Measurement, after: Measurement) -> list[str]:
     if after.macs > before.macs:
         found.append(f"this step added MACs: {before.macs:,} to {after.macs:,}")
     if before.latency and after.latency and after.latency["speedup_high"] < before.latency["speedup_low"]:
-        found.append(f"this step made the model slower: {before.latency['speedup']:.2f}x to {after.latency['speedup']:.2f}x of the original's speed")
+        found.append(
+            f"this step made the model slower: {before.latency['speedup']:.2f}x to {after.latency['speedup']:.2f}x "
+            "of the original's speed"
+        )
     if before.zero_share and (after.zero_share or 0.0) < before.zero_share - 0.01:
         found.append(f"this step lost sparsity: {before.zero_share:.1%} to {after.zero_share or 0.0:.1%} zeros")
     return found

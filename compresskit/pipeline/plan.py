@@ -1,4 +1,4 @@
-"""Dry runs: the recipe validated against the real model and data, cuts applied to a copy, nothing trained or written."""
+"""Dry runs: a recipe validated against the real model and data, cuts tried on a copy, nothing trained or written."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ..core.inputs import with_batch
 from ..core.report import print_json, rows_table
 from ..core.types import Loaded, to_device
 from .lint import lint
+from .opening import open_context
 from .recipe import Recipe
-from .runner import open_context
 from .techniques import TECHNIQUES
 
 
@@ -43,9 +43,14 @@ def make_plan(recipe: Recipe, log: Callable[[str], None] = lambda line: None) ->
         known = known and technique.preview != "unknown"
         figures = _figures(current, context.device) if known else {"parameters": None, "macs": None}
         given = ", ".join(f"{key}={value}" for key, value in step.options.model_dump(exclude_unset=True).items())
-        rows.append({"step": step.technique, **figures, "options": given, "how": "predicted" if known else "not predicted"})
+        rows.append(
+            {"step": step.technique, **figures, "options": given, "how": "predicted" if known else "not predicted"}
+        )
     return {
-        "model": recipe.options.model, "data": recipe.options.data, "output": recipe.options.output, "plan": rows,
+        "model": recipe.options.model,
+        "data": recipe.options.data,
+        "output": recipe.options.output,
+        "plan": rows,
         "warnings": lint(recipe),
         "splits": {split: context.data.size(split) for split in ("train", "val", "test")} if context.data else None,
     }
@@ -63,7 +68,9 @@ def show_plan(plan: dict[str, Any], console: Console, as_json: bool) -> None:
         return
     console.print(rows_table(f"plan: {plan['model']} on {plan['data']}", plan["plan"]))
     if plan["splits"]:
-        console.print(", ".join(f"{name}: {count:,} examples" for name, count in plan["splits"].items()), highlight=False)
+        console.print(
+            ", ".join(f"{name}: {count:,} examples" for name, count in plan["splits"].items()), highlight=False
+        )
     for warning in plan["warnings"]:
         console.print(f"warning: {warning}", style="yellow", highlight=False, soft_wrap=True)
     console.print("nothing was written", highlight=False)

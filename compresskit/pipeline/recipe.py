@@ -17,21 +17,31 @@ from .yamlfile import Lines, line_of, read_yaml, set_value
 class RecipeOptions(Options):
     """What a recipe says besides its steps; technique commands take the same as flags."""
 
-    model: str = option(..., "model string: torchvision:NAME, builtin:NAME, path/net.py:factory, an artifact, ...", section="Model")
+    model: str = option(
+        ..., "model string: torchvision:NAME, builtin:NAME, path/net.py:factory, an artifact, ...", section="Model"
+    )
     weights: str | None = option(None, "weights file (.safetensors, .pt, .pth), or 'pretrained'", section="Model")
     model_arg: dict[str, Any] = option({}, "argument of the model's factory, e.g. num_classes=10", section="Model")
     input: list[str] = option(
-        [], "example input where the model does not say it: [NAME=]D,D,...[:DTYPE[:HIGH]], no batch dimension", section="Model"
+        [],
+        "example input where the model does not say it: [NAME=]D,D,...[:DTYPE[:HIGH]], no batch dimension",
+        section="Model",
     )
-    source: str | None = option(None, "the user code an artifact was made from, named again so that it may run", section="Model")
+    source: str | None = option(
+        None, "the user code an artifact was made from, named again so that it may run", section="Model"
+    )
     trust_source: bool = option(False, "run the user code that an artifact carries, or read a .pt2", section="Model")
-    data: str | None = option(None, "data string: digits, imagefolder:DIR, npz:FILE, csv:FILE, path/data.py:factory", section="Data")
+    data: str | None = option(
+        None, "data string: digits, imagefolder:DIR, npz:FILE, csv:FILE, path/data.py:factory", section="Data"
+    )
     data_arg: dict[str, Any] = option({}, "argument of the data, e.g. size=64", section="Data")
     metric: str = option("top1", "top1, top5, mse, agreement, or package.module:function", section="Data")
     eval_limit: int | None = option(None, "evaluate on only this many test examples", section="Data", ge=1)
     eval_batch: int = option(256, "examples a batch in evaluation", section="Data", ge=1)
     latency_batch: int = option(1, "examples a forward in latency measurements", section="Run", ge=1)
-    latency_rounds: int = option(12, "A/B rounds in latency measurements; 0 leaves latency unmeasured", section="Run", ge=0)
+    latency_rounds: int = option(
+        12, "A/B rounds in latency measurements; 0 leaves latency unmeasured", section="Run", ge=0
+    )
     seed: int = option(0, "seed of everything random", section="Run", ge=0)
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps ...", section="Run")
     threads: int | None = option(None, "torch threads; default: all cores", section="Run", ge=1)
@@ -95,7 +105,11 @@ def validate(content: dict[str, Any], *, where: str = "recipe", lines: Lines | N
     options = _validated(RecipeOptions, content, (), errors, where, lines, also=("steps",))
     steps: list[Step] = []
     if not isinstance(raw_steps, list) or not raw_steps:
-        errors.append(_located(where, ("steps",), lines, "steps must be a list with at least one step, e.g. - prune: {ratio: 0.5}"))
+        errors.append(
+            _located(
+                where, ("steps",), lines, "steps must be a list with at least one step, e.g. - prune: {ratio: 0.5}"
+            )
+        )
         raw_steps = []
     for number, raw in enumerate(raw_steps):
         step = _step(raw, ("steps", number), errors, where, lines)
@@ -110,15 +124,26 @@ def _step(raw: Any, path: tuple[Any, ...], errors: list[str], where: str, lines:
     if isinstance(raw, str):
         raw = {raw: {}}
     if not isinstance(raw, dict) or len(raw) != 1:
-        errors.append(_located(where, path, lines, "a step is one technique with its options, e.g. - prune: {ratio: 0.5}"))
+        errors.append(
+            _located(where, path, lines, "a step is one technique with its options, e.g. - prune: {ratio: 0.5}")
+        )
         return None
     technique, values = next(iter(raw.items()))
     if technique not in TECHNIQUES:
-        errors.append(_located(where, (*path, technique), lines, f"unknown technique {technique!r}{nearest(str(technique), TECHNIQUES)}"))
+        errors.append(
+            _located(
+                where,
+                (*path, technique),
+                lines,
+                f"unknown technique {technique!r}{nearest(str(technique), TECHNIQUES)}",
+            )
+        )
         return None
     values = {} if values is None else values
     if not isinstance(values, dict):
-        errors.append(_located(where, (*path, technique), lines, f"options of {technique} must be a mapping, got {values!r}"))
+        errors.append(
+            _located(where, (*path, technique), lines, f"options of {technique} must be a mapping, got {values!r}")
+        )
         return None
     options = _validated(TECHNIQUES[technique].options_model(), values, (*path, technique), errors, where, lines)
     return Step(technique, options) if options is not None else None
@@ -133,7 +158,9 @@ def _validated(model, values, path, errors, where, lines, also=()):
         return None
 
 
-def explain(error: ValidationError, model: type[Options], also: tuple[str, ...] = ()) -> list[tuple[tuple[Any, ...], str]]:
+def explain(
+    error: ValidationError, model: type[Options], also: tuple[str, ...] = ()
+) -> list[tuple[tuple[Any, ...], str]]:
     """(location, plain message) of each error of a validation, the nearest valid key or the remedy included."""
     found = []
     for item in error.errors():
@@ -172,11 +199,19 @@ def json_schema() -> dict[str, Any]:
         definitions |= part.pop("$defs", {})
         part["description"] = technique.summary
         part.pop("title", None)
-        variants.append({
-            "type": "object", "properties": {name: part}, "required": [name], "additionalProperties": False,
-        })
+        variants.append(
+            {
+                "type": "object",
+                "properties": {name: part},
+                "required": [name],
+                "additionalProperties": False,
+            }
+        )
     schema["properties"]["steps"] = {
-        "type": "array", "minItems": 1, "items": {"anyOf": variants}, "description": "techniques, applied in order"
+        "type": "array",
+        "minItems": 1,
+        "items": {"anyOf": variants},
+        "description": "techniques, applied in order",
     }
     schema["required"] = [*schema.get("required", []), "steps"]
     schema |= {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "compresskit recipe"}

@@ -35,29 +35,37 @@ class Technique(NamedTuple):
 
 TECHNIQUES: dict[str, Technique] = {
     "train": Technique(
-        "compresskit.core.options:TrainStepOptions", "compresskit.core.train:train_step",
+        "compresskit.core.options:TrainStepOptions",
+        "compresskit.core.train:train_step",
         "Train or fine-tune a model.",
-        "train builtin:digits_cnn --data digits --epochs 10 -o runs/base", "same",
+        "train builtin:digits_cnn --data digits --epochs 10 -o runs/base",
+        "same",
     ),
     "prune": Technique(
-        "compresskit.pruning.options:PruneOptions", "compresskit.pruning.structured:prune",
+        "compresskit.pruning.options:PruneOptions",
+        "compresskit.pruning.structured:prune",
         "Remove channels, heads, blocks or single weights.",
         "prune runs/base --data digits --target-macs 0.5 --recover finetune -o runs/pruned",
     ),
     "quantize": Technique(
-        "compresskit.quantization.options:QuantizeOptions", "compresskit.quantization.quantize:quantize",
+        "compresskit.quantization.options:QuantizeOptions",
+        "compresskit.quantization.quantize:quantize",
         "Store weights, and compute, in fewer bits.",
-        "quantize runs/pruned --scheme int8-static --data digits -o runs/int8", "same",
+        "quantize runs/pruned --scheme int8-static --data digits -o runs/int8",
+        "same",
     ),
     "decompose": Technique(
-        "compresskit.decomposition.options:DecomposeOptions", "compresskit.decomposition.decompose:decompose",
+        "compresskit.decomposition.options:DecomposeOptions",
+        "compresskit.decomposition.decompose:decompose",
         "Replace layers by low-rank factors.",
         "decompose runs/base --energy 0.9 --data digits -o runs/lowrank",
     ),
     "distill": Technique(
-        "compresskit.distillation.options:DistillOptions", "compresskit.distillation.distill:distill",
+        "compresskit.distillation.options:DistillOptions",
+        "compresskit.distillation.distill:distill",
         "Train a student from a teacher.",
-        "distill builtin:digits_cnn_small --teacher runs/base --data digits --epochs 10 -o runs/student", "same",
+        "distill builtin:digits_cnn_small --teacher runs/base --data digits --epochs 10 -o runs/student",
+        "same",
     ),
 }
 

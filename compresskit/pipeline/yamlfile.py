@@ -47,7 +47,9 @@ def _collect(node: yaml.Node, path: tuple[Any, ...], lines: Lines, file: Path) -
         for key, value in node.value:
             here = (*path, key.value)
             if here in lines:
-                raise InputError(f"recipe {str(file)!r}, line {key.start_mark.line + 1}: key {key.value!r} stands twice")
+                raise InputError(
+                    f"recipe {str(file)!r}, line {key.start_mark.line + 1}: key {key.value!r} stands twice"
+                )
             lines[here] = key.start_mark.line + 1
             _collect(value, here, lines, file)
     elif isinstance(node, yaml.SequenceNode):

@@ -24,7 +24,9 @@ def files(tmp_path_factory: pytest.TempPathFactory, digits_model: Path) -> Path:
     save_file(state, root / "good.safetensors")
     save_file({**state, "0.weight": torch.full_like(state["0.weight"], float("nan"))}, root / "nan.safetensors")
     save_file({**state, "0.weight": torch.zeros(2, 2)}, root / "shape.safetensors")
-    save_file({name.replace("0.weight", "0.wieght"): value for name, value in state.items()}, root / "names.safetensors")
+    save_file(
+        {name.replace("0.weight", "0.wieght"): value for name, value in state.items()}, root / "names.safetensors"
+    )
     (root / "truncated.safetensors").write_bytes((root / "good.safetensors").read_bytes()[:500])
     torch.save({"model": digits_cnn_small()}, root / "whole.pt")
     torch.save({"epoch": 3}, root / "empty.pt")
@@ -39,20 +41,24 @@ def files(tmp_path_factory: pytest.TempPathFactory, digits_model: Path) -> Path:
     (root / "empty_dir").mkdir()
     (root / "train" / "cat").mkdir(parents=True)
     (root / "net.py").write_text(
-        "import torch\ndef make(width=4):\n    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))\n"
+        "import torch\nfrom torch import nn\ndef make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
         "def broken():\n    raise RuntimeError('no such layer')\ndef number():\n    return 3\n"
     )
     (root / "syntax.py").write_text("def make(:\n")
     artifact = root / "artifact"
     for name, change in {
-        "hash": lambda folder: (folder / "model.safetensors").write_bytes(b"x" + (folder / "model.safetensors").read_bytes()[1:]),
+        "hash": lambda folder: (folder / "model.safetensors").write_bytes(
+            b"x" + (folder / "model.safetensors").read_bytes()[1:]
+        ),
         "weightless": lambda folder: (folder / "model.safetensors").unlink(),
         "version": lambda folder: edit(folder, format_version=99),
         "op": lambda folder: edit(folder, edits=[{"op": "import", "target": "0"}]),
         "layer": lambda folder: edit(folder, edits=[{"op": "resize", "target": "nowhere", "shapes": {}}]),
         "garbled": lambda folder: (folder / "manifest.json").write_text("{"),
         "code": lambda folder: edit(folder, source={"kind": "module", "module": "os", "factory": "getcwd", "args": {}}),
-        "escape": lambda folder: edit(folder, source={"kind": "file", "path": "../../x.py", "factory": "f", "args": {}}),
+        "escape": lambda folder: edit(
+            folder, source={"kind": "file", "path": "../../x.py", "factory": "f", "args": {}}
+        ),
     }.items():
         shutil.copytree(digits_model, artifact / name)
         change(artifact / name)
@@ -128,7 +134,11 @@ CASES = [
     ("no such metric", (*TRAIN, "--metric", "top2"), "did you mean 'top"),
     ("no such device", (*TRAIN, "--device", "gpu9"), "device 'gpu9'"),
     ("existing output", ("train", SMALL, "--data", "digits", "-o", "kept"), "--force"),
-    ("output below a file", ("train", SMALL, "--data", "digits", "--epochs", "1", "-o", "weights.txt/out"), "weights.txt"),
+    (
+        "output below a file",
+        ("train", SMALL, "--data", "digits", "--epochs", "1", "-o", "weights.txt/out"),
+        "weights.txt",
+    ),
     ("artifact with changed weights", ("inspect", "artifact/hash"), "sha256"),
     ("artifact without weights", ("inspect", "artifact/weightless"), "lacks model.safetensors"),
     ("artifact of another version", ("inspect", "artifact/version"), "format version 99"),
@@ -136,18 +146,30 @@ CASES = [
     ("artifact with a foreign layer", ("inspect", "artifact/layer"), "no layer named 'nowhere'"),
     ("artifact with a garbled manifest", ("inspect", "artifact/garbled"), "manifest.json"),
     ("artifact that would run code", ("inspect", "artifact/code"), "--trust-source"),
-    ("artifact whose path leaves its folder", ("inspect", "artifact/escape", "--trust-source"), "leaves the artifact's folder"),
+    (
+        "artifact whose path leaves its folder",
+        ("inspect", "artifact/escape", "--trust-source"),
+        "leaves the artifact's folder",
+    ),
     ("weights for an artifact", ("inspect", "artifact/version", "--weights", "good.safetensors"), "leave weights out"),
     ("a folder that is no artifact", ("verify", "empty_dir"), "holds no manifest.json"),
     ("recovery options without recovery", ("prune", SMALL, "--ratio", "0.5", "--epochs", "3", "-o", "out"), "recover"),
     ("typo in a recipe", ("run", "typo.yaml"), "typo.yaml:4: steps.0.prune: unknown key 'raito'; did you mean 'ratio'"),
-    ("no such technique", ("run", "technique.yaml"), "technique.yaml:3: steps.0: unknown technique 'prun'; did you mean 'prune'"),
+    (
+        "no such technique",
+        ("run", "technique.yaml"),
+        "technique.yaml:3: steps.0: unknown technique 'prun'; did you mean 'prune'",
+    ),
     ("key twice", ("run", "twice.yaml"), "line 2: key 'model' stands twice"),
     ("recipe without steps", ("run", "nosteps.yaml"), "steps must be a list"),
     ("recipe that is not YAML", ("run", "syntax.yaml"), "syntax.yaml', line"),
     ("recipe that is a list", ("run", "list.yaml"), "must be a mapping"),
     ("recipe that would run code", ("run", "tag.yaml"), "tag.yaml', line 1"),
-    ("value of a wrong type in a recipe", ("run", "value.yaml"), "value.yaml:3: steps.0.train: epochs should be a valid number"),
+    (
+        "value of a wrong type in a recipe",
+        ("run", "value.yaml"),
+        "value.yaml:3: steps.0.train: epochs should be a valid number",
+    ),
     ("recipe missing", ("run", "god.yaml"), "'god.yaml' does not exist"),
     ("recipe whose output exists", ("run", "good.yaml"), "--force"),
     ("recipe without an output", ("run", "nooutput.yaml"), "output"),
@@ -158,7 +180,11 @@ CASES = [
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file() and "__pycache__" not in path.parts}
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    }
 
 
 @pytest.mark.parametrize(("arguments", "says"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])

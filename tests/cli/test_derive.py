@@ -24,7 +24,9 @@ def test_every_flag_is_a_yaml_key_and_the_reverse(name):
     variant = next(v for v in json_schema()["properties"]["steps"]["items"]["anyOf"] if name in v["properties"])
     keys = set(variant["properties"][name]["properties"]) | (set(RecipeOptions.model_fields) - {"model", "output"})
     assert flags == keys
-    assert {option for parameter in command.params for option in parameter.opts if option.startswith("--")} >= set(map(flag_of, keys))
+    assert {option for parameter in command.params for option in parameter.opts if option.startswith("--")} >= set(
+        map(flag_of, keys)
+    )
 
 
 @pytest.mark.parametrize("name", TECHNIQUES)
@@ -70,10 +72,34 @@ def test_only_what_is_given_is_passed_on():
 
 
 def test_each_kind_of_field_reads_its_flag():
-    values = parsed("--count", "3", "--share", "0.5", "--colour", "blue", "--colours", "red", "--colours", "blue",
-                    "--mode", "b", "--strict", "--names", "x", "--ratio-for", "layer1.*=0.25")
+    values = parsed(
+        "--count",
+        "3",
+        "--share",
+        "0.5",
+        "--colour",
+        "blue",
+        "--colours",
+        "red",
+        "--colours",
+        "blue",
+        "--mode",
+        "b",
+        "--strict",
+        "--names",
+        "x",
+        "--ratio-for",
+        "layer1.*=0.25",
+    )
     assert Sample.model_validate(values) == Sample(
-        count=3, share=0.5, colour="blue", colours=["red", "blue"], mode="b", strict=True, names=["x"], ratio_for={"layer1.*": 0.25}
+        count=3,
+        share=0.5,
+        colour="blue",
+        colours=["red", "blue"],
+        mode="b",
+        strict=True,
+        names=["x"],
+        ratio_for={"layer1.*": 0.25},
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 
@@ -10,14 +12,18 @@ import pytest
 
 from compresskit.cli.main import COMMANDS
 from compresskit.pipeline.techniques import TECHNIQUES
+from tests.conftest import REPOSITORY
 
 
 def imported_by(*arguments: str) -> set[str]:
     code = (
-        "import sys, json\nsys.argv = ['compresskit', *json.loads(sys.argv[1])]\nfrom compresskit.cli.main import main\n"
+        "import sys, json\nsys.argv = ['compresskit', *json.loads(sys.argv[1])]\n"
+        "from compresskit.cli.main import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\nprint('\\n' + json.dumps(sorted(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code, json.dumps(arguments)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(arguments)], capture_output=True, text=True, check=True
+    )
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -71,13 +77,31 @@ def test_json_is_alone_on_stdout(compresskit):
     assert found["macs"] == 2293000
 
 
-def test_interrupt_exits_130(invoke, monkeypatch):
-    from compresskit.pipeline import runner
-
-    def interrupted(task):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(runner, "run", interrupted)
-    code, _, err = invoke("train", "builtin:digits_cnn_small", "--data", "digits", "-o", "out")
-    assert code == 130
-    assert err.startswith("compresskit: interrupted")
+def test_an_interrupt_exits_130_and_leaves_no_output(tmp_path):
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "compresskit",
+            "train",
+            "builtin:digits_cnn_small",
+            "--data",
+            "digits",
+            "--epochs",
+            "500",
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stderr:
+        if line.startswith("epoch 1 "):
+            break
+    process.send_signal(signal.SIGINT)
+    rest = process.stderr.read()
+    assert process.wait() == 130
+    assert rest.splitlines()[-1].startswith("compresskit: interrupted")
+    assert "Traceback" not in rest
+    assert not (tmp_path / "runs" / "train").exists()
+    assert not list(tmp_path.rglob("*.tmp*"))

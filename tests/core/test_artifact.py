@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from compresskit.core import artifact
+from compresskit.core import artifact, files
 from compresskit.core.errors import InputError
 from compresskit.core.source import load_model
 
@@ -18,7 +18,16 @@ def loaded():
     return load_model("builtin:digits_cnn_small")
 
 
-@pytest.mark.parametrize("model", ["builtin:cifar_resnet20", "builtin:lenet5", "torchvision:resnet18", "torchvision:swin_t", "timm:vit_tiny_patch16_224"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        "builtin:cifar_resnet20",
+        "builtin:lenet5",
+        "torchvision:resnet18",
+        "torchvision:swin_t",
+        "timm:vit_tiny_patch16_224",
+    ],
+)
 def test_round_trip_is_bit_equal(model, tmp_path):
     pytest.importorskip(model.split(":")[0] if not model.startswith("builtin") else "torch")
     loaded = load_model(model)
@@ -33,7 +42,12 @@ def test_round_trip_is_bit_equal(model, tmp_path):
 def test_edits_replay(tmp_path, loaded):
     loaded.edits += [
         {"op": "resize", "target": "0", "shapes": {"weight": [5, 1, 3, 3]}, "attributes": {"out_channels": 5}},
-        {"op": "resize", "target": "1", "shapes": {n: [5] for n in ("weight", "bias", "running_mean", "running_var")}, "attributes": {"num_features": 5}},
+        {
+            "op": "resize",
+            "target": "1",
+            "shapes": {n: [5] for n in ("weight", "bias", "running_mean", "running_var")},
+            "attributes": {"num_features": 5},
+        },
         {"op": "resize", "target": "3", "shapes": {"weight": [32, 5, 3, 3]}, "attributes": {"in_channels": 5}},
     ]
     from compresskit.core.edits import replay
@@ -43,7 +57,7 @@ def test_edits_replay(tmp_path, loaded):
     replay(loaded.module, loaded.edits)
     for parameter in loaded.module.parameters():
         nn.init.uniform_(parameter, -0.2, 0.2)
-    for name, buffer in loaded.module.named_buffers():
+    for buffer in loaded.module.buffers():
         if buffer.is_floating_point() and len(buffer) == 5:
             buffer.fill_(1.0)
     artifact.save(loaded, tmp_path / "a")
@@ -129,7 +143,7 @@ def test_bitmap_storage_is_smaller_and_exact(tmp_path, loaded):
 def test_replacing_leaves_the_old_folder_when_the_block_fails(tmp_path, force):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "old").write_text("old")
-    with pytest.raises((InputError, KeyboardInterrupt)), artifact.replacing(tmp_path / "a", force=force) as temporary:
+    with pytest.raises((InputError, KeyboardInterrupt)), files.replacing(tmp_path / "a", force=force) as temporary:
         (temporary / "new").write_text("new")
         raise KeyboardInterrupt
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
@@ -138,7 +152,7 @@ def test_replacing_leaves_the_old_folder_when_the_block_fails(tmp_path, force):
 
 def test_json_refuses_nan(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
-        artifact.write_json(tmp_path / "x.json", {"a": float("nan")})
+        files.write_json(tmp_path / "x.json", {"a": float("nan")})
 
 
 def test_manifest_holds_what_replays_it(tmp_path, loaded):

@@ -15,11 +15,16 @@ from compresskit.core.types import Preprocessing
 def test_digits_splits_are_disjoint_and_fixed():
     data = open_data("digits")
     assert (data.size("train"), data.size("val"), data.size("test")) == (1294, 143, 360)
-    images = {name: {tuple(x.flatten().tolist()) for x, _ in data.batches(name, batch_size=1)} for name in ("train", "val", "test")}
+    images = {
+        name: {tuple(x.flatten().tolist()) for x, _ in data.batches(name, batch_size=1)}
+        for name in ("train", "val", "test")
+    }
     assert not images["val"] & images["test"]
     assert not images["train"] & images["val"]
     again = open_data("digits")
-    assert torch.equal(next(iter(again.batches("val", batch_size=8)))[0], next(iter(data.batches("val", batch_size=8)))[0])
+    assert torch.equal(
+        next(iter(again.batches("val", batch_size=8)))[0], next(iter(data.batches("val", batch_size=8)))[0]
+    )
 
 
 def test_order_depends_on_seed_and_epoch_only():
@@ -28,7 +33,9 @@ def test_order_depends_on_seed_and_epoch_only():
     labels = torch.cat([y for _, y in first])
     assert torch.equal(labels, torch.cat([y for _, y in first]))
     assert not torch.equal(labels, torch.cat([y for _, y in first.at_epoch(1)]))
-    assert not torch.equal(labels, torch.cat([y for _, y in data.batches("train", batch_size=32, shuffle=True, seed=2)]))
+    assert not torch.equal(
+        labels, torch.cat([y for _, y in data.batches("train", batch_size=32, shuffle=True, seed=2)])
+    )
     resumed = torch.cat([y for _, y in first.starting_at(3)])
     assert torch.equal(resumed, labels[96:])
 
@@ -118,7 +125,8 @@ def test_csv_regression_and_classes(tmp_path):
 
 def test_a_factory_gives_its_splits(tmp_path):
     (tmp_path / "mine.py").write_text(
-        "import torch\ndef make(n=30):\n    x = torch.arange(float(n)).reshape(n, 1)\n    return (x, x * 2), (x[:5], x[:5] * 2)\n"
+        "import torch\ndef make(n=30):\n    x = torch.arange(float(n)).reshape(n, 1)\n"
+        "    return (x, x * 2), (x[:5], x[:5] * 2)\n"
     )
     data = open_data(f"{tmp_path}/mine.py:make", args={"n": 50})
     assert data.size("train") + data.size("val") == 50

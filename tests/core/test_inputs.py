@@ -31,10 +31,13 @@ def test_floats_have_unit_variance_and_repeat():
     assert torch.equal(values, parse(["1000"]))
 
 
-@given(st.recursive(
-    st.tuples(st.lists(st.integers(1, 4), min_size=1, max_size=3), st.sampled_from(["float32", "int64", "bool"])),
-    lambda inner: st.lists(inner, min_size=1, max_size=3), max_leaves=5,
-))
+@given(
+    st.recursive(
+        st.tuples(st.lists(st.integers(1, 4), min_size=1, max_size=3), st.sampled_from(["float32", "int64", "bool"])),
+        lambda inner: st.lists(inner, min_size=1, max_size=3),
+        max_leaves=5,
+    )
+)
 def test_description_round_trips(structure):
     def build(node):
         return tuple(map(build, node)) if isinstance(node, list) else torch.zeros(node[0]).to(getattr(torch, node[1]))

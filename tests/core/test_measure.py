@@ -12,7 +12,12 @@ from compresskit.core.measure import latency_ab, macs, parameter_count, peak_mem
 
 
 def test_macs_by_hand():
-    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, groups=1), nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.Flatten(), nn.Linear(8 * 25, 7))
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, groups=1),
+        nn.Conv2d(8, 8, 3, padding=1, groups=8),
+        nn.Flatten(),
+        nn.Linear(8 * 25, 7),
+    )
     assert macs(net, torch.zeros(1, 3, 5, 5)) == 25 * 9 * 3 * 8 + 25 * 9 * 8 + 8 * 25 * 7
 
 

@@ -60,7 +60,9 @@ def test_a_users_metric(tmp_path):
 
 def test_nan_outputs_are_refused():
     with pytest.raises(InputError, match="NaN on evaluation batch 1"):
-        make_metric("top1")(nn.Identity(), [(torch.ones(1, 2), torch.zeros(1)), (torch.full((1, 2), torch.nan), torch.zeros(1))])
+        make_metric("top1")(
+            nn.Identity(), [(torch.ones(1, 2), torch.zeros(1)), (torch.full((1, 2), torch.nan), torch.zeros(1))]
+        )
 
 
 def test_training_mode_is_restored():

@@ -23,23 +23,37 @@ def test_lines_of_nested_keys(tmp_path):
 
 def test_assignments_change_and_add_values(tmp_path):
     (tmp_path / "r.yaml").write_text("model: builtin:lenet5\nsteps:\n  - prune: {ratio: 0.5}\n  - train:\n")
-    recipe = read_recipe(tmp_path / "r.yaml", ("steps.0.prune.ratio=0.6", "steps.1.train.epochs=3", "data=digits", "model_arg.size=8"))
+    recipe = read_recipe(
+        tmp_path / "r.yaml", ("steps.0.prune.ratio=0.6", "steps.1.train.epochs=3", "data=digits", "model_arg.size=8")
+    )
     assert recipe.steps[0].options.ratio == 0.6
     assert recipe.steps[1].options.epochs == 3
     assert recipe.options.data == "digits"
     assert recipe.options.model_arg == {"size": 8}
 
 
-@pytest.mark.parametrize(("assignment", "says"), [
-    ("steps", "KEY=VALUE"), ("steps.5.x=1", "list of 1"), ("steps.x.y=1", "not a position"), ("a=[1", "not YAML"), ("model.x.y=1", "nothing stands"),
-])
+@pytest.mark.parametrize(
+    ("assignment", "says"),
+    [
+        ("steps", "KEY=VALUE"),
+        ("steps.5.x=1", "list of 1"),
+        ("steps.x.y=1", "not a position"),
+        ("a=[1", "not YAML"),
+        ("model.x.y=1", "nothing stands"),
+    ],
+)
 def test_assignments_that_lead_nowhere(assignment, says):
     with pytest.raises(InputError, match=says):
         set_value({"model": "m", "steps": [{"train": {}}]}, assignment)
 
 
 def test_content_round_trips():
-    content = {"model": "builtin:lenet5", "data": "digits", "seed": 5, "steps": [{"train": {"epochs": 2.0}}, {"prune": {"ratio": 0.25}}]}
+    content = {
+        "model": "builtin:lenet5",
+        "data": "digits",
+        "seed": 5,
+        "steps": [{"train": {"epochs": 2.0}}, {"prune": {"ratio": 0.25}}],
+    }
     recipe = validate(content)
     assert recipe.content() == content
     assert validate(recipe.content()) == recipe
@@ -49,23 +63,32 @@ def test_a_step_may_be_a_bare_name():
     assert validate({"model": "m", "steps": ["quantize"]}).steps[0].technique == "quantize"
 
 
-@pytest.mark.parametrize(("step", "says"), [
-    ({"train": {"epochs": 0}}, "greater than 0, got 0"),
-    ({"train": {"optimizer": "adm"}}, "'sgd' or 'adamw', got 'adm'"),
-    ({"train": {"lr": float("nan")}}, "finite"),
-    ({"train": 3}, "must be a mapping"),
-    ({"train": {}, "prune": {}}, "one technique"),
-    ({"prune": {"criterion": "l3"}}, "did you mean 'l"),
-])
+@pytest.mark.parametrize(
+    ("step", "says"),
+    [
+        ({"train": {"epochs": 0}}, "greater than 0, got 0"),
+        ({"train": {"optimizer": "adm"}}, "'sgd' or 'adamw', got 'adm'"),
+        ({"train": {"lr": float("nan")}}, "finite"),
+        ({"train": 3}, "must be a mapping"),
+        ({"train": {}, "prune": {}}, "one technique"),
+        ({"prune": {"criterion": "l3"}}, "did you mean 'l"),
+    ],
+)
 def test_wrong_values(step, says):
     with pytest.raises(InputError, match=says):
         validate({"model": "m", "steps": [step]})
 
 
-@pytest.mark.parametrize(("first", "second", "warned"), [
-    ("quantize", {"prune": {"ratio": 0.5}}, True), ("quantize", {"decompose": {}}, True), ({"prune": {"ratio": 0.5}}, "quantize", False),
-    ("quantize", "train", True), ("train", "quantize", False),
-])
+@pytest.mark.parametrize(
+    ("first", "second", "warned"),
+    [
+        ("quantize", {"prune": {"ratio": 0.5}}, True),
+        ("quantize", {"decompose": {}}, True),
+        ({"prune": {"ratio": 0.5}}, "quantize", False),
+        ("quantize", "train", True),
+        ("train", "quantize", False),
+    ],
+)
 def test_lint_finds_orders_that_lose_something(first, second, warned):
     assert bool(lint(validate({"model": "m", "steps": [first, second]}))) == warned
 

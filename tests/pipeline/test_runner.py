@@ -27,7 +27,9 @@ QUANTIZE = {"quantize": {"scheme": "int8-weight"}}
 
 
 def recipe(*steps, **extra):
-    return validate({"model": "builtin:digits_cnn_small", "data": "digits", "latency_rounds": 0, "steps": list(steps), **extra})
+    return validate(
+        {"model": "builtin:digits_cnn_small", "data": "digits", "latency_rounds": 0, "steps": list(steps), **extra}
+    )
 
 
 def test_steps_chain_and_the_result_loads_alone(tmp_path):
@@ -82,9 +84,14 @@ def test_resume_takes_an_unchanged_prefix_and_repeats_the_rest(tmp_path):
     assert (tmp_path / "out.steps" / "1-prune" / "manifest.json").stat().st_mtime_ns > prune_time
 
 
-@pytest.mark.parametrize(("guard", "says"), [
-    ({"max_drop": 0.0}, "top1 fell by"), ({"max_bytes": 10}, "max_bytes is 10"), ({"min_speedup": 1000}, "min_speedup is 1000"),
-])
+@pytest.mark.parametrize(
+    ("guard", "says"),
+    [
+        ({"max_drop": 0.0}, "top1 fell by"),
+        ({"max_bytes": 10}, "max_bytes is 10"),
+        ({"min_speedup": 1000}, "min_speedup is 1000"),
+    ],
+)
 def test_a_missed_guard_names_the_step_and_keeps_the_last_good_artifact(tmp_path, guard, says):
     cut = {"prune": {"ratio": 0.75, **guard}}
     task = Run(recipe(TRAIN, cut, latency_rounds=2 if "min_speedup" in guard else 0), tmp_path / "out")
@@ -96,12 +103,18 @@ def test_a_missed_guard_names_the_step_and_keeps_the_last_good_artifact(tmp_path
 
 
 def test_a_held_guard_lets_the_step_pass(tmp_path):
-    run(Run(recipe(TRAIN, {"quantize": {"scheme": "int8-weight", "max_drop": 0.05, "max_bytes": 30000}}), tmp_path / "out"))
+    run(
+        Run(
+            recipe(TRAIN, {"quantize": {"scheme": "int8-weight", "max_drop": 0.05, "max_bytes": 30000}}),
+            tmp_path / "out",
+        )
+    )
 
 
 def test_a_missed_guard_exits_3(compresskit, tmp_path):
     (tmp_path / "r.yaml").write_text(
-        "model: builtin:digits_cnn_small\ndata: digits\nlatency_rounds: 0\noutput: out\nsteps:\n  - quantize: {max_bytes: 10}\n"
+        "model: builtin:digits_cnn_small\ndata: digits\nlatency_rounds: 0\noutput: out\n"
+        "steps:\n  - quantize: {max_bytes: 10}\n"
     )
     done = compresskit("run", "r.yaml")
     assert done.returncode == 3
@@ -126,10 +139,16 @@ def test_user_code_is_copied_and_runs_again_only_when_named(tmp_path, monkeypatc
 
 @pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
-    (tmp_path / "r.yaml").write_text(json.dumps({
-        "model": "builtin:digits_cnn_small", "data": "digits", "latency_rounds": 0,
-        "steps": [TRAIN, {"train": {"epochs": 12, "lr": 0.05, "batch_size": 32}}, QUANTIZE],
-    }))
+    (tmp_path / "r.yaml").write_text(
+        json.dumps(
+            {
+                "model": "builtin:digits_cnn_small",
+                "data": "digits",
+                "latency_rounds": 0,
+                "steps": [TRAIN, {"train": {"epochs": 12, "lr": 0.05, "batch_size": 32}}, QUANTIZE],
+            }
+        )
+    )
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
 
     def command(out: str, *more: str) -> list[str]:
@@ -147,7 +166,9 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
     assert not (tmp_path / "killed").exists()
     assert (tmp_path / "killed.steps" / "0-train" / "manifest.json").exists()
     assert not (tmp_path / "killed.steps" / "1-train").exists()
-    done = subprocess.run(command("killed", "--resume"), cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        command("killed", "--resume"), cwd=tmp_path, env=environment, check=True, capture_output=True, text=True
+    )
     assert "0-train: unchanged" in done.stderr
     assert "epoch 1 of 12" not in done.stderr  # the second step goes on where it was
     assert "epoch 12 of 12" in done.stderr
@@ -158,13 +179,23 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
 
 @pytest.mark.slow
 def test_a_recipe_runs_under_torchrun(tmp_path):
-    (tmp_path / "r.yaml").write_text(json.dumps({
-        "model": "builtin:digits_cnn_small", "data": "digits", "latency_rounds": 0, "output": "out",
-        "steps": [TRAIN, PRUNE],
-    }))
+    (tmp_path / "r.yaml").write_text(
+        json.dumps(
+            {
+                "model": "builtin:digits_cnn_small",
+                "data": "digits",
+                "latency_rounds": 0,
+                "output": "out",
+                "steps": [TRAIN, PRUNE],
+            }
+        )
+    )
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "compresskit", "run", "r.yaml"],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
         timeout=280,
     )
     assert done.returncode == 0, done.stderr

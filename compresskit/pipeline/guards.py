@@ -1,0 +1,52 @@
+"""Guards: what a step must hold, checked against its measurement."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..core import artifact
+from ..core.errors import GuardMissed, InputError
+from ..core.metrics import Metric
+from .measurement import Measurement
+
+
+def check_guards(
+    options: Any, name: str, measured: Measurement, baseline: Measurement, metric: Metric | None, kept: Path
+) -> None:
+    """Hold a step's measurement against its guards.
+
+    Args:
+        options: the step's options (`core.options.GuardOptions`).
+        name: the step's folder name, `NUMBER-TECHNIQUE`.
+        measured: the step's figures.
+        baseline: the original model's figures.
+        metric: what `max_drop` is about.
+        kept: folder of finished steps.
+    Raises:
+        GuardMissed: naming step, guard, limit, figure, and the last good artifact.
+        InputError: if a guard needs a figure that is not measured.
+    """
+    missed = []
+    if options.max_drop is not None:
+        if not measured.metric:
+            raise InputError(f"{name}: max_drop needs data to measure the metric on; name it with data")
+        drop = metric.drop(baseline.metric["value"], measured.metric["value"])
+        if drop > options.max_drop:
+            missed.append(f"{metric.name} fell by {drop:.4f}, max_drop is {options.max_drop}")
+    if options.min_speedup is not None:
+        if not measured.latency:
+            raise InputError(f"{name}: min_speedup needs latency_rounds above 0")
+        if measured.latency["speedup"] < options.min_speedup:
+            missed.append(f"speed-up is {measured.latency['speedup']:.2f}x, min_speedup is {options.min_speedup}")
+    if options.max_bytes is not None and measured.size_bytes > options.max_bytes:
+        missed.append(f"weights take {measured.size_bytes:,} bytes, max_bytes is {options.max_bytes:,}")
+    if missed:
+        good = (
+            sorted(path.name for path in kept.glob("*-*") if (path / artifact.MANIFEST).is_file())
+            if kept.is_dir()
+            else []
+        )
+        good = [entry for entry in good if int(entry.split("-")[0]) < int(name.split("-")[0])]
+        last = f"the last good artifact is {kept / good[-1]}" if good else "no earlier step's artifact exists"
+        raise GuardMissed(f"step {name}: {'; '.join(missed)}; {last}")

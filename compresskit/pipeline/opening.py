@@ -1,0 +1,89 @@
+"""Opening what a recipe names: the model, its data, the metric, the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ..core.data import Data, open_data
+from ..core.errors import CompresskitError, InputError
+from ..core.metrics import make_metric
+from ..core.source import load_model, with_example
+from ..core.types import Context, Loaded, call, main_output, to_device
+from .recipe import RecipeOptions
+
+
+def open_context(options: RecipeOptions, log: Callable[[str], None] = lambda line: None) -> Context:
+    """Load the recipe's model and open its data: the context that every step starts from.
+
+    Raises:
+        InputError: naming what does not load.
+    """
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = pick_device(options.device)
+    original = load_model(
+        options.model,
+        weights=options.weights,
+        model_args=dict(options.model_arg),
+        inputs=list(options.input),
+        trust_source=options.trust_source,
+        source=options.source,
+        seed=options.seed,
+    )
+    data = open_data(options.data, original.preprocessing, dict(options.data_arg)) if options.data else None
+    original = with_example(original, data.input_shape if data else None)
+    original.module.to(device)
+    if data:
+        _check_input(original, data)
+        if data.note:
+            log(f"data: {data.note}")
+    metric = make_metric(options.metric, original.module)
+
+    def load(string: str, **given: Any) -> Loaded:
+        found = load_model(string, seed=options.seed, trust_source=options.trust_source, **given)
+        found = with_example(found, data.input_shape if data else None)
+        found.module.to(device)
+        return found
+
+    return Context(original, data, metric, options.seed, device, log, load=load)
+
+
+def pick_device(name: str) -> torch.device:
+    """The device that a name means; auto takes an accelerator where one works.
+
+    Raises:
+        InputError: if the name is unknown or the device is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"device {name!r} is not available here: {str(error).splitlines()[0]}; try cpu") from error
+    return device
+
+
+def _check_input(loaded: Loaded, data: Data) -> None:
+    """One batch of the data through the model, so that a misfit is named before any work."""
+    inputs, _ = next(iter(data.batches("test", batch_size=2)))
+    device = next((p.device for p in loaded.module.parameters()), torch.device("cpu"))
+    try:
+        with torch.no_grad():
+            outputs = main_output(call(loaded.module, to_device(inputs, device)))
+    except CompresskitError:
+        raise
+    except Exception as error:
+        shape = list(inputs.shape) if hasattr(inputs, "shape") else type(inputs).__name__
+        raise InputError(
+            f"data {data.name!r} gives inputs {shape}, which model {loaded.name!r} does not take: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    if data.num_classes and outputs.dim() == 2 and outputs.shape[1] < data.num_classes:
+        raise InputError(
+            f"data {data.name!r} has {data.num_classes} classes, model {loaded.name!r} has {outputs.shape[1]} outputs; "
+            f"e.g. --model-arg num_classes={data.num_classes}"
+        )
