@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..core.data import preprocess
 from ..core.errors import InputError
+from ..core.source import load_model
 from ..core.types import Context, Inputs, Loaded, Preprocessing, call, main_output
 from ..core.weights import load_into, read_weights
 from .options import DistillOptions
 
 
-def load(context: Context, string: str, weights: str | None) -> Loaded:
+def load(context: Context, string: str, weights: str | None, arguments: Mapping[str, Any]) -> Loaded:
     """The model of a string with the weights of a file.
 
+    Args:
+        context: loads model strings by the run's own rules.
+        string: a model string.
+        weights: a weights file, or None.
+        arguments: of the model's factory.
     Raises:
         InputError: if either names nothing loadable.
     """
+    if arguments:
+        return load_model(string, weights=weights, model_args=dict(arguments), seed=context.seed)
     if context.load is None:
         raise InputError(f"{string!r} cannot be loaded here: this run does not load further models")
     loaded = context.load(string)
@@ -28,18 +37,21 @@ def load(context: Context, string: str, weights: str | None) -> Loaded:
     return loaded
 
 
-def choose_models(current: Loaded, options: DistillOptions, context: Context) -> tuple[Loaded, list[Loaded]]:
-    """The student and its teachers, as the options name them."""
-    student = current
-    if options.student:
-        student = load(context, options.student, options.student_weights)
+def choose_teachers(current: Loaded, options: DistillOptions, context: Context) -> list[Loaded]:
+    """The teachers that the options name; by default the model that was there first.
+
+    Without a new student that is the original model; a new student is taught by the current one.
+    """
     if options.teacher:
         files = options.teacher_weights or [None] * len(options.teacher)
-        teachers = [load(context, string, file) for string, file in zip(options.teacher, files, strict=True)]
+        teachers = [
+            load(context, string, file, options.teacher_args)
+            for string, file in zip(options.teacher, files, strict=True)
+        ]
     else:
-        teachers = [current if student is not current else context.original]
+        teachers = [current if options.makes_student() else context.original]
     # a model cannot teach itself while it changes: its present state does
-    return student, [teacher.clone() if teacher.module is student.module else teacher for teacher in teachers]
+    return [teacher.clone() if teacher.module is current.module else teacher for teacher in teachers]
 
 
 def refit(have: Preprocessing, want: Preprocessing) -> Callable[[Inputs], Inputs]:
@@ -62,19 +74,23 @@ class Teacher:
     """One or several frozen models; several answer with the mean of their probabilities.
 
     Args:
-        models: the teachers.
+        models: the teachers; features are taken from the first.
         have: the preprocessing that the batches were made with.
         device: where they run.
     """
 
     def __init__(self, models: list[Loaded], have: Preprocessing, device: torch.device):
+        self.names = [model.name for model in models]
         self.modules = [model.module.eval().to(device) for model in models]
         self._fits = [refit(have, model.preprocessing) for model in models]
 
-    @torch.no_grad()
     def __call__(self, inputs: Inputs) -> Tensor:
         """Logits, (batch, ..., classes); of an ensemble, the logarithm of the mean probability."""
         answers = [main_output(call(module, fit(inputs))) for module, fit in zip(self.modules, self._fits, strict=True)]
         if len(answers) == 1:
             return answers[0]
         return torch.stack([answer.float().softmax(-1) for answer in answers]).mean(0).log()
+
+    def fit(self, inputs: Inputs) -> Inputs:
+        """Inputs as the first teacher takes them."""
+        return self._fits[0](inputs)

@@ -2,46 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from ..core.errors import InputError
 from ..core.task import task_loss
 from ..core.types import Inputs, call, main_output
+from .losses.logits import hard_targets
 from .losses.term import Signals, Term
+from .matching import Pair
+from .models import Teacher
+from .trace import Taken, attention_watched, tapped
 
 
-@dataclass
+@dataclass(frozen=True)
 class WeightedTerm:
+    """A loss of the table, made for two models, with its weight in the sum."""
+
     name: str
     weight: float
     term: Term
+
+
+@dataclass(frozen=True)
+class Taps:
+    """Where features are taken out of the two models.
+
+    Attributes:
+        pairs: matched stages.
+        classifiers: layers of (student, teacher) whose inputs are the embeddings; None takes the last stage, pooled.
+        attention: indices of matched attention calls.
+        needs: which signals any loss asks for.
+    """
+
+    pairs: Sequence[Pair] = ()
+    classifiers: tuple[str | None, str | None] = (None, None)
+    attention: Sequence[tuple[int, int]] = ()
+    needs: frozenset[str] = frozenset()
+
+    def layers(self, side: str) -> list[str]:
+        """Names of the tapped layers of one side."""
+        if not self.needs & {"features", "before_relu", "embeddings"}:
+            return []
+        return [getattr(pair, side).name for pair in self.pairs]
 
 
 class Objective:
     """Callable as the training loop wants it: (student, inputs, targets) -> loss.
 
     Args:
-        teacher: inputs -> logits.
+        teacher: the teachers.
         terms: what to add up.
+        taps: where features are taken.
         task_weight: weight of the loss against the data's own targets; 0 never looks at them.
         label_smoothing: of the loss against the targets.
+        logits: (inputs, indices) -> the teacher's logits, where they come from a cache; only for losses on logits.
     """
 
     def __init__(
         self,
-        teacher: Callable[[Inputs], Tensor],
-        terms: list[WeightedTerm],
+        teacher: Teacher,
+        terms: Sequence[WeightedTerm],
         *,
         task_weight: float,
+        taps: Taps = Taps(),
         label_smoothing: float = 0.0,
+        logits: Callable[[Inputs], Tensor] | None = None,
     ):
-        self._teacher = teacher
-        self._terms = terms
-        self._task_weight = task_weight
-        self._label_smoothing = label_smoothing
+        self._teacher, self._terms, self._taps = teacher, list(terms), taps
+        self._task_weight, self._label_smoothing = task_weight, label_smoothing
+        self._logits = logits
         self._indices: Tensor | None = None
         self._progress = 0.0
         self.parts: Mapping[str, float] = {}
@@ -55,14 +90,91 @@ class Objective:
         """Called by the training loop before each batch."""
         self._indices, self._progress = indices, step / total_steps
 
+    def memory(self) -> dict[str, Tensor]:
+        """Tensors that a resumed run needs and nobody trains; called by the training loop at a checkpoint."""
+        return {
+            f"{weighted.name}.{name}": value
+            for weighted in self._memories()
+            for name, value in _flushed(weighted).items()
+        }
+
+    def recall(self, tensors: Mapping[str, Tensor]) -> None:
+        """Undo `memory`."""
+        for weighted in self._memories():
+            prefix = f"{weighted.name}."
+            weighted.term.memory.load_state_dict(
+                {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+            )
+
+    def _memories(self) -> list[WeightedTerm]:
+        return [weighted for weighted in self._terms if weighted.term.memory is not None]
+
     def __call__(self, module: nn.Module, inputs: Inputs, targets: Any) -> Tensor:
-        taught = self._teacher(inputs)
-        student = main_output(call(module, inputs))
-        signals = Signals(student, taught, targets, self._indices, progress=self._progress)
+        signals = self.signals(module, inputs, targets)
         losses: dict[str, Tensor] = {}
         if self._task_weight:
-            losses["task"] = self._task_weight * task_loss(student, targets, self._label_smoothing)
+            losses["task"] = self._task_weight * task_loss(signals.student, targets, self._label_smoothing)
         for weighted in self._terms:
-            losses[weighted.name] = weighted.weight * weighted.term.compute(signals)
+            if weighted.weight:
+                losses[weighted.name] = weighted.weight * weighted.term.compute(signals)
+        if not losses:
+            raise InputError("all weights are 0, so there is nothing to learn from; raise loss_weight or task_weight")
         self.parts = {name: loss.item() for name, loss in losses.items()} if len(losses) > 1 else {}
         return sum(losses.values())
+
+    def signals(self, module: nn.Module, inputs: Inputs, targets: Any) -> Signals:
+        """Run both models on a batch and take out what the losses need."""
+        gradients = "gradients" in self._taps.needs
+        if gradients:
+            if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
+                raise InputError("loss at_gradient needs one floating-point tensor as input")
+            inputs = inputs.detach().requires_grad_()
+        answer, mine, my_attention = self._run(module, inputs, "student")
+        if self._logits is not None:
+            taught, theirs, their_attention = self._logits(inputs), Taken(), []
+        else:
+            with torch.set_grad_enabled(gradients):
+                taught, theirs, their_attention = self._run(self._teacher.modules[0], inputs, "teacher")
+        found = Signals(answer, taught.detach(), targets, self._indices, progress=self._progress)
+        names = list(zip(self._taps.layers("student"), self._taps.layers("teacher"), strict=True))
+        if theirs.outputs:
+            found.features = [(mine.outputs[a], theirs.outputs[b].detach()) for a, b in names]
+            found.before_relu = [(mine.before_relu[a], theirs.before_relu[b].detach()) for a, b in names]
+        if "embeddings" in self._taps.needs:
+            found.embeddings = (_embedding(mine, names, 0), _embedding(theirs, names, 1).detach())
+        found.attention = [(my_attention[a], their_attention[b]) for a, b in self._taps.attention]
+        if gradients:
+            found.gradients = (
+                _input_gradient(answer, targets, inputs, keep_graph=True),
+                _input_gradient(taught, targets, inputs, keep_graph=False),
+            )
+        return found
+
+    def _run(self, module: nn.Module, inputs: Inputs, side: str) -> tuple[Tensor, Taken, list]:
+        relu_inputs = "keep" if "before_relu" in self._taps.needs else "skip"
+        classifier = self._taps.classifiers[side == "teacher"] if "embeddings" in self._taps.needs else None
+        with ExitStack() as stack:
+            taken = stack.enter_context(tapped(module, self._taps.layers(side), classifier, relu_inputs))
+            attention = stack.enter_context(attention_watched()) if "attention" in self._taps.needs else []
+            answer = self._teacher(inputs) if side == "teacher" else main_output(call(module, inputs))
+        return answer, taken, attention
+
+
+def _flushed(weighted: WeightedTerm) -> dict[str, Tensor]:
+    weighted.term.memory.flush()
+    return weighted.term.memory.state_dict()
+
+
+def _embedding(taken: Taken, names: list[tuple[str, str]], side: int) -> Tensor:
+    """The classifier's input, or the last stage averaged over its places."""
+    if taken.embedding is not None:
+        return taken.embedding.flatten(1)
+    last = taken.outputs[names[-1][side]]
+    return last.flatten(2).mean(2) if last.dim() == 4 else last.reshape(len(last), -1, last.shape[-1]).mean(1)
+
+
+def _input_gradient(logits: Tensor, targets: Any, inputs: Tensor, *, keep_graph: bool) -> Tensor:
+    loss = task_loss(logits, hard_targets(targets, "at_gradient"))
+    # summed over the batch, so that an example's gradient does not shrink with the batch size
+    (gradient,) = torch.autograd.grad(loss * len(inputs), inputs, create_graph=keep_graph, retain_graph=True)
+    return gradient

@@ -20,22 +20,38 @@ class DistillOptions(TrainStepOptions):
         "a new student takes its place",
         section="Models",
     )
+    teacher_args: dict[str, float | int | str] = option(
+        {}, "arguments of the teachers' factories, e.g. num_classes=10", section="Models"
+    )
     teacher_weights: list[str] = option([], "weights file of each teacher", section="Models")
     student: str | None = option(
         None, "model string of a new student that replaces the current model", section="Models"
     )
     student_weights: str | None = option(None, "weights file of the new student", section="Models")
+    student_args: dict[str, float | int | str] = option(
+        {}, "arguments of the new student's factory, e.g. num_classes=10", section="Models"
+    )
     loss: list[choice(LOSSES)] = option(
         ["kd"], "distillation loss; several are added up", section="Losses", min_length=1
     )
     loss_weight: dict[str, float] = option({}, "weight of a loss, e.g. kd=0.5; default: its paper's", section="Losses")
+    loss_arg: dict[str, float] = option({}, "a loss's own settings, e.g. dkd.beta=8 or rkd.angle=0", section="Losses")
     task_weight: float | None = option(
         None,
         "weight of the loss against the data's own targets; default: the smallest of the losses' papers",
         section="Losses",
         ge=0,
     )
+    layers: dict[str, str] = option(
+        {},
+        "student layers and the teacher layers they learn from, e.g. layer1=layer1; default: matched by stage",
+        section="Losses",
+    )
     temperature: float = option(4.0, "divides logits before the softmax", section="Losses", gt=0)
+
+    def makes_student(self) -> bool:
+        """Whether a new student takes the current model's place."""
+        return self.student is not None
 
     @field_validator("teacher", "teacher_weights", "loss", mode="before")
     @classmethod
@@ -61,4 +77,8 @@ class DistillOptions(TrainStepOptions):
             )
         if self.student_weights and not self.student:
             raise ValueError("student_weights needs student; the current model has its weights already")
+        if self.student_args and not self.student:
+            raise ValueError("student_args needs student; the current model is built already")
+        if self.teacher_args and not self.teacher:
+            raise ValueError("teacher_args needs teacher; the default teacher is built already")
         return self

@@ -96,7 +96,7 @@ def test_models_with_other_classes_are_refused(teacher, digits):
     options = DistillOptions(student="builtin:digits_cnn_small")
     context = make_context(teacher, digits)
     context.load = lambda string: load_model(string, model_args={"num_classes": 7})
-    with pytest.raises(InputError, match=r"student's output has shape \[1, 7\] and the teacher's \[1, 10\]"):
+    with pytest.raises(InputError, match=r"student's output has shape \[2, 7\] and the teacher's \[2, 10\]"):
         distill(teacher.clone(), options, context)
 
 

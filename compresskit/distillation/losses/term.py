@@ -19,7 +19,11 @@ class Signals:
         targets: the data's targets.
         indices: which examples of the data set these are, (batch,).
         features: one (student, teacher) pair of tensors a matched stage, shallow to deep.
-        embeddings: (student, teacher) inputs of the classifiers, (batch, features), or None.
+        before_relu: the same stages before their last ReLU, where there is one.
+        embeddings: (student, teacher) inputs of the classifiers, each (batch, features), or None.
+        attention: one pair a matched attention layer, each a (queries, keys, values) triple of tensors
+            (batch, heads, tokens, channels).
+        gradients: (student, teacher) gradients of the task loss by the input, each the input's shape, or None.
         progress: share of the training that is done, 0 to 1.
     """
 
@@ -28,7 +32,10 @@ class Signals:
     targets: Any = None
     indices: Tensor | None = None
     features: Sequence[tuple[Tensor, Tensor]] = ()
+    before_relu: Sequence[tuple[Tensor, Tensor]] = ()
     embeddings: tuple[Tensor, Tensor] | None = None
+    attention: Sequence[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]] = ()
+    gradients: tuple[Tensor, Tensor] | None = None
     progress: float = 0.0
 
 
@@ -39,9 +46,10 @@ class Setup:
     Attributes:
         signals: those of one example batch, for shapes.
         temperature: of softened logits.
-        arguments: the loss's own settings by name.
-        examples: size of the training data.
+        arguments: the loss's own settings by name, complete.
+        examples: largest index of a training example plus one.
         seed: for random weights of adapters.
+        teacher_norms: for each matched stage, the teacher's batch norm before the stage's last ReLU, or None.
     """
 
     signals: Signals
@@ -49,6 +57,7 @@ class Setup:
     arguments: Mapping[str, float] = field(default_factory=dict)
     examples: int = 0
     seed: int = 0
+    teacher_norms: Sequence[nn.Module | None] = ()
 
 
 @dataclass
@@ -58,10 +67,12 @@ class Term:
     Attributes:
         compute: signals -> scalar.
         adapters: modules that are trained along and then dropped.
+        memory: module whose buffers must survive a kill, but that is not trained.
     """
 
     compute: Callable[[Signals], Tensor]
     adapters: list[nn.Module] = field(default_factory=list)
+    memory: nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +83,8 @@ class Loss:
         make: Setup -> Term.
         weight: what the term is multiplied by.
         task_weight: weight of the data's own targets beside it.
-        needs: which signals it takes besides the logits: "features", "embeddings", "labels", "indices".
+        needs: the signals it takes besides the logits: "features", "before_relu", "embeddings",
+            "attention", "gradients", "labels", "indices".
         arguments: its own settings with their defaults.
     """
 
@@ -81,3 +93,15 @@ class Loss:
     task_weight: float = 1.0
     needs: tuple[str, ...] = ()
     arguments: Mapping[str, float] = field(default_factory=dict)
+
+
+def on_embeddings(function: Callable[..., Tensor]) -> Callable[[Setup], Term]:
+    """A maker for losses between the two embeddings; the loss's arguments become keywords."""
+    return lambda setup: Term(lambda signals: function(*signals.embeddings, **setup.arguments))
+
+
+def on_stages(function: Callable[..., Tensor]) -> Callable[[Setup], Term]:
+    """A maker for losses summed over the matched stages; the loss's arguments become keywords."""
+    return lambda setup: Term(
+        lambda signals: sum(function(student, teacher, **setup.arguments) for student, teacher in signals.features)
+    )

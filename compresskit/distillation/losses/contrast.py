@@ -1,0 +1,132 @@
+"""Contrastive representation distillation: tell the same example from others, across the two models."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...core.errors import InputError
+from .shapes import seeded, vectors
+from .term import Loss, Setup, Signals, Term
+
+_TINY = 1e-7
+
+
+def noise_contrastive(scores: Tensor, *, examples: int) -> Tensor:
+    """Negative log-likelihood of telling the positive from the negatives.
+
+    Args:
+        scores: unnormalized probabilities, (batch, 1 + negatives), the positive first.
+        examples: size of the data set; negatives come from it uniformly.
+    Returns:
+        a scalar: summed over negatives, the mean over the batch.
+    Source: Tian, Krishnan & Isola, "Contrastive Representation Distillation", ICLR 2020.
+    """
+    noise = (scores.shape[1] - 1) / examples
+    positive = (scores[:, 0] / (scores[:, 0] + noise + _TINY)).log()
+    negative = (noise / (scores[:, 1:] + noise + _TINY)).log().sum(1)
+    return -(positive + negative).mean()
+
+
+class Memory(nn.Module):
+    """The latest embedding of every training example on both sides, from which negatives are drawn.
+
+    Args:
+        examples: size of the data set.
+        width: of the embeddings.
+        negatives: drawn for each example.
+        temperature: divides the scores.
+        momentum: share of the old embedding when a new one comes.
+    """
+
+    def __init__(self, examples: int, width: int, *, negatives: int, temperature: float, momentum: float):
+        super().__init__()
+        bound = 1 / math.sqrt(width / 3)
+        self.negatives, self.temperature, self.momentum = negatives, temperature, momentum
+        self.register_buffer("student", torch.empty(examples, width).uniform_(-bound, bound))
+        self.register_buffer("teacher", torch.empty(examples, width).uniform_(-bound, bound))
+        self._pending: tuple[Tensor, Tensor, Tensor] | None = None
+        # normalization constants of the two scores, taken from the first batch; 0 is "not yet"
+        self.register_buffer("constants", torch.zeros(2))
+
+    def forward(self, student: Tensor, teacher: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores of both sides against the other side's memory, which then takes the new embeddings.
+
+        The update takes place before the next call, because this one's gradients still need the old memory.
+
+        Args:
+            student: unit vectors, (batch, width).
+            teacher: unit vectors, (batch, width).
+            indices: which examples these are, (batch,).
+        Returns:
+            two tensors (batch, 1 + negatives), the positive first.
+        """
+        self.flush()
+        drawn = torch.randint(0, len(self.student), (len(indices), self.negatives), device=indices.device)
+        chosen = torch.cat([indices[:, None], drawn], 1)
+        scores = []
+        for side, (anchor, others) in enumerate(((student, self.teacher), (teacher, self.student))):
+            # all products at once are cheaper than gathering (batch, negatives, width) vectors
+            products = (anchor @ others.T).gather(1, chosen)
+            score = (products / self.temperature).exp()
+            if self.constants[side] == 0:
+                self.constants[side] = score.detach().mean() * len(others)
+            scores.append(score / self.constants[side].item())
+        self._pending = (student.detach(), teacher.detach(), indices)
+        return scores[0], scores[1]
+
+    @torch.no_grad()
+    def flush(self) -> None:
+        """Take in the embeddings of the last call."""
+        if self._pending:
+            student, teacher, indices = self._pending
+            self._pending = None
+            self._update(self.student, student, indices)
+            self._update(self.teacher, teacher, indices)
+
+    def _update(self, side: Tensor, latest: Tensor, indices: Tensor) -> None:
+        side[indices] = F.normalize(self.momentum * side[indices] + (1 - self.momentum) * latest)
+
+
+def _make_contrast(setup: Setup) -> Term:
+    settings = setup.arguments
+    if setup.examples < 2:
+        raise InputError("loss crd needs to know the training data's examples; give data")
+    width = int(settings["width"])
+    embeds = nn.ModuleList(
+        seeded(setup.seed + number, lambda side=side: nn.Linear(side.shape[1], width))
+        for number, side in enumerate(setup.signals.embeddings)
+    )
+    memory = seeded(
+        setup.seed + 2,
+        lambda: Memory(
+            setup.examples,
+            width,
+            negatives=min(int(settings["negatives"]), setup.examples),
+            temperature=settings["temperature"],
+            momentum=settings["momentum"],
+        ),
+    )
+
+    def compute(signals: Signals) -> Tensor:
+        if signals.indices is None:
+            raise InputError("loss crd needs the indices of the examples, which this data does not give")
+        student, teacher = (
+            F.normalize(embed(vectors(side))) for embed, side in zip(embeds, signals.embeddings, strict=True)
+        )
+        memory.to(student.device)
+        scores = memory(student, teacher, signals.indices.to(student.device))
+        return sum(noise_contrastive(score, examples=setup.examples) for score in scores)
+
+    return Term(compute, [embeds], memory)
+
+
+CRD = Loss(
+    _make_contrast,
+    weight=0.8,
+    needs=("embeddings", "indices"),
+    arguments={"negatives": 16384.0, "temperature": 0.07, "momentum": 0.5, "width": 128.0},
+)

@@ -1,0 +1,153 @@
+"""From options and two models to the objective: traces, matched layers, terms and their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..core.errors import InputError, nearest
+from ..core.inputs import with_batch
+from ..core.modules import get_module
+from ..core.types import Context, Inputs, Loaded, to_device
+from .losses.term import Loss, Setup
+from .matching import Pair, attention_pairs, match, norm_before_relu
+from .models import Teacher
+from .objective import Objective, Taps, WeightedTerm
+from .options import DistillOptions
+from .tables import LOSSES
+from .trace import Trace, attention_watched, trace
+
+_FEATURES = {"features", "before_relu", "embeddings"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An objective, and what was matched for it."""
+
+    objective: Objective
+    pairs: list[Pair]
+    notes: list[str]
+
+
+def make_plan(student: Loaded, teacher: Teacher, options: DistillOptions, context: Context) -> Plan:
+    """Match layers by a traced run of both models, and make the losses for them.
+
+    Args:
+        student: who learns.
+        teacher: who teaches.
+        options: losses, weights, layers.
+        context: data size, seed and device.
+    Raises:
+        InputError: if the models' outputs do not fit together, or a loss asks for what they do not have.
+    """
+    rows: dict[str, Loss] = {name: LOSSES.load(name) for name in options.loss}
+    arguments = loss_arguments(rows, options.loss_arg)
+    needs = frozenset(need for loss in rows.values() for need in loss.needs)
+    _check_targets(needs, options)
+    inputs = to_device(with_batch(student.example, 2), context.device)
+    student.module.to(context.device).eval()
+    traces = (trace(student.module, inputs), trace(teacher.modules[0], teacher.fit(inputs)))
+    _check_outputs(*traces)
+    taps = _taps(student, teacher, inputs, traces, needs, options)
+    probe = Objective(teacher, [], task_weight=0.0, taps=taps)
+    # the example has no targets; class 0 serves for shapes
+    with torch.set_grad_enabled("gradients" in needs):
+        signals = probe.signals(student.module, inputs, _example_targets(traces[0].output, context.device))
+    setup = Setup(signals, options.temperature, {}, _examples(context), context.seed, _norms(teacher, traces[1], taps))
+    terms = [
+        WeightedTerm(
+            name, options.loss_weight.get(name, loss.weight), loss.make(replace(setup, arguments=arguments[name]))
+        )
+        for name, loss in rows.items()
+    ]
+    objective = Objective(
+        teacher, terms, task_weight=task_weight(options, rows), taps=taps, label_smoothing=options.label_smoothing
+    )
+    return Plan(objective, list(taps.pairs), [])
+
+
+def task_weight(options: DistillOptions, losses: Mapping[str, Loss]) -> float:
+    """Weight of the data's own targets: the options', or the smallest that the losses' papers give."""
+    if options.task_weight is not None:
+        return options.task_weight
+    return min(loss.task_weight for loss in losses.values())
+
+
+def loss_arguments(losses: Mapping[str, Loss], given: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Each loss's settings: its defaults with `loss.name` from the options put in.
+
+    Raises:
+        InputError: naming the nearest setting.
+    """
+    known = [f"{name}.{argument}" for name, loss in losses.items() for argument in loss.arguments]
+    for key in given:
+        if key not in known:
+            raise InputError(f"loss_arg {key!r} is no setting of the chosen losses{nearest(key, known)}")
+    return {
+        name: {
+            argument: float(given.get(f"{name}.{argument}", default)) for argument, default in loss.arguments.items()
+        }
+        for name, loss in losses.items()
+    }
+
+
+def _check_targets(needs: frozenset[str], options: DistillOptions) -> None:
+    if "labels" in needs and (options.mixup or options.cutmix):
+        raise InputError("mixup and cutmix blend targets, and a chosen loss needs one class an example; leave them out")
+
+
+def _check_outputs(student: Trace, teacher: Trace) -> None:
+    if student.output != teacher.output:
+        raise InputError(
+            f"the student's output has shape {list(student.output)} and the teacher's {list(teacher.output)} for two "
+            "examples; give both the same number of classes, e.g. --model-arg num_classes=10"
+        )
+
+
+def _taps(
+    student: Loaded,
+    teacher: Teacher,
+    inputs: Inputs,
+    traces: tuple[Trace, Trace],
+    needs: frozenset[str],
+    options: DistillOptions,
+) -> Taps:
+    if options.layers and not needs & _FEATURES:
+        raise InputError(f"layers would be ignored: {', '.join(options.loss)} takes no features")
+    pairs: list[Pair] = []
+    if needs & _FEATURES:
+        pairs = match(student.module, traces[0], teacher.modules[0], traces[1], options.layers)
+        if not pairs:
+            raise InputError("no stages of student and teacher match; name layers, e.g. --layers layer1=layer1")
+    attention: list[tuple[int, int]] = []
+    if "attention" in needs:
+        attention = attention_pairs(
+            _attention_layers(student.module, inputs), _attention_layers(teacher.modules[0], teacher.fit(inputs))
+        )
+    return Taps(pairs, (traces[0].classifier, traces[1].classifier), attention, needs)
+
+
+def _attention_layers(module: Any, inputs: Inputs) -> int:
+    with attention_watched() as calls:
+        trace(module, inputs)
+    return len(calls)
+
+
+def _example_targets(output: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.zeros(output[:-1], dtype=torch.int64, device=device)
+
+
+def _examples(context: Context) -> int:
+    """One more than the largest index of a training example."""
+    if context.data is None:
+        return 0
+    return int(context.data.batches("train", batch_size=1).order().max()) + 1
+
+
+def _norms(teacher: Teacher, teacher_trace: Trace, taps: Taps) -> list[Any]:
+    names = [norm_before_relu(teacher.modules[0], teacher_trace, pair.teacher) for pair in taps.pairs]
+    return [get_module(teacher.modules[0], name) if name else None for name in names]

@@ -1,0 +1,233 @@
+"""Students made from their teacher: fewer blocks, narrower layers, weights inherited.
+
+A narrower student keeps every n-th channel of every hidden dimension. Spreading the choice evenly keeps channels
+aligned through additions, concatenations, splits and attention heads, so what is inherited still fits together.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..core.edits import replay
+from ..core.errors import InputError
+from ..core.modules import get_module
+from ..core.types import Inputs, Loaded, call, main_output
+from .trace import first_tensor
+
+#: integer attributes that a forward pass reads and that follow the width
+_WIDTH_ATTRIBUTES = (
+    "in_channels",
+    "out_channels",
+    "in_features",
+    "out_features",
+    "num_features",
+    "num_channels",
+    "embed_dim",
+    "kdim",
+    "vdim",
+    "head_dim",
+    "attention_head_size",
+    "all_head_size",
+    "attn_dim",
+    "hidden_dim",
+    "num_embeddings_dim",
+    "embedding_dim",
+    "pad_before",
+    "pad_after",
+    "split_size",
+    "normalized_shape",
+)
+
+
+def make_student(teacher: Loaded, *, width: float = 1.0, depth: float = 1.0) -> Loaded:
+    """A smaller copy of a model, with the weights of the blocks and channels that stay.
+
+    Args:
+        teacher: the model; it is left as it is.
+        width: share of channels to keep in every hidden layer, above 0, at most 1.
+        depth: share of blocks to keep in every run of like blocks, above 0, at most 1.
+    Returns:
+        the student, its edits describing what was cut.
+    Raises:
+        InputError: where the model cannot be cut this way.
+    """
+    student = teacher.clone()
+    with torch.no_grad():
+        expected = main_output(call(student.module.eval(), student.example)).shape
+    if depth < 1:
+        _drop_blocks(student, depth)
+    if width < 1:
+        _narrow(student, width)
+    student.name = f"{teacher.name} at width {width:g}, depth {depth:g}"
+    try:
+        with torch.no_grad():
+            found = main_output(call(student.module, student.example)).shape
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+        raise InputError(_cannot(teacher, width, depth, str(error).splitlines()[0])) from error
+    if found != expected:
+        raise InputError(_cannot(teacher, width, depth, f"its output becomes {list(found)}, not {list(expected)}"))
+    return student
+
+
+def _cannot(teacher: Loaded, width: float, depth: float, why: str) -> str:
+    cut = f"width {width:g} and depth {depth:g}"
+    return f"{teacher.name} cannot be made a student of {cut} ({why}); name a student instead"
+
+
+def removable_blocks(module: nn.Module, inputs: Inputs) -> list[list[tuple[str, bool]]]:
+    """Runs of like blocks, each block with whether it may go.
+
+    A run is made of consecutively numbered siblings of one class with equal output shapes; a block may go if its
+    input has that shape too.
+    """
+    shapes = _block_shapes(module, inputs)
+    runs: list[list[tuple[str, bool]]] = []
+    previous: tuple[Any, ...] = ()
+    for name, child in module.named_modules():
+        parent, _, number = name.rpartition(".")
+        if not number.rpartition("_")[2].isdigit() or name not in shapes or not list(child.children()):
+            continue
+        entered, left = shapes[name]
+        key = (parent, type(child), left)
+        if key != previous:
+            runs.append([])
+        previous = key
+        runs[-1].append((name, entered == left))
+    return [run for run in runs if len(run) > 1]
+
+
+def _block_shapes(module: nn.Module, inputs: Inputs) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+    shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+
+    def noting(name: str):
+        def hook(_module: nn.Module, entered: tuple, left: Any) -> None:
+            out = first_tensor(left)
+            if entered and isinstance(entered[0], Tensor) and out is not None:
+                shapes[name] = (tuple(entered[0].shape), tuple(out.shape))
+
+        return hook
+
+    handles = [child.register_forward_hook(noting(name)) for name, child in module.named_modules() if name]
+    try:
+        with torch.no_grad():
+            call(module, inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return shapes
+
+
+def _drop_blocks(student: Loaded, depth: float) -> None:
+    edits = []
+    for run in removable_blocks(student.module, student.example):
+        kept = max(1, round(len(run) * depth))
+        # evenly spread, the first always among them
+        chosen = {round(place * (len(run) - 1) / max(kept - 1, 1)) for place in range(kept)}
+        edits += [
+            {"op": "remove", "target": name}
+            for place, (name, removable) in enumerate(run)
+            if place not in chosen and removable
+        ]
+    if not edits:
+        raise InputError(
+            f"student_depth: {student.name} has no run of like blocks to drop from; name a student instead"
+        )
+    replay(student.module, edits)
+    student.edits += edits
+
+
+def kept_channels(channels: int, width: float) -> Tensor:
+    """Evenly spread indices of the channels that stay; (round(channels * width),)."""
+    count = max(1, round(channels * width))
+    return (torch.arange(count, dtype=torch.float64) * channels / count).floor().long()
+
+
+def _narrow(student: Loaded, width: float) -> None:
+    fixed = _interface(student)
+    edits, tensors = [], {}
+    for path, module in student.module.named_modules():
+        own = [
+            (name, value)
+            for name, value in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+        ]
+        shapes: dict[str, list[int]] = {}
+        for name, value in own:
+            cut = _cut(value, _hidden_axes(module, name, value, fixed.get(path, "")), width)
+            if cut.shape != value.shape:
+                shapes[name] = list(cut.shape)
+                tensors[f"{path}.{name}" if path else name] = cut
+        attributes = _attributes(module, width, fixed.get(path, ""))
+        if shapes or attributes:
+            edits.append({"op": "resize", "target": path, "shapes": shapes, "attributes": attributes})
+    replay(student.module, edits)
+    state = student.module.state_dict()
+    student.module.load_state_dict({name: tensors.get(name, state[name]) for name in state})
+    student.edits += edits
+
+
+def _interface(student: Loaded) -> dict[str, str]:
+    """Layers that touch the model's input or output: path -> "in" or "out", the side that keeps its size."""
+    order: list[str] = []
+    handles = [
+        child.register_forward_hook(lambda *_, name=name: order.append(name))
+        for name, child in student.module.named_modules()
+        if isinstance(child, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear | nn.Embedding)
+    ]
+    try:
+        with torch.no_grad():
+            call(student.module, student.example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if len(order) < 2:
+        raise InputError(f"student_width: {student.name} has no hidden layer to narrow; name a student instead")
+    touching = {order[0]: "in", order[-1]: "out"}
+    touching |= {name: "in" for name in order if isinstance(get_module(student.module, name), nn.Embedding)}
+    return touching
+
+
+def _hidden_axes(module: nn.Module, name: str, value: Tensor, side: str) -> list[int]:
+    """Axes of a tensor that run over hidden channels."""
+    if value.dim() == 0:
+        return []
+    if isinstance(module, nn.Embedding):
+        return [1]
+    if isinstance(module, nn.MultiheadAttention):
+        return [axis for axis, size in enumerate(value.shape) if size > 1]
+    weight = isinstance(module, nn.Linear | nn.modules.conv._ConvNd)
+    if not weight:
+        # norms, scales and biases: the channels are the longest axis (position embeddings, layer scale)
+        return (
+            [max(range(value.dim()), key=lambda axis: (value.shape[axis] > 1, axis))]
+            if value.dim() < 3
+            else [value.dim() - 1]
+        )
+    axes = [] if side == "out" else [0]
+    depthwise = getattr(module, "groups", 1) == getattr(module, "in_channels", 0) > 1
+    if name == "weight" and side != "in" and not depthwise:
+        axes.append(1)
+    return axes
+
+
+def _cut(value: Tensor, axes: list[int], width: float) -> Tensor:
+    for axis in axes:
+        value = value.index_select(axis, kept_channels(value.shape[axis], width))
+    return value
+
+
+def _attributes(module: nn.Module, width: float, side: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in _WIDTH_ATTRIBUTES:
+        value = vars(module).get(name)
+        if side == "in" and name.startswith("in_") or side == "out" and name.startswith("out_"):
+            continue
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            found[name] = max(1, round(value * width))
+        elif isinstance(value, tuple) and value:
+            found[name] = [*value[:-1], max(1, round(value[-1] * width))]
+    if getattr(module, "groups", 1) == getattr(module, "in_channels", 0) > 1:
+        found["groups"] = found["in_channels"]
+    return found
