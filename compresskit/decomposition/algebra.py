@@ -1,0 +1,148 @@
+"""Factorizations of matrices and kernel tensors, as pure functions on tensors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def truncated_svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """The best factors of a rank in the Frobenius norm; both carry the square root of the singular values.
+
+    Args:
+        matrix: (rows, columns).
+    Returns:
+        left (rows, rank) and right (rank, columns), whose product approximates the matrix.
+    Source: Eckart & Young, "The approximation of one matrix by another of lower rank", 1936.
+    """
+    u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+    root = s[:rank].sqrt()
+    return u[:, :rank] * root, root[:, None] * vh[:rank]
+
+
+def leading_vectors(matrix: Tensor, rank: int) -> Tensor:
+    """Orthonormal left singular vectors of the largest singular values, (rows, rank)."""
+    if matrix.shape[0] <= matrix.shape[1]:
+        return torch.linalg.eigh(matrix @ matrix.mT)[1].flip(1)[:, :rank]
+    return torch.linalg.svd(matrix, full_matrices=False)[0][:, :rank]
+
+
+def tucker2(kernel: Tensor, in_rank: int, out_rank: int, sweeps: int = 5) -> tuple[Tensor, Tensor, Tensor]:
+    """Tucker decomposition of the two channel modes, by higher-order orthogonal iteration.
+
+    Args:
+        kernel: (out, in, taps).
+    Returns:
+        left (out, out_rank), core (out_rank, in_rank, taps), right (in_rank, in); the channel factors are orthonormal.
+    Source: De Lathauwer et al., "On the best rank-1 and rank-(R1,...,RN) approximation", 2000; Kim et al.,
+        "Compression of deep convolutional neural networks for fast and low power mobile applications", ICLR 2016.
+    """
+    out_channels, in_channels, _ = kernel.shape
+    right = leading_vectors(kernel.transpose(0, 1).reshape(in_channels, -1), in_rank)
+    for _ in range(sweeps):
+        left = leading_vectors(torch.einsum("oik,ir->ork", kernel, right).reshape(out_channels, -1), out_rank)
+        right = leading_vectors(torch.einsum("oik,or->irk", kernel, left).reshape(in_channels, -1), in_rank)
+    core = torch.einsum("oik,or,is->rsk", kernel, left, right)
+    return left, core, right.mT
+
+
+def tensor_train(tensor: Tensor, ranks: tuple[int, ...]) -> list[Tensor]:
+    """Tensor-train cores by successive truncated singular value decompositions.
+
+    Args:
+        tensor: any number of axes, (n1, ..., nd).
+        ranks: the d - 1 inner ranks.
+    Returns:
+        d cores; core j is (ranks[j - 1], nj, ranks[j]), with 1 at both ends.
+    Source: Oseledets, "Tensor-train decomposition", 2011, algorithm 1.
+    """
+    cores, rest, before = [], tensor, 1
+    for size, rank in zip(tensor.shape[:-1], ranks, strict=True):
+        u, s, vh = torch.linalg.svd(rest.reshape(before * size, -1), full_matrices=False)
+        missing = max(rank - s.numel(), 0)  # where earlier ranks leave fewer directions, zeros fill up
+        left, right = F.pad(u[:, :rank], (0, missing)), F.pad(s[:rank, None] * vh[:rank], (0, 0, 0, missing))
+        cores.append(left.reshape(before, size, rank))
+        rest, before = right, rank
+    return [*cores, rest.reshape(before, tensor.shape[-1], 1)]
+
+
+def cp(kernel: Tensor, rank: int, *, starts: int = 2, sweeps: int = 20, seed: int = 0) -> tuple[list[Tensor], float]:
+    """Canonical polyadic factors of a third-order tensor, by damped alternating least squares.
+
+    Plain alternating least squares lets pairs of components grow without bound and cancel. Here a fading proximal
+    term keeps each step short, columns are balanced after every sweep, and of several starts the one is kept whose
+    error plus 1e-6 times its sensitivity (the effect of a perturbation of 1e-3 in the factors) is smallest.
+
+    Args:
+        kernel: (out, in, taps).
+        starts: the first starts from leading singular vectors, the others from seeded noise.
+    Returns:
+        factors [(out, rank), (in, rank), (taps, rank)] of equal column norms, and the sensitivity relative to the
+        tensor's squared norm.
+    Source: Phan et al., "Stable low-rank tensor decomposition for compression of convolutional neural network",
+        ECCV 2020, eq. 4 (sensitivity).
+    """
+    norm = kernel.norm().clamp_min(torch.finfo(kernel.dtype).tiny)
+    best: tuple[float, list[Tensor], float] | None = None
+    for start in range(starts):
+        factors = _balance(_als(kernel / norm, _cp_start(kernel, rank, start, seed), sweeps))
+        error = (kernel / norm - cp_tensor(factors)).norm().item()
+        spread = cp_sensitivity(factors)
+        score = error**2 + 1e-6 * spread
+        if best is None or score < best[0]:
+            best = (score, factors, spread)
+    _, factors, spread = best
+    root = norm ** (1 / 3)
+    return [factor * root for factor in factors], spread
+
+
+def cp_tensor(factors: list[Tensor]) -> Tensor:
+    """The tensor (out, in, taps) of three factor matrices."""
+    return torch.einsum("or,ir,kr->oik", *factors)
+
+
+def cp_sensitivity(factors: list[Tensor]) -> float:
+    """Expected squared change of the tensor per unit variance of noise in the factors' entries (Phan et al., eq. 4)."""
+    squares = [factor.square().sum(0) for factor in factors]
+    sizes = [factor.shape[0] for factor in factors]
+    return sum(
+        (squares[(mode + 1) % 3] * squares[(mode + 2) % 3]).sum().item() * sizes[mode] for mode in range(3)
+    )  # fmt: skip
+
+
+def _cp_start(kernel: Tensor, rank: int, start: int, seed: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed + start)
+    factors = []
+    for mode in range(3):
+        size = kernel.shape[mode]
+        noise = torch.randn(size, rank, generator=generator, dtype=torch.float64).to(kernel) / size**0.5
+        if start == 0:
+            vectors = leading_vectors(kernel.movedim(mode, 0).reshape(size, -1), min(rank, size))
+            noise[:, : vectors.shape[1]] = vectors
+        factors.append(noise)
+    return factors
+
+
+def _als(kernel: Tensor, factors: list[Tensor], sweeps: int) -> list[Tensor]:
+    rank = factors[0].shape[1]
+    eye = torch.eye(rank, dtype=kernel.dtype, device=kernel.device)
+    equations = ("oik,ir,kr->or", "oik,or,kr->ir", "oik,or,ir->kr")
+    for sweep in range(sweeps):
+        ridge = max(1e-2 * 0.5**sweep, 1e-9)
+        for mode in range(3):
+            others = [factors[other] for other in range(3) if other != mode]
+            gram = (others[0].mT @ others[0]) * (others[1].mT @ others[1])
+            right = torch.einsum(equations[mode], kernel, *others)
+            # the ridge scales with the unknown's own equations, and pulls towards the last iterate (proximal), not to 0
+            weight = ridge * gram.diagonal().mean()
+            solver = torch.linalg.cholesky_ex(gram + weight * eye)[0]
+            factors[mode] = torch.cholesky_solve((right + weight * factors[mode]).mT, solver).mT
+        factors = _balance(factors)
+    return factors
+
+
+def _balance(factors: list[Tensor]) -> list[Tensor]:
+    norms = [factor.norm(dim=0).clamp_min(1e-30) for factor in factors]
+    shared = (norms[0] * norms[1] * norms[2]) ** (1 / 3)
+    return [factor / norm * shared for factor, norm in zip(factors, norms, strict=True)]

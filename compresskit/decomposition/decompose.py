@@ -1,0 +1,195 @@
+"""The decompose step: survey, candidates, ranks, factors, report."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+
+from torch import nn
+
+from ..core.errors import InputError
+from ..core.measure import latency_ab, macs, parameter_count
+from ..core.modules import get_module, match_names
+from ..core.types import Context, Inputs, Loaded, StepResult, to_device
+from .fit import fit_activation, fit_weight
+from .layers import install, recompose
+from .options import DecomposeOptions
+from .plan import Candidate, Layer, candidates_of
+from .replace import WIDEST_COLUMNS, evidence_for, reestimate_norms, replace_layers, takes_data
+from .rules import Totals
+from .sensitivity import candidate_table, choice_table, measure_latencies, measure_losses, outputs_of, plot
+from .survey import Site, survey
+from .tables import KINDS, RANK_RULES
+
+
+def decompose(loaded: Loaded, options: DecomposeOptions, context: Context) -> StepResult:
+    """Replace layers of a model by chains of smaller layers, in place.
+
+    Args:
+        loaded: the model.
+        options: kinds, objective, rank rule or budget.
+        context: data for the data-aware choices, seed, device.
+    Returns:
+        the model with its edits; what was chosen for each layer, and what was left out and why.
+    Raises:
+        InputError: if a pattern matches no layer, nothing can be decomposed, or data is needed and there is none.
+        GuardMissed: if a budget is out of reach.
+    """
+    if options.recompose:
+        return _recompose(loaded)
+    loaded.module.to(context.device).eval()
+    loaded.example = to_device(loaded.example, context.device)
+    batches = _calibration(options, context)
+    sites, left_out = survey(loaded)
+    sites, left_out = _select(sites, left_out, options)
+    totals = _totals(loaded)
+    layers = _plan(loaded, sites, options, batches, context)
+    if options.target_latency is not None:
+        totals = _measure_latencies(loaded, layers, totals, context)
+    choices = RANK_RULES.load(options.rank_by)(layers, options, totals)
+    errors = replace_layers(
+        loaded, layers, choices, options, batches, context.seed, context.device, context.log
+    )  # fmt: skip
+    choices = [one if layer.site.name in errors else None for layer, one in zip(layers, choices, strict=True)]
+    if options.norms == "reestimate":
+        reestimate_norms(loaded.module, batches, context.device)
+    return _report(loaded, layers, choices, errors, left_out, totals, options, context)
+
+
+def _calibration(options: DecomposeOptions, context: Context) -> list[Inputs]:
+    if context.data is None:
+        if options.uses_data():
+            asks = f"objective {options.objective!r}" if options.objective != "weight" else "norms or sensitivity"
+            raise InputError(f"{asks} needs calibration data; name some with --data, or set objective to weight")
+        return []
+    wants = options.uses_data() or (options.rank_by == "budget" and options.sensitivity != "layer")
+    return context.data.calibration(options.calibration_samples, seed=context.seed) if wants else []
+
+
+def _select(
+    sites: list[Site], left_out: dict[str, str], options: DecomposeOptions
+) -> tuple[list[Site], dict[str, str]]:
+    names = [site.name for site in sites]
+    wanted = match_names(options.layers, names) if options.layers else names
+    skipped = match_names(options.skip, names)
+    kept, left_out = [], dict(left_out)
+    for site in sites:
+        if site.name in skipped or site.name not in wanted:
+            left_out[site.name] = "the options leave it out"
+        elif site.geometry.form == "embedding" and options.embeddings == "keep":
+            left_out[site.name] = "embeddings are kept; set embeddings to decompose"
+        else:
+            kept.append(site)
+    if not kept:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:3])
+        raise InputError(f"no layer can be decomposed ({reasons or 'no linear layer or convolution of a plain type'})")
+    return kept, left_out
+
+
+def _totals(loaded: Loaded) -> Totals:
+    tensors = list(loaded.module.state_dict().values())
+    size_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    floats = [parameter.element_size() for parameter in loaded.module.parameters()]
+    return Totals(
+        macs(loaded.module, loaded.example),
+        parameter_count(loaded.module),
+        size_bytes,
+        sum(floats) / max(len(floats), 1),
+    )
+
+
+def _plan(
+    loaded: Loaded, sites: list[Site], options: DecomposeOptions, batches: list[Inputs], context: Context
+) -> list[Layer]:
+    """The candidates of every layer, with the loss that a budget minimizes."""
+    measured = options.rank_by == "budget" and options.sensitivity != "layer" and bool(batches)
+    root = loaded.module
+    wanted = outputs_of(root, batches, context.device) if measured else None
+    by_name: dict[str, Layer] = {}
+    evidences = evidence_for(root, sites, options, batches, context.seed, context.device)
+    for number, (site, evidence) in enumerate(evidences, 1):
+        layer = Layer(site, candidates_of(site, evidence, options))
+        by_name[site.name] = layer
+        context.log(f"candidates for {site.name} ({number} of {len(sites)}): {len(layer.candidates)}")
+        if not measured or not layer.candidates:
+            continue
+
+        def stand_in(one: Candidate, site: Site = site, evidence=evidence) -> nn.Module:
+            fit_by = fit_weight if evidence.moments is None else fit_activation
+            fit = fit_by(KINDS.load(one.kind), site.geometry, one.ranks, evidence)
+            holder = nn.Module()
+            holder.layer = get_module(root, site.name)
+            bias = fit.bias if site.geometry.bias or evidence.moments is not None else None
+            install(holder, "layer", one.kind, one.ranks, fit.factors, bias)
+            return holder.layer
+
+        measure_losses(root, layer, batches, wanted, stand_in)
+    return [by_name[site.name] for site in sites]
+
+
+def _measure_latencies(loaded: Loaded, layers: list[Layer], totals: Totals, context: Context) -> Totals:
+    for layer in layers:
+        context.log(f"timing {layer.site.name}")
+        measure_latencies(loaded.module, layer)
+    whole = latency_ab(loaded.module, loaded.module, loaded.example, rounds=10)
+    parts = sum(layer.latency_ms for layer in layers)
+    return Totals(totals.macs, totals.params, totals.bytes, totals.bytes_per_param, max(whole.baseline_ms, parts))
+
+
+def _report(
+    loaded: Loaded,
+    layers: list[Layer],
+    choices: list[Candidate | None],
+    errors: dict[str, float],
+    left_out: dict[str, str],
+    totals: Totals,
+    options: DecomposeOptions,
+    context: Context,
+) -> StepResult:
+    macs_after, params_after = macs(loaded.module, loaded.example), parameter_count(loaded.module)
+    facts = {
+        "layers_decomposed": len(errors), "layers_considered": len(layers),
+        "kinds": dict(sorted(Counter(one.kind for one in choices if one is not None).items())),
+        "macs_share": macs_after / max(totals.macs, 1), "params_share": params_after / max(totals.params, 1),
+        "mean_relative_error": sum(errors.values()) / len(errors) if errors else 0.0,
+        "rank_by": options.rank_by, "objective": options.objective,
+    }  # fmt: skip
+    tables = {"choices": choice_table(layers, choices)}
+    for row in tables["choices"]:
+        row["fitted_error"] = round(errors[row["layer"]], 4) if row["layer"] in errors else None
+    if options.explain:
+        tables["candidates"] = candidate_table(layers, choices)
+    notes = [
+        f"{name} left as it is: {reason}" for name, reason in left_out.items() if reason != "the options leave it out"
+    ]
+    notes += [
+        f"{layer.site.name} is too wide to fit to data ({WIDEST_COLUMNS} inputs at most); fitted to its weights"
+        for layer in layers if options.objective != "weight" and layer.site.geometry.form != "embedding"
+        and not takes_data(layer.site, options)
+    ]  # fmt: skip
+    dearer = [layer.site.name for layer in layers if not layer.candidates]
+    if dearer:
+        names = ", ".join(dearer[:5]) + (" ..." if len(dearer) > 5 else "")
+        notes.append(f"{len(dearer)} layers have no rank at which they cost less and stay: {names}")
+    if not errors:
+        notes.append(
+            "no layer was replaced: none meets the rule at a lower cost; loosen energy, max_error or the target"
+        )
+    files = {}
+    if options.plot and context.folder is not None:
+        files["decomposition.png"] = context.folder / "decomposition.png"
+        plot(layers, choices, files["decomposition.png"])
+    return StepResult(loaded, facts, notes, tables, files)
+
+
+def _recompose(loaded: Loaded) -> StepResult:
+    before = copy.copy(loaded.edits)
+    merged = recompose(loaded.module, loaded.edits)
+    if not merged:
+        raise InputError("recompose: the model has no factored layers; decompose it first")
+    loaded.edits = [*before, *merged]
+    for edit in merged:
+        for name in [name for name in loaded.storage if name.startswith(f"{edit['target']}.")]:
+            loaded.storage.pop(name)
+    table = [{"layer": edit["target"], **{k: v for k, v in edit["layer"].items() if k != "form"}} for edit in merged]
+    return StepResult(loaded, {"layers_merged": len(merged)}, [], {"merged": table})

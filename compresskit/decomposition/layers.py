@@ -1,0 +1,148 @@
+"""Replaying decomposition's edits, and putting factors into a model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..core.errors import InputError
+from ..core.modules import get_module, set_module
+from .geometry import Geometry, build, from_record, geometry_of, record_of
+from .kinds import Ranks, chain_of, compose
+from .tables import KINDS
+
+
+def replay(root: nn.Module, edit: dict[str, Any]) -> None:
+    """{op, target, kind, rank: int | [ints], bias}: the layer at target becomes an empty chain of smaller layers.
+
+    Raises:
+        InputError: if there is no such layer or kind, or the kind or rank does not fit it.
+    """
+    layer = get_module(root, edit["target"])
+    geometry = _plain(layer, edit["target"])
+    if edit["kind"] not in KINDS:
+        raise InputError(f"kind {edit['kind']!r} is not one of {', '.join(KINDS)}")
+    ranks = edit["rank"] if isinstance(edit["rank"], list) else [edit["rank"]]
+    chain = chain_with_bias(edit["kind"], geometry, tuple(int(rank) for rank in ranks), bool(edit["bias"]))
+    set_module(root, edit["target"], build_chain(chain, layer))
+
+
+def replay_merged(root: nn.Module, edit: dict[str, Any]) -> None:
+    """{op, target, layer: {...}}: the chain at target becomes one empty plain layer."""
+    chain = get_module(root, edit["target"])
+    if not isinstance(chain, nn.Sequential) or not len(chain):
+        raise InputError(f"{edit['target']!r} is a {type(chain).__name__}, not a chain of layers")
+    merged = build(from_record(edit["layer"]), chain[0].weight)
+    set_module(root, edit["target"], merged.train(chain.training))
+
+
+def factor_edit(target: str, kind: str, ranks: Ranks, bias: bool) -> dict[str, Any]:
+    """The edit that `replay` reads."""
+    return {
+        "op": "factored", "target": target, "kind": kind, "rank": ranks[0] if len(ranks) == 1 else list(ranks),
+        "bias": bias,
+    }  # fmt: skip
+
+
+def chain_with_bias(kind: str, geometry: Geometry, ranks: Ranks, bias: bool) -> list[Geometry]:
+    """The chain of a kind; its last layer has a bias if `bias`, whether or not the layer had one."""
+    return chain_of(KINDS.load(kind), replace(geometry, bias=bias), ranks)
+
+
+def build_chain(chain: list[Geometry], layer: nn.Module) -> nn.Sequential:
+    """Empty layers of a chain with the device, number type and mode of the layer they replace."""
+    return nn.Sequential(*(build(link, layer.weight) for link in chain)).train(layer.training)
+
+
+def install(
+    root: nn.Module, target: str, kind: str, ranks: Ranks, factors: list[Tensor], bias: Tensor | None
+) -> dict[str, Any]:
+    """Replace a layer by the chain of its factors, and return the edit that says so.
+
+    Args:
+        factors: the links' weights in calling order.
+        bias: (out,) for the last link, or None.
+    """
+    layer = get_module(root, target)
+    edit = factor_edit(target, kind, ranks, bias is not None)
+    replay(root, edit)
+    chain = get_module(root, target)
+    with torch.no_grad():
+        for link, factor in zip(chain, factors, strict=True):
+            link.weight.copy_(factor)
+            link.weight.requires_grad_(layer.weight.requires_grad)
+        if bias is not None:
+            chain[-1].bias.copy_(bias)
+    return edit
+
+
+def recompose(root: nn.Module, edits: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Merge every chain that a "factored" edit made back into one plain layer, in place.
+
+    Args:
+        edits: the model's edits so far; chains that a later step changed in number or kind of layers are left alone.
+    Returns:
+        the "merged" edits, to append.
+    """
+    merged: list[dict[str, Any]] = []
+    done: set[str] = set()
+    for edit in reversed(edits):  # a layer decomposed twice is merged from the inside out
+        target = edit.get("target")
+        if edit.get("op") == "merged":
+            done.add(target)
+        if edit.get("op") != "factored" or target in done:
+            continue
+        done.add(target)
+        record = _merge_chain(root, target)
+        if record is not None:
+            merged.append({"op": "merged", "target": target, "layer": record})
+    return merged
+
+
+def _merge_chain(root: nn.Module, target: str) -> dict[str, Any] | None:
+    chain = get_module(root, target)
+    links = [geometry_of(link) for link in chain] if isinstance(chain, nn.Sequential) else []
+    if not links or None in links or any(link.bias for link in links[:-1]):
+        return None
+    geometry = merged_geometry(links)
+    layer = build(geometry, chain[0].weight).train(chain.training)
+    factors = [link.weight.detach().double() for link in chain]
+    with torch.no_grad():
+        layer.weight.copy_(compose(geometry, links, factors))
+        if geometry.bias:
+            layer.bias.copy_(chain[-1].bias)
+    layer.weight.requires_grad_(chain[0].weight.requires_grad)
+    set_module(root, target, layer)
+    return record_of(geometry)
+
+
+def merged_geometry(links: list[Geometry]) -> Geometry:
+    """The one layer that a chain computes: per axis the kernel, stride and padding of the link that has them."""
+    first, last = links[0], links[-1]
+    axes = range(len(first.kernel))
+    bearing = [max(links, key=lambda link, axis=axis: (link.kernel[axis], link.stride[axis])) for axis in axes]
+    spatial = max(links, key=lambda link: link.taps)
+    padding = spatial.padding
+    if axes and not isinstance(padding, str):
+        padding = tuple(max(link.padding[axis] for link in links) for axis in axes)
+    return replace(
+        first,
+        out_channels=last.out_channels,
+        kernel=tuple(link.kernel[axis] for axis, link in zip(axes, bearing, strict=True)),
+        stride=tuple(max(link.stride[axis] for link in links) for axis in axes),
+        padding=padding,
+        dilation=tuple(link.dilation[axis] for axis, link in zip(axes, bearing, strict=True)),
+        groups=min(link.groups for link in links),
+        padding_mode=spatial.padding_mode,
+        bias=last.bias,
+    )
+
+
+def _plain(layer: nn.Module, target: str) -> Geometry:
+    geometry = geometry_of(layer)
+    if geometry is None:
+        raise InputError(f"{target!r} is a {type(layer).__name__}, which has no decomposition")
+    return geometry

@@ -1,0 +1,119 @@
+"""What `decompose` takes. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from ..core.options import StepOptions, choice, option
+from .tables import KIND_CHOICES, KINDS, OBJECTIVES, RANK_RULES
+
+#: rank rule -> the options that only it reads
+_RULE_OPTIONS = {
+    "energy": ("energy",),
+    "ratio": ("ratio",),
+    "fixed": ("rank",),
+    "error": ("max_error",),
+    "budget": ("target_macs", "target_params", "target_bytes", "target_latency", "sensitivity"),
+}
+_TARGETS = ("target_macs", "target_params", "target_bytes", "target_latency")
+_DATA_OPTIONS = ("inputs", "calibration_rows")
+
+
+class DecomposeOptions(StepOptions):
+    """Replace layers by chains of smaller layers, at ranks chosen by a rule or for a budget."""
+
+    kind: choice(KIND_CHOICES) = option("auto", "how layers are decomposed", section="Decomposition")
+    consider: list[str] = option([], "the kinds that auto chooses among (default: all)", section="Decomposition")
+    objective: choice(OBJECTIVES) = option(
+        "weight", "what the factors are fitted to; all but weight need --data", section="Decomposition"
+    )
+    inputs: Literal["original", "compressed"] = option(
+        "original",
+        "fit each layer to what it gets in the original model, or to what arrives through the layers already "
+        "decomposed (asymmetric, layer by layer)",
+        section="Decomposition",
+    )
+
+    rank_by: choice(RANK_RULES) = option("energy", "how ranks are chosen", section="Ranks")
+    energy: float = option(0.9, "share of a layer's energy to keep", section="Ranks", gt=0, lt=1)
+    ratio: float = option(0.5, "share of its MACs that each layer keeps", section="Ranks", gt=0, lt=1)
+    rank: int = option(16, "the rank, for rank_by fixed", section="Ranks", ge=1)
+    max_error: float = option(0.3, "largest relative error of a layer", section="Ranks", gt=0, lt=1)
+    round_to: int = option(1, "make ranks multiples of this where a layer is large enough", section="Ranks", ge=1)
+
+    target_macs: float | None = option(None, "share of the model's MACs to keep", section="Budget", gt=0, lt=1)
+    target_params: float | None = option(None, "share of the model's parameters to keep", section="Budget", gt=0, lt=1)
+    target_bytes: int | None = option(None, "largest size of the weights in bytes", section="Budget", gt=0)
+    target_latency: float | None = option(
+        None, "share of the model's measured latency to keep", section="Budget", gt=0, lt=1
+    )
+    sensitivity: Literal["auto", "layer", "output"] = option(
+        "auto",
+        "what a budget minimizes: the layers' squared relative errors, or the measured change of the model's output "
+        "(auto: output where there is data)",
+        section="Budget",
+    )
+
+    layers: list[str] = option([], "decompose only layers that one of these patterns matches", section="Layers")
+    skip: list[str] = option([], "leave out layers that one of these patterns matches", section="Layers")
+    embeddings: Literal["keep", "decompose"] = option(
+        "keep", "embeddings get smaller but slower, so they stay unless asked for", section="Layers"
+    )
+
+    calibration_samples: int = option(256, "training inputs to calibrate on", section="Calibration", ge=1)
+    calibration_rows: int = option(20000, "positions to draw from them for each layer", section="Calibration", ge=1)
+    norms: Literal["keep", "reestimate"] = option(
+        "keep",
+        "afterwards, re-estimate batch normalization's statistics on the calibration data",
+        section="Calibration",
+    )
+
+    explain: bool = option(False, "list every layer's candidates with their errors and costs", section="Report")
+    plot: bool = option(False, "plot each layer's error and loss against its cost", section="Report")
+    recompose: bool = option(
+        False, "do the opposite: merge earlier steps' factors back into plain layers", section="Decomposition"
+    )
+
+    def considered(self) -> list[str]:
+        """The kinds allowed, in the table's order."""
+        if self.kind == "auto":
+            return [name for name in KINDS if not self.consider or name in self.consider]
+        return ["svd", "channel-svd"] if self.kind in ("svd", "channel-svd") else ["svd", self.kind]
+
+    def uses_data(self) -> bool:
+        """Whether the options as given cannot do without data."""
+        return self.objective != "weight" or self.norms == "reestimate" or self.sensitivity == "output"
+
+    @model_validator(mode="after")
+    def _known_kinds(self) -> DecomposeOptions:
+        for name in self.consider:
+            KINDS.check(name)
+        if self.consider and self.kind != "auto":
+            raise ValueError(f"consider is for kind auto, and kind is {self.kind!r}; leave one of them out")
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _targets_mean_budget(cls, values: object) -> object:
+        if isinstance(values, dict) and "rank_by" not in values:
+            for rule, names in _RULE_OPTIONS.items():
+                if any(values.get(name) is not None for name in names):
+                    return {**values, "rank_by": rule}
+        return values
+
+    @model_validator(mode="after")
+    def _rules_read_their_options(self) -> DecomposeOptions:
+        for rule, names in _RULE_OPTIONS.items():
+            for name in names:
+                if name in self.model_fields_set and getattr(self, name) is not None and rule != self.rank_by:
+                    raise ValueError(f"{name} is for rank_by {rule}, and rank_by is {self.rank_by!r}; drop one of them")
+        targets = [name for name in _TARGETS if getattr(self, name) is not None]
+        if self.rank_by == "budget" and len(targets) != 1:
+            raise ValueError(f"rank_by budget takes one of {', '.join(_TARGETS)}, got {', '.join(targets) or 'none'}")
+        if self.objective == "weight":
+            for name in _DATA_OPTIONS:
+                if name in self.model_fields_set and getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} would be ignored: objective is 'weight'; set objective to activation")
+        return self

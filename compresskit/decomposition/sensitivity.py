@@ -1,0 +1,212 @@
+"""What replacing one layer does to the whole model: measured output change, measured latency, tables, plot."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..core.errors import require
+from ..core.modules import get_module, set_module
+from ..core.types import Inputs, call, main_output, to_device
+from .geometry import build
+from .kinds import chain_of
+from .plan import Candidate, Layer
+from .tables import KINDS
+
+_PROBED_ERRORS = (0.2, 0.5)  # relative errors near which the output change of each layer is measured
+_LATENCY_ROUNDS = 7
+_LATENCY_CANDIDATES = 8
+
+
+def output_change(wanted: Tensor, got: Tensor) -> float:
+    """How far the model's output moved: mean KL divergence of class probabilities, or relative squared error.
+
+    Args:
+        wanted, got: outputs of the original and of the changed model; (batch, classes) are taken for logits.
+    """
+    if wanted.dim() == 2 and wanted.shape[1] > 1:
+        divergence = F.kl_div(
+            got.double().log_softmax(1), wanted.double().log_softmax(1), log_target=True, reduction="batchmean"
+        )
+        return max(divergence.item(), 0.0)
+    return ((got - wanted).double().square().sum() / wanted.double().square().sum().clamp_min(1e-30)).item()
+
+
+@torch.no_grad()
+def outputs_of(root: nn.Module, batches: list[Inputs], device: torch.device) -> Tensor:
+    """Main outputs over all batches, (samples, ...)."""
+    return torch.cat([main_output(call(root, to_device(batch, device))) for batch in batches])
+
+
+def measure_losses(root: nn.Module, layer: Layer, batches: list[Inputs], wanted: Tensor, fit: Any) -> None:
+    """Give a layer's candidates the loss of the whole model when this layer alone is replaced.
+
+    It is measured at two candidates with errors near 0.2 and 0.5; between and beyond, the loss follows a power of the
+    error through the measured points (log-log interpolation).
+
+    Args:
+        wanted: the original model's outputs on the batches.
+        fit: (candidate) -> a module to stand in for the layer.
+    """
+    probes = sorted({_nearest(layer.candidates, error) for error in _PROBED_ERRORS})
+    kept = get_module(root, layer.site.name)
+    points = []
+    for index in probes:
+        candidate = layer.candidates[index]
+        set_module(root, layer.site.name, fit(candidate))
+        change = output_change(wanted, outputs_of(root, batches, wanted.device))
+        set_module(root, layer.site.name, kept)
+        points.append((max(candidate.error, 1e-9), max(change, 1e-12)))
+    layer.candidates = [replace(one, loss=loss_at(points, one.error)) for one in layer.candidates]
+
+
+def loss_at(points: list[tuple[float, float]], error: float) -> float:
+    """Loss at a relative error, from one or two measured (error, loss) points.
+
+    Through one point the loss grows with the square of the error; through two, with a power between 1 and 4.
+    """
+    if error <= 0:
+        return 0.0
+    points = sorted(points)
+    (low_error, low_loss), (high_error, high_loss) = points[0], points[-1]
+    power = 2.0
+    if high_error > low_error * 1.05:
+        power = min(max(math.log(high_loss / low_loss) / math.log(high_error / low_error), 1.0), 4.0)
+    # anchored at the nearer point, so that a measured candidate keeps its measured loss
+    near_error, near_loss = min(points, key=lambda point: abs(math.log(point[0] / error)))
+    return near_loss * (error / near_error) ** power
+
+
+def _nearest(candidates: list[Candidate], error: float) -> int:
+    return min(range(len(candidates)), key=lambda index: (abs(candidates[index].error - error), index))
+
+
+@torch.no_grad()
+def measure_latencies(root: nn.Module, layer: Layer, example_dtype: torch.dtype = torch.float32) -> None:
+    """Time a layer and at most eight of its candidates on inputs of its own size, interleaved; keep those timed.
+
+    Candidates that are not faster than the layer are dropped.
+    """
+    count = min(_LATENCY_CANDIDATES, len(layer.candidates))
+    picks = torch.linspace(0, len(layer.candidates) - 1, count).round().long().tolist() if count else []
+    candidates = [layer.candidates[pick] for pick in dict.fromkeys(picks)]
+    plain = get_module(root, layer.site.name)
+    chains = [
+        nn.Sequential(
+            *(build(link, plain.weight) for link in chain_of(KINDS.load(one.kind), layer.site.geometry, one.ranks))
+        )
+        for one in candidates
+    ]
+    for parameter in nn.ModuleList(chains).parameters():
+        parameter.fill_(0.01)  # uninitialized memory may hold denormals, which are slow
+    modules = [copy.deepcopy(plain).eval(), *(chain.eval() for chain in chains)]
+    times = _interleaved_ms(modules, _example_inputs(layer, plain.weight))
+    layer.latency_ms = times[0]
+    layer.candidates = [
+        replace(one, latency_ms=ms) for one, ms in zip(candidates, times[1:], strict=True) if ms < times[0]
+    ]
+
+
+def _example_inputs(layer: Layer, like: Tensor) -> list[Tensor]:
+    geometry = layer.site.geometry
+    if geometry.form == "embedding":
+        return [torch.zeros(one.positions, dtype=torch.long, device=like.device) for one in layer.site.calls]
+    shapes = [(one.positions, geometry.in_channels, *one.size) for one in layer.site.calls]
+    return [torch.full(shape, 0.5, dtype=like.dtype, device=like.device) for shape in shapes]
+
+
+def _interleaved_ms(modules: list[nn.Module], inputs: list[Tensor]) -> list[float]:
+    """Median time of each module over rounds in which all take turns, in milliseconds."""
+    times: list[list[float]] = [[] for _ in modules]
+    for round_number in range(_LATENCY_ROUNDS + 2):
+        for module, own in zip(modules, times, strict=True):
+            begin = time.perf_counter()
+            for one in inputs:
+                module(one)
+            if one.is_cuda:
+                torch.cuda.synchronize(one.device)
+            if round_number >= 2:  # two rounds of warm-up
+                own.append((time.perf_counter() - begin) * 1e3)
+    return [float(torch.tensor(own).median()) for own in times]
+
+
+def choice_table(layers: list[Layer], choices: list[Candidate | None]) -> list[dict[str, Any]]:
+    """For each layer what was chosen, and what it costs against before."""
+    rows = []
+    for layer, one in zip(layers, choices, strict=True):
+        site = layer.site
+        row = {"layer": site.name, "kind": "kept" if one is None else one.kind}
+        row["rank"] = "" if one is None else " x ".join(map(str, one.ranks))
+        row["error"] = None if one is None else round(one.error, 4)
+        row["macs_before"], row["macs"] = site.macs, site.macs if one is None else one.macs
+        row["params_before"], row["params"] = site.params, site.params if one is None else one.params
+        rows.append(row)
+    return rows
+
+
+def candidate_table(layers: list[Layer], choices: list[Candidate | None]) -> list[dict[str, Any]]:
+    """Every candidate of every layer, the chosen one marked."""
+    return [
+        {
+            "layer": layer.site.name, "chosen": "*" if one == chosen else "", "kind": one.kind,
+            "rank": " x ".join(map(str, one.ranks)), "error": round(one.error, 4), "loss": float(f"{one.loss:.4g}"),
+            "macs_share": round(one.macs / layer.site.macs, 4) if layer.site.macs else None,
+            "params_share": round(one.params / layer.site.params, 4),
+            **({"latency_ms": round(one.latency_ms, 4)} if one.latency_ms is not None else {}),
+        }
+        for layer, chosen in zip(layers, choices, strict=True)
+        for one in layer.candidates
+    ]  # fmt: skip
+
+
+def plot(layers: list[Layer], choices: list[Candidate | None], path: Path) -> None:
+    """Two panels: error against the share of MACs kept a layer, and the loss at half the layer's MACs by layer.
+
+    Raises:
+        InputError: if matplotlib is not installed.
+    """
+    require("matplotlib", "plot").use("Agg")
+    pyplot = require("matplotlib.pyplot", "plot")
+    figure, (curves, bars) = pyplot.subplots(1, 2, figsize=(13, max(4, 0.18 * len(layers) + 1.5)))
+    colours = pyplot.get_cmap("viridis")
+    for number, (layer, chosen) in enumerate(zip(layers, choices, strict=True)):
+        colour = colours(number / max(len(layers) - 1, 1))
+        front = _front(layer)
+        curves.plot([x for x, _ in front], [y for _, y in front], color=colour, linewidth=1)
+        if chosen is not None:
+            share = (chosen.macs / layer.site.macs) if layer.site.macs else chosen.params / layer.site.params
+            curves.plot([share], [chosen.error], "o", color=colour, markersize=4)
+    curves.set(
+        xlabel="share of the layer's MACs kept", ylabel="relative error", title="best error at each cost (dots: chosen)"
+    )
+    halves = [_loss_at_half(layer) for layer in layers]
+    bars.barh(range(len(layers)), halves, color=[colours(n / max(len(layers) - 1, 1)) for n in range(len(layers))])
+    bars.set_yticks(range(len(layers)), [layer.site.name for layer in layers], fontsize=6)
+    bars.invert_yaxis()
+    bars.set(xlabel="loss at half the layer's MACs", title="sensitivity")
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def _front(layer: Layer) -> list[tuple[float, float]]:
+    """(share of MACs, least error up to there), cheapest first."""
+    points, least = [], math.inf
+    for one in layer.candidates:
+        if one.error < least:
+            least = one.error
+            points.append((one.macs / layer.site.macs if layer.site.macs else one.params / layer.site.params, least))
+    return points
+
+
+def _loss_at_half(layer: Layer) -> float:
+    affordable = [one.loss for one in layer.candidates if one.macs <= layer.site.macs / 2 or not layer.site.macs]
+    return min(affordable, default=float("nan"))

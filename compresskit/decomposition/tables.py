@@ -1,0 +1,41 @@
+"""The named choices of decomposition: kinds, objectives, rank rules. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from ..core.table import Row, Table
+
+_PACKAGE = "compresskit.decomposition"
+
+#: a row is a `kinds.Kind`: what it fits, the chain of layers at a rank, and the factors of a weight
+KINDS = Table("kind", _PACKAGE, {
+    "svd": Row("kinds:SVD", "linear, 1x1 convolution, embedding: two layers through a rank"),
+    "channel-svd": Row("kinds:CHANNEL_SVD", "convolution: k x k to a rank, then 1x1", "Zhang et al., 2016"),
+    "input-svd": Row("kinds:INPUT_SVD", "convolution: 1x1 to a rank, then k x k"),
+    "spatial-svd": Row("kinds:SPATIAL_SVD", "convolution: k x 1, then 1 x k", "Jaderberg et al., 2014"),
+    "tucker2": Row("kinds:TUCKER2", "convolution: 1x1, k x k on few channels, 1x1", "Kim et al., 2016"),
+    "cp": Row("kinds:CP", "convolution: 1x1, depthwise k x k, 1x1", "Lebedev et al., 2015; Phan et al., 2020"),
+    "tensor-train": Row("kinds:TENSOR_TRAIN", "convolution: 1x1, k x 1, 1 x k, 1x1", "Oseledets, 2011"),
+})  # fmt: skip
+
+#: the choices of the `kind` option
+KIND_CHOICES = Table("kind", _PACKAGE, {
+    "auto": Row("plan:all_kinds", "for each layer, the kind with the best error at its cost"),
+    **KINDS,
+})  # fmt: skip
+
+#: a row is a function that picks one candidate for each layer, or none: (layers, options) -> choices
+RANK_RULES = Table("rank rule", _PACKAGE, {
+    "energy": Row("rules:by_energy", "cheapest rank that keeps a share of the layer's energy"),
+    "ratio": Row("rules:by_ratio", "the same share of MACs in every layer"),
+    "fixed": Row("rules:by_fixed_rank", "the same rank in every layer"),
+    "evbmf": Row("rules:by_evbmf", "ranks above the noise of the weights, no setting", "Nakajima et al., 2013"),
+    "error": Row("rules:by_error", "cheapest rank within a relative error"),
+    "budget": Row("rules:by_budget", "all layers at once under one budget, solved exactly"),
+})  # fmt: skip
+
+#: what a layer's factors are fitted to
+OBJECTIVES = Table("objective", _PACKAGE, {
+    "weight": Row("fit:fit_weight", "the weights alone; needs no data"),
+    "activation": Row("fit:fit_activation", "the layer's outputs on calibration data", "Wang et al., 2024 (SVD-LLM)"),
+    "nonlinear": Row("fit:fit_nonlinear", "the outputs behind the activation that follows", "Zhang et al., 2016"),
+})  # fmt: skip

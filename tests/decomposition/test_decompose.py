@@ -1,0 +1,228 @@
+"""The step as the runner calls it: what it replaces, what it leaves, budgets kept, artifacts that rebuild."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from compresskit.core import edits
+from compresskit.core.data import open_data
+from compresskit.core.errors import GuardMissed, InputError
+from compresskit.core.measure import macs, parameter_count
+from compresskit.core.source import build, load_model
+from compresskit.core.types import Context, Loaded
+from compresskit.decomposition.decompose import decompose
+from compresskit.decomposition.options import DecomposeOptions
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return open_data("digits")
+
+
+def _digits_cnn():
+    return load_model("builtin:digits_cnn", model_args={"width": 16})
+
+
+def _rebuilt(loaded):
+    fresh = edits.replay(build(loaded.source).eval(), loaded.edits)
+    fresh.load_state_dict(loaded.module.state_dict())
+    return fresh
+
+
+def _run(loaded, data=None, **options):
+    return decompose(loaded, DecomposeOptions(**options), Context(original=loaded.clone(), data=data))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"energy": 0.7},
+        {"kind": "channel-svd", "ratio": 0.5},
+        {"kind": "tucker2", "rank": 6},
+        {"rank_by": "evbmf", "kind": "tucker2"},
+        {"max_error": 0.5, "round_to": 4},
+        {"kind": "spatial-svd", "target_macs": 0.6},
+        {"kind": "channel-svd", "target_params": 0.6, "objective": "activation"},
+        {"target_macs": 0.6, "objective": "activation", "inputs": "compressed", "consider": ["svd", "tucker2"]},
+        {"kind": "channel-svd", "ratio": 0.5, "objective": "nonlinear", "norms": "reestimate"},
+    ],
+    ids=lambda options: "-".join(map(str, options.values())),
+)
+def test_the_edits_rebuild_the_model_and_every_replaced_layer_costs_less(options, digits):
+    loaded = _digits_cnn()
+    macs_before, params_before = macs(loaded.module, loaded.example), parameter_count(loaded.module)
+    result = _run(loaded, digits, calibration_samples=64, **options)
+    assert torch.equal(_rebuilt(loaded)(loaded.example), loaded.module(loaded.example))
+    assert loaded.edits and result.facts["layers_decomposed"] == len(loaded.edits)
+    for row in result.tables["choices"]:
+        assert row["kind"] == "kept" or (row["macs"] < row["macs_before"] and row["params"] < row["params_before"])
+    saved = sum(row["macs_before"] - row["macs"] for row in result.tables["choices"])
+    assert macs(loaded.module, loaded.example) == macs_before - saved
+    assert parameter_count(loaded.module) < params_before
+    if "target_macs" in options:
+        assert 0.5 < result.facts["macs_share"] <= options["target_macs"]
+    if "target_params" in options:
+        assert result.facts["params_share"] <= options["target_params"]
+    if "round_to" in options:
+        assert all(edit["rank"] % 4 == 0 for edit in loaded.edits if isinstance(edit["rank"], int))
+
+
+def test_energy_is_kept_layer_by_layer_and_more_energy_costs_more():
+    shares = []
+    for energy in (0.5, 0.8):
+        loaded = _digits_cnn()
+        original = copy.deepcopy(loaded.module)
+        result = _run(loaded, energy=energy, kind="channel-svd")
+        for row in result.tables["choices"]:
+            if row["kind"] == "channel-svd":
+                weight = original.get_submodule(row["layer"]).weight.flatten(1).double()
+                singular = torch.linalg.svdvals(weight).square()
+                kept = singular[: int(row["rank"])].sum() / singular.sum()
+                fewer = singular[: int(row["rank"]) - 1].sum() / singular.sum()
+                assert fewer < energy <= kept
+        shares.append(result.facts["macs_share"])
+    assert shares[0] < shares[1] < 1
+
+
+def test_data_aware_factors_change_the_output_less(digits):
+    errors = {}
+    for objective in ("weight", "activation"):
+        loaded = _digits_cnn()
+        inputs = digits.calibration(64, seed=5)[0]
+        wanted = loaded.module(inputs)
+        _run(loaded, digits, kind="channel-svd", ratio=0.4, objective=objective)
+        errors[objective] = (loaded.module(inputs) - wanted).square().mean().item()
+    assert errors["activation"] < 0.5 * errors["weight"]
+
+
+class _Odd(nn.Module):
+    """What must be left alone: a tied head, fused attention, a layer held twice, a layer read from outside."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(40, 16)
+        self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
+        self.body = nn.Linear(16, 16)
+        self.alias = self.body
+        self.peeked = nn.Linear(16, 16)
+        self.plain = nn.Linear(16, 16)
+        self.unused = nn.Linear(16, 16)
+        self.head = nn.Linear(16, 40, bias=False)
+        self.head.weight = self.table.weight
+
+    def forward(self, ids):
+        x = self.table(ids)
+        x = x + self.attention(x, x, x, need_weights=False)[0]
+        x = self.alias(self.body(x))
+        x = self.peeked(x.to(self.peeked.weight.dtype))
+        return self.head(self.plain(x))
+
+
+def _odd():
+    return Loaded(_Odd().eval(), {"kind": "module"}, torch.arange(6)[None])
+
+
+def test_layers_that_cannot_be_replaced_are_left_and_named():
+    loaded = _odd()
+    result = _run(loaded, kind="svd", ratio=0.5, embeddings="decompose")
+    assert [edit["target"] for edit in loaded.edits] == ["plain"]
+    notes = "\n".join(result.notes)
+    for name, reason in {
+        "table": "tied", "head": "tied", "body": "several places", "peeked": "reads its weight directly",
+        "unused": "does not reach it",
+    }.items():  # fmt: skip
+        assert any(note.startswith(f"{name} left as it is") and reason in note for note in result.notes), notes
+    loaded.module(loaded.example)
+
+
+def test_embeddings_are_decomposed_only_when_asked_for():
+    def model():
+        return Loaded(nn.Sequential(nn.Embedding(100, 16), nn.Linear(16, 16)).eval(), {}, torch.arange(5)[None])
+
+    loaded = model()
+    _run(loaded, kind="svd", ratio=0.5)
+    assert [edit["target"] for edit in loaded.edits] == ["1"]
+    loaded = model()
+    _run(loaded, kind="svd", ratio=0.5, embeddings="decompose")
+    assert [edit["target"] for edit in loaded.edits] == ["0", "1"]
+
+
+def test_tiny_layers_stay_because_no_rank_costs_less():
+    loaded = Loaded(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)).eval(), {}, torch.zeros(1, 2))
+    result = _run(loaded, kind="svd", energy=0.1)
+    assert loaded.edits == []
+    assert any("no rank at which they cost less" in note for note in result.notes)
+
+
+def test_recompose_gives_plain_layers_back():
+    loaded = _digits_cnn()
+    _run(loaded, energy=0.6)
+    wanted = loaded.module(loaded.example)
+    _run(loaded, recompose=True)
+    assert not any(isinstance(child, nn.Sequential) for child in loaded.module.children())
+    torch.testing.assert_close(loaded.module(loaded.example), wanted, rtol=1e-4, atol=1e-5)
+    assert torch.equal(_rebuilt(loaded)(loaded.example), loaded.module(loaded.example))
+    with pytest.raises(InputError, match="no factored layers"):
+        _run(_digits_cnn(), recompose=True)
+
+
+def test_a_decomposed_model_can_be_decomposed_again_and_recomposed():
+    loaded = _digits_cnn()
+    _run(loaded, energy=0.8, kind="channel-svd")
+    _run(loaded, energy=0.6, kind="spatial-svd")
+    assert torch.equal(_rebuilt(loaded)(loaded.example), loaded.module(loaded.example))
+    wanted = loaded.module(loaded.example)
+    _run(loaded, recompose=True)
+    torch.testing.assert_close(loaded.module(loaded.example), wanted, rtol=1e-4, atol=1e-5)
+    assert torch.equal(_rebuilt(loaded)(loaded.example), loaded.module(loaded.example))
+
+
+def test_latency_budget_keeps_only_faster_candidates():
+    loaded = Loaded(nn.Sequential(nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 512)).eval(), {}, torch.randn(64, 512))
+    result = _run(loaded, kind="svd", target_latency=0.7, explain=True)
+    assert loaded.edits
+    layers = {row["layer"] for row in result.tables["candidates"]}
+    assert layers and all(row["latency_ms"] > 0 for row in result.tables["candidates"])
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"target_macs": 0.001}, GuardMissed, r"MACs cannot come down to .* set the target above 0\.\d+ of the model"),
+        ({"objective": "activation"}, InputError, "needs calibration data; name some with --data"),
+        ({"layers": ["convv*"]}, InputError, "no layer matches 'convv"),
+        ({"skip": ["*"]}, InputError, "no layer can be decomposed"),
+    ],
+)
+def test_refusals(options, error, message):
+    with pytest.raises(error, match=message):
+        _run(_digits_cnn(), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "tucker"}, "unknown kind 'tucker'; did you mean 'tucker2'"),
+        ({"consider": ["tucker"]}, "did you mean 'tucker2'"),
+        ({"consider": ["cp"], "kind": "svd"}, "consider is for kind auto"),
+        ({"rank_by": "budget"}, "takes one of target_macs"),
+        ({"target_macs": 0.5, "target_params": 0.5}, "got target_macs, target_params"),
+        ({"rank_by": "energy", "rank": 4}, "rank is for rank_by fixed"),
+        ({"calibration_rows": 5}, "calibration_rows would be ignored"),
+        ({"inputs": "compressed"}, "inputs would be ignored"),
+        ({"energy": 1.5}, "less than 1"),
+    ],
+)
+def test_options_that_contradict_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        DecomposeOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("given", "rule"),
+    [({}, "energy"), ({"target_macs": 0.5}, "budget"), ({"rank": 4}, "fixed"), ({"ratio": 0.3}, "ratio")],
+)
+def test_an_option_of_a_rule_selects_the_rule(given, rule):
+    assert DecomposeOptions(**given).rank_by == rule
