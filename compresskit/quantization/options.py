@@ -49,6 +49,16 @@ class QuantizeOptions(StepOptions):
         "VNNI cannot saturate",
         section="Scheme",
     )
+    target_bits: float | None = option(
+        None,
+        "average bits a weight; each layer's bits are chosen by its measured sensitivity",
+        section="Allocation",
+        ge=1,
+        le=8,
+    )
+    candidate_bits: list[int] = option(
+        [2, 3, 4, 6, 8], "bits that target_bits chooses from", section="Allocation", min_length=1
+    )
     layers: list[str] = option([], "quantize only layers that one of these patterns matches", section="Layers")
     skip: list[str] = option([], "leave out layers that one of these patterns matches", section="Layers")
     first_last: Literal["same", "int8", "keep"] = option(
@@ -88,6 +98,16 @@ class QuantizeOptions(StepOptions):
         le=1,
     )
     awq: bool = option(False, "scale input channels by their magnitude to the searched power (AWQ)", section="Rounding")
+
+    qat: Literal["none", "kd", "finetune"] = option(
+        "none",
+        "train weights and step sizes while quantized (LSQ), with the float model as teacher (kd) or without",
+        section="Training",
+    )
+
+    def trains(self) -> bool:
+        """Whether training options mean something."""
+        return self.recover != "none" or self.qat != "none"
 
     def scheme_row(self) -> Scheme:
         """The scheme that the name stands for."""
@@ -129,6 +149,12 @@ class QuantizeOptions(StepOptions):
             problems.append(
                 "granularity, weight_range and weight_search have no meaning for scheme 'codebook'; leave them out"
             )
+        if self.qat != "none" and scheme.format != "int":
+            problems.append(f"qat learns integer steps; scheme {self.scheme!r} has none, use recover to tune it")
+        if self.target_bits is not None and (scheme.format != "int" or "bits" in given):
+            problems.append("target_bits chooses among integer bits by itself; leave bits out and take an int scheme")
+        if "candidate_bits" in given and self.target_bits is None:
+            problems.append("candidate_bits would be ignored: set target_bits")
         if "codebook_start" in given and scheme.format != "codebook":
             problems.append("codebook_start would be ignored: choose scheme codebook")
         if self.coding == "huffman" and scheme.format == "float8":
@@ -136,7 +162,11 @@ class QuantizeOptions(StepOptions):
         if "code_range" in given and (self.weight_bits() != 8 or scheme.format != "int"):
             problems.append("code_range would be ignored: it is about weights of 8 bits")
         smallest = 1 if scheme.format == "codebook" else 2
-        wrong = [bits for bits in [*self.bits_for.values(), self.weight_bits()] if not smallest <= bits <= 8]
+        wrong = [
+            bits
+            for bits in [*self.bits_for.values(), *self.candidate_bits, self.weight_bits()]
+            if not smallest <= bits <= 8
+        ]
         if wrong:
             problems.append(f"bits must be {smallest} to 8 for scheme {self.scheme!r}, got {wrong[0]}")
         if self.rounding != "nearest" and scheme.format != "int":
@@ -155,7 +185,8 @@ class QuantizeOptions(StepOptions):
 
     def needs_data(self) -> bool:
         """Whether calibration data has to be there."""
-        return self.scheme_row().activations == "static" or self.needs_moments()
+        trained = self.qat != "none" or self.target_bits is not None
+        return self.scheme_row().activations == "static" or self.needs_moments() or trained
 
     def needs_moments(self) -> bool:
         """Whether the moments of layer inputs are needed."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import nn
 
@@ -23,10 +24,11 @@ _WEIGHTED = (
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """How one layer is going to be quantized."""
+    """How one layer is going to be quantized; `fixed` where a pattern or the first/last policy decided its bits."""
 
     name: str
     spec: Spec
+    fixed: bool = False
 
 
 def quantizable_parameters(layer: nn.Module) -> tuple[str, ...]:
@@ -71,7 +73,7 @@ def make_plan(root: nn.Module, record: Trace, options: QuantizeOptions) -> tuple
     skipped = set(match_names(options.skip, names))
     if options.first_last == "keep":
         skipped |= ends
-    plans = [LayerPlan(name, _spec(root, name, name in ends, options)) for name in chosen if name not in skipped]
+    plans = [_plan(root, name, name in ends, options) for name in chosen if name not in skipped]
     if not plans:
         raise InputError(
             "no layer is left to quantize; check layers, skip and first_last, or whether the model is quantized already"
@@ -85,15 +87,31 @@ def _first_and_last(names: Iterable[str], record: Trace) -> set[str]:
     return {executed[0], executed[-1]} if executed else set()
 
 
-def _spec(root: nn.Module, name: str, is_end: bool, options: QuantizeOptions) -> Spec:
-    layer, scheme = root.get_submodule(name), options.scheme_row()
+def _plan(root: nn.Module, name: str, is_end: bool, options: QuantizeOptions) -> LayerPlan:
     pattern = next((pattern for pattern in options.bits_for if fnmatchcase(name, pattern)), None)
     bits = options.bits_for[pattern] if pattern else options.weight_bits()
-    if is_end and options.first_last == "int8" and pattern is None:
-        bits = max(bits, 8)
+    raised = is_end and options.first_last == "int8" and pattern is None
+    bits = max(bits, 8) if raised else bits
+    return LayerPlan(name, _spec(root.get_submodule(name), bits, options), fixed=pattern is not None or raised)
+
+
+def with_bits(plan: LayerPlan, bits: int, options: QuantizeOptions) -> LayerPlan:
+    """The plan with another number of bits."""
+    return replace(plan, spec=replace(plan.spec, **_widths(bits, options)))
+
+
+def _widths(bits: int, options: QuantizeOptions) -> dict[str, Any]:
+    """The fields of a spec that depend on the number of bits."""
+    scheme = options.scheme_row()
     packed = scheme.format != "float8" and bits < 8 and options.coding == "packed"
     if bits == 8 and scheme.format == "int" and options.uses_half_range():
         bits = 7  # still a byte each
+    # scales weigh little against 8-bit weights, and much against fewer bits
+    return {"bits": bits, "packed": packed, "scale_type": "float16" if bits < 7 else "float32"}
+
+
+def _spec(layer: nn.Module, bits: int, options: QuantizeOptions) -> Spec:
+    scheme = options.scheme_row()
     granularity = options.weight_granularity() if scheme.format != "codebook" else "tensor"
     symmetric = options.weight_range == "symmetric"
     parameters = quantizable_parameters(layer)
@@ -102,14 +120,11 @@ def _spec(root: nn.Module, name: str, is_end: bool, options: QuantizeOptions) ->
     return Spec(
         parameters=parameters,
         format=scheme.format,
-        bits=bits,
         granularity=granularity,
         group_size=options.group_size if granularity == "group" else None,
         symmetric=symmetric or scheme.format != "int",
         axis=output_axis(layer),
-        packed=packed,
-        # scales weigh little against 8-bit weights, and much against fewer bits
-        scale_type="float16" if bits < 7 else "float32",
+        **_widths(bits, options),
         zero_index=scheme.format == "codebook" and _has_zeros(layer, parameters),
         input=scheme.activations if calls_forward else "none",
         input_symmetric=options.activation_range == "symmetric",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from compresskit.core.errors import InputError
 from compresskit.core.modules import get_module
+from compresskit.core.train import train
 from compresskit.core.types import Context, Inputs, Loaded, StepResult
 
 from . import calibration, smoothing
@@ -19,6 +20,8 @@ from .codebook import share_weights
 from .equalization import equalize
 from .folding import fold_batchnorm
 from .layers import Spec, convert, to_matrix
+from .lsq import distill_objective, take_over, trainable
+from .mixed import allocate
 from .moments import Moments, collect, layers_with_patches
 from .observers import Levels
 from .options import QuantizeOptions
@@ -58,6 +61,16 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
     _scale_inputs(loaded, plans, moments, options)
     if moments and (options.smooth is not None or options.awq):
         moments = _collect_moments(loaded.module, plans, batches, options, context)
+    tables: dict[str, list[dict[str, Any]]] = {}
+    files: dict[str, Any] = {}
+    if options.target_bits is not None:
+        allocation = allocate(
+            loaded.module, plans, moments, batches, options, context, lambda matrix, spec: _grid(matrix, spec, options)
+        )
+        plans = allocation.plans
+        facts |= allocation.facts
+        tables["sensitivity"] = allocation.table
+        files |= allocation.files
     float_model = loaded.clone().module
     ranges = _activation_ranges(loaded.module, record, plans, batches, options)
     for plan in plans:
@@ -67,10 +80,14 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
         _set_storage(loaded, plan.name, spec, options)
     notes += _quantize_activations(loaded, plans, ranges, options)
     notes += _missing_moments(plans, moments, options)
+    if options.qat != "none":
+        facts["qat"] = _train_quantized(loaded, float_model, options, context)
     probe = next(iter(batches)) if batches is not None else loaded.example
-    table = layer_table(float_model, loaded.module, [plan.name for plan in plans], probe, loaded.storage)
+    tables["quantized layers"] = layer_table(
+        float_model, loaded.module, [plan.name for plan in plans], probe, loaded.storage
+    )
     facts |= size_facts(float_model, loaded)
-    return StepResult(loaded, facts=facts, notes=notes, tables={"quantized layers": table})
+    return StepResult(loaded, facts, notes, tables, files)
 
 
 def _calibration_batches(options: QuantizeOptions, context: Context) -> Iterable[Inputs] | None:
@@ -150,6 +167,17 @@ def quantize_layer(
             rounded = to_matrix(layer.dequantized("weight"), spec.axis)
         correct_bias(layer, rounded - matrices["weight"], moments)
     return spec
+
+
+def _train_quantized(
+    loaded: Loaded, float_model: nn.Module, options: QuantizeOptions, context: Context
+) -> dict[str, Any]:
+    """Train the quantized model's weights and steps in float, and take the result over."""
+    shadow = replace(loaded, module=trainable(loaded.module, float_model), edits=[], storage={})
+    objective = distill_objective(float_model.to(context.device)) if options.qat == "kd" else None
+    trained = train(shadow, options, context, objective=objective)
+    take_over(shadow.module, loaded.module)
+    return trained
 
 
 def _set_storage(loaded: Loaded, name: str, spec: Spec, options: QuantizeOptions) -> None:
