@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("recipes:run_command", "Run a recipe: a YAML file of steps."),
     "init": ("recipes:init_command", "Write a commented recipe for a model and data."),
     "schema": ("recipes:schema_command", "Print the recipe's JSON schema, or the options as a table."),
+    "export": ("export:export_command", "Write a model for another runtime, and measure it there."),
     "inspect": ("looking:inspect_command", "Print layers, shapes, parameters, MACs, and what applies to each."),
     "diff": ("looking:diff_command", "Compare two models: layers, edits, measured figures."),
     "verify": ("looking:verify_command", "Check an artifact: hash, probe, reload in a fresh process."),

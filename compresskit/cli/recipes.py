@@ -78,7 +78,7 @@ def schema_command(markdown: bool) -> None:
 
     from ..pipeline.docs import options_markdown
 
-    click.echo(options_markdown() if markdown else json.dumps(json_schema(), indent=2))
+    click.echo(options_markdown() if markdown else json.dumps(json_schema(), indent=2) + "\n", nl=False)
 
 
 @click.command(

@@ -23,6 +23,7 @@ EDITS = Table(
     {
         "resize": Row("core.edits:resize", "tensors of a module take new shapes, and integer attributes new values"),
         "remove": Row("core.edits:remove", "a module becomes an identity"),
+        "skip": Row("pruning.depth:replay", "a block passes its first argument through"),
         "free_heads": Row("pruning.attention:replay", "multi-head attention becomes one whose head width is free"),
         "quantized": Row("quantization.layers:replay", "a layer becomes a quantized layer"),
         "fold": Row("quantization.folding:replay", "a layer takes up the batch normalization after it"),
@@ -86,4 +87,6 @@ def set_attribute(module: nn.Module, name: str, value: Any) -> None:
     if not all(isinstance(item, int) for item in (value if isinstance(value, list | tuple) else [value])):
         raise InputError(f"attribute {name!r} must be an integer or a list of integers, got {value!r}")
     old = getattr(module, name)
+    if not all(isinstance(item, int) for item in (old if isinstance(old, list | tuple) else [old])):
+        raise InputError(f"attribute {name!r} is not an integer or a list of integers")
     setattr(module, name, type(old)(value) if isinstance(old, tuple | list) else value)

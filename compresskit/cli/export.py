@@ -1,0 +1,65 @@
+"""The command `export`: a model written for another runtime, measured and compared there."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import click
+
+from ..core.errors import InputError
+from ..pipeline.recipe import RecipeOptions
+from ..quantization.options import ExportOptions
+from .console import logger, stderr_console, validated
+from .derive import SectionedCommand, given_values, options_of
+
+_OWN = options_of(ExportOptions)
+_SHARED = options_of(
+    RecipeOptions,
+    leave_out=("model", "output", "threads", "latency_batch", "latency_rounds", "device", "eval_limit", "eval_batch"),
+)
+
+
+def _export(model: str, output: str | None, force: bool, as_json: bool, quiet: bool, **values) -> None:
+    options = validated(ExportOptions, given_values(_OWN, values), "export")
+    recipe = validated(RecipeOptions, {"model": model, "device": "cpu", **given_values(_SHARED, values)}, "export")
+    target = Path(output or f"runs/model.{options.format}")
+    if target.exists() and not force:
+        raise InputError(f"output {str(target)!r} exists; give --force to replace it")
+    from ..core.report import print_json, rows_table
+    from ..pipeline.opening import open_context
+    from ..quantization.lowering import export
+
+    context = open_context(recipe, logger(quiet))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+        facts = export(context.original, options, context, Path(folder) / target.name)
+        # weights of large models lie in files of their own beside the graph, which names them
+        for entry in sorted(Path(folder).iterdir(), key=lambda entry: entry.name == target.name):
+            entry.replace(target.parent / entry.name)
+    if as_json:
+        print_json({"model": model, "path": str(target), **facts})
+        return
+    if not quiet:
+        rows = [{"figure": name, "value": value} for name, value in facts.items()]
+        stderr_console().print(rows_table(f"export: {model}", rows))
+    click.echo(str(target))
+
+
+export_command = SectionedCommand(
+    "export",
+    params=[
+        click.Argument(["model"], metavar="MODEL"),
+        *_OWN,
+        *_SHARED,
+        click.Option(["-o", "--output"], metavar="FILE", help="File to write.  [default: runs/model.FORMAT]"),
+        click.Option(["-f", "--force"], is_flag=True, help="Replace an existing file."),
+        click.Option(["--json", "as_json"], is_flag=True, help="Print the figures as JSON on stdout."),
+        click.Option(["-q", "--quiet"], is_flag=True, help="No progress on stderr."),
+    ],
+    callback=_export,
+    no_args_is_help=True,
+    help="Write a model as a graph for another runtime, run it there, and compare outputs, metric and latency.",
+    epilog="compresskit export runs/int8 --data digits -o model.onnx\n"
+    "compresskit export runs/int8 --format pt2 --runtime inductor -o model.pt2",
+)

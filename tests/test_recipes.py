@@ -1,0 +1,61 @@
+"""Every recipe in configs/ and the two commands of the README."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from compresskit.pipeline.docs import options_markdown
+from compresskit.pipeline.recipe import read_recipe
+from compresskit.pipeline.runner import Run, run
+from tests.conftest import REPOSITORY
+
+RECIPES = sorted((REPOSITORY / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_every_recipe_validates(path: Path):
+    assert read_recipe(path).steps
+
+
+@pytest.mark.slow
+def test_quickstart_ends_smaller_with_its_accuracy(tmp_path):
+    report = run(Run(read_recipe(REPOSITORY / "configs" / "quickstart.yaml"), tmp_path / "out"))
+    original, final = report["original"], report["steps"][-1]["measurement"]
+    assert [step["technique"] for step in report["steps"]] == ["train", "prune", "decompose", "quantize"]
+    assert original["metric"]["value"] > 0.95
+    assert final["metric"]["value"] > original["metric"]["value"] - 0.03
+    assert final["size_bytes"] < 0.15 * original["size_bytes"]
+    assert final["macs"] < 0.45 * original["macs"]
+    assert final["latency"]["speedup"] > 0
+
+
+def test_cifar_recipe_plans(cifar_dir, shared_dir, invoke):
+    code, out, err = invoke(
+        "run",
+        str(REPOSITORY / "configs" / "cifar10-resnet56.yaml"),
+        "--dry-run",
+        "--json",
+        "--set",
+        f"weights={shared_dir}/models/resnet56_cifar10.safetensors",
+        "--set",
+        f"data=imagefolder:{cifar_dir}",
+    )
+    plan = json.loads(out)
+    assert code == 0, err
+    assert 0.48 < plan["plan"][1]["macs"] / plan["plan"][0]["macs"] <= 0.5
+
+
+def test_the_options_table_is_up_to_date():
+    assert (REPOSITORY / "docs" / "options.md").read_text() == options_markdown(), (
+        "run: compresskit schema --markdown > docs/options.md"
+    )
+
+
+def test_the_readme_names_the_commands_that_ci_runs():
+    readme = (REPOSITORY / "README.md").read_text()
+    assert "pip install . && compresskit run configs/quickstart.yaml" in readme
+    assert readme.count("pip install -e '.[test]' && python -m pytest") == 1
+    assert "python -m pytest" not in (REPOSITORY / ".ci" / "run").read_text()  # it reads the command from the README
