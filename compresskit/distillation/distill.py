@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import torch
 
 from ..core.options import TrainOptions
@@ -12,8 +15,10 @@ from .matching import table
 from .models import Teacher, choose_teachers, load
 from .objective import Objective, WeightedTerm
 from .options import DistillOptions
-from .plan import make_plan
+from .plan import Plan, make_plan
+from .students import make_student
 from .tables import LOSSES
+from .unlabelled import UnlabelledData
 
 
 def distill(loaded: Loaded, options: DistillOptions, context: Context) -> StepResult:
@@ -28,23 +33,53 @@ def distill(loaded: Loaded, options: DistillOptions, context: Context) -> StepRe
     Raises:
         InputError: without data, or when teacher and student do not fit together.
     """
+    if context.data is not None and options.unlabelled:
+        context = replace(context, data=UnlabelledData(context.data, options.unlabelled))
     teachers = choose_teachers(loaded, options, context)
     student = choose_student(loaded, options, context)
     teacher = Teacher(teachers, context.original.preprocessing, context.device)
-    plan = make_plan(student, teacher, options, context)
+    facts: dict[str, Any] = {}
+    rest = list(options.loss)
+    if options.hint_epochs:
+        facts["hint"] = _hint_stage(student, teacher, options, context)
+        rest = [name for name in rest if name != "fitnet"] or ["kd"]
+    plan = make_plan(student, teacher, options, context, rest)
+    rows = _show(plan, context)
+    facts |= train(student, options, context, objective=plan.objective, extra_modules=plan.objective.adapters)
+    facts["teacher"] = teacher.names
+    if plan.cache:
+        facts |= {"teacher_logits_computed": plan.cache.computed, "teacher_logits_found": plan.cache.found}
+    return StepResult(
+        student, facts, tables={"matched layers": rows} if rows else {}, files=curve_files(facts, context.folder)
+    )
+
+
+def _show(plan: Plan, context: Context) -> list[dict[str, str]]:
+    """Say which layers were matched before training starts."""
     rows = table(plan.pairs)
     for row in rows:
         student_layer = f"{row['student layer']} ({row['student shape']})"
         context.log(f"{student_layer} learns from {row['teacher layer']} ({row['teacher shape']})")
-    facts = train(student, options, context, objective=plan.objective, extra_modules=plan.objective.adapters)
-    facts["teacher"] = teacher.names
-    tables = {"matched layers": rows} if rows else {}
-    return StepResult(student, facts, plan.notes, tables, curve_files(facts, context.folder))
+    return rows
+
+
+def _hint_stage(student: Loaded, teacher: Teacher, options: DistillOptions, context: Context) -> dict[str, Any]:
+    """FitNets' first stage: only the hint, which reaches only the layers up to the hinted one."""
+    stage = options.model_copy(
+        update={"epochs": options.hint_epochs, "task_weight": 0.0, "keep": "last", "early_stop": None, "cache": None}
+    )
+    plan = make_plan(student, teacher, stage, context, ["fitnet"])
+    _show(plan, context)
+    return train(
+        student, stage, replace(context, metric=None), objective=plan.objective, extra_modules=plan.objective.adapters
+    )
 
 
 def choose_student(current: Loaded, options: DistillOptions, context: Context) -> Loaded:
     """The current model, or the new one that the options name."""
     if not options.student:
+        if options.makes_student():
+            return make_student(current, width=options.student_width, depth=options.student_depth)
         return current
     student = load(context, options.student, options.student_weights, options.student_args)
     # it learns from batches made for the original model, so it expects the same from now on

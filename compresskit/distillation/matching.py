@@ -27,9 +27,17 @@ def stages(module: nn.Module, trace: Trace) -> list[Feature]:
     that is every module of the longest family of like siblings with equal token outputs. Otherwise: every activation,
     or every linear layer where there is none.
     """
-    maps = [feature for feature in trace.features if len(feature.shape) == 4 and max(feature.shape[2:]) > 1]
+    # attention heads are (batch, heads, tokens, channels) and no maps
+    maps = [
+        feature
+        for feature in trace.features
+        if len(feature.shape) == 4 and max(feature.shape[2:]) > 1 and _holds_convolutions(module, feature)
+    ]
+    whole = [feature for feature in maps if not _inside_a_changing_block(module, feature, trace)]
     # a container is noted after its children, so the last one is the outermost
-    by_size = {feature.shape[2:]: feature for feature in maps}
+    by_size = {feature.shape[2:]: feature for feature in whole}
+    if len(by_size) < 2:
+        by_size = {feature.shape[2:]: feature for feature in maps}
     if len(by_size) > 1:
         return sorted(by_size.values(), key=trace.features.index)
     blocks = _blocks(module, trace)
@@ -38,6 +46,24 @@ def stages(module: nn.Module, trace: Trace) -> list[Feature]:
     if by_size:
         return list(by_size.values())
     return _dense_stages(module, trace)
+
+
+def _holds_convolutions(module: nn.Module, feature: Feature) -> bool:
+    """Whether a feature comes from, or after, layers over places: no norm or linear layer over the last axis."""
+    layer = get_module(module, feature.name)
+    return not isinstance(layer, nn.LayerNorm | nn.Linear | nn.RMSNorm | nn.Dropout | nn.Identity)
+
+
+def _inside_a_changing_block(module: nn.Module, feature: Feature, trace: Trace) -> bool:
+    """Whether a feature is internal to a block that changes the resolution (a widening before its stride)."""
+    shapes = {other.name: other.shape for other in trace.features}
+    parent = feature.name.rpartition(".")[0]
+    while parent:
+        is_list = type(get_module(module, parent)) in (nn.Sequential, nn.ModuleList)
+        if not is_list and shapes.get(parent, feature.shape)[2:] != feature.shape[2:]:
+            return True
+        parent = parent.rpartition(".")[0]
+    return False
 
 
 def _blocks(module: nn.Module, trace: Trace) -> list[Feature]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..core.errors import InputError
 from ..core.task import task_loss
 from ..core.types import Inputs, call, main_output
+from .cache import LogitCache
 from .losses.logits import hard_targets
 from .losses.term import Signals, Term
 from .matching import Pair
@@ -61,7 +62,8 @@ class Objective:
         taps: where features are taken.
         task_weight: weight of the loss against the data's own targets; 0 never looks at them.
         label_smoothing: of the loss against the targets.
-        logits: (inputs, indices) -> the teacher's logits, where they come from a cache; only for losses on logits.
+        cache: keeps the teacher's logits; only for losses on logits.
+        rows: (indices, step) -> their rows in the cache.
     """
 
     def __init__(
@@ -72,11 +74,13 @@ class Objective:
         task_weight: float,
         taps: Taps = Taps(),
         label_smoothing: float = 0.0,
-        logits: Callable[[Inputs], Tensor] | None = None,
+        cache: LogitCache | None = None,
+        rows: Callable[[Tensor, int], Tensor] = lambda indices, step: indices,
     ):
         self._teacher, self._terms, self._taps = teacher, list(terms), taps
         self._task_weight, self._label_smoothing = task_weight, label_smoothing
-        self._logits = logits
+        self._cache, self._rows_of = cache, rows
+        self._rows: Tensor | None = None
         self._indices: Tensor | None = None
         self._progress = 0.0
         self.parts: Mapping[str, float] = {}
@@ -89,6 +93,7 @@ class Objective:
     def begin_step(self, indices: Tensor, step: int, total_steps: int) -> None:
         """Called by the training loop before each batch."""
         self._indices, self._progress = indices, step / total_steps
+        self._rows = self._rows_of(indices, step)
 
     def memory(self) -> dict[str, Tensor]:
         """Tensors that a resumed run needs and nobody trains; called by the training loop at a checkpoint."""
@@ -130,8 +135,9 @@ class Objective:
                 raise InputError("loss at_gradient needs one floating-point tensor as input")
             inputs = inputs.detach().requires_grad_()
         answer, mine, my_attention = self._run(module, inputs, "student")
-        if self._logits is not None:
-            taught, theirs, their_attention = self._logits(inputs), Taken(), []
+        if self._cache is not None and self._rows is not None:
+            with torch.no_grad():
+                taught, theirs, their_attention = self._cache(inputs, self._rows, self._teacher), Taken(), []
         else:
             with torch.set_grad_enabled(gradients):
                 taught, theirs, their_attention = self._run(self._teacher.modules[0], inputs, "teacher")

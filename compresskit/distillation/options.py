@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import field_validator, model_validator
 
@@ -31,6 +31,25 @@ class DistillOptions(TrainStepOptions):
     student_args: dict[str, float | int | str] = option(
         {}, "arguments of the new student's factory, e.g. num_classes=10", section="Models"
     )
+    student_width: float = option(
+        1.0,
+        "make a new student of the current model with this share of its channels, e.g. 0.5",
+        section="Models",
+        gt=0,
+        le=1,
+    )
+    student_depth: float = option(
+        1.0,
+        "make a new student of the current model with this share of its blocks, e.g. 0.5",
+        section="Models",
+        gt=0,
+        le=1,
+    )
+    unlabelled: str | None = option(
+        None,
+        "folder of images, or .npz with an array x, that replaces the training images; labels are not needed",
+        section="Models",
+    )
     loss: list[choice(LOSSES)] = option(
         ["kd"], "distillation loss; several are added up", section="Losses", min_length=1
     )
@@ -42,6 +61,20 @@ class DistillOptions(TrainStepOptions):
         section="Losses",
         ge=0,
     )
+    labels: Literal["use", "ignore"] = option(
+        "use", "learn from the data's own targets beside the teacher, or from the teacher alone", section="Losses"
+    )
+    hint_epochs: float | None = option(
+        None,
+        "FitNets' first stage: train up to the hinted layer alone for this many epochs; the other losses follow",
+        section="Losses",
+        gt=0,
+    )
+    cache: str | None = option(
+        None,
+        "folder for the teacher's logits, computed once and found again by later epochs and runs",
+        section="Losses",
+    )
     layers: dict[str, str] = option(
         {},
         "student layers and the teacher layers they learn from, e.g. layer1=layer1; default: matched by stage",
@@ -51,7 +84,11 @@ class DistillOptions(TrainStepOptions):
 
     def makes_student(self) -> bool:
         """Whether a new student takes the current model's place."""
-        return self.student is not None
+        return self.student is not None or self.student_width < 1 or self.student_depth < 1
+
+    def ignores_labels(self) -> bool:
+        """Whether the teacher alone teaches."""
+        return self.labels == "ignore" or self.unlabelled is not None
 
     @field_validator("teacher", "teacher_weights", "loss", mode="before")
     @classmethod
@@ -79,6 +116,14 @@ class DistillOptions(TrainStepOptions):
             raise ValueError("student_weights needs student; the current model has its weights already")
         if self.student_args and not self.student:
             raise ValueError("student_args needs student; the current model is built already")
+        if self.student and (self.student_width < 1 or self.student_depth < 1):
+            raise ValueError(
+                "student names a model and student_width or student_depth makes one; give only one of them"
+            )
+        if self.ignores_labels() and self.task_weight:
+            raise ValueError(f"task_weight {self.task_weight:g} needs labels, and labels are ignored; leave it out")
+        if self.hint_epochs and "fitnet" not in self.loss:
+            raise ValueError("hint_epochs would be ignored: fitnet is not among the losses")
         if self.teacher_args and not self.teacher:
             raise ValueError("teacher_args needs teacher; the default teacher is built already")
         return self

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..core import distributed
 from ..core.errors import InputError, nearest
 from ..core.inputs import with_batch
 from ..core.modules import get_module
 from ..core.types import Context, Inputs, Loaded, to_device
+from .cache import LogitCache
 from .losses.term import Loss, Setup
 from .matching import Pair, attention_pairs, match, norm_before_relu
 from .models import Teacher
@@ -30,10 +34,12 @@ class Plan:
 
     objective: Objective
     pairs: list[Pair]
-    notes: list[str]
+    cache: LogitCache | None
 
 
-def make_plan(student: Loaded, teacher: Teacher, options: DistillOptions, context: Context) -> Plan:
+def make_plan(
+    student: Loaded, teacher: Teacher, options: DistillOptions, context: Context, losses: Sequence[str] = ()
+) -> Plan:
     """Match layers by a traced run of both models, and make the losses for them.
 
     Args:
@@ -41,10 +47,11 @@ def make_plan(student: Loaded, teacher: Teacher, options: DistillOptions, contex
         teacher: who teaches.
         options: losses, weights, layers.
         context: data size, seed and device.
+        losses: names to make instead of the options' own.
     Raises:
         InputError: if the models' outputs do not fit together, or a loss asks for what they do not have.
     """
-    rows: dict[str, Loss] = {name: LOSSES.load(name) for name in options.loss}
+    rows: dict[str, Loss] = {name: LOSSES.load(name) for name in (losses or options.loss)}
     arguments = loss_arguments(rows, options.loss_arg)
     needs = frozenset(need for loss in rows.values() for need in loss.needs)
     _check_targets(needs, options)
@@ -64,14 +71,55 @@ def make_plan(student: Loaded, teacher: Teacher, options: DistillOptions, contex
         )
         for name, loss in rows.items()
     ]
+    cache, cache_rows = None, None
+    if options.cache:
+        if needs - {"labels"}:
+            raise InputError(
+                f"cache keeps logits only, and {', '.join(options.loss)} needs more of the teacher; leave it out"
+            )
+        cache, cache_rows = _cache(teacher, traces[0].output[1:], options, context)
     objective = Objective(
-        teacher, terms, task_weight=task_weight(options, rows), taps=taps, label_smoothing=options.label_smoothing
+        teacher,
+        terms,
+        task_weight=task_weight(options, rows),
+        taps=taps,
+        label_smoothing=options.label_smoothing,
+        cache=cache,
+        **({"rows": cache_rows} if cache_rows else {}),
     )
-    return Plan(objective, list(taps.pairs), [])
+    return Plan(objective, list(taps.pairs), cache)
+
+
+def _cache(
+    teacher: Teacher, shape: tuple[int, ...], options: DistillOptions, context: Context
+) -> tuple[LogitCache, Callable[[Tensor, int], Tensor] | None]:
+    """The cache for this teacher and data; where inputs are changed at random, a row is a place in the run."""
+    record: dict[str, Any] = {"data": context.data.name, "examples": context.data.size("train")}
+    weights = {
+        f"{number}.{name}": value
+        for number, module in enumerate(teacher.modules)
+        for name, value in module.state_dict().items()
+    }
+    folder = Path(options.cache)
+    if not (options.augment or options.mixup or options.cutmix):
+        return LogitCache(folder, rows=_examples(context), shape=shape, record=record, weights=weights), None
+    record |= {"seed": context.seed} | options.model_dump(
+        include={"augment", "mixup", "cutmix", "batch_size", "train_limit", "epochs"}
+    )
+    batches = context.data.batches("train", batch_size=options.batch_size, limit=options.train_limit)
+    size = min(options.batch_size, batches.samples)
+    steps = math.ceil(options.epochs * max(1, batches.samples // options.batch_size))
+
+    def rows_of(indices: Tensor, step: int) -> Tensor:
+        return step * size + distributed.rank() * len(indices) + torch.arange(len(indices))
+
+    return LogitCache(folder, rows=steps * size, shape=shape, record=record, weights=weights), rows_of
 
 
 def task_weight(options: DistillOptions, losses: Mapping[str, Loss]) -> float:
-    """Weight of the data's own targets: the options', or the smallest that the losses' papers give."""
+    """Weight of the data's own targets: the options' (0 where labels are ignored), or the losses' papers' smallest."""
+    if options.ignores_labels():
+        return 0.0
     if options.task_weight is not None:
         return options.task_weight
     return min(loss.task_weight for loss in losses.values())
@@ -96,6 +144,8 @@ def loss_arguments(losses: Mapping[str, Loss], given: Mapping[str, float]) -> di
 
 
 def _check_targets(needs: frozenset[str], options: DistillOptions) -> None:
+    if "labels" in needs and options.ignores_labels():
+        raise InputError("labels are ignored, and a chosen loss needs them; choose other losses or use the labels")
     if "labels" in needs and (options.mixup or options.cutmix):
         raise InputError("mixup and cutmix blend targets, and a chosen loss needs one class an example; leave them out")
 

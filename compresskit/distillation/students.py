@@ -88,7 +88,7 @@ def removable_blocks(module: nn.Module, inputs: Inputs) -> list[list[tuple[str, 
     previous: tuple[Any, ...] = ()
     for name, child in module.named_modules():
         parent, _, number = name.rpartition(".")
-        if not number.rpartition("_")[2].isdigit() or name not in shapes or not list(child.children()):
+        if not number.rpartition("_")[2].isdigit() or name not in shapes or _is_plain(child):
             continue
         entered, left = shapes[name]
         key = (parent, type(child), left)
@@ -97,6 +97,11 @@ def removable_blocks(module: nn.Module, inputs: Inputs) -> list[list[tuple[str, 
         previous = key
         runs[-1].append((name, entered == left))
     return [run for run in runs if len(run) > 1]
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether a module is a single layer or only a list of others, not a block with its own forward."""
+    return type(module) in (nn.Sequential, nn.ModuleList) or not list(module.children())
 
 
 def _block_shapes(module: nn.Module, inputs: Inputs) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:

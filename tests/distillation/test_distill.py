@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
@@ -108,8 +109,155 @@ def test_models_with_other_classes_are_refused(teacher, digits):
         ({"loss_weight": {"kd": -1}}, "weight of kd must not be negative"),
         ({"teacher": ["a", "b"], "teacher_weights": ["x"]}, "1 teacher_weights for 2 teachers"),
         ({"student_weights": "x"}, "student_weights needs student"),
+        ({"student_args": {"width": 2}}, "student_args needs student"),
+        ({"teacher_args": {"width": 2}}, "teacher_args needs teacher"),
+        ({"student": "builtin:lenet5", "student_width": 0.5}, "give only one of them"),
+        ({"labels": "ignore", "task_weight": 0.5}, "task_weight 0.5 needs labels"),
+        ({"hint_epochs": 1}, "hint_epochs would be ignored"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options, message):
     with pytest.raises(ValidationError, match=message):
         DistillOptions(**options)
+
+
+def test_a_student_made_from_the_teacher_is_narrower_and_learns(teacher, digits):
+    options = DistillOptions(student_width=0.25, epochs=4, lr=0.1, batch_size=64)
+    result = distill(teacher.clone(), options, make_context(teacher, digits))
+    assert sum(p.numel() for p in result.loaded.module.parameters()) < 0.3 * sum(
+        p.numel() for p in teacher.module.parameters()
+    )
+    assert result.loaded.edits
+    assert accuracy(result.loaded, digits) > 0.85
+
+
+def test_features_are_matched_shown_and_their_adapters_left_behind(teacher, digits):
+    lines = []
+    options = DistillOptions(
+        student="builtin:digits_mlp", student_args={"hidden": 32}, loss=["vid", "hidden"], epochs=0.2
+    )
+    result = distill(teacher.clone(), options, make_context(teacher, digits, log=lines.append))
+    assert [row["student layer"] for row in result.tables["matched layers"]] == ["2", "4"]
+    assert "2 (32) learns from 2 (256)" in lines
+    plain = load_model("builtin:digits_mlp", model_args={"hidden": 32})
+    assert result.loaded.module.state_dict().keys() == plain.module.state_dict().keys()
+    assert {"loss_vid", "loss_hidden", "loss_task"} <= result.facts["history"][-1].keys()
+
+
+def test_layers_can_be_named(teacher, digits):
+    options = DistillOptions(student="builtin:digits_mlp", loss=["at"], layers={"2": "4"}, epochs=0.1)
+    result = distill(teacher.clone(), options, make_context(teacher, digits))
+    assert [(row["student layer"], row["teacher layer"]) for row in result.tables["matched layers"]] == [("2", "4")]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"loss": ["at"], "layers": {"9": "2"}}, "the student has no layer '9'"),
+        ({"loss": ["at"], "layers": {"2": "9"}}, "the teacher has no layer '9'"),
+        ({"layers": {"2": "2"}}, "layers would be ignored: kd takes no features"),
+        ({"loss": ["dkd"], "loss_arg": {"dkd.bta": 1}}, "loss_arg 'dkd.bta' is no setting .* did you mean 'dkd.beta'"),
+        ({"loss": ["dkd"], "labels": "ignore"}, "labels are ignored, and a chosen loss needs them"),
+        ({"loss": ["dkd"], "mixup": 0.2}, "mixup and cutmix blend targets"),
+        ({"loss": ["attention"]}, "makes no call of scaled_dot_product_attention"),
+        ({"loss": ["at"], "cache": "somewhere"}, "cache keeps logits only, and at needs more"),
+        ({"loss_weight": {"kd": 0}, "task_weight": 0}, "all weights are 0"),
+        ({"unlabelled": "nowhere"}, "unlabelled 'nowhere' is neither a folder nor an .npz"),
+    ],
+)
+def test_what_does_not_fit_the_models_is_refused(teacher, digits, options, message):
+    with pytest.raises(InputError, match=message):
+        distill(teacher.clone(), DistillOptions(epochs=0.1, **options), make_context(teacher, digits))
+
+
+def test_fitnets_two_stages(teacher, digits):
+    options = DistillOptions(
+        student="builtin:digits_mlp", student_args={"hidden": 32}, loss=["fitnet"], hint_epochs=2, epochs=0.2
+    )
+    result = distill(teacher.clone(), options, make_context(teacher, digits))
+    hint = result.facts["hint"]["history"]
+    assert len(hint) == 2
+    assert hint[-1]["loss"] < hint[0]["loss"]
+    assert {"loss_task", "loss_kd"} <= result.facts["history"][0].keys()
+
+
+def test_the_hint_stage_leaves_the_layers_above_the_hint_alone(teacher, digits):
+    from compresskit.distillation.distill import _hint_stage
+    from compresskit.distillation.models import Teacher
+
+    student = load_model("builtin:digits_mlp", model_args={"hidden": 32}, seed=1)
+    before = {name: value.clone() for name, value in student.module.state_dict().items()}
+    options = DistillOptions(loss=["fitnet"], layers={"2": "2"}, hint_epochs=0.5)
+    _hint_stage(
+        student, Teacher([teacher], teacher.preprocessing, torch.device("cpu")), options, make_context(teacher, digits)
+    )
+    after = student.module.state_dict()
+    assert not torch.equal(before["1.weight"], after["1.weight"])
+    for name in ("3.weight", "3.bias", "5.weight", "5.bias"):
+        assert torch.equal(before[name], after[name])
+
+
+def test_crd_resumes_exactly_with_its_memory(teacher, digits, tmp_path):
+    from compresskit.distillation import distill as module
+
+    options = DistillOptions(
+        student="builtin:digits_mlp",
+        student_args={"hidden": 16},
+        loss=["crd"],
+        epochs=2,
+        checkpoint_steps=2,
+        loss_arg={"crd.negatives": 64},
+        keep="last",
+    )
+    whole = distill(teacher.clone(), options, make_context(teacher, digits))
+    calls = 0
+    original = module.Objective.__call__
+
+    def dying(self, *arguments):
+        nonlocal calls
+        calls += 1
+        if calls == 8:
+            raise KeyboardInterrupt
+        return original(self, *arguments)
+
+    module.Objective.__call__ = dying
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            distill(teacher.clone(), options, make_context(teacher, digits, folder=tmp_path))
+    finally:
+        module.Objective.__call__ = original
+    resumed = distill(teacher.clone(), options, make_context(teacher, digits, folder=tmp_path))
+    assert resumed.facts["resumed_from_step"] == 6
+    first, second = whole.loaded.module.state_dict(), resumed.loaded.module.state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("changes", [{}, {"augment": ["crop"], "mixup": 0.2}])
+def test_cached_logits_are_computed_once_and_change_nothing(teacher, digits, tmp_path, changes):
+    options = {"student": "builtin:digits_mlp", "student_args": {"hidden": 16}, "epochs": 2, "keep": "last", **changes}
+    plain = distill(teacher.clone(), DistillOptions(**options), make_context(teacher, digits))
+    first = distill(teacher.clone(), DistillOptions(cache=str(tmp_path), **options), make_context(teacher, digits))
+    again = distill(teacher.clone(), DistillOptions(cache=str(tmp_path), **options), make_context(teacher, digits))
+    seen = 2 * (digits.size("train") // 128) * 128
+    assert first.facts["teacher_logits_computed"] + first.facts["teacher_logits_found"] == seen
+    assert first.facts["teacher_logits_computed"] == (seen if changes else digits.size("train")) or not changes
+    assert again.facts["teacher_logits_computed"] == 0
+    for result in (first, again):
+        for name, value in plain.loaded.module.state_dict().items():
+            assert torch.allclose(value, result.loaded.module.state_dict()[name], atol=1e-5), name
+
+
+def test_inputs_without_labels_teach_through_the_teacher_alone(teacher, digits, tmp_path):
+    inputs = torch.cat([inputs for inputs, _ in digits.batches("train", batch_size=512)])
+    np.savez(tmp_path / "images.npz", x=inputs.numpy())
+    options = DistillOptions(
+        student="builtin:digits_mlp",
+        student_args={"hidden": 64},
+        unlabelled=str(tmp_path / "images.npz"),
+        epochs=8,
+        lr=0.1,
+        batch_size=64,
+    )
+    result = distill(teacher.clone(), options, make_context(teacher, digits))
+    assert "loss_task" not in result.facts["history"][0]
+    assert accuracy(result.loaded, digits) > 0.85

@@ -1,0 +1,78 @@
+"""Training inputs without labels, beside labelled data that serves for validation and test."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..core import readers
+from ..core.data import Batches, Data
+from ..core.errors import InputError, nearest
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+_NO_LABEL = -1
+
+
+class UnlabelledData:
+    """Data whose training split is taken from somewhere else and has no labels.
+
+    Args:
+        labelled: gives the other splits and the preprocessing.
+        location: a folder of images at any depth, or an .npz file with an array `x`.
+    Raises:
+        InputError: if there is nothing to read.
+    """
+
+    def __init__(self, labelled: Data, location: str):
+        self._labelled = labelled
+        self._split = _read(location, labelled)
+        self.name = f"{labelled.name}, training inputs from {location}"
+        self.num_classes, self.input_shape, self.note = labelled.num_classes, labelled.input_shape, labelled.note
+
+    def size(self, split: str) -> int:
+        """Number of examples in a split."""
+        return len(self._split) if split == "train" else self._labelled.size(split)
+
+    def batches(self, split: str, **options: Any) -> Batches:
+        """Batches of (inputs, targets) as Data gives them; training targets are all -1."""
+        if split != "train":
+            return self._labelled.batches(split, **options)
+        limit = options.pop("limit", None)
+        found = self._labelled.batches("train", **options)
+        indices = torch.arange(len(self._split))
+        if limit is not None and limit < len(indices):
+            indices = (torch.arange(limit) * len(indices)) // limit
+        return replace(found, split=self._split, indices=indices)
+
+
+def _read(location: str, labelled: Data) -> readers.ArraySplit | readers.FileSplit:
+    path = Path(location)
+    if path.suffix == ".npz" and path.is_file():
+        return _read_npz(path)
+    if not path.is_dir():
+        siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise InputError(f"unlabelled {location!r} is neither a folder nor an .npz file{nearest(path.name, siblings)}")
+    paths = sorted(file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES)
+    if not paths:
+        raise InputError(f"unlabelled folder {location!r} holds no images ({', '.join(_SUFFIXES)})")
+    if labelled.input_shape is None or len(labelled.input_shape) != 3:
+        raise InputError(f"unlabelled folder {location!r}: the data {labelled.name!r} is not of images")
+    channels, height, width = labelled.input_shape
+    return readers.FileSplit(paths, torch.full((len(paths),), _NO_LABEL), (height, width), channels)
+
+
+def _read_npz(path: Path) -> readers.ArraySplit:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            names = archive.files
+            inputs = archive["x"] if "x" in names else None
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"unlabelled {str(path)!r} is not a readable .npz archive: {error}") from error
+    if inputs is None or not len(inputs):
+        raise InputError(f"unlabelled {str(path)!r} needs an array 'x' with examples; it has {', '.join(names)}")
+    inputs = torch.from_numpy(inputs.astype(np.float32) if inputs.dtype == np.float64 else inputs)
+    return readers.ArraySplit(inputs, torch.full((len(inputs),), _NO_LABEL))

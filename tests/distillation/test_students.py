@@ -1,0 +1,113 @@
+"""Students made from their teacher: consistent shapes, inherited weights, edits that rebuild them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from compresskit.core.building import build
+from compresskit.core.edits import replay
+from compresskit.core.errors import InputError
+from compresskit.core.source import load_model
+from compresskit.distillation.students import kept_channels, make_student, removable_blocks
+
+
+def rebuilt(student):
+    with torch.device("meta"):
+        module = build(student.source)
+    replay(module, student.edits)
+    module.load_state_dict(student.module.state_dict(), assign=True)
+    return module.eval()
+
+
+@pytest.mark.parametrize(
+    "model", ["builtin:cifar_resnet20", "builtin:digits_cnn", "builtin:digits_mlp", "builtin:lenet5"]
+)
+def test_a_narrow_student_is_rebuilt_from_its_edits(model):
+    teacher = load_model(model)
+    before = {name: value.clone() for name, value in teacher.module.state_dict().items()}
+    student = make_student(teacher, width=0.5)
+    with torch.no_grad():
+        assert torch.equal(rebuilt(student)(student.example), student.module(student.example))
+    assert all(torch.equal(before[name], value) for name, value in teacher.module.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "torchvision:resnet18",
+        "torchvision:mobilenet_v2",
+        "torchvision:densenet121",
+        "torchvision:shufflenet_v2_x0_5",
+        "torchvision:vit_b_32",
+        "timm:vit_tiny_patch16_224",
+        "timm:convnext_atto",
+    ],
+)
+def test_library_models_can_be_narrowed(model):
+    pytest.importorskip(model.partition(":")[0])
+    teacher = load_model(model)
+    student = make_student(teacher, width=0.5)
+    with torch.no_grad():
+        assert torch.equal(rebuilt(student)(student.example), student.module(student.example))
+    share = sum(p.numel() for p in student.module.parameters()) / sum(p.numel() for p in teacher.module.parameters())
+    assert 0.2 < share < 0.5
+
+
+def test_a_third_of_resnet56_is_resnet20_with_every_fourth_block_of_a_stage():
+    teacher = load_model("builtin:cifar_resnet56")
+    student = make_student(teacher, depth=1 / 3)
+    kept = sorted(
+        {
+            name.rpartition(".bn1")[0]
+            for name in student.module.state_dict()
+            if name.startswith("layer1") and ".bn1" in name
+        }
+    )
+    assert kept == ["layer1.0", "layer1.4", "layer1.8"]
+    resnet20 = load_model("builtin:cifar_resnet20")
+    assert sum(p.numel() for p in student.module.parameters()) == sum(p.numel() for p in resnet20.module.parameters())
+    assert torch.equal(student.module.layer2[4].conv1.weight, teacher.module.layer2[4].conv1.weight)
+    with torch.no_grad():
+        assert torch.equal(rebuilt(student)(student.example), student.module(student.example))
+
+
+def test_blocks_that_change_the_shape_may_not_go():
+    teacher = load_model("builtin:cifar_resnet20")
+    runs = removable_blocks(teacher.module, teacher.example)
+    assert runs[1] == [("layer2.0", False), ("layer2.1", True), ("layer2.2", True)]
+
+
+def test_width_and_depth_together_in_a_transformer():
+    pytest.importorskip("timm")
+    teacher = load_model("timm:vit_tiny_patch16_224")
+    student = make_student(teacher, width=0.5, depth=0.5)
+    assert student.module(student.example).shape == (1, 1000)
+    assert sum(isinstance(block, torch.nn.Identity) for block in student.module.blocks) == 6
+
+
+def test_kept_channels_are_spread_evenly_and_stay_aligned_through_concatenation():
+    assert kept_channels(8, 0.5).tolist() == [0, 2, 4, 6]
+    assert kept_channels(3, 0.1).tolist() == [0]
+    # keeping half of a concatenation is concatenating the kept halves
+    first, second = torch.arange(8), torch.arange(100, 104)
+    both = torch.cat([first, second])
+    apart = torch.cat([first[kept_channels(8, 0.5)], second[kept_channels(4, 0.5)]])
+    assert torch.equal(both[kept_channels(12, 0.5)], apart)
+
+
+@pytest.mark.parametrize(
+    ("cut", "message"),
+    [
+        ({"depth": 0.5}, "student_depth: digits_cnn has no run of like blocks"),
+    ],
+)
+def test_models_without_blocks_say_so(cut, message):
+    with pytest.raises(InputError, match=message):
+        make_student(load_model("builtin:digits_cnn"), **cut)
+
+
+def test_a_model_that_cannot_be_narrowed_says_so():
+    pytest.importorskip("torchvision")
+    with pytest.raises(InputError, match="swin_t cannot be made a student of width 0.5 .* name a student instead"):
+        make_student(load_model("torchvision:swin_t"), width=0.5)
