@@ -22,8 +22,8 @@ def truncated_svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
 
 def leading_vectors(matrix: Tensor, rank: int) -> Tensor:
-    """Orthonormal left singular vectors of the largest singular values, (rows, rank)."""
-    if matrix.shape[0] <= matrix.shape[1]:
+    """Orthonormal left singular vectors of the largest singular values, (rows, rank); rank may exceed the columns."""
+    if matrix.shape[0] <= matrix.shape[1] or rank > matrix.shape[1]:
         return torch.linalg.eigh(matrix @ matrix.mT)[1].flip(1)[:, :rank]
     return torch.linalg.svd(matrix, full_matrices=False)[0][:, :rank]
 

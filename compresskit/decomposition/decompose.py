@@ -21,6 +21,9 @@ from .sensitivity import candidate_table, choice_table, measure_latencies, measu
 from .survey import Site, survey
 from .tables import KINDS, RANK_RULES
 
+_BATCH = 64
+_PROBE_SAMPLES = 128  # inputs on which each layer's effect on the whole model is measured
+
 
 def decompose(loaded: Loaded, options: DecomposeOptions, context: Context) -> StepResult:
     """Replace layers of a model by chains of smaller layers, in place.
@@ -63,7 +66,7 @@ def _calibration(options: DecomposeOptions, context: Context) -> list[Inputs]:
             raise InputError(f"{asks} needs calibration data; name some with --data, or set objective to weight")
         return []
     wants = options.uses_data() or (options.rank_by == "budget" and options.sensitivity != "layer")
-    return context.data.calibration(options.calibration_samples, seed=context.seed) if wants else []
+    return context.data.calibration(options.calibration_samples, batch_size=_BATCH, seed=context.seed) if wants else []
 
 
 def _select(
@@ -104,7 +107,8 @@ def _plan(
     """The candidates of every layer, with the loss that a budget minimizes."""
     measured = options.rank_by == "budget" and options.sensitivity != "layer" and bool(batches)
     root = loaded.module
-    wanted = outputs_of(root, batches, context.device) if measured else None
+    probe = batches[: max(_PROBE_SAMPLES // _BATCH, 1)]
+    wanted = outputs_of(root, probe, context.device) if measured else None
     by_name: dict[str, Layer] = {}
     evidences = evidence_for(root, sites, options, batches, context.seed, context.device)
     for number, (site, evidence) in enumerate(evidences, 1):
@@ -123,7 +127,7 @@ def _plan(
             install(holder, "layer", one.kind, one.ranks, fit.factors, bias)
             return holder.layer
 
-        measure_losses(root, layer, batches, wanted, stand_in)
+        measure_losses(root, layer, probe, wanted, stand_in)
     return [by_name[site.name] for site in sites]
 
 

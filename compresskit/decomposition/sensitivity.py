@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import time
 from dataclasses import replace
@@ -21,7 +22,7 @@ from .kinds import chain_of
 from .plan import Candidate, Layer
 from .tables import KINDS
 
-_PROBED_ERRORS = (0.2, 0.5)  # relative errors near which the output change of each layer is measured
+_PROBED_ERRORS = (0.2, 0.4, 0.65, 0.9)  # relative errors near which the output change of each layer is measured
 _LATENCY_ROUNDS = 7
 _LATENCY_CANDIDATES = 8
 
@@ -49,8 +50,7 @@ def outputs_of(root: nn.Module, batches: list[Inputs], device: torch.device) -> 
 def measure_losses(root: nn.Module, layer: Layer, batches: list[Inputs], wanted: Tensor, fit: Any) -> None:
     """Give a layer's candidates the loss of the whole model when this layer alone is replaced.
 
-    It is measured at two candidates with errors near 0.2 and 0.5; between and beyond, the loss follows a power of the
-    error through the measured points (log-log interpolation).
+    It is measured at the candidates whose errors are nearest to 0.2, 0.4, 0.65 and 0.9; `loss_at` gives the others'.
 
     Args:
         wanted: the original model's outputs on the batches.
@@ -69,20 +69,25 @@ def measure_losses(root: nn.Module, layer: Layer, batches: list[Inputs], wanted:
 
 
 def loss_at(points: list[tuple[float, float]], error: float) -> float:
-    """Loss at a relative error, from one or two measured (error, loss) points.
+    """Loss at a relative error, from measured (error, loss) points: straight lines between them in log-log axes.
 
-    Through one point the loss grows with the square of the error; through two, with a power between 1 and 4.
+    The loss never falls as the error grows. Below the first point it falls with the square of the error; above the last
+    it grows with the last segment's power, but at least with the square.
     """
     if error <= 0:
         return 0.0
-    points = sorted(points)
-    (low_error, low_loss), (high_error, high_loss) = points[0], points[-1]
+    logs = [(math.log(x), math.log(y)) for x, y in sorted(points)]
+    rising = [(x, max(y for _, y in logs[: index + 1])) for index, (x, _) in enumerate(logs)]
+    place = math.log(error)
+    if place <= rising[0][0]:
+        return math.exp(rising[0][1] + 2 * (place - rising[0][0]))
+    for (x0, y0), (x1, y1) in itertools.pairwise(rising):
+        if place <= x1:
+            return math.exp(y0 + (y1 - y0) * (place - x0) / max(x1 - x0, 1e-12))
     power = 2.0
-    if high_error > low_error * 1.05:
-        power = min(max(math.log(high_loss / low_loss) / math.log(high_error / low_error), 1.0), 4.0)
-    # anchored at the nearer point, so that a measured candidate keeps its measured loss
-    near_error, near_loss = min(points, key=lambda point: abs(math.log(point[0] / error)))
-    return near_loss * (error / near_error) ** power
+    if len(rising) > 1 and rising[-1][0] - rising[-2][0] > 0.05:
+        power = max((rising[-1][1] - rising[-2][1]) / (rising[-1][0] - rising[-2][0]), 2.0)
+    return math.exp(rising[-1][1] + power * (place - rising[-1][0]))
 
 
 def _nearest(candidates: list[Candidate], error: float) -> int:

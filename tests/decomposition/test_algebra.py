@@ -31,6 +31,14 @@ def test_tucker2_is_as_good_as_tensorlys():
     assert ours == pytest.approx((kernel - rebuilt).norm().item(), rel=1e-3)
 
 
+def test_tucker2_takes_ranks_larger_than_the_other_rank_times_taps():
+    kernel = _noise(5, 8, 1)
+    left, core, right = tucker2(kernel, 7, 1)
+    assert (left.shape, core.shape, right.shape) == ((5, 1), (1, 7, 1), (7, 8))
+    best = torch.linalg.svdvals(kernel[:, :, 0])[1:].norm()
+    torch.testing.assert_close((kernel - torch.einsum("os,srk,ri->oik", left, core, right)).norm(), best)
+
+
 def test_tensor_train_equals_tensorlys():
     decomposition = pytest.importorskip("tensorly.decomposition")
     tensorly = pytest.importorskip("tensorly")

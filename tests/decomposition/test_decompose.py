@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from compresskit.core import edits
+from compresskit.core.building import build
 from compresskit.core.data import open_data
 from compresskit.core.errors import GuardMissed, InputError
 from compresskit.core.measure import macs, parameter_count
-from compresskit.core.source import build, load_model
+from compresskit.core.source import load_model
 from compresskit.core.types import Context, Loaded
 from compresskit.decomposition.decompose import decompose
 from compresskit.decomposition.options import DecomposeOptions
