@@ -102,7 +102,7 @@ def schema_command(markdown: bool) -> None:
 @click.option("-f", "--force", is_flag=True, help="Replace an existing file.")
 def init_command(model: str, data: str, weights: str | None, path: str, force: bool) -> None:
     """Write a recipe for a model and data, every usual option in it with its meaning as a comment."""
-    from ..core.source import parse
+    from ..core.building import parse
     from ..pipeline.docs import starter_recipe
 
     if not Path(model).is_dir():

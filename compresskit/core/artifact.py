@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from . import edits as edit_records, inputs as example_inputs
+from .building import build, parse
 from .errors import CompresskitError, InputError
 from .files import replacing, write_json
-from .source import build, parse
 from .storage import decode_all, encode_all
 from .types import Loaded, Preprocessing, call, main_output, to_device
 from .weights import check_finite, read_safetensors, sha256_of

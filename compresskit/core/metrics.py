@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .errors import InputError, nearest
 from .table import Row, Table
 from .types import call, main_output, to_device
+from .usercode import file_attribute, import_attribute
 
 METRICS = Table(
     "metric",
@@ -149,7 +150,5 @@ def make_metric(string: str, original: nn.Module | None = None) -> Metric:
     module, colon, function = string.partition(":")
     if not colon:
         raise InputError(f"unknown metric {string!r}{nearest(string, METRICS)}")
-    from .source import file_attribute, import_attribute
-
     found = file_attribute(module, function) if module.endswith(".py") else import_attribute(module, function)
     return Metric(function, found, original)

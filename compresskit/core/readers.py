@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .errors import InputError, nearest, require
 from .types import Preprocessing
+from .usercode import file_attribute, import_attribute
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 _SPLIT_FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
@@ -307,8 +308,6 @@ def _hf_split(part: Any, location: str, preprocessing: Preprocessing) -> ArraySp
 
 def factory(where: str, name: str, args: dict[str, Any]) -> Splits:
     """User data: a factory returning (train, test) or (train, val, test), each a pair (inputs, targets)."""
-    from .source import file_attribute, import_attribute
-
     function = file_attribute(where, name) if where.endswith(".py") else import_attribute(where, name)
     try:
         parts = function(**args)
