@@ -69,6 +69,7 @@ class Context:
         recover: trains a Loaded in place by the step's recover/training options (iterative schedules call it
             between cuts); the runner calls it once after the step by itself.
         load: turns a model string into a Loaded (for teachers and students), same rules as the command line.
+        recipe: the whole recipe as plain data, for techniques that write one; None outside of a recipe.
         folder: a scratch folder kept for this step across a kill and --resume (caches, checkpoints, plots).
     """
 
@@ -81,6 +82,7 @@ class Context:
     recover: Callable[[Loaded], dict[str, Any]] | None = None
     load: Callable[[str], Loaded] | None = None
     folder: Any = None  # pathlib.Path | None
+    recipe: dict[str, Any] | None = None
 
 
 @dataclass

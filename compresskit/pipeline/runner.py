@@ -69,7 +69,7 @@ def run(task: Run) -> dict[str, Any]:
     warnings = lint(recipe)
     for warning in warnings:
         task.log(f"warning: {warning}")
-    context = open_context(options, task.log)
+    context = replace(open_context(options, task.log), recipe=recipe.content())
     if not task.resume and task.steps_folder.exists() and distributed.is_main():
         shutil.rmtree(task.steps_folder)
     current = context.original

@@ -67,6 +67,13 @@ TECHNIQUES: dict[str, Technique] = {
         "distill builtin:digits_cnn_small --teacher runs/base --data digits --epochs 10 -o runs/student",
         "same",
     ),
+    "search": Technique(
+        "compresskit.search.options:SearchOptions",
+        "compresskit.search.search:search",
+        "Find each layer's share under a budget, automatically.",
+        "search runs/base --data digits --technique prune --budget macs=0.5 --policy solve -o runs/searched",
+        "unknown",
+    ),
 }
 
 

@@ -1,0 +1,63 @@
+"""What `search` takes. Imports no torch."""
+
+from __future__ import annotations
+
+from pydantic import model_validator
+
+from ..core.options import StepOptions, choice, option
+from ..pruning.tables import CRITERIA
+from .tables import POLICIES, SUBJECTS
+
+#: what a budget may bound
+COSTS = ("macs", "params", "bytes", "latency_ms")
+
+
+class SearchOptions(StepOptions):
+    """Find each layer's share under a budget."""
+
+    technique: choice(SUBJECTS) = option("prune", "what is searched over", section="Search")
+    policy: choice(POLICIES) = option("solve", "how it is searched", section="Search")
+    budget: dict[str, float] = option(
+        {}, "largest cost: macs=SHARE, params=SHARE, bytes=SHARE or BYTES, latency_ms=MS; drop=POINTS asks for the "
+        "cheapest model that loses no more of the metric, e.g. drop=0.01", section="Search",
+    )  # fmt: skip
+    trials: int = option(100, "candidates to score at most", section="Search", ge=1)
+    seconds: float | None = option(None, "stop searching after this many seconds", section="Search", gt=0)
+    score_samples: int = option(
+        1000, "held-out training examples that score a candidate; the test split is never touched", section="Scoring",
+        ge=8,
+    )  # fmt: skip
+    recalibration_samples: int = option(
+        128, "examples for BatchNorm statistics of a candidate, before it is scored", section="Scoring", ge=0
+    )
+    finetune_finalists: int = option(
+        0, "train the best few candidates for a short time and choose among them by the held-out metric",
+        section="Scoring", ge=0,
+    )  # fmt: skip
+    finetune_steps: int = option(50, "training steps of each finalist", section="Scoring", ge=1)
+    levels: int = option(8, "shares that are considered at each place, spread evenly", section="Space", ge=2)
+    floor: float = option(0.2, "smallest share that may stay at a place", section="Space", gt=0, lt=1)
+    round_to: int = option(1, "channel counts stay multiples of this", section="Space", ge=1)
+    criterion: choice(CRITERIA) = option("l1", "how channels are ranked", section="Pruning")
+    samples: int = option(512, "calibration examples", section="Calibration", ge=8)
+    probe_samples: int = option(256, "examples on which a place is probed", section="Calibration", ge=8)
+
+    @model_validator(mode="after")
+    def _budget_says_something(self) -> SearchOptions:
+        if not self.budget:
+            raise ValueError("nothing says how small; give budget, e.g. macs=0.5")
+        known = (*COSTS, "drop")
+        for name, value in self.budget.items():
+            if name not in known:
+                from ..core.errors import nearest
+
+                raise ValueError(f"budget: unknown cost {name!r}{nearest(name, known)}")
+            if value <= 0:
+                raise ValueError(f"budget: {name} must be above 0, got {value:g}")
+            if name in ("macs", "params") and value >= 1:
+                raise ValueError(
+                    f"budget: {name} is the share that is kept, so below 1, got {value:g}; e.g. {name}=0.5"
+                )
+        if "finetune_steps" in self.model_fields_set and not self.finetune_finalists:
+            raise ValueError("finetune_steps would be ignored: set finetune_finalists, e.g. 3")
+        return self

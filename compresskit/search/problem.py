@@ -1,0 +1,282 @@
+"""A search problem: places with levels, exact costs, and a score for every choice, remembered.
+
+A *place* is one decision (a channel group, a layer); its *levels* run from the cheapest to the whole one. A *choice* is
+one level for each place. Policies see nothing else, so every policy works on every technique.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from torch import nn
+
+from ..core.errors import GuardMissed, InputError
+from .rating import Rater, Rating
+
+Choice = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """One decision.
+
+    Attributes:
+        name: the layer or group.
+        shares: of each level, what it keeps, growing; the last is the whole place unless the technique always cuts.
+        labels: of each level, what it means ("12 of 16", "4 bits").
+        features: what an agent sees of the layer: name -> number.
+    """
+
+    name: str
+    shares: tuple[float, ...]
+    labels: tuple[str, ...]
+    features: dict[str, float] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.shares)
+
+
+class Subject(Protocol):
+    """What is searched over: one technique on one model."""
+
+    places: list[Place]
+    notes: list[str]
+
+    def costs(self, choice: Choice) -> dict[str, float]:
+        """Exact costs of a choice: name -> absolute figure."""
+
+    def whole_costs(self) -> dict[str, float]:
+        """Costs of the model as it is."""
+
+    def errors(self, place: int) -> list[float]:
+        """Relative output error of each level, found without running the model."""
+
+    def build(self, choice: Choice) -> nn.Module:
+        """A compressed copy."""
+
+    def step(self, choice: Choice) -> dict[str, dict[str, Any]]:
+        """The recipe step that makes this choice: {technique: options}."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One scored candidate."""
+
+    number: int
+    choice: Choice
+    score: float
+    divergence: float
+    costs: dict[str, float]  # shares of the whole
+    seconds: float  # since the search began
+    source: str  # the policy that asked for it
+
+
+class Problem:
+    """Places, budget and scores.
+
+    Args:
+        subject: the technique on the model.
+        limits: cost -> largest absolute figure.
+        rater: rates modules on held-out data.
+        trials: candidates to score at most.
+        seconds: time to spend at most; None for no limit.
+        log: prints a line of progress.
+        memory: file that remembers ratings over a kill; None keeps them in this process only.
+        source: the policy's name, for the record.
+    """
+
+    def __init__(
+        self, subject: Subject, limits: dict[str, float], rater: Rater, *, trials: int,
+        seconds: float | None = None, log: Callable[[str], None] = lambda line: None, memory: Path | None = None,
+        source: str = "",
+    ):  # fmt: skip
+        self.subject = subject
+        self.places = subject.places
+        self.limits = dict(limits)
+        self.whole = subject.whole_costs()
+        self.history: list[Trial] = []
+        self.trials = trials
+        self.seconds = seconds
+        self.log = log
+        self.source = source
+        self.rater = rater
+        self._seen: dict[Choice, Trial] = {}
+        self._memory = memory
+        self._remembered = _read_memory(memory)
+        self._carried = 0.0  # seconds that remembered ratings took in an earlier run
+        self._begin = time.perf_counter()
+        self._probes: dict[tuple[int, int], float] = {}
+        self._check_reachable()
+
+    def _check_reachable(self) -> None:
+        least = self.subject.costs(self.smallest())
+        for name, limit in self.limits.items():
+            if name not in self.whole:
+                raise InputError(f"budget: {name} does not apply here; choose from {', '.join(self.whole)}")
+            if least[name] > limit * (1 + 1e-9):
+                raise GuardMissed(
+                    f"budget: {name} cannot come down to {limit:,.6g} here: the smallest choice leaves "
+                    f"{least[name]:,.6g} of {self.whole[name]:,.6g}; lower floor, or allow more"
+                )
+
+    # -- choices ------------------------------------------------------------------------------------------------------
+
+    def smallest(self) -> Choice:
+        """The cheapest level everywhere."""
+        return (0,) * len(self.places)
+
+    def largest(self) -> Choice:
+        """The last level everywhere."""
+        return tuple(len(place) - 1 for place in self.places)
+
+    def load(self, choice: Sequence[int]) -> float:
+        """The largest cost relative to its limit; at most 1 within the budget."""
+        costs = self.subject.costs(tuple(choice))
+        return max((costs[name] / limit for name, limit in self.limits.items()), default=0.0)
+
+    def fits(self, choice: Sequence[int]) -> bool:
+        """Whether a choice is within the budget."""
+        return self.load(choice) <= 1 + 1e-9
+
+    def nearest_levels(self, shares: Sequence[float]) -> Choice:
+        """The nearest level of each place to a wanted share."""
+        return tuple(
+            int(np.abs(np.asarray(place.shares) - share).argmin())
+            for place, share in zip(self.places, shares, strict=True)
+        )
+
+    def fitted(self, shares: Sequence[float], order: Iterable[int] | None = None) -> Choice:
+        """Shares scaled by one factor to the largest choice within the budget; what is left is then given out.
+
+        Args:
+            shares: relative shares of the places, positive.
+            order: places in the order in which they are given single steps back; default as they stand.
+        """
+        shares = np.asarray(shares, dtype=np.float64)
+        low, high = 0.0, 1 / max(shares.min(), 1e-6)
+        if self.fits(choice := self.nearest_levels(np.minimum(shares * high, 1))):
+            return choice
+        for _ in range(30):
+            middle = (low + high) / 2
+            if self.fits(self.nearest_levels(np.minimum(shares * middle, 1))):
+                low = middle
+            else:
+                high = middle
+        return self.filled(self.nearest_levels(np.minimum(shares * low, 1)), order)
+
+    def filled(self, choice: Sequence[int], order: Iterable[int] | None = None) -> Choice:
+        """A choice with single steps added, place by place in turn, while they fit."""
+        levels = list(choice)
+        free = list(range(len(levels)) if order is None else order)
+        while free:
+            for place in list(free):
+                raised = [*levels[:place], levels[place] + 1, *levels[place + 1 :]]
+                if raised[place] < len(self.places[place]) and self.fits(raised):
+                    levels = raised
+                else:
+                    free.remove(place)
+        return tuple(levels)
+
+    # -- scores -------------------------------------------------------------------------------------------------------
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the search began, what a killed run had spent included."""
+        return time.perf_counter() - self._begin + self._carried
+
+    def done(self) -> bool:
+        """Whether the budget of trials or time is used up."""
+        return len(self.history) >= self.trials or (self.seconds is not None and self.elapsed >= self.seconds)
+
+    def evaluate(self, choice: Sequence[int]) -> Trial:
+        """Score a choice; one that was scored before costs nothing."""
+        choice = tuple(int(level) for level in choice)
+        if choice not in self._seen:
+            self._record(choice, *self._rated(choice))
+        return self._seen[choice]
+
+    def _rated(self, choice: Choice) -> tuple[Rating, float]:
+        if choice in self._remembered:
+            rating, seconds = self._remembered[choice]
+            self._carried += seconds
+            return rating, seconds
+        begin = time.perf_counter()
+        rating = self.rater.rate(self.subject.build(choice))
+        seconds = time.perf_counter() - begin
+        _append(self._memory, {"choice": choice, "seconds": seconds, **asdict(rating)})
+        return rating, seconds
+
+    def _record(self, choice: Choice, rating: Rating, seconds: float) -> None:
+        costs = self.subject.costs(choice)
+        shares = {name: costs[name] / whole for name, whole in self.whole.items() if whole}
+        trial = Trial(
+            len(self.history), choice, rating.score, rating.divergence, shares, round(self.elapsed, 3), self.source
+        )
+        self.history.append(trial)
+        self._seen[choice] = trial
+        best = self.best()
+        count, took = len(self.history), self.elapsed
+        left = took / count * (self.trials - count)
+        if self.seconds is not None:
+            left = min(left, self.seconds - took)
+        self.log(
+            f"{self.source} {count}/{self.trials}: score {rating.score:.4f}, best {best.score if best else float('nan'):.4f}, "
+            f"{seconds:.1f} s, at most {max(left, 0):.0f} s to go"
+        )
+
+    def best(self) -> Trial | None:
+        """The best trial within the budget: highest score, then smallest divergence."""
+        found = [trial for trial in self.history if self.fits(trial.choice)]
+        return max(found, key=lambda trial: (trial.score, -trial.divergence, -trial.number), default=None)
+
+    def probe(self, place: int, level: int) -> float:
+        """Divergence of the model when this place alone stands at a level and all others are whole."""
+        if (place, level) not in self._probes:
+            choice = [*self.largest()]
+            choice[place] = level
+            key = ("probe", place, level)
+            if key in self._remembered:
+                rating, seconds = self._remembered[key]
+                self._carried += seconds
+            else:
+                begin = time.perf_counter()
+                rating = self.rater.probe(self.subject.build(tuple(choice)))
+                seconds = time.perf_counter() - begin
+                _append(self._memory, {"probe": [place, level], "seconds": seconds, **asdict(rating)})
+            self._probes[place, level] = rating.divergence
+        return self._probes[place, level]
+
+    def pareto(self) -> list[Trial]:
+        """Trials that no other beats in both the score and the load, cheapest first."""
+        front: list[Trial] = []
+        for trial in sorted(self.history, key=lambda t: (self.load(t.choice), -t.score, t.number)):
+            if not front or trial.score > front[-1].score:
+                front.append(trial)
+        return front
+
+
+def _read_memory(path: Path | None) -> dict[Any, tuple[Rating, float]]:
+    found: dict[Any, tuple[Rating, float]] = {}
+    if path is None or not path.is_file():
+        return found
+    for line in path.read_text().splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # the line that a kill cut short
+        key = ("probe", *record["probe"]) if "probe" in record else tuple(record["choice"])
+        found[key] = (Rating(record["score"], record["divergence"]), record["seconds"])
+    return found
+
+
+def _append(path: Path | None, record: dict[str, Any]) -> None:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as file:
+            file.write(json.dumps(record) + "\n")

@@ -1,0 +1,226 @@
+"""Pruning as a search: each place is a channel group, its levels are how many units stay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..core.errors import InputError
+from ..core.types import Context, Loaded
+from ..pruning import geometry
+from ..pruning.cut import cut
+from ..pruning.graph import Graph, Group, build_graph
+from ..pruning.mend import refit_before_cut
+from ..pruning.numbers import Axis
+from ..pruning.options import PruneOptions
+from ..pruning.proof import proven
+from ..pruning.recalibrate import recalibrate_batchnorm
+from ..pruning.structured import evidence_for, score_groups
+from .features import layer_features
+from .options import SearchOptions
+from .problem import Choice, Place
+
+
+class PruneSubject:
+    """Channel groups of a model.
+
+    Units are ranked once, by the options' criterion, and the layers that read them are refitted from second moments that
+    are taken once, so building a candidate runs no data but that for BatchNorm statistics.
+
+    Args:
+        loaded: the model (stays untouched).
+        options: space, criterion and calibration.
+        context: data and seed.
+    """
+
+    def __init__(self, loaded: Loaded, options: SearchOptions, context: Context):
+        self._loaded = loaded
+        self._options = options
+        self._context = context
+        self._graph = build_graph(loaded.module, loaded.example)
+        self._prune_options = PruneOptions(ratio=0.5, **self._shared_options())
+        self._evidence = evidence_for(loaded, self._graph, self._prune_options, context)
+        self._scores = score_groups(self._graph, self._evidence, self._prune_options)
+        self._recalibration = self._recalibration_batches()
+        counts = [_counts(len(group), options) for group in self._graph.groups]
+        self.notes = [f"left out {name}: {reason}" for name, reason in self._graph.left_out.items()]
+        searched = self._searched(counts)
+        if not searched:
+            raise InputError(f"model {loaded.name!r}: no channels can go, so there is nothing to search")
+        self._groups = searched
+        self._counts = [counts[number] for number in searched]
+        self._macs, self._params = geometry.macs(self._graph), geometry.parameters(self._graph)
+        self._size_bytes = stored_bytes(self._graph)
+        self._whole = np.array([len(group) for group in self._graph.groups])
+        self.places = self._make_places()
+
+    def _shared_options(self) -> dict[str, Any]:
+        options = self._options
+        return {
+            "criterion": options.criterion, "samples": options.samples, "reconstruct": "inputs", "round_to": 1,
+            "floor": 0.0, "min_channels": 1,
+        }  # fmt: skip
+
+    def _recalibration_batches(self) -> list[Any]:
+        count, batches = self._options.recalibration_samples, []
+        for batch in self._evidence.inputs:
+            if count <= 0:
+                break
+            batches.append(batch[:count] if isinstance(batch, torch.Tensor) else batch)
+            count -= len(batches[-1]) if isinstance(batch, torch.Tensor) else 64
+        return batches
+
+    def _searched(self, counts: list[list[int]]) -> list[int]:
+        """Groups with a choice, whose smallest cut passes the proof."""
+        smallest = {
+            group.name: self._mask(group, own[0])
+            for group, own in zip(self._graph.groups, counts, strict=True) if len(own) > 1
+        }  # fmt: skip
+        proof = proven(self._loaded, self._graph, smallest, self._context)
+        self.notes += proof.notes
+        return [number for number, group in enumerate(self._graph.groups) if group.name in proof.keep]
+
+    def _mask(self, group: Group, count: int) -> np.ndarray:
+        mask = np.zeros(len(group), dtype=bool)
+        mask[np.argsort(-np.asarray(self._scores[group.name], dtype=np.float64), kind="stable")[:count]] = True
+        return mask
+
+    def _make_places(self) -> list[Place]:
+        features = self._features()
+        whole_macs = self._macs(self._whole)
+        places = []
+        for number, counts in zip(self._groups, self._counts, strict=True):
+            group = self._graph.groups[number]
+            without = self._whole.copy()
+            without[number] = 0
+            seen = {**features[number], "macs": (whole_macs - self._macs(without)) / max(whole_macs, 1)}
+            shares = tuple(count / len(group) for count in counts)
+            places.append(Place(group.name, shares, tuple(f"{count} of {len(group)}" for count in counts), seen))
+        return places
+
+    def _features(self) -> dict[int, dict[str, float]]:
+        """What an agent sees of each searched group: the first layer that reads it, else the layer that makes it."""
+        readers = {}
+        for number in self._groups:
+            group = self._graph.groups[number]
+            layers = [member.name.rpartition(".")[0] for member in group.members if member.consumes]
+            readers[number] = layers[0] if layers else group.name
+        found = layer_features(self._loaded, list(readers.values()))
+        return {number: found.get(name, {}) for number, name in readers.items()}
+
+    def _kept(self, choice: Choice) -> np.ndarray:
+        kept = self._whole.copy()
+        for number, counts, level in zip(self._groups, self._counts, choice, strict=True):
+            kept[number] = counts[level]
+        return kept
+
+    def costs(self, choice: Choice) -> dict[str, float]:
+        """MACs, parameters and bytes of a choice."""
+        kept = self._kept(choice)
+        return {"macs": self._macs(kept), "params": self._params(kept), "bytes": self._size_bytes(kept)}
+
+    def whole_costs(self) -> dict[str, float]:
+        """The same of the model as it is."""
+        return {
+            "macs": self._macs(self._whole), "params": self._params(self._whole),
+            "bytes": self._size_bytes(self._whole),
+        }  # fmt: skip
+
+    @torch.no_grad()
+    def build(self, choice: Choice) -> nn.Module:
+        """A cut copy: weights refitted, BatchNorm statistics estimated again."""
+        module = self._loaded.clone().module
+        ids = self._graph.keep_ids(self._keep(choice))
+        refit_before_cut(module, self._graph, ids, self._evidence, self._prune_options.ridge)
+        cut(module, self._graph, ids)
+        if self._recalibration:
+            recalibrate_batchnorm(module, self._recalibration)
+        return module
+
+    def _keep(self, choice: Choice) -> dict[str, np.ndarray]:
+        return {
+            self._graph.groups[number].name: self._mask(self._graph.groups[number], counts[level])
+            for number, counts, level in zip(self._groups, self._counts, choice, strict=True)
+            if counts[level] < len(self._graph.groups[number])
+        }
+
+    def errors(self, place: int) -> list[float]:
+        """Relative squared error that each level leaves in the layers that read the group, after refitting them."""
+        group = self._graph.groups[self._groups[place]]
+        readers = []
+        for member in group.members:
+            if self._evidence.reads(member):
+                name, layer = self._evidence.layer(member)
+                weight = layer.weight.detach().double().flatten(1).T
+                readers.append((self._evidence.moments[name].centered().double(), weight, layer, member))
+        counts = self._counts[place]
+        if not readers:
+            return [1 - count / len(group) for count in counts]
+        return [
+            float(np.mean([
+                refit_error(covariance, weight, columns_of(layer, member.positions[~self._mask(group, count)]))
+                for covariance, weight, layer, member in readers
+            ])) if count < len(group) else 0.0
+            for count in counts
+        ]  # fmt: skip
+
+    def step(self, choice: Choice) -> dict[str, dict[str, Any]]:
+        """A `prune` step with this share for each group."""
+        ratios = {
+            self._graph.groups[number].name: 1 - counts[level] / len(self._graph.groups[number])
+            for number, counts, level in zip(self._groups, self._counts, choice, strict=True)
+            if counts[level] < len(self._graph.groups[number])
+        }
+        return {"prune": {"ratios": ratios, **self._shared_options()}} if ratios else {}
+
+
+def _counts(units: int, options: SearchOptions) -> list[int]:
+    """Unit counts of a group's levels: multiples of round_to from the floor up, at most `levels`, and the whole."""
+    multiple = options.round_to if options.round_to <= units // 2 else 1
+    least = max(1, int(np.ceil(options.floor * units)))
+    steps = [count for count in range(multiple, units, multiple) if count >= least]
+    if len(steps) > options.levels - 1:
+        picks = np.linspace(0, len(steps) - 1, options.levels - 1).round().astype(int)
+        steps = [steps[pick] for pick in dict.fromkeys(picks.tolist())]
+    return [*steps, units]
+
+
+def stored_bytes(graph: Graph) -> geometry.Products:
+    """Bytes of all parameters and buffers that the run touched, as a function of the counts."""
+    terms = []
+    for stored in graph.trace.stored.values():
+        axes = [Axis((ids.numpy()[None],), len(ids)) for ids in stored.ids]
+        size = stored.tensor.element_size()
+        terms.append((size if axes else size * stored.tensor.numel(), axes))
+    return geometry.Products(graph, terms)
+
+
+def refit_error(covariance: torch.Tensor, weight: torch.Tensor, lost: np.ndarray) -> float:
+    """Share of a layer's output variance that is lost with some input columns, the others refitted by least squares.
+
+    What the lost columns say beyond the others is the Schur complement of their covariance.
+
+    Args:
+        covariance: of the input columns, (columns, columns).
+        weight: (columns, out).
+        lost: columns that go.
+    """
+    stays = torch.ones(len(covariance), dtype=torch.bool)
+    stays[torch.from_numpy(lost)] = False
+    energy = float(((covariance @ weight) * weight).sum())
+    own, cross = covariance[~stays][:, ~stays], covariance[stays][:, ~stays]
+    if bool(stays.any()):
+        inner = covariance[stays][:, stays]
+        damping = 1e-6 * inner.diagonal().mean().clamp_min(1e-12)
+        own = own - cross.T @ torch.linalg.solve(inner + damping * torch.eye(len(inner), dtype=inner.dtype), cross)
+    gone = weight[~stays]
+    return min(max(float(((own @ gone) * gone).sum()) / max(energy, 1e-30), 0.0), 1.0)
+
+
+def columns_of(layer: nn.Module, inputs: np.ndarray) -> np.ndarray:
+    """Columns of a layer's flattened weight that belong to input channels, (channels * kernel,)."""
+    kernel = layer.weight[0].numel() // layer.weight.shape[1]
+    return (inputs.reshape(-1, 1) * kernel + np.arange(kernel)).reshape(-1)

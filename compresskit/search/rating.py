@@ -1,0 +1,111 @@
+"""Scoring candidates on held-out training examples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..core.errors import InputError
+from ..core.types import Context, call, main_output, to_device
+
+_BATCH = 64  # activations of small batches stay in the processor's cache
+
+
+@dataclass(frozen=True)
+class Rating:
+    """What scoring a candidate found: the metric, higher is better here, and the mean divergence from the original."""
+
+    score: float
+    divergence: float
+
+
+class Rater:
+    """Scores modules by the run's metric on the held-out split, and by how far outputs moved from the original's.
+
+    Args:
+        original: the model before the search (stays untouched).
+        context: data, metric and device.
+        samples: held-out examples.
+        probe_samples: examples of `probe`, a subset.
+    Raises:
+        InputError: if the run has no data.
+    """
+
+    def __init__(self, original: nn.Module, context: Context, *, samples: int, probe_samples: int):
+        if context.data is None or context.metric is None:
+            raise InputError("search scores candidates on data; name some with --data, e.g. --data digits")
+        self._original = original
+        self._context = context
+        self._batches = context.data.batches("val", batch_size=_BATCH, limit=samples)
+        self._probe_samples = probe_samples
+
+    @cached_property
+    def _held_out(self) -> list[tuple]:
+        device = self._context.device
+        return [(to_device(inputs, device), to_device(targets, device)) for inputs, targets in self._batches]
+
+    @cached_property
+    def _wanted(self) -> list[Tensor]:
+        return self._outputs(self._original, len(self._held_out))
+
+    @torch.no_grad()
+    def _outputs(self, module: nn.Module, count: int) -> list[Tensor]:
+        module.eval()
+        return [main_output(call(module, inputs)) for inputs, _ in self._held_out[:count]]
+
+    def rate(self, module: nn.Module) -> Rating:
+        """Metric (negated where lower is better) and divergence of a candidate."""
+        outputs = self._outputs(module, len(self._held_out))
+        metric = self._context.metric
+        score = metric(
+            _Replay(outputs), [(i, t) for (_, t), i in zip(self._held_out, range(len(outputs)), strict=True)]
+        )
+        value = score.value if metric.higher_is_better else -score.value
+        return Rating(value, _divergence(self._wanted, outputs))
+
+    def probe(self, module: nn.Module) -> Rating:
+        """Divergence on the probe's examples; the score is not measured."""
+        count = max(1, -(-self._probe_samples // _BATCH))
+        outputs = self._outputs(module, count)
+        return Rating(0.0, _divergence(self._wanted[: len(outputs)], outputs))
+
+    def original(self) -> Rating:
+        """The rating of the model before the search."""
+        return self.rate(self._original)
+
+
+class _Replay(nn.Module):
+    """Gives outputs that were computed already, by batch number, so that metric and divergence share one run."""
+
+    def __init__(self, outputs: list[Tensor]):
+        super().__init__()
+        self._given = outputs
+
+    def forward(self, number: int) -> Tensor:
+        return self._given[number]
+
+
+def _divergence(wanted: list[Tensor], got: list[Tensor]) -> float:
+    total, count = 0.0, 0
+    for one, other in zip(wanted, got, strict=True):
+        total += divergence(one, other) * len(one)
+        count += len(one)
+    return total / max(count, 1)
+
+
+def divergence(wanted: Tensor, got: Tensor) -> float:
+    """Mean KL divergence of class probabilities, or the relative squared error where outputs are no logits.
+
+    Args:
+        wanted, got: the original's and the candidate's outputs, (batch, classes) or any equal shapes.
+    """
+    if wanted.dim() == 2 and wanted.shape[1] > 1:
+        kl = F.kl_div(
+            got.double().log_softmax(1), wanted.double().log_softmax(1), log_target=True, reduction="batchmean"
+        )
+        return max(kl.item(), 0.0)
+    return ((got - wanted).double().square().sum() / wanted.double().square().sum().clamp_min(1e-30)).item()

@@ -1,0 +1,78 @@
+"""The search step on a trained digits model, end to end."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import yaml
+
+from compresskit.core.artifact import load
+from compresskit.pipeline.recipe import read_recipe, validate
+from compresskit.pipeline.runner import Run, run
+
+
+def search_recipe(model, **options):
+    return validate({
+        "model": str(model), "data": "digits", "latency_rounds": 0,
+        "steps": [{"search": {"budget": {"macs": 0.4}, "trials": 6, "samples": 128, **options}}],
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize("policy", ["uniform", "random", "greedy", "solve"])
+def test_budget_is_met_exactly_and_the_recipe_replays_it(digits_model, tmp_path, policy):
+    report = run(Run(search_recipe(digits_model, policy=policy), tmp_path / "found"))
+    facts = report["steps"][0]["facts"]
+    measured = report["steps"][0]["measurement"]
+    assert facts["macs_kept"] <= 0.4 + 1e-9
+    assert measured["macs"] == pytest.approx(facts["macs_kept"] * report["original"]["macs"], rel=1e-6)
+    assert measured["params"] if "params" in measured else True
+    recipe = tmp_path / "found" / "recipe.yaml"
+    assert list(yaml.safe_load(recipe.read_text())["steps"][0]) == ["prune"]
+    run(Run(read_recipe(recipe), tmp_path / "again"))
+    first, second = (load(tmp_path / name).module.state_dict() for name in ("found", "again"))
+    assert list(first) == list(second) and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_held_out_split_scores_and_test_split_is_not_read(digits_model, tmp_path, monkeypatch):
+    from compresskit.core.data import open_data
+    from compresskit.core.metrics import make_metric
+    from compresskit.core.source import load_model
+    from compresskit.core.types import Context
+    from compresskit.search.options import SearchOptions
+    from compresskit.search.search import open_problem
+
+    loaded = load_model(str(digits_model))
+    data = open_data("digits", loaded.preprocessing)
+    asked = []
+    whole = data.batches
+    monkeypatch.setattr(data, "batches", lambda split, **kw: asked.append(split) or whole(split, **kw))
+    problem = open_problem(
+        loaded, SearchOptions(budget={"macs": 0.5}, samples=64), Context(loaded, data, make_metric("top1"))
+    )
+    problem.evaluate(problem.smallest())
+    assert set(asked) == {"val", "train"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"budget": {}}, "nothing says how small"),
+        ({"budget": {"mac": 0.5}}, "unknown cost 'mac'; did you mean 'macs'"),
+        ({"budget": {"macs": 1.5}}, "macs is the share that is kept"),
+        ({"budget": {"macs": -1}}, "must be above 0"),
+        ({"budget": {"macs": 0.5}, "finetune_steps": 3}, "finetune_steps would be ignored"),
+        ({"budget": {"macs": 0.5}, "policy": "solv"}, "did you mean 'solve'"),
+    ],
+)
+def test_refusals(options, message):
+    from pydantic import ValidationError
+
+    from compresskit.search.options import SearchOptions
+
+    with pytest.raises(ValidationError, match=message):
+        SearchOptions.model_validate(options)
+
+
+def test_search_without_data_is_refused(invoke, digits_model):
+    code, _, error = invoke("search", digits_model, "--budget", "macs=0.5", "-o", "out")
+    assert code == 2 and "search scores candidates on data" in error
