@@ -26,7 +26,7 @@ def convolution(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Tensor:
     x_ids = vector(trace.ids, merge(trace, channels, "convolution")[0], 1, reason) if channels else None
     in_ids, out_ids = _weight_ids(trace, weight, transposed, reason)
     in_axis, out_axis = trace.axis(weight, 0 if transposed else 1), trace.axis(weight, 1 if transposed else 0)
-    made = _grouped(trace, x_ids, in_ids, out_ids, groups, x.size(1), output.size(1), transposed)
+    made = _grouped(trace, weight, x_ids, in_ids, out_ids, groups, x.size(1), output.size(1), transposed)
     positions = (x if transposed else output)[0, 0].numel() * weight[0, 0].numel() * output.size(0)
     trace.cost(positions, [in_axis, out_axis])
     if made is None:
@@ -61,13 +61,20 @@ def _weight_ids(trace: Trace, weight: Tensor, transposed: bool, reason: str) -> 
 
 
 def _grouped(
-    trace: Trace, x_ids: Tensor | None, in_ids: Tensor | None, out_ids: Tensor | None, groups: int,
-    in_channels: int, out_channels: int, transposed: bool,
+    trace: Trace,
+    weight: Tensor,
+    x_ids: Tensor | None,
+    in_ids: Tensor | None,
+    out_ids: Tensor | None,
+    groups: int,
+    in_channels: int,
+    out_channels: int,
+    transposed: bool,
 ) -> Tensor | None:  # fmt: skip
     """Tie a convolution's inputs to its weight; returns the ids of its outputs."""
     reason = trace.site("convolution")
     if groups == 1:
-        _meet(trace, x_ids, in_ids, reason)
+        _meet(trace, weight, x_ids, in_ids, reason)
         return out_ids
     if transposed:  # weight (in, out / groups, ...): the in dimension holds all groups
         in_ids, out_ids = out_ids, in_ids
@@ -90,12 +97,11 @@ def _grouped(
         if in_ids is not None:
             freeze(trace.ids, in_ids, [0], f"{reason} loses whole groups")
             trace.ids.pin(in_ids, f"{reason} loses whole groups")
-        trace.consume(x_rows)
         return out_ids
     same = f"{reason} loses the same channels of each group"
     x_tied = freeze(trace.ids, x_rows, [0], same)[0]
     freeze(trace.ids, out_rows, [0], same)
-    _meet(trace, x_tied, in_ids, reason)
+    _meet(trace, weight, x_tied, in_ids, reason)
     return out_ids
 
 
@@ -111,13 +117,14 @@ def _transposed_groups(
     return ids
 
 
-def _meet(trace: Trace, left: Tensor | None, right: Tensor | None, reason: str) -> None:
+def _meet(trace: Trace, weight: Tensor, left: Tensor | None, right: Tensor | None, reason: str) -> None:
     """Two operands are summed over a common dimension; where one is a constant, it keeps its length."""
     if left is not None and right is not None:
         trace.ids.unite(left, right, reason)
+    if right is not None:
+        trace.consume(weight, right)
     for ids in (left, right):
         if ids is not None:
-            trace.consume(ids)
             if left is None or right is None:
                 trace.ids.pin(ids, f"{reason} with a tensor of fixed size")
 
@@ -126,10 +133,18 @@ def matrix(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Tensor:
     """mm and bmm: (..., m, k) x (..., k, n)."""
     left, right = args[0], args[1]
     output = func(trace.masked(left), trace.masked(right), *args[2:], **kwargs)
+    _consume(trace, left, right)
     planes = product(trace, trace.planes(left), left.shape, trace.planes(right), right.shape, "matmul")
     trace.set(output, planes)
     _product_cost(trace, planes, output.shape, trace.planes(left) or trace.planes(right), left, right)
     return output
+
+
+def _consume(trace: Trace, left: Tensor, right: Tensor) -> None:
+    for tensor, inner in ((left, left.dim() - 1), (right, right.dim() - 2)):
+        for plane in trace.planes(tensor):
+            if inner in varying(plane):
+                trace.consume(tensor, plane)
 
 
 def _product_cost(
@@ -146,6 +161,7 @@ def added_matrix(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Tensor:
     """addmm and baddbmm: a bias, then a product."""
     bias, left, right = args[0], args[1], args[2]
     output = func(bias, trace.masked(left), trace.masked(right), *args[3:], **kwargs)
+    _consume(trace, left, right)
     planes = product(trace, trace.planes(left), left.shape, trace.planes(right), right.shape, "matmul")
     _product_cost(trace, planes, output.shape, None, left, right)
     made = output.detach()
@@ -171,8 +187,6 @@ def product(
     inner_right = [freeze(trace.ids, p, [last], reason) for p in inner_right]
     if inner_left and inner_right:
         trace.ids.unite(inner_left[0].select(last - 1, 0), inner_right[0].select(last, 0), reason)
-    for plane in (*inner_left, *inner_right):
-        trace.consume(plane)
     if bool(inner_left) != bool(inner_right):
         for plane in (*inner_left, *inner_right):
             freeze(trace.ids, plane, [last, last - 1], f"{reason} with a tensor of fixed size")

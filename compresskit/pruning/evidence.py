@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from ..core.modules import get_module
 from ..core.types import Context, Inputs, Loaded, to_device
 from .graph import Graph, Member
 from .moments import Moments, input_moments, measurable
+from .reconstruct import refittable
+from .statistics import Channels, Gradients, channel_statistics, weight_gradients
 
 
 class Evidence:
@@ -72,6 +75,52 @@ class Evidence:
             self.loaded.module, list(dict.fromkeys(readers)), self.inputs, points=self.points, generator=self.generator
         )
 
+    @property
+    def labelled(self) -> list[tuple[Inputs, Tensor]]:
+        """Calibration examples with their targets, on the run's device."""
+        data = required_data(self.context, self.what)
+        batches = data.batches("train", batch_size=64, shuffle=True, seed=self.context.seed, limit=self.samples)
+        device = self.context.device
+        return [(to_device(inputs, device), to_device(targets, device)) for inputs, targets in batches]
+
+    @cached_property
+    def gradients(self) -> Gradients:
+        """Gradients of the task loss on calibration examples."""
+        return weight_gradients(self.loaded.module, self.labelled)
+
+    @cached_property
+    def channels(self) -> dict[str, Channels]:
+        """Statistics of the inputs of every layer that reads a group, by layer name."""
+        return channel_statistics(self.loaded.module, self._readers(), ((inputs, None) for inputs in self.inputs))
+
+    @cached_property
+    def effects(self) -> dict[str, Channels]:
+        """The same, with the first-order effect of each channel on the task loss."""
+        for p in self.loaded.module.parameters():
+            if p.is_floating_point():
+                p.requires_grad_(True)
+        return channel_statistics(self.loaded.module, self._readers(), self.labelled, with_loss=True)
+
+    def is_reader(self, member: Member) -> bool:
+        """Whether a member is the input dimension of a linear layer or a convolution."""
+        return (
+            member.consumes and member.dim == 1 and member.name.endswith("weight") and refittable(self.layer(member)[1])
+        )
+
+    def _readers(self) -> list[str]:
+        return list(dict.fromkeys(self.layer(m)[0] for g in self.graph.groups for m in g.members if self.is_reader(m)))
+
+
+def required_data(context: Context, what: str) -> Any:
+    """The run's data.
+
+    Raises:
+        InputError: if the run has none.
+    """
+    if context.data is None:
+        raise InputError(f"{what} needs data; give --data, e.g. --data imagefolder:DIR")
+    return context.data
+
 
 def calibration(context: Context, samples: int, what: str) -> list[Inputs]:
     """Calibration inputs on the run's device.
@@ -79,9 +128,8 @@ def calibration(context: Context, samples: int, what: str) -> list[Inputs]:
     Raises:
         InputError: if the run has no data.
     """
-    if context.data is None:
-        raise InputError(f"{what} needs data; give --data, e.g. --data imagefolder:DIR")
-    return [to_device(batch, context.device) for batch in context.data.calibration(samples, seed=context.seed)]
+    data = required_data(context, what)
+    return [to_device(batch, context.device) for batch in data.calibration(samples, seed=context.seed)]
 
 
 def tensor_named(module: nn.Module, name: str) -> Tensor:

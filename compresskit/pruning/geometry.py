@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from torch import nn
 
 from .graph import Graph
 from .numbers import Axis
+from .trace import Stored
 
 
 class Products:
@@ -72,14 +74,23 @@ def macs(graph: Graph) -> Products:
 
 def parameters(graph: Graph) -> Products:
     """Number of parameters; tensors the run never touched count as they are."""
-    from torch import nn
+    return Products(graph, _stored_terms(graph, lambda stored: isinstance(stored.tensor, nn.Parameter)))
 
+
+def stored_bytes(graph: Graph) -> Products:
+    """Bytes of all parameters and saved buffers; the weights file adds a header of a few kilobytes."""
+    return Products(graph, _stored_terms(graph, lambda stored: stored.persistent, lambda s: s.tensor.element_size()))
+
+
+def _stored_terms(
+    graph: Graph, chosen: Callable[[Stored], bool], scale: Callable[[Stored], int] = lambda stored: 1
+) -> list[tuple[int, Sequence[Axis]]]:
     terms: list[tuple[int, Sequence[Axis]]] = []
     for stored in graph.trace.stored.values():
-        if isinstance(stored.tensor, nn.Parameter):
+        if chosen(stored):
             axes = [Axis((ids.numpy()[None],), len(ids)) for ids in stored.ids]
-            terms.append((1 if axes else stored.tensor.numel(), axes))
-    return Products(graph, terms)
+            terms.append((scale(stored) * (1 if axes else stored.tensor.numel()), axes))
+    return terms
 
 
 def exact_macs(graph: Graph, keep: np.ndarray) -> int:

@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import model_validator
 
 from ..core.options import StepOptions, choice, option
-from .tables import CRITERIA, SCOPES
+from .tables import ALLOCATIONS, CRITERIA, SALIENCIES, SCOPES
+
+_AMOUNTS = ("ratio", "target_macs", "target_params", "target_bytes")
+#: options that only mean something for some granularities
+_ONLY = {
+    "channel": ["ratios", "round_to", "min_channels", "floor", "criterion", "scope", "reduction", "normalize", "attention", "recalibrate", "reconstruct", "ridge", "target_params", "target_bytes"],
+    "sparse": ["saliency", "allocation", "pattern"],
+}
 
 
 class PruneOptions(StepOptions):
-    """Remove channels, weights or blocks."""
+    """Remove channels, heads, blocks or single weights."""
 
-    granularity: Literal["channel"] = option("channel", "what goes: channels (real removal)", section="What goes")
-    ratio: float | None = option(None, "share of channels removed, e.g. 0.5", section="How much", gt=0, lt=1)
+    granularity: Literal["channel", "weight", "n:m", "block"] = option(
+        "channel", "channel: channels and heads, really removed; block: whole residual blocks or layers, really removed; "
+        "weight: single weights become zero; n:m: n of every m weights stay", section="What goes",
+    )  # fmt: skip
+    attention: Literal["heads", "dims"] = option(
+        "heads", "attention loses whole heads, or the same dimensions of every head", section="What goes"
+    )
+    protect: list[str] = option([], "layers that stay whole, by name pattern", section="What goes")
+    ratio: float | None = option(None, "share removed, e.g. 0.5", section="How much", gt=0, lt=1)
     target_macs: float | None = option(
         None, "share of multiply-accumulates kept, e.g. 0.5", section="How much", gt=0, lt=1
     )
     target_params: float | None = option(None, "share of parameters kept, e.g. 0.5", section="How much", gt=0, lt=1)
+    target_bytes: int | None = option(None, "largest size of the weights in bytes", section="How much", gt=0)
     ratios: dict[str, float] = option(
         {}, "share removed from layers whose name matches: PATTERN=SHARE", section="How much"
     )
-    protect: list[str] = option([], "layers that stay whole, by name pattern", section="How much")
+    pattern: str = option("2:4", "n:m: how many of how many weights stay", section="How much")
     round_to: int = option(
-        8,
-        "widths stay multiples of this (narrow layers take the largest power of two up to an eighth of their width)",
-        section="How much",
-        ge=1,
-    )
+        8, "widths stay multiples of this (narrow layers: the largest power of two up to an eighth of their width)",
+        section="How much", ge=1,
+    )  # fmt: skip
     min_channels: int = option(2, "fewest channels (or heads) left of a group", section="How much", ge=1)
     floor: float = option(0.1, "smallest share of a group that stays", section="How much", ge=0, lt=1)
     criterion: choice(CRITERIA) = option("l2", "how channels are ranked", section="Which")
@@ -39,6 +53,8 @@ class PruneOptions(StepOptions):
     normalize: Literal["none", "mean", "max", "sum", "median", "macs"] = option(
         "mean", "scores are divided by this before groups compete; macs: by what a unit costs", section="Which"
     )
+    saliency: choice(SALIENCIES) = option("magnitude", "how single weights are ranked", section="Which")
+    allocation: choice(ALLOCATIONS) = option("uniform", "how many weights each layer keeps", section="Which")
     samples: int = option(2048, "calibration examples", section="Calibration", ge=1)
     points: int = option(
         16, "positions of a feature map sampled from each calibration example", section="Calibration", ge=1
@@ -47,24 +63,44 @@ class PruneOptions(StepOptions):
         "auto", "estimate BatchNorm statistics again after the cut, where there is data", section="After the cut"
     )
     reconstruct: Literal["none", "inputs", "sequential"] = option(
-        "none",
-        "refit layers that lost inputs: inputs (from the whole model's activations, one run) or sequential "
-        "(from the cut model's, one run a layer, mends what earlier layers left)",
-        section="After the cut",
-    )
+        "none", "refit layers that lost inputs: inputs (from the whole model's activations, one run) or sequential "
+        "(from the cut model's, one run a layer, mends what earlier layers left)", section="After the cut",
+    )  # fmt: skip
     ridge: float = option(1e-3, "pull of refitted weights towards the cut ones", section="After the cut", ge=0)
-    attention: Literal["heads", "dims"] = option(
-        "heads", "attention loses whole heads, or the same dimensions of every head", section="What goes"
-    )
+
+    def n_of_m(self) -> tuple[int, int]:
+        """(n, m) of the pattern."""
+        n, m = map(int, self.pattern.split(":"))
+        return n, m
 
     @model_validator(mode="after")
     def _one_amount(self) -> PruneOptions:
-        given = [name for name in ("ratio", "target_macs", "target_params") if getattr(self, name) is not None]
+        given = [name for name in _AMOUNTS if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} exclude each other; give one of them")
-        if not given and not self.ratios:
+        if self.granularity == "n:m" and given:
+            raise ValueError(f"{given[0]} would be ignored: the pattern {self.pattern} says how much goes")
+        if self.granularity == "weight" and given != ["ratio"]:
+            raise ValueError("granularity 'weight' needs ratio, the share of weights that become zero, e.g. 0.8")
+        if not given and not self.ratios and self.granularity != "n:m":
             raise ValueError("nothing says how much to prune; give ratio (e.g. 0.5) or target_macs (e.g. 0.5)")
         for pattern, share in self.ratios.items():
             if not 0 <= share < 1:
                 raise ValueError(f"ratios: {pattern}={share} must be at least 0 and below 1")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_granularity(self) -> PruneOptions:
+        idle = [] if self.granularity == "channel" else list(_ONLY["channel"])
+        idle += [] if self.granularity in ("weight", "n:m") else _ONLY["sparse"]
+        if self.granularity == "weight":
+            idle.append("pattern")
+        if self.granularity == "n:m":
+            idle.append("allocation")
+        ignored = sorted(set(idle) & self.model_fields_set)
+        if ignored:
+            raise ValueError(f"{', '.join(ignored)} would be ignored with granularity {self.granularity!r}")
+        match = re.fullmatch(r"(\d+):(\d+)", self.pattern)
+        if not match or not 0 < int(match[1]) < int(match[2]):
+            raise ValueError(f"pattern {self.pattern!r} must be N:M with 0 < N < M, e.g. 2:4")
         return self

@@ -199,6 +199,8 @@ def _layout(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
     for index, result in enumerate(outputs):
         planes = [compact(planes[index]) for planes in moved]
         trace.set(result, planes)
+        if trace.is_weight(args[0]):
+            result._is_weight = True
         for plane in planes:
             if len(varying(plane)) > 1:
                 trace.boxes.append((core(plane), trace.site(_plain_name(func))))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -12,13 +12,16 @@ import numpy as np
 from ..core.errors import InputError, nearest
 from ..core.types import Context, Loaded, StepResult
 from . import geometry
+from .attention import free_heads
 from .budget import Allocation, Limits, multiple_for
 from .cut import cut
+from .depth import prune_blocks
 from .evidence import Evidence
 from .graph import Graph, Group, build_graph
 from .mend import recalibrate, refit_after_cut, refit_before_cut
 from .options import PruneOptions
 from .proof import proven
+from .sparse import prune_weights
 from .tables import CRITERIA, SCOPES
 
 
@@ -34,11 +37,16 @@ def prune(loaded: Loaded, options: PruneOptions, context: Context) -> StepResult
     Raises:
         InputError: if nothing can be pruned, a pattern matches no layer, or a criterion lacks data.
     """
+    if options.granularity == "block":
+        return prune_blocks(loaded, options, context)
+    if options.granularity in ("weight", "n:m"):
+        return prune_weights(loaded, options, context)
     return prune_channels(loaded, options, context)
 
 
 def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> StepResult:
     """Granularity `channel`: real removal by groups."""
+    loaded.edits += free_heads(loaded.module)
     graph = build_graph(loaded.module, loaded.example, options.attention)
     if not graph.groups:
         raise InputError(f"model {loaded.name!r}: no channels can go{_why_none(graph)}")
@@ -64,6 +72,7 @@ def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> S
         refitted = refit_after_cut(whole, loaded, graph, ids, options, context)
     normalized_layers = recalibrate(loaded, options, context)
     after = geometry.exact_macs(graph, ids)
+    size = geometry.stored_bytes(graph)
     result.facts = {
         "largest_difference": proof.difference,
         "difference_dtype": proof.dtype,
@@ -75,6 +84,7 @@ def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> S
         "macs_after": int(after),
         "macs_kept": after / before if before else 1.0,
         "params_kept": geometry.parameters(graph)(kept) / before_params if before_params else 1.0,
+        "tensor_bytes_kept": size(kept) / size(_whole(graph)),
         "criterion": options.criterion,
         "scope": options.scope,
         "layers_refitted": refitted,
@@ -135,7 +145,7 @@ def _limits(group: Group, options: PruneOptions) -> Limits:
     fixed = next(
         (share for pattern, share in options.ratios.items() if any(fnmatchcase(n, pattern) for n in names)), None
     )
-    if fixed is None and options.ratio is None and options.target_macs is None and options.target_params is None:
+    if fixed is None and all(amount is None for amount in _amounts(options)):
         whole = True  # only overrides were given
     units = len(group)
     least = max(min(options.min_channels, units), int(np.ceil(options.floor * units)), 1)
@@ -148,12 +158,28 @@ def choose(
 ) -> tuple[dict[str, np.ndarray], float | None]:
     """Which units stay, and the budget that was aimed at."""
     allocation = Allocation(graph.groups, scores, SCOPES.load(options.scope)(graph.groups), limits)
-    if options.target_macs is None and options.target_params is None:
+    cost, budget = budget_of(graph, options)
+    if cost is None:
         return allocation.choose(allocation.at_ratio(options.ratio or 0.0)), None
-    cost = geometry.macs(graph) if options.target_macs is not None else geometry.parameters(graph)
-    share = options.target_macs if options.target_macs is not None else options.target_params
-    budget = share * cost(_whole(graph))
-    return allocation.choose(allocation.for_budget(cost, budget)), share
+    return allocation.choose(allocation.for_budget(cost, budget)), budget / cost(_whole(graph))
+
+
+def budget_of(graph: Graph, options: PruneOptions) -> tuple[Callable[[np.ndarray], float] | None, float]:
+    """What is limited, as a function of the kept counts, and its limit; None where only ratios are given."""
+    whole = _whole(graph)
+    if options.target_macs is not None:
+        cost = geometry.macs(graph)
+        return cost, options.target_macs * cost(whole)
+    if options.target_params is not None:
+        cost = geometry.parameters(graph)
+        return cost, options.target_params * cost(whole)
+    if options.target_bytes is not None:
+        return geometry.stored_bytes(graph), float(options.target_bytes)
+    return None, 0.0
+
+
+def _amounts(options: PruneOptions) -> tuple:
+    return options.ratio, options.target_macs, options.target_params, options.target_bytes
 
 
 def _whole(graph: Graph) -> np.ndarray:

@@ -7,11 +7,42 @@ from ..core.table import Row, Table
 #: how units are ranked; a row's function takes a group and the evidence, and returns one score a unit
 CRITERIA = Table("criterion", "compresskit.pruning", {
     "random": Row("criteria:random", "uniform random scores, the baseline of every comparison"),
-    "l1": Row("criteria:l1", "sum of absolute weights", "Li et al., Pruning Filters for Efficient ConvNets, 2017"),
+    "l1": Row("criteria:l1", "sum of absolute weights", "Li et al., 2017"),
     "l2": Row("criteria:l2", "Euclidean norm of the weights"),
-    "reconstruction": Row(
-        "criteria:reconstruction", "error left in the reading layers after refitting them", "He et al., Channel Pruning, 2017"
+    "lamp": Row("criteria:lamp", "squared norm over those not smaller in its layer", "Lee et al., 2021"),
+    "bn-scale": Row("criteria:bn_scale", "scale of the norm layer behind a channel", "Liu et al., 2017"),
+    "fpgm": Row("criteria:fpgm", "distance to all other filters (geometric median)", "He et al., 2019"),
+    "taylor": Row("criteria:taylor", "first-order change of the loss, by weights; needs labels", "Molchanov et al., 2019"),
+    "activation-taylor": Row(
+        "criteria:activation_taylor", "first-order change of the loss, by activations; needs labels", "Molchanov et al., 2017"
     ),
+    "fisher": Row("criteria:fisher", "second-order change of the loss (empirical Fisher); needs labels", "Theis et al., 2018"),
+    "activation": Row("criteria:activation", "mean absolute activation; needs data"),
+    "apoz": Row("criteria:apoz", "share of activations that are not zero; needs data", "Hu et al., 2016"),
+    "variance": Row("criteria:variance", "variance of the activation; needs data"),
+    "wanda": Row("criteria:wanda", "|weight| times the activation's norm; needs data", "Sun et al., 2024"),
+    "reconstruction": Row(
+        "criteria:reconstruction", "error left in the reading layers after refitting them; needs data", "He et al., 2017"
+    ),
+})  # fmt: skip
+
+#: how single weights are ranked; a row's function takes a weight and its layer's evidence, and returns a score a weight
+SALIENCIES = Table("saliency", "compresskit.pruning", {
+    "magnitude": Row("saliency:magnitude", "absolute weight"),
+    "random": Row("saliency:random", "uniform random scores"),
+    "gradient": Row("saliency:gradient", "|weight times its gradient|; needs labels", "Molchanov et al., 2019"),
+    "wanda": Row("saliency:wanda", "|weight| times the norm of its input; needs data", "Sun et al., 2024"),
+    "sparsegpt": Row(
+        "saliency:sparsegpt", "least squared output error, the other weights updated; needs data", "Frantar & Alistarh, 2023"
+    ),
+})  # fmt: skip
+
+#: how many weights each layer keeps
+ALLOCATIONS = Table("allocation", "compresskit.pruning", {
+    "uniform": Row("densities:uniform", "every layer loses the same share"),
+    "global": Row("densities:everything", "all weights compete by their scores"),
+    "lamp": Row("densities:lamp", "all weights compete by layer-adaptive magnitude", "Lee et al., 2021"),
+    "erk": Row("densities:erk", "layers with more inputs and outputs a weight stay denser", "Evci et al., 2020"),
 })  # fmt: skip
 
 #: how units of different groups compete

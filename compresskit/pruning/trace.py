@@ -154,9 +154,14 @@ class Trace:
             fixed *= 1 if axis.planes else axis.size
         self.costs.append(Cost(fixed, tuple(axis for axis in axes if axis.planes), self.path[-1]))
 
-    def consume(self, ids: Tensor) -> None:
-        """Note ids that a contraction sums over."""
-        self.consumed.append(core(ids).reshape(-1).numpy())
+    def is_weight(self, tensor: Tensor) -> bool:
+        """Whether a tensor is stored, or a rearranged stored tensor."""
+        return id(tensor) in self.stored or getattr(tensor, "_is_weight", False)
+
+    def consume(self, tensor: Tensor, ids: Tensor) -> None:
+        """Note ids of a weight that a contraction sums over."""
+        if self.is_weight(tensor):
+            self.consumed.append(core(ids).reshape(-1).numpy())
 
     # the masked run ------------------------------------------------------------------------------------------------
     def masked(self, tensor: Tensor) -> Tensor:

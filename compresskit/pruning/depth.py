@@ -1,0 +1,154 @@
+"""Granularity `block`: whole residual blocks or transformer layers go, least important first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..core.errors import InputError
+from ..core.modules import get_module, match_names, set_module
+from ..core.types import Context, Inputs, Loaded, StepResult, call, main_output
+from .evidence import calibration
+from .options import PruneOptions
+
+
+class PassThrough(nn.Module):
+    """Returns its first argument, whatever else it is called with.
+
+    Args:
+        as_tuple: wrap the result in a one-element tuple, for layers whose callers unpack one.
+    """
+
+    def __init__(self, as_tuple: bool):
+        super().__init__()
+        self.as_tuple = as_tuple
+
+    def forward(self, x: Any = None, *_: Any, hidden_states: Any = None, **__: Any) -> Any:
+        """The first argument (or `hidden_states`)."""
+        x = hidden_states if x is None else x
+        return (x,) if self.as_tuple else x
+
+
+def replay(root: nn.Module, edit: dict[str, Any]) -> None:
+    """{op: skip, target, as_tuple: 0 | 1}: a block passes its first argument through."""
+    get_module(root, edit["target"])
+    set_module(root, edit["target"], PassThrough(bool(edit["as_tuple"])))
+
+
+@torch.no_grad()
+def find_blocks(module: nn.Module, example: Inputs) -> dict[str, bool]:
+    """Layers of a sequence whose output has the shape and type of their input.
+
+    Returns:
+        name -> whether the block returns a tuple; outermost blocks only.
+    """
+    found: dict[str, bool] = {}
+    handles = []
+    for path, parent in module.named_modules():
+        if not isinstance(parent, nn.Sequential | nn.ModuleList):
+            continue
+        for name, child in parent.named_children():
+            full = f"{path}.{name}" if path else name
+            if any(True for _ in child.parameters()) and any(True for _ in child.children()):
+                handles.append(child.register_forward_hook(_shape_watcher(full, found), with_kwargs=True))
+    try:
+        call(module, example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: kind for name, kind in found.items() if not any(name.startswith(f"{other}.") for other in found)}
+
+
+def _shape_watcher(name: str, found: dict[str, bool]):
+    def look(_module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        x = args[0] if args else kwargs.get("hidden_states")
+        first = output[0] if isinstance(output, tuple) and len(output) == 1 else output
+        if isinstance(x, Tensor) and isinstance(first, Tensor) and x.shape == first.shape and x.dtype == first.dtype:
+            found[name] = isinstance(output, tuple)
+        else:
+            found.pop(name, None)
+
+    return look
+
+
+def prune_blocks(loaded: Loaded, options: PruneOptions, context: Context) -> StepResult:
+    """Remove blocks one at a time: always the one whose removal changes the outputs least, measured anew after each.
+
+    Raises:
+        InputError: if the model has no removable blocks.
+    """
+    blocks = find_blocks(loaded.module, loaded.example)
+    names = [name for name, _ in loaded.module.named_modules() if name]
+    for name in match_names(options.protect, names) if options.protect else []:
+        blocks.pop(name, None)
+    if not blocks:
+        raise InputError(f"model {loaded.name!r}: no block passes its input's shape through, so none can go")
+    batches = [loaded.example] if context.data is None else calibration(context, min(options.samples, 256), "block")
+    reference = _outputs(loaded.module, batches)
+    before, rows, removed = macs(loaded), [], 0
+    wanted = round(len(blocks) * options.ratio) if options.ratio else len(blocks)
+    total = len(blocks)
+    while blocks and removed < wanted and not _small_enough(loaded, options, before):
+        changes = {
+            name: _change_without(loaded.module, name, kind, batches, reference) for name, kind in blocks.items()
+        }
+        name = min(changes, key=changes.get)
+        edit = {"op": "skip", "target": name, "as_tuple": int(blocks.pop(name))}
+        replay(loaded.module, edit)
+        loaded.edits.append(edit)
+        removed += 1
+        rows.append(
+            {"block": name, "output change": round(changes[name], 4), "MACs kept": f"{macs(loaded) / before:.1%}"}
+        )
+        context.log(f"removed {name}: outputs change by {changes[name]:.4f}")
+    kept = macs(loaded) / before
+    facts = {
+        "blocks": total,
+        "blocks_removed": removed,
+        "macs_before": before,
+        "macs_after": macs(loaded),
+        "macs_kept": kept,
+    }
+    notes = []
+    if context.data is None:
+        notes.append("importance was measured on the example input alone; give --data for a real measurement")
+    if options.target_macs is not None and kept > options.target_macs:
+        notes.append(f"MACs: asked to keep {options.target_macs:.1%}, kept {kept:.1%} with every removable block gone")
+    return StepResult(loaded, facts, notes, {"removed blocks": rows})
+
+
+def _small_enough(loaded: Loaded, options: PruneOptions, before: int) -> bool:
+    if options.target_macs is not None:
+        return macs(loaded) <= options.target_macs * before
+    return False
+
+
+@torch.no_grad()
+def macs(loaded: Loaded) -> int:
+    """Multiply-accumulates of one run on the example input."""
+    with FlopCounterMode(display=False) as counter:
+        call(loaded.module, loaded.example)
+    return counter.get_total_flops() // 2
+
+
+@torch.no_grad()
+def _outputs(module: nn.Module, batches: Sequence[Inputs]) -> list[Tensor]:
+    return [main_output(call(module, inputs)).float() for inputs in batches]
+
+
+def _change_without(
+    module: nn.Module, name: str, as_tuple: bool, batches: Sequence[Inputs], reference: list[Tensor]
+) -> float:
+    """Relative squared change of the outputs when one block is skipped."""
+    block = get_module(module, name)
+    set_module(module, name, PassThrough(as_tuple))
+    try:
+        outputs = _outputs(module, batches)
+    finally:
+        set_module(module, name, block)
+    gap = sum(float((a - b).square().sum()) for a, b in zip(outputs, reference, strict=True))
+    return gap / max(sum(float(b.square().sum()) for b in reference), 1e-12)
