@@ -1,7 +1,8 @@
-"""Showing a report: tables for people on stderr, JSON for machines on stdout."""
+"""Showing a report: tables on stderr and as HTML for people, JSON on stdout for machines."""
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -92,6 +93,13 @@ def cell(value: Any) -> str:
             " x ".join(map(str, value)) if all(isinstance(item, int) for item in value) else ", ".join(map(cell, value))
         )
     return str(value)
+
+
+def report_html(report: dict[str, Any]) -> str:
+    """The report that the console shows, as one HTML page without scripts."""
+    console = Console(record=True, width=160, file=io.StringIO())
+    show_report(report, console)
+    return console.export_html()
 
 
 def show_report(report: dict[str, Any], console: Console) -> None:

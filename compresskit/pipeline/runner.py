@@ -14,6 +14,7 @@ from ..core import artifact, distributed, files
 from ..core.errors import InputError
 from ..core.machine import machine
 from ..core.metrics import make_metric
+from ..core.report import report_html
 from ..core.types import Context, Loaded, StepResult
 from ..core.weights import sha256_of
 from .guards import check_guards
@@ -226,6 +227,7 @@ def _publish(task: Run, last: Path, report: dict[str, Any]) -> None:
         report["weights_sha256"] = sha256_of(temporary / artifact.WEIGHTS)
         files.write_json(temporary / artifact.REPORT, report)
         files.write_json(temporary / "recipe.json", report["recipe"])
+        (temporary / "report.html").write_text(report_html(report))
 
 
 def command_line() -> list[str]:

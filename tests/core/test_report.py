@@ -1,0 +1,79 @@
+"""Reports as people see them."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from compresskit.core.report import cell, metric_text, report_html, rows_table, show_report
+
+FIGURES = {
+    "parameters": 1000,
+    "macs": 2000,
+    "size_bytes": 4000,
+    "peak_memory_bytes": None,
+    "zero_share": None,
+    "latency": None,
+    "metric": {"name": "top1", "value": 0.9, "low": 0.85, "high": 0.94, "samples": 100},
+}
+LATENCY = {"baseline_ms": 2.0, "model_ms": 1.0, "speedup": 2.0, "speedup_low": 1.9, "speedup_high": 2.1}
+REPORT = {
+    "recipe": {"model": "builtin:lenet5"},
+    "original": FIGURES,
+    "labels": {"latency": "simulated: in float"},
+    "steps": [
+        {
+            "technique": "prune",
+            "measurement": {**FIGURES, "macs": 500, "latency": LATENCY},
+            "notes": ["left out [fc]"],
+            "warnings": ["slower"],
+            "tables": {"groups": [{"group": "a[0]", "kept": 3}]},
+        }
+    ],
+}
+
+
+def shown(renderable) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    console.print(renderable)
+    return console.file.getvalue()
+
+
+def test_cells():
+    assert [cell(value) for value in (None, 0.123456, 12345, True, [1, 3, 8], "x")] == [
+        "",
+        "0.1235",
+        "12,345",
+        "True",
+        "1 x 3 x 8",
+        "x",
+    ]
+    assert metric_text(None) == "not measured"
+    assert metric_text(FIGURES["metric"]) == "0.9000 [0.850, 0.940]"
+
+
+def test_names_in_brackets_are_not_markup():
+    assert "a[0]" in shown(rows_table("t", [{"group": "a[0]"}, {"other": 1}]))
+
+
+def test_report_says_shares_speed_and_what_was_not_measured():
+    console = Console(file=io.StringIO(), width=220)
+    show_report(REPORT, console)
+    text = console.file.getvalue()
+    for part in (
+        "500 (25%)",
+        "2.00x (1.90-2.10)",
+        "not measured",
+        "prune: left out [fc]",
+        "warning: slower",
+        "latency is simulated",
+    ):
+        assert part in text
+
+
+def test_html_holds_the_same_and_no_script():
+    page = report_html(REPORT)
+    assert page.startswith("<!DOCTYPE html>")
+    assert "500 (25%)" in page
+    assert "<script" not in page
