@@ -63,7 +63,7 @@ class DecomposeOptions(StepOptions):
     )
 
     calibration_samples: int = option(256, "training inputs to calibrate on", section="Calibration", ge=1)
-    calibration_rows: int = option(20000, "positions to draw from them for each layer", section="Calibration", ge=1)
+    calibration_rows: int = option(10000, "positions to draw from them for each layer", section="Calibration", ge=1)
     norms: Literal["keep", "reestimate"] = option(
         "keep",
         "afterwards, re-estimate batch normalization's statistics on the calibration data",

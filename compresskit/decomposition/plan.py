@@ -17,7 +17,7 @@ from .tables import KINDS
 
 _LEVELS = (0.8, 0.6, 0.45, 0.35, 0.25, 0.15)  # shares of the layer's MACs, for kinds whose errors must be computed
 _GRID = 10  # values of each rank that are tried together, for kinds with several ranks
-_PROMISING = 1.5  # kinds whose factors of the weights err this much more than the best so far are not fitted to data
+_PROMISING = 1.25  # kinds whose factors of the weights err this much more than the best so far are not fitted to data
 _CLOSED_FORM_RANKS = 64  # ranks of a kind whose errors follow from one spectrum
 
 

@@ -189,7 +189,14 @@ def _follower(output: Tensor, readers: _Readers, root: nn.Module) -> tuple[str |
         if norm is None:
             return None, False
         reads = _outermost(readers.by_tensor.get(id(reads[0][2]), []))
-    return norm, len(reads) == 1 and reads[0][0] in _RELUS
+    # after an in-place ReLU the same tensor is read on, already rectified
+    in_place = bool(reads) and reads[0][2] is _only_input(reads[0])
+    return norm, bool(reads) and reads[0][0] in _RELUS and (len(reads) == 1 or in_place)
+
+
+def _only_input(read: tuple[str, tuple, Tensor]) -> Tensor | None:
+    tensors = _tensors(read[1])
+    return tensors[0] if tensors else None
 
 
 def _outermost(reads: list[tuple[str, tuple, Tensor]]) -> list[tuple[str, tuple, Tensor]]:
