@@ -64,6 +64,15 @@ def mean(value: float) -> float:
     return float(total) / dist.get_world_size()
 
 
+def average_gradients(modules: Iterable[nn.Module]) -> None:
+    """Replace gradients by their mean over all processes, for modules that no wrapper looks after."""
+    for module in modules:
+        for parameter in module.parameters():
+            if parameter.grad is not None:
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= dist.get_world_size()
+
+
 def share(batch: Any) -> Any:
     """This process's contiguous part of a batch (nested tuples, lists, mappings of tensors)."""
     if world_size() == 1:

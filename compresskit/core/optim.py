@@ -69,5 +69,21 @@ def learning_rate(step: int, total: int, options: TrainOptions) -> float:
     return _cosine(options.lr, 0.0, (step - warm) / max(total - warm, 1))
 
 
+@torch.no_grad()
+def clip_gradients(parameters: Iterable[nn.Parameter], largest_norm: float) -> float:
+    """Scale all gradients so that their joint L2 norm is at most `largest_norm`; sharded ones count as whole.
+
+    Returns:
+        the norm before.
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    squares = [gradient.square().sum() for gradient in gradients]
+    norm = sum(float(square.full_tensor() if hasattr(square, "full_tensor") else square) for square in squares) ** 0.5
+    if norm > largest_norm:
+        for gradient in gradients:
+            gradient.mul_(largest_norm / norm)
+    return norm
+
+
 def _cosine(start: float, end: float, share: float) -> float:
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * share))

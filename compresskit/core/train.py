@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from . import augment, checkpoint, distributed, training_log
 from .errors import InputError
-from .optim import learning_rate, make_optimizer
+from .optim import clip_gradients, learning_rate, make_optimizer
 from .options import GuardOptions, TrainOptions, TrainStepOptions
 from .task import mean_loss, plain_objective
 from .types import Context, Inputs, Loaded, StepResult, to_device
@@ -68,7 +68,7 @@ def train(
         stack.enter_context(torch.random.fork_rng(devices=devices))
         run = _Run(loaded, options, context, objective, extra_modules, folder)
         if options.batch_norm == "synchronized":
-            stack.enter_context(distributed.synchronized_batch_norms([run.module, *run.extras]))
+            stack.enter_context(distributed.synchronized_batch_norms([run.trained, *run.extras]))
         return run.complete()
 
 
@@ -149,11 +149,15 @@ class _Run:
         self.steps_per_epoch = max(1, self.batches.samples // options.batch_size)
         self.total_steps = max(1, math.ceil(options.epochs * self.steps_per_epoch))
         self.path = self._checkpoint_path()
-        self.sharded = None
+        self.sharded: Any = None
+        self.gather, self.restore = checkpoint.optimizer_tensors, checkpoint.restore_optimizer
         if options.sharding == "fsdp":
-            from . import sharding
+            if self.masks:
+                raise InputError("sharding fsdp cannot hold the zeros of a sparse model; leave it out")
+            from . import sharding  # takes a second to import
 
-            self.sharded = sharding.Sharded(self.module)
+            self.sharded = sharding.Sharded(self.module, self.device)
+            self.gather, self.restore = sharding.whole_tensors, sharding.restore_optimizer
         self.trained = self.sharded.module if self.sharded else self.module
         self.optimizer = make_optimizer([self.trained, *self.extras], options)
         self.joined = self._wrapped(custom=objective is not None)
@@ -231,11 +235,11 @@ class _Run:
                 f"(now {options.lr:g}), set grad_clip, or lengthen warmup"
             )
         self.scaler.scale(loss).backward()
+        if self.sharded:
+            distributed.average_gradients(self.extras)  # weights that are not sharded are nobody else's business
         if options.grad_clip:
             self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(
-                [p for group in self.optimizer.param_groups for p in group["params"]], options.grad_clip
-            )
+            clip_gradients([p for group in self.optimizer.param_groups for p in group["params"]], options.grad_clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self._after_update()
@@ -422,12 +426,7 @@ class _Run:
             return
         tensors = checkpoint.prefixed("module", self._weights(copied=False))
         if not self.state.finished:
-            optimizer = (
-                self.sharded.optimizer_tensors(self.optimizer)
-                if self.sharded
-                else checkpoint.optimizer_tensors(self.optimizer)
-            )
-            tensors |= checkpoint.prefixed("optimizer", optimizer)
+            tensors |= checkpoint.prefixed("optimizer", self.gather(self.optimizer))
             tensors |= checkpoint.prefixed("average", self.average)
             for number, extra in enumerate(self.extras):
                 tensors |= checkpoint.prefixed(f"extra{number}", extra.state_dict())
@@ -456,10 +455,7 @@ class _Run:
 
     def _restore_rest(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
         optimizer = checkpoint.under("optimizer", tensors)
-        if self.sharded:
-            self.sharded.restore_optimizer(self.optimizer, optimizer)
-        else:
-            checkpoint.restore_optimizer(self.optimizer, optimizer)
+        self.restore(self.optimizer, optimizer)
         self.average = {name: value.to(self.device) for name, value in checkpoint.under("average", tensors).items()}
         for number, extra in enumerate(self.extras):
             extra.load_state_dict(checkpoint.under(f"extra{number}", tensors))

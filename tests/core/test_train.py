@@ -255,3 +255,16 @@ def test_batches_that_do_not_divide_over_processes_are_refused(digits, monkeypat
     loaded = small()
     with pytest.raises(InputError, match=message):
         train(loaded, TrainOptions(**options), make_context(digits, loaded))
+
+
+def test_sharding_in_one_process_is_refused(digits):
+    loaded = small()
+    with pytest.raises(InputError, match="sharding fsdp needs several processes; start with torchrun"):
+        train(loaded, TrainOptions(sharding="fsdp"), make_context(digits, loaded))
+
+
+def test_sharding_cannot_hold_zeros(digits):
+    loaded = small()
+    loaded.storage["1.weight"] = "bitmap"
+    with pytest.raises(InputError, match="sharding fsdp cannot hold the zeros"):
+        train(loaded, TrainOptions(sharding="fsdp"), make_context(digits, loaded))

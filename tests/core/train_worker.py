@@ -34,17 +34,20 @@ def main() -> None:
         log=lambda line: print(line, file=sys.stderr),
     )
     calls = 0
+    torch.manual_seed(0)
+    adapter = torch.nn.Linear(10, 10)
 
     def objective(module, inputs, targets):
         nonlocal calls
         calls += 1
         if calls == settings.get("kill_at") and distributed.rank() == 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        return plain_objective(0.0, module, inputs, targets)
+        return plain_objective(0.0, module, inputs, targets) + adapter(module(inputs)).square().mean()
 
-    facts = train(loaded, TrainOptions(**settings["options"]), context, objective=objective)
+    facts = train(loaded, TrainOptions(**settings["options"]), context, objective=objective, extra_modules=[adapter])
     if distributed.is_main():
-        save_file(loaded.module.state_dict(), folder / "weights.safetensors")
+        state = {**loaded.module.state_dict(), **{f"adapter.{k}": v for k, v in adapter.state_dict().items()}}
+        save_file(state, folder / "weights.safetensors")
         (folder / "facts.json").write_text(json.dumps(facts))
 
 
