@@ -41,12 +41,12 @@ def find_sites(root: nn.Module, record: Trace, layers: Iterable[str], *, additio
         root: the model.
         record: a trace of it.
         layers: the layers whose first input is to be quantized.
-        additions: quantize also what additions and products of two activations read and write, where that is the
-            output of a module that is called once.
+        additions: quantize also what additions and products of two activations read and write, and what layers write
+            that no layer reads, where a module returns it or takes it in.
     Returns:
         sites in order of execution, outputs first where both sides hold the same tensor.
     """
-    sites = []
+    sites, layers = [], list(layers)
     for name in layers:
         calls = record.calls.get(name, [])
         if calls and calls[0].inputs:
@@ -57,6 +57,13 @@ def find_sites(root: nn.Module, record: Trace, layers: Iterable[str], *, additio
     if not additions:
         return sites
     wanted = [key for node in record.nodes if _joins_activations(node, record) for key in _around(node, record)]
+    read_by_layers = {site.key for site in sites}
+    for name in layers:
+        output = record.single_output(name)
+        written = _after_fused(output, record) if output in record.producer else None
+        # what no layer reads (a pooled feature map) keeps the layer that wrote it from running in integers
+        if written is not None and written not in read_by_layers:
+            wanted.append(written)
     joined = [site for key in dict.fromkeys(wanted) if (site := _place(key, record)) is not None]
     return joined + [site for site in sites if site not in joined]
 
@@ -80,11 +87,13 @@ def _joins_activations(node, record: Trace) -> bool:
 def _around(node, record: Trace) -> list[Key]:
     """What a joining operation reads, and what it (and the activation fused to it) writes."""
     keys = [key for key in node.inputs if key in record.producer]
-    written = node.outputs[0]
-    readers = record.consumers.get(written, [])
-    if len(readers) == 1 and readers[0].op in _FUSED:
-        written = readers[0].outputs[0]
-    return [*keys, written]
+    return [*keys, _after_fused(node.outputs[0], record)]
+
+
+def _after_fused(key: Key, record: Trace) -> Key:
+    """A tensor, or what the activation makes of it that runtimes merge into the operation that wrote it."""
+    readers = record.consumers.get(key, [])
+    return readers[0].outputs[0] if len(readers) == 1 and readers[0].op in _FUSED else key
 
 
 def _maker(key: Key, record: Trace) -> str | None:

@@ -80,7 +80,7 @@ class QuantizeOptions(StepOptions):
     )
     quantize_additions: bool = option(
         True,
-        "quantize also what residual additions read and write, so that runtimes stay in integers",
+        "quantize also what additions read and write and what pools read, so that runtimes stay in integers",
         section="Calibration",
     )
     rounding: choice(ROUNDINGS) = option("nearest", "how weights are rounded", section="Rounding")

@@ -76,12 +76,12 @@ def test_a_chain_of_blocks_does_not_requantize_what_a_block_returned(images):
     loaded = Loaded(nn.Sequential(Block(), Block()).eval(), {}, torch.randn(1, 3, 8, 8))
     quantize(loaded, QuantizeOptions(scheme="int8-static"), Context(original=loaded.clone(), data=images((3, 8, 8))))
     program = export_program(loaded.module, loaded.example)
-    # the image, which no operation made, so that the first addition stays in float; what the second one reads:
-    # the first block's output, quantized where it is returned and not again by the convolution, and the convolution's
+    # the image; both convolutions' outputs; the first block's output, quantized where it is returned and not again by
+    # the convolution that reads it. What the last block returns is the model's own output.
     quantizers = [
         node for node in calls(program, "quantize_per_tensor.default") if "dequantize" not in str(node.target)
     ]
-    assert len(quantizers) == 3
+    assert len(quantizers) == 4
 
 
 def test_a_model_that_cannot_be_traced_is_refused():

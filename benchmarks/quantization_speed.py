@@ -1,0 +1,185 @@
+"""Latency of int8 exports of ImageNet-sized networks beside the runtimes' own quantizers.
+
+    python benchmarks/quantization_speed.py [--nets torchvision:mobilenet_v2 torchvision:resnet50] [--inductor] [--quick]
+
+Structure only: weights are random (BatchNorm statistics settled on random images), so this says nothing about accuracy.
+For each runtime: its float, our export in int8, and the peer's int8, timed in turn in one process on one thread; ratios
+against float PyTorch in eager mode and against the peer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from compresskit.core.source import load_model
+from compresskit.core.types import Context, Loaded
+from compresskit.quantization.lowering import compare, export_onnx
+from compresskit.quantization.options import QuantizeOptions
+from compresskit.quantization.program import export_program
+from compresskit.quantization.quantize import quantize
+from compresskit.quantization.runtimes import Exported, Runner, inductor, onnxruntime, openvino
+
+_CALIBRATION = 16
+
+
+class RandomImages:
+    """Calibration images from a seeded generator."""
+
+    def __init__(self, shape: tuple[int, ...]):
+        self.shape = shape
+
+    def calibration(self, samples: int, *, batch_size: int = 8, seed: int = 0) -> list[torch.Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        sizes = [min(batch_size, samples - start) for start in range(0, samples, batch_size)]
+        return [torch.randn(size, *self.shape, generator=generator) for size in sizes]
+
+
+def settled(loaded: Loaded, images: RandomImages) -> Loaded:
+    """Random weights with BatchNorm statistics of random images, so that activations keep their scale."""
+    loaded.module.train()
+    with torch.no_grad():
+        for batch in images.calibration(_CALIBRATION):
+            loaded.module(batch)
+    loaded.module.eval()
+    return loaded
+
+
+def ort_peer(images: RandomImages, float_path: Path, path: Path) -> None:
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):
+        def __init__(self, name: str):
+            self.batches = iter([{name: batch.numpy()} for batch in images.calibration(_CALIBRATION, batch_size=1)])
+
+        def get_next(self):
+            return next(self.batches, None)
+
+    prepared = path.with_suffix(".prepared.onnx")
+    quant_pre_process(str(float_path), str(prepared))
+    name = onnx.load(prepared).graph.input[0].name
+    quantize_static(
+        str(prepared), str(path), Reader(name), quant_format=QuantFormat.QDQ, per_channel=True, reduce_range=True,
+        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+    )  # fmt: skip
+
+
+def nncf_peer(images: RandomImages, float_path: Path, path: Path) -> None:
+    import nncf
+    import openvino as ov
+
+    model = ov.Core().read_model(str(float_path))
+    dataset = nncf.Dataset([batch.numpy() for batch in images.calibration(_CALIBRATION, batch_size=1)])
+    ov.save_model(nncf.quantize(model, dataset, subset_size=_CALIBRATION), str(path), compress_to_fp16=False)
+
+
+def interleaved_ms(
+    runners: dict[str, Callable], inputs: torch.Tensor, rounds: int
+) -> dict[str, tuple[float, float, float]]:
+    """Fastest tenth, median and slowest quarter of each runner's latency, all timed in turn.
+
+    The ratios are between the fastest tenths: other work on the machine slows single runs, never speeds them.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in runners}
+    with torch.inference_mode():
+        for runner in runners.values():
+            for _ in range(3):
+                runner(inputs)
+        for number in range(rounds):
+            names = list(runners) if number % 2 == 0 else list(runners)[::-1]
+            for name in names:
+                start = time.perf_counter()
+                runners[name](inputs)
+                seconds[name].append(time.perf_counter() - start)
+    cuts = {name: statistics.quantiles(values, n=20) for name, values in seconds.items()}
+    return {name: (1e3 * cut[1], 1e3 * cut[9], 1e3 * cut[14]) for name, cut in cuts.items()}
+
+
+def onnx_runners(loaded: Loaded, int8: Loaded, images: RandomImages, folder: Path) -> dict[str, nn.Module]:
+    program = export_program(loaded.module, loaded.example)
+    export_onnx(program, folder / "float.onnx")
+    int8_program = export_program(int8.module, int8.example)
+    export_onnx(int8_program, folder / "ours.onnx")
+    ort_peer(images, folder / "float.onnx", folder / "ort.onnx")
+    nncf_peer(images, folder / "float.onnx", folder / "nncf.xml")
+
+    def at(name: str) -> Exported:
+        return Exported(loaded.module, program, folder / name, loaded.example, 1)
+
+    return {
+        "ONNX Runtime float": onnxruntime(at("float.onnx")),
+        "ONNX Runtime int8, compresskit": onnxruntime(at("ours.onnx")),
+        "ONNX Runtime int8, onnxruntime.quantization": onnxruntime(at("ort.onnx")),
+        "OpenVINO float": openvino(at("float.onnx")),
+        "OpenVINO int8, compresskit": openvino(at("ours.onnx")),
+        "OpenVINO int8, NNCF": openvino(at("nncf.xml")),
+    }
+
+
+def inductor_runners(loaded: Loaded, int8: Loaded) -> dict[str, nn.Module]:
+    compiled = torch.compile(loaded.module)
+    program = export_program(int8.module, int8.example)
+    return {
+        "inductor float": Runner(lambda inputs: compiled(*inputs)),
+        "inductor int8, compresskit": inductor(Exported(int8.module, program, Path("model.pt2"), int8.example, 1)),
+    }
+
+
+def report(times: dict[str, tuple[float, float, float]]) -> None:
+    """A table of medians, quartiles and ratios."""
+    eager = times["PyTorch eager float"][0]
+    print("| one image, one thread | fastest tenth, ms | median | slowest quarter | against eager | against the peer |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for name, (fast, middle, slow) in times.items():
+        runtime = name.split(" int8")[0]
+        peers = [
+            value[0]
+            for other, value in times.items()
+            if other.startswith(f"{runtime} int8,") and "compresskit" not in other
+        ]
+        against = f"{peers[0] / fast:.2f}x" if peers and "compresskit" in name else ""
+        print(f"| {name} | {fast:.2f} | {middle:.2f} | {slow:.2f} | {eager / fast:.2f}x | {against} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--nets", nargs="+", default=["torchvision:mobilenet_v2", "torchvision:resnet50"])
+    parser.add_argument(
+        "--inductor", action="store_true", help="compile with inductor too (a minute or more a network)"
+    )
+    parser.add_argument("--quick", action="store_true", help="MobileNetV2 only, few rounds")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    for net in arguments.nets[:1] if arguments.quick else arguments.nets:
+        torch.manual_seed(0)
+        loaded = load_model(net)
+        images = RandomImages(tuple(loaded.example.shape[1:]))
+        settled(loaded, images)
+        int8 = loaded.clone()
+        options = QuantizeOptions(scheme="int8-static", calibration_samples=_CALIBRATION, observer="minmax")
+        quantize(int8, options, Context(loaded, data=images))
+        print(f"\n## {net}\n", flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            runners = {"PyTorch eager float": loaded.module} | onnx_runners(loaded, int8, images, Path(folder))
+            if arguments.inductor:
+                runners |= inductor_runners(loaded, int8)
+            batches = images.calibration(4, batch_size=1, seed=1)
+            for name, runner in runners.items():
+                if "compresskit" in name:
+                    found = compare(int8.module, runner, batches)
+                    share = found["largest_difference"] / found["output_scale"]
+                    print(f"{name}: largest difference to the fake-quantized model {share:.4f} of the largest output\n")
+            report(interleaved_ms(runners, loaded.example, 15 if arguments.quick else 60))
+
+
+if __name__ == "__main__":
+    main()
