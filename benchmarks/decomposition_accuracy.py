@@ -85,7 +85,7 @@ def run(original: Loaded, options: dict, context: Context, target: float) -> tup
 
 
 def peer(original: Loaded, factorization: str, target: float) -> nn.Module:
-    """The model with all convolutions but the first factorized by tensorly-torch, at the largest rank within the target."""
+    """The model with all convolutions but the first factorized by tensorly-torch, each at one share of its rank."""
     import tltorch
 
     whole = macs(original.module, original.example)

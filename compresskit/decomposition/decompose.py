@@ -13,6 +13,7 @@ from ..core.modules import get_module, match_names
 from ..core.types import Context, Inputs, Loaded, StepResult, to_device
 from .fit import fit_activation, fit_weight
 from .layers import install, recompose
+from .lstm import decompose_lstms, is_plain_lstm
 from .options import DecomposeOptions
 from .plan import Candidate, Layer, candidates_of
 from .replace import WIDEST_COLUMNS, evidence_for, reestimate_norms, replace_layers, takes_data
@@ -44,7 +45,8 @@ def decompose(loaded: Loaded, options: DecomposeOptions, context: Context) -> St
     loaded.example = to_device(loaded.example, context.device)
     batches = _calibration(options, context)
     sites, left_out = survey(loaded)
-    sites, left_out = _select(sites, left_out, options)
+    lstms = [name for name, module in loaded.module.named_modules() if name and is_plain_lstm(module)]
+    sites, left_out = _select(sites, left_out, lstms, options)
     totals = _totals(loaded)
     layers = _plan(loaded, sites, options, batches, context)
     if options.target_latency is not None:
@@ -54,9 +56,14 @@ def decompose(loaded: Loaded, options: DecomposeOptions, context: Context) -> St
         loaded, layers, choices, options, batches, context.seed, context.device, context.log
     )  # fmt: skip
     choices = [one if layer.site.name in errors else None for layer, one in zip(layers, choices, strict=True)]
+    lstm_rows = decompose_lstms(loaded, options) if options.lstms == "decompose" else []
     if options.norms == "reestimate":
         reestimate_norms(loaded.module, batches, context.device)
-    return _report(loaded, layers, choices, errors, left_out, totals, options, context)
+    result = _report(loaded, layers, choices, errors, left_out, totals, options, context)
+    if lstm_rows:
+        result.tables["lstms"] = lstm_rows
+        result.facts["lstm_layers_decomposed"] = sum(row["kind"] != "kept" for row in lstm_rows)
+    return result
 
 
 def _calibration(options: DecomposeOptions, context: Context) -> list[Inputs]:
@@ -70,9 +77,9 @@ def _calibration(options: DecomposeOptions, context: Context) -> list[Inputs]:
 
 
 def _select(
-    sites: list[Site], left_out: dict[str, str], options: DecomposeOptions
+    sites: list[Site], left_out: dict[str, str], lstms: list[str], options: DecomposeOptions
 ) -> tuple[list[Site], dict[str, str]]:
-    names = [site.name for site in sites]
+    names = [site.name for site in sites] + lstms
     wanted = match_names(options.layers, names) if options.layers else names
     skipped = match_names(options.skip, names)
     kept, left_out = [], dict(left_out)
@@ -83,7 +90,9 @@ def _select(
             left_out[site.name] = "embeddings are kept; set embeddings to decompose"
         else:
             kept.append(site)
-    if not kept:
+    if options.lstms == "keep":
+        left_out |= dict.fromkeys(lstms, "LSTMs are kept; set lstms to decompose")
+    if not kept and (not lstms or options.lstms == "keep"):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:3])
         raise InputError(f"no layer can be decomposed ({reasons or 'no linear layer or convolution of a plain type'})")
     return kept, left_out

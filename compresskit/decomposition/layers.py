@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..core.errors import InputError
 from ..core.modules import get_module, set_module
+from . import lstm
 from .geometry import Geometry, build, from_record, geometry_of, record_of
 from .kinds import Ranks, chain_of, compose
 from .tables import KINDS
@@ -21,6 +22,9 @@ def replay(root: nn.Module, edit: dict[str, Any]) -> None:
     Raises:
         InputError: if there is no such layer or kind, or the kind or rank does not fit it.
     """
+    if edit["kind"] == lstm.KIND:
+        lstm.replay(root, edit)
+        return
     layer = get_module(root, edit["target"])
     geometry = _plain(layer, edit["target"])
     if edit["kind"] not in KINDS:
@@ -93,7 +97,7 @@ def recompose(root: nn.Module, edits: list[dict[str, Any]]) -> list[dict[str, An
         target = edit.get("target")
         if edit.get("op") == "merged":
             done.add(target)
-        if edit.get("op") != "factored" or target in done:
+        if edit.get("op") != "factored" or edit["kind"] == lstm.KIND or target in done:
             continue
         done.add(target)
         record = _merge_chain(root, target)

@@ -11,11 +11,11 @@ from .tables import KIND_CHOICES, KINDS, OBJECTIVES, RANK_RULES
 
 #: rank rule -> the options that only it reads
 _RULE_OPTIONS = {
+    "budget": ("target_macs", "target_params", "target_bytes", "target_latency", "sensitivity"),
     "energy": ("energy",),
     "ratio": ("ratio",),
     "fixed": ("rank",),
     "error": ("max_error",),
-    "budget": ("target_macs", "target_params", "target_bytes", "target_latency", "sensitivity"),
 }
 _TARGETS = ("target_macs", "target_params", "target_bytes", "target_latency")
 _DATA_OPTIONS = ("inputs", "calibration_rows")
@@ -60,6 +60,9 @@ class DecomposeOptions(StepOptions):
     skip: list[str] = option([], "leave out layers that one of these patterns matches", section="Layers")
     embeddings: Literal["keep", "decompose"] = option(
         "keep", "embeddings get smaller but slower, so they stay unless asked for", section="Layers"
+    )
+    lstms: Literal["keep", "decompose"] = option(
+        "keep", "factor the input weights of LSTMs by the rank rule (under a budget: by energy)", section="Layers"
     )
 
     calibration_samples: int = option(256, "training inputs to calibrate on", section="Calibration", ge=1)
@@ -107,7 +110,8 @@ class DecomposeOptions(StepOptions):
     def _rules_read_their_options(self) -> DecomposeOptions:
         for rule, names in _RULE_OPTIONS.items():
             for name in names:
-                if name in self.model_fields_set and getattr(self, name) is not None and rule != self.rank_by:
+                used = rule == self.rank_by or (name == "energy" and self.lstms == "decompose")
+                if name in self.model_fields_set and getattr(self, name) is not None and not used:
                     raise ValueError(f"{name} is for rank_by {rule}, and rank_by is {self.rank_by!r}; drop one of them")
         targets = [name for name in _TARGETS if getattr(self, name) is not None]
         if self.rank_by == "budget" and len(targets) != 1:
