@@ -101,6 +101,12 @@ class TrainOptions(Options):
         "under torchrun: batch statistics over all processes, or over each process alone",
         section="Training",
     )
+    norm_batches: int = option(
+        20,
+        "training batches from which batch-norm statistics are taken anew before weights are judged; 0 is off",
+        section="Training",
+        ge=0,
+    )
     sharding: Literal["none", "fsdp"] = option(
         "none",
         "under torchrun: a whole model in each process, or weights and optimizer sharded (FSDP)",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -19,6 +19,7 @@ from .errors import InputError
 from .optim import clip_gradients, learning_rate, make_optimizer
 from .options import GuardOptions, TrainOptions, TrainStepOptions
 from .task import mean_loss, plain_objective
+from .train_weights import TrainedWeights, estimate_norms
 from .types import Context, Inputs, Loaded, StepResult, to_device
 
 #: (module, inputs, targets) -> the loss of one batch, a scalar. An objective may also have `begin_step(indices, step,
@@ -140,19 +141,18 @@ class _Run:
         folder: Path | None,
     ):
         self.options, self.context, self.device = options, context, context.device
-        self.loaded, self.folder = loaded, folder
+        self.folder = folder
         self.module = loaded.module.to(self.device)
         self.extras = [module.to(self.device) for module in extra_modules]
         self.objective = objective or partial(plain_objective, options.label_smoothing)
-        self.masks = _zero_masks(loaded)
-        self.batches = self._training_batches()
+        self.batches = self._training_batches(options.augment)
         self.steps_per_epoch = max(1, self.batches.samples // options.batch_size)
         self.total_steps = max(1, math.ceil(options.epochs * self.steps_per_epoch))
         self.path = self._checkpoint_path()
         self.sharded: Any = None
         self.gather, self.restore = checkpoint.optimizer_tensors, checkpoint.restore_optimizer
         if options.sharding == "fsdp":
-            if self.masks:
+            if "bitmap" in loaded.storage.values():
                 raise InputError("sharding fsdp cannot hold the zeros of a sparse model; leave it out")
             from . import sharding  # takes a second to import
 
@@ -164,8 +164,7 @@ class _Run:
         self.dtype = _precision(options.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.state = _State()
-        self.average: dict[str, Tensor] = self._weights() if options.ema else {}
-        self.best: dict[str, Tensor] = {}
+        self.weights = TrainedWeights(loaded, self.sharded, options.ema)
 
     def complete(self) -> dict[str, Any]:
         """Walk through all steps, from the checkpoint where there is one."""
@@ -180,7 +179,7 @@ class _Run:
                 with training_log.progress_bar("training", self.total_steps, started_at, shown=shown) as advance:
                     while not self.state.finished:
                         self._epoch(advance)
-                self._load_kept()
+                self.weights.load_kept()
                 self._save()
         finally:
             self.module.eval()
@@ -242,22 +241,9 @@ class _Run:
             clip_gradients([p for group in self.optimizer.param_groups for p in group["params"]], options.grad_clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self._after_update()
+        self.weights.after_update(state.step)
         self._count(value)
         return value
-
-    @torch.no_grad()
-    def _after_update(self) -> None:
-        for parameter, mask in self.masks:
-            parameter.mul_(mask)
-        if self.options.ema:
-            # a short memory at first, so that the random start is forgotten
-            decay = min(self.options.ema, (1 + self.state.step) / (10 + self.state.step))
-            for name, value in self._weights().items():
-                if value.is_floating_point():
-                    self.average[name].lerp_(value, 1 - decay)
-                else:
-                    self.average[name].copy_(value)
 
     def _count(self, loss: float) -> None:
         state = self.state
@@ -278,10 +264,9 @@ class _Run:
         }
         row |= {f"loss_{name}": total / state.epoch_steps for name, total in state.epoch_parts.items()}
         row["lr"] = learning_rate(max(state.step - 1, 0), self.total_steps, self.options)
-        value = self._evaluate()
+        value = self._judge(epoch)
         if value is not None:
             row[f"val_{self._metric_name()}"] = value
-            self._compare(value, epoch)
         row["seconds"] = round(state.seconds, 3)
         state.history.append(row)
         state.epoch_loss, state.epoch_steps, state.epoch_parts = 0.0, 0, {}
@@ -290,38 +275,55 @@ class _Run:
         state.finished = state.step >= self.total_steps or state.stopped_early
         self._log(row)
 
-    def _compare(self, value: float, epoch: float) -> None:
+    def _judge(self, epoch: float) -> float | None:
+        """Evaluate the weights that would be kept (the average where there is one), and remember the best."""
+        weights, held = self.weights, None
+        if weights.average:
+            held = weights.copied()
+            weights.put(weights.average)
+        try:
+            if self.options.norm_batches:
+                estimate_norms(self.trained, self._norm_inputs())
+            if held is not None:
+                weights.average = weights.copied()
+            value = self._evaluate()
+            if value is not None and self._is_best(value, epoch) and self.options.keep == "best":
+                weights.keep_as_best()
+        finally:
+            if held is not None:
+                weights.put(held)
+        return value
+
+    def _norm_inputs(self) -> Iterator[Inputs]:
+        """Batches without augmentation, each process its part, for the statistics of batch norms."""
+        batches = self._training_batches([])
+        for number, (inputs, _) in enumerate(batches):
+            if number == min(self.options.norm_batches, self.steps_per_epoch):
+                return
+            yield to_device(distributed.share(inputs), self.device)
+
+    def _is_best(self, value: float, epoch: float) -> bool:
         state = self.state
         higher = self.context.metric.higher_is_better if self.context.metric else False
         if state.best is None or (value > state.best if higher else value < state.best):
             state.best, state.best_epoch, state.without_gain = value, round(epoch, 4), 0
-            if self.options.keep == "best":
-                self.best = self._kept_weights()
-        else:
-            state.without_gain += 1
+            return True
+        state.without_gain += 1
+        return False
 
     def _evaluate(self) -> float | None:
-        """The metric (or, without one, the task loss) on the validation split; None where there is none."""
+        """The metric (or, without one, the task loss) on the validation split; None where nobody asks for it."""
         data = self.context.data
-        if data.size("val") == 0 or (
-            self.options.keep == "last" and not self.options.early_stop and not self.context.metric
-        ):
+        judged = self.options.keep == "best" or self.options.early_stop or self.context.metric
+        if data.size("val") == 0 or not judged:
             return None
-        batches = data.batches("val", batch_size=min(_EVAL_BATCH, data.size("val")))
         if not self.sharded and not distributed.is_main():
             return distributed.from_main(None)
-        held = None
-        if self.average:
-            held = self._weights(copied=True)
-            self._set_weights(self.average)
-        try:
-            if self.context.metric:
-                value = self.context.metric(self.trained, batches, self.device).value
-            else:
-                value = mean_loss(self.trained, batches, self.device)
-        finally:
-            if held is not None:
-                self._set_weights(held)
+        batches = data.batches("val", batch_size=min(_EVAL_BATCH, data.size("val")))
+        if self.context.metric:
+            value = self.context.metric(self.trained, batches, self.device).value
+        else:
+            value = mean_loss(self.trained, batches, self.device)
         return distributed.from_main(value)
 
     def _metric_name(self) -> str:
@@ -356,13 +358,13 @@ class _Run:
             "history": state.history,
         }
         if state.best is not None:
-            facts["kept_weights"] = "best" if self.best or self.options.keep == "best" else "last"
+            facts["kept_weights"] = self.options.keep
             facts |= {f"best_val_{self._metric_name()}": state.best, "best_epoch": state.best_epoch}
         return facts
 
     # -- parts ---------------------------------------------------------------------------------------------------
 
-    def _training_batches(self) -> Any:
+    def _training_batches(self, augmentations: Sequence[str]) -> Any:
         options = self.options
         return self.context.data.batches(
             "train",
@@ -370,7 +372,7 @@ class _Run:
             shuffle=True,
             seed=self.context.seed,
             limit=options.train_limit,
-            augment=augment.compose(options.augment),
+            augment=augment.compose(augmentations),
         )
 
     def _wrapped(self, custom: bool) -> nn.Module:
@@ -382,29 +384,7 @@ class _Run:
             joined, broadcast_buffers=self.options.batch_norm == "local", find_unused_parameters=custom
         )
 
-    # -- weights and checkpoints -----------------------------------------------------------------------------------
-
-    def _weights(self, copied: bool = True) -> dict[str, Tensor]:
-        """The model's weights and buffers; whole tensors on the CPU where they are sharded."""
-        if self.sharded:
-            return self.sharded.weights()
-        state = self.module.state_dict()
-        return {name: value.detach().clone() for name, value in state.items()} if copied else state
-
-    def _set_weights(self, weights: dict[str, Tensor]) -> None:
-        if self.sharded:
-            self.sharded.set_weights(weights)
-        else:
-            self.module.load_state_dict(weights)
-
-    def _kept_weights(self) -> dict[str, Tensor]:
-        source = self.average or self._weights()
-        return {name: value.detach().clone() for name, value in source.items()}
-
-    def _load_kept(self) -> None:
-        weights = self.best or self.average or (self._weights() if self.sharded else None)
-        if weights:
-            self.module.load_state_dict(weights)
+    # -- checkpoints ---------------------------------------------------------------------------------------------
 
     def _checkpoint_path(self) -> Path | None:
         if self.folder is None:
@@ -424,15 +404,13 @@ class _Run:
     def _save(self) -> None:
         if self.path is None:
             return
-        tensors = checkpoint.prefixed("module", self._weights(copied=False))
+        tensors = self.weights.tensors(finished=self.state.finished)
         if not self.state.finished:
             tensors |= checkpoint.prefixed("optimizer", self.gather(self.optimizer))
-            tensors |= checkpoint.prefixed("average", self.average)
             for number, extra in enumerate(self.extras):
                 tensors |= checkpoint.prefixed(f"extra{number}", extra.state_dict())
             memory = getattr(self.objective, "memory", None)
             tensors |= checkpoint.prefixed("memory", memory() if memory else {})
-        tensors |= checkpoint.prefixed("best", self.best)
         if distributed.is_main():
             checkpoint.write(self.path, tensors, {"state": asdict(self.state), "scaler": self.scaler.state_dict()})
         distributed.barrier()
@@ -442,13 +420,8 @@ class _Run:
             return
         tensors, record = checkpoint.read(self.path)
         self.state = _State(**record["state"])
-        self.best = checkpoint.under("best", tensors)
-        weights = checkpoint.under("module", tensors)
-        if self.state.finished:
-            self.module.load_state_dict(weights)
-            self.average = {}
-        else:
-            self._set_weights(weights)
+        self.weights.restore(tensors, finished=self.state.finished)
+        if not self.state.finished:
             self._restore_rest(tensors, record)
         if distributed.is_main():
             self.context.log(f"training resumes at step {self.state.step} of {self.total_steps}")
@@ -456,23 +429,12 @@ class _Run:
     def _restore_rest(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
         optimizer = checkpoint.under("optimizer", tensors)
         self.restore(self.optimizer, optimizer)
-        self.average = {name: value.to(self.device) for name, value in checkpoint.under("average", tensors).items()}
         for number, extra in enumerate(self.extras):
             extra.load_state_dict(checkpoint.under(f"extra{number}", tensors))
         recall = getattr(self.objective, "recall", None)
         if recall:
             recall(checkpoint.under("memory", tensors))
         self.scaler.load_state_dict(record["scaler"])
-
-
-def _zero_masks(loaded: Loaded) -> list[tuple[nn.Parameter, Tensor]]:
-    """Parameters stored as bitmaps with what is not zero in them."""
-    parameters = dict(loaded.module.named_parameters(remove_duplicate=False))
-    return [
-        (parameters[name], parameters[name].detach() != 0)
-        for name, codec in loaded.storage.items()
-        if codec == "bitmap" and name in parameters
-    ]
 
 
 def _precision(wanted: str, device: torch.device) -> torch.dtype:

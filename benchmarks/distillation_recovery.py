@@ -1,0 +1,66 @@
+"""ResNet-56 pruned to half its MACs: two epochs of plain fine-tuning against two of distillation from the original.
+
+python benchmarks/distillation_recovery.py --data imagefolder:DIR --teacher-weights FILE
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import time
+
+import torch
+
+import compresskit
+from compresskit.core.data import open_data
+from compresskit.core.metrics import make_metric
+from compresskit.core.options import TrainOptions
+from compresskit.core.source import load_model
+from compresskit.core.train import train
+from compresskit.core.types import Context
+from compresskit.distillation.distill import recover_objective
+from compresskit.pruning.options import PruneOptions
+from compresskit.pruning.structured import prune
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="imagefolder:/tmp/cifar")
+    parser.add_argument("--teacher-weights", default="../shared/models/resnet56_cifar10.safetensors")
+    parser.add_argument("--target-macs", type=float, default=0.5)
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--test-images", type=int, default=4_000)
+    parser.add_argument("--epochs", type=float, default=2)
+    parser.add_argument("--lr", type=float, default=0.01)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--quick", action="store_true", help="500 images, one epoch")
+    args = parser.parse_args()
+    if args.quick:
+        args.images, args.test_images, args.epochs = 500, 500, 1
+    torch.set_num_threads(1)
+    original = load_model("builtin:cifar_resnet56", weights=args.teacher_weights)
+    data = open_data(args.data, original.preprocessing)
+    metric = make_metric("top1")
+
+    def accuracy(loaded) -> str:
+        score = metric(loaded.module, data.batches("test", batch_size=250, limit=args.test_images))
+        return f"{100 * score.value:.2f} (95 %: {100 * score.low:.2f} to {100 * score.high:.2f})"
+
+    context = Context(original, data, metric)
+    pruned = prune(original.clone(), PruneOptions(target_macs=args.target_macs), context).loaded
+    print(f"compresskit {compresskit.__version__}, torch {torch.__version__}, {platform.machine()}, 1 thread")
+    print(f"{args.images} training images, {args.epochs:g} epochs, lr {args.lr:g}, {args.test_images} test images")
+    print("| model | seed | top-1, % | seconds |\n| --- | --- | --- | --- |")
+    print(f"| original | | {accuracy(original)} | |")
+    print(f"| pruned, not trained | | {accuracy(pruned)} | |", flush=True)
+    options = TrainOptions(epochs=args.epochs, lr=args.lr, batch_size=64, train_limit=args.images, keep="last")
+    for seed in range(args.seeds):
+        run = Context(original, data, None, seed=seed)
+        for name, objective in (("fine-tuned", None), ("distilled", recover_objective(run, options))):
+            trained, began = pruned.clone(), time.perf_counter()
+            train(trained, options, run, objective=objective)
+            print(f"| {name} | {seed} | {accuracy(trained)} | {time.perf_counter() - began:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
