@@ -107,8 +107,7 @@ def _pin_axis(trace: Trace, axis: Any, reason: str) -> None:
 
 def _convolution(trace: Trace, name: str, args: tuple, kwargs: dict, output: Tensor) -> None:
     """groups of a grouped convolution, where groups can go."""
-    transposed = "transpose" in name
-    groups = kwargs.get("groups", args[7 if transposed else 6] if len(args) > (7 if transposed else 6) else 1)
+    groups = kwargs.get("groups", args[6] if len(args) > 6 else 1)  # the same place in plain and transposed ones
     x, weight = args[0], args[1] if len(args) > 1 else kwargs["weight"]
     if groups == 1:
         return

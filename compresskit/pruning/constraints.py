@@ -40,6 +40,12 @@ class Solver:
         """Axes whose sizes a number is computed from."""
         return leaves(count.expr, "size")
 
+    def partners(self, count: Count) -> list[Axis]:
+        """Axes of the same length that take their number from the same attribute."""
+        numbers = sorted({n for key in leaves(count.expr, "attr") for n in self._by_attribute[key]})
+        axes = [self.counts[n].axis for n in numbers]
+        return [axis for axis in axes if axis.size == count.axis.size and axis is not count.axis]
+
     def violated(self, keep: np.ndarray, units: np.ndarray) -> list[Count]:
         """Numbers that cannot hold when only some units are gone; keep[id] says whether an id stays."""
         touched = {number for unit in units.tolist() for number in self._by_label.get(unit, ())}

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .ids import along, core, freeze, varying, vector
+from .ids import along, compact, core, freeze, varying, vector
 from .merge import merge
 
 Trace = Any
@@ -225,6 +225,10 @@ def attention(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
     ):  # the kernel scales by the number of dimensions, which therefore stays
         q = [freeze(trace.ids, p, [query.dim() - 1], f"{reason} scales by the number of dimensions") for p in q]
         k = [freeze(trace.ids, p, [key.dim() - 1], f"{reason} scales by the number of dimensions") for p in k]
+    if key.dim() == 4 and key.size(1) != query.size(1):  # several query heads share a key and value head
+        times = query.size(1) // key.size(1)
+        k, v = ([compact(p.repeat_interleave(times, 1)) for p in planes] for planes in (k, v))
+        key, value = (t[:, :1].expand(-1, query.size(1), -1, -1) for t in (key, value))
     turned = torch.Size([*key.shape[:-2], key.size(-1), key.size(-2)])
     scores = product(trace, q, query.shape, [p.transpose(-1, -2) for p in k], turned, "attention")
     shape = torch.Size([*query.shape[:-1], key.size(-2)])

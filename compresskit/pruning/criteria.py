@@ -161,6 +161,19 @@ def reconstruction(group: Group, evidence: Evidence) -> Tensor:
     Source: He, Zhang & Sun, "Channel Pruning for Accelerating Very Deep Neural Networks", ICCV 2017, eq. 1, solved
     greedily with the updates of Optimal Brain Surgeon (Hassibi & Stork, 1992).
     """
+    return _eliminated(group, evidence, None)
+
+
+def reconstruction_loss(group: Group, evidence: Evidence) -> Tensor:
+    """The same error, each output weighted by how much the loss minds it, so that layers compare with each other.
+
+    The change of the loss is taken to second order with the empirical Fisher information of the outputs: half the sum over
+    outputs of E[(dL/dy)^2] E[(error of y)^2].
+    """
+    return _eliminated(group, evidence, evidence.sensitivity)
+
+
+def _eliminated(group: Group, evidence: Evidence, sensitivity: dict[str, Tensor] | None) -> Tensor:
     readers = []
     for member in group.members:
         if evidence.reads(member) and evidence.layer(member)[0] in evidence.moments:
@@ -169,7 +182,8 @@ def reconstruction(group: Group, evidence: Evidence) -> Tensor:
             places = torch.from_numpy(member.positions)
             kernel = weight.shape[1] // module.weight.shape[1]
             columns = (places.unsqueeze(-1) * kernel + torch.arange(kernel)).reshape(len(group), -1)
-            readers.append(Reader(evidence.moments[layer].centered(), weight, columns))
+            scale = None if sensitivity is None else sensitivity[layer]
+            readers.append(Reader(evidence.moments[layer].centered(), weight, columns, output_scale=scale))
     if not readers:
         return l2(group, evidence).square() / l2(group, evidence).square().sum().clamp_min(1e-12)
     return eliminate(readers, len(group))

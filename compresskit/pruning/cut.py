@@ -112,7 +112,12 @@ def _described(module: nn.Module) -> dict[str, Any]:
     """Values of the descriptive attributes of a layer whose tensors changed shape."""
     found: dict[str, Any] = {}
     weight = getattr(module, "weight", None)
-    if weight is None or isinstance(module, nn.RNNBase):
+    if isinstance(module, nn.RNNBase):
+        sizes = {"input_size": module.weight_ih_l0.shape[1]}
+        if not module.proj_size:
+            sizes["hidden_size"] = module.weight_hh_l0.shape[1]
+        return {name: size for name, size in sizes.items() if getattr(module, name) != size}
+    if weight is None:
         return found
     for name, function in _DESCRIPTIONS.items():
         if type(getattr(module, name, None)) is int and weight.dim() > (

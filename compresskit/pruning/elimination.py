@@ -28,14 +28,26 @@ class Reader:
         weight: (out, columns).
         columns: columns of each unit, (units, columns a unit).
         damping: added to the diagonal, relative to its mean.
+        output_scale: weight of each output's squared error, (out,); by default all are relative to the output's energy.
     """
 
-    def __init__(self, covariance: Tensor, weight: Tensor, columns: Tensor, damping: float = 1e-3):
+    def __init__(
+        self,
+        covariance: Tensor,
+        weight: Tensor,
+        columns: Tensor,
+        damping: float = 1e-3,
+        output_scale: Tensor | None = None,
+    ):
         self.columns = columns
         n = covariance.shape[0]
         scale = covariance.diagonal().mean().clamp_min(1e-12)
         self.inverse = torch.linalg.inv(covariance + damping * scale * torch.eye(n, dtype=covariance.dtype))
         self.weight = weight.to(covariance.dtype).T.clone()  # (columns, out)
+        if output_scale is not None:
+            self.weight *= (output_scale / 2).sqrt().to(covariance.dtype)
+            self.energy = 1.0
+            return
         self.energy = float(((covariance @ self.weight) * self.weight).sum().clamp_min(1e-12))
 
     def errors(self, units: Tensor) -> Tensor:

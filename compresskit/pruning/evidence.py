@@ -14,7 +14,7 @@ from ..core.types import Context, Inputs, Loaded, to_device
 from .graph import Graph, Member
 from .moments import Moments, input_moments, measurable
 from .reconstruct import refittable
-from .statistics import Channels, Gradients, channel_statistics, weight_gradients
+from .statistics import Channels, Gradients, channel_statistics, output_sensitivity, weight_gradients
 
 
 class Evidence:
@@ -100,6 +100,14 @@ class Evidence:
             if p.is_floating_point():
                 p.requires_grad_(True)
         return channel_statistics(self.loaded.module, self._readers(), self.labelled, with_loss=True)
+
+    @cached_property
+    def sensitivity(self) -> dict[str, Tensor]:
+        """How much the loss minds errors in the outputs of layers that read a group, by layer name."""
+        for p in self.loaded.module.parameters():
+            if p.is_floating_point():
+                p.requires_grad_(True)
+        return output_sensitivity(self.loaded.module, self._readers(), self.labelled)
 
     def is_reader(self, member: Member) -> bool:
         """Whether a member is the input dimension of a linear layer or a convolution."""

@@ -229,12 +229,10 @@ def _mend(trace: Trace, labels: np.ndarray, groups: list[Group], solver: Solver)
         kept[group.units[0]] = False
         for count in solver.violated(kept[labels], group.units[:1]):
             axes = [axis for axis in solver.size_axes(count) if axis.size > 1]
+            axes += solver.partners(count)
             if not _tie(trace, count, axes, labels):
-                for rows in count.axis.planes:
-                    trace.ids.pin(torch.from_numpy(rows), f"a number is hard-coded ({count.site})")
-                for axis in axes:
-                    for rows in axis.planes:
-                        trace.ids.pin(torch.from_numpy(rows), f"a number is hard-coded ({count.site})")
+                ids = np.flatnonzero(np.isin(labels, group.units))
+                trace.ids.pin(torch.from_numpy(ids), f"a number is hard-coded ({count.site})")
             changed = True
     return changed
 

@@ -22,11 +22,25 @@ def merge(trace: Trace, planes: Sequence[Tensor], what: str) -> list[Tensor]:
             partner = next((i for i, other in enumerate(result) if dims & set(varying(other))), None)
             if partner is None:
                 break
-            other = result.pop(partner)
-            trace.ids.unite(plane, other, trace.site(what))
-            plane = min(plane, other, key=lambda p: len(varying(p)))
+            plane = _united(trace, plane, result.pop(partner), what)
         result.append(plane)
     return result
+
+
+def _united(trace: Trace, left: Tensor, right: Tensor, what: str) -> Tensor:
+    """Tie two planes that change along a common dimension.
+
+    Where one changes along (heads, dims) and the other along dims alone (rotary embeddings, norms within heads), whole
+    heads go, so neither loses dims and the heads stay apart.
+    """
+    small, large = sorted((left, right), key=lambda p: len(varying(p)))
+    inner, outer = varying(small), varying(large)
+    if trace.attention == "heads" and len(inner) < len(outer) and outer[-len(inner) :] == inner:
+        reason = trace.site(f"{what}: whole heads go")
+        freeze(trace.ids, small, inner, reason)
+        return freeze(trace.ids, large, inner, reason)
+    trace.ids.unite(small, large, trace.site(what))
+    return small
 
 
 def elementwise(trace: Trace, tensors: Sequence[Tensor], shape: torch.Size, what: str) -> list[Tensor]:

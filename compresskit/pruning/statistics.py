@@ -77,6 +77,42 @@ def weight_gradients(module: nn.Module, batches: Iterable[tuple[Inputs, Tensor]]
     return Gradients(mean, square)
 
 
+def output_sensitivity(
+    module: nn.Module, names: Sequence[str], batches: Iterable[tuple[Inputs, Tensor]]
+) -> dict[str, Tensor]:
+    """How much the loss minds an error in each output of layers: the diagonal of the empirical Fisher information.
+
+    Args:
+        module: the model, in eval mode.
+        names: linear layers and convolutions.
+        batches: (inputs, targets).
+    Returns:
+        layer name -> (out,): squared gradients of one example's loss, summed over positions, averaged over examples.
+    """
+    sums: dict[str, Tensor] = {}
+    seen: list[tuple[str, Tensor]] = []
+
+    def watcher(name: str):
+        def look(_layer: nn.Module, _inputs: tuple, output: Tensor) -> None:
+            seen.append((name, output))
+
+        return look
+
+    examples = 0
+    with watch(module, {name: watcher(name) for name in names}), torch.enable_grad():
+        for inputs, targets in batches:
+            seen.clear()
+            outputs = call(module, inputs)
+            loss = task_loss(outputs, targets) * len(targets)
+            gradients = torch.autograd.grad(loss, [y for _, y in seen], allow_unused=True)
+            examples += len(targets)
+            for (name, y), gradient in zip(seen, gradients, strict=True):
+                if gradient is not None:
+                    rows = _rows(module.get_submodule(name), gradient).square().sum(0).double().cpu()
+                    sums[name] = sums[name] + rows if name in sums else rows
+    return {name: total / examples for name, total in sums.items()}
+
+
 def channel_statistics(
     module: nn.Module, names: Sequence[str], batches: Iterable[tuple[Inputs, Tensor | None]], *, with_loss: bool = False
 ) -> dict[str, Channels]:

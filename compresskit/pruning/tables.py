@@ -24,6 +24,9 @@ CRITERIA = Table("criterion", "compresskit.pruning", {
     "reconstruction": Row(
         "criteria:reconstruction", "error left in the reading layers after refitting them; needs data", "He et al., 2017"
     ),
+    "reconstruction-loss": Row(
+        "criteria:reconstruction_loss", "the same, weighted by how much the loss minds each output; needs labels"
+    ),
 })  # fmt: skip
 
 #: how single weights are ranked; a row's function takes a weight and its layer's evidence, and returns a score a weight

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from compresskit.core import edits, source
+from compresskit.core import building, edits, source
 from compresskit.core.errors import InputError
 from compresskit.core.types import Context
 from compresskit.pruning.depth import PassThrough, find_blocks
@@ -27,7 +27,7 @@ def test_the_least_important_block_goes_first():
     assert [edit["target"] for edit in loaded.edits] == ["layer2.1"]
     assert result.facts["macs_kept"] < 1
     torch.testing.assert_close(loaded.module(loaded.example), original.module(original.example))
-    rebuilt = edits.replay(source.build(loaded.source), loaded.edits).eval()
+    rebuilt = edits.replay(building.build(loaded.source), loaded.edits).eval()
     rebuilt.load_state_dict(loaded.module.state_dict(), strict=True)
     assert torch.equal(rebuilt(loaded.example), loaded.module(loaded.example))
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from compresskit.core import edits, source
+from compresskit.core import building, edits, source
 from compresskit.core.errors import InputError
 from compresskit.core.types import Context
 from compresskit.pruning.options import PruneOptions
@@ -19,23 +19,31 @@ def pruned(string, model_args=None, **options):
 
 def assert_replays(loaded):
     """The edits alone turn the source into the pruned geometry."""
-    rebuilt = edits.replay(source.build(loaded.source), loaded.edits).eval()
+    rebuilt = edits.replay(building.build(loaded.source), loaded.edits).eval()
     rebuilt.load_state_dict(loaded.module.state_dict(), strict=True)
     with torch.no_grad():
         assert torch.equal(rebuilt(loaded.example), loaded.module(loaded.example))
 
 
 @pytest.mark.parametrize(
-    "name", ["digits_cnn", "digits_mlp", "lenet5", "lenet300", "cifar_resnet20", "cifar_plain20", "cifar_vgg"]
+    ("name", "arguments"),
+    [
+        ("digits_cnn", {}),
+        ("digits_mlp", {}),
+        ("lenet5", {}),
+        ("lenet300", {}),
+        ("cifar_plain20", {}),
+        ("cifar_vgg", {"width": 8}),
+    ],
 )
-def test_builtin_models_at_half_the_macs(name):
-    _, result = pruned(f"builtin:{name}", target_macs=0.5)
+def test_builtin_models_at_half_the_macs(name, arguments):
+    _, result = pruned(f"builtin:{name}", arguments, target_macs=0.5)
     assert 0.45 <= result.facts["macs_kept"] <= 0.5
     assert result.facts["largest_difference"] <= 1e-8 and result.facts["difference_dtype"] == "float64"
     assert_replays(result.loaded)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "vgg11_bn", "mobilenet_v2", "densenet121"])
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "mobilenet_v3_small", "shufflenet_v2_x0_5"])
 def test_torchvision_families(name):
     pytest.importorskip("torchvision")
     _, result = pruned(f"torchvision:{name}", ratio=0.5)
