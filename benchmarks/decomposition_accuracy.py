@@ -1,7 +1,7 @@
 """Accuracy at a share of the MACs, before any training: kinds, plain against data-aware, uniform against budgeted.
 
     python benchmarks/decomposition_accuracy.py --model resnet56 --cifar /path/to/cifar
-    python benchmarks/decomposition_accuracy.py --model vgg --weights vgg.safetensors --cifar /path/to/cifar --peer
+    python benchmarks/decomposition_accuracy.py --model vgg --weights vgg.safetensors --cifar PATH --peer tucker
 
 The uniform rows give every layer the same share of its MACs, found by bisection so that the whole model meets the
 target. The peer is tensorly-torch (FactorizedConv from each convolution, one rank share for all, found the same way).
@@ -115,7 +115,9 @@ def main() -> None:
     parser.add_argument("--test-limit", type=int, default=2000)
     parser.add_argument("--rows", help="only rows whose name contains this", default="")
     parser.add_argument("--train", type=int, help="also train each row for one epoch of this many images", default=0)
-    parser.add_argument("--peer", action="store_true")
+    parser.add_argument(
+        "--peer", nargs="*", choices=["tucker", "cp", "tt"], default=[], help="factorizations to compare"
+    )
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -151,7 +153,7 @@ def main() -> None:
                 show(name, *run(original, options, context, arguments.target))
             except CompresskitError as error:
                 print(f"| {name} | {error} |", flush=True)
-    for factorization in ("tucker", "cp", "tt") if arguments.peer else ():
+    for factorization in arguments.peer:
         begin = time.perf_counter()
         module = peer(original, factorization, arguments.target)
         loaded = Loaded(module, {}, original.example, preprocessing=original.preprocessing)

@@ -25,12 +25,50 @@ from compresskit.core.types import Context, Inputs
 from compresskit.decomposition.decompose import decompose
 from compresskit.decomposition.options import DecomposeOptions
 
-MODULES = """
-    argparse ast asyncio calendar collections csv datetime decimal difflib email fractions functools
-    heapq html http.client inspect itertools json logging mailbox math os pathlib pickle random re
-    shutil socket sqlite3 statistics string subprocess tarfile tempfile textwrap threading turtle
-    unittest urllib.request uuid xml.dom zipfile
-""".split()
+MODULES = [
+    "argparse",
+    "ast",
+    "asyncio",
+    "calendar",
+    "collections",
+    "csv",
+    "datetime",
+    "decimal",
+    "difflib",
+    "email",
+    "fractions",
+    "functools",
+    "heapq",
+    "html",
+    "http.client",
+    "inspect",
+    "itertools",
+    "json",
+    "logging",
+    "mailbox",
+    "math",
+    "os",
+    "pathlib",
+    "pickle",
+    "random",
+    "re",
+    "shutil",
+    "socket",
+    "sqlite3",
+    "statistics",
+    "string",
+    "subprocess",
+    "tarfile",
+    "tempfile",
+    "textwrap",
+    "threading",
+    "turtle",
+    "unittest",
+    "urllib.request",
+    "uuid",
+    "xml.dom",
+    "zipfile",
+]
 
 
 def sentences() -> list[str]:
