@@ -58,9 +58,8 @@ def main() -> None:
             rows["without"].append(epoch_seconds(teacher, data, args.images, None))
             rows["filling"].append(epoch_seconds(teacher, data, args.images, cache))
             rows["with"].append(epoch_seconds(teacher, data, args.images, cache))
-    print(
-        f"compresskit {compresskit.__version__}, torch {torch.__version__}, {platform.machine()}, 1 thread, {args.images} images an epoch"
-    )
+    versions = f"compresskit {compresskit.__version__}, torch {torch.__version__}, {platform.machine()}"
+    print(f"{versions}, 1 thread, {args.images} images an epoch")
     print("| epoch | wall seconds (median) | processor seconds (median) | loss |\n| --- | --- | --- | --- |")
     for name, found in rows.items():
         wall, processor = (statistics.median(row[i] for row in found) for i in range(2))
