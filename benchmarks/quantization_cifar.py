@@ -162,12 +162,12 @@ def static_int8(setting: Setting, rounds: int) -> None:
             print(f"| {name} | {milliseconds:.3f} | {base_ms / milliseconds:.2f}x |")
 
 
-def weight_only(setting: Setting, bits: list[int]) -> None:
+def weight_only(setting: Setting, bits: list[int], methods: list[str]) -> None:
     """Weight-only rounding methods; first and last layer in 8 bits."""
     print("\n| weights | method | top-1 | tensor bytes | ratio |\n| --- | --- | --- | --- | --- |")
     for width in bits:
         for name, options in WEIGHT_ONLY.items():
-            if width < 4 and "AWQ" in name:
+            if methods and not any(word in name for word in methods):
                 continue
             model, facts = quantized(setting, scheme=f"int{width}-weight", **options)
             score = top1(setting, model.module)
@@ -185,6 +185,7 @@ def main() -> None:
     parser.add_argument("--part", default="all", choices=["all", "static", "weights"])
     parser.add_argument("--limit", type=int, help="use only this many test images")
     parser.add_argument("--bits", type=int, nargs="+", default=[4, 3, 2])
+    parser.add_argument("--methods", nargs="*", default=[], help="words of the rounding methods to run; none: all")
     parser.add_argument("--quick", action="store_true", help="1,000 test images, 128 calibration images, 4 bits only")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -200,7 +201,7 @@ def main() -> None:
     if arguments.part != "weights":
         static_int8(setting, 60 if arguments.quick else 300)
     if arguments.part != "static":
-        weight_only(setting, [4] if arguments.quick else arguments.bits)
+        weight_only(setting, [4] if arguments.quick else arguments.bits, arguments.methods)
 
 
 if __name__ == "__main__":

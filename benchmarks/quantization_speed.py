@@ -1,6 +1,6 @@
 """Latency of int8 exports of ImageNet-sized networks beside the runtimes' own quantizers.
 
-    python benchmarks/quantization_speed.py [--nets torchvision:mobilenet_v2 torchvision:resnet50] [--inductor] [--quick]
+    python benchmarks/quantization_speed.py [--nets NET ...] [--inductor] [--quick]
 
 Structure only: weights are random (BatchNorm statistics settled on random images), so this says nothing about accuracy.
 For each runtime: its float, our export in int8, and the peer's int8, timed in turn in one process on one thread; ratios

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compresskit.core.edits import replay
 from compresskit.core.errors import InputError
 from compresskit.core.modules import get_module
 from compresskit.core.train import train
@@ -235,9 +236,21 @@ def _quantize_activations(
         layer = convert(get_module(loaded.module, site.module), spec)
         calibration.store_range(layer, site.side, edges, levels)
         loaded.edits.append(spec.as_edit(site.module))
+    if ranges or any(plan.spec.input == "dynamic" for plan in plans):
+        loaded.edits.extend(_leave_fused_paths(loaded.module))
     observed = {site.module for site in ranges if site.side == "input"}
     missing = [plan.name for plan in plans if plan.spec.input == "static" and plan.name not in observed]
     return [f"{name}: weights only, its own forward is not called" for name in missing]
+
+
+def _leave_fused_paths(root: nn.Module) -> list[dict[str, Any]]:
+    """Edits that keep transformer layers from their fused inference path, which reads weights past their layers."""
+    edits = []
+    for name, module in root.named_modules():
+        if isinstance(module, nn.TransformerEncoderLayer) and module.activation_relu_or_gelu:
+            edits.append({"op": "resize", "target": name, "attributes": {"activation_relu_or_gelu": 0}})
+    replay(root, edits)
+    return edits
 
 
 def _missing_moments(plans: list[LayerPlan], moments: dict[str, Moments], options: QuantizeOptions) -> list[str]:

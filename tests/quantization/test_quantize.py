@@ -4,8 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from compresskit.core.data import open_data
 from compresskit.core.edits import replay
 from compresskit.core.errors import InputError
+from compresskit.core.metrics import make_metric
+from compresskit.core.source import load_model
 from compresskit.core.types import Context, Loaded
 from compresskit.quantization.layers import quantized_layers
 from compresskit.quantization.options import QuantizeOptions
@@ -105,3 +108,49 @@ def test_static_without_data_is_refused(loaded_net):
     loaded = loaded_net()
     with pytest.raises(InputError, match="add --data"):
         quantize(loaded, QuantizeOptions(scheme="int8-static"), Context(original=loaded))
+
+
+def test_a_transformer_layer_computes_the_same_with_and_without_gradients():
+    torch.manual_seed(0)
+    loaded = Loaded(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval(), {}, torch.randn(1, 5, 8))
+
+    class Sequences:
+        def calibration(self, samples, *, batch_size=64, seed=0):
+            return [torch.randn(16, 5, 8, generator=torch.Generator().manual_seed(seed))]
+
+    quantize(loaded, QuantizeOptions(scheme="int8-static"), Context(original=loaded.clone(), data=Sequences()))
+    inputs = torch.randn(3, 5, 8)
+    with torch.no_grad():
+        fused_if_allowed = loaded.module(inputs)
+    # the fused path would take the quantized weights, and skip the quantized activations
+    torch.testing.assert_close(fused_if_allowed, loaded.module(inputs).detach(), rtol=1e-5, atol=1e-5)
+    assert {name for name, layer in quantized_layers(loaded.module).items() if layer.spec.input == "static"} >= {
+        "linear1",
+        "linear2",
+    }
+    rebuilt = replay(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), loaded.edits).eval()
+    rebuilt.load_state_dict(loaded.module.state_dict(), strict=True)
+    with torch.no_grad():
+        assert torch.equal(rebuilt(inputs), fused_if_allowed)
+
+
+@pytest.mark.slow
+def test_a_trained_network_keeps_its_accuracy(shared_dir, cifar_dir):
+    weights = str(shared_dir / "models" / "resnet20_cifar10.safetensors")
+    original = load_model("builtin:cifar_resnet20", weights=weights)
+    context = Context(original=original, data=open_data(f"imagefolder:{cifar_dir}", original.preprocessing))
+    metric = make_metric("top1")
+
+    def top1(module):
+        return metric(module, context.data.batches("test", batch_size=250)).value
+
+    def after(**options):
+        loaded = original.clone()
+        quantize(loaded, QuantizeOptions(calibration_samples=256, **options), context)
+        return top1(loaded.module)
+
+    float_top1 = top1(original.module)
+    assert float_top1 > 0.84
+    assert after(scheme="int8-static") > float_top1 - 0.01
+    int4 = {"scheme": "int4-weight", "bias_correction": True}
+    assert after(**int4, rounding="gptq") > float_top1 - 0.02
