@@ -25,50 +25,13 @@ from compresskit.core.types import Context, Inputs
 from compresskit.decomposition.decompose import decompose
 from compresskit.decomposition.options import DecomposeOptions
 
-MODULES = [
-    "argparse",
-    "ast",
-    "asyncio",
-    "calendar",
-    "collections",
-    "csv",
-    "datetime",
-    "decimal",
-    "difflib",
-    "email",
-    "fractions",
-    "functools",
-    "heapq",
-    "html",
-    "http.client",
-    "inspect",
-    "itertools",
-    "json",
-    "logging",
-    "mailbox",
-    "math",
-    "os",
-    "pathlib",
-    "pickle",
-    "random",
-    "re",
-    "shutil",
-    "socket",
-    "sqlite3",
-    "statistics",
-    "string",
-    "subprocess",
-    "tarfile",
-    "tempfile",
-    "textwrap",
-    "threading",
-    "turtle",
-    "unittest",
-    "urllib.request",
-    "uuid",
-    "xml.dom",
-    "zipfile",
-]
+MODULES = (
+    "argparse", "ast", "asyncio", "calendar", "collections", "csv", "datetime", "decimal", "difflib", "email",
+    "fractions", "functools", "heapq", "html", "http.client", "inspect", "itertools", "json", "logging", "mailbox",
+    "math", "os", "pathlib", "pickle", "random", "re", "shutil", "socket", "sqlite3", "statistics", "string",
+    "subprocess", "tarfile", "tempfile", "textwrap", "threading", "turtle", "unittest", "urllib.request", "uuid",
+    "xml.dom", "zipfile",
+)  # fmt: skip
 
 
 def sentences() -> list[str]:
