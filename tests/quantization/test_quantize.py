@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from compresskit.core import artifact
 from compresskit.core.data import open_data
 from compresskit.core.edits import replay
 from compresskit.core.errors import InputError
@@ -154,3 +155,46 @@ def test_a_trained_network_keeps_its_accuracy(shared_dir, cifar_dir):
     assert after(scheme="int8-static") > float_top1 - 0.01
     int4 = {"scheme": "int4-weight", "bias_correction": True}
     assert after(**int4, rounding="gptq") > float_top1 - 0.02
+
+
+EVERY_FORM = [
+    *({"scheme": name} for name in SCHEMES),
+    {"scheme": "int4-weight", "coding": "huffman"},
+    {"scheme": "codebook", "bits": 5, "coding": "huffman"},
+    {"scheme": "int4-weight", "granularity": "group", "weight_range": "affine", "awq": True},
+    {"scheme": "int8-static", "smooth": 0.5, "equalize": True, "bias_correction": True, "rounding": "gptq"},
+    {"scheme": "int8-weight", "bits": 5, "bits_for": {"0": 2}, "first_last": "same"},
+]
+
+
+@pytest.mark.parametrize("options", EVERY_FORM, ids=str)
+def test_artifacts_reload_with_bit_equal_outputs_and_take_their_bytes(tmp_path, options):
+    original = load_model("builtin:digits_cnn")
+    loaded = original.clone()
+    context = Context(original=original, data=open_data("digits", original.preprocessing))
+    result = quantize(
+        loaded, QuantizeOptions(**options | {"calibration_samples": 64} if needs_data(options) else options), context
+    )
+    artifact.save(loaded, tmp_path / "model")
+    again = artifact.load(tmp_path / "model")
+    inputs = torch.randn(3, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(again.module(inputs), loaded.module(inputs))
+    # what the file adds to the tensors' own bytes is its header
+    header = (tmp_path / "model" / "model.safetensors").stat().st_size - result.facts["tensor_bytes"]
+    assert 0 < header < 4096
+
+
+def needs_data(options):
+    return QuantizeOptions(**options).needs_data()
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_sub_byte_weights_take_their_bits_on_disk(tmp_path, bits):
+    loaded = load_model("builtin:digits_cnn")
+    result = quantize(loaded, QuantizeOptions(bits=bits, first_last="same"), Context(original=loaded))
+    artifact.save(loaded, tmp_path / "model")
+    size = (tmp_path / "model" / "model.safetensors").stat().st_size
+    weights = sum(row["weights"] for row in result.tables["quantized layers"])
+    biases = result.facts["float_bytes"]
+    assert (size - biases) / (weights * bits / 8) < 1.05
