@@ -16,7 +16,7 @@ Trace = Any
 def merge(trace: Trace, planes: Sequence[Tensor], what: str) -> list[Tensor]:
     """Planes of one shape as few planes as possible: those that change along a common dimension are tied and become one."""
     result: list[Tensor] = []
-    for plane in planes:
+    for plane in sorted(planes, key=lambda p: len(varying(p))):  # weights and biases within heads meet first
         while True:
             dims = set(varying(plane))
             partner = next((i for i, other in enumerate(result) if dims & set(varying(other))), None)

@@ -13,7 +13,22 @@ from .tables import ALLOCATIONS, CRITERIA, SALIENCIES, SCOPES
 _AMOUNTS = ("ratio", "target_macs", "target_params", "target_bytes")
 #: options that only mean something for some granularities
 _ONLY = {
-    "channel": ["ratios", "round_to", "min_channels", "floor", "criterion", "scope", "reduction", "normalize", "attention", "recalibrate", "reconstruct", "ridge", "target_params", "target_bytes"],
+    "channel": [
+        "ratios",
+        "round_to",
+        "min_channels",
+        "floor",
+        "criterion",
+        "scope",
+        "reduction",
+        "normalize",
+        "attention",
+        "recalibrate",
+        "reconstruct",
+        "ridge",
+        "target_params",
+        "target_bytes",
+    ],
     "sparse": ["saliency", "allocation", "pattern"],
 }
 
@@ -68,6 +83,22 @@ class PruneOptions(StepOptions):
     )  # fmt: skip
     ridge: float = option(1e-3, "pull of refitted weights towards the cut ones", section="After the cut", ge=0)
 
+    explain: str | None = option(
+        None, "only show which channels are tied to this layer's, and by what; nothing is cut", section="Look first"
+    )
+    sensitivity: Literal["off", "measure"] = option(
+        "off", "measure: only measure the metric against the share removed, group by group; nothing is cut",
+        section="Look first",
+    )  # fmt: skip
+    cuts_follow: Literal["one-shot", "linear", "cubic"] = option(
+        "one-shot", "cut at once, or in steps with recovery between them; cubic cuts most at first", section="Schedule"
+    )
+    cuts: int = option(1, "number of cuts of a linear or cubic schedule", section="Schedule", ge=1)
+
+    def looks_only(self) -> bool:
+        """Whether nothing is cut."""
+        return self.explain is not None or self.sensitivity != "off"
+
     def n_of_m(self) -> tuple[int, int]:
         """(n, m) of the pattern."""
         n, m = map(int, self.pattern.split(":"))
@@ -82,7 +113,7 @@ class PruneOptions(StepOptions):
             raise ValueError(f"{given[0]} would be ignored: the pattern {self.pattern} says how much goes")
         if self.granularity == "weight" and given != ["ratio"]:
             raise ValueError("granularity 'weight' needs ratio, the share of weights that become zero, e.g. 0.8")
-        if not given and not self.ratios and self.granularity != "n:m":
+        if not given and not self.ratios and self.granularity != "n:m" and not self.looks_only():
             raise ValueError("nothing says how much to prune; give ratio (e.g. 0.5) or target_macs (e.g. 0.5)")
         for pattern, share in self.ratios.items():
             if not 0 <= share < 1:
@@ -100,6 +131,17 @@ class PruneOptions(StepOptions):
         ignored = sorted(set(idle) & self.model_fields_set)
         if ignored:
             raise ValueError(f"{', '.join(ignored)} would be ignored with granularity {self.granularity!r}")
+        if (self.cuts_follow == "one-shot") != (self.cuts == 1):
+            raise ValueError(
+                f"cuts {self.cuts} does not fit cuts_follow {self.cuts_follow!r}; give both, e.g. cubic and 4"
+            )
+        if (
+            self.cuts_follow != "one-shot"
+            and self.target_params is None
+            and self.target_macs is None
+            and not self.ratio
+        ):
+            raise ValueError(f"cuts_follow {self.cuts_follow!r} needs ratio, target_macs or target_params")
         match = re.fullmatch(r"(\d+):(\d+)", self.pattern)
         if not match or not 0 < int(match[1]) < int(match[2]):
             raise ValueError(f"pattern {self.pattern!r} must be N:M with 0 < N < M, e.g. 2:4")

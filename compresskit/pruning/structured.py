@@ -18,6 +18,7 @@ from .cut import cut
 from .depth import prune_blocks
 from .evidence import Evidence
 from .graph import Graph, Group, build_graph
+from .insight import explain, sensitivity
 from .mend import recalibrate, refit_after_cut, refit_before_cut
 from .options import PruneOptions
 from .proof import proven
@@ -41,7 +42,46 @@ def prune(loaded: Loaded, options: PruneOptions, context: Context) -> StepResult
         return prune_blocks(loaded, options, context)
     if options.granularity in ("weight", "n:m"):
         return prune_weights(loaded, options, context)
-    return prune_channels(loaded, options, context)
+    if options.looks_only():
+        return look(loaded, options, context)
+    amounts = scheduled(options)
+    for number, step in enumerate(amounts[:-1], 1):
+        prune_channels(loaded, step, context)
+        context.log(f"cut {number} of {len(amounts)}")
+        if context.recover is not None:
+            context.recover(loaded)
+    return prune_channels(loaded, amounts[-1], context)
+
+
+def scheduled(options: PruneOptions) -> list[PruneOptions]:
+    """The options of each cut of a schedule; what a cut removes is counted from what the one before left.
+
+    The share kept after cut t of n is 1 - s(t), with s growing linearly, or as s_n (1 - (1 - t/n)^3).
+
+    Source: Zhu & Gupta, "To Prune, or Not to Prune", 2017, eq. 1 (cubic).
+    """
+    if options.cuts_follow == "one-shot":
+        return [options]
+    field = next(name for name in ("ratio", "target_macs", "target_params") if getattr(options, name) is not None)
+    final = getattr(options, field) if field != "ratio" else 1 - options.ratio
+    kept = [1.0]
+    for step in range(1, options.cuts + 1):
+        progress = step / options.cuts
+        grown = progress if options.cuts_follow == "linear" else 1 - (1 - progress) ** 3
+        kept.append(1 - (1 - final) * grown)
+    shares = [after / before for before, after in zip(kept, kept[1:], strict=False)]
+    return [options.model_copy(update={field: share if field != "ratio" else 1 - share}) for share in shares]
+
+
+def look(loaded: Loaded, options: PruneOptions, context: Context) -> StepResult:
+    """Explain a layer's ties, or measure sensitivity; nothing is cut."""
+    graph = build_graph(loaded.module, loaded.example, options.attention)
+    if options.explain is not None:
+        result = explain(graph, options.explain)
+        result.loaded = loaded
+        return result
+    evidence = evidence_for(loaded, graph, options, context)
+    return sensitivity(loaded, graph, score_groups(graph, evidence, options), context)
 
 
 def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> StepResult:

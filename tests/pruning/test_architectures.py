@@ -136,7 +136,9 @@ def test_free_heads_compute_what_multihead_attention_does(masks):
     x = torch.randn(2, 5, 16)
     arguments = {
         "attn_mask": torch.ones(5, 5, dtype=torch.bool).triu(1) if "attn_mask" in masks else None,
-        "key_padding_mask": torch.tensor([[False] * 5, [False] * 3 + [True] * 2]) if "key_padding_mask" in masks else None,
+        "key_padding_mask": torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+        if "key_padding_mask" in masks
+        else None,
         "need_weights": masks.get("need_weights", True),
     }
     expected = source(x, x, x, **arguments)
@@ -151,7 +153,9 @@ def test_free_heads_compute_what_multihead_attention_does(masks):
 
 def test_transformer_encoder_layers():
     layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
-    model = nn.Sequential(nn.Linear(8, 32), nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Linear(32, 3))
+    model = nn.Sequential(
+        nn.Linear(8, 32), nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Linear(32, 3)
+    )
     model.eval()
     free_heads(model)
     sizes, share = halved(model, torch.randn(1, 5, 8))
