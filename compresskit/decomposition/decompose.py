@@ -11,6 +11,7 @@ from ..core.errors import InputError
 from ..core.measure import latency_ab, macs, parameter_count
 from ..core.modules import get_module, match_names
 from ..core.types import Context, Inputs, Loaded, StepResult, to_device
+from .algebra import cp_sensitivity, cp_tensor
 from .fit import fit_activation, fit_weight
 from .layers import install, recompose
 from .lstm import decompose_lstms, is_plain_lstm
@@ -170,6 +171,7 @@ def _report(
     tables = {"choices": choice_table(layers, choices)}
     for row in tables["choices"]:
         row["fitted_error"] = round(errors[row["layer"]], 4) if row["layer"] in errors else None
+    facts["cp_sensitivity"] = _cp_sensitivities(loaded, layers, choices)
     if options.explain:
         tables["candidates"] = candidate_table(layers, choices)
     notes = [
@@ -193,6 +195,20 @@ def _report(
         files["decomposition.png"] = context.folder / "decomposition.png"
         plot(layers, choices, files["decomposition.png"])
     return StepResult(loaded, facts, notes, tables, files)
+
+
+def _cp_sensitivities(loaded: Loaded, layers: list[Layer], choices: list[Candidate | None]) -> dict[str, float]:
+    """For each layer decomposed by cp, its sensitivity relative to its squared norm; large means nearly degenerate."""
+    found = {}
+    for layer, one in zip(layers, choices, strict=True):
+        if one is not None and one.kind == "cp" and layer.site.geometry.groups == 1:
+            first, middle, last = (
+                link.weight.detach().double().flatten(1) for link in get_module(loaded.module, layer.site.name)
+            )
+            factors = [last, first.mT, middle.mT]
+            norm = cp_tensor(factors).square().sum().item()
+            found[layer.site.name] = round(cp_sensitivity(factors) / max(norm, 1e-30), 3)
+    return found
 
 
 def _recompose(loaded: Loaded) -> StepResult:

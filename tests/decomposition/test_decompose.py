@@ -180,6 +180,17 @@ def test_a_decomposed_model_can_be_decomposed_again_and_recomposed():
     assert torch.equal(_rebuilt(loaded)(loaded.example), loaded.module(loaded.example))
 
 
+def test_cp_reports_its_sensitivity():
+    loaded = _digits_cnn()
+    result = _run(loaded, kind="cp", ratio=0.5, layers=["3"])
+    first, middle, last = (link.weight.double().flatten(1) for link in loaded.module[3])
+    weight = torch.einsum("or,ri,rk->oik", last, first, middle)
+    squares = [last.square().sum(0), first.square().sum(1), middle.square().sum(1)]
+    expected = 32 * squares[1] * squares[2] + 16 * squares[0] * squares[2] + 9 * squares[0] * squares[1]
+    ratio = (expected.sum() / weight.square().sum()).item()
+    assert result.facts["cp_sensitivity"] == {"3": pytest.approx(ratio, abs=1e-3)}
+
+
 def test_an_impossible_latency_budget_says_what_can_be_reached():
     loaded = Loaded(nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64)).eval(), {}, torch.randn(8, 64))
     with pytest.raises(GuardMissed, match="latency in ms cannot come down to"):
