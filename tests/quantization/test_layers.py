@@ -14,6 +14,7 @@ from compresskit.quantization.layers import (
     Quantized,
     Spec,
     convert,
+    float_twin,
     from_matrix,
     quantized_layers,
     spec_from_edit,
@@ -228,3 +229,18 @@ def test_weights_are_quantized_once():
     edit = Spec(parameters=("weight",)).as_edit("0")
     with pytest.raises(InputError, match="quantized already"):
         replay(model, [edit, edit])
+
+
+@pytest.mark.parametrize("kind", ["conv2d", "lstm", "transposed"])
+def test_the_float_twin_computes_with_the_rounded_weights(kind):
+    make, shape = KINDS[kind]
+    torch.manual_seed(0)
+    model, inputs = nn.Sequential(make()).eval(), torch.randn(shape)
+    spec = spec_for(model[0])
+    weights = {name: model[0]._parameters[name].detach().clone() for name in spec.parameters}
+    convert(model[0], spec)
+    fill(model[0], weights, spec)
+    twin = float_twin(model)
+    assert type(twin[0]) is type(make()) and not quantized_layers(twin)
+    ours, theirs = (torch.utils._pytree.tree_leaves(net(inputs)) for net in (model, twin))
+    assert all(torch.equal(first, second) for first, second in zip(ours, theirs, strict=True))
