@@ -12,6 +12,7 @@ from ..core.measure import latency_ab, macs, parameter_count
 from ..core.modules import get_module, match_names
 from ..core.types import Context, Inputs, Loaded, StepResult, to_device
 from .algebra import cp_sensitivity, cp_tensor
+from .explain import candidate_table, choice_table, plot
 from .fit import fit_activation, fit_weight
 from .layers import install, recompose
 from .lstm import decompose_lstms, is_plain_lstm
@@ -19,7 +20,7 @@ from .options import DecomposeOptions
 from .plan import Candidate, Layer, candidates_of
 from .replace import WIDEST_COLUMNS, evidence_for, reestimate_norms, replace_layers, takes_data
 from .rules import Totals
-from .sensitivity import candidate_table, choice_table, measure_latencies, measure_losses, outputs_of, plot
+from .sensitivity import measure_latencies, measure_losses, outputs_of
 from .survey import Site, survey
 from .tables import KINDS, RANK_RULES
 
@@ -145,7 +146,7 @@ def _measure_latencies(loaded: Loaded, layers: list[Layer], totals: Totals, cont
     for layer in layers:
         context.log(f"timing {layer.site.name}")
         measure_latencies(loaded.module, layer)
-    whole = latency_ab(loaded.module, loaded.module, loaded.example, rounds=10)
+    whole = latency_ab(loaded.module, loaded.module, loaded.example, rounds=3)
     parts = sum(layer.latency_ms for layer in layers)
     return Totals(totals.macs, totals.params, totals.bytes, totals.bytes_per_param, max(whole.baseline_ms, parts))
 
