@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,8 +24,9 @@ from .train_weights import TrainedWeights, estimate_norms
 from .types import Context, Inputs, Loaded, StepResult, to_device
 
 #: (module, inputs, targets) -> the loss of one batch, a scalar. An objective may also have `begin_step(indices, step,
-#: total_steps)`, called before each batch with the data set's indices of its examples, and `parts`, a mapping of the
-#: last batch's loss terms for the log.
+#: total_steps)`, called before each batch with the data set's indices of its examples; `parts`, a mapping of the last
+#: batch's loss terms for the log; `leaves_layers_out`, whether some weights get no gradient; `memory()` and
+#: `recall(tensors)`, tensors of its own that a resumed run needs.
 Objective = Callable[[nn.Module, Inputs, Any], Tensor]
 
 _EVAL_BATCH = 256
@@ -379,10 +381,13 @@ class _Run:
         joined = _Joined(self.trained, self.extras, self.objective)
         if distributed.world_size() == 1 or self.sharded:
             return joined
-        # a distillation loss may leave layers out (the first stage of FitNet)
-        return nn.parallel.DistributedDataParallel(
-            joined, broadcast_buffers=self.options.batch_norm == "local", find_unused_parameters=custom
-        )
+        wrapper = nn.parallel.DistributedDataParallel
+        # torch renamed the argument; both keep buffers apart where batch norms see every process's batch
+        known = inspect.signature(wrapper.__init__).parameters
+        sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        # a loss may leave layers out (the first stage of FitNet); one that does not say so is not trusted
+        unused = getattr(self.objective, "leaves_layers_out", custom)
+        return wrapper(joined, find_unused_parameters=unused, **{sync: self.options.batch_norm == "local"})
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
 

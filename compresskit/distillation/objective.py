@@ -90,6 +90,11 @@ class Objective:
         """Modules that are trained along."""
         return [adapter for weighted in self._terms for adapter in weighted.term.adapters]
 
+    @property
+    def leaves_layers_out(self) -> bool:
+        """Whether the layers above the tapped ones may get no gradient."""
+        return self._task_weight == 0
+
     def begin_step(self, indices: Tensor, step: int, total_steps: int) -> None:
         """Called by the training loop before each batch."""
         self._indices, self._progress = indices, step / total_steps
