@@ -14,6 +14,7 @@ import argparse
 import copy
 import logging
 import platform
+import signal
 import time
 import warnings
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ from compresskit.pruning.graph import build_graph
 warnings.filterwarnings("ignore")
 logging.disable(logging.WARNING)
 LARGEST_PARAMETERS = 150e6
+PEER_LIMIT_S = 120
 
 
 def torchvision_models(quick: bool) -> Iterator[tuple[str, Any, Any]]:
@@ -198,11 +200,14 @@ def peer(module: nn.Module, example: Any) -> dict[str, Any]:
     try:
         with torch.no_grad():
             shapes = [t.shape for t in tensors_of(call(module, example))]
+        signal.signal(signal.SIGALRM, _too_long)
+        signal.alarm(PEER_LIMIT_S)
         pruner = tp.pruner.MagnitudePruner(
             small, example, importance=tp.importance.MagnitudeImportance(p=2), pruning_ratio=0.5, ignored_layers=last,
             num_heads=heads, round_to=None,
         )  # fmt: skip
         pruner.step()
+        signal.alarm(0)
         seconds = time.process_time() - start
         with torch.no_grad():
             now = [t.shape for t in tensors_of(call(small, example))]
@@ -211,11 +216,16 @@ def peer(module: nn.Module, example: Any) -> dict[str, Any]:
         if count(small) > 0.95 * count(module):
             raise ValueError("less than 5 % of the parameters went")
     except Exception as error:
+        signal.alarm(0)
         return {
             "seconds": time.process_time() - start,
             "error": f"{type(error).__name__}: {str(error).splitlines()[0][:80] if str(error) else ''}",
         }
     return {"seconds": seconds, "params": count(small) / count(module), "error": ""}
+
+
+def _too_long(*_: Any) -> None:
+    raise TimeoutError(f"more than {PEER_LIMIT_S} s of wall time")
 
 
 def count(module: nn.Module) -> int:

@@ -44,33 +44,57 @@ def prune(loaded: Loaded, options: PruneOptions, context: Context) -> StepResult
         return prune_weights(loaded, options, context)
     if options.looks_only():
         return look(loaded, options, context)
-    amounts = scheduled(options)
-    for number, step in enumerate(amounts[:-1], 1):
-        prune_channels(loaded, step, context)
-        context.log(f"cut {number} of {len(amounts)}")
-        if context.recover is not None:
+    if options.cuts_follow == "one-shot":
+        return prune_channels(loaded, options, context)
+    return prune_in_steps(loaded, options, context)
+
+
+def prune_in_steps(loaded: Loaded, options: PruneOptions, context: Context) -> StepResult:
+    """Cut along a schedule, with recovery between the cuts; a step too small for any group is passed over."""
+    field = next(name for name in ("ratio", "target_macs", "target_params") if getattr(options, name) is not None)
+    final = 1 - options.ratio if field == "ratio" else getattr(options, field)
+    macs, params, wanted_before = 1.0, 1.0, 1.0
+    result = None
+    for number, wanted in enumerate(kept_shares(options.cuts_follow, options.cuts, final), 1):
+        reached = {"ratio": wanted_before, "target_macs": macs, "target_params": params}[field]
+        share = wanted / reached
+        wanted_before = wanted
+        if share >= 1:
+            continue
+        step = options.model_copy(update={field: 1 - share if field == "ratio" else share})
+        if result is not None and context.recover is not None:
             context.recover(loaded)
-    return prune_channels(loaded, amounts[-1], context)
+        try:
+            found = prune_channels(loaded, step, context)
+        except NothingRemoved:
+            continue
+        context.log(f"cut {number} of {options.cuts}")
+        macs, params = macs * found.facts["macs_kept"], params * found.facts["params_kept"]
+        if result is not None:
+            found.facts["macs_before"] = result.facts["macs_before"]
+            found.facts["largest_difference"] = max(
+                found.facts["largest_difference"], result.facts["largest_difference"]
+            )
+        found.facts |= {"macs_kept": macs, "params_kept": params}
+        result = found
+    if result is None:
+        raise NothingRemoved(f"model {loaded.name!r}: nothing was removed in any of {options.cuts} cuts")
+    return result
 
 
-def scheduled(options: PruneOptions) -> list[PruneOptions]:
-    """The options of each cut of a schedule; what a cut removes is counted from what the one before left.
-
-    The share kept after cut t of n is 1 - s(t), with s growing linearly, or as s_n (1 - (1 - t/n)^3).
+def kept_shares(schedule: str, cuts: int, final: float) -> list[float]:
+    """Share of the whole that is kept after each cut, growing less linearly or as 1 - (1 - t)^3.
 
     Source: Zhu & Gupta, "To Prune, or Not to Prune", 2017, eq. 1 (cubic).
     """
-    if options.cuts_follow == "one-shot":
-        return [options]
-    field = next(name for name in ("ratio", "target_macs", "target_params") if getattr(options, name) is not None)
-    final = getattr(options, field) if field != "ratio" else 1 - options.ratio
-    kept = [1.0]
-    for step in range(1, options.cuts + 1):
-        progress = step / options.cuts
-        grown = progress if options.cuts_follow == "linear" else 1 - (1 - progress) ** 3
-        kept.append(1 - (1 - final) * grown)
-    shares = [after / before for before, after in zip(kept, kept[1:], strict=False)]
-    return [options.model_copy(update={field: share if field != "ratio" else 1 - share}) for share in shares]
+    progress = [cut / cuts for cut in range(1, cuts + 1)]
+    if schedule == "cubic":
+        progress = [1 - (1 - t) ** 3 for t in progress]
+    return [1 - (1 - final) * t for t in progress]
+
+
+class NothingRemoved(InputError):
+    """No group could lose anything."""
 
 
 def look(loaded: Loaded, options: PruneOptions, context: Context) -> StepResult:
@@ -98,7 +122,7 @@ def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> S
     proof = proven(loaded, graph, keep, context)
     before, before_params = geometry.macs(graph)(_whole(graph)), geometry.parameters(graph)(_whole(graph))
     if not proof.keep:
-        raise InputError(
+        raise NothingRemoved(
             f"model {loaded.name!r}: nothing was removed: {'; '.join(proof.notes) or 'every group is too narrow or protected'}"
         )
     ids = graph.keep_ids(proof.keep)
