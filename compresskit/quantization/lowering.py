@@ -51,7 +51,7 @@ def export(loaded: Loaded, options: ExportOptions, context: Context, out_path: s
         "size_label": "stored",
         "runtime": runtime,
         "runtime_version": _version(runtime),
-        "quantized_layers": len(quantized_layers(loaded.module)),
+        "quantized_layers": sum(bool(layer.spec.parameters) for layer in quantized_layers(loaded.module).values()),
     }
     facts |= compare(loaded.module, runner, comparison_batches(loaded, options, context))
     facts |= _latency(float_twin(loaded.module), runner, inputs, options)

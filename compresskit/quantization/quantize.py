@@ -81,6 +81,10 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
         _set_storage(loaded, plan.name, spec, options)
     notes += _quantize_activations(loaded, plans, ranges, options)
     notes += _missing_moments(plans, moments, options)
+    if any(plan.spec.bits == 7 and not plan.spec.packed for plan in plans) and options.uses_half_range():
+        notes.append(
+            "int8 weights use 7-bit codes, which x86 kernels without VNNI cannot saturate; code_range full: all 8"
+        )
     if options.qat != "none":
         facts["qat"] = _train_quantized(loaded, float_model, options, context)
     probe = next(iter(batches)) if batches is not None else loaded.example
