@@ -1,4 +1,5 @@
-"""How much of the promised gain arrives: measured latency against MACs for ResNet-50 at 50 %, with and without rounding.
+"""How much of the promised gain arrives: measured latency against MACs for ResNet-50 at 50 %, with and without
+rounding.
 
     python benchmarks/pruning_latency.py --out benchmarks/results/pruning_latency.md
 
@@ -53,7 +54,7 @@ def main() -> None:
     lines = [
         f"# Latency of {arguments.model} at 50 % of the MACs",
         "",
-        f"`python benchmarks/pruning_latency.py{' --quick' if arguments.quick else ''}`, torch {torch.__version__}, one thread, "
+        f"`python benchmarks/pruning_latency.py{' --quick' if arguments.quick else ''}`, torch {torch.__version__}, one thread, "  # noqa: E501
         f"batch 1, {rounds} rounds in turn; 10th to 90th percentile in brackets.",
         "",
         "| round_to | MACs ratio | eager speed-up | torch.compile speed-up |",

@@ -51,7 +51,7 @@ def peer(loaded, data, calibration: list, test: list, kind: str) -> tuple[float,
     importance = tp.importance.MagnitudeImportance(2) if kind == "L2, local" else tp.importance.TaylorImportance()
     whole, _ = tp.utils.count_ops_and_params(module, loaded.example)
     pruner = tp.pruner.BasePruner(
-        module, loaded.example, importance=importance, pruning_ratio=0.95 if kind != "L2, local" else 0.6, iterative_steps=60,
+        module, loaded.example, importance=importance, pruning_ratio=0.95 if kind != "L2, local" else 0.6, iterative_steps=60,  # noqa: E501
         global_pruning=kind != "L2, local", ignored_layers=ignored, max_pruning_ratio=0.9, round_to=None,
     )  # fmt: skip
     inputs, targets = next(iter(data.batches("train", batch_size=512, shuffle=True)))

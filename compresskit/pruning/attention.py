@@ -1,7 +1,9 @@
 """Multi-head attention whose heads are free: their number and width need not multiply to the embedding's width.
 
-`nn.MultiheadAttention` computes its head width from the embedding, so it cannot lose a head alone. The edit `free_heads` puts
-`HeadAttention` in its place: the same parameters under the same names, the same outputs, and a head geometry of its own.
+`nn.MultiheadAttention` computes its head width from the embedding, so it cannot lose a head alone. The edit
+`free_heads` puts
+`HeadAttention` in its place: the same parameters under the same names, the same outputs, and a head geometry of its
+own.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ class HeadAttention(nn.Module):
         self._qkv_same_embed_dim = False
 
     def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None = None, need_weights: bool = True,
+        self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
         attn_mask: Tensor | None = None, average_attn_weights: bool = True, is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
         """Same arguments and results as nn.MultiheadAttention's forward."""

@@ -137,7 +137,8 @@ class Allocation:
         return float(ranked[number][kept[number]]) * (1 - kept[number] / len(ranked[number]))
 
     def choose(self, kept: np.ndarray) -> dict[str, np.ndarray]:
-        """Which units of each group stay, (units,) bool: those with the highest scores; groups left whole are absent."""
+        """Which units of each group stay, (units,) bool: those with the highest scores; groups left whole are
+        absent."""
         chosen = {}
         for number, group in enumerate(self.groups):
             if kept[number] < len(group):

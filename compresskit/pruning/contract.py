@@ -124,9 +124,8 @@ def _meet(trace: Trace, weight: Tensor, left: Tensor | None, right: Tensor | Non
     if right is not None:
         trace.consume(weight, right)
     for ids in (left, right):
-        if ids is not None:
-            if left is None or right is None:
-                trace.ids.pin(ids, f"{reason} with a tensor of fixed size")
+        if ids is not None and (left is None or right is None):
+            trace.ids.pin(ids, f"{reason} with a tensor of fixed size")
 
 
 def matrix(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Tensor:

@@ -104,7 +104,8 @@ def _gradient(found: dict[str, Tensor], member: Member) -> Tensor:
 def activation_taylor(group: Group, evidence: Evidence) -> Tensor:
     """First-order change of the loss when a unit's activations go to zero.
 
-    Source: Molchanov et al., "Pruning Convolutional Neural Networks for Resource Efficient Inference", ICLR 2017, eq. 4.
+    Source: Molchanov et al., "Pruning Convolutional Neural Networks for Resource Efficient Inference", ICLR 2017,
+    eq. 4.
     """
     return _from_channels(group, evidence, evidence.effects, "taylor")
 
@@ -143,7 +144,8 @@ def _from_channels(group: Group, evidence: Evidence, channels: dict, kind: str, 
 def wanda(group: Group, evidence: Evidence) -> Tensor:
     """Sum of |weight| times the norm of the activation it multiplies, over the layers that read a unit.
 
-    Source: Sun et al., "A Simple and Effective Pruning Approach for Large Language Models", ICLR 2024, eq. 1, for units.
+    Source: Sun et al., "A Simple and Effective Pruning Approach for Large Language Models", ICLR 2024, eq. 1, for
+    units.
     """
     rows = []
     for member in group.members:
@@ -167,7 +169,8 @@ def reconstruction(group: Group, evidence: Evidence) -> Tensor:
 def reconstruction_loss(group: Group, evidence: Evidence) -> Tensor:
     """The same error, each output weighted by how much the loss minds it, so that layers compare with each other.
 
-    The change of the loss is taken to second order with the empirical Fisher information of the outputs: half the sum over
+    The change of the loss is taken to second order with the empirical Fisher information of the outputs: half the
+    sum over
     outputs of E[(dL/dy)^2] E[(error of y)^2].
     """
     return _eliminated(group, evidence, evidence.sensitivity)

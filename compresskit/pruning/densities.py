@@ -1,4 +1,5 @@
-"""How many weights of each layer stay: one function an allocation, (weights' scores, share kept) -> share kept a layer."""
+"""How many weights of each layer stay: one function an allocation, (weights' scores, share kept) -> share kept a
+layer."""
 
 from __future__ import annotations
 

@@ -1,11 +1,13 @@
 """Which inputs a layer can best do without, when what remains is refitted.
 
 Removing the columns u of a layer's input raises the least-squares error of its output by
-tr(W_u^T (H_uu)^-1 W_u), H = (X^T X)^-1, and the best weights for the rest follow in closed form. Units are removed greedily,
+tr(W_u^T (H_uu)^-1 W_u), H = (X^T X)^-1, and the best weights for the rest follow in closed form. Units are removed
+greedily,
 cheapest first, with H and W brought up to date after every step.
 
 Source: Hassibi & Stork, "Second Order Derivatives for Network Pruning: Optimal Brain Surgeon", NeurIPS 1992, eq. 5,
-for blocks of weights and the layer-wise squared error; He, Zhang & Sun, "Channel Pruning for Accelerating Very Deep Neural
+for blocks of weights and the layer-wise squared error; He, Zhang & Sun, "Channel Pruning for Accelerating Very Deep
+Neural
 Networks", ICCV 2017, minimize the same error over channels.
 """
 

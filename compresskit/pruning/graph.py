@@ -188,7 +188,8 @@ def _groups(trace: Trace, labels: np.ndarray, pinned: dict[int, str]) -> tuple[l
 
 
 def _left_out(trace: Trace, labels: np.ndarray, pinned: dict[int, str], free: np.ndarray) -> dict[str, str]:
-    """Layers none of whose outputs can go, each with the reason; layers that make the model's output are not among them."""
+    """Layers none of whose outputs can go, each with the reason; layers that make the model's output are not among
+    them."""
     left_out = {}
     for stored in trace.stored.values():
         layer, _, name = stored.names[0].rpartition(".")
@@ -222,7 +223,8 @@ def _unique(name: str, taken: set[str]) -> str:
 
 
 def _mend(trace: Trace, labels: np.ndarray, groups: list[Group], solver: Solver) -> bool:
-    """Take one unit away from each group in turn; where a number then cannot hold, tie or pin. True if anything changed."""
+    """Take one unit away from each group in turn; where a number then cannot hold, tie or pin. True if anything
+    changed."""
     changed = False
     for group in groups:
         kept = np.ones(len(labels), dtype=bool)

@@ -3,7 +3,8 @@
 A *plane* is an int64 tensor of an activation's own shape: each element names the channel that the activation's
 element belongs to. Dimensions along which a plane does not change have stride 0, so a plane of a
 (1, 64, 112, 112) activation holds 64 numbers. An activation has one plane for each independent way in which it can
-shrink: (batch, channels, tokens) in an MLP-mixer has one that changes along channels and one along tokens. An element goes
+shrink: (batch, channels, tokens) in an MLP-mixer has one that changes along channels and one along tokens. An
+    element goes
 away when any of its planes' ids goes away.
 """
 

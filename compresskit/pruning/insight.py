@@ -1,4 +1,5 @@
-"""Looking before cutting: why channels are tied (`explain`), and what each group's channels are worth (`sensitivity`)."""
+"""Looking before cutting: why channels are tied (`explain`), and what each group's channels are worth
+(`sensitivity`)."""
 
 from __future__ import annotations
 

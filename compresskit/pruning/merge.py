@@ -14,7 +14,8 @@ Trace = Any
 
 
 def merge(trace: Trace, planes: Sequence[Tensor], what: str) -> list[Tensor]:
-    """Planes of one shape as few planes as possible: those that change along a common dimension are tied and become one."""
+    """Planes of one shape as few planes as possible: those that change along a common dimension are tied and become
+    one."""
     result: list[Tensor] = []
     for plane in sorted(planes, key=lambda p: len(varying(p))):  # weights and biases within heads meet first
         while True:

@@ -37,7 +37,8 @@ class PruneOptions(StepOptions):
     """Remove channels, heads, blocks or single weights."""
 
     granularity: Literal["channel", "weight", "n:m", "block"] = option(
-        "channel", "channel: channels and heads, really removed; block: whole residual blocks or layers, really removed; "
+        "channel",
+        "channel: channels and heads, really removed; block: whole residual blocks or layers, really removed; "
         "weight: single weights become zero; n:m: n of every m weights stay", section="What goes",
     )  # fmt: skip
     attention: Literal["heads", "dims"] = option(

@@ -1,10 +1,12 @@
 """After the cut: the weights of layers that lost inputs are refitted so that their outputs come back.
 
 For a layer with kept inputs X (of the cut model) and outputs Y (of the whole model) the new weight minimizes
-|Y - X W|^2 + ridge |W - W0|^2, where W0 is the weight as it was cut. Layers are refitted in the order in which they run, so each one
+|Y - X W|^2 + ridge |W - W0|^2, where W0 is the weight as it was cut. Layers are refitted in the order in which they
+run, so each one
 also mends what the earlier ones left.
 
-Source: He, Zhang & Sun, "Channel Pruning for Accelerating Very Deep Neural Networks", ICCV 2017, section 3.1 (linear least
+Source: He, Zhang & Sun, "Channel Pruning for Accelerating Very Deep Neural Networks", ICCV 2017, section 3.1 (linear
+least
 squares on sampled points of the feature maps); the pull towards the cut weight is ridge regression.
 """
 
@@ -62,7 +64,8 @@ def record_targets(
         points: positions sampled from each example of each batch.
         generator: draws the positions.
     Returns:
-        layer name -> Target, in the order in which the layers run; and layer name -> the BatchNorm that reads it directly.
+        layer name -> Target, in the order in which the layers run; and layer name -> the BatchNorm that reads it
+        directly.
     """
     targets: dict[str, Target] = {}
     readers: dict[str, str] = {}
@@ -157,7 +160,8 @@ def refit(
         batches: the inputs from which the target was recorded.
         outputs_kept: positions of the outputs that stay; None for all.
         ridge: pull towards the cut weight, relative to the mean diagonal of the inputs' second moments.
-        intercept: fit a constant too (it goes into the bias, or into the BatchNorm statistics that are estimated later).
+        intercept: fit a constant too (it goes into the bias, or into the BatchNorm statistics that are estimated
+            later).
     Returns:
         the share of the output's variance that is not explained after the fit.
     """

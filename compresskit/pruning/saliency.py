@@ -101,7 +101,8 @@ def prune_with_update(weight: Tensor, moments: Moments, mask_of: Any, block: int
         block: columns a block.
     Returns:
         the pruned, updated weight, float64.
-    Source: Frantar & Alistarh, "SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot", ICML 2023, alg. 1.
+    Source: Frantar & Alistarh, "SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot", ICML 2023,
+    alg. 1.
     """
     factor = inverse_factor(moments)
     weight = weight.detach().double().clone()

@@ -106,7 +106,7 @@ def output_sensitivity(
             loss = task_loss(outputs, targets) * len(targets)
             gradients = torch.autograd.grad(loss, [y for _, y in seen], allow_unused=True)
             examples += len(targets)
-            for (name, y), gradient in zip(seen, gradients, strict=True):
+            for (name, _), gradient in zip(seen, gradients, strict=True):
                 if gradient is not None:
                     rows = _rows(module.get_submodule(name), gradient).square().sum(0).double().cpu()
                     sums[name] = sums[name] + rows if name in sums else rows

@@ -123,7 +123,7 @@ def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> S
     before, before_params = geometry.macs(graph)(_whole(graph)), geometry.parameters(graph)(_whole(graph))
     if not proof.keep:
         raise NothingRemoved(
-            f"model {loaded.name!r}: nothing was removed: {'; '.join(proof.notes) or 'every group is too narrow or protected'}"
+            f"model {loaded.name!r}: nothing was removed: {'; '.join(proof.notes) or 'every group is too narrow or protected'}"  # noqa: E501
         )
     ids = graph.keep_ids(proof.keep)
     kept = counts(graph, proof.keep)
@@ -280,11 +280,11 @@ def _budget_notes(facts: dict[str, Any], target: float | None, options: PruneOpt
     )
     if got > target:
         return [
-            f"{what}: asked to keep {target:.1%}, kept {got:.1%}: floors, protected layers and groups left out allow no less"
+            f"{what}: asked to keep {target:.1%}, kept {got:.1%}: floors, protected layers and groups left out allow no less"  # noqa: E501
         ]
     if got < target * 0.99:
         return [
-            f"{what}: asked to keep {target:.1%}, kept {got:.1%}: the next larger step would exceed the budget (round_to {options.round_to})"
+            f"{what}: asked to keep {target:.1%}, kept {got:.1%}: the next larger step would exceed the budget (round_to {options.round_to})"  # noqa: E501
         ]
     return []
 

@@ -12,17 +12,29 @@ CRITERIA = Table("criterion", "compresskit.pruning", {
     "lamp": Row("criteria:lamp", "squared norm over those not smaller in its layer", "Lee et al., 2021"),
     "bn-scale": Row("criteria:bn_scale", "scale of the norm layer behind a channel", "Liu et al., 2017"),
     "fpgm": Row("criteria:fpgm", "distance to all other filters (geometric median)", "He et al., 2019"),
-    "taylor": Row("criteria:taylor", "first-order change of the loss, by weights; needs labels", "Molchanov et al., 2019"),
-    "activation-taylor": Row(
-        "criteria:activation_taylor", "first-order change of the loss, by activations; needs labels", "Molchanov et al., 2017"
+    "taylor": Row(
+        "criteria:taylor",
+        "first-order change of the loss, by weights; needs labels",
+        "Molchanov et al., 2019"
     ),
-    "fisher": Row("criteria:fisher", "second-order change of the loss (empirical Fisher); needs labels", "Theis et al., 2018"),
+    "activation-taylor": Row(
+        "criteria:activation_taylor",
+        "first-order change of the loss, by activations; needs labels",
+        "Molchanov et al., 2017"
+    ),
+    "fisher": Row(
+        "criteria:fisher",
+        "second-order change of the loss (empirical Fisher); needs labels",
+        "Theis et al., 2018"
+    ),
     "activation": Row("criteria:activation", "mean absolute activation; needs data"),
     "apoz": Row("criteria:apoz", "share of activations that are not zero; needs data", "Hu et al., 2016"),
     "variance": Row("criteria:variance", "variance of the activation; needs data"),
     "wanda": Row("criteria:wanda", "|weight| times the activation's norm; needs data", "Sun et al., 2024"),
     "reconstruction": Row(
-        "criteria:reconstruction", "error left in the reading layers after refitting them; needs data", "He et al., 2017"
+        "criteria:reconstruction",
+        "error left in the reading layers after refitting them; needs data",
+        "He et al., 2017"
     ),
     "reconstruction-loss": Row(
         "criteria:reconstruction_loss", "the same, weighted by how much the loss minds each output; needs labels"
@@ -36,7 +48,9 @@ SALIENCIES = Table("saliency", "compresskit.pruning", {
     "gradient": Row("saliency:gradient", "|weight times its gradient|; needs labels", "Molchanov et al., 2019"),
     "wanda": Row("saliency:wanda", "|weight| times the norm of its input; needs data", "Sun et al., 2024"),
     "sparsegpt": Row(
-        "saliency:sparsegpt", "least squared output error, the other weights updated; needs data", "Frantar & Alistarh, 2023"
+        "saliency:sparsegpt",
+        "least squared output error, the other weights updated; needs data",
+        "Frantar & Alistarh, 2023"
     ),
 })  # fmt: skip
 
@@ -53,5 +67,9 @@ SCOPES = Table("scope", "compresskit.pruning", {
     "local": Row("pools:local", "every group loses the same share"),
     "global": Row("pools:everything", "all units compete"),
     "block": Row("pools:by_block", "units of one block compete, every block loses the same share"),
-    "isomorphic": Row("pools:isomorphic", "units of layers with the same structure compete", "Fang et al., Isomorphic Pruning, 2024"),
+    "isomorphic": Row(
+        "pools:isomorphic",
+        "units of layers with the same structure compete",
+        "Fang et al., Isomorphic Pruning, 2024"
+    ),
 })  # fmt: skip

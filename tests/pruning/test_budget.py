@@ -18,7 +18,7 @@ def allocation(scores, pools=None, **limits):
 
 @pytest.mark.parametrize(
     ("units", "width", "round_to", "expected"),
-    [(64, 64, 8, 8), (16, 16, 8, 2), (32, 32, 8, 4), (8, 8, 8, 1), (3, 3, 8, 1), (12, 768, 8, 1), (64, 64, 1, 1), (256, 512, 8, 4)],
+    [(64, 64, 8, 8), (16, 16, 8, 2), (32, 32, 8, 4), (8, 8, 8, 1), (3, 3, 8, 1), (12, 768, 8, 1), (64, 64, 1, 1), (256, 512, 8, 4)],  # noqa: E501
 )  # fmt: skip
 def test_narrow_layers_round_to_less(units, width, round_to, expected):
     assert multiple_for(units, width, round_to) == expected
@@ -42,7 +42,10 @@ def test_fixed_and_whole_groups_ignore_the_ratio():
 @pytest.mark.parametrize("share", [0.9, 0.5, 0.13])
 def test_budget_is_met_from_below_and_closely(share):
     plan = allocation({"a": range(64), "b": range(128)}, a=Limits(2), b=Limits(2))
-    cost = lambda kept: float(kept[0] * 3 + kept[0] * kept[1])
+
+    def cost(kept):
+        return float(kept[0] * 3 + kept[0] * kept[1])
+
     whole = cost(np.array([64, 128]))
     kept = plan.for_budget(cost, share * whole)
     assert share * 0.95 * whole <= cost(kept) <= share * whole

@@ -24,7 +24,7 @@ def number(value=12):
 @pytest.mark.parametrize(
     ("make", "value"),
     [
-        (lambda n: 768 // n, 64), (lambda n: n * 3, 36), (lambda n: 3 * n, 36), (lambda n: n // 5, 2), (lambda n: n % 5, 2),
+        (lambda n: 768 // n, 64), (lambda n: n * 3, 36), (lambda n: 3 * n, 36), (lambda n: n // 5, 2), (lambda n: n % 5, 2),  # noqa: E501
         (lambda n: n + 1, 13), (lambda n: 1 - n, -11), (lambda n: -n, -12), (lambda n: n * n, 144),
     ],
 )  # fmt: skip
