@@ -46,7 +46,7 @@ class TrainedWeights:
     def after_update(self, step: int) -> None:
         """Hold the zeros and move the average, after the optimizer's step with this number."""
         for parameter, mask in self._masks:
-            parameter.mul_(mask)
+            parameter.mul_(mask).add_(0.0)  # a negative zero would be stored as a value
         if not self._decay:
             return
         # a short memory at first, so that the random start is forgotten
