@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from .ids import along, compact, core, freeze, varying, vector
-from .merge import merge
+from .merge import elementwise, merge
+from .operations import arguments
 
 Trace = Any
 
@@ -165,8 +166,6 @@ def added_matrix(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Tensor:
     _product_cost(trace, planes, output.shape, None, left, right)
     made = output.detach()
     trace.set(made, planes)
-    from .merge import elementwise
-
     trace.set(output, elementwise(trace, [made, bias], output.shape, "bias"))
     return output
 
@@ -211,8 +210,6 @@ def product(
 
 def attention(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
     """Scaled dot-product attention, (batch, heads, tokens, dims) each."""
-    from .rules import arguments
-
     names = arguments(func, args, kwargs)
     query, key, value = names["query"], names["key"], names["value"]
     output = func(*(trace.masked(t) if t is query or t is key or t is value else t for t in args), **kwargs)
@@ -234,8 +231,6 @@ def attention(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
     last = len(shape) - 1
     mask = names.get("attn_mask", names.get("attn_bias"))
     if mask is not None:
-        from .merge import elementwise
-
         made = mask.new_empty(()).expand(shape)
         trace.set(made, scores)
         scores = elementwise(trace, [made, mask], shape, "attention mask")

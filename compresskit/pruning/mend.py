@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..core.batchnorm import estimate_batchnorm
 from ..core.modules import get_module
 from ..core.types import Context, Loaded
 from .evidence import Evidence, calibration
 from .graph import Graph
 from .options import PruneOptions
-from .recalibrate import recalibrate_batchnorm
 from .reconstruct import record_targets, refit, refittable
 
 
@@ -74,7 +74,7 @@ def recalibrate(loaded: Loaded, options: PruneOptions, context: Context) -> int:
     """Estimate BatchNorm statistics again where there is data; returns how many layers."""
     if options.recalibrate == "never" or context.data is None:
         return 0
-    return recalibrate_batchnorm(loaded.module, calibration(context, options.samples, "recalibrate"))
+    return estimate_batchnorm(loaded.module, calibration(context, options.samples, "recalibrate"))
 
 
 def _input_mask(graph: Graph, layer: str, keep: np.ndarray) -> Any:

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import contract
+from . import contract, norms
 from .ids import compact, core, drop, freeze, varying, vector
 from .merge import elementwise, join
+from .operations import arguments, freeze_input, plain_name
 
 Trace = Any
 
@@ -127,16 +128,6 @@ _POINTWISE = [
 
 
 @functools.cache
-def _names(func: Any) -> tuple[str, ...]:
-    return tuple(argument.name for argument in func._schema.arguments)
-
-
-@functools.cache
-def _plain_name(func: Any) -> str:
-    return func._schema.name.partition("::")[2]
-
-
-@functools.cache
 def _is_pointwise(func: Any, base: str) -> bool:
     """Whether an operation, or the out-of-place form of it, is element-wise."""
     packet = getattr(torch.ops.aten, base, None)
@@ -144,14 +135,9 @@ def _is_pointwise(func: Any, base: str) -> bool:
     return any(torch.Tag.pointwise in operation.tags for operation in [func, *plain])
 
 
-def arguments(func: Any, args: tuple, kwargs: dict) -> dict[str, Any]:
-    """Arguments of an operation by the names of its schema; absent ones are left out."""
-    return {**dict(zip(_names(func), args, strict=False)), **kwargs}
-
-
 def apply(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
     """Run an operation and give its outputs their planes."""
-    name = _plain_name(func)
+    name = plain_name(func)
     base = name.rstrip("_") if name.endswith("_") and not name.endswith("__") else name
     tensors = [arg for arg in _flat(args, kwargs) if isinstance(arg, Tensor)]
     if not any(trace.planes(tensor) for tensor in tensors):
@@ -180,7 +166,7 @@ def _pointwise(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
     tensors = [arg for arg in _flat(args, kwargs) if isinstance(arg, Tensor)]
     for result in output if isinstance(output, tuple | list) else [output]:
         if isinstance(result, Tensor):
-            trace.set(result, elementwise(trace, tensors, result.shape, _plain_name(func)))
+            trace.set(result, elementwise(trace, tensors, result.shape, plain_name(func)))
     return output
 
 
@@ -203,14 +189,14 @@ def _layout(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
             result._is_weight = True
         for plane in planes:
             if len(varying(plane)) > 1:
-                trace.boxes.append((core(plane), trace.site(_plain_name(func))))
+                trace.boxes.append((core(plane), trace.site(plain_name(func))))
     return output
 
 
 def _move(func: Any, plane: Tensor, args: tuple, kwargs: dict, outputs: list) -> list[Tensor]:
-    if _plain_name(func) in ("view", "_unsafe_view", "_reshape_alias"):
+    if plain_name(func) in ("view", "_unsafe_view", "_reshape_alias"):
         return [plane.reshape(outputs[0].shape)]
-    if _plain_name(func) in ("alias", "detach", "clone", "contiguous", "_to_copy", "lift_fresh", "lift_fresh_copy"):
+    if plain_name(func) in ("alias", "detach", "clone", "contiguous", "_to_copy", "lift_fresh", "lift_fresh_copy"):
         return [plane]
     result = func(plane, *args[1:], **kwargs)
     return list(result) if isinstance(result, tuple | list) else [result]
@@ -219,7 +205,7 @@ def _move(func: Any, plane: Tensor, args: tuple, kwargs: dict, outputs: list) ->
 def _select(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
     """select keeps one position: the dimension cannot lose any."""
     names = arguments(func, args, kwargs)
-    _freeze_input(trace, args[0], [names["dim"]], f"one position taken ({trace.site('select')})")
+    freeze_input(trace, args[0], [names["dim"]], f"one position taken ({trace.site('select')})")
     return _layout(trace, func, args, kwargs)
 
 
@@ -229,7 +215,7 @@ def _split(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
     dim = arguments(func, args, kwargs).get("dim", 0) % args[0].dim()
     if any(dim in varying(plane) for plane in trace.planes(args[0])):
         sizes = {part.size(dim) for part in output}
-        if len(sizes) == 1 and len(output) > 1 and "with_sizes" not in _plain_name(func):
+        if len(sizes) == 1 and len(output) > 1 and "with_sizes" not in plain_name(func):
             for part in output[1:]:
                 for mine, first in zip(trace.planes(part), trace.planes(output[0]), strict=False):
                     trace.ids.unite(mine, first, trace.site("equal parts"))
@@ -250,18 +236,8 @@ def _glu(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
 
 
 def _triangle(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
-    _freeze_input(trace, args[0], [-1, -2], trace.site(_plain_name(func)))
+    freeze_input(trace, args[0], [-1, -2], trace.site(plain_name(func)))
     return _pointwise(trace, func, args, kwargs)
-
-
-def _freeze_input(trace: Trace, tensor: Tensor, dims: list[int], reason: str) -> None:
-    dims = [d % max(tensor.dim(), 1) for d in dims]
-    if id(tensor) in trace.stored:
-        stored = trace.stored[id(tensor)]
-        stored.planes = [freeze(trace.ids, plane, dims, reason) for plane in trace.planes(tensor)]
-        stored.planes = [plane for plane in stored.planes if varying(plane)]
-    else:
-        trace.set(tensor, [freeze(trace.ids, plane, dims, reason) for plane in trace.planes(tensor)])
 
 
 def _along(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
@@ -269,7 +245,7 @@ def _along(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
     names = arguments(func, args, kwargs)
     dims = names.get("dim", names.get("dims", -1))
     dims = list(range(args[0].dim())) if dims is None else list(dims) if isinstance(dims, tuple | list) else [dims]
-    _freeze_input(trace, args[0], dims, trace.site(_plain_name(func)))
+    freeze_input(trace, args[0], dims, trace.site(plain_name(func)))
     output = func(*args, **kwargs)
     for result in output if isinstance(output, tuple | list) else [output]:
         if result.dim() == args[0].dim():
@@ -298,7 +274,7 @@ def _reduce(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
     for result in outputs:
         planes = []
         for plane in trace.planes(args[0]):
-            left = drop(trace.ids, plane, dims, trace.site(_plain_name(func)))
+            left = drop(trace.ids, plane, dims, trace.site(plain_name(func)))
             if left is not None and result.dim() != plane.dim():
                 for d in sorted(dims, reverse=True):
                     left = left.select(d, 0)
@@ -312,7 +288,7 @@ def _spatial(count: int, trace: Trace, func: Any, args: tuple, kwargs: dict) -> 
     """Pooling, resampling and the like: the last `count` dimensions are space."""
     output = func(*args, **kwargs)
     dims = list(range(args[0].dim() - count, args[0].dim()))
-    reason = trace.site(_plain_name(func))
+    reason = trace.site(plain_name(func))
     planes = [freeze(trace.ids, plane, dims, reason) for plane in trace.planes(args[0])]
     for result in output if isinstance(output, tuple | list) else [output]:
         trace.set(result, [_resized(core(plane), result.shape) for plane in planes])
@@ -410,92 +386,9 @@ def _index_select(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
     return output
 
 
-def _batch_norm(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
-    names = arguments(func, args, kwargs)
-    output = func(*args, **kwargs)
-    x = names["input"]
-    reason = trace.site("batch_norm")
-    per_channel = [names.get(key) for key in ("weight", "bias", "running_mean", "running_var")]
-    planes = trace.planes(x)
-    if names.get("training") and any(d != 1 for plane in planes for d in varying(plane)):
-        planes = [freeze(trace.ids, plane, [d for d in range(x.dim()) if d != 1], reason) for plane in planes]
-    trace.set(x, planes)
-    view = (1, -1) + (1,) * (x.dim() - 2)
-    operands = [x]
-    for tensor in per_channel:
-        if tensor is not None:
-            part = tensor.detach().view(view)
-            trace.set(part, [plane.view(view) for plane in trace.planes(tensor)])
-            operands.append(part)
-    trace.set(output[0], elementwise(trace, operands, x.shape, "batch_norm"))
-    return output
-
-
-def _layer_norm(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
-    """Statistics of LayerNorm and RMSNorm are taken over the channels that stay."""
-    names = arguments(func, args, kwargs)
-    x, shape = names["input"], list(names["normalized_shape"])
-    dim = x.dim() - 1
-    affine = [key for key in ("weight", "bias") if names.get(key) is not None]
-    stays = trace.kept_positions(x, dim) if len(shape) == 1 else None
-    if stays is None:
-        output = func(*args, **kwargs)
-    else:
-        small = {**names, "input": x.index_select(dim, stays), "normalized_shape": [len(stays)]}
-        small |= {key: names[key].index_select(0, stays) for key in affine}
-        output = list(func(*(small.get(name) for name in _names(func))))
-        output[0] = torch.zeros_like(x).index_copy_(dim, stays, output[0])
-        output = tuple(output)
-    operands = [x, *(names[key] for key in affine)]
-    if len(shape) > 1:
-        for operand in operands:
-            _freeze_input(
-                trace, operand, list(range(operand.dim() - len(shape), operand.dim())), trace.site("layer_norm")
-            )
-    trace.set(output[0], elementwise(trace, operands, x.shape, "layer_norm"))
-    return output
-
-
-def _group_norm(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
-    names = arguments(func, args, kwargs)
-    x, groups = names["input"], int(names["group"])
-    output = func(*args, **kwargs) if trace.keep is None else _masked_group_norm(trace, func, names)
-    view = (1, -1) + (1,) * (x.dim() - 2)
-    operands = [x]
-    for key in ("weight", "bias"):
-        if names.get(key) is not None:
-            part = names[key].detach().view(view)
-            trace.set(part, [plane.view(view) for plane in trace.planes(names[key])])
-            operands.append(part)
-    planes = elementwise(trace, operands, x.shape, "group_norm")
-    trace.set(output[0], planes)
-    if 1 < groups < x.size(1):
-        for plane in planes:
-            if 1 in varying(plane):
-                ids = vector(trace.ids, plane, 1, trace.site("group_norm")).reshape(groups, -1)
-                trace.boxes.append((ids, trace.site("group_norm")))
-    return output
-
-
-def _masked_group_norm(trace: Trace, func: Any, names: dict) -> tuple:
-    """Groups of channels, each normalized over what stays of it."""
-    x, groups = names["input"], int(names["group"])
-    mask = trace.axis(x, 1).mask(trace.keep.numpy()).reshape(groups, -1)
-    result = torch.zeros_like(x)
-    width = x.size(1) // groups
-    for group in range(groups):
-        stays = torch.from_numpy(group * width + mask[group].nonzero()[0])
-        if len(stays):
-            part = x.index_select(1, stays)
-            weight = None if names.get("weight") is None else names["weight"].index_select(0, stays)
-            bias = None if names.get("bias") is None else names["bias"].index_select(0, stays)
-            result.index_copy_(1, stays, torch.nn.functional.group_norm(part, 1, weight, bias, names["eps"]))
-    return result, x.new_empty(0), x.new_empty(0)
-
-
 def _unknown(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
     output = func(*args, **kwargs)
-    name = _plain_name(func)
+    name = plain_name(func)
     for tensor in _flat(args, kwargs):
         if isinstance(tensor, Tensor):
             for plane in trace.planes(tensor):
@@ -517,7 +410,7 @@ def _as_strided(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
 def _roi(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
     """roi_align and roi_pool: (batch, channels, ...) and boxes -> (boxes, channels, ...)."""
     output = func(*args, **kwargs)
-    reason = trace.site(_plain_name(func))
+    reason = trace.site(plain_name(func))
     for plane in trace.planes(args[1]):
         trace.ids.pin(plane, reason)
     for result in output if isinstance(output, tuple | list) else [output]:
@@ -534,8 +427,8 @@ RULES: dict[str, Callable] = {
     **{name: functools.partial(_spatial, count) for name, count in _SPATIAL.items()},
     **dict.fromkeys(("split", "split_with_sizes", "unsafe_split", "chunk", "unsafe_chunk"), _split),
     **dict.fromkeys(("native_batch_norm", "_native_batch_norm_legit_no_training", "_native_batch_norm_legit",
-                     "cudnn_batch_norm", "_batch_norm_no_update"), _batch_norm),
-    **dict.fromkeys(("native_layer_norm", "_fused_rms_norm"), _layer_norm),
+                     "cudnn_batch_norm", "_batch_norm_no_update"), norms.batch_norm),
+    **dict.fromkeys(("native_layer_norm", "_fused_rms_norm"), norms.layer_norm),
     **dict.fromkeys(("roi_align", "roi_pool", "ps_roi_align"), _roi),
     "as_strided_": _as_strided,
     **dict.fromkeys(("triu", "tril"), _triangle),
@@ -547,7 +440,7 @@ RULES: dict[str, Callable] = {
     "embedding": _embedding,
     "index": _index,
     "index_select": _index_select,
-    "native_group_norm": _group_norm,
+    "native_group_norm": norms.group_norm,
     "convolution": contract.convolution,
     "mm": contract.matrix,
     "bmm": contract.matrix,

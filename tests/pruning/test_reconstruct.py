@@ -2,13 +2,13 @@ import pytest
 import torch
 from torch import nn
 
+from compresskit.core.batchnorm import estimate_batchnorm
 from compresskit.core.data import open_data
 from compresskit.core.errors import InputError
 from compresskit.core.source import load_model
 from compresskit.core.types import Context
 from compresskit.pruning.moments import input_moments
 from compresskit.pruning.options import PruneOptions
-from compresskit.pruning.recalibrate import recalibrate_batchnorm
 from compresskit.pruning.reconstruct import patches, record_targets, refit
 from compresskit.pruning.structured import prune
 
@@ -56,7 +56,7 @@ def test_moments_are_those_of_the_inputs():
 def test_recalibration_gives_plain_averages():
     model = nn.Sequential(nn.BatchNorm1d(3)).eval()
     batches = [torch.randn(20, 3) + 5 for _ in range(3)]
-    assert recalibrate_batchnorm(model, batches) == 1
+    assert estimate_batchnorm(model, batches) == 1
     torch.testing.assert_close(model[0].running_mean, torch.cat(batches).mean(0))
     assert not model[0].training and model[0].momentum == 0.1
 
