@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from compresskit.core.batchnorm import estimate_batchnorm
 from compresskit.core.data import open_data
 from compresskit.core.source import load_model
 from compresskit.core.types import Context
 from compresskit.pruning.options import PruneOptions
-from compresskit.pruning.recalibrate import recalibrate_batchnorm
 from compresskit.pruning.structured import prune
 
 INNER = ["conv1", "layer2.0.conv2", "layer3.0.conv2"]
@@ -64,7 +64,7 @@ def peer(loaded, data, calibration: list, test: list, kind: str) -> tuple[float,
         if tp.utils.count_ops_and_params(module, loaded.example)[0] == before and pruner.current_step >= 60:
             break
     cut = top1(module, test)
-    recalibrate_batchnorm(module, calibration)
+    estimate_batchnorm(module, calibration)
     return cut, top1(module, test)
 
 
@@ -116,7 +116,7 @@ def _ours(loaded, data, options: dict, samples: int, calibration: list, test: li
     cut = loaded.clone()
     result = prune(cut, PruneOptions(**common, recalibrate="never"), Context(loaded, data=data))
     after_cut = top1(cut.module, test)
-    recalibrate_batchnorm(cut.module, calibration)
+    estimate_batchnorm(cut.module, calibration)
     after_norm = top1(cut.module, test)
     mended = loaded.clone()
     prune(mended, PruneOptions(**common, reconstruct="inputs"), Context(loaded, data=data))

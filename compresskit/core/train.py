@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from . import augment, checkpoint, distributed, training_log
+from .batchnorm import estimate_batchnorm
 from .errors import InputError
 from .optim import clip_gradients, learning_rate, make_optimizer
 from .options import GuardOptions, TrainOptions, TrainStepOptions
 from .task import mean_loss, plain_objective
-from .train_weights import TrainedWeights, estimate_norms
+from .train_weights import TrainedWeights
 from .types import Context, Inputs, Loaded, StepResult, to_device
 
 #: (module, inputs, targets) -> the loss of one batch, a scalar. An objective may also have `begin_step(indices, step,
@@ -285,7 +286,7 @@ class _Run:
             weights.put(weights.average)
         try:
             if self.options.norm_batches:
-                estimate_norms(self.trained, self._norm_inputs())
+                estimate_batchnorm(self.trained, self._norm_inputs())
             if held is not None:
                 weights.average = weights.copied()
             value = self._evaluate()

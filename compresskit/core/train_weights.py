@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from . import checkpoint
-from .types import Inputs, Loaded, call
+from .types import Loaded
 
 
 class TrainedWeights:
@@ -95,33 +94,3 @@ def zero_masks(loaded: Loaded) -> list[tuple[nn.Parameter, Tensor]]:
         for name, codec in loaded.storage.items()
         if codec == "bitmap" and name in parameters
     ]
-
-
-@torch.no_grad()
-def estimate_norms(module: nn.Module, batches: Iterable[Inputs]) -> None:
-    """Take the running statistics of batch norms anew from batches; everything else runs as in evaluation.
-
-    The running mean that training leaves belongs to weights that have moved on since; after few steps it is far off.
-    """
-    norms = [
-        layer
-        for layer in module.modules()
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.track_running_stats
-    ]
-    if not norms:
-        return
-    training, momenta = module.training, [norm.momentum for norm in norms]
-    module.eval()
-    for norm in norms:
-        norm.train()
-        norm.momentum = None  # a plain average over the batches
-        norm.running_mean.zero_()
-        norm.running_var.fill_(1)
-        norm.num_batches_tracked.zero_()
-    try:
-        for inputs in batches:
-            call(module, inputs)
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        module.train(training)

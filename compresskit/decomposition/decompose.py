@@ -7,6 +7,7 @@ from collections import Counter
 
 from torch import nn
 
+from ..core.batchnorm import estimate_batchnorm
 from ..core.errors import InputError
 from ..core.measure import latency_ab, macs, parameter_count
 from ..core.modules import get_module, match_names
@@ -18,7 +19,7 @@ from .layers import install, recompose
 from .lstm import decompose_lstms, is_plain_lstm
 from .options import DecomposeOptions
 from .plan import Candidate, Layer, candidates_of
-from .replace import WIDEST_COLUMNS, evidence_for, reestimate_norms, replace_layers, takes_data
+from .replace import WIDEST_COLUMNS, evidence_for, replace_layers, takes_data
 from .rules import Totals
 from .sensitivity import measure_latencies, measure_losses, outputs_of
 from .survey import Site, survey
@@ -60,7 +61,7 @@ def decompose(loaded: Loaded, options: DecomposeOptions, context: Context) -> St
     choices = [one if layer.site.name in errors else None for layer, one in zip(layers, choices, strict=True)]
     lstm_rows = decompose_lstms(loaded, options) if options.lstms == "decompose" else []
     if options.norms == "reestimate":
-        reestimate_norms(loaded.module, batches, context.device)
+        estimate_batchnorm(loaded.module, batches, context.device)
     result = _report(loaded, layers, choices, errors, left_out, totals, options, context)
     if lstm_rows:
         result.tables["lstms"] = lstm_rows

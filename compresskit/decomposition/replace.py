@@ -203,26 +203,3 @@ def _calls_of(root: nn.Module, site: Site, batch: Inputs) -> list[tuple[Tensor, 
     finally:
         handle.remove()
     return seen
-
-
-@torch.no_grad()
-def reestimate_norms(root: nn.Module, batches: list[Inputs], device: torch.device) -> int:
-    """Set every batch normalization's running statistics to averages over the batches; returns how many there are."""
-    norms = [
-        module
-        for module in root.modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats
-    ]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain average over batches
-        norm.train()
-    try:
-        for batch in batches if norms else []:
-            call(root, to_device(batch, device))
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-            norm.eval()
-    return len(norms)

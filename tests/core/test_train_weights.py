@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from compresskit.core.train_weights import TrainedWeights, estimate_norms
+from compresskit.core.batchnorm import estimate_batchnorm
+from compresskit.core.train_weights import TrainedWeights
 from compresskit.core.types import Loaded
 
 
@@ -75,7 +76,7 @@ def test_norm_statistics_are_those_of_the_batches():
     module = nn.Sequential(nn.Dropout(0.9), nn.BatchNorm1d(3), nn.BatchNorm1d(3, track_running_stats=False)).train()
     module[1].running_mean.fill_(99)
     batches = [torch.randn(50, 3) * 2 + 5 for _ in range(4)]
-    estimate_norms(module, batches)
+    estimate_batchnorm(module, batches)
     everything = torch.cat(batches)
     assert torch.allclose(module[1].running_mean, everything.mean(0), atol=1e-4)
     # the mean of the batches' unbiased variances; dropout did not run
@@ -89,4 +90,4 @@ def test_models_without_batch_norm_run_nothing():
         pytest.fail("a batch was asked for")
         yield
 
-    estimate_norms(nn.Linear(3, 3), refuse())
+    estimate_batchnorm(nn.Linear(3, 3), refuse())

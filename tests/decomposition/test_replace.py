@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from compresskit.core.batchnorm import estimate_batchnorm
 from compresskit.core.types import Context, Loaded
 from compresskit.decomposition.decompose import decompose
 from compresskit.decomposition.options import DecomposeOptions
-from compresskit.decomposition.replace import _calls_of, reestimate_norms
+from compresskit.decomposition.replace import _calls_of
 from compresskit.decomposition.survey import survey
 
 
@@ -90,7 +91,7 @@ def test_reestimated_statistics_are_those_of_the_data():
     data = _Batches(64, 6, 6, 6)
     loaded = _net()
     before = copy.deepcopy(loaded.module.state_dict())
-    assert reestimate_norms(loaded.module, [data.inputs], torch.device("cpu")) == 1
+    assert estimate_batchnorm(loaded.module, [data.inputs], torch.device("cpu")) == 1
     outputs = loaded.module[0](data.inputs)
     torch.testing.assert_close(loaded.module[1].running_mean, outputs.mean((0, 2, 3)), rtol=1e-4, atol=1e-4)
     assert not loaded.module.training and loaded.module[1].momentum == 0.1
