@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import model_validator
 
 from ..core.options import StepOptions, choice, option
 from ..pruning.tables import CRITERIA
+from ..quantization.tables import ROUNDINGS
 from .tables import POLICIES, SUBJECTS
 
+#: options that only some policies read
+_POLICY_OPTIONS = {
+    "reward": ("amc",),
+    "probe": ("solve", "auto"),
+    "warmup": ("amc", "haq"),
+    "storage": ("evolution", "tpe"),
+    "study": ("evolution", "tpe"),
+}
+#: options that only one technique reads
+_TECHNIQUE_OPTIONS = {
+    **dict.fromkeys(("criterion", "floor", "round_to", "levels", "recalibration_samples"), "prune"),
+    **dict.fromkeys(("bits", "rounding"), "quantize"),
+}
 #: what a budget may bound
 COSTS = ("macs", "params", "bytes", "latency_ms")
 
@@ -16,7 +32,7 @@ class SearchOptions(StepOptions):
     """Find each layer's share under a budget."""
 
     technique: choice(SUBJECTS) = option("prune", "what is searched over", section="Search")
-    policy: choice(POLICIES) = option("solve", "how it is searched", section="Search")
+    policy: choice(POLICIES) = option("auto", "how it is searched", section="Search")
     budget: dict[str, float] = option(
         {}, "largest cost: macs=SHARE, params=SHARE, bytes=SHARE or BYTES, latency_ms=MS; drop=POINTS asks for the "
         "cheapest model that loses no more of the metric, e.g. drop=0.01", section="Search",
@@ -35,10 +51,35 @@ class SearchOptions(StepOptions):
         section="Scoring", ge=0,
     )  # fmt: skip
     finetune_steps: int = option(50, "training steps of each finalist", section="Scoring", ge=1)
+    reward: Literal["error", "macs", "params"] = option(
+        "error",
+        "what amc is rewarded for: minus the error, or that times the logarithm of MACs or parameters",
+        section="Policies",
+    )
+    warmup: float = option(
+        0.25,
+        "share of the trials or time in which agents only explore (100 episodes at most)",
+        section="Policies",
+        ge=0,
+        lt=1,
+    )
+    storage: str | None = option(
+        None,
+        "study storage of evolution and tpe, e.g. sqlite:///study.db; processes that name the same one join",
+        section="Policies",
+    )
+    study: str = option("search", "name of the study in its storage", section="Policies")
     levels: int = option(8, "shares that are considered at each place, spread evenly", section="Space", ge=2)
+    probe: Literal["estimate", "measure"] = option(
+        "estimate",
+        "what solve knows of a place: an estimate from layer errors and one backward pass, or two runs of the model",
+        section="Policies",
+    )
     floor: float = option(0.2, "smallest share that may stay at a place", section="Space", gt=0, lt=1)
     round_to: int = option(1, "channel counts stay multiples of this", section="Space", ge=1)
     criterion: choice(CRITERIA) = option("l1", "how channels are ranked", section="Pruning")
+    bits: list[int] = option([2, 3, 4, 5, 6, 8], "widths that a layer's weights may take", section="Quantization")
+    rounding: choice(ROUNDINGS) = option("nearest", "how weights are rounded", section="Quantization")
     samples: int = option(512, "calibration examples", section="Calibration", ge=8)
     probe_samples: int = option(256, "examples on which a place is probed", section="Calibration", ge=8)
 
@@ -60,4 +101,12 @@ class SearchOptions(StepOptions):
                 )
         if "finetune_steps" in self.model_fields_set and not self.finetune_finalists:
             raise ValueError("finetune_steps would be ignored: set finetune_finalists, e.g. 3")
+        for name, technique in _TECHNIQUE_OPTIONS.items():
+            if name in self.model_fields_set and self.technique not in (technique, "mixed"):
+                raise ValueError(f"{name} would be ignored: technique is {self.technique!r}; it is for {technique}")
+        if any(not 2 <= width <= 8 for width in self.bits) or not self.bits:
+            raise ValueError(f"bits must be widths from 2 to 8, got {self.bits}")
+        for name, policies in _POLICY_OPTIONS.items():
+            if name in self.model_fields_set and self.policy not in policies:
+                raise ValueError(f"{name} would be ignored: policy is {self.policy!r}; it is for {', '.join(policies)}")
         return self

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -55,7 +56,7 @@ class Subject(Protocol):
         """Costs of the model as it is."""
 
     def errors(self, place: int) -> list[float]:
-        """Relative output error of each level, found without running the model."""
+        """Predicted divergence of each level alone, up to one factor, found without running the model."""
 
     def build(self, choice: Choice) -> nn.Module:
         """A compressed copy."""
@@ -87,14 +88,16 @@ class Problem:
         trials: candidates to score at most.
         seconds: time to spend at most; None for no limit.
         log: prints a line of progress.
-        memory: file that remembers ratings over a kill; None keeps them in this process only.
+        folder: where ratings outlive a kill; None keeps them in this process only.
         source: the policy's name, for the record.
+        clock: what time is measured by; a shared machine is better judged by its processor time.
     """
 
     def __init__(
         self, subject: Subject, limits: dict[str, float], rater: Rater, *, trials: int,
-        seconds: float | None = None, log: Callable[[str], None] = lambda line: None, memory: Path | None = None,
+        seconds: float | None = None, log: Callable[[str], None] = lambda line: None, folder: Path | None = None,
         source: str = "",
+        clock: Callable[[], float] = time.perf_counter,
     ):  # fmt: skip
         self.subject = subject
         self.places = subject.places
@@ -107,10 +110,13 @@ class Problem:
         self.source = source
         self.rater = rater
         self._seen: dict[Choice, Trial] = {}
-        self._memory = memory
-        self._remembered = _read_memory(memory)
+        self.folder = folder
+        self._memory = folder / "ratings.jsonl" if folder is not None else None
+        self._remembered = _read_memory(self._memory)
         self._carried = 0.0  # seconds that remembered ratings took in an earlier run
-        self._begin = time.perf_counter()
+        self._clock = clock
+        self._begin = clock()
+        self.notes: list[str] = []
         self._probes: dict[tuple[int, int], float] = {}
         self._check_reachable()
 
@@ -188,11 +194,30 @@ class Problem:
     @property
     def elapsed(self) -> float:
         """Seconds since the search began, what a killed run had spent included."""
-        return time.perf_counter() - self._begin + self._carried
+        return self._clock() - self._begin + self._carried
 
     def done(self) -> bool:
         """Whether the budget of trials or time is used up."""
-        return len(self.history) >= self.trials or (self.seconds is not None and self.elapsed >= self.seconds)
+        return len(self.history) >= self.trials or self.out_of_time()
+
+    def out_of_time(self) -> bool:
+        """Whether the time is used up."""
+        return self.seconds is not None and self.elapsed >= self.seconds
+
+    def time_share(self) -> float:
+        """Share of the time that is used up; 0 without a limit."""
+        return self.elapsed / self.seconds if self.seconds else 0.0
+
+    @contextmanager
+    def limited(self, share: float) -> Iterator[None]:
+        """A share of trials and time as the limit, while the context is open."""
+        trials, seconds = self.trials, self.seconds
+        self.trials = max(1, round(trials * share))
+        self.seconds = None if seconds is None else seconds * share
+        try:
+            yield
+        finally:
+            self.trials, self.seconds = trials, seconds
 
     def evaluate(self, choice: Sequence[int]) -> Trial:
         """Score a choice; one that was scored before costs nothing."""
@@ -206,9 +231,9 @@ class Problem:
             rating, seconds = self._remembered[choice]
             self._carried += seconds
             return rating, seconds
-        begin = time.perf_counter()
+        begin = self._clock()
         rating = self.rater.rate(self.subject.build(choice))
-        seconds = time.perf_counter() - begin
+        seconds = self._clock() - begin
         _append(self._memory, {"choice": choice, "seconds": seconds, **asdict(rating)})
         return rating, seconds
 
@@ -226,7 +251,8 @@ class Problem:
         if self.seconds is not None:
             left = min(left, self.seconds - took)
         self.log(
-            f"{self.source} {count}/{self.trials}: score {rating.score:.4f}, best {best.score if best else float('nan'):.4f}, "
+            f"{self.source} {count}/{self.trials}: score {rating.score:.4f}, "
+            f"best {f'{best.score:.4f}' if best else 'none in budget'}, "
             f"{seconds:.1f} s, at most {max(left, 0):.0f} s to go"
         )
 
@@ -245,9 +271,9 @@ class Problem:
                 rating, seconds = self._remembered[key]
                 self._carried += seconds
             else:
-                begin = time.perf_counter()
+                begin = self._clock()
                 rating = self.rater.probe(self.subject.build(tuple(choice)))
-                seconds = time.perf_counter() - begin
+                seconds = self._clock() - begin
                 _append(self._memory, {"probe": [place, level], "seconds": seconds, **asdict(rating)})
             self._probes[place, level] = rating.divergence
         return self._probes[place, level]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from ..core.batchnorm import estimate_batchnorm
 from ..core.errors import InputError
 from ..core.types import Context, Loaded
 from ..pruning import geometry
@@ -17,18 +19,18 @@ from ..pruning.mend import refit_before_cut
 from ..pruning.numbers import Axis
 from ..pruning.options import PruneOptions
 from ..pruning.proof import proven
-from ..pruning.recalibrate import recalibrate_batchnorm
 from ..pruning.structured import evidence_for, score_groups
 from .features import layer_features
 from .options import SearchOptions
 from .problem import Choice, Place
+from .sensitivity import output_sensitivities
 
 
 class PruneSubject:
     """Channel groups of a model.
 
-    Units are ranked once, by the options' criterion, and the layers that read them are refitted from second moments that
-    are taken once, so building a candidate runs no data but that for BatchNorm statistics.
+    Units are ranked once, by the options' criterion, and the layers that read them are refitted from second moments
+    that are taken once, so building a candidate runs no data but that for BatchNorm statistics.
 
     Args:
         loaded: the model (stays untouched).
@@ -69,8 +71,8 @@ class PruneSubject:
         for batch in self._evidence.inputs:
             if count <= 0:
                 break
-            batches.append(batch[:count] if isinstance(batch, torch.Tensor) else batch)
-            count -= len(batches[-1]) if isinstance(batch, torch.Tensor) else 64
+            batches.append(batch[:count] if isinstance(batch, Tensor) else batch)
+            count -= len(batches[-1]) if isinstance(batch, Tensor) else 64
         return batches
 
     def _searched(self, counts: list[list[int]]) -> list[int]:
@@ -137,7 +139,7 @@ class PruneSubject:
         refit_before_cut(module, self._graph, ids, self._evidence, self._prune_options.ridge)
         cut(module, self._graph, ids)
         if self._recalibration:
-            recalibrate_batchnorm(module, self._recalibration)
+            estimate_batchnorm(module, self._recalibration)
         return module
 
     def _keep(self, choice: Choice) -> dict[str, np.ndarray]:
@@ -147,25 +149,35 @@ class PruneSubject:
             if counts[level] < len(self._graph.groups[number])
         }
 
+    @cached_property
+    def _sensitivities(self) -> dict[str, Tensor]:
+        batches, count = [], 0
+        for batch in self._evidence.inputs:
+            if count < self._options.probe_samples:
+                batches.append(batch)
+                count += len(batch) if isinstance(batch, Tensor) else 64
+        return output_sensitivities(
+            self._loaded.module, list(self._evidence.moments), batches, seed=self._context.seed
+        )  # fmt: skip
+
     def errors(self, place: int) -> list[float]:
-        """Relative squared error that each level leaves in the layers that read the group, after refitting them."""
+        """Predicted divergence of each level: output errors of the refitted layers that read the group, weighted."""
         group = self._graph.groups[self._groups[place]]
-        readers = []
-        for member in group.members:
-            if self._evidence.reads(member):
-                name, layer = self._evidence.layer(member)
-                weight = layer.weight.detach().double().flatten(1).T
-                readers.append((self._evidence.moments[name].centered().double(), weight, layer, member))
         counts = self._counts[place]
-        if not readers:
+        totals = np.zeros(len(counts))
+        for member in group.members:
+            if not self._evidence.reads(member):
+                continue
+            name, layer = self._evidence.layer(member)
+            covariance = self._evidence.moments[name].centered().double()
+            weight = layer.weight.detach().double().flatten(1).T
+            sensitivity = self._sensitivities.get(name, torch.zeros(weight.shape[1], dtype=torch.float64))
+            for level, count in enumerate(counts[:-1]):
+                lost = columns_of(layer, member.positions[~self._mask(group, count)])
+                totals[level] += 0.5 * float((refit_errors(covariance, weight, lost) * sensitivity).sum())
+        if not totals.any():  # nothing that can be measured reads the group
             return [1 - count / len(group) for count in counts]
-        return [
-            float(np.mean([
-                refit_error(covariance, weight, columns_of(layer, member.positions[~self._mask(group, count)]))
-                for covariance, weight, layer, member in readers
-            ])) if count < len(group) else 0.0
-            for count in counts
-        ]  # fmt: skip
+        return totals.tolist()
 
     def step(self, choice: Choice) -> dict[str, dict[str, Any]]:
         """A `prune` step with this share for each group."""
@@ -198,8 +210,8 @@ def stored_bytes(graph: Graph) -> geometry.Products:
     return geometry.Products(graph, terms)
 
 
-def refit_error(covariance: torch.Tensor, weight: torch.Tensor, lost: np.ndarray) -> float:
-    """Share of a layer's output variance that is lost with some input columns, the others refitted by least squares.
+def refit_errors(covariance: Tensor, weight: Tensor, lost: np.ndarray) -> Tensor:
+    """Mean squared error of each output when some input columns go and the others are refitted by least squares.
 
     What the lost columns say beyond the others is the Schur complement of their covariance.
 
@@ -207,17 +219,18 @@ def refit_error(covariance: torch.Tensor, weight: torch.Tensor, lost: np.ndarray
         covariance: of the input columns, (columns, columns).
         weight: (columns, out).
         lost: columns that go.
+    Returns:
+        (out,).
     """
     stays = torch.ones(len(covariance), dtype=torch.bool)
     stays[torch.from_numpy(lost)] = False
-    energy = float(((covariance @ weight) * weight).sum())
     own, cross = covariance[~stays][:, ~stays], covariance[stays][:, ~stays]
     if bool(stays.any()):
         inner = covariance[stays][:, stays]
         damping = 1e-6 * inner.diagonal().mean().clamp_min(1e-12)
         own = own - cross.T @ torch.linalg.solve(inner + damping * torch.eye(len(inner), dtype=inner.dtype), cross)
     gone = weight[~stays]
-    return min(max(float(((own @ gone) * gone).sum()) / max(energy, 1e-30), 0.0), 1.0)
+    return ((own @ gone) * gone).sum(0).clamp_min(0)
 
 
 def columns_of(layer: nn.Module, inputs: np.ndarray) -> np.ndarray:

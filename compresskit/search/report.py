@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from ..core.errors import InputError, require
 from ..core.types import Context
 from .problem import Choice, Problem
 
@@ -55,3 +56,38 @@ def write_recipe(step: dict[str, Any], context: Context, folder: Path) -> Path:
         + yaml.safe_dump(recipe(step, context), sort_keys=False)
     )
     return path
+
+
+def plots(problem: Problem, choice: Choice, folder: Path, notes: list[str]) -> dict[str, Path]:
+    """Draw the learning curve, all trials with their Pareto front, and the winning policy; needs matplotlib."""
+    try:
+        require("matplotlib", "plot").use("Agg")
+    except InputError as error:
+        notes.append(f"no plots: {error}")
+        return {}
+    pyplot = require("matplotlib.pyplot", "plot")
+    path = Path(folder) / "search.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    height = max(4.0, 0.16 * len(problem.places) + 1.5)
+    figure, (learning, trials, policy) = pyplot.subplots(1, 3, figsize=(17, height))
+    rows = curve(problem)
+    learning.plot([row["trial"] for row in rows], [row["score"] for row in rows], ".", color="grey", label="trial")
+    best = [(row["trial"], row["best"]) for row in rows if row["best"] is not None]
+    learning.step([x for x, _ in best], [y for _, y in best], where="post", label="best within the budget")
+    learning.set(xlabel="trial", ylabel="held-out score", title="learning curve")
+    learning.legend()
+    loads = {trial.number: problem.load(trial.choice) for trial in problem.history}
+    trials.plot([loads[t.number] for t in problem.history], [t.score for t in problem.history], ".", color="grey")
+    front = problem.pareto()
+    trials.step([loads[t.number] for t in front], [t.score for t in front], where="post")
+    trials.axvline(1.0, linestyle=":", color="black")
+    trials.set(xlabel="cost relative to the budget", ylabel="held-out score", title="all trials and their Pareto front")
+    shares = [place.shares[level] for place, level in zip(problem.places, choice, strict=True)]
+    policy.barh(range(len(shares)), shares)
+    policy.set_yticks(range(len(shares)), [place.name for place in problem.places], fontsize=6)
+    policy.invert_yaxis()
+    policy.set(xlabel="share kept", title="winning policy", xlim=(0, 1))
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+    return {"search.png": path}

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..core.errors import GuardMissed
+from ..core.errors import GuardMissed, InputError
 from ..core.types import Context, Loaded, StepResult
 from . import report
+from .finalists import best_after_training, cheapest_within
 from .options import SearchOptions
-from .problem import Choice, Problem
+from .problem import Choice, Problem, Subject
 from .rating import Rater
 from .tables import POLICIES, SUBJECTS
 
 #: technique -> (options model, entry point); what carries out a winning step
 _CARRIES_OUT = {
     "prune": ("compresskit.pruning.options:PruneOptions", "compresskit.pruning.structured:prune"),
+    "quantize": ("compresskit.quantization.options:QuantizeOptions", "compresskit.quantization.quantize:quantize"),
 }
 
 
@@ -36,23 +39,67 @@ def search(loaded: Loaded, options: SearchOptions, context: Context) -> StepResu
         InputError: without data, or where nothing can be searched.
         GuardMissed: if the budget is out of reach.
     """
-    problem = open_problem(loaded, options, context)
-    choice = run_policy(options.policy, problem, context.seed)
+    if context.data is None:
+        raise InputError("search scores candidates on data; name some with --data, e.g. --data digits")
+    if "drop" in options.budget:
+        problem, choice = _within_drop(loaded, options, context)
+    else:
+        problem = open_problem(loaded, options, context)
+        choice = run_policy(options.policy, problem, context.seed, options)
+    if options.finetune_finalists:
+        choice = best_after_training(problem, choice, loaded, options, context, carry_out)
     result = carry_out(problem.subject.step(choice), loaded, context)
     _describe(result, problem, choice, options, context)
     return result
 
 
+def _within_drop(loaded: Loaded, options: SearchOptions, context: Context) -> tuple[Problem, Choice]:
+    """The cheapest choice that loses no more of the metric than the budget's `drop`; other limits hold too."""
+    subject = SUBJECTS.load(options.technique)(loaded, options, context)
+    whole = subject.whole_costs()
+    fixed = limits_of(options.budget, whole)
+    cost = "macs" if "macs" in whole else "bytes"
+    original = problem_of(subject, loaded, options, context).rater.original().score
+
+    def make(limits: dict[str, float]) -> Problem:
+        tighter = {name: min(limit, fixed.get(name, limit)) for name, limit in {**fixed, **limits}.items()}
+        return problem_of(subject, loaded, options, context, limits=tighter)
+
+    def run(problem: Problem) -> Choice:
+        return run_policy(options.policy, problem, context.seed, options)
+
+    least = subject.costs((0,) * len(subject.places))[cost]
+    allowed = original - options.budget["drop"]
+    problem, choice = cheapest_within(make, run, cost, least=least, whole=whole[cost], allowed=allowed)
+    problem.notes.append(
+        f"held-out score {problem.evaluate(choice).score:.4f} against the original's {original:.4f}: "
+        f"within the drop of {options.budget['drop']:g}"
+    )
+    return problem, choice
+
+
 def open_problem(loaded: Loaded, options: SearchOptions, context: Context) -> Problem:
     """The problem that the options state."""
+    return problem_of(SUBJECTS.load(options.technique)(loaded, options, context), loaded, options, context)
+
+
+def problem_of(
+    subject: Subject, loaded: Loaded, options: SearchOptions, context: Context,
+    clock: Callable[[], float] = time.perf_counter, limits: dict[str, float] | None = None,
+) -> Problem:  # fmt: skip
+    """The problem on a subject that is there already; its budget, scores and history are its own.
+
+    Args:
+        clock: what time is measured by.
+        limits: absolute limits in the place of the options' budget.
+    """
     rater = Rater(
         loaded.clone().module, context, samples=options.score_samples, probe_samples=options.probe_samples
     )  # fmt: skip
-    subject = SUBJECTS.load(options.technique)(loaded, options, context)
-    memory = Path(context.folder) / "ratings.jsonl" if context.folder is not None else None
+    folder = Path(context.folder) if context.folder is not None else None
     return Problem(
-        subject, limits_of(options.budget, subject.whole_costs()), rater, trials=options.trials,
-        seconds=options.seconds, log=context.log, memory=memory, source=options.policy,
+        subject, limits or limits_of(options.budget, subject.whole_costs()), rater, trials=options.trials,
+        seconds=options.seconds, log=context.log, folder=folder, source=options.policy, clock=clock,
     )  # fmt: skip
 
 
@@ -67,11 +114,11 @@ def limits_of(budget: dict[str, float], whole: dict[str, float]) -> dict[str, fl
     return limits
 
 
-def run_policy(name: str, problem: Problem, seed: int) -> Choice:
+def run_policy(name: str, problem: Problem, seed: int, options: SearchOptions) -> Choice:
     """Run a policy to its best choice."""
     problem.source = name
     policy: Callable[..., Choice] = POLICIES.load(name)
-    choice = policy(problem, np.random.default_rng(seed))
+    choice = policy(problem, np.random.default_rng(seed), options)
     if not problem.fits(choice):
         raise GuardMissed(f"policy {name!r} found nothing within the budget; give it more trials or seconds")
     return choice
@@ -109,6 +156,7 @@ def _describe(
         "step": result.facts,
     }
     result.tables["policy"] = report.policy_rows(problem, choice)
-    result.notes = [*problem.subject.notes, *result.notes]
+    result.notes = [*problem.notes, *problem.subject.notes, *result.notes]
     if context.folder is not None:
+        result.files |= report.plots(problem, choice, context.folder, result.notes)
         result.files["recipe.yaml"] = report.write_recipe(problem.subject.step(choice), context, context.folder)

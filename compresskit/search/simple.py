@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
+from .options import SearchOptions
 from .problem import Choice, Problem
 
 
-def uniform(problem: Problem, generator: np.random.Generator) -> Choice:
+def uniform(problem: Problem, generator: np.random.Generator, options: SearchOptions) -> Choice:
     """The same share at every place, as large as the budget allows."""
     choice = problem.fitted(np.ones(len(problem.places)))
     problem.evaluate(choice)
     return choice
 
 
-def random(problem: Problem, generator: np.random.Generator) -> Choice:
+def random(problem: Problem, generator: np.random.Generator, options: SearchOptions) -> Choice:
     """Independent uniform shares, scaled to the budget; the best of all that were scored."""
     stale = 0
     while not problem.done() and stale < 100:
@@ -23,7 +24,7 @@ def random(problem: Problem, generator: np.random.Generator) -> Choice:
         problem.evaluate(choice)
         stale = stale + 1 if len(problem.history) == before else 0
     best = problem.best()
-    return best.choice if best else uniform(problem, generator)
+    return best.choice if best else uniform(problem, generator, options)
 
 
 def random_choice(problem: Problem, generator: np.random.Generator) -> Choice:
@@ -33,14 +34,13 @@ def random_choice(problem: Problem, generator: np.random.Generator) -> Choice:
     return problem.fitted(shares, generator.permutation(len(least)))
 
 
-def greedy(problem: Problem, generator: np.random.Generator) -> Choice:
+def greedy(problem: Problem, generator: np.random.Generator, options: SearchOptions) -> Choice:
     """Cut step by step; each step tries the places in turn and keeps the cut that costs the least score.
 
-    A step takes as much load off as each place needs levels for; there are as many steps as the budget of trials and time
-    pays for.
+    Every step takes the same load off; there are as many steps as the budget of trials and time pays for.
 
-    Source: Yang et al., "NetAdapt: Platform-Aware Neural Network Adaptation for Mobile Applications", ECCV 2018, algorithm 1,
-    without its short fine-tunes.
+    Source: Yang et al., "NetAdapt: Platform-Aware Neural Network Adaptation for Mobile Applications", ECCV 2018,
+    algorithm 1, without its short fine-tunes.
     """
     choice = problem.largest()
     excess = problem.load(choice) - 1
@@ -54,7 +54,7 @@ def greedy(problem: Problem, generator: np.random.Generator) -> Choice:
             if lowered is not None:
                 trial = problem.evaluate(lowered)
                 rated.append((trial.score, -trial.divergence, lowered))
-            if problem.seconds is not None and problem.elapsed >= problem.seconds:
+            if problem.out_of_time():
                 return problem.fitted([p.shares[level] for p, level in zip(problem.places, choice, strict=True)])
         if not rated:  # no single place can take a whole step off: lower all a little
             return problem.fitted([p.shares[level] for p, level in zip(problem.places, choice, strict=True)])

@@ -1,8 +1,9 @@
 """`solve`: probe each place once, allocate the budget exactly, then correct for what places do to each other.
 
-The loss of a level is measured on the whole model at two levels a place and follows the level's own output error between
-them. The sum of losses is minimized exactly within the budget. Places are not independent, so the losses' coefficients are
-then perturbed and the budget solved again, and what scores better on held-out examples stays.
+The loss of a level is estimated from the output error that it leaves in its layers, weighted by how much the prediction
+depends on them (one backward pass); or it is measured on the whole model at two levels a place. The sum of losses is
+minimized exactly within the budget. Places are not independent, so the losses' coefficients are then perturbed and the
+budget solved again, and what scores better on held-out examples stays.
 
 Source: the coefficient search follows Frantar & Alistarh, "SPDY: Accurate Pruning with Speedup Guarantees", ICML 2022,
 section 3.3, with the output error of refitted layers for its layer-wise losses.
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .knapsack import Allocator
+from .options import SearchOptions
 from .problem import Choice, Problem, Trial
 
 #: shares of the levels at which a place is probed
@@ -24,9 +26,9 @@ _PROBED = (0.25, 0.6)
 _SPREAD = (0.6, 0.15)
 
 
-def solve(problem: Problem, generator: np.random.Generator) -> Choice:
+def solve(problem: Problem, generator: np.random.Generator, options: SearchOptions) -> Choice:
     """The best choice after probing, exact allocation and coefficient search."""
-    losses = probe_losses(problem)
+    losses = place_losses(problem, options.probe)
     allocator = Allocator([len(place) for place in problem.places], problem.load)
     first = allocator.solve(losses, 1.0)
     trial = problem.evaluate(first)
@@ -50,8 +52,7 @@ def solve(problem: Problem, generator: np.random.Generator) -> Choice:
 
 
 def _progress(problem: Problem) -> float:
-    by_time = problem.elapsed / problem.seconds if problem.seconds else 0.0
-    return min(1.0, max(by_time, len(problem.history) / problem.trials))
+    return min(1.0, max(problem.time_share(), len(problem.history) / problem.trials))
 
 
 def _rank(trial: Trial) -> tuple[float, float]:
@@ -62,15 +63,22 @@ def _better(one: Trial, other: Trial) -> bool:
     return _rank(one) > _rank(other)
 
 
-def probe_losses(problem: Problem) -> list[list[float]]:
-    """The divergence of the whole model that each level of each place alone causes; measured at two levels a place."""
+def place_losses(problem: Problem, probe: str) -> list[list[float]]:
+    """The divergence that each level of each place alone causes, estimated or measured.
+
+    Args:
+        probe: "estimate" takes the subject's prediction; "measure" runs the model at two levels a place, and takes the
+            predictions' shape between them.
+    """
     losses = []
     for number, place in enumerate(problem.places):
         errors = monotone(problem.subject.errors(number))
-        top = len(place) - 1
-        probed = sorted({min(top - 1, round(share * top)) for share in _PROBED if top > 0})
-        points = [(errors[level], problem.probe(number, level)) for level in probed]
-        losses.append([loss_at(points, error) for error in errors])
+        if probe == "measure":
+            top = len(place) - 1
+            probed = sorted({min(top - 1, round(share * top)) for share in _PROBED if top > 0})
+            points = [(errors[level], problem.probe(number, level)) for level in probed]
+            errors = [loss_at(points, error) for error in errors]
+        losses.append(errors)
         if (number + 1) % 10 == 0 or number + 1 == len(problem.places):
             problem.log(f"probed {number + 1} of {len(problem.places)} places, {problem.elapsed:.0f} s")
     return losses

@@ -9,13 +9,19 @@ _PACKAGE = "compresskit.search"
 #: a row's function makes the subject: (loaded, options, context) -> places, exact costs, compressed copies
 SUBJECTS = Table("technique", _PACKAGE, {
     "prune": Row("prune:PruneSubject", "channels of each group that stay"),
+    "quantize": Row("quantize:QuantizeSubject", "bits of each layer's weights"),
 })  # fmt: skip
 
 #: a row's function takes a Problem and a generator and returns the best choice it found
 POLICIES = Table("policy", _PACKAGE, {
+    "auto": Row("auto:auto", "solve, then exchanges between places; takes what scores best and says which"),
     "uniform": Row("simple:uniform", "the same share everywhere"),
     "random": Row("simple:random", "random shares, scaled to the budget"),
     "greedy": Row("simple:greedy", "many small cuts, each where it costs least", "Yang et al., NetAdapt, 2018"),
+    "evolution": Row("studies:evolution", "NSGA-II on score and cost, through optuna", "Deb et al., 2002"),
+    "tpe": Row("studies:tpe", "tree-structured Parzen estimators, through optuna", "Bergstra et al., 2011"),
+    "amc": Row("amc:amc", "an agent sets each place's ratio in turn (DDPG)", "He et al., 2018"),
+    "haq": Row("amc:haq", "an agent sets each layer's bits in turn (DDPG)", "Wang et al., 2019"),
     "solve": Row(
         "solve:solve", "one probe of each place, the budget allocated exactly, then corrected for interaction",
         "after Frantar & Alistarh, SPDY, 2022",

@@ -60,13 +60,12 @@ def test_pareto_front_has_no_beaten_trial():
 
 
 def test_ratings_outlive_a_kill(tmp_path):
-    memory = tmp_path / "ratings.jsonl"
-    first = toy_problem(memory=memory)
+    first = toy_problem(folder=tmp_path)
     first.evaluate((1, 2, 3, 4))
     first.probe(0, 1)
-    with memory.open("a") as file:
+    with (tmp_path / "ratings.jsonl").open("a") as file:
         file.write('{"choice": [0, 0')  # a line that a kill cut short
-    second = toy_problem(memory=memory)
+    second = toy_problem(folder=tmp_path)
     assert second.evaluate((1, 2, 3, 4)).score == first.history[0].score
     assert second.probe(0, 1) == first.probe(0, 1)
     assert second.subject.built == 0

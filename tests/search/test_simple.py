@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from compresskit.search.options import SearchOptions
 from compresskit.search.simple import greedy, random, uniform
-from compresskit.search.solve import loss_at, monotone, probe_losses, solve
+from compresskit.search.solve import loss_at, monotone, place_losses, solve
 from tests.search.toy import best_possible, toy_problem
+
+OPTIONS = SearchOptions(budget={"macs": 0.6})
 
 
 def rng():
@@ -16,31 +19,33 @@ def rng():
 
 def test_uniform_takes_one_share_everywhere():
     problem = toy_problem(budget=0.6)
-    assert uniform(problem, rng()) == (2, 2, 2, 2)
+    assert uniform(problem, rng(), OPTIONS) == (2, 2, 2, 2)
 
 
 @pytest.mark.parametrize("policy", [random, greedy, solve])
 def test_policies_meet_the_budget_and_beat_uniform(policy):
     problem = toy_problem(budget=0.6, trials=60)
-    choice = policy(problem, rng())
-    plain = problem.subject.loss(uniform(toy_problem(budget=0.6), rng()))
+    choice = policy(problem, rng(), OPTIONS)
+    plain = problem.subject.loss(uniform(toy_problem(budget=0.6), rng(), OPTIONS))
     assert problem.fits(choice)
     assert problem.subject.loss(choice) < plain
 
 
 def test_random_repeats_with_its_seed():
-    first, second = (random(toy_problem(trials=20), np.random.default_rng(3)) for _ in range(2))
+    first, second = (random(toy_problem(trials=20), np.random.default_rng(3), OPTIONS) for _ in range(2))
     assert first == second
 
 
-def test_solve_is_optimal_where_places_are_independent():
+@pytest.mark.parametrize("probe", ["estimate", "measure"])
+def test_solve_is_optimal_where_places_are_independent(probe):
     problem = toy_problem(budget=0.6)
-    assert problem.subject.loss(solve(problem, rng())) == pytest.approx(best_possible(problem))
+    options = SearchOptions(budget={"macs": 0.6}, probe=probe)
+    assert problem.subject.loss(solve(problem, rng(), options)) == pytest.approx(best_possible(problem))
 
 
 def test_probing_measures_each_place_alone():
     problem = toy_problem()
-    losses = probe_losses(problem)
+    losses = place_losses(problem, "measure")
     for weight, row in zip(problem.subject.weights, losses, strict=True):
         shares = np.array(problem.places[0].shares)
         assert row == pytest.approx(list(weight * (1 - shares) ** 2), abs=1e-6)
@@ -58,4 +63,4 @@ def test_errors_never_grow_with_the_level():
 
 def test_greedy_stops_in_time():
     problem = toy_problem(budget=0.5, trials=10_000, seconds=1e-9)
-    assert problem.fits(greedy(problem, rng()))
+    assert problem.fits(greedy(problem, rng(), OPTIONS))

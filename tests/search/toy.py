@@ -24,7 +24,7 @@ class ToySubject:
         shares = tuple(np.linspace(0.2, 1, levels).tolist())
         self.weights, self.sizes = weights, sizes
         self.places = [
-            Place(f"layer{n}", shares, tuple(f"{s:.1f}" for s in shares), {"c": 8.0 * s, "n": 8.0, "macs": s / sum(sizes)})
+            Place(f"layer{n}", shares, tuple(f"{s:.1f}" for s in shares), {"c": 8.0 * s, "macs": s / sum(sizes)})
             for n, s in enumerate(sizes)
         ]  # fmt: skip
         self.notes = []
@@ -43,7 +43,7 @@ class ToySubject:
         return sum(w * (1 - share) ** 2 for w, share in zip(self.weights, self.kept(choice), strict=True))
 
     def errors(self, place):
-        return [(1 - share) ** 2 for share in self.places[place].shares]
+        return [self.weights[place] * (1 - share) ** 2 for share in self.places[place].shares]
 
     def build(self, choice):
         self.built += 1

@@ -1,0 +1,84 @@
+"""The last choices: a short training of the best few candidates, and the cheapest model within a drop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from ..core.errors import GuardMissed
+from ..core.options import TrainOptions
+from ..core.train import train
+from ..core.types import Context, Loaded, StepResult
+from .options import SearchOptions
+from .problem import Choice, Problem
+
+_BATCH = 64
+_RATE = 0.01
+_HALVINGS = 6
+
+
+def best_after_training(
+    problem: Problem, choice: Choice, loaded: Loaded, options: SearchOptions, context: Context,
+    carry_out: Callable[[Any, Loaded, Context], StepResult],
+) -> Choice:  # fmt: skip
+    """Train the best few candidates for some steps and return the one with the best held-out score.
+
+    Accuracy before training says little of accuracy after it among good candidates, so training decides.
+    """
+    ranked = sorted(
+        (trial for trial in problem.history if problem.fits(trial.choice)),
+        key=lambda trial: (-trial.score, trial.divergence, trial.number),
+    )
+    finalists = list(dict.fromkeys([choice, *(trial.choice for trial in ranked)]))[: options.finetune_finalists]
+    quiet = replace(context, folder=None, log=lambda line: None)
+    rows = []
+    for number, finalist in enumerate(finalists):
+        result = carry_out(problem.subject.step(finalist), loaded.clone(), quiet)
+        training = TrainOptions(
+            epochs=1, train_limit=options.finetune_steps * _BATCH, batch_size=_BATCH, lr=_RATE, keep="last"
+        )
+        train(result.loaded, training, quiet)
+        rating = problem.rater.rate(result.loaded.module)
+        rows.append((rating.score, -rating.divergence, -number))
+        problem.log(f"finalist {number + 1} of {len(finalists)}: score {rating.score:.4f} after training")
+    best = max(range(len(rows)), key=rows.__getitem__)
+    problem.notes.append(
+        f"{len(finalists)} finalists were trained for {options.finetune_steps} steps; "
+        f"number {best + 1} scored best with {rows[best][0]:.4f}"
+    )
+    return finalists[best]
+
+
+def cheapest_within(
+    make: Callable[[dict[str, float]], Problem], run: Callable[[Problem], Choice], cost: str, *, least: float,
+    whole: float, allowed: float,
+) -> tuple[Problem, Choice]:  # fmt: skip
+    """The cheapest choice whose held-out score is at least as high as allowed, by halving the budget's interval.
+
+    Args:
+        make: limits -> a problem.
+        run: runs the policy.
+        cost: what is made small.
+        least, whole: its smallest and largest figure.
+        allowed: the lowest score that is accepted.
+    Raises:
+        GuardMissed: if not even the loosest budget that was tried keeps the score.
+    """
+    low, high, found = least, whole, None
+    for _ in range(_HALVINGS):
+        limit = (low + high) / 2
+        problem = make({cost: limit})
+        choice = run(problem)
+        score = problem.evaluate(choice).score
+        problem.log(f"{cost} {limit / whole:.1%}: score {score:.4f}, {'kept' if score >= allowed else 'too low'}")
+        if score >= allowed:
+            found, high = (problem, choice), limit
+        else:
+            low = limit
+    if found is None:
+        raise GuardMissed(
+            f"no choice with {cost} at {high / whole:.1%} or below keeps a score of {allowed:.4f}; allow a larger "
+            "drop, or recover afterwards under a fixed budget"
+        )
+    return found
