@@ -83,7 +83,10 @@ def _grouped(
         return _transposed_groups(trace, x_ids, ins, outs, groups, in_channels, out_channels, reason)
     if out_ids is None:
         return None
-    if x_ids is None:
+    if x_ids is None:  # channels that cannot go, so their filters stay as well
+        for ids in (in_ids, out_ids):
+            if ids is not None:
+                trace.ids.pin(ids, f"{reason} of channels of fixed number")
         return out_ids
     width, made = in_channels // groups, out_channels // groups
     if width == 1:  # depthwise: output channels follow their input channel

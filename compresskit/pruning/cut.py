@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from typing import Any
 
@@ -81,7 +82,7 @@ def cut(
 
 def _set(module: nn.Module, attributes: dict[str, Any]) -> None:
     for name, value in attributes.items():
-        setattr(module, name, tuple(value) if isinstance(getattr(module, name), tuple) else value)
+        setattr(module, name, tuple(value) if isinstance(getattr(module, name), tuple) else copy.copy(value))
 
 
 def _sliced(tensor: torch.Tensor, masks: list[np.ndarray]) -> torch.Tensor:

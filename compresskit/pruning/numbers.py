@@ -142,8 +142,8 @@ class attribute_numbers:
             for name, value in vars(module).items():
                 if type(value) is int:
                     module.__dict__[name] = self._number(AttributeKey(path, name), value)
-                elif type(value) is tuple and value and all(type(item) is int for item in value):
-                    module.__dict__[name] = tuple(
+                elif type(value) in (tuple, list) and value and all(type(item) is int for item in value):
+                    module.__dict__[name] = type(value)(
                         self._number(AttributeKey(path, name, index), item) for index, item in enumerate(value)
                     )
                 else:

@@ -278,3 +278,29 @@ def test_torchvision_structures(name):
     keep = {g.name: np.arange(len(g)) >= len(g) // 2 for g in graph.groups}
     gap, reason = difference(module, x, graph, graph.keep_ids(keep))
     assert gap <= 1e-4, reason
+
+
+class Pieces(nn.Module):
+    """Splits by a list of sizes, then a depthwise convolution on one part."""
+
+    def __init__(self, sizes):
+        super().__init__()
+        self.sizes = sizes
+        self.up, self.deep, self.down = nn.Conv2d(3, 20, 1), nn.Conv2d(12, 12, 3, groups=12), nn.Conv2d(12, 2, 1)
+
+    def forward(self, x):
+        left, right = torch.split(self.up(x), self.sizes if self.sizes else [12, 8], 1)
+        return self.down(self.deep(left)) + right.mean()
+
+
+def test_a_list_of_sizes_follows_the_channels():
+    model = Pieces([12, 8])
+    sizes, _ = halved(model, torch.randn(1, 3, 8, 8))
+    assert sorted(sizes.values()) == [8, 12]
+    assert model.sizes == [6, 4] and model.deep.groups == 6
+
+
+def test_hard_coded_sizes_keep_the_filters_behind_them():
+    graph = build_graph(Pieces(None).eval(), torch.randn(1, 3, 8, 8))
+    assert graph.groups == []
+    assert "split with the number" in graph.left_out["up"]
