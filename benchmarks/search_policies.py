@@ -39,7 +39,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cifar", required=True, help="CIFAR-10 as an image folder")
     parser.add_argument("--policies", nargs="+", default=POLICIES)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--macs", type=float, default=0.5)
+    parser.add_argument("--technique", default="prune", choices=["prune", "quantize"])
+    parser.add_argument("--budget", default="macs=0.5", help="e.g. macs=0.5, or bytes=0.14 for quantize")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--score-samples", type=int, default=256)
     parser.add_argument("--test-samples", type=int, default=2000)
@@ -64,11 +65,10 @@ def main() -> None:
         context = Context(loaded.clone(), data, metric, seed=seed)
         subject = None
         for policy in given.policies:
-            options = SearchOptions(
-                budget={"macs": given.macs}, policy=policy, trials=10_000, seconds=given.seconds, samples=512,
-                score_samples=given.score_samples, recalibration_samples=128, criterion=given.criterion,
-            )  # fmt: skip
-            subject = subject or SUBJECTS.load("prune")(loaded, options, context)  # ranking and moments: once a seed
+            options = options_of(given, policy)
+            subject = subject or SUBJECTS.load(given.technique)(
+                loaded, options, context
+            )  # ranking and moments: once a seed
             problem = problem_of(subject, loaded, options, context, clock=time.process_time)
             choice = run_policy(policy, problem, seed, options)
             spent = problem.elapsed
@@ -81,12 +81,22 @@ def main() -> None:
             print({key: value for key, value in row.items() if key != "choice"}, flush=True)
 
 
+def options_of(given: argparse.Namespace, policy: str) -> SearchOptions:
+    """The search that is benchmarked."""
+    cost, _, figure = given.budget.partition("=")
+    only = {"recalibration_samples": 128, "criterion": given.criterion} if given.technique == "prune" else {}
+    return SearchOptions(
+        technique=given.technique, budget={cost: float(figure)}, policy=policy, trials=10_000, seconds=given.seconds,
+        samples=512, score_samples=given.score_samples, **only,
+    )  # fmt: skip
+
+
 def describe(problem: Problem, choice: Choice, test_top1: float) -> dict[str, Any]:
     """What a policy found."""
     winner = problem.evaluate(choice)
     return {
         "trials": len(problem.history), "held_out": winner.score, "divergence": round(winner.divergence, 4),
-        "macs": round(winner.costs["macs"], 5), "test": test_top1, "choice": choice,
+        "costs": {name: round(share, 5) for name, share in winner.costs.items()}, "test": test_top1, "choice": choice,
     }  # fmt: skip
 
 
