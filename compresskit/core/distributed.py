@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import warnings
 from collections.abc import Iterable, Iterator
@@ -30,18 +31,17 @@ def is_main() -> bool:
 
 @contextmanager
 def session(device: torch.device) -> Iterator[None]:
-    """Join the process group for the length of the context; nothing happens without torchrun."""
-    if world_size() == 1 or dist.is_initialized():
+    """Join the process group, which then stays until the process ends; nothing happens without torchrun.
+
+    It is not left between steps: a second group would find the first one's addresses in torchrun's store.
+    """
+    if world_size() > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        atexit.register(dist.destroy_process_group)
+    with warnings.catch_warnings():
+        # one-channel convolutions have two strides for the same layout; torch calls it a matter of speed
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         yield
-        return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        with warnings.catch_warnings():
-            # one-channel convolutions have two strides for the same layout; torch calls it a matter of speed
-            warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-            yield
-    finally:
-        dist.destroy_process_group()
 
 
 def barrier() -> None:

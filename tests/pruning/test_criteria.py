@@ -14,6 +14,7 @@ from compresskit.pruning.tables import CRITERIA
 
 NEED_DATA = {
     "taylor", "activation-taylor", "fisher", "activation", "apoz", "variance", "wanda", "reconstruction",
+    "reconstruction-loss",
 }  # fmt: skip
 
 
