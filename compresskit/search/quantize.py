@@ -70,7 +70,10 @@ class QuantizeSubject:
     def _moments(self) -> dict[str, Moments]:
         root = self._folded.module
         names = [name for name, _ in root.named_modules()]
-        return collect(root, layers_with_patches(root, names), self._batches(self._options.samples), self._context.seed)
+        # estimates need fewer examples than rounding does
+        rounds = self._options.rounding != "nearest"
+        batches = self._batches(self._options.samples if rounds else self._options.probe_samples)
+        return collect(root, layers_with_patches(root, names), batches, self._context.seed)
 
     def _round_all(self, bits: int) -> None:
         """Round every layer to one width; what is kept are the weights, and what they take stored."""
