@@ -10,7 +10,7 @@ from rich.console import Console
 
 from ..core.errors import InputError
 from ..pipeline.recipe import explain
-from .derive import FieldOption, flag_of
+from .derive import flag_of
 
 
 def stderr_console() -> Console:
@@ -54,8 +54,3 @@ def validated(model: type[Any], values: dict[str, Any], command: str) -> Any:
             flag = flag_of(str(location[0])) if location else command
             lines.append(f"{flag}: {message}")
         raise InputError("\n".join(lines)) from None
-
-
-def fields_by_name(parameters: list[click.Parameter]) -> dict[str, FieldOption]:
-    """Field name -> flag."""
-    return {parameter.field: parameter for parameter in parameters if isinstance(parameter, FieldOption)}

@@ -16,8 +16,6 @@ from ..core.storage import encode_all
 from ..core.types import Context, Loaded, to_device
 from .recipe import RecipeOptions
 
-NOT_MEASURED = "not measured"
-
 
 @dataclass(frozen=True)
 class Measurement:

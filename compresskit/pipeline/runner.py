@@ -75,8 +75,8 @@ def run(task: Run) -> dict[str, Any]:
         shutil.rmtree(task.steps_folder)
     current = context.original
     baseline = measure_model(current, context, options) if distributed.is_main() else None
-    report = _report_head(task, baseline, warnings)
     key = base_key(options)
+    report = _report_head(task, key, baseline, warnings)
     before = baseline
     for number, step in enumerate(recipe.steps):
         key = step_key(key, step)
@@ -202,7 +202,7 @@ def _step_record(
     }
 
 
-def _report_head(task: Run, baseline: Measurement | None, warnings: list[str]) -> dict[str, Any]:
+def _report_head(task: Run, key: str, baseline: Measurement | None, warnings: list[str]) -> dict[str, Any]:
     options = task.recipe.options
     return {
         "report_version": REPORT_VERSION,
@@ -211,7 +211,7 @@ def _report_head(task: Run, baseline: Measurement | None, warnings: list[str]) -
         "seed": options.seed,
         "versions": artifact.versions(),
         "machine": machine(),
-        "inputs_sha256": base_key(options),
+        "inputs_sha256": key,
         "original": baseline,
         "steps": [],
         "warnings": warnings,
