@@ -84,6 +84,9 @@ def _select(
 ) -> tuple[list[Site], dict[str, str]]:
     names = [site.name for site in sites] + lstms
     wanted = match_names(options.layers, names) if options.layers else names
+    if options.rank_by == "given":
+        ranked = match_names(options.ranks, names)
+        wanted = [name for name in wanted if name in ranked]
     skipped = match_names(options.skip, names)
     kept, left_out = [], dict(left_out)
     for site in sites:

@@ -15,6 +15,7 @@ _RULE_OPTIONS = {
     "energy": ("energy",),
     "ratio": ("ratio",),
     "fixed": ("rank",),
+    "given": ("ranks",),
     "error": ("max_error",),
 }
 _TARGETS = ("target_macs", "target_params", "target_bytes", "target_latency")
@@ -40,6 +41,9 @@ class DecomposeOptions(StepOptions):
     energy: float = option(0.9, "share of a layer's energy to keep", section="Ranks", gt=0, lt=1)
     ratio: float = option(0.5, "share of its MACs that each layer keeps", section="Ranks", gt=0, lt=1)
     rank: int = option(16, "the rank, for rank_by fixed", section="Ranks", ge=1)
+    ranks: dict[str, int] = option(
+        {}, "rank by layer name pattern, e.g. 'layer1.*=8'; the first match counts, other layers stay", section="Ranks"
+    )
     max_error: float = option(0.3, "largest relative error of a layer", section="Ranks", gt=0, lt=1)
     round_to: int = option(1, "make ranks multiples of this where a layer is large enough", section="Ranks", ge=1)
 
@@ -113,6 +117,13 @@ class DecomposeOptions(StepOptions):
                 used = rule == self.rank_by or (name == "energy" and self.lstms == "decompose")
                 if name in self.model_fields_set and getattr(self, name) is not None and not used:
                     raise ValueError(f"{name} is for rank_by {rule}, and rank_by is {self.rank_by!r}; drop one of them")
+        if self.rank_by == "given" and not self.ranks:
+            raise ValueError("rank_by given needs ranks, e.g. 'layer1.*=8'")
+        if self.rank_by == "given" and self.lstms == "decompose":
+            raise ValueError("lstms would be ignored: rank_by is 'given'; decompose them in a step of their own")
+        for pattern, rank in self.ranks.items():
+            if rank < 1:
+                raise ValueError(f"ranks: {pattern}={rank} must be at least 1")
         targets = [name for name in _TARGETS if getattr(self, name) is not None]
         if self.rank_by == "budget" and len(targets) != 1:
             raise ValueError(f"rank_by budget takes one of {', '.join(_TARGETS)}, got {', '.join(targets) or 'none'}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from itertools import product
 
 import torch
@@ -83,6 +84,9 @@ def _rank_choices(kind: Kind, site: Site, evidence: Evidence, options: Decompose
     limits = kind.limits(site.geometry.one_group())
     if options.rank_by == "fixed":
         return [tuple(min(options.rank, limit) for limit in limits)]
+    if options.rank_by == "given":
+        rank = next(rank for pattern, rank in options.ranks.items() if fnmatchcase(site.name, pattern))
+        return [tuple(min(rank, limit) for limit in limits)]
     if options.rank_by == "evbmf":
         return _evbmf_ranks(kind, site, evidence.target, limits, options.round_to)
     if len(limits) == 1:

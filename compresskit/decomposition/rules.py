@@ -50,6 +50,11 @@ def by_fixed_rank(layers: list[Layer], options: DecomposeOptions, totals: Totals
     return [_most_accurate(layer.candidates) for layer in layers]
 
 
+def by_given_ranks(layers: list[Layer], options: DecomposeOptions, totals: Totals) -> Choices:
+    """The most accurate of the kinds at each layer's own rank."""
+    return [_most_accurate(layer.candidates) for layer in layers]
+
+
 def by_evbmf(layers: list[Layer], options: DecomposeOptions, totals: Totals) -> Choices:
     """The cheapest kind at the ranks that variational Bayes gives it, which all keep what is not noise."""
     return [_cheapest(layer, lambda one: True) for layer in layers]

@@ -28,6 +28,7 @@ RANK_RULES = Table("rank rule", _PACKAGE, {
     "energy": Row("rules:by_energy", "cheapest rank that keeps a share of the layer's energy"),
     "ratio": Row("rules:by_ratio", "the same share of MACs in every layer"),
     "fixed": Row("rules:by_fixed_rank", "the same rank in every layer"),
+    "given": Row("rules:by_given_ranks", "the rank that is given for each layer; layers without one stay"),
     "evbmf": Row("rules:by_evbmf", "ranks above the noise of the weights, no setting", "Nakajima et al., 2013"),
     "error": Row("rules:by_error", "cheapest rank within a relative error"),
     "budget": Row("rules:by_budget", "all layers at once under one budget, solved exactly"),

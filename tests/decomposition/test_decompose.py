@@ -180,6 +180,22 @@ def test_a_decomposed_model_can_be_decomposed_again_and_recomposed():
     assert torch.equal(_rebuilt(loaded)(loaded.example), loaded.module(loaded.example))
 
 
+def test_given_ranks_hold_for_the_layers_that_their_patterns_match_first():
+    loaded = _digits_cnn()
+    result = _run(loaded, kind="channel-svd", ranks={"3": 5, "[37]": 9})
+    ranks = {row["layer"]: row["rank"] for row in result.tables["choices"] if row["kind"] != "kept"}
+    assert ranks == {"3": "5", "7": "9"}
+    assert [(edit["target"], edit["rank"]) for edit in loaded.edits] == [("3", 5), ("7", 9)]
+    with pytest.raises(InputError, match="no layer matches 'convv'"):
+        _run(_digits_cnn(), ranks={"convv": 3})
+
+
+def test_a_given_rank_that_saves_nothing_leaves_the_layer():
+    loaded = _digits_cnn()
+    result = _run(loaded, kind="channel-svd", ranks={"3": 1000})
+    assert not loaded.edits and any("no rank at which they cost less and stay: 3" in note for note in result.notes)
+
+
 def test_cp_reports_its_sensitivity():
     loaded = _digits_cnn()
     result = _run(loaded, kind="cp", ratio=0.5, layers=["3"])
@@ -220,6 +236,10 @@ def test_refusals(options, error, message):
         ({"rank_by": "budget"}, "takes one of target_macs"),
         ({"target_macs": 0.5, "target_params": 0.5}, "got target_macs, target_params"),
         ({"rank_by": "energy", "rank": 4}, "rank is for rank_by fixed"),
+        ({"rank_by": "given"}, "rank_by given needs ranks"),
+        ({"ranks": {"conv1": 0}}, "ranks: conv1=0 must be at least 1"),
+        ({"ranks": {"conv1": 2}, "rank": 3, "rank_by": "given"}, "rank is for rank_by fixed"),
+        ({"ranks": {"conv1": 2}, "lstms": "decompose"}, "lstms would be ignored"),
         ({"calibration_rows": 5}, "calibration_rows would be ignored"),
         ({"inputs": "compressed"}, "inputs would be ignored"),
         ({"energy": 1.5}, "less than 1"),
@@ -232,7 +252,13 @@ def test_options_that_contradict_are_refused(options, message):
 
 @pytest.mark.parametrize(
     ("given", "rule"),
-    [({}, "energy"), ({"target_macs": 0.5}, "budget"), ({"rank": 4}, "fixed"), ({"ratio": 0.3}, "ratio")],
+    [
+        ({}, "energy"),
+        ({"target_macs": 0.5}, "budget"),
+        ({"rank": 4}, "fixed"),
+        ({"ranks": {"a": 4}}, "given"),
+        ({"ratio": 0.3}, "ratio"),
+    ],
 )
 def test_an_option_of_a_rule_selects_the_rule(given, rule):
     assert DecomposeOptions(**given).rank_by == rule
