@@ -1,16 +1,20 @@
-"""Accuracy at a share of the MACs, before any training: kinds, plain against data-aware, uniform against budgeted.
+"""Accuracy at a share of the MACs: kinds, plain against data-aware, uniform against budgeted; before, after training.
 
-    python benchmarks/decomposition_accuracy.py --model resnet56 --cifar /path/to/cifar
-    python benchmarks/decomposition_accuracy.py --model vgg --weights vgg.safetensors --cifar PATH --peer tucker
+    python benchmarks/decomposition_accuracy.py --model resnet56 --cifar /path/to/cifar --peer tucker
+    python benchmarks/decomposition_accuracy.py --model resnet20 --cifar PATH --train 50000 --recover finetune kd
+    python benchmarks/decomposition_accuracy.py --model vgg --weights vgg.safetensors --cifar PATH --rows latency
 
 The uniform rows give every layer the same share of its MACs, found by bisection so that the whole model meets the
 target. The peer is tensorly-torch (FactorizedConv from each convolution, one rank share for all, found the same way).
+Weights for --model vgg come from decomposition_checkpoint.py. A finished row is kept in the file of runs and not run
+again.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import json
 import platform
 import time
 import warnings
@@ -30,6 +34,7 @@ from compresskit.core.train import train
 from compresskit.core.types import Context, Loaded
 from compresskit.decomposition.decompose import decompose
 from compresskit.decomposition.options import DecomposeOptions
+from compresskit.distillation.distill import recover_objective
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "models"
 MODELS = {
@@ -40,37 +45,33 @@ MODELS = {
 KINDS = ("channel-svd", "input-svd", "spatial-svd", "tucker2", "cp", "tensor-train")
 SVD = {"kind": "channel-svd"}
 DATA = {**SVD, "objective": "activation"}
+LATENCY = 0.8  # share of the measured latency that the latency rows ask for
+QUICK = ("uniform channel-svd, weights", "budgeted channel-svd, data-aware")
 
 
-def rows_for(target: float, quick: bool) -> list[tuple[str, dict]]:
+def rows_for(target: float) -> list[tuple[str, dict]]:
     """(name, options) of each row; `ratio` None stands for the uniform share that meets the target."""
-    rows = [(f"uniform {kind}, weights", {"kind": kind, "ratio": None}) for kind in (KINDS[:1] if quick else KINDS)]
-    rows += [
-        ("uniform channel-svd, data-aware", {**DATA, "ratio": None}),
-        ("budgeted channel-svd, weights", {**SVD, "target_macs": target}),
-        ("budgeted channel-svd, data-aware", {**DATA, "target_macs": target}),
-        ("budgeted channel-svd, data-aware, asymmetric", {**DATA, "target_macs": target, "inputs": "compressed"}),
-    ]
-    if quick:
-        return rows
+    budget = {"target_macs": target}
+    aware, stepwise = {**DATA, **budget}, {**SVD, **budget, "inputs": "compressed"}
     return [
-        *rows,
-        (
-            "budgeted channel-svd, behind the ReLU, asymmetric",
-            {**SVD, "target_macs": target, "objective": "nonlinear", "inputs": "compressed"},
-        ),
-        ("budgeted mixed kinds, weights", {"target_macs": target}),
-        ("budgeted mixed kinds, data-aware", {"target_macs": target, "objective": "activation"}),
+        *((f"uniform {kind}, weights", {"kind": kind, "ratio": None}) for kind in KINDS),
+        ("uniform channel-svd, data-aware", {**DATA, "ratio": None}),
+        ("budgeted channel-svd, weights", {**SVD, **budget}),
+        ("budgeted channel-svd, data-aware", aware),
+        ("budgeted channel-svd, data-aware, asymmetric", {**aware, "inputs": "compressed"}),
+        ("budgeted channel-svd, behind the ReLU, asymmetric", {**stepwise, "objective": "nonlinear"}),
+        ("budgeted mixed kinds, weights", budget),
+        ("budgeted mixed kinds, data-aware", {**budget, "objective": "activation"}),
+        ("budgeted channel-svd, data-aware, latency", {**DATA, "target_latency": LATENCY}),
+        ("budgeted mixed kinds, data-aware, latency", {"objective": "activation", "target_latency": LATENCY}),
     ]
 
 
-def run(original: Loaded, options: dict, context: Context, target: float) -> tuple[Loaded, float]:
-    """The decomposed model and the seconds it took; a uniform ratio of None is bisected to meet the target."""
-    begin = time.perf_counter()
-    if "ratio" not in options or options["ratio"] is not None:
+def run(original: Loaded, options: dict, context: Context, target: float) -> tuple[Loaded, dict]:
+    """The decomposed model and the step's facts; a uniform ratio of None is bisected to meet the target."""
+    if options.get("ratio", 0.0) is not None:
         loaded = original.clone()
-        decompose(loaded, DecomposeOptions(**options), context)
-        return loaded, time.perf_counter() - begin
+        return loaded, decompose(loaded, DecomposeOptions(**options), context).facts
     low, high, best = 0.02, 0.98, None
     for _ in range(4):
         middle = (low + high) / 2 if best else target
@@ -81,7 +82,7 @@ def run(original: Loaded, options: dict, context: Context, target: float) -> tup
             best = (share, loaded)
         if share <= target and share > target - 0.02:
             break
-    return best[1] if best else loaded, time.perf_counter() - begin
+    return best[1] if best else loaded, {}
 
 
 def peer(original: Loaded, factorization: str, target: float) -> nn.Module:
@@ -106,6 +107,84 @@ def peer(original: Loaded, factorization: str, target: float) -> nn.Module:
     return best.eval()
 
 
+class Bench:
+    """One model with its data and baseline figures, and the rows measured so far.
+
+    Args:
+        arguments: of the command line.
+    """
+
+    def __init__(self, arguments: argparse.Namespace):
+        self.arguments = arguments
+        string, model_args, weights = MODELS[arguments.model]
+        self.original = load_model(string, weights=str(arguments.weights or weights), model_args=model_args)
+        data = open_data(f"imagefolder:{arguments.cifar}", self.original.preprocessing)
+        self.metric = make_metric("top1")
+        self.context = Context(original=self.original, data=data, metric=self.metric)
+        self.test = data.batches("test", batch_size=250, limit=arguments.test_limit)
+        self.macs = macs(self.original.module, self.original.example)
+        self.params = parameter_count(self.original.module)
+        self.settings = [arguments.model, arguments.target, arguments.test_limit, arguments.train]
+        runs = arguments.runs
+        rows = [json.loads(line) for line in runs.read_text().splitlines()] if runs.exists() else []
+        self.rows = [row for row in rows if row["settings"] == self.settings]
+
+    def measure(self, name: str, make) -> None:
+        """Add one row: `make()` gives (model, facts)."""
+        if any(row["name"] == name for row in self.rows):
+            return
+        begin = time.perf_counter()
+        try:
+            loaded, facts = make()
+        except CompresskitError as error:
+            row = {"name": name, "error": str(error)}
+        else:
+            row = {"name": name, "seconds": time.perf_counter() - begin, **self.figures(loaded, facts)}
+        row["settings"] = self.settings
+        self.rows.append(row)
+        print(row, flush=True)
+        with open(self.arguments.runs, "a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def figures(self, loaded: Loaded, facts: dict) -> dict:
+        """What is measured of one model, before and after training."""
+        module, original = loaded.module, self.original
+        latency = latency_ab(original.module, module, original.example, rounds=8)
+        figures = {
+            "macs": macs(module, original.example) / self.macs, "params": parameter_count(module) / self.params,
+            "top1": self.metric(module, self.test).value, "predicted_latency": facts.get("latency_share_predicted"),
+            "speedup": [latency.speedup, latency.speedup_low, latency.speedup_high], "trained": {},
+        }  # fmt: skip
+        if self.arguments.train:
+            options = TrainOptions(
+                epochs=1, lr=0.01, train_limit=self.arguments.train, keep="last", augment=["crop", "flip"]
+            )
+            for way in self.arguments.recover:
+                student = loaded.clone() if loaded.edits else loaded
+                objective = recover_objective(self.context, options) if way == "kd" else None
+                train(student, options, self.context, objective=objective)
+                figures["trained"][way] = self.metric(student.module, self.test).value
+        return figures
+
+    def table(self) -> list[str]:
+        """The rows as Markdown."""
+        ways = list(dict.fromkeys(way for row in self.rows for way in row.get("trained", {})))
+        heads = ["method", "MACs", "parameters", "top-1", *(f"after one pass, {way}" for way in ways)]
+        heads += ["latency predicted", "speed-up", "seconds"]
+        lines = ["| " + " | ".join(heads) + " |", "| " + " | ".join("---" for _ in heads) + " |"]
+        for row in self.rows:
+            if "error" in row:
+                lines.append(f"| {row['name']} | {row['error']} |" + " |" * (len(heads) - 2))
+                continue
+            middle, low, high = row["speedup"]
+            predicted = f"{row['predicted_latency']:.3f}" if row["predicted_latency"] else ""
+            cells = [row["name"], f"{row['macs']:.3f}", f"{row['params']:.3f}", f"{row['top1']:.4f}"]
+            cells += [f"{row['trained'][way]:.4f}" if way in row["trained"] else "" for way in ways]
+            cells += [predicted, f"{middle:.2f} ({low:.2f}-{high:.2f})", f"{row['seconds']:.0f}"]
+            lines.append("| " + " | ".join(cells) + " |")
+        return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=MODELS, default="resnet20")
@@ -113,51 +192,34 @@ def main() -> None:
     parser.add_argument("--cifar", required=True)
     parser.add_argument("--target", type=float, default=0.5)
     parser.add_argument("--test-limit", type=int, default=2000)
-    parser.add_argument("--rows", help="only rows whose name contains this", default="")
-    parser.add_argument("--train", type=int, help="also train each row for one epoch of this many images", default=0)
+    parser.add_argument("--rows", nargs="*", help="only rows whose name contains one of these", default=[""])
+    parser.add_argument("--train", type=int, help="also train each row for one pass over so many images", default=0)
+    parser.add_argument("--recover", nargs="+", choices=["finetune", "kd"], default=["finetune"])
     parser.add_argument(
         "--peer", nargs="*", choices=["tucker", "cp", "tt"], default=[], help="factorizations to compare"
     )
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("decomposition_accuracy.jsonl"), help="finished rows, one a line"
+    )
+    parser.add_argument("--quick", action="store_true", help="two rows")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    string, model_args, weights = MODELS[arguments.model]
-    original = load_model(string, weights=str(arguments.weights or weights), model_args=model_args)
-    data, metric = open_data(f"imagefolder:{arguments.cifar}", original.preprocessing), make_metric("top1")
-    context = Context(original=original, data=data, metric=metric)
-    test = data.batches("test", batch_size=250, limit=arguments.test_limit)
-    whole_macs, whole_params = macs(original.module, original.example), parameter_count(original.module)
-    print(f"{arguments.model}: {whole_macs:,} MACs, top-1 {metric(original.module, test).value:.4f} "
-          f"of {arguments.test_limit} images; torch {torch.__version__}, {platform.machine()}, 1 thread")  # fmt: skip
-    print("| method | MACs | parameters | top-1 | after one epoch | speed-up | seconds |")
-    print("| --- | --- | --- | --- | --- | --- | --- |", flush=True)
-
-    def show(name: str, loaded: Loaded, seconds: float) -> None:
-        module = loaded.module
-        accuracy = metric(module, test).value
-        latency = latency_ab(original.module, module, original.example, rounds=8)
-        trained = ""
-        if arguments.train:
-            options = TrainOptions(
-                epochs=1, lr=0.01, train_limit=arguments.train, keep="last", augment=["crop", "flip"]
-            )
-            train(loaded, options, context)
-            trained = f"{metric(module, test).value:.4f}"
-        shares = f"{macs(module, original.example) / whole_macs:.3f} | {parameter_count(module) / whole_params:.3f}"
-        speedup = f"{latency.speedup:.2f} ({latency.speedup_low:.2f}-{latency.speedup_high:.2f})"
-        print(f"| {name} | {shares} | {accuracy:.4f} | {trained} | {speedup} | {seconds:.0f} |", flush=True)
-
-    for name, options in rows_for(arguments.target, arguments.quick):
-        if arguments.rows in name:
-            try:
-                show(name, *run(original, options, context, arguments.target))
-            except CompresskitError as error:
-                print(f"| {name} | {error} |", flush=True)
+    bench = Bench(arguments)
+    original = bench.original
+    for name, options in rows_for(arguments.target):
+        if name in QUICK if arguments.quick else any(part in name for part in arguments.rows):
+            bench.measure(name, lambda options=options: run(original, options, bench.context, arguments.target))
     for factorization in arguments.peer:
-        begin = time.perf_counter()
-        module = peer(original, factorization, arguments.target)
-        loaded = Loaded(module, {}, original.example, preprocessing=original.preprocessing)
-        show(f"tensorly-torch {factorization}, uniform", loaded, time.perf_counter() - begin)
+
+        def factorized(factorization: str = factorization) -> tuple[Loaded, dict]:
+            module = peer(original, factorization, arguments.target)
+            return Loaded(module, {}, original.example, preprocessing=original.preprocessing), {}
+
+        bench.measure(f"tensorly-torch {factorization}, uniform", factorized)
+    accuracy = bench.metric(original.module, bench.test).value
+    print(f"{arguments.model}: {bench.macs:,} MACs, top-1 {accuracy:.4f} of {arguments.test_limit} images; "
+          f"torch {torch.__version__}, {platform.machine()}, 1 thread\n")  # fmt: skip
+    print("\n".join(bench.table()))
 
 
 if __name__ == "__main__":
