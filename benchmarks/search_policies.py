@@ -102,7 +102,7 @@ def describe(problem: Problem, choice: Choice, test_top1: float) -> dict[str, An
 
 def finetuned(problem: Problem, choice: Choice, loaded: Loaded, context: Context, test: Any, steps: int) -> float:
     """Test accuracy of a winner after some training steps of 64 images."""
-    result = carry_out(problem.subject.step(choice), loaded.clone(), context)
+    result = carry_out(problem.subject.steps(choice), loaded.clone(), context)
     options = TrainOptions(
         epochs=1, train_limit=steps * 64, batch_size=64, lr=0.01, keep="last", augment=["crop", "flip"]
     )

@@ -34,7 +34,7 @@ def best_after_training(
     quiet = replace(context, folder=None, log=lambda line: None)
     rows = []
     for number, finalist in enumerate(finalists):
-        result = carry_out(problem.subject.step(finalist), loaded.clone(), quiet)
+        result = carry_out(problem.subject.steps(finalist), loaded.clone(), quiet)
         training = TrainOptions(
             epochs=1, train_limit=options.finetune_steps * _BATCH, batch_size=_BATCH, lr=_RATE, keep="last"
         )

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import model_validator
 
 from ..core.options import StepOptions, choice, option
+from ..decomposition.tables import KINDS
 from ..pruning.tables import CRITERIA
 from ..quantization.tables import ROUNDINGS
 from .tables import POLICIES, SUBJECTS
@@ -19,10 +20,12 @@ _POLICY_OPTIONS = {
     "storage": ("evolution", "tpe"),
     "study": ("evolution", "tpe"),
 }
-#: options that only one technique reads
+#: options that only some techniques read (mixed reads all)
 _TECHNIQUE_OPTIONS = {
-    **dict.fromkeys(("criterion", "floor", "round_to", "levels", "recalibration_samples"), "prune"),
-    **dict.fromkeys(("bits", "rounding"), "quantize"),
+    **dict.fromkeys(("criterion", "round_to"), ("prune",)),
+    **dict.fromkeys(("floor", "levels", "recalibration_samples"), ("prune", "decompose")),
+    "kind": ("decompose",),
+    **dict.fromkeys(("bits", "rounding"), ("quantize",)),
 }
 #: what a budget may bound
 COSTS = ("macs", "params", "bytes", "latency_ms")
@@ -78,6 +81,9 @@ class SearchOptions(StepOptions):
     floor: float = option(0.2, "smallest share that may stay at a place", section="Space", gt=0, lt=1)
     round_to: int = option(1, "channel counts stay multiples of this", section="Space", ge=1)
     criterion: choice(CRITERIA) = option("l1", "how channels are ranked", section="Pruning")
+    kind: choice(KINDS) = option(
+        "channel-svd", "how layers are decomposed (linear and 1x1: svd)", section="Decomposition"
+    )
     bits: list[int] = option([2, 3, 4, 5, 6, 8], "widths that a layer's weights may take", section="Quantization")
     rounding: choice(ROUNDINGS) = option("nearest", "how weights are rounded", section="Quantization")
     samples: int = option(512, "calibration examples", section="Calibration", ge=8)
@@ -101,9 +107,11 @@ class SearchOptions(StepOptions):
                 )
         if "finetune_steps" in self.model_fields_set and not self.finetune_finalists:
             raise ValueError("finetune_steps would be ignored: set finetune_finalists, e.g. 3")
-        for name, technique in _TECHNIQUE_OPTIONS.items():
-            if name in self.model_fields_set and self.technique not in (technique, "mixed"):
-                raise ValueError(f"{name} would be ignored: technique is {self.technique!r}; it is for {technique}")
+        for name, techniques in _TECHNIQUE_OPTIONS.items():
+            if name in self.model_fields_set and self.technique not in (*techniques, "mixed"):
+                raise ValueError(
+                    f"{name} would be ignored: technique is {self.technique!r}; it is for {' and '.join(techniques)}"
+                )
         if any(not 2 <= width <= 8 for width in self.bits) or not self.bits:
             raise ValueError(f"bits must be widths from 2 to 8, got {self.bits}")
         for name, policies in _POLICY_OPTIONS.items():

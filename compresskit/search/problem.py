@@ -61,8 +61,8 @@ class Subject(Protocol):
     def build(self, choice: Choice) -> nn.Module:
         """A compressed copy."""
 
-    def step(self, choice: Choice) -> dict[str, dict[str, Any]]:
-        """The recipe step that makes this choice: {technique: options}."""
+    def steps(self, choice: Choice) -> list[dict[str, Any]]:
+        """The recipe steps that make this choice, each {technique: options}."""
 
 
 @dataclass(frozen=True)

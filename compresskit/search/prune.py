@@ -23,6 +23,7 @@ from ..pruning.structured import evidence_for, score_groups
 from .features import layer_features
 from .options import SearchOptions
 from .problem import Choice, Place
+from .rating import first_examples
 from .sensitivity import output_sensitivities
 
 
@@ -46,7 +47,7 @@ class PruneSubject:
         self._prune_options = PruneOptions(ratio=0.5, **self._shared_options())
         self._evidence = evidence_for(loaded, self._graph, self._prune_options, context)
         self._scores = score_groups(self._graph, self._evidence, self._prune_options)
-        self._recalibration = self._recalibration_batches()
+        self._recalibration = first_examples(self._evidence.inputs, options.recalibration_samples)
         counts = [_counts(len(group), options) for group in self._graph.groups]
         self.notes = [f"left out {name}: {reason}" for name, reason in self._graph.left_out.items()]
         searched = self._searched(counts)
@@ -65,15 +66,6 @@ class PruneSubject:
             "criterion": options.criterion, "samples": options.samples, "reconstruct": "inputs", "round_to": 1,
             "floor": 0.0, "min_channels": 1,
         }  # fmt: skip
-
-    def _recalibration_batches(self) -> list[Any]:
-        count, batches = self._options.recalibration_samples, []
-        for batch in self._evidence.inputs:
-            if count <= 0:
-                break
-            batches.append(batch[:count] if isinstance(batch, Tensor) else batch)
-            count -= len(batches[-1]) if isinstance(batch, Tensor) else 64
-        return batches
 
     def _searched(self, counts: list[list[int]]) -> list[int]:
         """Groups with a choice, whose smallest cut passes the proof."""
@@ -151,11 +143,7 @@ class PruneSubject:
 
     @cached_property
     def _sensitivities(self) -> dict[str, Tensor]:
-        batches, count = [], 0
-        for batch in self._evidence.inputs:
-            if count < self._options.probe_samples:
-                batches.append(batch)
-                count += len(batch) if isinstance(batch, Tensor) else 64
+        batches = first_examples(self._evidence.inputs, self._options.probe_samples)
         return output_sensitivities(
             self._loaded.module, list(self._evidence.moments), batches, seed=self._context.seed
         )  # fmt: skip
@@ -179,14 +167,14 @@ class PruneSubject:
             return [1 - count / len(group) for count in counts]
         return totals.tolist()
 
-    def step(self, choice: Choice) -> dict[str, dict[str, Any]]:
+    def steps(self, choice: Choice) -> list[dict[str, Any]]:
         """A `prune` step with this share for each group."""
         ratios = {
             self._graph.groups[number].name: 1 - counts[level] / len(self._graph.groups[number])
             for number, counts, level in zip(self._groups, self._counts, choice, strict=True)
             if counts[level] < len(self._graph.groups[number])
         }
-        return {"prune": {"ratios": ratios, **self._shared_options()}} if ratios else {}
+        return [{"prune": {"ratios": ratios, **self._shared_options()}}] if ratios else []
 
 
 def _counts(units: int, options: SearchOptions) -> list[int]:

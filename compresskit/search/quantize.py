@@ -141,10 +141,10 @@ class QuantizeSubject:
             found.append(0.5 * float(output_error(delta * factor, second)))
         return found
 
-    def step(self, choice: Choice) -> dict[str, dict[str, Any]]:
+    def steps(self, choice: Choice) -> list[dict[str, Any]]:
         """A `quantize` step with these bits for each layer."""
         bits_for = {
             place.name: self._bits[level] for place, level in zip(self.places, choice, strict=True)
         }  # fmt: skip
         options = self._quantize_options(bits_for=bits_for)
-        return {"quantize": options.model_dump(exclude_unset=True)}
+        return [{"quantize": options.model_dump(exclude_unset=True)}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -75,6 +76,17 @@ class Rater:
     def original(self) -> Rating:
         """The rating of the model before the search."""
         return self.rate(self._original)
+
+
+def first_examples(batches: Iterable[Inputs], count: int) -> list[Inputs]:
+    """The first `count` examples of batches; batches that are no tensors stay whole."""
+    found = []
+    for batch in batches:
+        if count <= 0:
+            break
+        found.append(batch[:count] if isinstance(batch, Tensor) else batch)
+        count -= len(found[-1]) if isinstance(batch, Tensor) else _BATCH
+    return found
 
 
 def _channels_last(inputs: Inputs) -> Inputs:

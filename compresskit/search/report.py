@@ -38,22 +38,22 @@ def curve(problem: Problem) -> list[dict[str, float]]:
     return rows
 
 
-def recipe(step: dict[str, Any], context: Context) -> dict[str, Any]:
-    """A recipe that makes the winning choice: what the search was run on, with this step in its place."""
+def recipe(found: list[dict[str, Any]], context: Context) -> dict[str, Any]:
+    """A recipe that makes the winning choice: what the search was run on, with these steps in its place."""
     given = dict(context.recipe or {})
     steps = given.pop("steps", [])
     place = next((number for number, one in enumerate(steps) if "search" in one), len(steps))
     given.pop("output", None)
-    return {**given, "steps": [*steps[:place], step]}
+    return {**given, "steps": [*steps[:place], *found]}
 
 
-def write_recipe(step: dict[str, Any], context: Context, folder: Path) -> Path:
+def write_recipe(found: list[dict[str, Any]], context: Context, folder: Path) -> Path:
     """Write the winning recipe; returns its path."""
     path = Path(folder) / "recipe.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
         "# what the search found; replay it with: compresskit run recipe.yaml -o OUT\n"
-        + yaml.safe_dump(recipe(step, context), sort_keys=False)
+        + yaml.safe_dump(recipe(found, context), sort_keys=False)
     )
     return path
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,10 @@ from .tables import POLICIES, SUBJECTS
 #: technique -> (options model, entry point); what carries out a winning step
 _CARRIES_OUT = {
     "prune": ("compresskit.pruning.options:PruneOptions", "compresskit.pruning.structured:prune"),
+    "decompose": (
+        "compresskit.decomposition.options:DecomposeOptions",
+        "compresskit.decomposition.decompose:decompose",
+    ),
     "quantize": ("compresskit.quantization.options:QuantizeOptions", "compresskit.quantization.quantize:quantize"),
 }
 
@@ -48,7 +52,7 @@ def search(loaded: Loaded, options: SearchOptions, context: Context) -> StepResu
         choice = run_policy(options.policy, problem, context.seed, options)
     if options.finetune_finalists:
         choice = best_after_training(problem, choice, loaded, options, context, carry_out)
-    result = carry_out(problem.subject.step(choice), loaded, context)
+    result = carry_out(problem.subject.steps(choice), loaded, context)
     _describe(result, problem, choice, options, context)
     return result
 
@@ -124,13 +128,19 @@ def run_policy(name: str, problem: Problem, seed: int, options: SearchOptions) -
     return choice
 
 
-def carry_out(step: dict[str, dict[str, Any]], loaded: Loaded, context: Context) -> StepResult:
-    """Do a recipe step on a model."""
-    if not step:
-        return StepResult(loaded)
-    ((technique, values),) = step.items()
-    model, run = (_resolve(target) for target in _CARRIES_OUT[technique])
-    return run(loaded, model.model_validate(values), context)
+def carry_out(steps: Sequence[dict[str, Any]], loaded: Loaded, context: Context) -> StepResult:
+    """Do recipe steps on a model, one after the other; facts are keyed by technique where there are several."""
+    whole = StepResult(loaded)
+    for step in steps:
+        ((technique, values),) = step.items()
+        model, run = (_resolve(target) for target in _CARRIES_OUT[technique])
+        result = run(whole.loaded, model.model_validate(values), context)
+        whole.loaded = result.loaded
+        whole.facts |= result.facts if len(steps) == 1 else {technique: result.facts}
+        whole.notes += result.notes
+        whole.tables |= result.tables
+        whole.files |= result.files
+    return whole
 
 
 def _resolve(target: str) -> Any:
@@ -159,4 +169,4 @@ def _describe(
     result.notes = [*problem.notes, *problem.subject.notes, *result.notes]
     if context.folder is not None:
         result.files |= report.plots(problem, choice, context.folder, result.notes)
-        result.files["recipe.yaml"] = report.write_recipe(problem.subject.step(choice), context, context.folder)
+        result.files["recipe.yaml"] = report.write_recipe(problem.subject.steps(choice), context, context.folder)

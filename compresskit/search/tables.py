@@ -9,6 +9,7 @@ _PACKAGE = "compresskit.search"
 #: a row's function makes the subject: (loaded, options, context) -> places, exact costs, compressed copies
 SUBJECTS = Table("technique", _PACKAGE, {
     "prune": Row("prune:PruneSubject", "channels of each group that stay"),
+    "decompose": Row("decompose:DecomposeSubject", "ranks of each layer's factors"),
     "quantize": Row("quantize:QuantizeSubject", "bits of each layer's weights"),
 })  # fmt: skip
 

@@ -47,7 +47,7 @@ def test_costs_are_those_of_the_built_model(subject, seed):
 def test_whole_choice_is_the_model_itself(subject):
     whole = tuple(len(place) - 1 for place in subject.places)
     assert subject.costs(whole) == subject.whole_costs()
-    assert subject.step(whole) == {}
+    assert subject.steps(whole) == []
     assert all(subject.errors(n)[-1] == 0 for n in range(len(subject.places)))
 
 

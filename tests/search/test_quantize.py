@@ -35,7 +35,7 @@ def test_a_candidate_is_what_the_step_makes(opened, rounding):
     loaded, context = opened
     subject = subject_of(opened, bits=[3, 8], rounding=rounding)
     choice = tuple(number % 2 for number in range(len(subject.places)))
-    made = carry_out(subject.step(choice), loaded.clone(), context).loaded
+    made = carry_out(subject.steps(choice), loaded.clone(), context).loaded
     assert torch.allclose(call(subject.build(choice), loaded.example), call(made.module, loaded.example), atol=1e-5)
     assert subject.costs(choice)["bytes"] == sum(bytes_by_kind(made.module, made.storage).values())
 

@@ -60,6 +60,7 @@ def test_held_out_split_scores_and_test_split_is_not_read(digits_model, tmp_path
         ({"budget": {"macs": 1.5}}, "macs is the share that is kept"),
         ({"budget": {"macs": -1}}, "must be above 0"),
         ({"budget": {"macs": 0.5}, "finetune_steps": 3}, "finetune_steps would be ignored"),
+        ({"budget": {"macs": 0.5}, "kind": "cp"}, "kind would be ignored: technique is .prune.; it is for decompose"),
         ({"budget": {"macs": 0.5}, "policy": "solv"}, "did you mean 'solve'"),
     ],
 )

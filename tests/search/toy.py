@@ -49,8 +49,8 @@ class ToySubject:
         self.built += 1
         return Candidate(choice)
 
-    def step(self, choice):
-        return {"prune": {"ratios": {p.name: 1 - s for p, s in zip(self.places, self.kept(choice), strict=True)}}}
+    def steps(self, choice):
+        return [{"prune": {"ratios": {p.name: 1 - s for p, s in zip(self.places, self.kept(choice), strict=True)}}}]
 
 
 class ToyRater:

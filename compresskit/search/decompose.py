@@ -1,0 +1,197 @@
+"""Decomposition as a search: each place is a layer, its levels are ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..core.batchnorm import estimate_batchnorm
+from ..core.errors import InputError
+from ..core.measure import macs, parameter_count
+from ..core.modules import get_module
+from ..core.types import Context, Loaded
+from ..decomposition.fit import Evidence, Fit, fit_activation, fit_weight
+from ..decomposition.geometry import chain_params
+from ..decomposition.kinds import Ranks, chain_of, compose, split_groups
+from ..decomposition.layers import chain_with_bias
+from ..decomposition.options import DecomposeOptions
+from ..decomposition.plan import Candidate, candidates_of, kinds_for
+from ..decomposition.replace import evidence_for, put_factors
+from ..decomposition.survey import Site, survey
+from ..decomposition.tables import KINDS
+from .features import layer_features
+from .options import SearchOptions
+from .problem import Choice, Place
+from .rating import first_examples
+from .sensitivity import output_sensitivities
+
+_BATCH = 64
+
+
+@dataclass
+class _Level:
+    """One layer at one rank: its factors, what it is expected to do to the output, and what it saves."""
+
+    candidate: Candidate
+    fit: Fit
+    divergence: float
+    saved: dict[str, float]
+    fitted_to_data: bool
+
+
+class DecomposeSubject:
+    """Layers of a model, each fitted once at every rank; a candidate puts fitted factors together.
+
+    Args:
+        loaded: the model (stays untouched).
+        options: kind, space and calibration.
+        context: data and seed.
+    Raises:
+        InputError: if no layer can be decomposed.
+    """
+
+    def __init__(self, loaded: Loaded, options: SearchOptions, context: Context):
+        self._loaded = loaded
+        self._options = options
+        sites, left_out = survey(loaded)
+        self.notes = [f"left out {name}: {reason}" for name, reason in left_out.items()]
+        sites = [site for site in sites if site.geometry.form != "embedding"]
+        batches = context.data.calibration(options.samples, batch_size=_BATCH, seed=context.seed)
+        self._recalibration = first_examples(batches, options.recalibration_samples)
+        sensitivities = output_sensitivities(
+            loaded.module, [site.name for site in sites], first_examples(batches, options.probe_samples),
+            seed=context.seed,
+        )  # fmt: skip
+        plan = DecomposeOptions.model_validate(decompose_values(options, {"*": 1}))
+        levels: dict[str, list[_Level]] = {}
+        for site, evidence in evidence_for(loaded.module, sites, plan, batches, context.seed, context.device):
+            levels[site.name] = self._fitted(site, evidence, sensitivities.get(site.name))
+            context.log(f"fitted {site.name} at {len(levels[site.name])} ranks")
+        self._sites = [site for site in sites if levels[site.name]]
+        self._levels = [levels[site.name] for site in self._sites]
+        if not self._sites:
+            raise InputError(f"model {loaded.name!r}: no layer has a rank at which it costs less")
+        self._whole = {
+            "macs": float(macs(loaded.module, loaded.example)), "params": float(parameter_count(loaded.module)),
+            "bytes": float(sum(t.numel() * t.element_size() for t in loaded.module.state_dict().values())),
+        }  # fmt: skip
+        self.places = self._make_places()
+
+    def _fitted(self, site: Site, evidence: Evidence, sensitivity: Tensor | None) -> list[_Level]:
+        """The layer at each of its ranks, cheapest first."""
+        found: dict[Ranks, _Level] = {}
+        to_data = evidence.moments is not None
+        bias = site.geometry.bias or (to_data and site.norm is None)
+        size = get_module(self._loaded.module, site.name).weight.element_size()
+        for share in np.linspace(self._options.floor, 1, self._options.levels)[:-1]:
+            one = at_share(site, evidence, self._options, float(share))
+            if one is None or one.ranks in found:
+                continue
+            chain = chain_with_bias(one.kind, site.geometry, one.ranks, bias)
+            if not site.saves(chain):
+                continue  # a bias that is new would make the layer larger
+            fit = (fit_activation if to_data else fit_weight)(KINDS.load(one.kind), site.geometry, one.ranks, evidence)
+            params = site.params - chain_params(chain)
+            saved = {"macs": float(site.macs - one.macs), "params": float(params), "bytes": float(params * size)}
+            divergence = expected_divergence(site, one, fit, evidence, sensitivity)
+            found[one.ranks] = _Level(one, fit, divergence, saved, to_data)
+        return sorted(found.values(), key=lambda level: level.candidate.macs)
+
+    def _make_places(self) -> list[Place]:
+        features = layer_features(self._loaded, [site.name for site in self._sites])
+        places = []
+        for site, levels in zip(self._sites, self._levels, strict=True):
+            shares = (*(level.candidate.macs / site.macs for level in levels), 1.0)
+            labels = (*(f"rank {' x '.join(map(str, level.candidate.ranks))}" for level in levels), "whole")
+            seen = {**features.get(site.name, {}), "macs": site.macs / max(self._whole["macs"], 1)}
+            places.append(Place(site.name, shares, labels, seen))
+        return places
+
+    def _chosen(self, choice: Choice) -> list[tuple[Site, _Level]]:
+        """The layers that a choice replaces."""
+        rows = zip(self._sites, self._levels, choice, strict=True)
+        return [(site, levels[level]) for site, levels, level in rows if level < len(levels)]
+
+    def costs(self, choice: Choice) -> dict[str, float]:
+        """MACs, parameters and bytes of a choice."""
+        chosen = self._chosen(choice)
+        return {name: whole - sum(level.saved[name] for _, level in chosen) for name, whole in self._whole.items()}
+
+    def whole_costs(self) -> dict[str, float]:
+        """The same of the model as it is."""
+        return dict(self._whole)
+
+    @torch.no_grad()
+    def build(self, choice: Choice) -> nn.Module:
+        """A copy with the factors in it, BatchNorm statistics estimated again."""
+        module = self._loaded.clone().module
+        for site, level in self._chosen(choice):
+            put_factors(module, site, level.candidate, level.fit, fitted_to_data=level.fitted_to_data)
+        if self._recalibration:
+            estimate_batchnorm(module, self._recalibration)
+        return module
+
+    def errors(self, place: int) -> list[float]:
+        """Predicted divergence of each level: the output errors of the layer, weighted."""
+        return [*(level.divergence for level in self._levels[place]), 0.0]
+
+    def steps(self, choice: Choice) -> list[dict[str, Any]]:
+        """A `decompose` step with these ranks."""
+        ranks = {site.name: level.candidate.ranks[0] for site, level in self._chosen(choice)}
+        return [{"decompose": decompose_values(self._options, ranks)}] if ranks else []
+
+
+def decompose_values(options: SearchOptions, ranks: dict[str, int]) -> dict[str, Any]:
+    """The options of a `decompose` step at given ranks."""
+    return {
+        "kind": options.kind, "ranks": ranks, "objective": "activation", "norms": "reestimate",
+        "calibration_samples": options.samples,
+    }  # fmt: skip
+
+
+def at_share(site: Site, evidence: Evidence, options: SearchOptions, share: float) -> Candidate | None:
+    """What the `decompose` step makes of a layer at the largest rank that keeps no more than a share of its MACs."""
+    rank = rank_at(site, options, share)
+    if rank is None:
+        return None
+    plan = DecomposeOptions.model_validate(decompose_values(options, {"*": rank}))
+    found = candidates_of(site, evidence, plan)
+    return min(found, key=lambda one: (one.error, one.macs, one.params), default=None)
+
+
+def rank_at(site: Site, options: SearchOptions, share: float) -> int | None:
+    """The largest rank at which a layer's chain costs at most a share of its MACs; None if not even one does."""
+    kinds = kinds_for(site, DecomposeOptions.model_validate(decompose_values(options, {"*": 1})))
+    if not kinds:
+        return None
+    kind = KINDS.load(kinds[-1])
+    limits = kind.limits(site.geometry.one_group())
+    low, high = 0, max(limits)
+    while low < high:
+        middle = (low + high + 1) // 2
+        chain = chain_of(kind, site.geometry, tuple(min(middle, limit) for limit in limits))
+        if site.macs_of(chain) <= share * site.macs:
+            low = middle
+        else:
+            high = middle - 1
+    return low or None
+
+
+def expected_divergence(
+    site: Site, one: Candidate, fit: Fit, evidence: Evidence, sensitivity: Tensor | None
+) -> float:  # fmt: skip
+    """Half the squared errors of a layer's output channels, each weighted by how much the prediction depends on it."""
+    chain = chain_of(KINDS.load(one.kind), site.geometry, one.ranks)
+    lost = evidence.target - compose(site.geometry, chain, fit.factors)
+    errors = []
+    for group, part in enumerate(split_groups(site.geometry, lost)):
+        flat = part.flatten(1)
+        pushed = flat if evidence.moments is None else flat @ evidence.moments.covariance[group]
+        errors.append((flat * pushed).sum(1))
+    if sensitivity is None:
+        return one.error**2
+    return 0.5 * float((torch.cat(errors).double() * sensitivity).sum().clamp_min(0))
