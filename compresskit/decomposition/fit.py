@@ -8,7 +8,18 @@ import torch
 from torch import Tensor
 
 from .geometry import Geometry
-from .kinds import Kind, Ranks, chain_of, compose, factors_of, join_groups, split_groups
+from .kinds import (
+    Kind,
+    Ranks,
+    chain_of,
+    compose,
+    factors_of,
+    join_groups,
+    rows_of,
+    seen,
+    split_groups,
+    weight_of_rows,
+)
 from .moments import Moments, regression
 
 
@@ -76,8 +87,9 @@ def fit_activation(kind: Kind, layer: Geometry, ranks: Ranks, evidence: Evidence
             solved.append(_principal_outputs(part, ranks[0], own))
         else:
             solved.append(_refine(kind, layer.one_group(), part, ranks, own))
-    factors = join_groups(layer, solved)
-    approximation = compose(layer, chain_of(kind, layer, ranks), factors)
+    chain = chain_of(kind, layer, ranks)
+    factors = join_groups(layer, chain, solved)
+    approximation = compose(layer, chain, factors)
     parts = split_groups(layer, approximation)
     means = [part.flatten(1) @ own for part, own in zip(parts, evidence.moments.mean, strict=True)]
     return Fit(
@@ -99,15 +111,14 @@ def _refine(
 ) -> list[Tensor]:
     """Quasi-Newton steps on all factors at once, minimizing the output error under an input covariance."""
     chain = chain_of(kind, group, ranks)
-    factors = [
-        factor.clone(memory_format=torch.contiguous_format).requires_grad_() for factor in kind.factorize(weight, ranks)
-    ]
+    begun = join_groups(group, chain, [kind.factorize(weight, ranks)])
+    factors = [factor.clone(memory_format=torch.contiguous_format).requires_grad_() for factor in begun]
     whole = ((weight.flatten(1) @ covariance) * weight.flatten(1)).sum().clamp_min(1e-30)
     optimizer = torch.optim.LBFGS(factors, max_iter=steps, history_size=steps, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        gap = (compose(group, chain, factors) - weight).flatten(1)
+        gap = (seen(group, compose(group, chain, factors)) - weight).flatten(1)
         push = gap.detach() @ covariance
         # the quadratic form's gradient is known, so one product with the covariance serves value and gradient
         (gap * push * (2 / whole)).sum().backward()
@@ -118,7 +129,8 @@ def _refine(
     with torch.enable_grad():
         optimizer.step(loss)
     after = loss().item()
-    return [factor.detach() for factor in factors] if after < before else start
+    kept = [factor.detach() for factor in factors] if after < before else start
+    return [seen(link, factor) for link, factor in zip(chain, kept, strict=True)]
 
 
 def relative_error(layer: Geometry, target: Tensor, approximation: Tensor, covariance: Tensor | None) -> float:
@@ -146,11 +158,11 @@ def fit_nonlinear(kind: Kind, layer: Geometry, ranks: Ranks, evidence: Evidence)
     Source: Zhang et al., TPAMI 2016, eqs. 7 to 9.
     """
     linear = fit_activation(kind, layer, ranks, evidence)
-    if not evidence.relu or evidence.inputs is None:
+    chain = chain_of(kind, layer, ranks)
+    if not evidence.relu or evidence.inputs is None or chain[-1].form == "folded":
         return linear
     scale = torch.ones_like(evidence.bias) if evidence.scale is None else evidence.scale
     shift = torch.zeros_like(evidence.bias) if evidence.shift is None else evidence.shift
-    chain = chain_of(kind, layer, ranks)
     wanted = (evidence.outputs * scale + shift).clamp_min(0)
     best, best_loss = linear, _loss_behind_relu(layer, chain, linear, evidence, scale, shift, wanted)
     current = linear
@@ -158,14 +170,13 @@ def fit_nonlinear(kind: Kind, layer: Geometry, ranks: Ranks, evidence: Evidence)
         response = _responses(layer, chain, current, evidence) * scale + shift
         auxiliary = relu_auxiliary(wanted, response, penalty)
         # fitted where the error counts: behind the normalization's scale, which the last factor then gives back
-        start = _rows(compose(layer, chain, current.factors)) * scale[:, None]
+        start = rows_of(layer, compose(layer, chain, current.factors)) * scale[:, None]
         target = regression(evidence.inputs, auxiliary, evidence.moments, start)
-        scaled = replace(
-            evidence, target=target.reshape(evidence.target.shape), mean_output=auxiliary.mean(0), relu=False
-        )
+        target = weight_of_rows(layer, target)
+        scaled = replace(evidence, target=target, mean_output=auxiliary.mean(0), relu=False)
         fitted = fit_activation(kind, layer, ranks, scaled)
         safe = torch.where(scale.abs() < 1e-6, torch.full_like(scale, 1e-6), scale)
-        last = fitted.factors[-1] / safe.reshape(-1, *(1,) * (fitted.factors[-1].dim() - 1))
+        last = weight_of_rows(chain[-1], rows_of(chain[-1], fitted.factors[-1]) / safe[:, None])
         current = Fit([*fitted.factors[:-1], last], (fitted.bias - shift) / safe, linear.error)
         loss = _loss_behind_relu(layer, chain, current, evidence, scale, shift, wanted)
         if loss < best_loss:
@@ -182,13 +193,9 @@ def relu_auxiliary(wanted: Tensor, response: Tensor, penalty: float) -> Tensor:
     return torch.where(cost_below < cost_above, below, above)
 
 
-def _rows(weight: Tensor) -> Tensor:
-    return weight.flatten(1)
-
-
 def _responses(layer: Geometry, chain: list[Geometry], fit: Fit, evidence: Evidence) -> Tensor:
     """(rows, out) of the chain on the sampled inputs."""
-    weight = _rows(compose(layer, chain, fit.factors))
+    weight = rows_of(layer, compose(layer, chain, fit.factors))
     parts = [evidence.inputs[:, group] @ part.mT for group, part in enumerate(weight.chunk(evidence.inputs.shape[1]))]
     return torch.cat(parts, 1) + fit.bias
 

@@ -10,8 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import InputError
+from .folded import FoldedLinear
 
 _CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+
+#: what a layer can be; "linear-in-out" is the transformers library's Conv1D, a linear layer with a transposed weight,
+#: and "folded" a link of a tensor-train chain
+FORMS = ("linear", "linear-in-out", "embedding", "conv", "conv-transpose", "folded")
 
 #: per axis sizes, or the strings "same" and "valid" that PyTorch takes for padding
 Padding = tuple[int, ...] | str
@@ -19,14 +25,17 @@ Padding = tuple[int, ...] | str
 
 @dataclass(frozen=True)
 class Geometry:
-    """The shape of one plain layer: a linear layer (no kernel), a convolution in 1 to 3 dimensions, or an embedding.
+    """The shape of one plain layer: linear, convolution or transposed convolution in 1 to 3 dimensions, embedding.
 
     Attributes:
-        form: "linear", "conv" or "embedding".
+        form: one of FORMS.
         in_channels: input features or channels; for an embedding the number of rows.
         out_channels: output features or channels.
         kernel: kernel sizes, one an axis; () for linear layers and embeddings.
         padding_index: the embedding row whose output is fixed at zero.
+        output_padding: of a transposed convolution.
+        repeats: of a folded layer, how many pieces of its input it is applied to.
+        outer: of a folded layer, how many of its outputs move in front of the pieces.
     """
 
     form: str
@@ -40,6 +49,9 @@ class Geometry:
     padding_mode: str = "zeros"
     bias: bool = False
     padding_index: int | None = None
+    output_padding: tuple[int, ...] = ()
+    repeats: int = 1
+    outer: int = 1
 
     @property
     def taps(self) -> int:
@@ -48,13 +60,16 @@ class Geometry:
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
-        if self.form == "embedding":
+        """The weight as the layer holds it; `held` makes it from (out, in / groups, *kernel)."""
+        if self.form in ("embedding", "linear-in-out"):
             return (self.in_channels, self.out_channels)
+        if self.form == "conv-transpose":
+            return (self.in_channels, self.out_channels // self.groups, *self.kernel)
         return (self.out_channels, self.in_channels // self.groups, *self.kernel)
 
     @property
     def params(self) -> int:
-        return prod(self.weight_shape) + (self.out_channels if self.bias else 0)
+        return prod(self.weight_shape) + (self.out_channels * self.repeats if self.bias else 0)
 
     def one_group(self) -> Geometry:
         """The layer that each of the groups is by itself."""
@@ -78,7 +93,10 @@ class Geometry:
         if not self.kernel or self.padding == "same":
             return size
         padding = (0,) * len(self.kernel) if self.padding == "valid" else self.padding
-        axes = zip(size, self.kernel, self.stride, padding, self.dilation, strict=True)
+        axes = list(zip(size, self.kernel, self.stride, padding, self.dilation, strict=True))
+        if self.form == "conv-transpose":
+            sizes = ((n - 1) * s - 2 * p + d * (k - 1) + 1 for n, k, s, p, d in axes)
+            return tuple(n + extra for n, extra in zip(sizes, self.output_padding, strict=True))
         return tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes)
 
 
@@ -104,9 +122,11 @@ def chain_macs(chain: list[Geometry], call: Call) -> int:
     """Multiply-accumulate operations of a chain for one call; biases and table look-ups cost none."""
     size, macs = call.size, 0
     for link in chain:
-        size = link.output_size(size)
+        arriving, size = size, link.output_size(size)
         if link.form != "embedding":
-            macs += call.positions * prod(size) * prod(link.weight_shape)
+            # every input position of a transposed convolution meets every tap
+            places = arriving if link.form == "conv-transpose" else size
+            macs += call.positions * prod(places) * prod(link.weight_shape) * link.repeats
     return macs
 
 
@@ -129,20 +149,41 @@ def geometry_of(layer: nn.Module) -> Geometry | None:
             layer.padding if isinstance(layer.padding, str) else tuple(layer.padding), tuple(layer.dilation),
             layer.groups, layer.padding_mode, layer.bias is not None,
         )  # fmt: skip
+    if kind in _TRANSPOSED.values():
+        in_channels, out_channels_a_group, *kernel = layer.weight.shape
+        return Geometry(
+            "conv-transpose", in_channels, out_channels_a_group * layer.groups, tuple(kernel), tuple(layer.stride),
+            tuple(layer.padding), tuple(layer.dilation), layer.groups, layer.padding_mode, layer.bias is not None,
+            output_padding=tuple(layer.output_padding),
+        )  # fmt: skip
+    if (kind.__module__, kind.__name__) == ("transformers.pytorch_utils", "Conv1D"):
+        return Geometry("linear-in-out", *layer.weight.shape, bias=True)
+    if kind is FoldedLinear and type(layer.linear) is nn.Linear:
+        out_features, in_features = layer.weight.shape
+        return Geometry(
+            "folded", in_features, out_features, bias=layer.bias is not None, repeats=layer.repeats, outer=layer.outer
+        )
     return None
 
 
 def build(geometry: Geometry, like: Tensor) -> nn.Module:
-    """An uninitialized layer of a geometry, with the device and number type of a tensor."""
+    """An uninitialized layer of a geometry, with the device and number type of a tensor; linear-in-out as linear."""
     place: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
     g = geometry
-    if g.form == "linear":
+    if g.form in ("linear", "linear-in-out"):
         return nn.utils.skip_init(nn.Linear, g.in_channels, g.out_channels, g.bias, **place)
     if g.form == "embedding":
         layer = nn.Embedding(1, 1, device="meta", dtype=like.dtype)
         layer.num_embeddings, layer.embedding_dim, layer.padding_idx = g.in_channels, g.out_channels, g.padding_index
         layer.weight = nn.Parameter(torch.empty(g.weight_shape, **place))
         return layer
+    if g.form == "folded":
+        return FoldedLinear(g.in_channels, g.out_channels, g.repeats, g.outer, bias=g.bias, **place)
+    if g.form == "conv-transpose":
+        return nn.utils.skip_init(
+            _TRANSPOSED[len(g.kernel)], g.in_channels, g.out_channels, g.kernel, g.stride, g.padding, g.output_padding,
+            g.groups, g.bias, g.dilation, g.padding_mode, **place,
+        )  # fmt: skip
     return nn.utils.skip_init(
         _CONVS[len(g.kernel)], g.in_channels, g.out_channels, g.kernel, g.stride, g.padding, g.dilation, g.groups,
         g.bias, g.padding_mode, **place,
@@ -170,6 +211,6 @@ def from_record(record: dict[str, Any]) -> Geometry:
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
     if not set(values) <= set(fields) or not {"form", "in_channels", "out_channels"} <= set(values):
         raise InputError(f"a layer record has the fields {', '.join(fields)}, got {', '.join(record)}")
-    if values["form"] not in ("linear", "conv", "embedding"):
-        raise InputError(f"a layer's form is linear, conv or embedding, got {values['form']!r}")
+    if values["form"] not in FORMS:
+        raise InputError(f"a layer's form is one of {', '.join(FORMS)}, got {values['form']!r}")
     return Geometry(**values)

@@ -1,20 +1,19 @@
-"""The kinds of decomposition: which layers each fits, the chain of layers at a rank, and the factors of a weight.
+"""What a kind of decomposition is, and what is done with any: its chain of layers, factors of a weight, and back.
 
 A kind is written for one group; `chain_of` and `factors_of` repeat it for grouped layers. Weights are seen as
-(out, in, *kernel), an embedding's as (width, rows).
+(out, in, *kernel), an embedding's as (width, rows). The kinds themselves are in matrices.py, tensors.py and trains.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from math import prod
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..core.errors import InputError
-from . import algebra
+from .folded import unfolded
 from .geometry import Geometry
 
 Ranks = tuple[int, ...]
@@ -60,23 +59,49 @@ def factors_of(kind: Kind, layer: Geometry, weight: Tensor, ranks: Ranks) -> lis
     """The weights of the chain that approximates `weight` best in the Frobenius norm.
 
     Args:
-        weight: (out, in / groups, *kernel), as the layer holds it.
+        weight: as the layer holds it.
     """
     parts = [kind.factorize(part, ranks) for part in split_groups(layer, weight)]
-    return join_groups(layer, parts)
+    return join_groups(layer, chain_of(kind, layer, ranks), parts)
+
+
+def seen(layer: Geometry, weight: Tensor) -> Tensor:
+    """A weight as all forms of layers share it, (out, in / groups, *kernel), from how the layer holds it."""
+    if layer.form in ("embedding", "linear-in-out"):
+        return weight.mT
+    if layer.form == "conv-transpose":
+        return torch.cat([part.transpose(0, 1) for part in weight.chunk(layer.groups)])
+    return weight
+
+
+def held(layer: Geometry, weight: Tensor) -> Tensor:
+    """The inverse of `seen`."""
+    if layer.form in ("embedding", "linear-in-out"):
+        return weight.mT
+    if layer.form == "conv-transpose":
+        return torch.cat([part.transpose(0, 1) for part in weight.chunk(layer.groups)])
+    return weight
 
 
 def split_groups(layer: Geometry, weight: Tensor) -> list[Tensor]:
-    """The weight of each group as (out, in, *kernel); an embedding's as (width, rows)."""
-    return [weight.mT] if layer.form == "embedding" else list(weight.chunk(layer.groups))
+    """The weight of each group as (out, in, *kernel), from how the layer holds it."""
+    return list(seen(layer, weight).chunk(layer.groups))
 
 
-def join_groups(layer: Geometry, parts: list[list[Tensor]]) -> list[Tensor]:
-    """The inverse of `split_groups` for the factors of each group."""
-    factors = [torch.cat(same_link) for same_link in zip(*parts, strict=True)]
-    if layer.form == "embedding":
-        factors[0] = factors[0].mT
-    return [factor.contiguous() for factor in factors]
+def rows_of(layer: Geometry, weight: Tensor) -> Tensor:
+    """The weight as a matrix whose product with a row of `moments.input_rows` is the output: (out, columns)."""
+    return seen(layer, weight).flatten(1)
+
+
+def weight_of_rows(layer: Geometry, rows: Tensor) -> Tensor:
+    """The inverse of `rows_of`: the weight as the layer holds it."""
+    return held(layer, rows.reshape(layer.out_channels, layer.in_channels // layer.groups, *layer.kernel))
+
+
+def join_groups(layer: Geometry, chain: list[Geometry], parts: list[list[Tensor]]) -> list[Tensor]:
+    """The inverse of `split_groups` for the factors of each group: the weights as the chain's links hold them."""
+    whole = [torch.cat(same_link) for same_link in zip(*parts, strict=True)]
+    return [held(link, factor).contiguous() for link, factor in zip(chain, whole, strict=True)]
 
 
 def compose(layer: Geometry, chain: list[Geometry], factors: list[Tensor]) -> Tensor:
@@ -85,20 +110,20 @@ def compose(layer: Geometry, chain: list[Geometry], factors: list[Tensor]) -> Te
     Args:
         layer: the layer that the chain replaced.
         chain: the geometry of the chain, of which on each axis at most one link has a kernel above 1.
-        factors: the links' weights.
+        factors: the links' weights as they hold them.
     """
-    if layer.form == "embedding":
-        return factors[0] @ factors[1].mT
+    if chain[0].form == "folded":
+        return held(layer, unfolded([(link.repeats, link.outer) for link in chain], factors))
     axes = len(layer.kernel)
     parts = []
     for group in range(layer.groups):
         total = None
         for link, factor in zip(chain, factors, strict=True):
             inner = link.groups // layer.groups
-            part = factor.chunk(layer.groups)[group]
+            part = seen(link, factor).chunk(layer.groups)[group]
             total = part if total is None else _then(total, part, inner, axes)
         parts.append(total)
-    return torch.cat(parts)
+    return held(layer, torch.cat(parts))
 
 
 def _then(first: Tensor, second: Tensor, groups: int, axes: int) -> Tensor:
@@ -117,242 +142,3 @@ def _then(first: Tensor, second: Tensor, groups: int, axes: int) -> Tensor:
     joined = joined.permute(0, 1, *order)
     sizes = [interleaved[2 * axis] * interleaved[2 * axis + 1] for axis in range(axes)]
     return joined.reshape(*joined.shape[:2], *sizes)
-
-
-# the links that chains are made of
-
-
-def _pointwise(layer: Geometry, in_channels: int, out_channels: int, *, last: bool = False) -> Geometry:
-    axes = len(layer.kernel)
-    form = "linear" if layer.form == "embedding" else layer.form
-    return Geometry(
-        form, in_channels, out_channels, (1,) * axes, (1,) * axes, (0,) * axes, (1,) * axes, bias=last and layer.bias
-    )
-
-
-def _spatial(
-    layer: Geometry, in_channels: int, out_channels: int, axes: tuple[int, ...] | None = None, **changes
-) -> Geometry:
-    """The layer's own kernel, stride and padding on some axes (default: all), nothing on the others."""
-
-    def on(values: tuple[int, ...], neutral: int) -> tuple[int, ...]:
-        return tuple(value if axes is None or axis in axes else neutral for axis, value in enumerate(values))
-
-    padding = layer.padding if isinstance(layer.padding, str) else on(layer.padding, 0)
-    changes = {"bias": False, **changes}
-    return replace(
-        layer, in_channels=in_channels, out_channels=out_channels, kernel=on(layer.kernel, 1),
-        stride=on(layer.stride, 1), padding=padding, dilation=on(layer.dilation, 1), **changes,
-    )  # fmt: skip
-
-
-def _long_axes(layer: Geometry) -> list[int]:
-    return [axis for axis, taps in enumerate(layer.kernel) if taps > 1]
-
-
-def _is_conv(layer: Geometry) -> bool:
-    return layer.form == "conv" and layer.taps > 1 and layer.in_channels > 1 and layer.out_channels > 1
-
-
-# svd and channel-svd: k x k to a rank, then 1x1
-
-
-def _output_chain(layer: Geometry, ranks: Ranks) -> list[Geometry]:
-    last = _pointwise(layer, ranks[0], layer.out_channels, last=True)
-    return [_spatial(layer, layer.in_channels, ranks[0]), last]
-
-
-def _output_factors(weight: Tensor, ranks: Ranks) -> list[Tensor]:
-    left, right = algebra.truncated_svd(weight.flatten(1), ranks[0])
-    return [right.reshape(-1, *weight.shape[1:]), _with_axes(left, weight)]
-
-
-def _with_axes(matrix: Tensor, weight: Tensor) -> Tensor:
-    return matrix.reshape(*matrix.shape, *(1,) * (weight.dim() - 2))
-
-
-def _output_limits(layer: Geometry) -> Ranks:
-    return (min(layer.out_channels, layer.in_channels * layer.taps),)
-
-
-def _output_unfold(weight: Tensor) -> list[Tensor]:
-    return [weight.flatten(1)]
-
-
-def _fits_svd(layer: Geometry) -> bool:
-    return layer.taps == 1 and min(layer.in_channels, layer.out_channels) > 1
-
-
-SVD = Kind(_fits_svd, _output_limits, _output_chain, _output_factors, _output_unfold, output_side=True)
-CHANNEL_SVD = Kind(_is_conv, _output_limits, _output_chain, _output_factors, _output_unfold, output_side=True)
-
-
-# input-svd: 1x1 to a rank, then k x k
-
-
-def _input_chain(layer: Geometry, ranks: Ranks) -> list[Geometry]:
-    first = _pointwise(layer, layer.in_channels, ranks[0])
-    return [first, _spatial(layer, ranks[0], layer.out_channels, bias=layer.bias)]
-
-
-def _input_factors(weight: Tensor, ranks: Ranks) -> list[Tensor]:
-    (unfolded,) = _input_unfold(weight)
-    left, right = algebra.truncated_svd(unfolded, ranks[0])  # (in, rank), (rank, out * taps)
-    second = right.reshape(ranks[0], weight.shape[0], *weight.shape[2:]).transpose(0, 1)
-    return [_with_axes(left.mT, weight), second]
-
-
-def _input_unfold(weight: Tensor) -> list[Tensor]:
-    return [weight.transpose(0, 1).flatten(1)]
-
-
-def _input_limits(layer: Geometry) -> Ranks:
-    return (min(layer.in_channels, layer.out_channels * layer.taps),)
-
-
-INPUT_SVD = Kind(_is_conv, _input_limits, _input_chain, _input_factors, _input_unfold)
-
-
-# spatial-svd: the first long axis, then the others
-
-
-def _fits_spatial(layer: Geometry) -> bool:
-    return layer.form == "conv" and len(_long_axes(layer)) >= 2
-
-
-def _split_axes(layer: Geometry) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    first = _long_axes(layer)[0]
-    return (first,), tuple(axis for axis in range(len(layer.kernel)) if axis != first)
-
-
-def _spatial_chain(layer: Geometry, ranks: Ranks) -> list[Geometry]:
-    first, others = _split_axes(layer)
-    return [
-        _spatial(layer, layer.in_channels, ranks[0], first),
-        _spatial(layer, ranks[0], layer.out_channels, others, bias=layer.bias),
-    ]
-
-
-def _first_long_axis(weight: Tensor) -> int:
-    return next(axis for axis in range(2, weight.dim()) if weight.shape[axis] > 1)
-
-
-def _spatial_unfold(weight: Tensor) -> list[Tensor]:
-    axis = _first_long_axis(weight)
-    moved = weight.movedim(axis, 0).transpose(1, 2)  # (k, in, out, *others)
-    return [moved.reshape(moved.shape[0] * moved.shape[1], -1)]
-
-
-def _spatial_factors(weight: Tensor, ranks: Ranks) -> list[Tensor]:
-    axis = _first_long_axis(weight)
-    taps, (out_channels, in_channels) = weight.shape[axis], weight.shape[:2]
-    (unfolded,) = _spatial_unfold(weight)
-    left, right = algebra.truncated_svd(unfolded, ranks[0])
-    first = left.reshape(taps, in_channels, -1).permute(2, 1, 0)  # (rank, in, k)
-    first = first.reshape(ranks[0], in_channels, *(taps if a == axis else 1 for a in range(2, weight.dim())))
-    others = [1 if a == axis else weight.shape[a] for a in range(2, weight.dim())]
-    return [first, right.reshape(ranks[0], out_channels, *others).transpose(0, 1)]
-
-
-def _spatial_limits(layer: Geometry) -> Ranks:
-    taps = layer.kernel[_long_axes(layer)[0]]
-    return (min(layer.in_channels * taps, layer.out_channels * layer.taps // taps),)
-
-
-SPATIAL_SVD = Kind(_fits_spatial, _spatial_limits, _spatial_chain, _spatial_factors, _spatial_unfold)
-
-
-# tucker2: ranks (in, out)
-
-
-def _tucker_chain(layer: Geometry, ranks: Ranks) -> list[Geometry]:
-    return [
-        _pointwise(layer, layer.in_channels, ranks[0]),
-        _spatial(layer, *ranks),
-        _pointwise(layer, ranks[1], layer.out_channels, last=True),
-    ]
-
-
-def _tucker_factors(weight: Tensor, ranks: Ranks) -> list[Tensor]:
-    left, core, right = algebra.tucker2(weight.flatten(2), *ranks)
-    core = core.reshape(*core.shape[:2], *weight.shape[2:])
-    return [_with_axes(right, weight), core, _with_axes(left, weight)]
-
-
-def _tucker_limits(layer: Geometry) -> Ranks:
-    return _input_limits(layer) + _output_limits(layer)
-
-
-def _tucker_unfold(weight: Tensor) -> list[Tensor]:
-    return _input_unfold(weight) + _output_unfold(weight)
-
-
-TUCKER2 = Kind(_is_conv, _tucker_limits, _tucker_chain, _tucker_factors, _tucker_unfold)
-
-
-# cp: 1x1, depthwise, 1x1
-
-
-def _cp_chain(layer: Geometry, ranks: Ranks) -> list[Geometry]:
-    return [
-        _pointwise(layer, layer.in_channels, ranks[0]),
-        _spatial(layer, ranks[0], ranks[0], groups=ranks[0]),
-        _pointwise(layer, ranks[0], layer.out_channels, last=True),
-    ]
-
-
-def _cp_factors(weight: Tensor, ranks: Ranks) -> list[Tensor]:
-    (out_factor, in_factor, taps), _ = algebra.cp(weight.flatten(2), ranks[0])
-    depthwise = taps.mT.reshape(ranks[0], 1, *weight.shape[2:])
-    return [_with_axes(in_factor.mT, weight), depthwise, _with_axes(out_factor, weight)]
-
-
-def _cp_limits(layer: Geometry) -> Ranks:
-    sizes = sorted((layer.out_channels, layer.in_channels, layer.taps))
-    return (sizes[0] * sizes[1],)
-
-
-def _no_unfold(weight: Tensor) -> list[Tensor]:
-    return []
-
-
-CP = Kind(_is_conv, _cp_limits, _cp_chain, _cp_factors, _no_unfold)
-
-
-# tensor-train: bonds in | axis 1 | axis 2 | ... | out
-
-
-def _fits_train(layer: Geometry) -> bool:
-    return _is_conv(layer) and len(layer.kernel) >= 2 and min(layer.kernel) > 1
-
-
-def _train_chain(layer: Geometry, ranks: Ranks) -> list[Geometry]:
-    links = [_pointwise(layer, layer.in_channels, ranks[0])]
-    links += [_spatial(layer, ranks[axis], ranks[axis + 1], (axis,)) for axis in range(len(layer.kernel))]
-    return [*links, _pointwise(layer, ranks[-1], layer.out_channels, last=True)]
-
-
-def _train_order(weight: Tensor) -> Tensor:
-    return weight.movedim(0, -1)  # (in, *kernel, out)
-
-
-def _train_factors(weight: Tensor, ranks: Ranks) -> list[Tensor]:
-    first, *middle, last = algebra.tensor_train(_train_order(weight), ranks)
-    factors = [_with_axes(first.squeeze(0).mT, weight)]
-    for axis, core in enumerate(middle):  # (before, k, after)
-        shape = [core.shape[1] if a == axis else 1 for a in range(len(middle))]
-        factors.append(core.permute(2, 0, 1).reshape(core.shape[2], core.shape[0], *shape))
-    return [*factors, _with_axes(last.squeeze(-1).mT, weight)]
-
-
-def _train_unfold(weight: Tensor) -> list[Tensor]:
-    ordered = _train_order(weight)
-    return [ordered.reshape(prod(ordered.shape[: axis + 1]), -1) for axis in range(ordered.dim() - 1)]
-
-
-def _train_limits(layer: Geometry) -> Ranks:
-    sizes = (layer.in_channels, *layer.kernel, layer.out_channels)
-    return tuple(min(prod(sizes[:cut]), prod(sizes[cut:])) for cut in range(1, len(sizes)))
-
-
-TENSOR_TRAIN = Kind(_fits_train, _train_limits, _train_chain, _train_factors, _train_unfold)

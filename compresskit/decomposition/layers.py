@@ -126,14 +126,20 @@ def _merge_chain(root: nn.Module, target: str) -> dict[str, Any] | None:
 def merged_geometry(links: list[Geometry]) -> Geometry:
     """The one layer that a chain computes: per axis the kernel, stride and padding of the link that has them."""
     first, last = links[0], links[-1]
+    if first.form == "folded":
+        return Geometry(
+            "linear", first.repeats * first.in_channels, last.repeats * last.out_channels, bias=last.bias
+        )  # fmt: skip
     axes = range(len(first.kernel))
     bearing = [max(links, key=lambda link, axis=axis: (link.kernel[axis], link.stride[axis])) for axis in axes]
     spatial = max(links, key=lambda link: link.taps)
+    transposed = [link for link in links if link.form == "conv-transpose"]
     padding = spatial.padding
     if axes and not isinstance(padding, str):
         padding = tuple(max(link.padding[axis] for link in links) for axis in axes)
     return replace(
         first,
+        form=transposed[0].form if transposed else first.form,
         out_channels=last.out_channels,
         kernel=tuple(link.kernel[axis] for axis, link in zip(axes, bearing, strict=True)),
         stride=tuple(max(link.stride[axis] for link in links) for axis in axes),
@@ -142,6 +148,7 @@ def merged_geometry(links: list[Geometry]) -> Geometry:
         groups=min(link.groups for link in links),
         padding_mode=spatial.padding_mode,
         bias=last.bias,
+        output_padding=tuple(max(link.output_padding[axis] for link in transposed) for axis in axes if transposed),
     )
 
 

@@ -42,14 +42,16 @@ def input_rows(geometry: Geometry, inputs: Tensor, positions: Tensor | None = No
     Returns:
         (rows, groups, in / groups * taps).
     """
-    if geometry.form == "linear":
+    if not geometry.kernel:
         rows = inputs.reshape(-1, 1, geometry.in_channels)
         return rows if positions is None else rows[positions]
     axes = len(geometry.kernel)
-    windows = _pad(geometry, inputs if inputs.dim() == axes + 2 else inputs[None])
+    inputs = inputs if inputs.dim() == axes + 2 else inputs[None]
+    transposed = geometry.form == "conv-transpose"
+    windows = _stretch(geometry, inputs) if transposed else _pad(geometry, inputs)
     for axis in range(axes):
         reach = geometry.dilation[axis] * (geometry.kernel[axis] - 1) + 1
-        windows = windows.unfold(2 + axis, reach, geometry.stride[axis])
+        windows = windows.unfold(2 + axis, reach, 1 if transposed else geometry.stride[axis])
     for axis in range(axes):
         windows = windows.movedim(2 + axes + axis, -1)[..., :: geometry.dilation[axis]].movedim(-1, 2 + axes + axis)
     windows = windows.movedim(1, 1 + axes)  # (batch, *output size, in, *kernel)
@@ -57,12 +59,14 @@ def input_rows(geometry: Geometry, inputs: Tensor, positions: Tensor | None = No
     if positions is None:
         positions = torch.arange(torch.Size(sizes).numel(), device=inputs.device)
     picked = windows[torch.unravel_index(positions, sizes)]  # copies only the rows asked for
+    if transposed:
+        picked = picked.flip(tuple(range(2, 2 + axes)))
     return picked.reshape(len(positions), geometry.groups, -1)
 
 
 def output_rows(geometry: Geometry, outputs: Tensor, positions: Tensor | None = None) -> Tensor:
     """A layer's outputs at the same positions, (rows, out)."""
-    if geometry.form == "conv":
+    if geometry.kernel:
         outputs = outputs if outputs.dim() == len(geometry.kernel) + 2 else outputs[None]
         outputs = outputs.movedim(1, -1)
     rows = outputs.reshape(-1, geometry.out_channels)
@@ -86,6 +90,19 @@ def _pad(geometry: Geometry, inputs: Tensor) -> Tensor:
             sides += [geometry.padding[axis]] * 2
     mode = "constant" if geometry.padding_mode == "zeros" else geometry.padding_mode
     return F.pad(inputs, sides, mode=mode) if any(sides) else inputs
+
+
+def _stretch(geometry: Geometry, inputs: Tensor) -> Tensor:
+    """The input whose windows, read backwards at stride 1, give a transposed convolution: zeros between and around."""
+    sides = []
+    for axis in range(len(geometry.kernel)):
+        size, stride = inputs.shape[2 + axis], geometry.stride[axis]
+        wide = inputs.new_zeros(*inputs.shape[: 2 + axis], (size - 1) * stride + 1, *inputs.shape[3 + axis :])
+        wide.movedim(2 + axis, 0)[::stride] = inputs.movedim(2 + axis, 0)
+        inputs = wide
+        around = geometry.dilation[axis] * (geometry.kernel[axis] - 1) - geometry.padding[axis]
+        sides = [around, around + geometry.output_padding[axis], *sides]  # F.pad takes the last axis first
+    return F.pad(inputs, sides)
 
 
 def columns(geometry: Geometry) -> int:

@@ -26,7 +26,11 @@ class DecomposeOptions(StepOptions):
     """Replace layers by chains of smaller layers, at ranks chosen by a rule or for a budget."""
 
     kind: choice(KIND_CHOICES) = option("auto", "how layers are decomposed", section="Decomposition")
-    consider: list[str] = option([], "the kinds that auto chooses among (default: all)", section="Decomposition")
+    consider: list[str] = option(
+        [],
+        "the kinds that auto chooses among (default: all, but tensor-train for convolutions only)",
+        section="Decomposition",
+    )
     objective: choice(OBJECTIVES) = option(
         "weight", "what the factors are fitted to; all but weight need --data", section="Decomposition"
     )

@@ -57,9 +57,14 @@ def all_kinds() -> list[str]:
 
 
 def kinds_for(site: Site, options: DecomposeOptions) -> list[str]:
-    """The kinds that the options allow and the layer takes; linear and 1x1 layers take svd under every kind."""
-    names = options.considered()
-    return [name for name in names if KINDS.load(name).fits(site.geometry.one_group())]
+    """The kinds that the options allow and the layer takes; layers that a named kind does not fit take svd."""
+    names = [name for name in options.considered() if KINDS.load(name).fits(site.geometry.one_group())]
+    if options.kind in names:
+        return [options.kind]
+    if not options.consider and not site.geometry.kernel:
+        # its candidates are the dearest to make, and a trained layer's features stand in no order that it could use
+        names = [name for name in names if name != "tensor-train"]
+    return names
 
 
 def candidates_of(site: Site, evidence: Evidence, options: DecomposeOptions) -> list[Candidate]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..core.modules import get_module
 from ..core.types import Inputs, Loaded, call, to_device
 from .fit import Evidence, Fit
+from .kinds import rows_of, weight_of_rows
 from .layers import chain_with_bias, install
 from .moments import (
     Moments,
@@ -46,7 +47,7 @@ def data_evidence(root: nn.Module, site: Site, moments: Moments) -> Evidence:
     evidence = weight_evidence(root, site)
     evidence.target = evidence.target.to(moments.mean.dtype)
     evidence.bias = evidence.bias.to(moments.mean.dtype)
-    parts = evidence.target.flatten(1).chunk(site.geometry.groups)
+    parts = rows_of(site.geometry, evidence.target).chunk(site.geometry.groups)
     outputs = [part @ mean for part, mean in zip(parts, moments.mean, strict=True)]
     evidence.moments, evidence.mean_output = moments, torch.cat(outputs) + evidence.bias
     return evidence
@@ -157,10 +158,10 @@ def sampled_evidence(
     calls = max(len(batches) * len(site.calls), 1)
     inputs, outputs = samples(flat, site.geometry, max(options.calibration_rows // calls, 1), seed)
     moments = moments_of_rows(inputs)
-    shape, start = evidence.target.shape, evidence.target.flatten(1).to(inputs)
+    start = rows_of(site.geometry, evidence.target).to(inputs)
     if given is not reference:
         start = regression(inputs, outputs, moments, start)
-    evidence.target, evidence.bias = start.reshape(shape), evidence.bias.to(inputs)
+    evidence.target, evidence.bias = weight_of_rows(site.geometry, start), evidence.bias.to(inputs)
     evidence.moments, evidence.mean_output = moments, outputs.mean(0)
     evidence.inputs, evidence.outputs, evidence.relu = inputs, outputs, site.relu
     if site.norm is not None:

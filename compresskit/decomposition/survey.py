@@ -59,6 +59,7 @@ class _Watched(nn.Module):
         self.inputs: list[tuple[int, ...]] = []
         self.outputs: list[Tensor] = []
         self.touched: str | None = None
+        self.more_arguments = False  # e.g. the output size that a transposed convolution takes
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -71,7 +72,8 @@ class _Watched(nn.Module):
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         output = self.layer(*inputs, **named)
-        only = (*inputs, *named.values())[0]
+        only, *more = (*inputs, *named.values())
+        self.more_arguments |= bool(more)
         self.inputs.append(tuple(only.shape))
         self.outputs.append(output)
         return output
@@ -86,8 +88,9 @@ def survey(loaded: Loaded) -> tuple[list[Site], dict[str, str]]:
     """
     root = loaded.module
     plain = {name: geometry_of(layer) for name, layer in root.named_modules()}
-    left_out = _unreplaceable(root, {name: geometry for name, geometry in plain.items() if geometry})
-    names = [name for name, geometry in plain.items() if geometry and name not in left_out]
+    plain = {name: geometry for name, geometry in plain.items() if geometry and geometry.form != "folded"}
+    left_out = _unreplaceable(root, plain)
+    names = [name for name in plain if name not in left_out]
     stand_ins = {name: _Watched(get_module(root, name)) for name in names}
     order: list[str] = []
     for name, stand_in in stand_ins.items():
@@ -104,6 +107,8 @@ def survey(loaded: Loaded) -> tuple[list[Site], dict[str, str]]:
         stand_in = stand_ins[name]
         if stand_in.touched:
             left_out[name] = f"the model reads its {stand_in.touched} directly"
+        elif stand_in.more_arguments:
+            left_out[name] = "the model calls it with more than its input"
         elif not stand_in.inputs:
             left_out[name] = "the example input does not reach it"
         else:
@@ -135,7 +140,7 @@ def _site(name: str, geometry: Geometry, stand_in: _Watched, readers: _Readers, 
     calls = []
     for shape in stand_in.inputs:
         count = torch.Size(shape).numel()
-        if geometry.form == "conv":
+        if geometry.kernel:
             size = shape[len(shape) - axes :]
             calls.append(Call(count // (geometry.in_channels * torch.Size(size).numel()), size))
         else:

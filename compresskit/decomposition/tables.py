@@ -8,13 +8,16 @@ _PACKAGE = "compresskit.decomposition"
 
 #: a row is a `kinds.Kind`: what it fits, the chain of layers at a rank, and the factors of a weight
 KINDS = Table("kind", _PACKAGE, {
-    "svd": Row("kinds:SVD", "linear, 1x1 convolution, embedding: two layers through a rank"),
-    "channel-svd": Row("kinds:CHANNEL_SVD", "convolution: k x k to a rank, then 1x1", "Zhang et al., 2016"),
-    "input-svd": Row("kinds:INPUT_SVD", "convolution: 1x1 to a rank, then k x k"),
-    "spatial-svd": Row("kinds:SPATIAL_SVD", "convolution: k x 1, then 1 x k", "Jaderberg et al., 2014"),
-    "tucker2": Row("kinds:TUCKER2", "convolution: 1x1, k x k on few channels, 1x1", "Kim et al., 2016"),
-    "cp": Row("kinds:CP", "convolution: 1x1, depthwise k x k, 1x1", "Lebedev et al., 2015; Phan et al., 2020"),
-    "tensor-train": Row("kinds:TENSOR_TRAIN", "convolution: 1x1, k x 1, 1 x k, 1x1", "Oseledets, 2011"),
+    "svd": Row("matrices:SVD", "linear, 1x1 convolution, embedding: two layers through a rank"),
+    "channel-svd": Row("matrices:CHANNEL_SVD", "convolution: k x k to a rank, then 1x1", "Zhang et al., 2016"),
+    "input-svd": Row("matrices:INPUT_SVD", "convolution: 1x1 to a rank, then k x k"),
+    "spatial-svd": Row("matrices:SPATIAL_SVD", "convolution: k x 1, then 1 x k", "Jaderberg et al., 2014"),
+    "tucker2": Row("tensors:TUCKER2", "convolution: 1x1, k x k on few channels, 1x1", "Kim et al., 2016"),
+    "cp": Row("tensors:CP", "convolution: 1x1, depthwise k x k, 1x1", "Lebedev et al., 2015; Phan et al., 2020"),
+    "tensor-train": Row(
+        "trains:TENSOR_TRAIN", "convolution: 1x1, k x 1, 1 x k, 1x1; linear: two or three small ones on reshaped input",
+        "Oseledets, 2011; Novikov et al., 2015",
+    ),
 })  # fmt: skip
 
 #: the choices of the `kind` option

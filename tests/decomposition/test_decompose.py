@@ -138,6 +138,94 @@ def test_layers_that_cannot_be_replaced_are_left_and_named():
     loaded.module(loaded.example)
 
 
+class _Upsampling(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.down = nn.Conv2d(3, 16, 3, 2, 1)
+        self.up = nn.ConvTranspose2d(16, 12, 4, 2, 1, bias=False)
+        self.norm = nn.BatchNorm2d(12)
+        self.out = nn.ConvTranspose2d(12, 6, 3, padding=1)
+
+    def forward(self, x):
+        return self.out(self.norm(self.up(self.down(x).relu())).relu())
+
+
+class _Images:
+    """Calibration images with neighbouring pixels alike."""
+
+    def calibration(self, samples, *, batch_size=64, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        small = torch.randn(32, 3, 4, 4, generator=generator)
+        return list(nn.functional.interpolate(small, scale_factor=2, mode="bilinear").split(16))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("channel-svd", {"objective": "activation"}),
+        ("input-svd", {"objective": "nonlinear", "inputs": "compressed"}),
+        ("spatial-svd", {}),
+        ("tucker2", {}),
+        ("cp", {}),
+        ("tensor-train", {}),
+    ],
+)
+def test_transposed_convolutions_are_decomposed(kind, options):
+    torch.manual_seed(0)
+    loaded = Loaded(_Upsampling().eval(), {}, torch.randn(1, 3, 8, 8))
+    plain, before = copy.deepcopy(loaded.module), macs(loaded.module, loaded.example)
+    result = _run(loaded, _Images(), kind=kind, ratio=0.5, layers=["up", "out"], **options)
+    assert [edit["target"] for edit in loaded.edits] == ["up", "out"]
+    saved = sum(row["macs_before"] - row["macs"] for row in result.tables["choices"])
+    assert macs(loaded.module, loaded.example) == before - saved
+    fresh = edits.replay(copy.deepcopy(plain), loaded.edits)
+    fresh.load_state_dict(loaded.module.state_dict())
+    wanted = loaded.module(loaded.example)
+    assert torch.equal(fresh(loaded.example), wanted)
+    _run(loaded, recompose=True)
+    assert type(loaded.module.up) is nn.ConvTranspose2d
+    torch.testing.assert_close(loaded.module(loaded.example), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_gpt2s_linear_layers_are_decomposed_with_and_without_data():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GPT2Config(vocab_size=50, n_positions=16, n_embd=24, n_layer=1, n_head=2)
+    torch.manual_seed(0)
+    module = transformers.GPT2Model(config).eval()
+    example = {"input_ids": torch.arange(12)[None]}
+
+    class Texts:
+        def calibration(self, samples, *, batch_size=64, seed=0):
+            generator = torch.Generator().manual_seed(seed)
+            return [{"input_ids": torch.randint(0, 50, (8, 12), generator=generator)}]
+
+    for options in ({"ratio": 0.5}, {"target_macs": 0.7, "objective": "activation"}):
+        loaded = Loaded(copy.deepcopy(module), {}, example)
+        result = _run(loaded, Texts(), kind="svd", **options)
+        targets = {edit["target"] for edit in loaded.edits}
+        assert "h.0.attn.c_attn" in targets and type(loaded.module.h[0].attn.c_attn[0]) is nn.Linear
+        assert result.facts["macs_share"] <= options.get("target_macs", 0.7)
+        fresh = edits.replay(copy.deepcopy(module), loaded.edits)
+        fresh.load_state_dict(loaded.module.state_dict())
+        assert torch.equal(fresh(**example).last_hidden_state, loaded.module(**example).last_hidden_state)
+
+
+def test_tensor_train_of_linear_layers_is_taken_when_asked_for_and_stays_whole_when_decomposed_again():
+    def model():
+        torch.manual_seed(0)
+        return Loaded(nn.Sequential(nn.Linear(48, 64), nn.ReLU(), nn.Linear(64, 30)).eval(), {}, torch.randn(2, 48))
+
+    kinds = [_run(model(), ratio=0.5).facts["kinds"], _run(model(), kind="tensor-train", ratio=0.5).facts["kinds"]]
+    assert kinds == [{"svd": 2}, {"tensor-train": 2}]
+    loaded = model()
+    _run(loaded, consider=["tensor-train"], ratio=0.5)
+    names = {type(layer).__name__ for layer in loaded.module.modules()}
+    assert "FoldedLinear" in names
+    before = macs(loaded.module, loaded.example)
+    _run(loaded, kind="svd", ratio=0.5)
+    assert macs(loaded.module, loaded.example) < before
+
+
 def test_embeddings_are_decomposed_only_when_asked_for():
     def model():
         return Loaded(nn.Sequential(nn.Embedding(100, 16), nn.Linear(16, 16)).eval(), {}, torch.arange(5)[None])

@@ -6,7 +6,7 @@ from torch import nn
 
 from compresskit.decomposition.fit import Evidence, fit_activation, fit_nonlinear, fit_weight, relu_auxiliary
 from compresskit.decomposition.geometry import geometry_of
-from compresskit.decomposition.kinds import chain_of, compose
+from compresskit.decomposition.kinds import chain_of, compose, rows_of
 from compresskit.decomposition.moments import input_rows, moments_of_rows, output_rows, regression
 from compresskit.decomposition.tables import KINDS
 
@@ -38,6 +38,8 @@ LAYERS = {
     "conv2d-dilated-strided": (nn.Conv2d(4, 6, 3, 2, 2, dilation=2, bias=False), (4, 4, 9, 8)),
     "conv2d-grouped-same": (nn.Conv2d(4, 6, (3, 5), padding="same", groups=2), (4, 4, 9, 8)),
     "conv1d-circular": (nn.Conv1d(4, 6, 3, padding=1, padding_mode="circular"), (6, 4, 9)),
+    "conv2d-transposed": (nn.ConvTranspose2d(4, 6, (3, 4), (2, 3), (1, 2), (1, 2), dilation=(2, 1)), (4, 4, 5, 4)),
+    "conv1d-transposed-grouped": (nn.ConvTranspose1d(4, 6, 3, 2, groups=2, bias=False), (6, 4, 9)),
     "conv3d": (nn.Conv3d(3, 4, 3, padding=1), (2, 3, 5, 6, 4)),
 }
 
@@ -47,7 +49,7 @@ def test_rows_times_weight_are_the_layers_outputs(name):
     layer, shape = LAYERS[name]
     layer, x = layer.double(), _inputs(*shape)
     geometry, y, evidence = _evidence(layer, x)
-    groups = evidence.target.flatten(1).chunk(geometry.groups)
+    groups = rows_of(geometry, evidence.target).chunk(geometry.groups)
     product = torch.cat([evidence.inputs[:, g] @ part.mT for g, part in enumerate(groups)], 1) + evidence.bias
     torch.testing.assert_close(product, evidence.outputs)
     some = torch.tensor([5, 0, 3])
@@ -56,12 +58,18 @@ def test_rows_times_weight_are_the_layers_outputs(name):
 
 
 def _output_error(geometry, kind, ranks, fit, evidence):
-    weight = compose(geometry, chain_of(kind, geometry, ranks), fit.factors).flatten(1)
+    weight = rows_of(geometry, compose(geometry, chain_of(kind, geometry, ranks), fit.factors))
     parts = [evidence.inputs[:, g] @ part.mT for g, part in enumerate(weight.chunk(geometry.groups))]
     return (torch.cat(parts, 1) + fit.bias - evidence.outputs).square().sum().item()
 
 
-@pytest.mark.parametrize("name", ["linear", "conv2d-dilated-strided", "conv2d-grouped-same", "conv1d-circular"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "linear", "conv2d-dilated-strided", "conv2d-grouped-same", "conv1d-circular", "conv2d-transposed",
+        "conv1d-transposed-grouped",
+    ],
+)  # fmt: skip
 def test_svd_fitted_to_data_is_optimal_in_output_error(name):
     layer, shape = LAYERS[name]
     layer = layer.double()
@@ -89,16 +97,33 @@ def test_principal_outputs_equal_the_cholesky_whitened_svd():
 
 
 @pytest.mark.parametrize(
-    ("kind_name", "ranks"),
-    [("input-svd", (2,)), ("spatial-svd", (4,)), ("tucker2", (3, 3)), ("tensor-train", (3, 6, 3)), ("cp", (5,))],
-)
-def test_other_kinds_gain_from_data(kind_name, ranks):
-    layer = nn.Conv2d(4, 6, 3, padding=1, bias=False).double()
+    ("kind_name", "ranks", "make"),
+    [
+        *(
+            (kind, ranks, lambda: nn.Conv2d(4, 6, 3, padding=1, bias=False))
+            for kind, ranks in {
+                "input-svd": (2,), "spatial-svd": (4,), "tucker2": (3, 3), "tensor-train": (3, 6, 3), "cp": (5,),
+            }.items()
+        ),
+        ("tucker2", (3, 3), lambda: nn.ConvTranspose2d(4, 6, 3, 2, bias=False)),
+        ("spatial-svd", (2,), lambda: nn.ConvTranspose2d(4, 6, 3, groups=2, bias=False)),
+    ],
+)  # fmt: skip
+def test_other_kinds_gain_from_data(kind_name, ranks, make):
+    layer = make().double()
     geometry, _, evidence = _evidence(layer, _inputs(4, 4, 9, 8))
     kind = KINDS.load(kind_name)
     plain = _output_error(geometry, kind, ranks, fit_weight(kind, geometry, ranks, evidence), evidence)
     fitted = _output_error(geometry, kind, ranks, fit_activation(kind, geometry, ranks, evidence), evidence)
     assert fitted < 0.8 * plain
+
+
+def test_a_tensor_train_of_a_linear_layer_gains_from_data():
+    layer = nn.Linear(12, 8).double()
+    geometry, _, evidence = _evidence(layer, _inputs(50, 12))
+    kind = KINDS.load("tensor-train")
+    plain = _output_error(geometry, kind, (3,), fit_weight(kind, geometry, (3,), evidence), evidence)
+    assert _output_error(geometry, kind, (3,), fit_activation(kind, geometry, (3,), evidence), evidence) < 0.8 * plain
 
 
 def test_relu_auxiliary_minimizes_its_cost():
@@ -117,15 +142,22 @@ def test_relu_auxiliary_minimizes_its_cost():
             assert (cost(relu_auxiliary(target, response, penalty)) <= brute + 1e-6).all()
 
 
-def test_fitting_behind_the_relu_beats_fitting_before_it():
-    layer = nn.Conv2d(6, 8, 3, padding=1, bias=False).double()
+@pytest.mark.parametrize(
+    ("kind_name", "make"),
+    [
+        ("channel-svd", lambda: nn.Conv2d(6, 8, 3, padding=1, bias=False)),
+        ("input-svd", lambda: nn.ConvTranspose2d(6, 8, 3, 2, padding=1, bias=False)),
+    ],
+)
+def test_fitting_behind_the_relu_beats_fitting_before_it(kind_name, make):
+    layer = make().double()
     geometry, _, evidence = _evidence(layer, _inputs(6, 6, 9, 8), relu=True)
     evidence.scale = torch.linspace(0.5, 2, 8, dtype=DOUBLE)
     evidence.shift = torch.linspace(-0.5, 0.5, 8, dtype=DOUBLE) - evidence.scale * evidence.outputs.mean(0)
-    kind = KINDS.load("channel-svd")
+    kind = KINDS.load(kind_name)
 
     def behind(fit):
-        weight = compose(geometry, chain_of(kind, geometry, (2,)), fit.factors).flatten(1)
+        weight = rows_of(geometry, compose(geometry, chain_of(kind, geometry, (2,)), fit.factors))
         got, wanted = evidence.inputs[:, 0] @ weight.mT + fit.bias, evidence.outputs
         scaled = [(y * evidence.scale + evidence.shift).clamp_min(0) for y in (got, wanted)]
         return (scaled[0] - scaled[1]).square().sum().item()

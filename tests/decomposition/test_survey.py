@@ -62,3 +62,18 @@ def test_a_layer_called_twice_counts_twice_and_the_model_is_left_as_it_was():
     assert [call.positions for call in site.calls] == [5, 2]
     assert site.macs == 7 * 36
     assert type(module.layer) is nn.Linear and not module.layer._forward_hooks
+
+
+def test_a_transposed_convolution_that_is_told_its_output_size_stays():
+    class Told(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up = nn.ConvTranspose2d(4, 4, 3, 2)
+            self.plain = nn.ConvTranspose2d(4, 4, 3, 2)
+
+        def forward(self, x):
+            return self.plain(self.up(x, output_size=(10, 10)))
+
+    sites, left_out = survey(Loaded(Told().eval(), {}, torch.randn(1, 4, 4, 4)))
+    assert [site.name for site in sites] == ["plain"]
+    assert left_out == {"up": "the model calls it with more than its input"}
