@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .ids import along
+from .ids import along, varying
 from .numbers import Number, expression, leaves
 
 Trace = Any
@@ -44,6 +44,28 @@ def _split(trace: Trace, name: str, args: tuple, kwargs: dict, output: Any) -> N
         size = sizes[place] if isinstance(sizes, tuple | list) else sizes
         if isinstance(size, int) and part.size(dim) == size:
             trace.number(part, dim, size, name)
+
+
+def _chunk(trace: Trace, name: str, args: tuple, kwargs: dict, output: Any) -> None:
+    """chunk into unequal parts: the same positions go from each, and what makes the first parts longer stays.
+
+    Then the last part stays as much shorter as it was, so chunk cuts at the same places.
+    """
+    dim = (args[2] if len(args) > 2 else kwargs.get("dim", 0)) % args[0].dim()
+    sizes = [part.size(dim) for part in output]
+    if len(set(sizes)) == 1:
+        return
+    reason = trace.site("chunk into unequal parts")
+    planes = [plane for part in output for plane in trace.planes(part) if dim in varying(plane)]
+    if len(planes) < len(output):  # some parts hold no channels, so the others keep their length
+        for plane in planes:
+            trace.ids.pin(plane, reason)
+        return
+    first = planes[0].narrow(dim, 0, sizes[-1])
+    for plane in planes:
+        trace.ids.unite(plane.narrow(dim, 0, sizes[-1]), first, reason)
+        if plane.size(dim) > sizes[-1]:
+            trace.ids.pin(plane.narrow(dim, sizes[-1], plane.size(dim) - sizes[-1]), reason)
 
 
 def _getitem(trace: Trace, name: str, args: tuple, kwargs: dict, output: Any) -> None:
@@ -177,6 +199,7 @@ CALLS: dict[str, Callable] = {
         ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _convolution
     ),
     **dict.fromkeys(("zeros", "ones", "empty"), _factory),
+    "chunk": _chunk,
     "unflatten": _unflatten,
     "__getitem__": _getitem,
     "group_norm": _group_norm,

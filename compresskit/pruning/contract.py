@@ -219,9 +219,7 @@ def attention(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
     result = output[0] if isinstance(output, tuple | list) else output
     q, k, v = (trace.planes(t) for t in (query, key, value))
     reason = trace.site("attention")
-    if (
-        trace.attention == "dims" and names.get("scale") is None
-    ):  # the kernel scales by the number of dimensions, which therefore stays
+    if names.get("scale") is None:  # the kernel scales by the number of dimensions, which therefore stays
         q = [freeze(trace.ids, p, [query.dim() - 1], f"{reason} scales by the number of dimensions") for p in q]
         k = [freeze(trace.ids, p, [key.dim() - 1], f"{reason} scales by the number of dimensions") for p in k]
     if key.dim() == 4 and key.size(1) != query.size(1):  # several query heads share a key and value head

@@ -111,9 +111,9 @@ def graph_of(trace: Trace) -> Graph:
 def _regular(trace: Trace) -> np.ndarray:
     """Classes after tying what must go together for every activation to keep a rectangular shape."""
     labels = trace.ids.classes()
-    boxes = [(plane.numpy(), site) for plane, site in trace.boxes]
-    for _ in range(20):
-        tied = False
+    boxes = [(plane.numpy(), site) for plane, site in trace.boxes if plane.numel()]
+    while boxes:  # every round joins classes, so this ends
+        touched = np.zeros(len(labels), dtype=bool)
         left = []
         for box, site in boxes:
             mapped = labels[box]
@@ -121,15 +121,13 @@ def _regular(trace: Trace) -> np.ndarray:
             if len(dims) < 2:
                 continue
             left.append((box, site))
-            if tied:
+            if touched[mapped].any():  # what an earlier box tied may have made this one rectangular
                 continue
+            touched[mapped] = True
             axis = max(dims, key=lambda d: (mapped.shape[d], d))
             moved = np.moveaxis(box, axis, 0).reshape(box.shape[axis], -1)
             ids = torch.from_numpy(np.ascontiguousarray(moved))
             trace.ids.unite(ids, ids[:, :1], f"{site}: the shape stays rectangular")
-            tied = True
-        if not tied:
-            break
         boxes = left
         labels = trace.ids.classes()
     return labels

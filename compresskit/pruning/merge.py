@@ -13,19 +13,31 @@ from .ids import compact, core, freeze, varying
 Trace = Any
 
 
-def merge(trace: Trace, planes: Sequence[Tensor], what: str) -> list[Tensor]:
+def merge(trace: Trace, planes: Sequence[Tensor], what: str, owners: Sequence[int] | None = None) -> list[Tensor]:
     """Planes of one shape as few planes as possible: those that change along a common dimension are tied and become
-    one."""
-    result: list[Tensor] = []
-    for plane in sorted(planes, key=lambda p: len(varying(p))):  # weights and biases within heads meet first
+    one.
+
+    Args:
+        trace: the run.
+        planes: planes of one shape.
+        what: the operation, for messages.
+        owners: the operand of each plane; planes of one operand alone stay apart, since nothing new meets them
+            (channels and kernel positions of a flattened weight).
+    """
+    owned = [{owner} for owner in (owners or range(len(planes)))]
+    result: list[tuple[Tensor, set[int]]] = []
+    # weights and biases within heads meet first
+    for plane, mine in sorted(zip(planes, owned, strict=True), key=lambda pair: len(varying(pair[0]))):
         while True:
             dims = set(varying(plane))
-            partner = next((i for i, other in enumerate(result) if dims & set(varying(other))), None)
+            partner = next((i for i, (other, theirs) in enumerate(result)
+                            if dims & set(varying(other)) and (theirs != mine or len(mine) > 1)), None)  # fmt: skip
             if partner is None:
                 break
-            plane = _united(trace, plane, result.pop(partner), what)
-        result.append(plane)
-    return result
+            other, theirs = result.pop(partner)
+            plane, mine = _united(trace, plane, other, what), mine | theirs
+        result.append((plane, mine))
+    return [plane for plane, _ in result]
 
 
 def _united(trace: Trace, left: Tensor, right: Tensor, what: str) -> Tensor:
@@ -50,8 +62,9 @@ def elementwise(trace: Trace, tensors: Sequence[Tensor], shape: torch.Size, what
     A dimension along which an operand has more than one element but no channels keeps its length.
     """
     planes: list[Tensor] = []
+    owners: list[int] = []
     operands = []
-    for tensor in tensors:
+    for number, tensor in enumerate(tensors):
         own = trace.planes(tensor)
         if tensor.dim() > len(shape):
             for plane in own:
@@ -63,12 +76,13 @@ def elementwise(trace: Trace, tensors: Sequence[Tensor], shape: torch.Size, what
             for plane in own:
                 trace.ids.pin(plane, trace.site(what))
         planes += wide
+        owners += [number] * len(wide)
         if tensor.dim():
             changing = {d for plane in wide for d in varying(plane)}
             operands.append({d + pad for d, size in enumerate(tensor.shape) if size > 1} - changing)
     if len(planes) == 1 and len(operands) == 1:
         return planes
-    merged = merge(trace, planes, what)
+    merged = merge(trace, planes, what, owners)
     for number, plane in enumerate(merged):
         fixed = sorted({d for d in varying(plane) for operand in operands if d in operand})
         if fixed:
@@ -84,6 +98,7 @@ def _fits(tensor: Tensor, shape: torch.Size) -> bool:
 def join(trace: Trace, tensors: Sequence[Tensor], dim: int, shape: torch.Size) -> list[Tensor]:
     """Planes of a concatenation along `dim`."""
     what = "cat"
+    tensors = [tensor for tensor in tensors if tensor.numel()]
     through: list[Tensor] = []
     pieces: list[Tensor | None] = []
     fixed: list[set[int]] = []

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from .ids import freeze, varying, vector
+from .ids import varying, vector
 from .merge import elementwise
 from .operations import argument_names, arguments, freeze_input
 
@@ -15,16 +15,16 @@ Trace = Any
 
 
 def batch_norm(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
-    """Scales, shifts and running statistics follow the channels they belong to."""
+    """Scales, shifts and running statistics follow the channels they belong to.
+
+    Weight standardization calls it on weights, (1, out_channels, in_channels * kernel): its statistics are then taken
+    over the inputs that stay.
+    """
     names = arguments(func, args, kwargs)
-    output = func(*args, **kwargs)
     x = names["input"]
-    reason = trace.site("batch_norm")
     per_channel = [names.get(key) for key in ("weight", "bias", "running_mean", "running_var")]
-    planes = trace.planes(x)
-    if names.get("training") and any(d != 1 for plane in planes for d in varying(plane)):
-        planes = [freeze(trace.ids, plane, [d for d in range(x.dim()) if d != 1], reason) for plane in planes]
-    trace.set(x, planes)
+    output = _masked_statistics(trace, func, args, kwargs) if names.get("training") else func(*args, **kwargs)
+    output[0]._is_weight = trace.is_weight(x)
     view = (1, -1) + (1,) * (x.dim() - 2)
     operands = [x]
     for tensor in per_channel:
@@ -34,6 +34,23 @@ def batch_norm(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
             operands.append(part)
     trace.set(output[0], elementwise(trace, operands, x.shape, "batch_norm"))
     return output
+
+
+def _masked_statistics(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
+    """Batch statistics over the positions that stay; what goes is zero."""
+    x = args[0]
+    stays = {d: trace.kept_positions(x, d) for d in range(x.dim()) if d != 1}
+    stays = {d: positions for d, positions in stays.items() if positions is not None}
+    if not stays:
+        return func(*args, **kwargs)
+    small = x
+    for d, positions in stays.items():
+        small = small.index_select(d, positions)
+    result, *rest = func(small, *args[1:], **kwargs)
+    for d, positions in stays.items():
+        wide = result.new_zeros([*result.shape[:d], x.size(d), *result.shape[d + 1 :]])
+        result = wide.index_copy_(d, positions, result)
+    return (result, *rest)
 
 
 def layer_norm(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:

@@ -30,7 +30,6 @@ _LAYOUT = [
     "squeeze",
     "expand",
     "slice",
-    "unbind",
     "repeat",
     "unfold",
     "diagonal",
@@ -203,9 +202,9 @@ def _move(func: Any, plane: Tensor, args: tuple, kwargs: dict, outputs: list) ->
 
 
 def _select(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
-    """select keeps one position: the dimension cannot lose any."""
-    names = arguments(func, args, kwargs)
-    freeze_input(trace, args[0], [names["dim"]], f"one position taken ({trace.site('select')})")
+    """select keeps one position and unbind gives each a name: the dimension cannot lose any."""
+    dim = arguments(func, args, kwargs).get("dim", 0)
+    freeze_input(trace, args[0], [dim], f"one position taken ({trace.site(plain_name(func))})")
     return _layout(trace, func, args, kwargs)
 
 
@@ -433,7 +432,7 @@ RULES: dict[str, Callable] = {
     "as_strided_": _as_strided,
     **dict.fromkeys(("triu", "tril"), _triangle),
     "glu": _glu,
-    "select": _select,
+    **dict.fromkeys(("select", "unbind"), _select),
     "cat": _cat,
     "stack": _stack,
     "constant_pad_nd": _pad,

@@ -7,29 +7,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from compresskit.core import edits
-from compresskit.core.types import call
 from compresskit.pruning.attention import HeadAttention, free_heads
-from compresskit.pruning.cut import cut
-from compresskit.pruning.exact import difference, double_copy
+from compresskit.pruning.exact import difference
 from compresskit.pruning.graph import build_graph
-
-
-def halved(module, example, attention="heads", seed=0):
-    """Cut half of every group at random; returns (sizes of groups, share of parameters left, largest difference)."""
-    module = module.eval()
-    graph = build_graph(module, example, attention)
-    rng = np.random.default_rng(seed)
-    keep = {}
-    for group in graph.groups:
-        keep[group.name] = np.zeros(len(group), dtype=bool)
-        keep[group.name][rng.permutation(len(group))[: max(1, len(group) // 2)]] = True
-    ids = graph.keep_ids(keep)
-    gap, reason = difference(double_copy(module), example, graph, ids)
-    assert gap <= 1e-8, reason
-    before = sum(p.numel() for p in module.parameters())
-    cut(module, graph, ids)
-    call(module, example)
-    return {g.name: len(g) for g in graph.groups}, sum(p.numel() for p in module.parameters()) / before
 
 
 class Recurrent(nn.Module):
@@ -43,7 +23,7 @@ class Recurrent(nn.Module):
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
 @pytest.mark.parametrize("layers", [1, 2])
-def test_recurrent_hidden_units(kind, layers):
+def test_recurrent_hidden_units(kind, layers, halved):
     model = Recurrent(kind, num_layers=layers)
     model(torch.randn(1, 5, 8))
     sizes, share = halved(model, torch.randn(1, 5, 8))
@@ -88,7 +68,7 @@ class SelfAttention(nn.Module):
     [{}, {"fused": True}, {"kv_heads": 2}, {"norm": True}, {"bias_table": True}, {"fused": True, "bias_table": True}],
     ids=str,
 )
-def test_attention_loses_whole_heads(options):
+def test_attention_loses_whole_heads(options, halved):
     model = SelfAttention(**options)
     sizes, share = halved(model, torch.randn(1, 5, 6))
     assert min(sizes.values()) == options.get("kv_heads", 4)
@@ -99,7 +79,7 @@ def test_attention_loses_whole_heads(options):
 
 
 @pytest.mark.parametrize("options", [{}, {"fused": True}, {"kv_heads": 2}], ids=str)
-def test_attention_loses_the_same_dimensions_of_every_head(options):
+def test_attention_loses_the_same_dimensions_of_every_head(options, halved):
     model = SelfAttention(**options)
     sizes, _ = halved(model, torch.randn(1, 5, 6), attention="dims")
     assert model.num_heads == 4 and model.head_dim == 4
@@ -117,7 +97,7 @@ class Block(nn.Module):
 
 
 @pytest.mark.parametrize("options", [{}, {"bias": False}, {"batch_first": True}], ids=str)
-def test_multihead_attention_gets_free_heads(options):
+def test_multihead_attention_gets_free_heads(options, halved):
     model = Block(nn.MultiheadAttention(32, 4, **options)).eval()
     x = torch.randn(2, 6, 8)
     expected = model(x)
@@ -151,7 +131,7 @@ def test_free_heads_compute_what_multihead_attention_does(masks):
         torch.testing.assert_close(actual[1], expected[1])
 
 
-def test_transformer_encoder_layers():
+def test_transformer_encoder_layers(halved):
     layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
     model = nn.Sequential(
         nn.Linear(8, 32), nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Linear(32, 3)
@@ -179,7 +159,7 @@ class Mixer(nn.Module):
         return self.head(x.mean(1))
 
 
-def test_token_mixing():
+def test_token_mixing(halved):
     sizes, _ = halved(Mixer(), torch.randn(1, 3, 16, 16))
     assert sizes == {"embed": 16, "tokens.0": 24, "channels.0": 20}
 
@@ -194,13 +174,13 @@ class Gated(nn.Module):
         return self.down(F.silu(gate) * value)
 
 
-def test_gated_halves_lose_the_same_positions():
+def test_gated_halves_lose_the_same_positions(halved):
     model = Gated()
     sizes, _ = halved(model, torch.randn(2, 6))
     assert sizes == {"up": 16} and model.up.weight.shape == (16, 6) and model.down.weight.shape == (3, 8)
 
 
-def test_one_layer_called_twice_and_tied_weights():
+def test_one_layer_called_twice_and_tied_weights(halved):
     class Tied(nn.Module):
         def __init__(self):
             super().__init__()
@@ -217,7 +197,7 @@ def test_one_layer_called_twice_and_tied_weights():
     assert model.out.weight is model.embed.weight
 
 
-def test_transposed_grouped_and_normalized_convolutions():
+def test_transposed_grouped_and_normalized_convolutions(halved):
     model = nn.Sequential(
         nn.Conv2d(3, 16, 3), nn.PReLU(16), nn.ConvTranspose2d(16, 12, 4, 2), nn.GroupNorm(4, 12),
         nn.Conv2d(12, 8, 3, groups=2), nn.Conv2d(8, 2, 1),
@@ -226,7 +206,7 @@ def test_transposed_grouped_and_normalized_convolutions():
     assert sizes["0"] == 16 and share < 0.5
 
 
-def test_several_inputs_and_outputs():
+def test_several_inputs_and_outputs(halved):
     class Two(nn.Module):
         def __init__(self):
             super().__init__()
@@ -253,7 +233,7 @@ def hugging_face():
 
 @pytest.mark.parametrize("attention", ["heads", "dims"])
 @pytest.mark.parametrize(("model", "config", "options"), hugging_face())
-def test_hugging_face(model, config, options, attention):
+def test_hugging_face(model, config, options, attention, halved):
     transformers = pytest.importorskip("transformers")
     module = getattr(transformers, model)(getattr(transformers, config)(**options))
     ids = torch.arange(6).unsqueeze(0)
@@ -293,7 +273,7 @@ class Pieces(nn.Module):
         return self.down(self.deep(left)) + right.mean()
 
 
-def test_a_list_of_sizes_follows_the_channels():
+def test_a_list_of_sizes_follows_the_channels(halved):
     model = Pieces([12, 8])
     sizes, _ = halved(model, torch.randn(1, 3, 8, 8))
     assert sorted(sizes.values()) == [8, 12]
@@ -304,3 +284,16 @@ def test_hard_coded_sizes_keep_the_filters_behind_them():
     graph = build_graph(Pieces(None).eval(), torch.randn(1, 3, 8, 8))
     assert graph.groups == []
     assert "split with the number" in graph.left_out["up"]
+
+
+class OneHead(SelfAttention):
+    """Fused attention of a single head that scales by the width it sees."""
+
+    def forward(self, x):
+        q, k, v = self.qkv(self.embed(x)).chunk(3, -1)
+        return self.head(self.out(F.scaled_dot_product_attention(q, k, v)))
+
+
+def test_a_single_head_keeps_the_width_that_it_scales_by(halved):
+    sizes, _ = halved(OneHead(fused=True), torch.randn(1, 5, 6))
+    assert sizes == {"embed": 32, "out": 32}
