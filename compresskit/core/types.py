@@ -70,6 +70,7 @@ class Context:
             between cuts); the runner calls it once after the step by itself.
         load: turns a model string into a Loaded (for teachers and students), same rules as the command line.
         recipe: the whole recipe as plain data, for techniques that write one; None outside of a recipe.
+        latency_batch: examples a forward where latency is measured.
         folder: a scratch folder kept for this step across a kill and --resume (caches, checkpoints, plots).
     """
 
@@ -83,6 +84,7 @@ class Context:
     load: Callable[[str], Loaded] | None = None
     folder: Any = None  # pathlib.Path | None
     recipe: dict[str, Any] | None = None
+    latency_batch: int = 1
 
 
 @dataclass

@@ -48,7 +48,7 @@ def open_context(options: RecipeOptions, log: Callable[[str], None] = lambda lin
         found.module.to(device)
         return found
 
-    return Context(original, data, metric, options.seed, device, log, load=load)
+    return Context(original, data, metric, options.seed, device, log, load=load, latency_batch=options.latency_batch)
 
 
 def pick_device(name: str) -> torch.device:

@@ -67,6 +67,23 @@ def _linear(axis: Axis, labels: np.ndarray, owner: np.ndarray, sizes: np.ndarray
     return row
 
 
+def widths(graph: Graph, names: Sequence[str]) -> dict[str, tuple[np.ndarray, ...]]:
+    """The size of each dimension of some tensors as coefficients of the groups' counts, with a constant at the end.
+
+    Tensors that the run never touched are absent.
+    """
+    owner = np.full(int(graph.labels.max()) + 1, -1)
+    for number, group in enumerate(graph.groups):
+        owner[group.units] = number
+    sizes = np.array([len(group) for group in graph.groups], dtype=np.float64)
+    rows = {}
+    for stored in graph.trace.stored.values():
+        axes = [Axis((ids.numpy()[None],), len(ids)) for ids in stored.ids]
+        for name in set(stored.names).intersection(names):
+            rows[name] = tuple(_linear(axis, graph.labels, owner, sizes) for axis in axes)
+    return rows
+
+
 def macs(graph: Graph) -> Products:
     """Multiply-accumulates of one run on the example input, as torch.utils.flop_counter counts them."""
     return Products(graph, [(cost.constant, cost.axes) for cost in graph.trace.costs])

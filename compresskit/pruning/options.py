@@ -8,9 +8,9 @@ from typing import Literal
 from pydantic import model_validator
 
 from ..core.options import StepOptions, choice, option
-from .tables import ALLOCATIONS, CRITERIA, SALIENCIES, SCOPES
+from .tables import ALLOCATIONS, CRITERIA, REGULARIZERS, SALIENCIES, SCOPES
 
-_AMOUNTS = ("ratio", "target_macs", "target_params", "target_bytes")
+_AMOUNTS = ("ratio", "depth_ratios", "target_macs", "target_params", "target_bytes", "target_latency")
 #: options that only mean something for some granularities
 _ONLY = {
     "channel": [
@@ -28,6 +28,11 @@ _ONLY = {
         "ridge",
         "target_params",
         "target_bytes",
+        "target_latency",
+        "depth_ratios",
+        "sparsify",
+        "sparsify_epochs",
+        "sparsify_strength",
     ],
     "sparse": ["saliency", "allocation", "pattern"],
 }
@@ -51,6 +56,13 @@ class PruneOptions(StepOptions):
     )
     target_params: float | None = option(None, "share of parameters kept, e.g. 0.5", section="How much", gt=0, lt=1)
     target_bytes: int | None = option(None, "largest size of the weights in bytes", section="How much", gt=0)
+    target_latency: float | None = option(
+        None, "share of the measured latency kept, e.g. 0.5", section="How much", gt=0, lt=1
+    )
+    depth_ratios: list[float] = option(
+        [], "share removed along the depth, from the first groups to the last, straight lines between: e.g. 0.2 and "
+        "0.6", section="How much",
+    )  # fmt: skip
     ratios: dict[str, float] = option(
         {}, "share removed from layers whose name matches: PATTERN=SHARE", section="How much"
     )
@@ -71,6 +83,13 @@ class PruneOptions(StepOptions):
     )
     saliency: choice(SALIENCIES) = option("magnitude", "how single weights are ranked", section="Which")
     allocation: choice(ALLOCATIONS) = option("uniform", "how many weights each layer keeps", section="Which")
+    sparsify: choice(REGULARIZERS) = option(
+        "none", "train before the cut with a penalty that pushes what would go towards zero", section="Before the cut"
+    )
+    sparsify_epochs: float = option(1.0, "epochs of that training", section="Before the cut", gt=0)
+    sparsify_strength: float = option(
+        1.0, "factor on the penalty, whose own strength is its paper's", section="Before the cut", gt=0
+    )
     samples: int = option(2048, "calibration examples", section="Calibration", ge=1)
     points: int = option(
         16, "positions of a feature map sampled from each calibration example", section="Calibration", ge=1
@@ -96,9 +115,17 @@ class PruneOptions(StepOptions):
     )
     cuts: int = option(1, "number of cuts of a linear or cubic schedule", section="Schedule", ge=1)
 
+    def trains(self) -> bool:
+        """Whether training options mean something."""
+        return super().trains() or self.sparsify != "none"
+
     def looks_only(self) -> bool:
         """Whether nothing is cut."""
         return self.explain is not None or self.sensitivity != "off"
+
+    def amount(self) -> str | None:
+        """The option that says how much goes in all; None where only overrides do."""
+        return next((name for name in _AMOUNTS if getattr(self, name) not in (None, [])), None)
 
     def n_of_m(self) -> tuple[int, int]:
         """(n, m) of the pattern."""
@@ -107,7 +134,7 @@ class PruneOptions(StepOptions):
 
     @model_validator(mode="after")
     def _one_amount(self) -> PruneOptions:
-        given = [name for name in _AMOUNTS if getattr(self, name) is not None]
+        given = [name for name in _AMOUNTS if getattr(self, name) not in (None, [])]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} exclude each other; give one of them")
         if self.granularity == "n:m" and given:
@@ -119,6 +146,9 @@ class PruneOptions(StepOptions):
         for pattern, share in self.ratios.items():
             if not 0 <= share < 1:
                 raise ValueError(f"ratios: {pattern}={share} must be at least 0 and below 1")
+        for share in self.depth_ratios:
+            if not 0 <= share < 1:
+                raise ValueError(f"depth_ratios: {share} must be at least 0 and below 1")
         return self
 
     @model_validator(mode="after")
@@ -132,6 +162,11 @@ class PruneOptions(StepOptions):
         ignored = sorted(set(idle) & self.model_fields_set)
         if ignored:
             raise ValueError(f"{', '.join(ignored)} would be ignored with granularity {self.granularity!r}")
+        idle = sorted({"sparsify_epochs", "sparsify_strength"} & self.model_fields_set)
+        if idle and self.sparsify == "none":
+            raise ValueError(f"{', '.join(idle)} would be ignored: sparsify is 'none'; choose e.g. group-lasso")
+        if self.sparsify != "none" and self.cuts > 1:
+            raise ValueError("sparsify trains before a single cut; leave out cuts, or sparsify")
         if (self.cuts_follow == "one-shot") != (self.cuts == 1):
             raise ValueError(
                 f"cuts {self.cuts} does not fit cuts_follow {self.cuts_follow!r}; give both, e.g. cubic and 4"

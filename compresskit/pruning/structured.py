@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from fnmatch import fnmatchcase
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..core.errors import InputError, nearest
+from ..core.errors import InputError
 from ..core.types import Context, Loaded, StepResult
 from . import geometry
 from .attention import free_heads
-from .budget import Allocation, Limits, multiple_for
+from .choose import allocation_for, budget_notes, choose, counts, limits_for, whole_counts
 from .cut import cut
 from .depth import prune_blocks
 from .evidence import Evidence
-from .graph import Graph, Group, build_graph
+from .graph import Graph, build_graph
 from .insight import explain, sensitivity
+from .latency import meet_latency
 from .mend import recalibrate, refit_after_cut, refit_before_cut
 from .options import PruneOptions
-from .proof import proven
+from .proof import Proof, proven
 from .sparse import prune_weights
-from .tables import CRITERIA, SCOPES
+from .sparsify import sparsify
+from .tables import CRITERIA
 
 
 def prune(loaded: Loaded, options: PruneOptions, context: Context) -> StepResult:
@@ -114,19 +115,17 @@ def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> S
     graph = build_graph(loaded.module, loaded.example, options.attention)
     if not graph.groups:
         raise InputError(f"model {loaded.name!r}: no channels can go{_why_none(graph)}")
-    evidence = evidence_for(loaded, graph, options, context)
-    scores = score_groups(graph, evidence, options)
-    limits = limits_for(graph.groups, options, _layer_names(loaded))
-    keep, target = choose(graph, scores, limits, options)
+    training: dict[str, Any] = {}
+    if options.sparsify != "none":
+        training = sparsify(loaded, graph, choose_units(loaded, graph, options, context).keep, options, context)
+    evidence, keep, target, latency_facts = choose_units(loaded, graph, options, context)
     result = StepResult(loaded)
     proof = proven(loaded, graph, keep, context)
-    before, before_params = geometry.macs(graph)(_whole(graph)), geometry.parameters(graph)(_whole(graph))
     if not proof.keep:
         raise NothingRemoved(
             f"model {loaded.name!r}: nothing was removed: {'; '.join(proof.notes) or 'every group is too narrow or protected'}"  # noqa: E501
         )
     ids = graph.keep_ids(proof.keep)
-    kept = counts(graph, proof.keep)
     whole = copy.deepcopy(loaded.module) if options.reconstruct == "sequential" else None
     refitted = 0
     if options.reconstruct == "inputs":
@@ -135,29 +134,59 @@ def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> S
     if whole is not None:
         refitted = refit_after_cut(whole, loaded, graph, ids, options, context)
     normalized_layers = recalibrate(loaded, options, context)
-    after = geometry.exact_macs(graph, ids)
-    size = geometry.stored_bytes(graph)
     result.facts = {
+        **_facts(graph, proof),
+        "criterion": options.criterion,
+        "scope": options.scope,
+        "layers_refitted": refitted,
+        "batchnorm_layers_recalibrated": normalized_layers,
+        **latency_facts,
+        **({"sparsify": training} if training else {}),
+    }
+    result.notes = proof.notes + budget_notes(result.facts, target, options) + _left_out_notes(graph)
+    result.tables["pruned groups"] = _rows(graph, proof.keep)
+    context.log(f"pruned {len(proof.keep)} groups; largest difference from the masked model {proof.difference:.1e}")
+    return result
+
+
+def _facts(graph: Graph, proof: Proof) -> dict[str, Any]:
+    """How exact the cut is, and what it leaves of the model."""
+    whole, kept = whole_counts(graph), counts(graph, proof.keep)
+    macs, params, size = geometry.macs(graph)(whole), geometry.parameters(graph), geometry.stored_bytes(graph)
+    left = geometry.exact_macs(graph, graph.keep_ids(proof.keep))
+    return {
         "largest_difference": proof.difference,
         "difference_dtype": proof.dtype,
         "groups": len(graph.groups),
         "groups_pruned": len(proof.keep),
         "groups_left_out": len(graph.left_out) + len(proof.failed),
         "channels_removed": int(sum((~mask).sum() for mask in proof.keep.values())),
-        "macs_before": int(before),
-        "macs_after": int(after),
-        "macs_kept": after / before if before else 1.0,
-        "params_kept": geometry.parameters(graph)(kept) / before_params if before_params else 1.0,
-        "tensor_bytes_kept": size(kept) / size(_whole(graph)),
-        "criterion": options.criterion,
-        "scope": options.scope,
-        "layers_refitted": refitted,
-        "batchnorm_layers_recalibrated": normalized_layers,
+        "macs_before": int(macs),
+        "macs_after": int(left),
+        "macs_kept": left / macs if macs else 1.0,
+        "params_kept": params(kept) / params(whole) if params(whole) else 1.0,
+        "tensor_bytes_kept": size(kept) / size(whole),
     }
-    result.notes = proof.notes + _budget_notes(result.facts, target, options) + _left_out_notes(graph)
-    result.tables["pruned groups"] = _rows(graph, proof.keep)
-    context.log(f"pruned {len(proof.keep)} groups; largest difference from the masked model {proof.difference:.1e}")
-    return result
+
+
+class Chosen(NamedTuple):
+    """What stays, and why: evidence, units that stay by group, the share aimed at, facts about latency."""
+
+    evidence: Evidence
+    keep: dict[str, np.ndarray]
+    target: float | None
+    facts: dict[str, Any]
+
+
+def choose_units(loaded: Loaded, graph: Graph, options: PruneOptions, context: Context) -> Chosen:
+    """Score the units and choose which stay, within the options' limits and budget."""
+    evidence = evidence_for(loaded, graph, options, context)
+    scores = score_groups(graph, evidence, options)
+    allocation = allocation_for(graph, scores, limits_for(graph.groups, options, _layer_names(loaded)), options)
+    if options.target_latency is not None:
+        keep, facts = meet_latency(loaded, graph, allocation, options.target_latency, context)
+        return Chosen(evidence, keep, options.target_latency, facts)
+    return Chosen(evidence, *choose(graph, allocation, options), {})
 
 
 def evidence_for(loaded: Loaded, graph: Graph, options: PruneOptions, context: Context) -> Evidence:
@@ -174,7 +203,7 @@ def score_groups(graph: Graph, evidence: Evidence, options: PruneOptions) -> dic
     raw = {group.name: criterion(group, evidence).numpy() for group in graph.groups}
     if options.normalize != "macs":
         return {name: normalized(scores, options.normalize) for name, scores in raw.items()}
-    cost, whole = geometry.macs(graph), _whole(graph)
+    cost, whole = geometry.macs(graph), whole_counts(graph)
     for number, group in enumerate(graph.groups):
         fewer = whole.copy()
         fewer[number] -= 1
@@ -188,71 +217,6 @@ def normalized(scores: np.ndarray, how: str) -> np.ndarray:
         return scores
     scale = float(getattr(np, how)(scores))
     return scores / scale if scale > 0 else scores
-
-
-def limits_for(groups: list[Group], options: PruneOptions, layers: list[str]) -> dict[str, Limits]:
-    """What each group may lose, from rounding, floors, protection and overrides.
-
-    Raises:
-        InputError: if a pattern matches no layer.
-    """
-    for pattern in [*options.protect, *options.ratios]:
-        if not any(fnmatchcase(name, pattern) for name in layers):
-            raise InputError(f"no layer matches {pattern!r}{nearest(pattern, layers)}")
-    return {group.name: _limits(group, options) for group in groups}
-
-
-def _limits(group: Group, options: PruneOptions) -> Limits:
-    names = {name.rpartition(".")[0] for member in group.members for name in member.stored.names if not member.consumes}
-    names.add(group.name)
-    whole = any(fnmatchcase(name, pattern) for pattern in options.protect for name in names)
-    fixed = next(
-        (share for pattern, share in options.ratios.items() if any(fnmatchcase(n, pattern) for n in names)), None
-    )
-    if fixed is None and all(amount is None for amount in _amounts(options)):
-        whole = True  # only overrides were given
-    units = len(group)
-    least = max(min(options.min_channels, units), int(np.ceil(options.floor * units)), 1)
-    width = group.members[0].positions.size
-    return Limits(multiple_for(units, width, options.round_to), least, fixed, whole)
-
-
-def choose(
-    graph: Graph, scores: Mapping[str, np.ndarray], limits: Mapping[str, Limits], options: PruneOptions
-) -> tuple[dict[str, np.ndarray], float | None]:
-    """Which units stay, and the budget that was aimed at."""
-    allocation = Allocation(graph.groups, scores, SCOPES.load(options.scope)(graph.groups), limits)
-    cost, budget = budget_of(graph, options)
-    if cost is None:
-        return allocation.choose(allocation.at_ratio(options.ratio or 0.0)), None
-    return allocation.choose(allocation.for_budget(cost, budget)), budget / cost(_whole(graph))
-
-
-def budget_of(graph: Graph, options: PruneOptions) -> tuple[Callable[[np.ndarray], float] | None, float]:
-    """What is limited, as a function of the kept counts, and its limit; None where only ratios are given."""
-    whole = _whole(graph)
-    if options.target_macs is not None:
-        cost = geometry.macs(graph)
-        return cost, options.target_macs * cost(whole)
-    if options.target_params is not None:
-        cost = geometry.parameters(graph)
-        return cost, options.target_params * cost(whole)
-    if options.target_bytes is not None:
-        return geometry.stored_bytes(graph), float(options.target_bytes)
-    return None, 0.0
-
-
-def _amounts(options: PruneOptions) -> tuple:
-    return options.ratio, options.target_macs, options.target_params, options.target_bytes
-
-
-def _whole(graph: Graph) -> np.ndarray:
-    return np.array([len(group) for group in graph.groups])
-
-
-def counts(graph: Graph, keep: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Units of each group that stay."""
-    return np.array([int(keep[g.name].sum()) if g.name in keep else len(g) for g in graph.groups])
 
 
 def _layer_names(loaded: Loaded) -> list[str]:
@@ -270,23 +234,6 @@ def _rows(graph: Graph, keep: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
         for g in graph.groups
         if g.name in keep
     ]
-
-
-def _budget_notes(facts: dict[str, Any], target: float | None, options: PruneOptions) -> list[str]:
-    if target is None:
-        return []
-    what, got = (
-        ("MACs", facts["macs_kept"]) if options.target_macs is not None else ("parameters", facts["params_kept"])
-    )
-    if got > target:
-        return [
-            f"{what}: asked to keep {target:.1%}, kept {got:.1%}: floors, protected layers and groups left out allow no less"  # noqa: E501
-        ]
-    if got < target * 0.99:
-        return [
-            f"{what}: asked to keep {target:.1%}, kept {got:.1%}: the next larger step would exceed the budget (round_to {options.round_to})"  # noqa: E501
-        ]
-    return []
 
 
 def _left_out_notes(graph: Graph) -> list[str]:

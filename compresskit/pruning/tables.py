@@ -73,3 +73,15 @@ SCOPES = Table("scope", "compresskit.pruning", {
         "Fang et al., Isomorphic Pruning, 2024"
     ),
 })  # fmt: skip
+
+#: penalties of a training before the cut; a row's function takes a group's units and the progress, returns a scalar
+REGULARIZERS = Table("sparsify", "compresskit.pruning", {
+    "none": Row("sparsify:sparsify", "no training before the cut"),
+    "group-lasso": Row(
+        "sparsify:group_lasso",
+        "norms of whole units over the layers that share them",
+        "Wen et al., 2016"
+    ),
+    "slimming": Row("sparsify:slimming", "L1 norm of the norm layers' scales", "Liu et al., 2017"),
+    "growing": Row("sparsify:growing", "squared norm of the units that will go, ever stronger", "Wang et al., 2021"),
+})  # fmt: skip

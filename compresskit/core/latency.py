@@ -1,0 +1,70 @@
+"""Latency of single layers, measured: what a budget in time is spent on."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .types import Inputs, call
+
+_ROUNDS = 7
+_WARM_UP = 2
+_LEAST_SECONDS = 1e-3  # a turn of a short layer is repeated until it lasts about this long
+
+
+@torch.inference_mode()
+def interleaved_ms(runs: Sequence[Callable[[], Any]], *, rounds: int = _ROUNDS) -> list[float]:
+    """Median milliseconds of each run over rounds in which all take turns, so that drift hits all alike.
+
+    Args:
+        runs: what is timed, e.g. `lambda: layer(x)`.
+        rounds: turns of each that count; two more come first as a warm-up.
+    """
+    repeats = [1] * len(runs)
+    times: list[list[float]] = [[] for _ in runs]
+    for number in range(rounds + _WARM_UP):
+        for place, run in enumerate(runs):
+            begin = time.perf_counter()
+            for _ in range(repeats[place]):
+                run()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            seconds = time.perf_counter() - begin
+            if number >= _WARM_UP:
+                times[place].append(seconds * 1e3 / repeats[place])
+            else:
+                repeats[place] = max(1, min(50, round(_LEAST_SECONDS * repeats[place] / max(seconds, 1e-7))))
+    return [statistics.median(own) for own in times]
+
+
+@torch.no_grad()
+def layer_inputs(module: nn.Module, example: Inputs, names: Iterable[str]) -> dict[str, list[Tensor]]:
+    """The first positional input of every call of some layers in one run, by layer name."""
+    seen: dict[str, list[Tensor]] = {name: [] for name in names}
+    layers = dict(module.named_modules())
+    handles = [
+        layers[name].register_forward_pre_hook(lambda layer, inputs, calls=calls: calls.append(inputs[0].detach()))
+        for name, calls in seen.items()
+    ]
+    try:
+        call(module, example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+@torch.inference_mode()
+def layer_latencies(module: nn.Module, example: Inputs, names: Sequence[str]) -> dict[str, float]:
+    """Milliseconds that each layer takes on its own inputs in one run of the model; layers never called take 0."""
+    runs = []
+    for name, inputs in layer_inputs(module, example, names).items():
+        layer = copy.deepcopy(module.get_submodule(name)).eval()
+        runs.append(lambda layer=layer, inputs=inputs: [layer(x) for x in inputs])
+    return dict(zip(names, interleaved_ms(runs), strict=True))

@@ -1,0 +1,119 @@
+"""What of each group stays: limits from the options, and the share or budget that decides within them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+
+from ..core.errors import InputError, nearest
+from . import geometry
+from .budget import Allocation, Limits, multiple_for
+from .graph import Graph, Group
+from .options import PruneOptions
+from .tables import SCOPES
+
+
+def limits_for(groups: list[Group], options: PruneOptions, layers: list[str]) -> dict[str, Limits]:
+    """What each group may lose, from rounding, floors, protection and overrides.
+
+    Raises:
+        InputError: if a pattern matches no layer.
+    """
+    for pattern in [*options.protect, *options.ratios]:
+        if not any(fnmatchcase(name, pattern) for name in layers):
+            raise InputError(f"no layer matches {pattern!r}{nearest(pattern, layers)}")
+    by_depth = shares_by_depth(groups, options.depth_ratios)
+    return {group.name: _limits(group, options, by_depth.get(group.name)) for group in groups}
+
+
+def shares_by_depth(groups: list[Group], shares: list[float]) -> dict[str, float]:
+    """Share that each group loses when the given shares are spread evenly from the first group run to the last."""
+    if not shares:
+        return {}
+    depth = np.linspace(0, 1, len(groups)) if len(groups) > 1 else np.zeros(1)
+    spread = np.interp(depth, np.linspace(0, 1, len(shares)), shares)
+    return {group.name: float(share) for group, share in zip(groups, spread, strict=True)}
+
+
+def _limits(group: Group, options: PruneOptions, by_depth: float | None) -> Limits:
+    names = {name.rpartition(".")[0] for member in group.members for name in member.stored.names if not member.consumes}
+    names.add(group.name)
+    whole = any(fnmatchcase(name, pattern) for pattern in options.protect for name in names)
+    fixed = next(
+        (share for pattern, share in options.ratios.items() if any(fnmatchcase(n, pattern) for n in names)), by_depth
+    )
+    if fixed is None and options.amount() is None:
+        whole = True  # only overrides were given
+    units = len(group)
+    least = max(min(options.min_channels, units), int(np.ceil(options.floor * units)), 1)
+    width = group.members[0].positions.size
+    return Limits(multiple_for(units, width, options.round_to), least, fixed, whole)
+
+
+def allocation_for(
+    graph: Graph, scores: Mapping[str, np.ndarray], limits: Mapping[str, Limits], options: PruneOptions
+) -> Allocation:
+    """Scores, pools and limits as one allocation."""
+    return Allocation(graph.groups, scores, SCOPES.load(options.scope)(graph.groups), limits)
+
+
+def choose(graph: Graph, allocation: Allocation, options: PruneOptions) -> tuple[dict[str, np.ndarray], float | None]:
+    """Which units stay, and the share of its cost that was aimed at; None where ratios say how much goes."""
+    cost, budget = budget_of(graph, options)
+    if cost is None:
+        return allocation.choose(allocation.at_ratio(options.ratio or 0.0)), None
+    return allocation.choose(allocation.for_budget(cost, budget)), budget / cost(whole_counts(graph))
+
+
+def budget_of(graph: Graph, options: PruneOptions) -> tuple[Callable[[np.ndarray], float] | None, float]:
+    """What is limited, as a function of the kept counts, and its limit; None where only ratios are given."""
+    whole = whole_counts(graph)
+    if options.target_macs is not None:
+        cost = geometry.macs(graph)
+        return cost, options.target_macs * cost(whole)
+    if options.target_params is not None:
+        cost = geometry.parameters(graph)
+        return cost, options.target_params * cost(whole)
+    if options.target_bytes is not None:
+        return geometry.stored_bytes(graph), float(options.target_bytes)
+    return None, 0.0
+
+
+def whole_counts(graph: Graph) -> np.ndarray:
+    """Units of each group of the model as it is."""
+    return np.array([len(group) for group in graph.groups])
+
+
+def counts(graph: Graph, keep: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Units of each group that stay."""
+    return np.array([int(keep[g.name].sum()) if g.name in keep else len(g) for g in graph.groups])
+
+
+#: option -> (what it limits, the fact that says what is kept of it)
+_KEPT = {
+    "target_macs": ("MACs", "macs_kept"),
+    "target_params": ("parameters", "params_kept"),
+    "target_bytes": ("bytes", "tensor_bytes_kept"),
+    "target_latency": ("latency", "latency_kept"),
+}
+
+
+def budget_notes(facts: dict[str, Any], target: float | None, options: PruneOptions) -> list[str]:
+    """What a reader must know where a budget was not met closely from below."""
+    if target is None:
+        return []
+    what, fact = _KEPT[options.amount()]
+    got = facts[fact]
+    if got is None:
+        return [f"{what}: not measured, because a number is hard-coded in the model"]
+    asked = f"{what}: asked to keep {target:.1%}, kept {got:.1%}"
+    if got > target:
+        return [f"{asked}: floors, protected layers and groups left out allow no less"]
+    if got < target * 0.99:
+        if options.target_latency is not None:
+            return [f"{asked}: the slowest of {facts['latency_cuts_measured']} measured cuts that meets it"]
+        return [f"{asked}: the next larger step would exceed the budget (round_to {options.round_to})"]
+    return []
