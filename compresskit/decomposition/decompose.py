@@ -13,14 +13,14 @@ from ..core.measure import latency_ab, macs, parameter_count
 from ..core.modules import get_module, match_names
 from ..core.types import Context, Inputs, Loaded, StepResult, to_device
 from .algebra import cp_sensitivity, cp_tensor
-from .explain import candidate_table, choice_table, plot
+from .explain import candidate_table, choice_table, compact_table, plot
 from .fit import fit_activation, fit_weight
 from .layers import install, recompose
 from .lstm import decompose_lstms, is_plain_lstm
 from .options import DecomposeOptions
 from .plan import Candidate, Layer, candidates_of
 from .replace import WIDEST_COLUMNS, evidence_for, replace_layers, takes_data
-from .rules import Totals
+from .rules import Totals, predicted_latency_share
 from .sensitivity import measure_latencies, measure_losses, outputs_of
 from .survey import Site, survey
 from .tables import KINDS, RANK_RULES
@@ -55,6 +55,7 @@ def decompose(loaded: Loaded, options: DecomposeOptions, context: Context) -> St
     if options.target_latency is not None:
         totals = _measure_latencies(loaded, layers, totals, context)
     choices = RANK_RULES.load(options.rank_by)(layers, options, totals)
+    predicted_share = predicted_latency_share(layers, choices, totals)
     errors = replace_layers(
         loaded, layers, choices, options, batches, context.seed, context.device, context.log
     )  # fmt: skip
@@ -63,6 +64,9 @@ def decompose(loaded: Loaded, options: DecomposeOptions, context: Context) -> St
     if options.norms == "reestimate":
         estimate_batchnorm(loaded.module, batches, context.device)
     result = _report(loaded, layers, choices, errors, left_out, totals, options, context)
+    if predicted_share is not None:
+        result.facts["latency_share_asked"] = options.target_latency
+        result.facts["latency_share_predicted"] = predicted_share
     if lstm_rows:
         result.tables["lstms"] = lstm_rows
         result.facts["lstm_layers_decomposed"] = sum(row["kind"] != "kept" for row in lstm_rows)
@@ -178,7 +182,8 @@ def _report(
         row["fitted_error"] = round(errors[row["layer"]], 4) if row["layer"] in errors else None
     facts["cp_sensitivity"] = _cp_sensitivities(loaded, layers, choices)
     if options.explain:
-        tables["candidates"] = candidate_table(layers, choices)
+        tables["candidates"] = compact_table(layers, choices)
+        facts["candidates"] = candidate_table(layers, choices)
     notes = [
         f"{name} left as it is: {reason}" for name, reason in left_out.items() if reason != "the options leave it out"
     ]

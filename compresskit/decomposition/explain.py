@@ -39,6 +39,42 @@ def candidate_table(layers: list[Layer], choices: list[Candidate | None]) -> lis
     ]  # fmt: skip
 
 
+def compact_table(layers: list[Layer], choices: list[Candidate | None], others: int = 2) -> list[dict[str, Any]]:
+    """One row a layer: the choice, and what the best other kinds would have given at its cost.
+
+    Args:
+        others: how many other kinds are named, those of least error first. A layer that stays is compared at half its
+            cost.
+    """
+    rows = []
+    for layer, chosen in zip(layers, choices, strict=True):
+        limit = _share(layer, chosen) if chosen is not None else 0.5
+        best: dict[str, Candidate] = {}
+        for one in layer.candidates:
+            near = _share(layer, one) <= limit + 1e-9 and (chosen is None or one.kind != chosen.kind)
+            if near and (one.kind not in best or one.error < best[one.kind].error):
+                best[one.kind] = one
+        named = sorted(best.values(), key=lambda one: (one.error, one.kind))[:others]
+        rows.append(
+            {
+                "layer": layer.site.name, "candidates": len(layer.candidates),
+                "chosen": "kept" if chosen is None else _brief(layer, chosen),
+                "best of the other kinds at that cost": "; ".join(_brief(layer, one) for one in named),
+            }
+        )  # fmt: skip
+    return rows
+
+
+def _brief(layer: Layer, one: Candidate) -> str:
+    ranks = " x ".join(map(str, one.ranks))
+    return f"{one.kind} {ranks}: error {one.error:.3f} at {_share(layer, one):.2f}"
+
+
+def _share(layer: Layer, one: Candidate) -> float:
+    """Of the layer's MACs; of its parameters where it has no MACs."""
+    return one.macs / layer.site.macs if layer.site.macs else one.params / layer.site.params
+
+
 def plot(layers: list[Layer], choices: list[Candidate | None], path: Path) -> None:
     """Two panels: error against the share of MACs kept a layer, and the loss at half the layer's MACs by layer.
 
@@ -54,8 +90,7 @@ def plot(layers: list[Layer], choices: list[Candidate | None], path: Path) -> No
         front = _front(layer)
         curves.plot([x for x, _ in front], [y for _, y in front], color=colour, linewidth=1)
         if chosen is not None:
-            share = (chosen.macs / layer.site.macs) if layer.site.macs else chosen.params / layer.site.params
-            curves.plot([share], [chosen.error], "o", color=colour, markersize=4)
+            curves.plot([_share(layer, chosen)], [chosen.error], "o", color=colour, markersize=4)
     curves.set(
         xlabel="share of the layer's MACs kept", ylabel="relative error", title="best error at each cost (dots: chosen)"
     )
@@ -75,7 +110,7 @@ def _front(layer: Layer) -> list[tuple[float, float]]:
     for one in layer.candidates:
         if one.error < least:
             least = one.error
-            points.append((one.macs / layer.site.macs if layer.site.macs else one.params / layer.site.params, least))
+            points.append((_share(layer, one), least))
     return points
 
 

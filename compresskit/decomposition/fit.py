@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,6 +37,7 @@ class Evidence:
         inputs, outputs: matching rows (rows, groups, columns) and (rows, out), where the objective needs them.
         scale, shift: (out,) of the normalization between layer and activation.
         relu: whether a ReLU comes next.
+        known: fits found so far, so that none is made twice; (what, kind, ranks) -> result.
     """
 
     target: Tensor
@@ -46,6 +49,14 @@ class Evidence:
     scale: Tensor | None = None
     shift: Tensor | None = None
     relu: bool = False
+    known: dict[tuple, Any] = field(default_factory=dict)
+
+    def once(self, what: str, kind: Kind, ranks: Ranks, make: Callable[[], Any]) -> Any:
+        """What `make` returns, made at the first call only."""
+        key = (what, kind, ranks)
+        if key not in self.known:
+            self.known[key] = make()
+        return self.known[key]
 
 
 @dataclass
@@ -65,9 +76,14 @@ class Fit:
 
 def fit_weight(kind: Kind, layer: Geometry, ranks: Ranks, evidence: Evidence) -> Fit:
     """Best factors of the weights in the Frobenius norm; the bias stays."""
-    factors = factors_of(kind, layer, evidence.target, ranks)
+    factors = weight_factors(kind, layer, ranks, evidence)
     approximation = compose(layer, chain_of(kind, layer, ranks), factors)
     return Fit(factors, evidence.bias, relative_error(layer, evidence.target, approximation, None))
+
+
+def weight_factors(kind: Kind, layer: Geometry, ranks: Ranks, evidence: Evidence) -> list[Tensor]:
+    """The factors of the target that are best in the Frobenius norm, as the links hold them."""
+    return evidence.once("weight", kind, ranks, lambda: factors_of(kind, layer, evidence.target, ranks))
 
 
 def fit_activation(kind: Kind, layer: Geometry, ranks: Ranks, evidence: Evidence) -> Fit:
@@ -80,14 +96,22 @@ def fit_activation(kind: Kind, layer: Geometry, ranks: Ranks, evidence: Evidence
     Source: Zhang et al., "Accelerating very deep convolutional networks for classification and detection", TPAMI 2016,
         eq. 4; Wang et al., "SVD-LLM: truncation-aware singular value decomposition", 2024, section 3.1.
     """
+    return evidence.once("activation", kind, ranks, lambda: _fit_activation(kind, layer, ranks, evidence))
+
+
+def _fit_activation(kind: Kind, layer: Geometry, ranks: Ranks, evidence: Evidence) -> Fit:
     covariance = evidence.moments.covariance
-    solved = []
-    for part, own in zip(split_groups(layer, evidence.target), covariance, strict=True):
-        if kind.output_side:
-            solved.append(_principal_outputs(part, ranks[0], own))
-        else:
-            solved.append(_refine(kind, layer.one_group(), part, ranks, own))
     chain = chain_of(kind, layer, ranks)
+    parts = split_groups(layer, evidence.target)
+    if kind.output_side:
+        solved = [_principal_outputs(part, ranks[0], own) for part, own in zip(parts, covariance, strict=True)]
+    else:
+        whole = weight_factors(kind, layer, ranks, evidence)
+        begun = [seen(link, factor).chunk(layer.groups) for link, factor in zip(chain, whole, strict=True)]
+        solved = [
+            _refine(kind, layer.one_group(), part, ranks, own, list(start))
+            for part, own, start in zip(parts, covariance, zip(*begun, strict=True), strict=True)
+        ]
     factors = join_groups(layer, chain, solved)
     approximation = compose(layer, chain, factors)
     parts = split_groups(layer, approximation)
@@ -107,11 +131,15 @@ def _principal_outputs(weight: Tensor, rank: int, covariance: Tensor) -> list[Te
 
 
 def _refine(
-    kind: Kind, group: Geometry, weight: Tensor, ranks: Ranks, covariance: Tensor, steps: int = 12
+    kind: Kind, group: Geometry, weight: Tensor, ranks: Ranks, covariance: Tensor, start: list[Tensor], steps: int = 12
 ) -> list[Tensor]:
-    """Quasi-Newton steps on all factors at once, minimizing the output error under an input covariance."""
+    """Quasi-Newton steps on all factors at once, minimizing the output error under an input covariance.
+
+    Args:
+        weight: (out, in, *kernel) of one group, as are the factors given and returned.
+    """
     chain = chain_of(kind, group, ranks)
-    begun = join_groups(group, chain, [kind.factorize(weight, ranks)])
+    begun = join_groups(group, chain, [start])
     factors = [factor.clone(memory_format=torch.contiguous_format).requires_grad_() for factor in begun]
     whole = ((weight.flatten(1) @ covariance) * weight.flatten(1)).sum().clamp_min(1e-30)
     optimizer = torch.optim.LBFGS(factors, max_iter=steps, history_size=steps, line_search_fn="strong_wolfe")
@@ -125,11 +153,10 @@ def _refine(
         return (gap.detach() * push).sum() / whole
 
     before = loss().item()
-    start = [factor.detach().clone() for factor in factors]
     with torch.enable_grad():
         optimizer.step(loss)
     after = loss().item()
-    kept = [factor.detach() for factor in factors] if after < before else start
+    kept = [factor.detach() for factor in factors] if after < before else begun
     return [seen(link, factor) for link, factor in zip(chain, kept, strict=True)]
 
 
@@ -173,7 +200,7 @@ def fit_nonlinear(kind: Kind, layer: Geometry, ranks: Ranks, evidence: Evidence)
         start = rows_of(layer, compose(layer, chain, current.factors)) * scale[:, None]
         target = regression(evidence.inputs, auxiliary, evidence.moments, start)
         target = weight_of_rows(layer, target)
-        scaled = replace(evidence, target=target, mean_output=auxiliary.mean(0), relu=False)
+        scaled = replace(evidence, target=target, mean_output=auxiliary.mean(0), relu=False, known={})
         fitted = fit_activation(kind, layer, ranks, scaled)
         safe = torch.where(scale.abs() < 1e-6, torch.full_like(scale, 1e-6), scale)
         last = weight_of_rows(chain[-1], rows_of(chain[-1], fitted.factors[-1]) / safe[:, None])

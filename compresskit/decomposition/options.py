@@ -81,7 +81,11 @@ class DecomposeOptions(StepOptions):
         section="Calibration",
     )
 
-    explain: bool = option(False, "list every layer's candidates with their errors and costs", section="Report")
+    explain: bool = option(
+        False,
+        "show for each layer the choice and the best of the other kinds; report.json lists all candidates",
+        section="Report",
+    )
     plot: bool = option(False, "plot each layer's error and loss against its cost", section="Report")
     recompose: bool = option(
         False, "do the opposite: merge earlier steps' factors back into plain layers", section="Decomposition"

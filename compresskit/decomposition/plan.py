@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from .evbmf import evbmf_rank
-from .fit import Evidence, fit_activation, fit_weight, relative_error
-from .kinds import Kind, Ranks, chain_of, compose, factors_of, split_groups
+from .fit import Evidence, fit_activation, fit_weight, relative_error, weight_factors
+from .kinds import Kind, Ranks, chain_of, compose, split_groups
 from .options import DecomposeOptions
 from .survey import Site
 from .tables import KINDS
@@ -178,7 +178,7 @@ def _errors(kind: Kind, site: Site, choices: list[Ranks], evidence: Evidence, fo
     errors = []
     for ranks in choices:
         chain = chain_of(kind, site.geometry, ranks)
-        factors = factors_of(kind, site.geometry, evidence.target, ranks)
+        factors = weight_factors(kind, site.geometry, ranks, evidence)
         approximation = compose(site.geometry, chain, factors)
         error = relative_error(site.geometry, evidence.target, approximation, evidence.moments.covariance)
         cost = site.macs_of(chain)

@@ -98,6 +98,14 @@ def budget_terms(
     return _latency, options.target_latency * totals.latency_ms, totals.latency_ms, "latency in ms"
 
 
+def predicted_latency_share(layers: list[Layer], choices: Choices, totals: Totals) -> float | None:
+    """The model's latency after the choices over its latency before, as the layers' own timings add up to; or None."""
+    if not totals.latency_ms:
+        return None
+    saved_ms = sum(layer.latency_ms - _latency(layer, one) for layer, one in zip(layers, choices, strict=True))
+    return 1 - saved_ms / totals.latency_ms
+
+
 def _macs(layer: Layer, one: Candidate | None) -> float:
     return layer.site.macs if one is None else one.macs
 

@@ -20,7 +20,7 @@ from .kinds import chain_of
 from .plan import Candidate, Layer
 from .tables import KINDS
 
-_PROBED_ERRORS = (0.2, 0.4, 0.65, 0.9)  # relative errors near which the output change of each layer is measured
+_PROBED_ERRORS = (0.25, 0.6)  # relative errors near which the output change of each layer is measured
 _LATENCY_ROUNDS = 7
 _LATENCY_CANDIDATES = 8
 
@@ -48,7 +48,7 @@ def outputs_of(root: nn.Module, batches: list[Inputs], device: torch.device) -> 
 def measure_losses(root: nn.Module, layer: Layer, batches: list[Inputs], wanted: Tensor, fit: Any) -> None:
     """Give a layer's candidates the loss of the whole model when this layer alone is replaced.
 
-    It is measured at the candidates whose errors are nearest to 0.2, 0.4, 0.65 and 0.9; `loss_at` gives the others'.
+    It is measured at the candidates whose errors are nearest to 0.25 and 0.6; `loss_at` gives the others'.
 
     Args:
         wanted: the original model's outputs on the batches.

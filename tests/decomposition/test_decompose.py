@@ -301,6 +301,15 @@ def test_an_impossible_latency_budget_says_what_can_be_reached():
         _run(loaded, kind="svd", target_latency=1e-6)
 
 
+def test_a_latency_budget_reports_what_it_asked_for_and_predicts_to_reach_it():
+    torch.manual_seed(0)
+    layers = [nn.Linear(768, 768) for _ in range(3)]
+    loaded = Loaded(nn.Sequential(*layers).eval(), {}, torch.randn(256, 768))
+    facts = _run(loaded, kind="svd", target_latency=0.7).facts
+    assert facts["latency_share_asked"] == 0.7 and 0 < facts["latency_share_predicted"] <= 0.7
+    assert facts["layers_decomposed"] and "latency_share_predicted" not in _run(_digits_cnn(), energy=0.6).facts
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

@@ -23,6 +23,8 @@ def _inputs(*shape):
 
 def _evidence(layer, x, relu=False):
     geometry = geometry_of(layer)
+    torch.manual_seed(1)
+    layer.reset_parameters()
     y = layer(x).detach()
     inputs, outputs = input_rows(geometry, x), output_rows(geometry, y)
     bias = torch.zeros(geometry.out_channels, dtype=DOUBLE) if layer.bias is None else layer.bias.detach()
