@@ -53,10 +53,13 @@ def replay(root: nn.Module, edits: Iterable[dict[str, Any]]) -> nn.Module:
 
 
 def resize(root: nn.Module, edit: dict[str, Any]) -> None:
-    """{op, target, shapes: {tensor: [ints]}, attributes: {name: int | [ints]}}: final shapes and attributes."""
+    """{op, target, shapes: {tensor: [ints]}, attributes: {name: int | [ints]}}: final shapes and attributes.
+
+    A tensor that other modules share (tied weights) stays one tensor.
+    """
     module = get_module(root, edit["target"])
     for name, shape in edit.get("shapes", {}).items():
-        set_tensor_shape(module, name, tuple(int(size) for size in shape))
+        set_tensor_shape(root, module, name, tuple(int(size) for size in shape))
     for name, value in edit.get("attributes", {}).items():
         set_attribute(module, name, value)
 
@@ -67,17 +70,20 @@ def remove(root: nn.Module, edit: dict[str, Any]) -> None:
     set_module(root, edit["target"], nn.Identity())
 
 
-def set_tensor_shape(module: nn.Module, name: str, shape: tuple[int, ...]) -> None:
-    """Replace a parameter or buffer of a module by an empty one of the given shape."""
-    if module._parameters.get(name) is not None:
-        old = module._parameters[name]
-        new = nn.Parameter(torch.empty(shape, dtype=old.dtype, device=old.device), old.requires_grad)
-        setattr(module, name, new)  # recurrent layers keep a list of their weights, which setattr updates
-    elif module._buffers.get(name) is not None:
-        old = module._buffers[name]
-        module._buffers[name] = torch.empty(shape, dtype=old.dtype, device=old.device)
-    else:
+def set_tensor_shape(root: nn.Module, module: nn.Module, name: str, shape: tuple[int, ...]) -> None:
+    """Replace a module's parameter or buffer by an empty one of the given shape, wherever in `root` it stands."""
+    old = module._parameters.get(name)
+    if old is None:
+        old = module._buffers.get(name)
+    if old is None:
         raise InputError(f"no parameter or buffer {name!r}")
+    new = torch.empty(shape, dtype=old.dtype, device=old.device)
+    if isinstance(old, nn.Parameter):
+        new = nn.Parameter(new, old.requires_grad)
+    for owner in root.modules():
+        names = [key for slots in (owner._parameters, owner._buffers) for key, value in slots.items() if value is old]
+        for key in names:
+            setattr(owner, key, new)  # recurrent layers keep a list of their weights, which setattr updates
 
 
 def set_attribute(module: nn.Module, name: str, value: Any) -> None:

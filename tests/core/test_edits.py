@@ -41,6 +41,24 @@ def test_resize_sets_shapes_and_attributes(device):
     assert module[2].normalized_shape == (5, 4)
 
 
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_shared_tensor_stays_shared(device):
+    """Both owners are named in the edits; a third one is not, and follows."""
+    with torch.device(device):
+        module = nn.ModuleDict({"embed": nn.Embedding(11, 8), "head": nn.Linear(8, 11, bias=False)})
+        module["other"] = nn.Linear(8, 11, bias=False)
+        module["head"].weight = module["other"].weight = module["embed"].weight
+    replay(
+        module,
+        [
+            {"op": "resize", "target": "embed", "shapes": {"weight": [11, 5]}, "attributes": {"embedding_dim": 5}},
+            {"op": "resize", "target": "head", "shapes": {"weight": [11, 5]}, "attributes": {"in_features": 5}},
+        ],
+    )
+    assert module["head"].weight is module["embed"].weight is module["other"].weight
+    assert module["head"].weight.shape == (11, 5)
+
+
 def test_later_edits_win():
     module = net()
     replay(module, [{"op": "resize", "target": "0", "shapes": {"bias": [n]}} for n in (6, 4)])
