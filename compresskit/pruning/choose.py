@@ -20,11 +20,12 @@ def limits_for(groups: list[Group], options: PruneOptions, layers: list[str]) ->
     """What each group may lose, from rounding, floors, protection and overrides.
 
     Raises:
-        InputError: if a pattern matches no layer.
+        InputError: if a pattern matches neither a layer nor a group.
     """
+    known = list(dict.fromkeys([*layers, *(group.name for group in groups)]))
     for pattern in [*options.protect, *options.ratios]:
-        if not any(fnmatchcase(name, pattern) for name in layers):
-            raise InputError(f"no layer matches {pattern!r}{nearest(pattern, layers)}")
+        if not any(fnmatchcase(name, pattern) for name in known):
+            raise InputError(f"no layer or group matches {pattern!r}{nearest(pattern, known)}")
     by_depth = shares_by_depth(groups, options.depth_ratios)
     return {group.name: _limits(group, options, by_depth.get(group.name)) for group in groups}
 
@@ -42,9 +43,11 @@ def _limits(group: Group, options: PruneOptions, by_depth: float | None) -> Limi
     names = {name.rpartition(".")[0] for member in group.members for name in member.stored.names if not member.consumes}
     names.add(group.name)
     whole = any(fnmatchcase(name, pattern) for pattern in options.protect for name in names)
-    fixed = next(
-        (share for pattern, share in options.ratios.items() if any(fnmatchcase(n, pattern) for n in names)), by_depth
-    )
+    # a group's own name goes first: the layer of group conv#2 is called conv, like the first group's
+    fixed = options.ratios.get(group.name)
+    if fixed is None:
+        matching = (share for pattern, share in options.ratios.items() if any(fnmatchcase(n, pattern) for n in names))
+        fixed = next(matching, by_depth)
     if fixed is None and options.amount() is None:
         whole = True  # only overrides were given
     units = len(group)

@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
+import torch
 from pydantic import ValidationError
+from torch import nn
 
+from compresskit.core.errors import InputError
 from compresskit.core.source import load_model
-from compresskit.core.types import Context
+from compresskit.core.types import Context, Loaded
 from compresskit.pruning.choose import shares_by_depth
 from compresskit.pruning.graph import Group
 from compresskit.pruning.options import PruneOptions
@@ -55,3 +58,33 @@ def test_a_budget_in_bytes_that_is_missed_is_compared_with_bytes():
     loaded = load_model("builtin:digits_cnn")
     result = prune(loaded, PruneOptions(target_bytes=2000, floor=0.5), Context(loaded.clone()))
     assert any(note.startswith("bytes: asked to keep") and "allow no less" in note for note in result.notes)
+
+
+class Forked(nn.Module):
+    """The first half of the stem's channels is read by one layer, the second half by another: two groups."""
+
+    def __init__(self):
+        super().__init__()
+        self.half = 8
+        self.stem, self.left, self.right = nn.Linear(4, 16), nn.Linear(8, 3), nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.left(x[..., : self.half]) + self.right(x[..., self.half :].relu())
+
+
+def pruned_forks(**options):
+    loaded = Loaded(Forked().eval(), {}, torch.randn(2, 4))
+    result = prune(loaded, PruneOptions(round_to=1, **options), Context(loaded.clone()))
+    return {row["group"]: row["kept"] for row in result.tables["pruned groups"]}
+
+
+def test_patterns_name_groups_too():
+    assert pruned_forks(ratios={"stem": 0.25, "stem#2": 0.5}) == {"stem": 6, "stem#2": 4}
+    assert pruned_forks(ratios={"stem#2": 0.5}) == {"stem#2": 4}
+    assert pruned_forks(ratio=0.5, protect=["*#2"]) == {"stem": 4}
+
+
+def test_a_pattern_that_names_neither_a_layer_nor_a_group():
+    with pytest.raises(InputError, match="no layer or group matches 'stem#3'; did you mean 'stem#2'"):
+        pruned_forks(ratios={"stem#3": 0.5})
