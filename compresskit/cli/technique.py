@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ def technique_command(name: str) -> click.Command:
             name,
         )
         recipe = Recipe(recipe_options, (Step(name, options),))
+        if options.prints_only():
+            show(recipe, as_json=as_json, quiet=quiet)
+            return
         execute(recipe, Path(output or f"runs/{name}"), force=force, resume=resume, as_json=as_json, quiet=quiet)
 
     return SectionedCommand(
@@ -49,6 +53,26 @@ def technique_command(name: str) -> click.Command:
         "builtin:NAME, package.module:factory, path/net.py:factory, or an artifact directory.",
         no_args_is_help=True,
     )
+
+
+def show(recipe: Recipe, *, as_json: bool, quiet: bool) -> None:
+    """Print what a one-step recipe finds out about its model; nothing is measured or written."""
+    from rich.console import Console
+
+    from ..core.report import print_json, rows_table
+    from ..pipeline.opening import open_context
+    from ..pipeline.runner import do_step
+
+    context = open_context(recipe.options, logger(quiet))
+    result = do_step(recipe.steps[0], context.original.clone(), context)
+    if as_json:
+        print_json({"facts": result.facts, "tables": result.tables, "notes": result.notes})
+        return
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    for title, rows in result.tables.items():
+        console.print(rows_table(title, rows))
+    for note in result.notes:
+        click.echo(note)
 
 
 def execute(

@@ -40,6 +40,10 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
+    def prints_only(self) -> bool:
+        """Whether a step with these options only prints something about the model, so that nothing is written."""
+        return False
+
 
 class GuardOptions(Options):
     """What a step must hold; a missed guard exits 3 and keeps the last good artifact."""

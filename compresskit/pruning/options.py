@@ -123,6 +123,10 @@ class PruneOptions(StepOptions):
         """Whether nothing is cut."""
         return self.explain is not None or self.sensitivity != "off"
 
+    def prints_only(self) -> bool:
+        """Whether the step only prints which channels are tied."""
+        return self.explain is not None
+
     def amount(self) -> str | None:
         """The option that says how much goes in all; None where only overrides do."""
         return next((name for name in _AMOUNTS if getattr(self, name) not in (None, [])), None)

@@ -108,3 +108,11 @@ def test_an_interrupt_exits_130_and_leaves_no_output(tmp_path):
     assert "Traceback" not in rest
     assert not (tmp_path / "runs" / "train").exists()
     assert not list(tmp_path.rglob("*.tmp*"))
+
+
+def test_explain_prints_to_stdout_and_writes_nothing(compresskit, tmp_path):
+    done = compresskit("prune", "builtin:lenet5", "--explain", "0", cwd=tmp_path)
+    assert done.returncode == 0 and "it makes them" in done.stdout
+    assert not list(tmp_path.iterdir())
+    done = compresskit("prune", "builtin:lenet5", "--explain", "0", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["facts"]["layer"] == "0"
