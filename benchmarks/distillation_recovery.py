@@ -18,9 +18,22 @@ from compresskit.core.options import TrainOptions
 from compresskit.core.source import load_model
 from compresskit.core.train import train
 from compresskit.core.types import Context
-from compresskit.distillation.distill import recover_objective
+from compresskit.distillation.distill import distill, recover_objective
+from compresskit.distillation.options import DistillOptions
 from compresskit.pruning.options import PruneOptions
 from compresskit.pruning.structured import prune
+
+METHODS = ("fine-tuned", "distilled", "distilled with hints")
+#: the cut that keeps most of the accuracy without training (see pruning_resnet56.py)
+CUT = {
+    "criterion": "reconstruction",
+    "scope": "global",
+    "normalize": "macs",
+    "round_to": 1,
+    "protect": ["conv1", "layer2.0.conv2", "layer3.0.conv2"],
+    "reconstruct": "inputs",
+    "ridge": 0.01,
+}
 
 
 def main() -> None:
@@ -28,11 +41,12 @@ def main() -> None:
     parser.add_argument("--data", default="imagefolder:/tmp/cifar")
     parser.add_argument("--teacher-weights", default="../shared/models/resnet56_cifar10.safetensors")
     parser.add_argument("--target-macs", type=float, default=0.5)
-    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--images", type=int, help="use only this many training images")
     parser.add_argument("--test-images", type=int, default=4_000)
     parser.add_argument("--epochs", type=float, default=2)
     parser.add_argument("--lr", type=float, default=0.01)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--quick", action="store_true", help="500 images, one epoch")
     args = parser.parse_args()
     if args.quick:
@@ -47,18 +61,29 @@ def main() -> None:
         return f"{100 * score.value:.2f} (95 %: {100 * score.low:.2f} to {100 * score.high:.2f})"
 
     context = Context(original, data, metric)
-    pruned = prune(original.clone(), PruneOptions(target_macs=args.target_macs), context).loaded
+    pruned = prune(original.clone(), PruneOptions(target_macs=args.target_macs, **CUT), context).loaded
     print(f"compresskit {compresskit.__version__}, torch {torch.__version__}, {platform.machine()}, 1 thread")
-    print(f"{args.images} training images, {args.epochs:g} epochs, lr {args.lr:g}, {args.test_images} test images")
+    print(
+    settings = f"{args.epochs:g} epochs, batch 128, lr {args.lr:g}, crop and flip, {args.test_images} test images"
+    print(f"{args.images or 'all'} training images, {settings}")
+    )
     print("| model | seed | top-1, % | seconds |\n| --- | --- | --- | --- |")
     print(f"| original | | {accuracy(original)} | |")
     print(f"| pruned, not trained | | {accuracy(pruned)} | |", flush=True)
-    options = TrainOptions(epochs=args.epochs, lr=args.lr, batch_size=64, train_limit=args.images, keep="last")
+    options = TrainOptions(
+        epochs=args.epochs, lr=args.lr, batch_size=128, train_limit=args.images, keep="last", augment=["crop", "flip"]
+    )
     for seed in range(args.seeds):
         run = Context(original, data, None, seed=seed)
-        for name, objective in (("fine-tuned", None), ("distilled", recover_objective(run, options))):
+        for name in args.methods:
             trained, began = pruned.clone(), time.perf_counter()
-            train(trained, options, run, objective=objective)
+            trained.module.to(memory_format=torch.channels_last)
+            if name == "distilled with hints":
+                hints = DistillOptions(loss=["kd", "fitnet"], **options.model_dump(exclude_unset=True))
+                trained = distill(trained, hints, run).loaded
+            else:
+                objective = recover_objective(run, options) if name == "distilled" else None
+                train(trained, options, run, objective=objective)
             print(f"| {name} | {seed} | {accuracy(trained)} | {time.perf_counter() - began:.0f} |", flush=True)
 
 

@@ -111,8 +111,8 @@ def test_an_interrupt_exits_130_and_leaves_no_output(tmp_path):
 
 
 def test_explain_prints_to_stdout_and_writes_nothing(compresskit, tmp_path):
-    done = compresskit("prune", "builtin:lenet5", "--explain", "0", cwd=tmp_path)
+    done = compresskit("prune", "builtin:lenet5", "--explain", "conv1", cwd=tmp_path)
     assert done.returncode == 0 and "it makes them" in done.stdout
     assert not list(tmp_path.iterdir())
-    done = compresskit("prune", "builtin:lenet5", "--explain", "0", "--json", cwd=tmp_path)
-    assert json.loads(done.stdout)["facts"]["layer"] == "0"
+    done = compresskit("prune", "builtin:lenet5", "--explain", "conv1", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["facts"]["layer"] == "conv1"
