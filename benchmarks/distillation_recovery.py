@@ -63,10 +63,8 @@ def main() -> None:
     context = Context(original, data, metric)
     pruned = prune(original.clone(), PruneOptions(target_macs=args.target_macs, **CUT), context).loaded
     print(f"compresskit {compresskit.__version__}, torch {torch.__version__}, {platform.machine()}, 1 thread")
-    print(
     settings = f"{args.epochs:g} epochs, batch 128, lr {args.lr:g}, crop and flip, {args.test_images} test images"
     print(f"{args.images or 'all'} training images, {settings}")
-    )
     print("| model | seed | top-1, % | seconds |\n| --- | --- | --- | --- |")
     print(f"| original | | {accuracy(original)} | |")
     print(f"| pruned, not trained | | {accuracy(pruned)} | |", flush=True)
