@@ -23,7 +23,6 @@ _ONLY = {
         "reduction",
         "normalize",
         "attention",
-        "recalibrate",
         "reconstruct",
         "ridge",
         "target_params",
@@ -158,6 +157,7 @@ class PruneOptions(StepOptions):
     @model_validator(mode="after")
     def _fits_granularity(self) -> PruneOptions:
         idle = [] if self.granularity == "channel" else list(_ONLY["channel"])
+        idle += ["recalibrate"] if self.granularity == "block" else []
         idle += [] if self.granularity in ("weight", "n:m") else _ONLY["sparse"]
         if self.granularity == "weight":
             idle.append("pattern")

@@ -11,6 +11,7 @@ from ..core.errors import InputError
 from ..core.modules import match_names
 from ..core.types import Context, Loaded, StepResult
 from .evidence import calibration, required_data
+from .mend import recalibrate
 from .moments import input_moments, measurable
 from .options import PruneOptions
 from .saliency import WeightEvidence, n_of_m_mask, prune_with_update, top_mask
@@ -45,7 +46,9 @@ def prune_weights(loaded: Loaded, options: PruneOptions, context: Context) -> St
     for name, layer in layers.items():
         _prune_layer(layer, scores[name], evidence[name], options, densities.get(name), pattern)
         loaded.storage[f"{name}.weight"] = "bitmap"
-    return _result(loaded, layers, options, evidence)
+    result = _result(loaded, layers, options, evidence)
+    result.facts["batchnorm_layers_recalibrated"] = recalibrate(loaded, options, context)
+    return result
 
 
 def prunable_layers(module: nn.Module, protect: list[str]) -> dict[str, nn.Module]:

@@ -119,3 +119,20 @@ def test_a_saliency_that_needs_data_says_so():
     loaded = load_model("builtin:digits_mlp")
     with pytest.raises(InputError, match="saliency 'wanda' needs data"):
         prune(loaded, PruneOptions(granularity="weight", ratio=0.5, saliency="wanda"), Context(loaded))
+
+
+def test_batchnorm_statistics_follow_the_zeros(digits_model):
+    loaded = load_model(str(digits_model))
+    data = open_data("digits", loaded.preprocessing)
+    norms = sum(isinstance(layer, torch.nn.BatchNorm2d) for layer in loaded.module.modules())
+    for recalibrate, expected in (("auto", norms), ("never", 0)):
+        options = PruneOptions(granularity="weight", ratio=0.7, samples=256, recalibrate=recalibrate)
+        model = loaded.clone()
+        result = prune(model, options, Context(loaded, data=data))
+        assert norms > 0 and result.facts["batchnorm_layers_recalibrated"] == expected
+        same = torch.equal(_first_norm(model).running_var, _first_norm(loaded).running_var)
+        assert same == (recalibrate == "never")
+
+
+def _first_norm(loaded):
+    return next(layer for layer in loaded.module.modules() if isinstance(layer, torch.nn.BatchNorm2d))
