@@ -87,3 +87,12 @@ def clip_gradients(parameters: Iterable[nn.Parameter], largest_norm: float) -> f
 
 def _cosine(start: float, end: float, share: float) -> float:
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def number_type(wanted: str, device: torch.device) -> torch.dtype:
+    """The type of the forward pass that the option `precision` means on a device."""
+    if wanted != "auto":
+        return getattr(torch, wanted)
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.float32  # on CPUs without matrix tiles the short types are slower

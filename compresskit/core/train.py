@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from . import augment, checkpoint, distributed, training_log
-from .batchnorm import estimate_batchnorm
 from .errors import InputError
-from .optim import clip_gradients, learning_rate, make_optimizer
+from .optim import clip_gradients, learning_rate, make_optimizer, number_type
 from .options import GuardOptions, TrainOptions, TrainStepOptions
-from .task import mean_loss, plain_objective
+from .task import plain_objective
+from .train_judge import Judge
+from .train_state import State
 from .train_weights import TrainedWeights
 from .types import Context, Inputs, Loaded, StepResult, to_device
 
@@ -30,7 +31,6 @@ from .types import Context, Inputs, Loaded, StepResult, to_device
 #: `recall(tensors)`, tensors of its own that a resumed run needs.
 Objective = Callable[[nn.Module, Inputs, Any], Tensor]
 
-_EVAL_BATCH = 256
 _SEED_STRIDE = 1_000_003
 #: options that do not change the result of a run, so that a checkpoint outlives changing them
 _WITHOUT_EFFECT = {"checkpoint_steps", "tensorboard", *GuardOptions.model_fields}
@@ -79,7 +79,7 @@ def train(
 def train_step(loaded: Loaded, options: TrainStepOptions, context: Context) -> StepResult:
     """The `train` technique: fine-tune a model, or train it from its random start."""
     facts = train(loaded, options, context)
-    return StepResult(loaded, facts, files=curve_files(facts, context.folder))
+    return StepResult(loaded, facts, files=training_log.curve_files(facts, context.folder))
 
 
 def _check_divides(options: TrainOptions, context: Context) -> None:
@@ -89,33 +89,6 @@ def _check_divides(options: TrainOptions, context: Context) -> None:
     examples = min(context.data.size("train"), options.train_limit or context.data.size("train"))
     if examples < options.batch_size and examples % world:
         raise InputError(f"{examples} training examples do not divide over {world} processes; set train_limit")
-
-
-def curve_files(facts: dict[str, Any], folder: Any) -> dict[str, Path]:
-    """Draw the loss curves of a training's facts into a folder; -> the files of a StepResult."""
-    if folder is None or not distributed.is_main():
-        return {}
-    path = Path(folder) / "loss_curves.svg"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    training_log.write_curves(facts["history"], path)
-    return {"loss_curves.svg": path}
-
-
-@dataclass
-class _State:
-    """What changes during a run besides tensors; JSON-able."""
-
-    step: int = 0
-    best: float | None = None
-    best_epoch: float = 0.0
-    without_gain: int = 0
-    epoch_loss: float = 0.0
-    epoch_steps: int = 0
-    epoch_parts: dict[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
-    finished: bool = False
-    stopped_early: bool = False
-    history: list[dict[str, Any]] = field(default_factory=list)
 
 
 class _Joined(nn.Module):
@@ -164,10 +137,13 @@ class _Run:
         self.trained = self.sharded.module if self.sharded else self.module
         self.optimizer = make_optimizer([self.trained, *self.extras], options)
         self.joined = self._wrapped(custom=objective is not None)
-        self.dtype = _precision(options.precision, self.device)
+        self.dtype = number_type(options.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
-        self.state = _State()
+        self.state = State()
         self.weights = TrainedWeights(loaded, self.sharded, options.ema)
+        self.judge = Judge(
+            self.trained, options, context, self.weights, sharded=bool(self.sharded), norm_inputs=self._norm_inputs
+        )
 
     def complete(self) -> dict[str, Any]:
         """Walk through all steps, from the checkpoint where there is one."""
@@ -245,57 +221,25 @@ class _Run:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.weights.after_update(state.step)
-        self._count(value)
+        state.count(value, getattr(self.objective, "parts", {}))
         return value
-
-    def _count(self, loss: float) -> None:
-        state = self.state
-        state.epoch_loss += loss
-        state.epoch_steps += 1
-        for name, part in getattr(self.objective, "parts", {}).items():
-            state.epoch_parts[name] = state.epoch_parts.get(name, 0.0) + float(part)
 
     # -- epochs --------------------------------------------------------------------------------------------------
 
     def _end_epoch(self) -> None:
         state = self.state
         epoch = state.step / self.steps_per_epoch
-        row: dict[str, Any] = {
-            "epoch": round(epoch, 4),
-            "step": state.step,
-            "loss": state.epoch_loss / state.epoch_steps,
-        }
-        row |= {f"loss_{name}": total / state.epoch_steps for name, total in state.epoch_parts.items()}
+        row = state.end_epoch(epoch)
         row["lr"] = learning_rate(max(state.step - 1, 0), self.total_steps, self.options)
-        value = self._judge(epoch)
+        value = self.judge(state, epoch)
         if value is not None:
-            row[f"val_{self._metric_name()}"] = value
+            row[f"val_{self.judge.name}"] = value
         row["seconds"] = round(state.seconds, 3)
         state.history.append(row)
-        state.epoch_loss, state.epoch_steps, state.epoch_parts = 0.0, 0, {}
         limit = self.options.early_stop
         state.stopped_early = bool(limit and state.without_gain >= limit)
         state.finished = state.step >= self.total_steps or state.stopped_early
         self._log(row)
-
-    def _judge(self, epoch: float) -> float | None:
-        """Evaluate the weights that would be kept (the average where there is one), and remember the best."""
-        weights, held = self.weights, None
-        if weights.average:
-            held = weights.copied()
-            weights.put(weights.average)
-        try:
-            if self.options.norm_batches:
-                estimate_batchnorm(self.trained, self._norm_inputs())
-            if held is not None:
-                weights.average = weights.copied()
-            value = self._evaluate()
-            if value is not None and self._is_best(value, epoch) and self.options.keep == "best":
-                weights.keep_as_best()
-        finally:
-            if held is not None:
-                weights.put(held)
-        return value
 
     def _norm_inputs(self) -> Iterator[Inputs]:
         """Batches without augmentation, each process its part, for the statistics of batch norms."""
@@ -304,33 +248,6 @@ class _Run:
             if number == min(self.options.norm_batches, self.steps_per_epoch):
                 return
             yield to_device(distributed.share(inputs), self.device)
-
-    def _is_best(self, value: float, epoch: float) -> bool:
-        state = self.state
-        higher = self.context.metric.higher_is_better if self.context.metric else False
-        if state.best is None or (value > state.best if higher else value < state.best):
-            state.best, state.best_epoch, state.without_gain = value, round(epoch, 4), 0
-            return True
-        state.without_gain += 1
-        return False
-
-    def _evaluate(self) -> float | None:
-        """The metric (or, without one, the task loss) on the validation split; None where nobody asks for it."""
-        data = self.context.data
-        judged = self.options.keep == "best" or self.options.early_stop or self.context.metric
-        if data.size("val") == 0 or not judged:
-            return None
-        if not self.sharded and not distributed.is_main():
-            return distributed.from_main(None)
-        batches = data.batches("val", batch_size=min(_EVAL_BATCH, data.size("val")))
-        if self.context.metric:
-            value = self.context.metric(self.trained, batches, self.device).value
-        else:
-            value = mean_loss(self.trained, batches, self.device)
-        return distributed.from_main(value)
-
-    def _metric_name(self) -> str:
-        return getattr(self.context.metric, "name", "metric") if self.context.metric else "loss"
 
     def _log(self, row: dict[str, Any]) -> None:
         if not distributed.is_main():
@@ -362,7 +279,7 @@ class _Run:
         }
         if state.best is not None:
             facts["kept_weights"] = self.options.keep
-            facts |= {f"best_val_{self._metric_name()}": state.best, "best_epoch": state.best_epoch}
+            facts |= {f"best_val_{self.judge.name}": state.best, "best_epoch": state.best_epoch}
         return facts
 
     # -- parts ---------------------------------------------------------------------------------------------------
@@ -425,7 +342,7 @@ class _Run:
         if self.path is None or not self.path.is_file():
             return
         tensors, record = checkpoint.read(self.path)
-        self.state = _State(**record["state"])
+        self.state = State(**record["state"])
         self.weights.restore(tensors, finished=self.state.finished)
         if not self.state.finished:
             self._restore_rest(tensors, record)
@@ -441,11 +358,3 @@ class _Run:
         if recall:
             recall(checkpoint.under("memory", tensors))
         self.scaler.load_state_dict(record["scaler"])
-
-
-def _precision(wanted: str, device: torch.device) -> torch.dtype:
-    if wanted != "auto":
-        return getattr(torch, wanted)
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    return torch.float32  # on CPUs without matrix tiles the short types are slower

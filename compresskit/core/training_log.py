@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.errors import LiveError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from .distributed import is_main
 from .errors import require
 
 _WIDTH, _HEIGHT, _MARGIN = 640, 320, 48
@@ -113,3 +114,13 @@ def _series(name: str, points: list[tuple[float, float]], colour: str, legend_y:
         f'<text x="{_MARGIN}" y="{legend_y}" fill="{colour}">{name}: {values[0]:.4g} to {values[-1]:.4g} '
         f"(lowest {low:.4g}, highest {high:.4g})</text>",
     ]
+
+
+def curve_files(facts: dict[str, Any], folder: Any) -> dict[str, Path]:
+    """Draw the loss curves of a training's facts into a folder; -> the files of a StepResult."""
+    if folder is None or not is_main():
+        return {}
+    path = Path(folder) / "loss_curves.svg"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_curves(facts["history"], path)
+    return {"loss_curves.svg": path}

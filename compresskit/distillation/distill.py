@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from ..core.options import TrainOptions
-from ..core.train import curve_files, train
+from ..core.train import train
+from ..core.training_log import curve_files
 from ..core.types import Context, Loaded, StepResult
 from .losses.term import Loss, Setup, Signals
 from .matching import table
