@@ -14,6 +14,7 @@ from compresskit.core.inputs import with_batch
 from compresskit.core.measure import latency_ab
 from compresskit.core.types import Context, Inputs, Loaded, call, main_output
 
+from . import onnx_graph
 from .layers import float_twin, quantized_layers
 from .options import ExportOptions
 from .program import export_program
@@ -37,8 +38,9 @@ def export(loaded: Loaded, options: ExportOptions, context: Context, out_path: s
     """
     path = Path(out_path)
     program = export_program(loaded.module, loaded.example)
+    notes: list[str] = []
     if options.format == "onnx":
-        export_onnx(program, path, opset=options.opset)
+        notes = export_onnx(program, path, opset=options.opset)
     else:
         export_pt2(program, path)
     runtime = options.chosen_runtime()
@@ -59,12 +61,14 @@ def export(loaded: Loaded, options: ExportOptions, context: Context, out_path: s
         facts[f"{context.metric.name}_in_runtime"] = context.metric(
             runner, context.data.batches("test", batch_size=250)
         ).value
-    return facts
+    return facts | ({"notes": "; ".join(notes)} if notes else {})
 
 
-def export_onnx(program: torch.export.ExportedProgram, path: Path, *, opset: int = 21) -> None:
+def export_onnx(program: torch.export.ExportedProgram, path: Path, *, opset: int = 21) -> list[str]:
     """Write an exported program as ONNX; quantize/dequantize operators become their ONNX namesakes.
 
+    Returns:
+        notes on what the operator set does not allow.
     Raises:
         InputError: if onnx is not installed or an operator has no ONNX form.
     """
@@ -75,7 +79,9 @@ def export_onnx(program: torch.export.ExportedProgram, path: Path, *, opset: int
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"torch.onnx cannot write this model: {reason}") from error
+    notes = onnx_graph.finish(graph.model.graph, opset=opset)
     graph.save(str(path))
+    return notes
 
 
 def export_pt2(program: torch.export.ExportedProgram, path: Path) -> None:
