@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--test-images", type=int, default=4_000)
     parser.add_argument("--epochs", type=float, default=2)
     parser.add_argument("--lr", type=float, default=0.01)
+    parser.add_argument("--augment", nargs="*", default=["crop", "flip"], help="nothing for the images as they are")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--quick", action="store_true", help="500 images, one epoch")
@@ -63,13 +64,14 @@ def main() -> None:
     context = Context(original, data, metric)
     pruned = prune(original.clone(), PruneOptions(target_macs=args.target_macs, **CUT), context).loaded
     print(f"compresskit {compresskit.__version__}, torch {torch.__version__}, {platform.machine()}, 1 thread")
-    settings = f"{args.epochs:g} epochs, batch 128, lr {args.lr:g}, crop and flip, {args.test_images} test images"
+    augmented = " and ".join(args.augment) or "not augmented"
+    settings = f"{args.epochs:g} epochs, batch 128, lr {args.lr:g}, {augmented}, {args.test_images} test images"
     print(f"{args.images or 'all'} training images, {settings}")
     print("| model | seed | top-1, % | seconds |\n| --- | --- | --- | --- |")
     print(f"| original | | {accuracy(original)} | |")
     print(f"| pruned, not trained | | {accuracy(pruned)} | |", flush=True)
     options = TrainOptions(
-        epochs=args.epochs, lr=args.lr, batch_size=128, train_limit=args.images, keep="last", augment=["crop", "flip"]
+        epochs=args.epochs, lr=args.lr, batch_size=128, train_limit=args.images, keep="last", augment=args.augment
     )
     for seed in range(args.seeds):
         run = Context(original, data, None, seed=seed)
