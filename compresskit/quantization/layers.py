@@ -10,7 +10,6 @@ A `Spec` is the geometry; it is also the body of the edit `{"op": "quantized", "
 
 from __future__ import annotations
 
-import copy
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from typing import Any
@@ -346,17 +345,3 @@ def replay(root: nn.Module, edit: dict[str, Any]) -> None:
 def quantized_layers(root: nn.Module) -> dict[str, Quantized]:
     """All modules that quantize something, by name."""
     return {name: module for name, module in root.named_modules() if isinstance(module, Quantized)}
-
-
-@torch.no_grad()
-def float_twin(root: nn.Module) -> nn.Module:
-    """A copy that computes in float with the rounded weights, and quantizes no activation: what to time against."""
-    twin = copy.deepcopy(root)
-    for layer in quantized_layers(twin).values():
-        weights = {name: layer.dequantized(name).detach().clone() for name in layer.spec.parameters}
-        layer.__class__ = layer.float_class
-        for name, weight in weights.items():
-            layer.register_parameter(name, nn.Parameter(weight))
-        if isinstance(layer, nn.RNNBase):
-            layer._init_flat_weights()
-    return twin

@@ -15,11 +15,12 @@ from compresskit.core.measure import latency_ab
 from compresskit.core.types import Context, Inputs, Loaded, call, main_output
 
 from . import onnx_graph
-from .layers import float_twin, quantized_layers
+from .layers import quantized_layers
 from .options import ExportOptions
 from .program import export_program
 from .runtimes import Exported
 from .tables import RUNTIMES
+from .twin import float_twin
 
 
 def export(loaded: Loaded, options: ExportOptions, context: Context, out_path: str | Path) -> dict[str, Any]:

@@ -14,13 +14,13 @@ from compresskit.quantization.layers import (
     Quantized,
     Spec,
     convert,
-    float_twin,
     from_matrix,
     quantized_layers,
     spec_from_edit,
     to_matrix,
 )
 from compresskit.quantization.plan import quantizable_parameters
+from compresskit.quantization.twin import float_twin
 from compresskit.quantization.weights import bytes_by_kind, safe_scale_type, store_codebook, store_float8, store_grid
 
 IMAGES = (2, 4, 7, 6)
