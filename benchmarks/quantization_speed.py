@@ -10,18 +10,16 @@ against float PyTorch in eager mode and against the peer.
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from quantization_peers import Milliseconds, Rows, interleaved_ms, nncf_int8, ort_int8, to_onnx, versions
 from torch import nn
 
 from compresskit.core.source import load_model
 from compresskit.core.types import Context, Loaded
-from compresskit.quantization.lowering import compare, export_onnx
+from compresskit.quantization.lowering import compare
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.program import export_program
 from compresskit.quantization.quantize import quantize
@@ -52,65 +50,12 @@ def settled(loaded: Loaded, images: RandomImages) -> Loaded:
     return loaded
 
 
-def ort_peer(images: RandomImages, float_path: Path, path: Path) -> None:
-    import onnx
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    class Reader(CalibrationDataReader):
-        def __init__(self, name: str):
-            self.batches = iter([{name: batch.numpy()} for batch in images.calibration(_CALIBRATION, batch_size=1)])
-
-        def get_next(self):
-            return next(self.batches, None)
-
-    prepared = path.with_suffix(".prepared.onnx")
-    quant_pre_process(str(float_path), str(prepared))
-    name = onnx.load(prepared).graph.input[0].name
-    quantize_static(
-        str(prepared), str(path), Reader(name), quant_format=QuantFormat.QDQ, per_channel=True, reduce_range=True,
-        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-    )  # fmt: skip
-
-
-def nncf_peer(images: RandomImages, float_path: Path, path: Path) -> None:
-    import nncf
-    import openvino as ov
-
-    model = ov.Core().read_model(str(float_path))
-    dataset = nncf.Dataset([batch.numpy() for batch in images.calibration(_CALIBRATION, batch_size=1)])
-    ov.save_model(nncf.quantize(model, dataset, subset_size=_CALIBRATION), str(path), compress_to_fp16=False)
-
-
-def interleaved_ms(
-    runners: dict[str, Callable], inputs: torch.Tensor, rounds: int
-) -> dict[str, tuple[float, float, float]]:
-    """Fastest tenth, median and slowest quarter of each runner's latency, all timed in turn.
-
-    The ratios are between the fastest tenths: other work on the machine slows single runs, never speeds them.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in runners}
-    with torch.inference_mode():
-        for runner in runners.values():
-            for _ in range(3):
-                runner(inputs)
-        for number in range(rounds):
-            names = list(runners) if number % 2 == 0 else list(runners)[::-1]
-            for name in names:
-                start = time.perf_counter()
-                runners[name](inputs)
-                seconds[name].append(time.perf_counter() - start)
-    cuts = {name: statistics.quantiles(values, n=20) for name, values in seconds.items()}
-    return {name: (1e3 * cut[1], 1e3 * cut[9], 1e3 * cut[14]) for name, cut in cuts.items()}
-
-
 def onnx_runners(loaded: Loaded, int8: Loaded, images: RandomImages, folder: Path) -> dict[str, nn.Module]:
-    program = export_program(loaded.module, loaded.example)
-    export_onnx(program, folder / "float.onnx")
-    int8_program = export_program(int8.module, int8.example)
-    export_onnx(int8_program, folder / "ours.onnx")
-    ort_peer(images, folder / "float.onnx", folder / "ort.onnx")
-    nncf_peer(images, folder / "float.onnx", folder / "nncf.xml")
+    program = to_onnx(loaded, folder / "float.onnx").program
+    to_onnx(int8, folder / "ours.onnx")
+    singles = images.calibration(_CALIBRATION, batch_size=1)
+    ort_int8(folder / "float.onnx", folder / "ort.onnx", singles)
+    nncf_int8(folder / "float.onnx", folder / "nncf.xml", singles)
 
     def at(name: str) -> Exported:
         return Exported(loaded.module, program, folder / name, loaded.example, 1)
@@ -134,7 +79,29 @@ def inductor_runners(loaded: Loaded, int8: Loaded) -> dict[str, nn.Module]:
     }
 
 
-def report(times: dict[str, tuple[float, float, float]]) -> None:
+def measure(net: str, with_inductor: bool, rounds: int) -> dict[str, dict]:
+    """Latencies of every runner, and how far ours lie from the fake-quantized model."""
+    torch.manual_seed(0)
+    loaded = load_model(net)
+    images = RandomImages(tuple(loaded.example.shape[1:]))
+    settled(loaded, images)
+    int8 = loaded.clone()
+    options = QuantizeOptions(scheme="int8-static", calibration_samples=_CALIBRATION, observer="minmax")
+    quantize(int8, options, Context(loaded, data=images))
+    differences = {}
+    with tempfile.TemporaryDirectory() as folder:
+        runners = {"PyTorch eager float": loaded.module} | onnx_runners(loaded, int8, images, Path(folder))
+        if with_inductor:
+            runners |= inductor_runners(loaded, int8)
+        batches = images.calibration(4, batch_size=1, seed=1)
+        for name in [name for name in runners if "compresskit" in name]:
+            found = compare(int8.module, runners[name], batches)
+            differences[name] = found["largest_difference"] / found["output_scale"]
+        times = interleaved_ms(runners, loaded.example, rounds)
+    return {"differences": differences, "times": times}
+
+
+def report(times: dict[str, Milliseconds]) -> None:
     """A table of medians, quartiles and ratios."""
     eager = times["PyTorch eager float"][0]
     print("| one image, one thread | fastest tenth, ms | median | slowest quarter | against eager | against the peer |")
@@ -156,29 +123,20 @@ def main() -> None:
     parser.add_argument(
         "--inductor", action="store_true", help="compile with inductor too (a minute or more a network)"
     )
+    parser.add_argument("--rows", type=Path, help="file that keeps finished rows")
     parser.add_argument("--quick", action="store_true", help="MobileNetV2 only, few rounds")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    rows = Rows(arguments.rows)
+    print(versions())
     for net in arguments.nets[:1] if arguments.quick else arguments.nets:
-        torch.manual_seed(0)
-        loaded = load_model(net)
-        images = RandomImages(tuple(loaded.example.shape[1:]))
-        settled(loaded, images)
-        int8 = loaded.clone()
-        options = QuantizeOptions(scheme="int8-static", calibration_samples=_CALIBRATION, observer="minmax")
-        quantize(int8, options, Context(loaded, data=images))
+        rounds = 15 if arguments.quick else 60
+        key = f"{net}, {rounds} rounds{', inductor' if arguments.inductor else ''}"
+        row = rows.get(key, lambda net=net, rounds=rounds: measure(net, arguments.inductor, rounds))
         print(f"\n## {net}\n", flush=True)
-        with tempfile.TemporaryDirectory() as folder:
-            runners = {"PyTorch eager float": loaded.module} | onnx_runners(loaded, int8, images, Path(folder))
-            if arguments.inductor:
-                runners |= inductor_runners(loaded, int8)
-            batches = images.calibration(4, batch_size=1, seed=1)
-            for name, runner in runners.items():
-                if "compresskit" in name:
-                    found = compare(int8.module, runner, batches)
-                    share = found["largest_difference"] / found["output_scale"]
-                    print(f"{name}: largest difference to the fake-quantized model {share:.4f} of the largest output\n")
-            report(interleaved_ms(runners, loaded.example, 15 if arguments.quick else 60))
+        for name, share in row["differences"].items():
+            print(f"{name}: largest difference to the fake-quantized model {share:.4f} of the largest output\n")
+        report({name: Milliseconds(*times) for name, times in row["times"].items()})
 
 
 if __name__ == "__main__":
