@@ -105,6 +105,8 @@ def main() -> None:
         lines.append(row)
         print(row, flush=True)
     for kind in () if arguments.no_peer else ("L2, local", "Taylor, global"):
+        if arguments.only and arguments.only not in f"Torch-Pruning {kind}":
+            continue
         cut, after = peer(loaded, data, calibration, test, kind)
         lines.append(
             f"| Torch-Pruning {kind}, inside blocks | 50.0% | not checked | {cut:.2%} | {after:.2%} | not offered |"
