@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..core import distributed
 from ..core.options import TrainOptions
 from ..core.train import train
 from ..core.training_log import curve_files
@@ -18,7 +19,7 @@ from .objective import Objective, WeightedTerm
 from .options import DistillOptions
 from .plan import Plan, make_plan
 from .students import make_student
-from .tables import LOSSES
+from .tables import BETWEEN_EXAMPLES, LOSSES
 from .unlabelled import UnlabelledData
 
 
@@ -44,7 +45,8 @@ def distill(loaded: Loaded, options: DistillOptions, context: Context) -> StepRe
     if options.hint_epochs:
         facts["hint"] = _hint_stage(student, teacher, options, context)
         rest = [name for name in rest if name != "fitnet"] or ["kd"]
-    plan = make_plan(student, teacher, options, context, rest)
+    _warn_of_shares(rest, context)
+    plan = make_plan(student, teacher, options, context, rest, first=options.hint_anneal or 1.0)
     rows = _show(plan, context)
     facts |= train(student, options, context, objective=plan.objective, extra_modules=plan.objective.adapters)
     facts["teacher"] = teacher.names
@@ -53,6 +55,16 @@ def distill(loaded: Loaded, options: DistillOptions, context: Context) -> StepRe
     return StepResult(
         student, facts, tables={"matched layers": rows} if rows else {}, files=curve_files(facts, context.folder)
     )
+
+
+def _warn_of_shares(losses: list[str], context: Context) -> None:
+    """Under torchrun, say that losses between examples see less of the batch than in one process."""
+    between = [name for name in losses if name in BETWEEN_EXAMPLES]
+    if between and distributed.world_size() > 1:
+        context.log(
+            f"{', '.join(between)}: each of {distributed.world_size()} processes compares the examples of its own part "
+            "of the batch only; raise batch_size to give each as many as one process had"
+        )
 
 
 def _show(plan: Plan, context: Context) -> list[dict[str, str]]:

@@ -23,11 +23,21 @@ from .trace import Taken, attention_watched, tapped
 
 @dataclass(frozen=True)
 class WeightedTerm:
-    """A loss of the table, made for two models, with its weight in the sum."""
+    """A loss of the table, made for two models, with its weight in the sum.
+
+    Attributes:
+        weight: at the end of the training.
+        first: how many times as large the weight is at the beginning; it falls linearly.
+    """
 
     name: str
     weight: float
     term: Term
+    first: float = 1.0
+
+    def weight_at(self, progress: float) -> float:
+        """The weight when a share of the training is done, 0 to 1."""
+        return self.weight * (self.first + (1 - self.first) * progress)
 
 
 @dataclass(frozen=True)
@@ -126,7 +136,7 @@ class Objective:
             losses["task"] = self._task_weight * task_loss(signals.student, targets, self._label_smoothing)
         for weighted in self._terms:
             if weighted.weight:
-                losses[weighted.name] = weighted.weight * weighted.term.compute(signals)
+                losses[weighted.name] = weighted.weight_at(self._progress) * weighted.term.compute(signals)
         if not losses:
             raise InputError("all weights are 0, so there is nothing to learn from; raise loss_weight or task_weight")
         self.parts = {name: loss.item() for name, loss in losses.items()} if len(losses) > 1 else {}

@@ -8,7 +8,7 @@ from pydantic import field_validator, model_validator
 
 from ..core.errors import nearest
 from ..core.options import TrainStepOptions, choice, option
-from .tables import LOSSES
+from .tables import BETWEEN_EXAMPLES, LOSSES
 
 
 class DistillOptions(TrainStepOptions):
@@ -51,7 +51,11 @@ class DistillOptions(TrainStepOptions):
         section="Models",
     )
     loss: list[choice(LOSSES)] = option(
-        ["kd"], "distillation loss; several are added up", section="Losses", min_length=1
+        ["kd"],
+        f"distillation loss; several are added up. Those that compare examples ({', '.join(BETWEEN_EXAMPLES)}) compare "
+        "only the examples of one process under torchrun",
+        section="Losses",
+        min_length=1,
     )
     loss_weight: dict[str, float] = option({}, "weight of a loss, e.g. kd=0.5; default: its paper's", section="Losses")
     loss_arg: dict[str, float] = option({}, "a loss's own settings, e.g. dkd.beta=8 or rkd.angle=0", section="Losses")
@@ -69,6 +73,13 @@ class DistillOptions(TrainStepOptions):
         "FitNets' first stage: train up to the hinted layer alone for this many epochs; the other losses follow",
         section="Losses",
         gt=0,
+    )
+    hint_anneal: float | None = option(
+        None,
+        "after hint_epochs, the other losses start at this many times their weight and fall to it linearly; FitNets' "
+        "paper: 4, with loss_weight kd=1, task_weight 1 and temperature 3",
+        section="Losses",
+        gt=1,
     )
     cache: str | None = option(
         None,
@@ -124,6 +135,8 @@ class DistillOptions(TrainStepOptions):
             raise ValueError(f"task_weight {self.task_weight:g} needs labels, and labels are ignored; leave it out")
         if self.hint_epochs and "fitnet" not in self.loss:
             raise ValueError("hint_epochs would be ignored: fitnet is not among the losses")
+        if self.hint_anneal and not self.hint_epochs:
+            raise ValueError("hint_anneal would be ignored: it is for the stage after hint_epochs; set hint_epochs")
         if self.teacher_args and not self.teacher:
             raise ValueError("teacher_args needs teacher; the default teacher is built already")
         return self

@@ -38,7 +38,13 @@ class Plan:
 
 
 def make_plan(
-    student: Loaded, teacher: Teacher, options: DistillOptions, context: Context, losses: Sequence[str] = ()
+    student: Loaded,
+    teacher: Teacher,
+    options: DistillOptions,
+    context: Context,
+    losses: Sequence[str] = (),
+    *,
+    first: float = 1.0,
 ) -> Plan:
     """Match layers by a traced run of both models, and make the losses for them.
 
@@ -48,6 +54,7 @@ def make_plan(
         options: losses, weights, layers.
         context: data size, seed and device.
         losses: names to make instead of the options' own.
+        first: how many times their own weights the losses have at the beginning; they fall linearly.
     Raises:
         InputError: if the models' outputs do not fit together, or a loss asks for what they do not have.
     """
@@ -64,11 +71,11 @@ def make_plan(
     # the example has no targets; class 0 serves for shapes
     with torch.set_grad_enabled("gradients" in needs):
         signals = probe.signals(student.module, inputs, _example_targets(traces[0].output, context.device))
-    setup = Setup(signals, options.temperature, {}, _examples(context), context.seed, _norms(teacher, traces[1], taps))
+    weights = {name: options.loss_weight.get(name, loss.weight) for name, loss in rows.items()}
+    norms = _norms(teacher, traces[1], taps)
+    setup = Setup(signals, options.temperature, seed=context.seed, teacher_norms=norms, **_used(options, context))
     terms = [
-        WeightedTerm(
-            name, options.loss_weight.get(name, loss.weight), loss.make(replace(setup, arguments=arguments[name]))
-        )
+        WeightedTerm(name, weights[name], loss.make(replace(setup, arguments=arguments[name])), first)
         for name, loss in rows.items()
     ]
     cache, cache_rows = None, None
@@ -196,6 +203,21 @@ def _examples(context: Context) -> int:
     if context.data is None:
         return 0
     return int(context.data.batches("train", batch_size=1).order().max()) + 1
+
+
+def _used(options: DistillOptions, context: Context) -> dict[str, Any]:
+    """The examples that the training uses, as fields of Setup: train_limit may leave most of the data out."""
+    if context.data is None:
+        return {}
+    batches = context.data.batches("train", batch_size=1, limit=options.train_limit)
+    used = batches.order().sort().values
+    rows = torch.full((int(used.max()) + 1,), -1)
+    rows[used] = torch.arange(len(used))
+    targets = getattr(batches.split, "targets", None)
+    classes = None
+    if isinstance(targets, Tensor) and targets.dim() == 1 and not targets.is_floating_point():
+        classes = None if options.ignores_labels() else targets[used]
+    return {"examples": len(used), "rows": rows, "classes": classes}
 
 
 def _norms(teacher: Teacher, teacher_trace: Trace, taps: Taps) -> list[Any]:

@@ -6,7 +6,7 @@ aligned through additions, concatenations, splits and attention heads, so what i
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,15 @@ _WIDTH_ATTRIBUTES = (
     "split_size",
     "normalized_shape",
 )
+
+
+class _Call(NamedTuple):
+    """How a block is called: shapes that enter and leave, whether one tensor does each, whether a tuple leaves."""
+
+    entered: tuple[int, ...]
+    left: tuple[int, ...]
+    alone: bool
+    as_tuple: bool
 
 
 def make_student(teacher: Loaded, *, width: float = 1.0, depth: float = 1.0) -> Loaded:
@@ -83,19 +92,22 @@ def removable_blocks(module: nn.Module, inputs: Inputs) -> list[list[tuple[str, 
     A run is made of consecutively numbered siblings of one class with equal output shapes; a block may go if its
     input has that shape too.
     """
-    shapes = _block_shapes(module, inputs)
+    return _runs(module, _block_calls(module, inputs))
+
+
+def _runs(module: nn.Module, calls: dict[str, _Call]) -> list[list[tuple[str, bool]]]:
     runs: list[list[tuple[str, bool]]] = []
     previous: tuple[Any, ...] = ()
     for name, child in module.named_modules():
         parent, _, number = name.rpartition(".")
-        if not number.rpartition("_")[2].isdigit() or name not in shapes or _is_plain(child):
+        if not number.rpartition("_")[2].isdigit() or name not in calls or _is_plain(child):
             continue
-        entered, left = shapes[name]
-        key = (parent, type(child), left)
+        one = calls[name]
+        key = (parent, type(child), one.left)
         if key != previous:
             runs.append([])
         previous = key
-        runs[-1].append((name, entered == left))
+        runs[-1].append((name, one.entered == one.left))
     return [run for run in runs if len(run) > 1]
 
 
@@ -104,35 +116,39 @@ def _is_plain(module: nn.Module) -> bool:
     return type(module) in (nn.Sequential, nn.ModuleList) or not list(module.children())
 
 
-def _block_shapes(module: nn.Module, inputs: Inputs) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
-    shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+def _block_calls(module: nn.Module, inputs: Inputs) -> dict[str, _Call]:
+    calls: dict[str, _Call] = {}
 
     def noting(name: str):
-        def hook(_module: nn.Module, entered: tuple, left: Any) -> None:
-            out = first_tensor(left)
-            if entered and isinstance(entered[0], Tensor) and out is not None:
-                shapes[name] = (tuple(entered[0].shape), tuple(out.shape))
+        def hook(_module: nn.Module, entered: tuple, named: dict[str, Any], left: Any) -> None:
+            first, out = entered[0] if entered else named.get("hidden_states"), first_tensor(left)
+            if isinstance(first, Tensor) and out is not None:
+                alone = len(entered) == 1 and not named and isinstance(left, Tensor)
+                calls[name] = _Call(tuple(first.shape), tuple(out.shape), alone, isinstance(left, tuple))
 
         return hook
 
-    handles = [child.register_forward_hook(noting(name)) for name, child in module.named_modules() if name]
+    handles = [
+        child.register_forward_hook(noting(name), with_kwargs=True) for name, child in module.named_modules() if name
+    ]
     try:
         with torch.no_grad():
             call(module, inputs)
     finally:
         for handle in handles:
             handle.remove()
-    return shapes
+    return calls
 
 
 def _drop_blocks(student: Loaded, depth: float) -> None:
     edits = []
-    for run in removable_blocks(student.module, student.example):
+    calls = _block_calls(student.module, student.example)
+    for run in _runs(student.module, calls):
         kept = max(1, round(len(run) * depth))
         # evenly spread, the first always among them
         chosen = {round(place * (len(run) - 1) / max(kept - 1, 1)) for place in range(kept)}
         edits += [
-            {"op": "remove", "target": name}
+            _leave_out(name, calls[name])
             for place, (name, removable) in enumerate(run)
             if place not in chosen and removable
         ]
@@ -142,6 +158,13 @@ def _drop_blocks(student: Loaded, depth: float) -> None:
         )
     replay(student.module, edits)
     student.edits += edits
+
+
+def _leave_out(name: str, call: _Call) -> dict[str, Any]:
+    """The edit that takes a block out: an identity, or what passes the first of several arguments through."""
+    if call.alone:
+        return {"op": "remove", "target": name}
+    return {"op": "skip", "target": name, "as_tuple": int(call.as_tuple)}
 
 
 def kept_channels(channels: int, width: float) -> Tensor:

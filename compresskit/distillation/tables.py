@@ -39,3 +39,6 @@ LOSSES = Table(
         "js": Row("logits:JENSEN_SHANNON", "token-level generalized Jensen-Shannon divergence", "Agarwal et al., 2024"),
     },
 )
+
+#: losses that compare examples with each other, so that their value depends on how many one process sees
+BETWEEN_EXAMPLES = ("dist", "sp", "cc", "rkd", "pkt", "crd")

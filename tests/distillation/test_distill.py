@@ -35,6 +35,15 @@ def make_context(teacher, digits, **rest) -> Context:
     return Context(teacher.clone(), digits, make_metric("top1"), load=load_model, **rest)
 
 
+def write_images(folder, images):
+    """Grey images in [0, 1], (count, 1, height, width), as files in two folders."""
+    image = pytest.importorskip("PIL.Image")
+    for number, one in enumerate(images):
+        (folder / f"part{number % 2}").mkdir(parents=True, exist_ok=True)
+        pixels = (one[0].clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+        image.fromarray(pixels).save(folder / f"part{number % 2}" / f"{number:04d}.png")
+
+
 def accuracy(loaded, digits) -> float:
     return make_metric("top1")(loaded.module, digits.batches("test", batch_size=256)).value
 
@@ -114,6 +123,8 @@ def test_models_with_other_classes_are_refused(teacher, digits):
         ({"student": "builtin:lenet5", "student_width": 0.5}, "give only one of them"),
         ({"labels": "ignore", "task_weight": 0.5}, "task_weight 0.5 needs labels"),
         ({"hint_epochs": 1}, "hint_epochs would be ignored"),
+        ({"loss": ["fitnet"], "hint_anneal": 4}, "hint_anneal would be ignored"),
+        ({"loss": ["fitnet"], "hint_epochs": 1, "hint_anneal": 1}, "hint_anneal"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options, message):
@@ -197,6 +208,39 @@ def test_the_hint_stage_leaves_the_layers_above_the_hint_alone(teacher, digits):
         assert torch.equal(before[name], after[name])
 
 
+def test_after_the_hints_the_weight_falls_from_four_times_to_its_own(teacher, digits):
+    from compresskit.distillation.losses.logits import kd
+    from compresskit.distillation.models import Teacher
+    from compresskit.distillation.plan import make_plan
+
+    student = load_model("builtin:digits_mlp", seed=3)
+    options = DistillOptions(loss=["fitnet"], hint_epochs=1, hint_anneal=4, task_weight=1, temperature=3)
+    models = Teacher([teacher], teacher.preprocessing, torch.device("cpu"))
+    objective = make_plan(student, models, options, make_context(teacher, digits), ["kd"], first=4.0).objective
+    inputs, targets = next(iter(digits.batches("test", batch_size=8)))
+    with torch.no_grad():
+        logits, taught = student.module(inputs), teacher.module(inputs)
+        task = torch.nn.functional.cross_entropy(logits, targets)
+        for step, factor in ((0, 4.0), (50, 2.5), (100, 1.0)):
+            objective.begin_step(torch.arange(8), step, 100)
+            expected = task + factor * 0.9 * kd(logits, taught, temperature=3)
+            assert objective(student.module, inputs, targets).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_fitnets_second_stage_is_annealed(teacher, digits):
+    options = {
+        "student": "builtin:digits_mlp", "student_args": {"hidden": 16}, "loss": ["fitnet"], "hint_epochs": 0.2,
+        "epochs": 1, "keep": "last", "lr": 1e-6,
+    }  # fmt: skip
+    parts = [
+        distill(teacher.clone(), DistillOptions(**options, **more), make_context(teacher, digits)).facts["history"][0]
+        for more in ({}, {"hint_anneal": 4})
+    ]
+    # at a tiny learning rate nothing changes but the weight, which is 2.5 times as large on average
+    assert parts[1]["loss_kd"] == pytest.approx(2.5 * parts[0]["loss_kd"], rel=0.1)
+    assert parts[1]["loss_task"] == pytest.approx(parts[0]["loss_task"], rel=1e-3)
+
+
 def test_crd_resumes_exactly_with_its_memory(teacher, digits, tmp_path):
     from compresskit.distillation import distill as module
 
@@ -261,3 +305,58 @@ def test_inputs_without_labels_teach_through_the_teacher_alone(teacher, digits, 
     result = distill(teacher.clone(), options, make_context(teacher, digits))
     assert "loss_task" not in result.facts["history"][0]
     assert accuracy(result.loaded, digits) > 0.85
+
+
+def test_a_folder_of_images_without_labels_teaches_too(teacher, digits, tmp_path):
+    (tmp_path / "images").mkdir()
+    with pytest.raises(InputError, match="holds no images"):
+        distill(
+            teacher.clone(), DistillOptions(unlabelled=str(tmp_path / "images")), make_context(teacher, digits)
+        )  # fmt: skip
+    inputs = torch.cat([inputs for inputs, _ in digits.batches("train", batch_size=512)])[:400]
+    write_images(tmp_path / "images", inputs)
+    options = DistillOptions(
+        student="builtin:digits_mlp", student_args={"hidden": 64}, unlabelled=str(tmp_path / "images"), epochs=20,
+        lr=0.1, batch_size=64,
+    )  # fmt: skip
+    result = distill(teacher.clone(), options, make_context(teacher, digits))
+    assert "loss_task" not in result.facts["history"][0]
+    assert len(result.facts["history"]) == 20
+    assert accuracy(result.loaded, digits) > 0.75
+
+
+def test_losses_between_examples_say_what_they_see_under_torchrun(monkeypatch, teacher, digits):
+    from compresskit.distillation.distill import _warn_of_shares
+
+    lines = []
+    context = make_context(teacher, digits, log=lines.append)
+    _warn_of_shares(["rkd"], context)
+    assert lines == []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    _warn_of_shares(["kd", "rkd", "sp"], context)
+    assert len(lines) == 1 and lines[0].startswith("rkd, sp: each of 2 processes compares the examples of its own part")
+    _warn_of_shares(["kd"], context)
+    assert len(lines) == 1
+
+
+def test_a_teacher_assistant_by_two_steps_of_a_recipe(digits_model, tmp_path):
+    from compresskit.core.artifact import load
+    from compresskit.pipeline.recipe import validate
+    from compresskit.pipeline.runner import Run, run
+
+    common = {"epochs": 4, "lr": 0.1, "batch_size": 64}
+    steps = [
+        {"distill": {"student_width": 0.5, **common}},  # the assistant learns from the original
+        {"distill": {"student_width": 0.5, **common}},  # the student learns from the assistant, now the current model
+    ]
+    recipe = validate({"model": str(digits_model), "data": "digits", "latency_rounds": 0, "steps": steps})
+    report = run(Run(recipe, tmp_path / "out"))
+    original, assistant, student = (
+        one["parameters"] for one in (report["original"], *(step["measurement"] for step in report["steps"]))
+    )
+    assert student < 0.35 * assistant < 0.12 * original
+    teachers = [step["facts"]["teacher"][0] for step in report["steps"]]
+    assert teachers[1].endswith("at width 0.5, depth 1") and teachers[0] != teachers[1]
+    loaded = load(tmp_path / "out")
+    assert sum(p.numel() for p in loaded.module.parameters()) == student
+    assert report["steps"][1]["measurement"]["metric"]["value"] > 0.6

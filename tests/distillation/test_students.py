@@ -86,6 +86,42 @@ def test_width_and_depth_together_in_a_transformer():
     assert sum(isinstance(block, torch.nn.Identity) for block in student.module.blocks) == 6
 
 
+@pytest.mark.parametrize(
+    ("config", "layers"),
+    [
+        ({"model_type": "bert", "num_hidden_layers": 4}, "encoder.layer"),
+        ({"model_type": "distilbert", "n_layers": 4, "dim": 32, "hidden_dim": 64, "n_heads": 2}, "transformer.layer"),
+        ({"model_type": "gpt2", "n_layer": 4, "n_embd": 32, "n_head": 2, "n_positions": 32}, "h"),
+    ],
+    ids=lambda value: value["model_type"] if isinstance(value, dict) else "",
+)
+def test_half_the_layers_of_a_hugging_face_model(config, layers, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    sizes = {"vocab_size": 50, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
+    kind, rest = config["model_type"], {key: value for key, value in config.items() if key != "model_type"}
+    if kind == "bert":
+        rest |= {**sizes, "max_position_embeddings": 32}
+    folder = tmp_path / "model"
+    torch.manual_seed(0)
+    tokens = {"bos_token_id": 0, "eos_token_id": 0} if kind == "gpt2" else {}
+    made = transformers.AutoConfig.for_model(kind, **{"vocab_size": 50, **rest, **tokens})
+    transformers.AutoModel.from_config(made).save_pretrained(folder)
+    teacher = load_model(f"hf:{folder}")
+    student = make_student(teacher, depth=0.5)
+    blocks = [name for name, module in student.module.named_modules() if name.rpartition(".")[0].endswith(layers)]
+    kept = [name for name in blocks if any(True for _ in student.module.get_submodule(name).parameters())]
+    assert len(kept) == 2
+    last = kept[-1]
+    for name, value in student.module.get_submodule(last).state_dict().items():
+        assert torch.equal(value, teacher.module.get_submodule(last).state_dict()[name])
+    again = replay(build(student.source).eval(), student.edits)
+    again.load_state_dict(student.module.state_dict())
+    with torch.no_grad():
+        found, again = student.module(**student.example), again(**student.example)
+    assert torch.equal(found.last_hidden_state, again.last_hidden_state)
+    assert not torch.equal(found.last_hidden_state, teacher.module(**teacher.example).last_hidden_state)
+
+
 def test_kept_channels_are_spread_evenly_and_stay_aligned_through_concatenation():
     assert kept_channels(8, 0.5).tolist() == [0, 2, 4, 6]
     assert kept_channels(3, 0.1).tolist() == [0]

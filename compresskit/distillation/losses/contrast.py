@@ -20,7 +20,7 @@ def noise_contrastive(scores: Tensor, *, examples: int) -> Tensor:
 
     Args:
         scores: unnormalized probabilities, (batch, 1 + negatives), the positive first.
-        examples: size of the data set; negatives come from it uniformly.
+        examples: size of the data set that negatives come from.
     Returns:
         a scalar: summed over negatives, the mean over the batch.
     Source: Tian, Krishnan & Isola, "Contrastive Representation Distillation", ICLR 2020.
@@ -40,9 +40,19 @@ class Memory(nn.Module):
         negatives: drawn for each example.
         temperature: divides the scores.
         momentum: share of the old embedding when a new one comes.
+        classes: class of each example, (examples,); negatives then come from the other classes only.
     """
 
-    def __init__(self, examples: int, width: int, *, negatives: int, temperature: float, momentum: float):
+    def __init__(
+        self,
+        examples: int,
+        width: int,
+        *,
+        negatives: int,
+        temperature: float,
+        momentum: float,
+        classes: Tensor | None = None,
+    ):
         super().__init__()
         bound = 1 / math.sqrt(width / 3)
         self.negatives, self.temperature, self.momentum = negatives, temperature, momentum
@@ -51,6 +61,9 @@ class Memory(nn.Module):
         self._pending: tuple[Tensor, Tensor, Tensor] | None = None
         # normalization constants of the two scores, taken from the first batch; 0 is "not yet"
         self.register_buffer("constants", torch.zeros(2))
+        several = classes is not None and len(classes.unique()) > 1
+        self.register_buffer("classes", classes.clone() if several else None, persistent=False)
+        self.register_buffer("by_class", classes.argsort(stable=True) if several else None, persistent=False)
 
     def forward(self, student: Tensor, teacher: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Scores of both sides against the other side's memory, which then takes the new embeddings.
@@ -60,13 +73,12 @@ class Memory(nn.Module):
         Args:
             student: unit vectors, (batch, width).
             teacher: unit vectors, (batch, width).
-            indices: which examples these are, (batch,).
+            indices: which rows of the memory these are, (batch,).
         Returns:
             two tensors (batch, 1 + negatives), the positive first.
         """
         self.flush()
-        drawn = torch.randint(0, len(self.student), (len(indices), self.negatives), device=indices.device)
-        chosen = torch.cat([indices[:, None], drawn], 1)
+        chosen = torch.cat([indices[:, None], self.draw(indices)], 1)
         scores = []
         for side, (anchor, others) in enumerate(((student, self.teacher), (teacher, self.student))):
             # all products at once are cheaper than gathering (batch, negatives, width) vectors
@@ -77,6 +89,20 @@ class Memory(nn.Module):
             scores.append(score / self.constants[side].item())
         self._pending = (student.detach(), teacher.detach(), indices)
         return scores[0], scores[1]
+
+    def draw(self, indices: Tensor) -> Tensor:
+        """Rows of negatives for each example, (batch, negatives), drawn with replacement."""
+        shape = (len(indices), self.negatives)
+        if self.classes is None:
+            return torch.randint(0, len(self.student), shape, device=indices.device)
+        # in the order of classes an example's own class is one run, which the draw steps over
+        ordered = self.classes[self.by_class]
+        own = self.classes[indices].contiguous()
+        start = torch.searchsorted(ordered, own)
+        length = torch.searchsorted(ordered, own, right=True) - start
+        others = (len(self.classes) - length)[:, None]
+        place = (torch.rand(shape, device=indices.device) * others).long().clamp(max=others - 1)
+        return self.by_class[torch.where(place >= start[:, None], place + length[:, None], place)]
 
     @torch.no_grad()
     def flush(self) -> None:
@@ -108,6 +134,7 @@ def _make_contrast(setup: Setup) -> Term:
             negatives=min(int(settings["negatives"]), setup.examples),
             temperature=settings["temperature"],
             momentum=settings["momentum"],
+            classes=setup.classes,
         ),
     )
 
@@ -118,12 +145,14 @@ def _make_contrast(setup: Setup) -> Term:
             F.normalize(embed(vectors(side))) for embed, side in zip(embeds, signals.embeddings, strict=True)
         )
         memory.to(student.device)
-        scores = memory(student, teacher, signals.indices.to(student.device))
+        indices = signals.indices if setup.rows is None else setup.rows[signals.indices.cpu()]
+        scores = memory(student, teacher, indices.to(student.device))
         return sum(noise_contrastive(score, examples=setup.examples) for score in scores)
 
     return Term(compute, [embeds], memory)
 
 
+# settings as released by the authors, who also draw negatives from the other classes only
 CRD = Loss(
     _make_contrast,
     weight=0.8,

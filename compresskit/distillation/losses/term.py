@@ -47,7 +47,9 @@ class Setup:
         signals: those of one example batch, for shapes.
         temperature: of softened logits.
         arguments: the loss's own settings by name, complete.
-        examples: largest index of a training example plus one.
+        examples: how many examples the training uses.
+        rows: index of an example in the data -> its number among those used, (largest index + 1,); None where all are.
+        classes: class of each example used, (examples,), or None.
         seed: for random weights of adapters.
         teacher_norms: for each matched stage, the teacher's batch norm before the stage's last ReLU, or None.
     """
@@ -56,6 +58,8 @@ class Setup:
     temperature: float = 4.0
     arguments: Mapping[str, float] = field(default_factory=dict)
     examples: int = 0
+    rows: Tensor | None = None
+    classes: Tensor | None = None
     seed: int = 0
     teacher_norms: Sequence[nn.Module | None] = ()
 

@@ -90,3 +90,38 @@ def test_without_indices_or_examples_it_says_so():
     term = CRD.make(Setup(signals, arguments=CRD.arguments, examples=30))
     with pytest.raises(InputError, match="crd needs the indices"):
         term.compute(signals)
+
+
+def test_negatives_come_from_the_other_classes_each_as_often():
+    classes = torch.tensor([2, 0, 1, 0, 2, 2, 1, 0])
+    bank = Memory(8, 4, negatives=4000, temperature=0.07, momentum=0.5, classes=classes)
+    torch.manual_seed(0)
+    indices = torch.tensor([1, 2, 4])
+    drawn = bank.draw(indices)
+    for row, index in zip(drawn, indices.tolist(), strict=True):
+        counts = row.bincount(minlength=8)
+        others = classes != classes[index]
+        assert counts[~others].sum() == 0
+        expected = 4000 / others.sum()
+        assert (counts[others] - expected).abs().max() < 5 * expected**0.5
+    alone = Memory(8, 4, negatives=4000, temperature=0.07, momentum=0.5, classes=torch.zeros(8, dtype=torch.int64))
+    assert alone.draw(indices).unique().tolist() == list(range(8))
+
+
+def test_the_memory_holds_only_the_examples_that_the_training_uses():
+    embeddings = (unit(2, 6), unit(2, 6, seed=1))
+    rows = torch.full((10,), -1)
+    rows[[3, 5, 9]] = torch.arange(3)
+    signals = Signals(torch.zeros(1), torch.zeros(1), embeddings=embeddings, indices=torch.tensor([9, 3]))
+    settings = {**CRD.arguments, "width": 4.0}
+    term = CRD.make(Setup(signals, arguments=settings, examples=3, rows=rows))
+    assert term.memory.student.shape == (3, 4) and term.memory.negatives == 3
+    before = term.memory.student.clone()
+    term.compute(signals)
+    term.memory.flush()
+    assert [not torch.equal(a, b) for a, b in zip(before, term.memory.student, strict=True)] == [True, False, True]
+
+
+def test_settings_are_the_released_ones():
+    assert CRD.weight == 0.8 and CRD.task_weight == 1.0
+    assert CRD.arguments == {"negatives": 16384.0, "temperature": 0.07, "momentum": 0.5, "width": 128.0}

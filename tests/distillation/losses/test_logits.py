@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from compresskit.core.augment import MixedTargets
 from compresskit.core.errors import InputError
 from compresskit.distillation.losses import logits as losses
+from compresskit.distillation.losses.term import Setup, Signals
 
 
 def random_logits(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -79,6 +80,16 @@ def test_dkd_stays_finite_where_probabilities_underflow():
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(student.grad).all()
+
+
+@pytest.mark.parametrize(("done", "factor"), [(0.0, 0.0), (1 / 24, 0.5), (1 / 12, 1.0), (0.7, 1.0)])
+def test_dkd_warms_up_over_a_twelfth_of_any_training(done, factor):
+    # Zhao et al.: 20 of 240 epochs, linearly; a run of two epochs warms up over the same share of its steps
+    student, teacher, targets = random_logits(3, 5), random_logits(3, 5, seed=1), torch.tensor([0, 4, 2])
+    term = losses.DKD.make(Setup(Signals(student, teacher), 4.0, losses.DKD.arguments))
+    found = term.compute(Signals(student, teacher, targets, progress=done))
+    whole = losses.dkd(student, teacher, targets, temperature=4.0, alpha=1.0, beta=2.0)
+    assert found.item() == pytest.approx(factor * whole.item(), rel=1e-5)
 
 
 def test_dist_ignores_shift_and_scale_of_probabilities():
