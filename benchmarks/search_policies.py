@@ -1,24 +1,31 @@
-"""Search policies side by side: ResNet-56 (or another model) at half the MACs, equal time for every policy.
+"""Search policies side by side under equal time: channels of ResNet-56 at half the MACs, or bits at half the size.
 
-    python benchmarks/search_policies.py --cifar DIR --weights FILE [--policies uniform random ...] [--seeds 0 1 2]
+    python benchmarks/search_policies.py --cifar DIR --weights FILE --seconds 120
+    python benchmarks/search_policies.py --technique quantize --bits 4 --cifar DIR --weights FILE --seconds 60
 
-Time is the process's own processor time on one thread, so that other work on the machine does not matter; every policy
-gets the same. Ranking channels and taking second moments is common to all and not counted; probes are. Candidates are
-scored on held-out training images; the test split is read once, for each policy's winner. `--finetune N` then trains
-every winner for N steps.
+Time is the process's own processor time on one thread, so that other work on the machine does not matter; every
+policy gets the same. Ranking channels, taking second moments and rounding every layer to every width is common to all
+and not counted; probes are. Candidates are scored on held-out training images; the test images are read for each
+policy's winner only. Every winner is then trained for a short time and read again. Finished rows are kept in a file and
+not run again; all of its rows go into the results.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import platform
+import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import compresskit
 from compresskit.core.data import open_data
+from compresskit.core.machine import machine
 from compresskit.core.metrics import make_metric
 from compresskit.core.options import TrainOptions
 from compresskit.core.source import load_model
@@ -29,7 +36,15 @@ from compresskit.search.problem import Choice, Problem
 from compresskit.search.search import carry_out, problem_of, run_policy
 from compresskit.search.tables import SUBJECTS
 
-POLICIES = ["uniform", "random", "greedy", "evolution", "amc", "solve"]
+POLICIES = {
+    "prune": ["uniform", "random", "greedy", "evolution", "amc", "solve", "auto"],
+    "quantize": ["uniform", "haq", "solve"],
+}
+#: what a row was run with; rows that agree in all of it make one table
+SETTINGS = (
+    "technique", "model", "budget", "seconds", "score_samples", "test_samples", "train_images", "train_epochs",
+)  # fmt: skip
+RESULTS = Path(__file__).parent / "results" / "search_policies.md"
 
 
 def arguments() -> argparse.Namespace:
@@ -37,77 +52,190 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="builtin:cifar_resnet56")
     parser.add_argument("--weights", required=True)
     parser.add_argument("--cifar", required=True, help="CIFAR-10 as an image folder")
-    parser.add_argument("--policies", nargs="+", default=POLICIES)
+    parser.add_argument("--technique", default="prune", choices=list(POLICIES))
+    parser.add_argument("--policies", nargs="+", help="default: all that fit the technique")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--technique", default="prune", choices=["prune", "quantize"])
-    parser.add_argument("--budget", default="macs=0.5", help="e.g. macs=0.5, or bytes=0.14 for quantize")
-    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--macs", type=float, default=0.5, help="prune: share of the MACs that stays")
+    parser.add_argument("--bits", type=int, default=4, help="quantize: the bytes of this many bits in every layer")
+    parser.add_argument("--seconds", type=float, default=120, help="processor time of each policy")
     parser.add_argument("--score-samples", type=int, default=256)
     parser.add_argument("--test-samples", type=int, default=2000)
-    parser.add_argument("--finetune", type=int, default=0, help="training steps of each winner")
-    parser.add_argument("--criterion", default="l1")
-    parser.add_argument("--out", default="search_policies.jsonl")
-    parser.add_argument("--quick", action="store_true", help="one seed, ten seconds")
-    return parser.parse_args()
+    parser.add_argument("--train-images", type=int, default=5000, help="prune: images of an epoch; 0 trains nothing")
+    parser.add_argument("--train-epochs", type=int, default=2)
+    parser.add_argument("--runs", type=Path, default=Path("search_policies.jsonl"), help="where finished rows are kept")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--quick", action="store_true", help="one seed, a few seconds, results to the terminal only")
+    given = parser.parse_args()
+    if given.quick:
+        given.seeds, given.seconds, given.test_samples, given.train_images = [0], 10, 256, 256
+        given.runs, given.results = Path("search_policies_quick.jsonl"), None
+    if given.technique == "quantize":
+        given.train_images = 0
+    given.policies = given.policies or POLICIES[given.technique]
+    given.budget = f"macs={given.macs:g}" if given.technique == "prune" else f"bits={given.bits}"
+    return given
 
 
 def main() -> None:
     given = arguments()
-    if given.quick:
-        given.seeds, given.seconds, given.test_samples = [0], 10, 500
     torch.set_num_threads(1)
     loaded = load_model(given.model, weights=given.weights)
     data = open_data(f"imagefolder:{given.cifar}", loaded.preprocessing)
     metric = make_metric("top1", loaded.module)
     test = data.batches("test", batch_size=64, limit=given.test_samples)
-    print(f"original: {metric(loaded.module, test)}", flush=True)
+    if not finished(given, "original", 0):
+        keep(given, {"policy": "original", "seed": 0, "test": metric(loaded.module, test).value})
     for seed in given.seeds:
-        context = Context(loaded.clone(), data, metric, seed=seed)
-        subject = None
+        context, subject = Context(loaded.clone(), data, metric, seed=seed), None
         for policy in given.policies:
+            if finished(given, policy, seed):
+                continue
             options = options_of(given, policy)
-            subject = subject or SUBJECTS.load(given.technique)(
-                loaded, options, context
-            )  # ranking and moments: once a seed
-            problem = problem_of(subject, loaded, options, context, clock=time.process_time)
+            subject = subject or SUBJECTS.load(given.technique)(loaded, options, context)
+            problem = problem_of(
+                subject, loaded, options, context, clock=time.process_time, limits=limits_of(given, subject)
+            )  # fmt: skip
             choice = run_policy(policy, problem, seed, options)
-            spent = problem.elapsed
-            row = describe(problem, choice, metric(subject.build(choice), test).value)
-            row = {"policy": policy, "seed": seed, "seconds": round(spent, 1), **row}
-            if given.finetune:
-                row["test_finetuned"] = finetuned(problem, choice, loaded, context, test, given.finetune)
-            with Path(given.out).open("a") as file:
-                file.write(json.dumps(row) + "\n")
-            print({key: value for key, value in row.items() if key != "choice"}, flush=True)
+            row = {"policy": policy, "seed": seed, **describe(problem, choice)}
+            row["test"] = metric(subject.build(choice), test).value
+            if given.train_images:
+                row["trained"] = trained(given, problem, choice, loaded, context, test)
+            keep(given, row)
+            write(given)
 
 
 def options_of(given: argparse.Namespace, policy: str) -> SearchOptions:
     """The search that is benchmarked."""
-    cost, _, figure = given.budget.partition("=")
-    only = {"recalibration_samples": 128, "criterion": given.criterion} if given.technique == "prune" else {}
+    budget = {"macs": given.macs} if given.technique == "prune" else {"bytes": 0.5}
     return SearchOptions(
-        technique=given.technique, budget={cost: float(figure)}, policy=policy, trials=10_000, seconds=given.seconds,
-        samples=512, score_samples=given.score_samples, **only,
+        technique=given.technique, budget=budget, policy=policy, trials=100_000, seconds=given.seconds, samples=512,
+        score_samples=given.score_samples,
     )  # fmt: skip
 
 
-def describe(problem: Problem, choice: Choice, test_top1: float) -> dict[str, Any]:
+def limits_of(given: argparse.Namespace, subject: Any) -> dict[str, float]:
+    """The budget in absolute figures; for bits, what the model takes with that width in every layer."""
+    if given.technique == "prune":
+        return {"macs": given.macs * subject.whole_costs()["macs"]}
+    levels = [place.labels.index(f"{given.bits} bits") for place in subject.places]
+    return {"bytes": subject.costs(tuple(levels))["bytes"]}
+
+
+def describe(problem: Problem, choice: Choice) -> dict[str, Any]:
     """What a policy found."""
+    spent = problem.elapsed
     winner = problem.evaluate(choice)
     return {
-        "trials": len(problem.history), "held_out": winner.score, "divergence": round(winner.divergence, 4),
-        "costs": {name: round(share, 5) for name, share in winner.costs.items()}, "test": test_top1, "choice": choice,
+        "spent": round(spent, 1), "trials": len(problem.history), "held_out": winner.score,
+        "divergence": round(winner.divergence, 4), "costs": {name: round(v, 5) for name, v in winner.costs.items()},
+        "choice": list(choice),
     }  # fmt: skip
 
 
-def finetuned(problem: Problem, choice: Choice, loaded: Loaded, context: Context, test: Any, steps: int) -> float:
-    """Test accuracy of a winner after some training steps of 64 images."""
+def trained(
+    given: argparse.Namespace, problem: Problem, choice: Choice, loaded: Loaded, context: Context, test: Any
+) -> float:  # fmt: skip
+    """Test accuracy of a winner after a short training."""
     result = carry_out(problem.subject.steps(choice), loaded.clone(), context)
     options = TrainOptions(
-        epochs=1, train_limit=steps * 64, batch_size=64, lr=0.01, keep="last", augment=["crop", "flip"]
-    )
+        epochs=given.train_epochs, train_limit=given.train_images, batch_size=64, lr=0.01, keep="last",
+        augment=["crop", "flip"],
+    )  # fmt: skip
     train(result.loaded, options, context)
     return context.metric(result.loaded.module, test).value
+
+
+def settings(given: argparse.Namespace) -> dict[str, Any]:
+    """What a row is run with."""
+    return {name: getattr(given, name) for name in SETTINGS}
+
+
+def kept_rows(given: argparse.Namespace) -> list[dict[str, Any]]:
+    """All rows of the file."""
+    return [json.loads(line) for line in given.runs.read_text().splitlines()] if given.runs.is_file() else []
+
+
+def finished(given: argparse.Namespace, policy: str, seed: int) -> bool:
+    """Whether the row is in the file."""
+    wanted = {**settings(given), "policy": policy, "seed": seed}
+    return any(all(row.get(name) == value for name, value in wanted.items()) for row in kept_rows(given))
+
+
+def keep(given: argparse.Namespace, row: dict[str, Any]) -> None:
+    """Add a row to the file."""
+    row = {**settings(given), **row, "command": command(given), "versions": versions()}
+    with given.runs.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    print({key: value for key, value in row.items() if key not in (*SETTINGS, "choice", "versions")}, flush=True)
+
+
+def command(given: argparse.Namespace) -> str:
+    """The command as a reader would give it."""
+    amount = f"--macs {given.macs:g}" if given.technique == "prune" else f"--bits {given.bits}"
+    training = f" --train-images {given.train_images} --train-epochs {given.train_epochs}" if given.train_images else ""
+    return (
+        f"python benchmarks/search_policies.py --technique {given.technique} --model {given.model} "
+        f"--weights {Path(given.weights).name} --cifar DIR {amount} --seconds {given.seconds:g} "
+        f"--score-samples {given.score_samples} --test-samples {given.test_samples}{training}"
+    )
+
+
+def versions() -> str:
+    """What the figures were taken with."""
+    import optuna
+
+    return (
+        f"compresskit {compresskit.__version__}, torch {torch.__version__}, optuna {optuna.__version__}, "
+        f"Python {platform.python_version()}, {machine()['processor']}, one thread"
+    )
+
+
+def write(given: argparse.Namespace) -> None:
+    """Write all tables."""
+    if given.results is None:
+        return
+    groups: dict[tuple, list[dict[str, Any]]] = {}
+    for row in kept_rows(given):
+        groups.setdefault(tuple(row[name] for name in SETTINGS), []).append(row)
+    parts = ["# Search policies", INTRODUCTION, *(section(rows) for rows in groups.values())]
+    given.results.write_text("\n\n".join(parts) + "\n")
+
+
+INTRODUCTION = """Every policy gets the same processor time on one thread. A candidate is scored on held-out training
+images (`held out`), of which the best is taken; `test` is the winner's top-1 on the first test images, read once.
+Figures are means over seeds, with the smallest and largest in brackets. A search of a minute or two compares dozens of
+candidates, not the hundreds of episodes of the AMC and HAQ papers."""
+
+
+def section(rows: list[dict[str, Any]]) -> str:
+    """One table: a row a policy."""
+    first, last = rows[0], rows[-1]
+    original = next(row["test"] for row in rows if row["policy"] == "original")
+    what = "Channels" if first["technique"] == "prune" else "Bits"
+    lines = [
+        f"## {what}: {first['model']}, {first['budget']}, {first['seconds']:g} s a policy", "",
+        f"    {last['command']}", "", f"{last['versions']}. The original has {original:.4f} on {first['test_samples']} "
+        f"test images; candidates are scored on {first['score_samples']}.",
+    ]  # fmt: skip
+    if first["train_images"]:
+        lines += [f"`trained` is after {first['train_epochs']} epochs of {first['train_images']:,} images."]
+    names = ["held_out", "test", "trained"] if first["train_images"] else ["held_out", "test"]
+    cost = "macs" if first["technique"] == "prune" else "bytes"
+    heads = ["policy", "seeds", "trials", "seconds", f"{cost} kept", *(name.replace("_", " ") for name in names)]
+    lines += ["", f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
+    for policy in dict.fromkeys(row["policy"] for row in rows if row["policy"] != "original"):
+        own = [row for row in rows if row["policy"] == policy]
+        cells = [policy, str(len(own)), f"{statistics.mean(row['trials'] for row in own):.0f}"]
+        cells += [f"{statistics.mean(row['spent'] for row in own):.0f}", spread([row["costs"][cost] for row in own])]
+        cells += [spread([row[name] for row in own]) for name in names]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def spread(values: Sequence[float]) -> str:
+    """The mean, and the range where there are several."""
+    mean = f"{statistics.mean(values):.4f}"
+    return mean if min(values) == max(values) else f"{mean} ({min(values):.4f} to {max(values):.4f})"
 
 
 if __name__ == "__main__":

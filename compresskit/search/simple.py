@@ -7,6 +7,9 @@ import numpy as np
 from .options import SearchOptions
 from .problem import Choice, Problem
 
+#: cuts that a greedy search makes at a place, on average, where time allows
+_CUTS_A_PLACE = 2
+
 
 def uniform(problem: Problem, generator: np.random.Generator, options: SearchOptions) -> Choice:
     """The same share at every place, as large as the budget allows."""
@@ -35,43 +38,60 @@ def random_choice(problem: Problem, generator: np.random.Generator) -> Choice:
 
 
 def greedy(problem: Problem, generator: np.random.Generator, options: SearchOptions) -> Choice:
-    """Cut step by step; each step tries the places in turn and keeps the cut that costs the least score.
+    """Cut round by round; each round tries a cut of the same size at every place and makes those that cost least score.
 
-    Every step takes the same load off; there are as many steps as the budget of trials and time pays for.
+    A round makes one cut where the budget of trials and time pays for many rounds, else as many as it takes for the
+    rounds that it pays for to reach about two cuts a place.
 
     Source: Yang et al., "NetAdapt: Platform-Aware Neural Network Adaptation for Mobile Applications", ECCV 2018,
     algorithm 1, without its short fine-tunes.
     """
     choice = problem.largest()
-    excess = problem.load(choice) - 1
-    steps = max(1, problem.trials // max(len(problem.places), 1))
     begin = problem.elapsed
+    problem.evaluate(problem.fitted(np.ones(len(problem.places))))  # the least there is, and what a trial takes
+    round_seconds = (problem.elapsed - begin) * len(problem.places)
+    cuts = _CUTS_A_PLACE * len(problem.places)
     while not problem.fits(choice):
-        rated = []
-        target = max(1.0, problem.load(choice) - excess / steps)
-        for place in range(len(problem.places)):
-            lowered = _lowered(problem, choice, place, target)
-            if lowered is not None:
-                trial = problem.evaluate(lowered)
-                rated.append((trial.score, -trial.divergence, lowered))
-            if problem.out_of_time():
-                return problem.fitted([p.shares[level] for p, level in zip(problem.places, choice, strict=True)])
-        if not rated:  # no single place can take a whole step off: lower all a little
-            return problem.fitted([p.shares[level] for p, level in zip(problem.places, choice, strict=True)])
-        choice = max(rated)[2]
-        if problem.seconds is not None:  # as many more steps as the remaining time pays for
-            left = (problem.seconds - problem.elapsed) / max((problem.elapsed - begin), 1e-9)
-            begin = problem.elapsed
-            excess, steps = max(problem.load(choice) - 1, 0.0), max(1, int(left))
-    choice = problem.filled(choice)
-    problem.evaluate(choice)
-    return choice
+        rounds = max(1, (problem.trials - len(problem.history)) // len(problem.places))
+        if problem.seconds is not None:
+            rounds = max(1, min(rounds, int((problem.seconds - problem.elapsed) / max(round_seconds, 1e-9))))
+        together = max(1, -(-cuts // rounds))
+        excess = problem.load(choice) - 1
+        begin = problem.elapsed
+        rated = _rated_cuts(problem, choice, excess / max(cuts, together))
+        if not rated:  # no single place can take a whole cut off: lower all a little
+            choice = problem.fitted([p.shares[level] for p, level in zip(problem.places, choice, strict=True)])
+            break
+        round_seconds = problem.elapsed - begin
+        levels = list(choice)
+        for place, level in rated[:together]:
+            if not problem.fits(levels):
+                levels[place] = level
+        choice, cuts = tuple(levels), max(cuts - together, 1)
+    problem.evaluate(problem.filled(choice))
+    return problem.best().choice
+
+
+def _rated_cuts(problem: Problem, choice: Choice, size: float) -> list[tuple[int, int]]:
+    """(place, level) of a cut at each place that can take `size` off the load, the least harmful first.
+
+    Places left over when the time is up are not among them.
+    """
+    rated = []
+    for place in range(len(problem.places)):
+        lowered = _lowered(problem, choice, place, problem.load(choice) - size)
+        if lowered is not None:
+            trial = problem.evaluate(lowered)
+            rated.append((-trial.score, trial.divergence, place, lowered[place]))
+        if rated and problem.out_of_time():
+            break
+    return [(place, level) for *_, place, level in sorted(rated)]
 
 
 def _lowered(problem: Problem, choice: Choice, place: int, target: float) -> Choice | None:
     """The choice with one place lowered until the load is at most the target; None where that place cannot do it."""
     for level in range(choice[place] - 1, -1, -1):
         lowered = (*choice[:place], level, *choice[place + 1 :])
-        if problem.load(lowered) <= target:
+        if problem.load(lowered) <= target + 1e-12:
             return lowered
     return None

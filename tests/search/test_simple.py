@@ -64,3 +64,11 @@ def test_errors_never_grow_with_the_level():
 def test_greedy_stops_in_time():
     problem = toy_problem(budget=0.5, trials=10_000, seconds=1e-9)
     assert problem.fits(greedy(problem, rng(), OPTIONS))
+
+
+def test_greedy_makes_several_cuts_a_round_where_few_trials_are_paid_for():
+    problem = toy_problem(budget=0.6, trials=10)
+    choice = greedy(problem, rng(), OPTIONS)
+    assert problem.fits(choice) and len(problem.history) <= 11
+    plain = problem.subject.loss(uniform(toy_problem(budget=0.6), rng(), OPTIONS))
+    assert problem.subject.loss(choice) <= plain
