@@ -63,7 +63,7 @@ def refit_after_cut(
         mask = keep[stored[f"{name}.weight"].ids[0].numpy()]
         outputs = None if mask.all() else torch.from_numpy(np.flatnonzero(mask))
         intercept = name in norms or get_module(whole, name).bias is not None
-        refit(cut.module, name, target, inputs, outputs, ridge=options.ridge, intercept=intercept)
+        refit(cut.module, name, target, inputs, outputs, ridge=options.ridge, intercept=intercept, norm=norms.get(name))
         target.outputs.clear()
         if number % 10 == 0 or number == len(targets):
             context.log(f"refitted {number} of {len(targets)} layers")

@@ -149,7 +149,7 @@ def patches(layer: nn.Module, x: Tensor, positions: Tensor) -> Tensor:
 @torch.no_grad()
 def refit(
     module: nn.Module, name: str, target: Target, batches: Sequence[Inputs], outputs_kept: Tensor | None, *,
-    ridge: float, intercept: bool,
+    ridge: float, intercept: bool, norm: str | None = None,
 ) -> float:  # fmt: skip
     """Refit one layer of the cut model in place.
 
@@ -160,8 +160,8 @@ def refit(
         batches: the inputs from which the target was recorded.
         outputs_kept: positions of the outputs that stay; None for all.
         ridge: pull towards the cut weight, relative to the mean diagonal of the inputs' second moments.
-        intercept: fit a constant too (it goes into the bias, or into the BatchNorm statistics that are estimated
-            later).
+        intercept: fit a constant too (it goes into the bias, or else into the running mean of `norm`).
+        norm: the BatchNorm that reads the layer's output directly.
     Returns:
         the share of the output's variance that is not explained after the fit.
     """
@@ -208,5 +208,7 @@ def refit(
     layer.weight.copy_(weight.T.reshape(layer.weight.shape))
     if intercept and layer.bias is not None:
         layer.bias.copy_(mean_y - mean_x @ weight)
+    elif intercept and norm is not None and get_module(module, norm).running_mean is not None:
+        get_module(module, norm).running_mean.sub_(mean_y - mean_x @ weight)  # later layers see the mended mean
     left = energy - 2 * float((weight * cross).sum()) + float((weight * (gram @ weight)).sum())
     return max(left, 0.0) / energy if energy > 0 else 0.0

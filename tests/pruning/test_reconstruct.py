@@ -45,6 +45,21 @@ def test_refit_finds_the_weights_that_made_the_targets():
     torch.testing.assert_close(cut[0].bias, whole[0].bias, rtol=1e-4, atol=1e-4)
 
 
+def test_the_constant_of_a_layer_without_bias_goes_into_the_batchnorm_behind_it():
+    """Two of six inputs are lost; what their mean contributed must reach the layers behind."""
+    whole = nn.Sequential(nn.Linear(6, 4, bias=False), nn.BatchNorm1d(4)).eval()
+    batches = [torch.randn(50, 6) + 3 for _ in range(4)]
+    estimate_batchnorm(whole, batches)
+    targets, norms = record_targets(whole, ["0"], batches, points=1, generator=torch.Generator())
+    assert norms == {"0": "1"}
+    cut = nn.Sequential(nn.Linear(4, 4, bias=False), nn.BatchNorm1d(4)).eval()
+    cut[1].load_state_dict(whole[1].state_dict())
+    fewer = [x[:, :4] for x in batches]
+    refit(cut, "0", targets["0"], fewer, None, ridge=0.0, intercept=True, norm="1")
+    expected, actual = whole(torch.cat(batches)).mean(0), cut(torch.cat(fewer)).mean(0)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_moments_are_those_of_the_inputs():
     model = nn.Sequential(nn.Linear(3, 2))
     x = torch.randn(40, 3)
