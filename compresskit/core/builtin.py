@@ -33,6 +33,7 @@ BUILTINS = Table(
         "digits_cnn": Row("builtin:digits_cnn", "convolutional network for the 8x8 digits, 0.23 M parameters"),
         "digits_cnn_small": Row("builtin:digits_cnn_small", "a quarter as wide, a student for digits_cnn"),
         "digits_mlp": Row("builtin:digits_mlp", "fully connected network for the 8x8 digits"),
+        "chain": Row("chain:chain", "the network that a list of layers describes, as a search writes it down"),
     },
 )
 

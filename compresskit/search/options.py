@@ -6,10 +6,11 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from ..core.options import StepOptions, choice, option
+from ..core.options import choice, option
 from ..decomposition.tables import KINDS
 from ..pruning.tables import CRITERIA
 from ..quantization.tables import ROUNDINGS
+from .architectures.options import ArchitectureOptions
 from .tables import POLICIES, SUBJECTS
 
 #: options that only some policies read
@@ -31,7 +32,7 @@ _TECHNIQUE_OPTIONS = {
 COSTS = ("macs", "params", "bytes", "latency_ms")
 
 
-class SearchOptions(StepOptions):
+class SearchOptions(ArchitectureOptions):
     """Find each layer's share under a budget."""
 
     technique: choice(SUBJECTS) = option("prune", "what is searched over", section="Search")

@@ -17,7 +17,7 @@ from .finalists import best_after_training, cheapest_within
 from .options import SearchOptions
 from .problem import Choice, Problem, Subject
 from .rating import Rater
-from .tables import POLICIES, SUBJECTS
+from .tables import ARCHITECTURES, POLICIES, SUBJECTS
 
 #: technique -> (options model, entry point); what carries out a winning step
 _CARRIES_OUT = {
@@ -45,6 +45,8 @@ def search(loaded: Loaded, options: SearchOptions, context: Context) -> StepResu
     """
     if context.data is None:
         raise InputError("search scores candidates on data; name some with --data, e.g. --data digits")
+    if options.policy in ARCHITECTURES:
+        return SUBJECTS.load(options.technique)(loaded, options, context)
     if "drop" in options.budget:
         problem, choice = _within_drop(loaded, options, context)
     else:

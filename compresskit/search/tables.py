@@ -6,11 +6,27 @@ from ..core.table import Row, Table
 
 _PACKAGE = "compresskit.search"
 
-#: a row's function makes the subject: (loaded, options, context) -> places, exact costs, compressed copies
+#: a row's function makes the subject: (loaded, options, context) -> places, exact costs, compressed copies;
+#: that of architecture searches by itself
 SUBJECTS = Table("technique", _PACKAGE, {
     "prune": Row("prune:PruneSubject", "channels of each group that stay"),
     "decompose": Row("decompose:DecomposeSubject", "ranks of each layer's factors"),
     "quantize": Row("quantize:QuantizeSubject", "bits of each layer's weights"),
+    "architecture": Row("architectures.search:search_architecture", "a new, smaller network that the model teaches"),
+})  # fmt: skip
+
+#: policies of technique architecture; a row's function takes a Session and leaves its children there
+ARCHITECTURES = Table("policy", _PACKAGE, {
+    "n2n": Row(
+        "architectures.n2n:n2n", "agents take out the model's layers and narrow the rest", "Ashok et al., 2018"
+    ),
+    "transform": Row(
+        "architectures.transform:transform", "a small network grows, keeping its function", "Cai et al., 2018"
+    ),
+    "nas": Row(
+        "architectures.nas:nas", "a controller writes networks that share weights",
+        "Zoph & Le, 2017; Pham et al., 2018",
+    ),
 })  # fmt: skip
 
 #: a row's function takes a Problem and a generator and returns the best choice it found
@@ -27,4 +43,5 @@ POLICIES = Table("policy", _PACKAGE, {
         "solve:solve", "one probe of each place, the budget allocated exactly, then corrected for interaction",
         "after Frantar & Alistarh, SPDY, 2022",
     ),
+    **ARCHITECTURES,
 })  # fmt: skip
