@@ -186,10 +186,11 @@ def report(suite: str, rows: list[dict[str, Any]], peer_limit_s: float) -> str:
     done = [row for row in rows if "ours" in row]
     both = [row for row in done if "peer" in row]
     mine = [row["ours"] for row in done]
+    how = f"--peer-limit {peer_limit_s:g}" if both else "--no-peer"
     lines = [
         f"# Structured pruning coverage: {suite}",
         "",
-        f"`python benchmarks/pruning_coverage.py {suite} --peer-limit {peer_limit_s:g}`, run in pieces. "
+        f"`python benchmarks/pruning_coverage.py {suite} {how}`, run in pieces. "
         f"torch {torch.__version__}, "
         f"Torch-Pruning {metadata.version('torch-pruning')}, {platform.processor() or platform.machine()}, one thread, CPU seconds.",  # noqa: E501
         "",
