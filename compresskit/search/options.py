@@ -109,7 +109,7 @@ class SearchOptions(ArchitectureOptions):
         if "finetune_steps" in self.model_fields_set and not self.finetune_finalists:
             raise ValueError("finetune_steps would be ignored: set finetune_finalists, e.g. 3")
         for name, techniques in _TECHNIQUE_OPTIONS.items():
-            if name in self.model_fields_set and self.technique not in (*techniques, "mixed"):
+            if name in self.model_fields_set and self.technique not in techniques:
                 raise ValueError(
                     f"{name} would be ignored: technique is {self.technique!r}; it is for {' and '.join(techniques)}"
                 )

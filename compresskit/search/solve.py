@@ -16,45 +16,51 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .coefficients import Coefficients
 from .knapsack import Allocator
 from .options import SearchOptions
-from .problem import Choice, Problem
+from .problem import Choice, Problem, Trial
 
 #: shares of the levels at which a place is probed
 _PROBED = (0.25, 0.6)
-#: how far from the mode of the posterior coefficients are drawn, in turn
-_SPREADS = (1.0, 0.3)
-#: candidates in a row that were scored before, after which the search ends
-_STALE = 60
+#: standard deviation of the perturbation of a coefficient's logarithm, from the first to the last step
+_SPREAD = (0.6, 0.15)
 
 
 def solve(problem: Problem, generator: np.random.Generator, options: SearchOptions) -> Choice:
-    """The best choice after probing, exact allocation, and learning what the places' losses count."""
+    """The best choice after probing, exact allocation and coefficient search."""
     losses = place_losses(problem, options.probe)
     allocator = Allocator([len(place) for place in problem.places], problem.load)
-    learned = Coefficients(losses)
+    first = allocator.solve(losses, 1.0)
+    trial = problem.evaluate(first)
     uniform = problem.evaluate(problem.fitted(np.ones(len(problem.places))))
-    trials = [uniform, problem.evaluate(allocator.solve(losses, 1.0))]
-    for trial in trials:
-        learned.observe(trial.choice, trial.divergence)
+    coefficients, best = np.zeros(len(losses)), trial
     stale = 0
-    while not problem.done() and stale < _STALE:
-        # every other candidate is the best by what is known, with a little chance; a repeated one makes way for chance
-        spread = _SPREADS[len(trials) % len(_SPREADS)] * (1 + stale / 5)
-        coefficients = learned.drawn(generator, spread)
-        scaled = [np.exp(c) * np.asarray(row) for c, row in zip(coefficients, losses, strict=True)]
-        best = min(trials, key=lambda trial: trial.divergence)
+    while not problem.done() and stale < 60:
+        progress = _progress(problem)
+        spread = _SPREAD[0] + (_SPREAD[1] - _SPREAD[0]) * progress
+        moved = coefficients + spread * generator.standard_normal(len(losses)) * (
+            generator.random(len(losses)) < max(0.15, 3 / len(losses))
+        )
+        scaled = [np.exp(c) * np.asarray(row) for c, row in zip(moved, losses, strict=True)]
         choice = allocator.solve(scaled, 1.0, start=best.choice)
         count = len(problem.history)
-        trial = problem.evaluate(choice)
-        if len(problem.history) == count:
-            stale += 1
-            continue
-        stale = 0
-        trials.append(trial)
-        learned.observe(trial.choice, trial.divergence)
-    return problem.best().choice
+        found = problem.evaluate(choice)
+        stale = stale + 1 if len(problem.history) == count else 0
+        if _better(found, best):
+            best, coefficients = found, moved
+    return max((best, uniform), key=_rank).choice
+
+
+def _progress(problem: Problem) -> float:
+    return min(1.0, max(problem.time_share(), len(problem.history) / problem.trials))
+
+
+def _rank(trial: Trial) -> tuple[float, float]:
+    return trial.score, -trial.divergence
+
+
+def _better(one: Trial, other: Trial) -> bool:
+    return _rank(one) > _rank(other)
 
 
 def place_losses(problem: Problem, probe: str) -> list[list[float]]:
