@@ -141,12 +141,12 @@ def _pinned(trace: Trace, labels: np.ndarray) -> dict[int, str]:
             pinned.setdefault(label, reason)
     for rows, reason in trace.ids.frozen:
         found = labels[rows]
-        if (found == found[0]).all():
+        if len(found) and (found == found[0]).all():
             pinned.setdefault(int(found[0]), reason)
     for stored in trace.stored.values():
         for ids in stored.ids:
             found = labels[ids.numpy()]
-            if (found == found[0]).all():
+            if len(found) and (found == found[0]).all():
                 pinned.setdefault(int(found[0]), f"all of a dimension of {stored.names[0]} goes together")
     return pinned
 
