@@ -29,7 +29,7 @@ _TECHNIQUE_OPTIONS = {
     **dict.fromkeys(("bits", "rounding"), ("quantize",)),
 }
 #: what a budget may bound
-COSTS = ("macs", "params", "bytes", "latency_ms")
+COSTS = ("macs", "params", "bytes")
 
 
 class SearchOptions(ArchitectureOptions):
@@ -38,7 +38,7 @@ class SearchOptions(ArchitectureOptions):
     technique: choice(SUBJECTS) = option("prune", "what is searched over", section="Search")
     policy: choice(POLICIES) = option("auto", "how it is searched", section="Search")
     budget: dict[str, float] = option(
-        {}, "largest cost: macs=SHARE, params=SHARE, bytes=SHARE or BYTES, latency_ms=MS; drop=POINTS asks for the "
+        {}, "largest cost: macs=SHARE, params=SHARE, bytes=SHARE or BYTES; drop=POINTS asks for the "
         "cheapest model that loses no more of the metric, e.g. drop=0.01", section="Search",
     )  # fmt: skip
     trials: int = option(100, "candidates to score at most", section="Search", ge=1)

@@ -110,13 +110,12 @@ def problem_of(
 
 
 def limits_of(budget: dict[str, float], whole: dict[str, float]) -> dict[str, float]:
-    """Absolute limits from a budget whose figures up to 1 are shares (milliseconds never are)."""
+    """Absolute limits from a budget whose figures up to 1 are shares."""
     limits = {}
     for name, value in budget.items():
         if name == "drop":
             continue
-        is_share = name != "latency_ms" and value <= 1
-        limits[name] = value * whole[name] if is_share and name in whole else value
+        limits[name] = value * whole[name] if value <= 1 and name in whole else value
     return limits
 
 
