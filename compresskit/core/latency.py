@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -58,13 +57,3 @@ def layer_inputs(module: nn.Module, example: Inputs, names: Iterable[str]) -> di
         for handle in handles:
             handle.remove()
     return seen
-
-
-@torch.inference_mode()
-def layer_latencies(module: nn.Module, example: Inputs, names: Sequence[str]) -> dict[str, float]:
-    """Milliseconds that each layer takes on its own inputs in one run of the model; layers never called take 0."""
-    runs = []
-    for name, inputs in layer_inputs(module, example, names).items():
-        layer = copy.deepcopy(module.get_submodule(name)).eval()
-        runs.append(lambda layer=layer, inputs=inputs: [layer(x) for x in inputs])
-    return dict(zip(names, interleaved_ms(runs), strict=True))

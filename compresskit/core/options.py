@@ -140,6 +140,10 @@ class StepOptions(GuardOptions, TrainOptions):
         """Whether this step trains at all, so that training options mean something."""
         return self.recover != "none"
 
+    def without_training(self) -> StepOptions:
+        """The same step as a dry run does it: without any training."""
+        return self.model_copy(update={"recover": "none"})
+
     @model_validator(mode="after")
     def _training_options_need_training(self) -> StepOptions:
         ignored = sorted(set(self.model_fields_set) & set(TrainOptions.model_fields))

@@ -75,12 +75,8 @@ def seen(layer: Geometry, weight: Tensor) -> Tensor:
 
 
 def held(layer: Geometry, weight: Tensor) -> Tensor:
-    """The inverse of `seen`."""
-    if layer.form in ("embedding", "linear-in-out"):
-        return weight.mT
-    if layer.form == "conv-transpose":
-        return torch.cat([part.transpose(0, 1) for part in weight.chunk(layer.groups)])
-    return weight
+    """The inverse of `seen`, which undoes itself."""
+    return seen(layer, weight)
 
 
 def split_groups(layer: Geometry, weight: Tensor) -> list[Tensor]:

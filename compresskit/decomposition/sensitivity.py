@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..core.latency import interleaved_ms
 from ..core.modules import get_module, set_module
 from ..core.types import Inputs, call, main_output, to_device
 from .geometry import build
@@ -21,7 +21,6 @@ from .plan import Candidate, Layer
 from .tables import KINDS
 
 _PROBED_ERRORS = (0.25, 0.6)  # relative errors near which the output change of each layer is measured
-_LATENCY_ROUNDS = 7
 _LATENCY_CANDIDATES = 8
 
 
@@ -111,7 +110,8 @@ def measure_latencies(root: nn.Module, layer: Layer, example_dtype: torch.dtype 
     for parameter in nn.ModuleList(chains).parameters():
         parameter.fill_(0.01)  # uninitialized memory may hold denormals, which are slow
     modules = [copy.deepcopy(plain).eval(), *(chain.eval() for chain in chains)]
-    times = _interleaved_ms(modules, _example_inputs(layer, plain.weight))
+    inputs = _example_inputs(layer, plain.weight)
+    times = interleaved_ms([lambda module=module: [module(one) for one in inputs] for module in modules])
     layer.latency_ms = times[0]
     layer.candidates = [
         replace(one, latency_ms=ms) for one, ms in zip(candidates, times[1:], strict=True) if ms < times[0]
@@ -124,18 +124,3 @@ def _example_inputs(layer: Layer, like: Tensor) -> list[Tensor]:
         return [torch.zeros(one.positions, dtype=torch.long, device=like.device) for one in layer.site.calls]
     shapes = [(one.positions, geometry.in_channels, *one.size) for one in layer.site.calls]
     return [torch.full(shape, 0.5, dtype=like.dtype, device=like.device) for shape in shapes]
-
-
-def _interleaved_ms(modules: list[nn.Module], inputs: list[Tensor]) -> list[float]:
-    """Median time of each module over rounds in which all take turns, in milliseconds."""
-    times: list[list[float]] = [[] for _ in modules]
-    for round_number in range(_LATENCY_ROUNDS + 2):
-        for module, own in zip(modules, times, strict=True):
-            begin = time.perf_counter()
-            for one in inputs:
-                module(one)
-            if one.is_cuda:
-                torch.cuda.synchronize(one.device)
-            if round_number >= 2:  # two rounds of warm-up
-                own.append((time.perf_counter() - begin) * 1e3)
-    return [float(torch.tensor(own).median()) for own in times]

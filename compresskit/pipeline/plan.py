@@ -35,8 +35,7 @@ def make_plan(recipe: Recipe, log: Callable[[str], None] = lambda line: None) ->
         technique = TECHNIQUES[step.technique]
         technique.function()  # imports the technique, so that a missing extra is named now
         if technique.preview == "run" and known:
-            training = {name: "none" for name in ("recover", "sparsify") if hasattr(step.options, name)}
-            options = step.options.model_copy(update=training)
+            options = step.options.without_training()
             current = technique.function()(current, options, replace(context, recover=lambda loaded: {})).loaded
         student = getattr(step.options, "student", None)
         if student and context.load:

@@ -212,6 +212,11 @@ def combine(group: Group, evidence: Evidence, saliency: Callable[[Member], Tenso
 
 def unit_sums(member: Member, values: Tensor) -> Tensor:
     """Sums of a tensor's elements over the places of each unit, (units,) float64."""
+    return per_unit(member, values.double()).cpu()
+
+
+def per_unit(member: Member, values: Tensor) -> Tensor:
+    """The same in the tensor's own type and on its device, differentiable."""
     others = [d for d in range(values.dim()) if d != member.dim]
-    per_position = values.double().sum(others) if others else values.double()
-    return per_position[torch.from_numpy(member.positions).to(values.device)].sum(1).cpu()
+    per_position = values.sum(others) if others else values
+    return per_position[torch.from_numpy(member.positions).to(values.device)].sum(1)

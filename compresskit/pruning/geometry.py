@@ -99,6 +99,11 @@ def stored_bytes(graph: Graph) -> Products:
     return Products(graph, _stored_terms(graph, lambda stored: stored.persistent, lambda s: s.tensor.element_size()))
 
 
+def touched_bytes(graph: Graph) -> Products:
+    """Bytes of all parameters and buffers that the run touched, saved by the model itself or not."""
+    return Products(graph, _stored_terms(graph, lambda stored: True, lambda s: s.tensor.element_size()))
+
+
 def _stored_terms(
     graph: Graph, chosen: Callable[[Stored], bool], scale: Callable[[Stored], int] = lambda stored: 1
 ) -> list[tuple[int, Sequence[Axis]]]:

@@ -118,6 +118,10 @@ class PruneOptions(StepOptions):
         """Whether training options mean something."""
         return super().trains() or self.sparsify != "none"
 
+    def without_training(self) -> PruneOptions:
+        """The same cut without recovery, and without the training before it."""
+        return super().without_training().model_copy(update={"sparsify": "none"})
+
     def looks_only(self) -> bool:
         """Whether nothing is cut."""
         return self.explain is not None or self.sensitivity != "off"
@@ -128,7 +132,10 @@ class PruneOptions(StepOptions):
 
     def amount(self) -> str | None:
         """The option that says how much goes in all; None where only overrides do."""
-        return next((name for name in _AMOUNTS if getattr(self, name) not in (None, [])), None)
+        return next(iter(self._amounts()), None)
+
+    def _amounts(self) -> list[str]:
+        return [name for name in _AMOUNTS if getattr(self, name) not in (None, [])]
 
     def n_of_m(self) -> tuple[int, int]:
         """(n, m) of the pattern."""
@@ -137,7 +144,7 @@ class PruneOptions(StepOptions):
 
     @model_validator(mode="after")
     def _one_amount(self) -> PruneOptions:
-        given = [name for name in _AMOUNTS if getattr(self, name) not in (None, [])]
+        given = self._amounts()
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} exclude each other; give one of them")
         if self.granularity == "n:m" and given:

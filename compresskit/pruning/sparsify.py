@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..core.task import task_loss
 from ..core.train import train
 from ..core.types import Context, Inputs, Loaded, call
+from .criteria import per_unit
 from .graph import Graph, Group
 from .options import PruneOptions
 from .tables import REGULARIZERS
@@ -125,13 +126,11 @@ def units_of(group: Group, goes: Tensor, tensors: Mapping[str, Tensor]) -> Units
         tensor = tensors.get(member.name)
         if tensor is None:
             continue
-        places = torch.from_numpy(member.positions).to(tensor.device)
         if tensor.dim() > 1:
-            others = [d for d in range(tensor.dim()) if d != member.dim]
-            squares.append(tensor.square().sum(others)[places].sum(1))
-            elements += tensor.numel() // tensor.shape[member.dim] * places.shape[1]
+            squares.append(per_unit(member, tensor.square()))
+            elements += tensor.numel() // tensor.shape[member.dim] * member.positions.shape[1]
         elif member.name.endswith(".weight"):
-            scales.append(tensor.abs()[places].sum(1))
+            scales.append(per_unit(member, tensor.abs()))
     like = next(iter(tensors.values()))
     none = like.new_zeros(0, len(group))
     return Units(

@@ -52,7 +52,7 @@ def prune(loaded: Loaded, options: PruneOptions, context: Context) -> StepResult
 
 def prune_in_steps(loaded: Loaded, options: PruneOptions, context: Context) -> StepResult:
     """Cut along a schedule, with recovery between the cuts; a step too small for any group is passed over."""
-    field = next(name for name in ("ratio", "target_macs", "target_params") if getattr(options, name) is not None)
+    field = options.amount()
     final = 1 - options.ratio if field == "ratio" else getattr(options, field)
     macs, params, wanted_before = 1.0, 1.0, 1.0
     result = None

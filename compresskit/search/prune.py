@@ -14,9 +14,8 @@ from ..core.errors import InputError
 from ..core.types import Context, Loaded
 from ..pruning import geometry
 from ..pruning.cut import cut
-from ..pruning.graph import Graph, Group, build_graph
+from ..pruning.graph import Group, build_graph
 from ..pruning.mend import refit_before_cut
-from ..pruning.numbers import Axis
 from ..pruning.options import PruneOptions
 from ..pruning.proof import proven
 from ..pruning.structured import evidence_for, score_groups
@@ -56,7 +55,7 @@ class PruneSubject:
         self._groups = searched
         self._counts = [counts[number] for number in searched]
         self._macs, self._params = geometry.macs(self._graph), geometry.parameters(self._graph)
-        self._size_bytes = stored_bytes(self._graph)
+        self._size_bytes = geometry.touched_bytes(self._graph)
         self._whole = np.array([len(group) for group in self._graph.groups])
         self.places = self._make_places()
 
@@ -186,16 +185,6 @@ def _counts(units: int, options: SearchOptions) -> list[int]:
         picks = np.linspace(0, len(steps) - 1, options.levels - 1).round().astype(int)
         steps = [steps[pick] for pick in dict.fromkeys(picks.tolist())]
     return [*steps, units]
-
-
-def stored_bytes(graph: Graph) -> geometry.Products:
-    """Bytes of all parameters and buffers that the run touched, as a function of the counts."""
-    terms = []
-    for stored in graph.trace.stored.values():
-        axes = [Axis((ids.numpy()[None],), len(ids)) for ids in stored.ids]
-        size = stored.tensor.element_size()
-        terms.append((size if axes else size * stored.tensor.numel(), axes))
-    return geometry.Products(graph, terms)
 
 
 def refit_errors(covariance: Tensor, weight: Tensor, lost: np.ndarray) -> Tensor:
