@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
+from quantization_peers import Rows
 
 from compresskit.core import artifact
 from compresskit.core.data import open_data
@@ -26,11 +29,24 @@ from compresskit.core.train import train
 from compresskit.core.types import Context, Loaded
 from compresskit.pruning.options import PruneOptions
 from compresskit.pruning.structured import prune
+from compresskit.quantization.lsq import distill_objective
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.quantize import quantize
+from compresskit.quantization.weights import bytes_by_kind
 
 #: share of weights removed; the paper keeps 8 % of both LeNets
 PRUNED = {"lenet300": 0.92, "lenet5": 0.92}
+
+
+class Setting(NamedTuple):
+    """One network's run: where finished rows are kept, under which key, and how its stages train."""
+
+    net: str
+    rows: Rows
+    key: str
+    context: Context
+    tuning: dict[str, Any]
+    objective: Callable | None
 
 
 def saved_bytes(loaded: Loaded) -> int:
@@ -40,37 +56,58 @@ def saved_bytes(loaded: Loaded) -> int:
         return (Path(folder) / "model" / "model.safetensors").stat().st_size
 
 
-def line(stage: str, loaded: Loaded, context: Context, start_bytes: int) -> None:
-    """One row of the table."""
-    score = context.metric(loaded.module, context.data.batches("test", batch_size=250))
-    size = saved_bytes(loaded)
-    print(f"| {stage} | {100 * score.value:.2f} | {size:,} | {start_bytes / size:.1f}x |", flush=True)
+def line(setting: Setting, stage: str, make: Callable[[], Loaded], start_bytes: int) -> None:
+    """Print one row of the table; what it takes is made only where the row is not kept already."""
+
+    def measure() -> dict[str, float]:
+        loaded = make()
+        context = setting.context
+        score = context.metric(loaded.module, context.data.batches("test", batch_size=250))
+        return {"top1": 100 * score.value, "bytes": saved_bytes(loaded)}
+
+    row = setting.rows.get(f"{setting.key}, {stage}", measure)
+    print(f"| {stage} | {row['top1']:.2f} | {row['bytes']:,} | {start_bytes / row['bytes']:.1f}x |", flush=True)
 
 
-def compress(net: str, loaded: Loaded, context: Context, arguments: argparse.Namespace) -> None:
+def stage_context(setting: Setting, folder: Path | None, stage: str) -> Context:
+    """The context whose folder keeps a stage's training, so that a run cut short goes on."""
+    return replace(setting.context, folder=folder / stage if folder else None)
+
+
+def compress(setting: Setting, loaded: Loaded, arguments: argparse.Namespace) -> None:
     """Run the three stages and print a row after each."""
     start = saved_bytes(loaded)
-    print(f"\n## {net}, {context.data.size('test')} test images\n")
+    print(f"\n## {setting.net}, {setting.context.data.size('test')} test images; {setting.key}\n")
     print("| stage | top-1 | weights file | ratio |\n| --- | --- | --- | --- |")
-    line("trained", loaded, context, start)
-    tuning = {"epochs": arguments.tune_epochs, "lr": arguments.lr, "recover": "finetune", "batch_size": arguments.batch}
-    ratio = PRUNED.get(net, arguments.ratio)
-    options = PruneOptions(granularity="weight", ratio=ratio, allocation=arguments.allocation, **tuning)
-    loaded = prune(loaded, options, context).loaded
-    train(loaded, options, context)
-    line("pruned, fine-tuned, zeros as bitmaps", loaded, context, start)
+    line(setting, "trained", lambda: loaded, start)
+    ratio = PRUNED.get(setting.net, arguments.ratio)
+    saliency = {"saliency": arguments.saliency, "allocation": arguments.allocation}
+    options = PruneOptions(granularity="weight", ratio=ratio, **saliency, **setting.tuning)
+    pruned = prune(loaded, options, setting.context).loaded
+    train(pruned, options, stage_context(setting, arguments.folder, "pruned"), objective=setting.objective)
+    line(setting, "pruned, fine-tuned, zeros as bitmaps", lambda: pruned, start)
     for bits in arguments.bits:
-        shared = loaded.clone()
-        options = QuantizeOptions(
-            scheme="codebook", bits=bits, first_last="same", coding="huffman", fold_batchnorm=net not in PRUNED,
-            **(tuning | {"lr": arguments.lr / 10}),
-        )  # fmt: skip
-        result = quantize(shared, options, replace(context, original=loaded.clone()))
-        line(f"{bits}-bit codebook, Huffman", shared, context, start)
-        train(shared, options, context)
-        line(f"{bits}-bit codebook, tuned, Huffman", shared, context, start)
-        kinds = ("values", "positions", "codebooks", "overhead", "float")
-        print("| | | " + ", ".join(f"{kind} {result.facts[f'{kind}_bytes']:,}" for kind in kinds) + " | |", flush=True)
+        kinds = share(setting, pruned.clone(), bits, start, arguments)
+        print("| | | " + ", ".join(f"{kind} {size:,}" for kind, size in kinds.items()) + " | |", flush=True)
+
+
+def share(setting: Setting, shared: Loaded, bits: int, start: int, arguments: argparse.Namespace) -> dict[str, int]:
+    """Share the weights of a pruned model, tune them, and print a row after each; returns bytes by kind."""
+    tuning = setting.tuning | {"lr": arguments.lr / 10}
+    options = QuantizeOptions(
+        scheme="codebook", bits=bits, first_last="same", coding="huffman", fold_batchnorm=setting.net not in PRUNED,
+        **tuning,
+    )  # fmt: skip
+    quantize(shared, options, replace(setting.context, original=shared.clone()))
+    line(setting, f"{bits}-bit codebook, Huffman", lambda: shared, start)
+
+    def tuned() -> Loaded:
+        context = stage_context(setting, arguments.folder, f"{bits} bits")
+        train(shared, options, context, objective=setting.objective)
+        return shared
+
+    line(setting, f"{bits}-bit codebook, tuned, Huffman", tuned, start)
+    return bytes_by_kind(shared.module, shared.storage)
 
 
 def main() -> None:
@@ -79,11 +116,17 @@ def main() -> None:
     parser.add_argument("--models", type=Path, help="folder of the CIFAR checkpoints")
     parser.add_argument("--data", type=Path, help="folder of CIFAR-10 images")
     parser.add_argument("--ratio", type=float, default=0.8, help="share of weights removed of networks without a table")
+    parser.add_argument("--saliency", default="magnitude", help="how single weights are ranked")
     parser.add_argument("--allocation", default="global", help="how pruning spreads the ratio over layers")
+    parser.add_argument("--recover", default="finetune", choices=["finetune", "kd"], help="kd: the start as teacher")
+    parser.add_argument("--train-limit", type=int, help="use only this many training images")
+    parser.add_argument("--rows", type=Path, help="file that keeps finished rows")
+    parser.add_argument("--folder", type=Path, help="folder that keeps the state of training")
     parser.add_argument("--epochs", type=float, default=30, help="epochs to train a LeNet")
     parser.add_argument("--tune-epochs", type=float, default=15, help="epochs after pruning and after sharing")
     parser.add_argument("--lr", type=float, default=0.02)
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--grad-clip", type=float, help="largest gradient norm")
     parser.add_argument("--bits", type=int, nargs="+", default=[5, 4, 3])
     parser.add_argument("--quick", action="store_true", help="LeNet-300-100 with a few epochs")
     arguments = parser.parse_args()
@@ -101,7 +144,13 @@ def main() -> None:
         context = Context(original=loaded, data=data, metric=make_metric("top1"))
         if not cifar:
             train(loaded, TrainStepOptions(epochs=arguments.epochs, lr=0.05, batch_size=arguments.batch), context)
-        compress(net, loaded, replace(context, original=loaded.clone()), arguments)
+        tuning = {"epochs": arguments.tune_epochs, "lr": arguments.lr, "batch_size": arguments.batch}
+        tuning |= {"recover": arguments.recover, "train_limit": arguments.train_limit, "grad_clip": arguments.grad_clip}
+        key = f"{net}, {PRUNED.get(net, arguments.ratio)} by {arguments.saliency} {arguments.allocation}, {tuning}"
+        original = loaded.clone()
+        objective = distill_objective(original.module) if arguments.recover == "kd" else None
+        context = replace(context, original=original)
+        compress(Setting(net, Rows(arguments.rows), key, context, tuning, objective), loaded, arguments)
 
 
 if __name__ == "__main__":
