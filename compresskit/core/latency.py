@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -19,7 +18,10 @@ _LEAST_SECONDS = 1e-3  # a turn of a short layer is repeated until it lasts abou
 
 @torch.inference_mode()
 def interleaved_ms(runs: Sequence[Callable[[], Any]], *, rounds: int = _ROUNDS) -> list[float]:
-    """Median milliseconds of each run over rounds in which all take turns, so that drift hits all alike.
+    """Milliseconds of each run at its best of some rounds in which all take turns, so that drift hits all alike.
+
+    The best counts because other processes only ever add time; each round starts at another run, so that what recurs
+    (a scheduler's time slice) does not meet the same run every time.
 
     Args:
         runs: what is timed, e.g. `lambda: layer(x)`.
@@ -28,7 +30,9 @@ def interleaved_ms(runs: Sequence[Callable[[], Any]], *, rounds: int = _ROUNDS) 
     repeats = [1] * len(runs)
     times: list[list[float]] = [[] for _ in runs]
     for number in range(rounds + _WARM_UP):
-        for place, run in enumerate(runs):
+        for turn in range(len(runs)):
+            place = (turn + number) % len(runs)
+            run = runs[place]
             begin = time.perf_counter()
             for _ in range(repeats[place]):
                 run()
@@ -39,7 +43,7 @@ def interleaved_ms(runs: Sequence[Callable[[], Any]], *, rounds: int = _ROUNDS) 
                 times[place].append(seconds * 1e3 / repeats[place])
             else:
                 repeats[place] = max(1, min(50, round(_LEAST_SECONDS * repeats[place] / max(seconds, 1e-7))))
-    return [statistics.median(own) for own in times]
+    return [min(own) for own in times]
 
 
 @torch.no_grad()
