@@ -141,10 +141,14 @@ class Problem:
         """The last level everywhere."""
         return tuple(len(place) - 1 for place in self.places)
 
+    def loads(self, choice: Sequence[int]) -> list[float]:
+        """Each cost relative to its limit; at most 1 within the budget."""
+        costs = self.subject.costs(tuple(choice))
+        return [costs[name] / limit for name, limit in self.limits.items()]
+
     def load(self, choice: Sequence[int]) -> float:
         """The largest cost relative to its limit; at most 1 within the budget."""
-        costs = self.subject.costs(tuple(choice))
-        return max((costs[name] / limit for name, limit in self.limits.items()), default=0.0)
+        return max(self.loads(choice), default=0.0)
 
     def fits(self, choice: Sequence[int]) -> bool:
         """Whether a choice is within the budget."""

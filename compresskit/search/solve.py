@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .knapsack import Allocator
+from .allocator import Allocator
 from .options import SearchOptions
 from .problem import Choice, Problem, Trial
 
@@ -29,8 +29,8 @@ _SPREAD = (0.6, 0.15)
 def solve(problem: Problem, generator: np.random.Generator, options: SearchOptions) -> Choice:
     """The best choice after probing, exact allocation and coefficient search."""
     losses = place_losses(problem, options.probe)
-    allocator = Allocator([len(place) for place in problem.places], problem.load)
-    first = allocator.solve(losses, 1.0)
+    allocator = Allocator([len(place) for place in problem.places], problem.loads)
+    first = allocator.solve(losses)
     trial = problem.evaluate(first)
     uniform = problem.evaluate(problem.fitted(np.ones(len(problem.places))))
     coefficients, best = np.zeros(len(losses)), trial
@@ -42,7 +42,7 @@ def solve(problem: Problem, generator: np.random.Generator, options: SearchOptio
             generator.random(len(losses)) < max(0.15, 3 / len(losses))
         )
         scaled = [np.exp(c) * np.asarray(row) for c, row in zip(moved, losses, strict=True)]
-        choice = allocator.solve(scaled, 1.0, start=best.choice)
+        choice = allocator.solve(scaled, start=best.choice)
         count = len(problem.history)
         found = problem.evaluate(choice)
         stale = stale + 1 if len(problem.history) == count else 0
