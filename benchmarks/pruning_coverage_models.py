@@ -27,13 +27,17 @@ def torchvision_models(quick: bool) -> Iterator[tuple[str, Any, Any]]:
 
 
 def dense_models(quick: bool) -> Iterator[tuple[str, Any, Any]]:
-    """Torchvision's segmentation and detection models."""
+    """Torchvision's segmentation and detection models; detection keeps its 20 best boxes, whatever their scores."""
     from torchvision import models
 
     for module in (models.segmentation, models.detection):
         for name in models.list_models(module=module)[: 2 if quick else None]:
-            example = ([torch.rand(3, 160, 160)],) if module is models.detection else torch.randn(1, 3, 128, 128)
-            yield name, lambda n=name: models.get_model(n, weights=None, weights_backbone=None), example
+            example, extra = torch.randn(1, 3, 128, 128), {}
+            if module is models.detection:
+                prefix = "box_" if "rcnn" in name else ""
+                example = ([torch.rand(3, 160, 160)],)
+                extra = {f"{prefix}score_thresh": 0.0, f"{prefix}detections_per_img": 20}
+            yield name, lambda n=name, e=extra: models.get_model(n, weights=None, weights_backbone=None, **e), example
 
 
 def timm_models(quick: bool) -> Iterator[tuple[str, Any, Any]]:

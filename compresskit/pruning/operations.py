@@ -38,3 +38,23 @@ def freeze_input(trace: Trace, tensor: Tensor, dims: list[int], reason: str) -> 
         stored.planes = [plane for plane in stored.planes if varying(plane)]
     else:
         trace.set(tensor, [freeze(trace.ids, plane, dims, reason) for plane in trace.planes(tensor)])
+
+
+def flat(args: tuple, kwargs: dict) -> list:
+    """Arguments in order, those inside lists and tuples among them."""
+    found = []
+    for arg in (*args, *kwargs.values()):
+        found.extend(arg) if isinstance(arg, tuple | list) else found.append(arg)
+    return found
+
+
+def unknown(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
+    """Run an operation without a rule: all ids that reach it stay."""
+    output = func(*args, **kwargs)
+    name = plain_name(func)
+    for tensor in flat(args, kwargs):
+        if isinstance(tensor, Tensor):
+            for plane in trace.planes(tensor):
+                trace.unknown.setdefault(name, trace.site(name))
+                trace.ids.pin(plane, f"operation {trace.site(name)} is not known")
+    return output

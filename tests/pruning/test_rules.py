@@ -56,3 +56,47 @@ def test_chunks_of_which_one_holds_no_channels():
             return self.head(torch.cat(wide.chunk(2, 1), 1))
 
     assert not build_graph(Padded().eval(), torch.randn(1, 3, 4, 4)).groups
+
+
+class Boxed(nn.Module):
+    """Rows of two feature maps, chosen by number, written into one table that a layer reads."""
+
+    def __init__(self, rows):
+        super().__init__()
+        self.rows = rows
+        self.low, self.high, self.head = nn.Linear(5, 8), nn.Linear(5, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        table = torch.zeros(len(x), self.low.weight.shape[0], dtype=x.dtype)
+        table[torch.arange(self.rows)] = self.low(x[: self.rows])
+        rest = torch.arange(self.rows, len(x))
+        if len(rest):
+            table[rest] = self.high(x)[self.rows :]
+        return self.head(table)
+
+
+def test_what_is_written_into_rows_of_one_table_goes_together(halved):
+    sizes, _ = halved(Boxed(rows=3), torch.randn(6, 5))
+    assert sizes == {"low": 8}
+
+
+class Detector(nn.Module):
+    """A head that sees only the rows whose score is positive."""
+
+    def __init__(self, bias):
+        super().__init__()
+        self.body, self.score, self.hidden, self.head = (nn.Linear(i, o) for i, o in [(5, 8), (8, 1), (8, 6), (6, 2)])
+        nn.init.zeros_(self.score.weight)
+        nn.init.constant_(self.score.bias, bias)
+
+    def forward(self, x):
+        rows = torch.where(self.score(self.body(x))[:, 0] > 0)[0]
+        return self.head(torch.relu(self.hidden(self.body(x).index_select(0, rows))))
+
+
+def test_layers_that_the_example_leaves_without_an_element_stay():
+    graph = build_graph(Detector(bias=-1.0).eval(), torch.randn(4, 5))
+    assert not graph.groups
+    assert "leaves index_select in the model without any element" in graph.left_out["body"]
+    assert "leaves addmm in hidden without any element" in graph.left_out["hidden"]
+    assert {g.name for g in build_graph(Detector(bias=1.0).eval(), torch.randn(4, 5)).groups} == {"body", "hidden"}
