@@ -111,7 +111,7 @@ def budget_notes(facts: dict[str, Any], target: float | None, options: PruneOpti
     what, fact = _KEPT[options.amount()]
     got = facts[fact]
     if got is None:
-        return [f"{what}: not measured, because a number is hard-coded in the model"]
+        return [f"{what}: not measured again after groups were left out; the report's own measurement holds"]
     asked = f"{what}: asked to keep {target:.1%}, kept {got:.1%}"
     if got > target:
         return [f"{asked}: floors, protected layers and groups left out allow no less"]

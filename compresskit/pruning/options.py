@@ -14,27 +14,12 @@ _AMOUNTS = ("ratio", "depth_ratios", "target_macs", "target_params", "target_byt
 #: options that only mean something for some granularities
 _ONLY = {
     "channel": [
-        "ratios",
-        "round_to",
-        "min_channels",
-        "floor",
-        "criterion",
-        "scope",
-        "reduction",
-        "normalize",
-        "attention",
-        "reconstruct",
-        "ridge",
-        "target_params",
-        "target_bytes",
-        "target_latency",
-        "depth_ratios",
-        "sparsify",
-        "sparsify_epochs",
-        "sparsify_strength",
+        "ratios", "round_to", "min_channels", "floor", "criterion", "scope", "reduction", "normalize", "attention",
+        "reconstruct", "ridge", "target_params", "target_bytes", "target_latency", "depth_ratios", "sparsify",
+        "sparsify_epochs", "sparsify_strength",
     ],
     "sparse": ["saliency", "allocation", "pattern"],
-}
+}  # fmt: skip
 
 
 class PruneOptions(StepOptions):
@@ -48,7 +33,7 @@ class PruneOptions(StepOptions):
     attention: Literal["heads", "dims"] = option(
         "heads", "attention loses whole heads, or the same dimensions of every head", section="What goes"
     )
-    protect: list[str] = option([], "layers that stay whole, by name pattern", section="What goes")
+    protect: list[str] = option([], "layers or groups that stay whole, by name pattern", section="What goes")
     ratio: float | None = option(None, "share removed, e.g. 0.5", section="How much", gt=0, lt=1)
     target_macs: float | None = option(
         None, "share of multiply-accumulates kept, e.g. 0.5", section="How much", gt=0, lt=1
@@ -63,7 +48,7 @@ class PruneOptions(StepOptions):
         "0.6", section="How much",
     )  # fmt: skip
     ratios: dict[str, float] = option(
-        {}, "share removed from layers whose name matches: PATTERN=SHARE", section="How much"
+        {}, "share removed from layers or groups whose name matches: PATTERN=SHARE", section="How much"
     )
     pattern: str = option("2:4", "n:m: how many of how many weights stay", section="How much")
     round_to: int = option(

@@ -121,10 +121,11 @@ def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> S
     evidence, keep, target, latency_facts = choose_units(loaded, graph, options, context)
     result = StepResult(loaded)
     proof = proven(loaded, graph, keep, context)
+    if latency_facts and proof.failed:  # what was measured is no longer what is cut
+        latency_facts = {"latency_kept": None}
     if not proof.keep:
-        raise NothingRemoved(
-            f"model {loaded.name!r}: nothing was removed: {'; '.join(proof.notes) or 'every group is too narrow or protected'}"  # noqa: E501
-        )
+        why = "; ".join(proof.notes) or "every group is too narrow or protected"
+        raise NothingRemoved(f"model {loaded.name!r}: nothing was removed: {why}")
     ids = graph.keep_ids(proof.keep)
     whole = copy.deepcopy(loaded.module) if options.reconstruct == "sequential" else None
     refitted = 0

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from compresskit.core.source import load_model
-from compresskit.core.types import Context
+from compresskit.core.types import Context, Loaded
 from compresskit.pruning.graph import build_graph
 from compresskit.pruning.latency import LatencyTable, _narrowed, best_share, interpolated, next_aim
 from compresskit.pruning.options import PruneOptions
@@ -68,3 +68,25 @@ def test_a_latency_target_is_measured():
     met = facts["latency_kept"] <= 0.6
     assert met or any(note.startswith("latency: asked to keep 60.0%") for note in result.notes)
     assert facts["largest_difference"] <= 1e-8
+
+
+class Counting(nn.Module):
+    """Divides by how many channels there are, which a cut changes and a mask does not."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 64, 3, padding=1), nn.Conv2d(64, 64, 3, padding=1)
+        self.head = nn.Conv2d(64, 2, 1)
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.head(self.second(x / x.shape[1]).relu())
+
+
+def test_a_measured_share_is_not_kept_for_a_cut_that_lost_groups():
+    torch.manual_seed(0)
+    loaded = Loaded(Counting().eval(), {}, torch.randn(2, 3, 16, 16))
+    result = prune(loaded, PruneOptions(target_latency=0.7), Context(loaded.clone()))
+    assert result.facts["groups_pruned"] == 1 and result.facts["groups_left_out"] == 1
+    assert result.facts["latency_kept"] is None
+    assert any(note.startswith("latency: not measured again") for note in result.notes)
