@@ -32,6 +32,10 @@ RUNS = {
     "reconstruction, inside blocks": {
         "criterion": "reconstruction", "scope": "global", "normalize": "macs", "protect": INNER,
     },
+    "reconstruction, inside blocks, refitted layer by layer": {
+        "criterion": "reconstruction", "scope": "global", "normalize": "macs", "protect": INNER,
+        "reconstruct": "sequential",
+    },
     "reconstruction-loss, shortcuts too": {"criterion": "reconstruction-loss", "scope": "global", "normalize": "macs"},
 }  # fmt: skip
 
@@ -116,8 +120,9 @@ def main() -> None:
         arguments.out.write_text("\n".join(lines) + "\n")
 
 
-def _ours(loaded, data, options: dict, samples: int, calibration: list, test: list, name: str) -> str:
-    common = {"target_macs": 0.5, "round_to": 1, "samples": samples, **options}
+def _ours(loaded, data, row: dict, samples: int, calibration: list, test: list, name: str) -> str:
+    common = {"target_macs": 0.5, "round_to": 1, "samples": samples, **row}
+    reconstruct = common.pop("reconstruct", "inputs")
     cut = loaded.clone()
     result = prune(cut, PruneOptions(**common, recalibrate="never"), Context(loaded, data=data))
     after_cut = top1(cut.module, test)
@@ -126,7 +131,8 @@ def _ours(loaded, data, options: dict, samples: int, calibration: list, test: li
     ridges = {}
     for ridge in RIDGES:
         mended = loaded.clone()
-        prune(mended, PruneOptions(**common, reconstruct="inputs", ridge=ridge), Context(loaded, data=data))
+        options = PruneOptions(**common, reconstruct=reconstruct, ridge=ridge)
+        prune(mended, options, Context(loaded, data=data))
         held_out = top1(mended.module, list(data.batches("val", batch_size=250, limit=2000)))
         ridges[ridge] = (held_out, mended)
     ridge = max(ridges, key=lambda one: ridges[one][0])
