@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -70,5 +72,39 @@ def difference(whole: nn.Module, example: Inputs, graph: Graph, keep: np.ndarray
             outputs = tensors_of(call(small, example))
     except Exception as error:  # any failure of foreign code means that this cut does not fit
         return float("inf"), f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    gap = largest_difference(masked_outputs(whole, example, keep, graph.trace.attention), outputs)
-    return gap, "" if gap != float("inf") else "outputs have another shape or are not finite"
+    masked = masked_outputs(whole, example, keep, graph.trace.attention)
+    if any(tensor.numel() for tensor in outputs):
+        gap = largest_difference(masked, outputs)
+        return gap, "" if gap != float("inf") else "outputs have another shape or are not finite"
+    masked = layer_outputs(whole, lambda: masked_outputs(whole, example, keep, graph.trace.attention))
+    return _layers_difference(masked, layer_outputs(small, lambda: call(small, example)))
+
+
+def layer_outputs(module: nn.Module, forward: Callable[[], Any]) -> dict[tuple[str, int], Tensor]:
+    """What every layer without children puts out during a run: (name, how often it ran before) -> output."""
+    found: dict[tuple[str, int], Tensor] = {}
+    runs: Counter[str] = Counter()
+
+    def keep(name: str, output: Any) -> None:
+        if isinstance(output, Tensor):
+            found[name, runs[name]] = output.detach().clone()
+            runs[name] += 1
+
+    layers = [(name, layer) for name, layer in module.named_modules() if not any(layer.children())]
+    handles = [layer.register_forward_hook(lambda _m, _i, out, name=name: keep(name, out)) for name, layer in layers]
+    try:
+        with torch.no_grad():
+            forward()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _layers_difference(left: dict[tuple[str, int], Tensor], right: dict[tuple[str, int], Tensor]) -> tuple[float, str]:
+    """Where the outputs are empty (no box found), layers that lost no outputs are compared instead."""
+    same = [key for key in left if key in right and left[key].shape == right[key].shape and left[key].numel()]
+    if left.keys() != right.keys() or not same:
+        return float("inf"), "the outputs are empty on the example input; give one on which the model finds something"
+    gap, layer = max((largest_difference([left[key]], [right[key]]), key[0]) for key in same)
+    return gap, "" if gap != float("inf") else f"the output of {layer} is not finite"
