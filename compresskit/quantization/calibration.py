@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import count
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from compresskit.core.errors import InputError
 from compresskit.core.modules import get_module
@@ -16,6 +19,7 @@ from compresskit.core.types import Inputs, call
 from . import uniform
 from .layers import Quantized, along_channels
 from .observers import Levels
+from .products import Products, products_of
 from .tables import OBSERVERS
 from .trace import Key, Trace
 
@@ -27,11 +31,12 @@ _FUSED = ("relu", "relu_", "hardtanh", "hardtanh_")
 
 @dataclass(frozen=True)
 class Site:
-    """One tensor that gets quantized: a module's first input or its output."""
+    """One tensor that gets quantized: a module's first input, its output, or what a product of its own reads."""
 
     module: str
-    side: str  # "input" or "output"
+    side: str  # "input", "output" or "operand"
     key: Key  # the tensor of the trace; sites of one tensor share their range
+    index: int = 0  # which operand
 
 
 def find_sites(root: nn.Module, record: Trace, layers: Iterable[str], *, additions: bool) -> list[Site]:
@@ -66,6 +71,11 @@ def find_sites(root: nn.Module, record: Trace, layers: Iterable[str], *, additio
             wanted.append(written)
     joined = [site for key in dict.fromkeys(wanted) if (site := _place(key, record)) is not None]
     return joined + [site for site in sites if site not in joined]
+
+
+def operand_sites(operands: dict[str, int]) -> list[Site]:
+    """A site for each operand of each module's own products, by how many each has."""
+    return [Site(name, "operand", (name, index), index) for name, count in operands.items() for index in range(count)]
 
 
 def _place(key: Key, record: Trace) -> Site | None:
@@ -204,27 +214,58 @@ def choose(
 
 @torch.no_grad()
 def _run(root: nn.Module, batches: Iterable[Inputs], updates: dict[Site, object]) -> None:
+    operands: dict[str, dict[int, object]] = defaultdict(dict)  # module -> operand -> its update
     with ExitStack() as stack:
         for site, update in updates.items():
             module = get_module(root, site.module)
-            if site.side == "input":
+            if site.side == "operand":
+                operands[site.module][site.index] = update
+            elif site.side == "input":
 
                 def before(module, args, update=update):
                     if args and isinstance(args[0], Tensor):
                         update(_scaled(module, args[0]))
 
-                handle = module.register_forward_pre_hook(before)
+                stack.callback(module.register_forward_pre_hook(before).remove)
             else:
 
                 def after(_module, _args, output, update=update):
-                    if isinstance(output, Tensor):
-                        update(output)
+                    for values in tree_leaves(output):
+                        if isinstance(values, Tensor):
+                            update(values)
 
-                handle = module.register_forward_hook(after)
-            stack.callback(handle.remove)
+                stack.callback(module.register_forward_hook(after).remove)
+        for name, own in operands.items():
+            stack.enter_context(_watched_operands(get_module(root, name), own))
         root.eval()
         for inputs in batches:
             call(root, inputs)
+
+
+@contextmanager
+def _watched_operands(module: nn.Module, updates: dict[int, object]) -> Iterator[None]:
+    """While inside, show each operand of a module's own products to its update."""
+    active: list[Products] = []
+
+    def enter(*_: object) -> None:
+        place = count()
+
+        def take(values: Tensor) -> Tensor:
+            updates.get(next(place), id)(values)
+            return values
+
+        active.append(products_of(module, take))
+        active[-1].__enter__()
+
+    def leave(*_: object) -> None:
+        active.pop().__exit__(None, None, None)
+
+    handles = [module.register_forward_pre_hook(enter), module.register_forward_hook(leave, always_call=True)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _scaled(module: nn.Module, values: Tensor) -> Tensor:
@@ -233,10 +274,10 @@ def _scaled(module: nn.Module, values: Tensor) -> Tensor:
     return values
 
 
-def store_range(layer: nn.Module, side: str, edges: tuple[float, float], levels: Levels) -> None:
-    """Set a quantized layer's input or output scale and zero point from a range."""
+def store_range(layer: nn.Module, side: str, edges: tuple[float, float], levels: Levels, index: int = 0) -> None:
+    """Set the scale and zero point of a quantized layer's input, output or operand of that index from a range."""
     scale, zero_point = uniform.range_to_scale(
         torch.tensor(edges[0]), torch.tensor(edges[1]), levels.bits, symmetric=levels.symmetric
     )
-    getattr(layer, f"{side}_scale").copy_(scale)
-    getattr(layer, f"{side}_zero_point").copy_(zero_point)
+    getattr(layer, f"{side}_scale").view(-1)[index] = scale
+    getattr(layer, f"{side}_zero_point").view(-1)[index] = zero_point

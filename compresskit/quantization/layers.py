@@ -5,110 +5,29 @@ dequantizes the stored values, so the class's own forward computes with exactly 
 convolutions of any dimension, transposed ones, linear, embedding, attention projections, recurrent cells.
 Its input and output may be quantized and dequantized on the way.
 
-A `Spec` is the geometry; it is also the body of the edit `{"op": "quantized", "target": ..., **spec}`.
+A `Spec` (see spec.py) is the geometry, and also the body of the edit `{"op": "quantized", "target": ..., **spec}`.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import replace
 from functools import cache
+from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from compresskit.core.errors import InputError
 from compresskit.core.modules import get_module
 
 from . import uniform
 from .packing import packed_bytes, unpack
+from .products import products_of
+from .spec import Spec, spec_from_edit
 
-_FORMATS = ("int", "float8", "codebook")
-_GRANULARITIES = ("tensor", "channel", "group")
-_ACTIVATIONS = ("none", "static", "dynamic")
 FLOAT8 = torch.float8_e4m3fn
-
-
-@dataclass(frozen=True)
-class Spec:
-    """Final geometry of a quantized layer; JSON-able.
-
-    Attributes:
-        parameters: names of the quantized parameters; none for a module that only quantizes its output.
-        format: "int" (uniform levels), "float8" (e4m3) or "codebook" (shared values).
-        bits: bits a weight.
-        granularity, group_size: which weights share a scale; the group size is None but for "group".
-        symmetric: weights have no stored zero point.
-        axis: the dimension of the parameter that counts output channels.
-        packed: values stand in `bits` bits each; else a byte each, in the parameter's shape.
-        scale_type: number type of stored scales, "float32" or "float16".
-        zero_index: a codebook's index 0 stands for exactly zero, and the codebook holds the others only.
-        input, input_bits, input_symmetric: how the first input is quantized before the layer.
-        input_multiplier: the input is multiplied, channel by channel, before it is quantized.
-        output, output_bits, output_symmetric: how the output is quantized after the layer.
-    """
-
-    parameters: tuple[str, ...] = ()
-    format: str = "int"
-    bits: int = 8
-    granularity: str = "channel"
-    group_size: int | None = None
-    symmetric: bool = True
-    axis: int = 0
-    packed: bool = False
-    scale_type: str = "float32"
-    zero_index: bool = False
-    input: str = "none"
-    input_bits: int = 8
-    input_symmetric: bool = False
-    input_multiplier: bool = False
-    output: str = "none"
-    output_bits: int = 8
-    output_symmetric: bool = False
-
-    def as_edit(self, target: str) -> dict[str, Any]:
-        """The edit that makes such a layer of the layer at target; fields at their default are left out."""
-        plain = asdict(Spec())
-        record = {key: value for key, value in asdict(self).items() if value != plain[key]}
-        if self.parameters:
-            record = {"parameters": list(self.parameters), "format": self.format, "bits": self.bits} | record
-            record["parameters"] = list(self.parameters)
-        return {"op": "quantized", "target": target, **record}
-
-
-def spec_from_edit(edit: dict[str, Any]) -> Spec:
-    """Read and check the body of a "quantized" edit.
-
-    Raises:
-        InputError: if a key is unknown or a value is not one that a layer can have.
-    """
-    body = {key: value for key, value in edit.items() if key not in ("op", "target")}
-    unknown = sorted(set(body) - {field.name for field in fields(Spec)})
-    if unknown:
-        raise InputError(f"a quantized layer has no {', '.join(map(repr, unknown))}")
-    spec = Spec(**body | {"parameters": tuple(body.get("parameters", ()))})
-    group_ok = (
-        isinstance(spec.group_size, int) and spec.group_size > 0
-        if spec.granularity == "group"
-        else spec.group_size is None
-    )
-    checks = {
-        "format": spec.format in _FORMATS,
-        "bits": spec.bits in range(1, 9),
-        "granularity": spec.granularity in _GRANULARITIES,
-        "group_size": group_ok,
-        "axis": spec.axis in (0, 1),
-        "scale_type": spec.scale_type in ("float32", "float16"),
-        "input": spec.input in _ACTIVATIONS,
-        "output": spec.output in ("none", "static"),
-        "input_bits": spec.input_bits in range(2, 9),
-        "output_bits": spec.output_bits in range(2, 9),
-        "parameters": all(isinstance(name, str) for name in spec.parameters),
-    }
-    for key, valid in checks.items():
-        if not valid:
-            raise InputError(f"a quantized layer cannot have {key}={getattr(spec, key)!r}")
-    return spec
 
 
 def to_matrix(tensor: Tensor, axis: int) -> Tensor:
@@ -145,10 +64,33 @@ class Quantized:
         spec = self.spec
         if inputs and isinstance(inputs[0], Tensor) and inputs[0].is_floating_point():
             inputs = (self.quantize_input(inputs[0]), *inputs[1:])
-        output = super().forward(*inputs, **named)
-        return output if spec.output == "none" else self.quantize_output(output)
+        output = self._float_forward(*inputs, **named)
+        # attention returns its one tensor in a tuple
+        return output if spec.output == "none" else tree_map_only(Tensor, self.quantize_output, output)
 
-    def quantize_output(self, output: Any) -> Any:
+    def _float_forward(self, *inputs: Any, **named: Any) -> Any:
+        """The float class's forward, what its own products of activations read quantized on the way."""
+        if not self.spec.operands:
+            return super().forward(*inputs, **named)
+        place = count()
+
+        def take(values: Tensor) -> Tensor:
+            index = next(place)
+            if index >= self.spec.operands:
+                raise InputError(f"this input makes more products than the {self.spec.operands} operands calibrated")
+            return self.quantize_operand(values, index)
+
+        with products_of(self, take):
+            return super().forward(*inputs, **named)
+
+    def quantize_operand(self, values: Tensor, index: int) -> Tensor:
+        """What a product computes with in the place of the operand of that index."""
+        spec = self.spec
+        if spec.operand_ranges == "dynamic":
+            return _quantize_by_own_range(values, spec.operand_bits, symmetric=spec.operand_symmetric)
+        return quantize_activation(values, self.operand_scale[index], self.operand_zero_point[index], spec.operand_bits)
+
+    def quantize_output(self, output: Tensor) -> Tensor:
         """What the layer returns in the place of its output."""
         return quantize_activation(output, self.output_scale, self.output_zero_point, self.spec.output_bits)
 
@@ -160,9 +102,7 @@ class Quantized:
         if spec.input == "static":
             return quantize_activation(values, self.input_scale, self.input_zero_point, spec.input_bits)
         if spec.input == "dynamic":
-            low, high = values.detach().aminmax()
-            scale, zero_point = uniform.range_to_scale(low, high, spec.input_bits, symmetric=spec.input_symmetric)
-            return quantize_activation(values, scale, zero_point, spec.input_bits)
+            return _quantize_by_own_range(values, spec.input_bits, symmetric=spec.input_symmetric)
         return values
 
     def codes(self, parameter: str) -> Tensor:
@@ -220,6 +160,7 @@ class Quantized:
         parts += [
             f"input={spec.input}" if spec.input != "none" else "",
             f"output={spec.output}" if spec.output != "none" else "",
+            f"operands={spec.operands}" if spec.operands else "",
         ]
         return ", ".join(part for part in parts if part)
 
@@ -230,9 +171,9 @@ def along_channels(vector: Tensor, layer: nn.Module) -> Tensor:
     return vector.reshape(-1, *[1] * spatial)
 
 
-def quantize_activation(values: Any, scale: Tensor, zero_point: Tensor, bits: int) -> Any:
-    """Quantize and dequantize a float tensor with one scale; anything else passes as it is."""
-    if not isinstance(values, Tensor) or not values.is_floating_point():
+def quantize_activation(values: Tensor, scale: Tensor, zero_point: Tensor, bits: int) -> Tensor:
+    """Quantize and dequantize a float tensor with one scale; one of integers passes as it is."""
+    if not values.is_floating_point():
         return values
     if values.requires_grad and torch.is_grad_enabled():
         # straight-through: gradients pass where nothing saturates
@@ -242,6 +183,13 @@ def quantize_activation(values: Any, scale: Tensor, zero_point: Tensor, bits: in
     # in place after the first step: activations are large, and this runs before every layer
     codes = (values / scale).round_().add_(zero_point).clamp_(0, uniform.highest_code(bits))
     return codes.sub_(zero_point).mul_(scale).to(values.dtype)
+
+
+def _quantize_by_own_range(values: Tensor, bits: int, *, symmetric: bool) -> Tensor:
+    """Quantize and dequantize with the range that the tensor itself has."""
+    low, high = values.detach().aminmax()
+    scale, zero_point = uniform.range_to_scale(low, high, bits, symmetric=symmetric)
+    return quantize_activation(values, scale, zero_point, bits)
 
 
 @cache
@@ -285,6 +233,9 @@ def convert(layer: nn.Module, spec: Spec) -> nn.Module:
         if getattr(spec, site) == "static" and f"{site}_scale" not in layer._buffers:
             layer.register_buffer(f"{site}_scale", torch.ones((), device=device))
             layer.register_buffer(f"{site}_zero_point", torch.zeros((), dtype=torch.int32, device=device))
+    if spec.operands and spec.operand_ranges == "static" and "operand_scale" not in layer._buffers:
+        layer.register_buffer("operand_scale", torch.ones(spec.operands, device=device))
+        layer.register_buffer("operand_zero_point", torch.zeros(spec.operands, dtype=torch.int32, device=device))
     if spec.input_multiplier and "input_multiplier" not in layer._buffers:
         layer.register_buffer("input_multiplier", torch.ones(input_channels(layer), device=device))
     layer.__class__ = quantized_class(float_class, spec.parameters)
@@ -309,6 +260,9 @@ def _merge(old: Spec, new: Spec) -> Spec:
         keys = (site, f"{site}_bits", f"{site}_symmetric")
         chosen = new if getattr(new, site) != "none" else old
         merged = replace(merged, **{key: getattr(chosen, key) for key in keys})
+    chosen = new if new.operands else old
+    operand_keys = ("operands", "operand_ranges", "operand_bits", "operand_symmetric")
+    merged = replace(merged, **{key: getattr(chosen, key) for key in operand_keys})
     return replace(merged, input_multiplier=old.input_multiplier or new.input_multiplier)
 
 

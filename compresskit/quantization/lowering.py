@@ -76,7 +76,13 @@ def export_onnx(program: torch.export.ExportedProgram, path: Path, *, opset: int
     require("onnx", "onnx")
     require("onnxscript", "onnx")
     try:
-        graph = torch.onnx.export(program, dynamo=True, opset_version=opset, verbose=False)
+        graph = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=opset,
+            verbose=False,
+            custom_translation_table=onnx_graph.translations(),
+        )
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"torch.onnx cannot write this model: {reason}") from error

@@ -16,6 +16,7 @@ from compresskit.core.types import Inputs, call, main_output
 
 from . import uniform
 from .layers import Quantized, along_channels, from_matrix, quantized_class, quantized_layers, to_matrix
+from .spec import Spec
 from .uniform import Grid
 from .weights import store_grid
 
@@ -86,13 +87,18 @@ class Trainable(Quantized):
             values = values * along_channels(self.input_multiplier, self)
         return self._activation(values, "input", spec.input_bits)
 
-    def quantize_output(self, output: Any) -> Any:
-        return self._activation(output, "output", self.spec.output_bits) if isinstance(output, Tensor) else output
+    def quantize_output(self, output: Tensor) -> Tensor:
+        return self._activation(output, "output", self.spec.output_bits)
 
-    def _activation(self, values: Tensor, side: str, bits: int) -> Tensor:
-        zero_point = int(getattr(self, f"{side}_zero_point"))
+    def quantize_operand(self, values: Tensor, index: int) -> Tensor:
+        if self.spec.operand_ranges == "dynamic":
+            return super().quantize_operand(values, index)
+        return self._activation(values, "operand", self.spec.operand_bits, index)
+
+    def _activation(self, values: Tensor, side: str, bits: int, index: int = 0) -> Tensor:
+        zero_point = int(getattr(self, f"{side}_zero_point").reshape(-1)[index])
         top = uniform.highest_code(bits)
-        step = getattr(self, f"{side}_step").clamp(min=_SMALLEST_STEP)
+        step = getattr(self, f"{side}_step")[index].clamp(min=_SMALLEST_STEP)
         factor = gradient_factor(values[0].numel(), top - zero_point)
         return learned_step(values, step, -zero_point, top - zero_point, factor)
 
@@ -122,11 +128,16 @@ def _make_trainable(layer: Quantized, float_layer: nn.Module) -> None:
         del layer._buffers[f"{name}_values"], layer._buffers[f"{name}_scale"]
         layer.register_parameter(f"{name}_float", nn.Parameter(getattr(float_layer, name).detach().clone()))
         layer.register_parameter(f"{name}_step", nn.Parameter(scale.reshape(-1).clone()))
-    for side in ("input", "output"):
-        if getattr(layer.spec, side) == "static":
-            step = layer._buffers.pop(f"{side}_scale")
-            layer.register_parameter(f"{side}_step", nn.Parameter(step.reshape(1).clone()))
+    for side in static_sides(layer.spec):
+        step = layer._buffers.pop(f"{side}_scale")
+        layer.register_parameter(f"{side}_step", nn.Parameter(step.reshape(-1).clone()))
     layer.__class__ = _trainable_class(layer.float_class, layer.spec.parameters)
+
+
+def static_sides(spec: Spec) -> list[str]:
+    """Where a layer holds calibrated scales of activations."""
+    operands = ["operand"] if spec.operands and spec.operand_ranges == "static" else []
+    return [side for side in ("input", "output") if getattr(spec, side) == "static"] + operands
 
 
 def _zero_points(layer: Quantized, name: str, scale: Tensor) -> Tensor:
@@ -153,10 +164,9 @@ def take_over(trained: nn.Module, quantized: nn.Module) -> None:
             store_grid(layer, name, grid, codes)
         prefix = f"{path}." if path else ""
         written |= {prefix + name for name in layer._buffers if name != "input_multiplier"}
-        for side in ("input", "output"):
-            if getattr(layer.spec, side) == "static":
-                scale = getattr(source, f"{side}_step").clamp(min=_SMALLEST_STEP)
-                getattr(layer, f"{side}_scale").copy_(scale.reshape(()))
+        for side in static_sides(layer.spec):
+            scale = getattr(layer, f"{side}_scale")
+            scale.copy_(getattr(source, f"{side}_step").clamp(min=_SMALLEST_STEP).reshape(scale.shape))
     found = trained.state_dict()
     for name, tensor in [*quantized.named_parameters(), *quantized.named_buffers()]:
         if name in found and name not in written:

@@ -14,12 +14,13 @@ from compresskit.core.modules import get_module
 from compresskit.core.types import Context, Inputs
 
 from . import allocation
-from .layers import Spec, from_matrix, to_matrix
+from .layers import from_matrix, to_matrix
 from .moments import Moments
 from .options import QuantizeOptions
 from .packing import packed_bytes
 from .plan import LayerPlan, with_bits
 from .rounding import Problem
+from .spec import Spec
 from .tables import ROUNDINGS
 from .uniform import Grid
 

@@ -28,6 +28,7 @@ def finish(graph: Any, *, opset: int) -> list[str]:
         notes on what the operator set does not allow.
     """
     pooled_means(graph)
+    dynamic_quantizers(graph)
     integer_biases(graph)
     if opset >= FOUR_BIT_OPSET:
         four_bit_weights(graph)
@@ -35,6 +36,62 @@ def finish(graph: Any, *, opset: int) -> list[str]:
     wide = sum(_fits_four_bits(node) for node in graph if node.op_type == "DequantizeLinear")
     reason = f"operator sets below {FOUR_BIT_OPSET} have no four-bit type"
     return [f"weights that would fit into 4 bits take 8 ({wide} of them): {reason}"] if wide else []
+
+
+def translations() -> dict[Any, Any]:
+    """What torch.onnx has no form for: ranges that are found while the model runs, and quantizing with them."""
+    from .program import decomposed
+
+    ir = require("onnx_ir", "onnx")
+    op = require("onnxscript", "onnx").opset18
+    short, double, whole, byte = (getattr(ir.DataType, name) for name in ("FLOAT", "DOUBLE", "INT64", "UINT8"))
+
+    def choose_qparams(values, low: int, high: int, smallest: float, dtype: int):
+        _, scale, zero_point = op.DynamicQuantizeLinear(values)
+        return op.Cast(scale, to=double), op.Cast(zero_point, to=whole)  # the number types of torch's operator
+
+    def quantize(values, scale, zero_point, low: int, high: int, dtype: int):
+        return op.QuantizeLinear(values, op.Cast(scale, to=short), op.Cast(zero_point, to=byte))
+
+    def dequantize(codes, scale, zero_point, low: int, high: int, dtype: int, out_dtype: int = -1):
+        return op.DequantizeLinear(codes, op.Cast(scale, to=short), op.Cast(zero_point, to=byte))
+
+    return {
+        decomposed().choose_qparams.tensor: choose_qparams,
+        decomposed().quantize_per_tensor.tensor: quantize,
+        decomposed().dequantize_per_tensor.tensor: dequantize,
+    }
+
+
+def dynamic_quantizers(graph: Any) -> int:
+    """Quantize with a range found on the way in one operator, as runtimes expect it, and not by casts to and fro."""
+    ir = require("onnx_ir", "onnx")
+    changed = 0
+    for node in list(graph):
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or len(node.inputs) < 3:
+            continue
+        scale, zero_point = (_before_casts(value) for value in node.inputs[1:3])
+        maker = scale.producer()
+        if maker is None or maker.op_type != "DynamicQuantizeLinear":
+            continue
+        node.replace_input_with(1, scale)
+        node.replace_input_with(2, zero_point)
+        if node.op_type == "QuantizeLinear" and node.inputs[0] is maker.inputs[0]:
+            codes = maker.outputs[0]
+            codes.shape, codes.type = node.outputs[0].shape, node.outputs[0].type
+            ir.convenience.replace_all_uses_with(node.outputs[0], codes)
+            graph.remove(node, safe=True)
+        changed += 1
+    for node in reversed(list(graph)):
+        if node.op_type == "Cast" and not node.outputs[0].uses() and not node.outputs[0].is_graph_output():
+            graph.remove(node, safe=True)
+    return changed
+
+
+def _before_casts(value: Any) -> Any:
+    while value.producer() is not None and value.producer().op_type == "Cast":
+        value = value.producer().inputs[0]
+    return value
 
 
 def integer_biases(graph: Any) -> int:

@@ -83,6 +83,11 @@ class QuantizeOptions(StepOptions):
         "quantize also what additions read and write and what pools read, so that runtimes stay in integers",
         section="Calibration",
     )
+    quantize_attention: bool = option(
+        True,
+        "quantize also both sides of products of activations (attention), and what MultiheadAttention projects",
+        section="Calibration",
+    )
     rounding: choice(ROUNDINGS) = option("nearest", "how weights are rounded", section="Rounding")
     equalize: bool = option(
         False, "equalize the weight ranges of neighbouring layers first (Nagel et al., 2019)", section="Rounding"
@@ -137,6 +142,11 @@ class QuantizeOptions(StepOptions):
                 and not (name == "calibration_samples" and self.needs_data())
                 and not (name == "activation_range" and scheme.activations == "dynamic")
             ]
+        if scheme.activations == "none" and "quantize_attention" in given:
+            problems.append(
+                f"quantize_attention would be ignored: scheme {self.scheme!r} leaves activations in float; "
+                "choose int8-static or int8-dynamic"
+            )
         if "percentile" in given and self.observer not in ("percentile", "auto"):
             problems.append(f"percentile would be ignored: observer is {self.observer!r}; choose percentile")
         if "group_size" in given and self.weight_granularity() != "group":

@@ -12,8 +12,9 @@ from torch import nn
 from compresskit.core.errors import InputError
 from compresskit.core.modules import match_names
 
-from .layers import Quantized, Spec, output_axis
+from .layers import Quantized, output_axis
 from .options import QuantizeOptions
+from .spec import Spec
 from .trace import Trace, shared_parameters
 
 _WEIGHTED = (
@@ -58,19 +59,27 @@ def candidates(root: nn.Module) -> tuple[list[str], list[str]]:
     return names, tied
 
 
-def make_plan(root: nn.Module, record: Trace, options: QuantizeOptions) -> tuple[list[LayerPlan], list[str]]:
+def make_plan(
+    root: nn.Module, record: Trace, options: QuantizeOptions, products: Iterable[str] = ()
+) -> tuple[list[LayerPlan], list[str]]:
     """The layers to quantize with their specs, and notes on what was left out.
 
+    Args:
+        root: the model.
+        record: a trace of it.
+        options: scheme, bits and layer patterns.
+        products: modules without weights of their own that `layers` and `skip` may name too.
     Raises:
         InputError: if a pattern matches no layer, or nothing is left to quantize.
     """
     names, tied = candidates(root)
     notes = [f"{name} stays in float: another layer shares its weights" for name in tied]
     ends = _first_and_last(names, record)
-    for patterns in (options.layers, options.skip, list(options.bits_for)):
-        match_names(patterns, names)
-    chosen = match_names(options.layers, names) if options.layers else names
-    skipped = set(match_names(options.skip, names))
+    match_names(options.bits_for, names)
+    for patterns in (options.layers, options.skip):
+        match_names(patterns, [*names, *products])
+    chosen = chosen_names(names, options)
+    skipped: set[str] = set()
     if options.first_last == "keep":
         skipped |= ends
     plans = [_plan(root, name, name in ends, options) for name in chosen if name not in skipped]
@@ -79,6 +88,16 @@ def make_plan(root: nn.Module, record: Trace, options: QuantizeOptions) -> tuple
             "no layer is left to quantize; check layers, skip and first_last, or whether the model is quantized already"
         )
     return plans, notes
+
+
+def chosen_names(names: Iterable[str], options: QuantizeOptions) -> list[str]:
+    """The names that `layers` lets in and `skip` does not leave out."""
+
+    def matches(name: str, patterns: list[str]) -> bool:
+        return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+    wanted = [name for name in names if not options.layers or matches(name, options.layers)]
+    return [name for name in wanted if not matches(name, options.skip)]
 
 
 def _first_and_last(names: Iterable[str], record: Trace) -> set[str]:

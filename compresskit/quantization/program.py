@@ -44,16 +44,17 @@ class Lowered(Quantized):
         if spec.input == "static":
             return _round_trip(values, self.input_constants, spec.input_bits)
         if spec.input == "dynamic":
-            scale, zero_point = decomposed().choose_qparams.tensor(
-                values, 0, uniform.highest_code(spec.input_bits), uniform.SMALLEST_SCALE, torch.uint8
-            )
-            limits = (0, uniform.highest_code(spec.input_bits), torch.uint8)
-            codes = decomposed().quantize_per_tensor.tensor(values, scale, zero_point, *limits)
-            return decomposed().dequantize_per_tensor.tensor(codes, scale, zero_point, *limits)
+            return _dynamic_round_trip(values, spec.input_bits, symmetric=spec.input_symmetric)
         return values
 
-    def quantize_output(self, output: Any) -> Any:
-        if not isinstance(output, Tensor) or not output.is_floating_point():
+    def quantize_operand(self, values: Tensor, index: int) -> Tensor:
+        spec = self.spec
+        if spec.operand_ranges == "dynamic":
+            return _dynamic_round_trip(values, spec.operand_bits, symmetric=spec.operand_symmetric)
+        return _round_trip(values, self.operand_constants[index], spec.operand_bits)
+
+    def quantize_output(self, output: Tensor) -> Tensor:
+        if not output.is_floating_point():
             return output
         return _round_trip(output, self.output_constants, self.spec.output_bits)
 
@@ -69,6 +70,17 @@ class Lowered(Quantized):
 def _round_trip(values: Tensor, constants: tuple[float, int], bits: int) -> Tensor:
     limits = (*constants, 0, uniform.highest_code(bits), torch.uint8)
     return decomposed().dequantize_per_tensor(decomposed().quantize_per_tensor(values, *limits), *limits)
+
+
+def _dynamic_round_trip(values: Tensor, bits: int, *, symmetric: bool) -> Tensor:
+    limits = (0, uniform.highest_code(bits), torch.uint8)
+    if symmetric:
+        scale, zero_point = uniform.range_to_scale(*values.aminmax(), bits, symmetric=True)
+        zero_point = zero_point.long()
+    else:
+        scale, zero_point = decomposed().choose_qparams.tensor(values, *limits[:2], uniform.SMALLEST_SCALE, torch.uint8)
+    codes = decomposed().quantize_per_tensor.tensor(values, scale, zero_point, *limits)
+    return decomposed().dequantize_per_tensor.tensor(codes, scale, zero_point, *limits)
 
 
 @cache
@@ -89,6 +101,10 @@ def lower(root: nn.Module) -> nn.Module:
             if getattr(layer.spec, site) == "static":
                 constants = (float(getattr(layer, f"{site}_scale")), int(getattr(layer, f"{site}_zero_point")))
                 setattr(layer, f"{site}_constants", constants)
+        if layer.spec.operands and layer.spec.operand_ranges == "static":
+            layer.operand_constants = list(
+                zip(layer.operand_scale.tolist(), layer.operand_zero_point.tolist(), strict=True)
+            )
         for name in layer.spec.parameters:
             _lower_parameter(layer, name)
         layer.__class__ = _lowered_class(layer.float_class, layer.spec.parameters)

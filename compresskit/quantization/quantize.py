@@ -20,15 +20,17 @@ from .bias import correct_bias
 from .codebook import share_weights
 from .equalization import equalize
 from .folding import fold_batchnorm
-from .layers import Spec, convert, to_matrix
+from .layers import convert, to_matrix
 from .lsq import distill_objective, take_over, trainable
 from .mixed import allocate
 from .moments import Moments, collect, layers_with_patches
 from .observers import Levels
 from .options import QuantizeOptions
-from .plan import LayerPlan, make_plan
+from .plan import LayerPlan, chosen_names, make_plan
+from .products import count_operands
 from .report import layer_table, size_facts
 from .rounding import Problem
+from .spec import Spec
 from .tables import ROUNDINGS
 from .trace import Trace, trace
 from .uniform import Grid, make_grid
@@ -50,7 +52,9 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
     batches = _calibration_batches(options, context)
     folded = fold_batchnorm(loaded) if options.fold_batchnorm else []
     record = trace(loaded.module, loaded.example)
-    plans, notes = make_plan(loaded.module, record, options)
+    operands = _operands(loaded, options)
+    plans, notes = make_plan(loaded.module, record, options, products=operands)
+    operands = {name: operands[name] for name in chosen_names(operands, options)}
     facts: dict[str, Any] = {
         "scheme": options.scheme,
         "quantized_layers": len(plans),
@@ -73,13 +77,15 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
         tables["sensitivity"] = allocation.table
         files |= allocation.files
     float_model = loaded.clone().module
-    ranges = _activation_ranges(loaded.module, record, plans, batches, options)
+    ranges = _activation_ranges(loaded.module, record, plans, operands, batches, options)
     for plan in plans:
         context.log(f"quantizing {plan.name} to {plan.spec.bits} bits")
         spec = quantize_layer(loaded.module, plan, options, moments.get(plan.name), context.seed)
         loaded.edits.append(spec.as_edit(plan.name))
         _set_storage(loaded, plan.name, spec, options)
-    notes += _quantize_activations(loaded, plans, ranges, options)
+    notes += _quantize_activations(loaded, plans, operands, ranges, options)
+    if options.scheme_row().activations != "none":
+        facts["quantized_product_operands"] = sum(operands.values())
     notes += _missing_moments(plans, moments, options)
     if any(plan.spec.bits == 7 and not plan.spec.packed for plan in plans) and options.uses_half_range():
         notes.append(
@@ -209,13 +215,26 @@ def _grid(matrix: Tensor, spec: Spec, options: QuantizeOptions) -> Grid:
     )
 
 
+def _operands(loaded: Loaded, options: QuantizeOptions) -> dict[str, int]:
+    """How many operands of its own products each module reads, where those are to be quantized."""
+    if not options.quantize_attention or options.scheme_row().activations == "none":
+        return {}
+    return count_operands(loaded.module, loaded.example)
+
+
 def _activation_ranges(
-    root: nn.Module, record: Trace, plans: list[LayerPlan], batches: Iterable[Inputs], options: QuantizeOptions
+    root: nn.Module,
+    record: Trace,
+    plans: list[LayerPlan],
+    operands: dict[str, int],
+    batches: Iterable[Inputs],
+    options: QuantizeOptions,
 ) -> dict[calibration.Site, tuple[float, float]]:
     layers = [plan.name for plan in plans if plan.spec.input == "static"]
-    if not layers:
+    if options.scheme_row().activations != "static":
         return {}
     sites = calibration.find_sites(root, record, layers, additions=options.quantize_additions)
+    sites += calibration.operand_sites(operands)
     levels = _levels(options)
     ranges = calibration.observe(
         root, sites, batches, observer=options.observer, levels=levels, percentile=options.percentile
@@ -230,19 +249,27 @@ def _levels(options: QuantizeOptions) -> Levels:
 def _quantize_activations(
     loaded: Loaded,
     plans: list[LayerPlan],
+    operands: dict[str, int],
     ranges: dict[calibration.Site, tuple[float, float]],
     options: QuantizeOptions,
 ) -> list[str]:
-    """Convert the sites' modules, set their ranges, record the edits; returns notes on layers left without."""
-    levels = _levels(options)
+    """Convert modules whose activations are quantized, set ranges, record edits; notes on layers left without."""
+    levels, own_ranges = _levels(options), options.scheme_row().activations
+    for name, count in operands.items():
+        spec = Spec(operands=count, operand_ranges=own_ranges, operand_symmetric=levels.symmetric)
+        convert(get_module(loaded.module, name), spec)
+        loaded.edits.append(spec.as_edit(name))
     for site, edges in ranges.items():
-        spec = Spec(**{site.side: "static", f"{site.side}_symmetric": levels.symmetric})
-        layer = convert(get_module(loaded.module, site.module), spec)
-        calibration.store_range(layer, site.side, edges, levels)
-        loaded.edits.append(spec.as_edit(site.module))
-    if ranges or any(plan.spec.input == "dynamic" for plan in plans):
+        layer = get_module(loaded.module, site.module)
+        if site.side != "operand":
+            spec = Spec(**{site.side: "static", f"{site.side}_symmetric": levels.symmetric})
+            convert(layer, spec)
+            loaded.edits.append(spec.as_edit(site.module))
+        calibration.store_range(layer, site.side, edges, levels, site.index)
+    if operands or ranges or any(plan.spec.input == "dynamic" for plan in plans):
         loaded.edits.extend(_leave_fused_paths(loaded.module))
     observed = {site.module for site in ranges if site.side == "input"}
+    observed |= {f"{name}.out_proj" for name in operands}  # MultiheadAttention projects by itself
     missing = [plan.name for plan in plans if plan.spec.input == "static" and plan.name not in observed]
     return [f"{name}: weights only, its own forward is not called" for name in missing]
 

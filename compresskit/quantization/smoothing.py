@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from .equalization import input_channel_ranges, scale_input_channels
-from .layers import Spec, convert, to_matrix
+from .layers import convert, to_matrix
 from .moments import Moments, output_error
+from .spec import Spec
 from .uniform import Grid
 
 _EXPONENTS = 20

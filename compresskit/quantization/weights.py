@@ -11,8 +11,9 @@ from compresskit.core import huffman
 from compresskit.core.storage import CODECS
 
 from . import uniform
-from .layers import FLOAT8, Quantized, Spec, from_matrix
+from .layers import FLOAT8, Quantized, from_matrix
 from .packing import pack
+from .spec import Spec
 from .uniform import Grid
 
 

@@ -7,8 +7,9 @@ from torch.nn import functional as F
 
 from compresskit.core.errors import InputError
 from compresskit.quantization.calibration import find_sites, observe, store_range
-from compresskit.quantization.layers import Spec, convert
+from compresskit.quantization.layers import convert
 from compresskit.quantization.observers import Levels
+from compresskit.quantization.spec import Spec
 from compresskit.quantization.trace import trace
 
 

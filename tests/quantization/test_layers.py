@@ -12,14 +12,13 @@ from compresskit.core.errors import InputError
 from compresskit.quantization import uniform
 from compresskit.quantization.layers import (
     Quantized,
-    Spec,
     convert,
     from_matrix,
     quantized_layers,
-    spec_from_edit,
     to_matrix,
 )
 from compresskit.quantization.plan import quantizable_parameters
+from compresskit.quantization.spec import Spec, spec_from_edit
 from compresskit.quantization.twin import float_twin
 from compresskit.quantization.weights import bytes_by_kind, safe_scale_type, store_codebook, store_float8, store_grid
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from compresskit.quantization.layers import Spec, convert, to_matrix
+from compresskit.quantization.layers import convert, to_matrix
 from compresskit.quantization.moments import collect, layers_with_patches, output_error, patches
+from compresskit.quantization.spec import Spec
 
 LAYERS = {
     "linear": (nn.Linear(4, 3), (2, 5, 4)),

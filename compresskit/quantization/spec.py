@@ -1,0 +1,103 @@
+"""The geometry of a quantized layer, as data. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from compresskit.core.errors import InputError
+
+_FORMATS = ("int", "float8", "codebook")
+_GRANULARITIES = ("tensor", "channel", "group")
+_ACTIVATIONS = ("none", "static", "dynamic")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Final geometry of a quantized layer; JSON-able.
+
+    Attributes:
+        parameters: names of the quantized parameters; none for a module that only quantizes its output.
+        format: "int" (uniform levels), "float8" (e4m3) or "codebook" (shared values).
+        bits: bits a weight.
+        granularity, group_size: which weights share a scale; the group size is None but for "group".
+        symmetric: weights have no stored zero point.
+        axis: the dimension of the parameter that counts output channels.
+        packed: values stand in `bits` bits each; else a byte each, in the parameter's shape.
+        scale_type: number type of stored scales, "float32" or "float16".
+        zero_index: a codebook's index 0 stands for exactly zero, and the codebook holds the others only.
+        input, input_bits, input_symmetric: how the first input is quantized before the layer.
+        input_multiplier: the input is multiplied, channel by channel, before it is quantized.
+        output, output_bits, output_symmetric: how the output is quantized after the layer.
+        operands: how many tensors the products of activations read that the module itself runs; each is quantized.
+        operand_ranges, operand_bits, operand_symmetric: how they are quantized.
+    """
+
+    parameters: tuple[str, ...] = ()
+    format: str = "int"
+    bits: int = 8
+    granularity: str = "channel"
+    group_size: int | None = None
+    symmetric: bool = True
+    axis: int = 0
+    packed: bool = False
+    scale_type: str = "float32"
+    zero_index: bool = False
+    input: str = "none"
+    input_bits: int = 8
+    input_symmetric: bool = False
+    input_multiplier: bool = False
+    output: str = "none"
+    output_bits: int = 8
+    output_symmetric: bool = False
+    operands: int = 0
+    operand_ranges: str = "static"
+    operand_bits: int = 8
+    operand_symmetric: bool = False
+
+    def as_edit(self, target: str) -> dict[str, Any]:
+        """The edit that makes such a layer of the layer at target; fields at their default are left out."""
+        plain = asdict(Spec())
+        record = {key: value for key, value in asdict(self).items() if value != plain[key]}
+        if self.parameters:
+            record = {"parameters": list(self.parameters), "format": self.format, "bits": self.bits} | record
+            record["parameters"] = list(self.parameters)
+        return {"op": "quantized", "target": target, **record}
+
+
+def spec_from_edit(edit: dict[str, Any]) -> Spec:
+    """Read and check the body of a "quantized" edit.
+
+    Raises:
+        InputError: if a key is unknown or a value is not one that a layer can have.
+    """
+    body = {key: value for key, value in edit.items() if key not in ("op", "target")}
+    unknown = sorted(set(body) - {field.name for field in fields(Spec)})
+    if unknown:
+        raise InputError(f"a quantized layer has no {', '.join(map(repr, unknown))}")
+    spec = Spec(**body | {"parameters": tuple(body.get("parameters", ()))})
+    group_ok = (
+        isinstance(spec.group_size, int) and spec.group_size > 0
+        if spec.granularity == "group"
+        else spec.group_size is None
+    )
+    checks = {
+        "format": spec.format in _FORMATS,
+        "bits": spec.bits in range(1, 9),
+        "granularity": spec.granularity in _GRANULARITIES,
+        "group_size": group_ok,
+        "axis": spec.axis in (0, 1),
+        "scale_type": spec.scale_type in ("float32", "float16"),
+        "input": spec.input in _ACTIVATIONS,
+        "output": spec.output in ("none", "static"),
+        "input_bits": spec.input_bits in range(2, 9),
+        "output_bits": spec.output_bits in range(2, 9),
+        "operands": isinstance(spec.operands, int) and spec.operands >= 0,
+        "operand_ranges": spec.operand_ranges in ("static", "dynamic"),
+        "operand_bits": spec.operand_bits in range(2, 9),
+        "parameters": all(isinstance(name, str) for name in spec.parameters),
+    }
+    for key, valid in checks.items():
+        if not valid:
+            raise InputError(f"a quantized layer cannot have {key}={getattr(spec, key)!r}")
+    return spec
