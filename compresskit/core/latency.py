@@ -21,24 +21,25 @@ def interleaved_ms(runs: Sequence[Callable[[], Any]], *, rounds: int = _ROUNDS) 
     """Milliseconds of each run at its best of some rounds in which all take turns, so that drift hits all alike.
 
     The best counts because other processes only ever add time; each round starts at another run, so that what recurs
-    (a scheduler's time slice) does not meet the same run every time.
+    does not meet the same run every time. On one thread the processor's time counts, which is free of other processes.
 
     Args:
         runs: what is timed, e.g. `lambda: layer(x)`.
         rounds: turns of each that count; two more come first as a warm-up.
     """
+    clock = time.perf_counter if torch.cuda.is_available() or torch.get_num_threads() > 1 else time.thread_time
     repeats = [1] * len(runs)
     times: list[list[float]] = [[] for _ in runs]
     for number in range(rounds + _WARM_UP):
         for turn in range(len(runs)):
             place = (turn + number) % len(runs)
             run = runs[place]
-            begin = time.perf_counter()
+            begin = clock()
             for _ in range(repeats[place]):
                 run()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            seconds = time.perf_counter() - begin
+            seconds = clock() - begin
             if number >= _WARM_UP:
                 times[place].append(seconds * 1e3 / repeats[place])
             else:
