@@ -61,18 +61,23 @@ def _state(geometry: np.ndarray, place: int, reduced: float, rest: float, action
 
 
 def _episodes(problem: Problem, agent: Agent, options: SearchOptions, episode) -> Choice:
-    """Episodes until the budget of trials or time is used up: noise alone first, then noise that decays."""
+    """Episodes until the budget of trials or time is used up: noise alone first, then noise that decays.
+
+    Where workers score several candidates at once, as many episodes are played before the agent learns from them.
+    """
     number, after_warmup = 0, 0
     while number < problem.trials and not problem.out_of_time():
         warming = max(problem.time_share(), number / problem.trials) < options.warmup and number < 100
         after_warmup += not warming
-        choice, steps = episode(_SIGMA * _DECAY ** max(after_warmup - 1, 0))
-        trial = problem.evaluate(choice)
-        agent.remember(steps, reward_of(trial, problem, options.reward))
-        if not warming:
-            for _ in steps:
-                agent.learn()
-        number += 1
+        sigma = _SIGMA * _DECAY ** max(after_warmup - 1, 0)
+        episodes = [episode(sigma) for _ in range(min(problem.room(), problem.trials - number))]
+        for trial, (_, steps) in zip(problem.evaluate_all(c for c, _ in episodes), episodes, strict=True):
+            agent.remember(steps, reward_of(trial, problem, options.reward))
+            if not warming:
+                for _ in steps:
+                    agent.learn()
+        after_warmup += (len(episodes) - 1) * (not warming)
+        number += len(episodes)
     best = problem.best()
     return best.choice if best else problem.fitted(np.ones(len(problem.places)))
 

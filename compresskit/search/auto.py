@@ -42,16 +42,23 @@ def exchange(problem: Problem, generator: np.random.Generator, options: SearchOp
     best = problem.best() or problem.evaluate(problem.fitted(np.ones(len(problem.places))))
     stale = 0
     while not problem.done() and stale < 60 and len(problem.places) > 1:
-        gains, gives = generator.choice(len(problem.places), 2, replace=False)
-        levels = list(best.choice)
-        levels[gains] = min(levels[gains] + int(generator.integers(1, 3)), len(problem.places[gains]) - 1)
-        while not problem.fits(levels) and levels[gives] > 0:
-            levels[gives] -= 1
         count = len(problem.history)
-        if problem.fits(levels):
-            others = [place for place in generator.permutation(len(levels)) if place not in (gains, gives)]
-            trial = problem.evaluate(problem.filled(levels, others))
+        wanted = [_exchanged(problem, best.choice, generator) for _ in range(problem.room())]
+        for trial in problem.evaluate_all(choice for choice in wanted if choice is not None):
             if (trial.score, -trial.divergence) > (best.score, -best.divergence):
                 best = trial
         stale = stale + 1 if len(problem.history) == count else 0
     return best.choice
+
+
+def _exchanged(problem: Problem, choice: Choice, generator: np.random.Generator) -> Choice | None:
+    """A choice in which one place stands higher and another lower; None where that cannot meet the budget."""
+    gains, gives = generator.choice(len(problem.places), 2, replace=False)
+    levels = list(choice)
+    levels[gains] = min(levels[gains] + int(generator.integers(1, 3)), len(problem.places[gains]) - 1)
+    while not problem.fits(levels) and levels[gives] > 0:
+        levels[gives] -= 1
+    if not problem.fits(levels):
+        return None
+    others = [place for place in generator.permutation(len(levels)) if place not in (gains, gives)]
+    return problem.filled(levels, others)

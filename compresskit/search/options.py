@@ -73,6 +73,12 @@ class SearchOptions(ArchitectureOptions):
         section="Policies",
     )
     study: str = option("search", "name of the study in its storage", section="Policies")
+    ray: int | None = option(
+        None,
+        "score this many candidates at once on Ray workers: on the cluster of RAY_ADDRESS, else on this machine",
+        section="Policies",
+        ge=1,
+    )
     levels: int = option(8, "shares that are considered at each place, spread evenly", section="Space", ge=2)
     probe: Literal["estimate", "measure"] = option(
         "estimate",

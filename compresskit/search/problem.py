@@ -19,6 +19,7 @@ from torch import nn
 
 from ..core.errors import GuardMissed, InputError
 from .rating import Rater, Rating
+from .team import Job, Team
 
 Choice = tuple[int, ...]
 
@@ -91,13 +92,14 @@ class Problem:
         folder: where ratings outlive a kill; None keeps them in this process only.
         source: the policy's name, for the record.
         clock: what time is measured by; a shared machine is better judged by its processor time.
+        team: workers that rate candidates; None rates them here.
     """
 
     def __init__(
         self, subject: Subject, limits: dict[str, float], rater: Rater, *, trials: int,
         seconds: float | None = None, log: Callable[[str], None] = lambda line: None, folder: Path | None = None,
         source: str = "",
-        clock: Callable[[], float] = time.perf_counter,
+        clock: Callable[[], float] = time.perf_counter, team: Team | None = None,
     ):  # fmt: skip
         self.subject = subject
         self.places = subject.places
@@ -109,6 +111,7 @@ class Problem:
         self.log = log
         self.source = source
         self.rater = rater
+        self.team = team
         self._seen: dict[Choice, Trial] = {}
         self.folder = folder
         self._memory = folder / "ratings.jsonl" if folder is not None else None
@@ -223,23 +226,53 @@ class Problem:
         finally:
             self.trials, self.seconds = trials, seconds
 
+    def room(self) -> int:
+        """How many candidates may be scored at once: as many as there are workers, and no more than trials are left."""
+        return max(1, min(self.team.size if self.team else 1, self.trials - len(self.history)))
+
     def evaluate(self, choice: Sequence[int]) -> Trial:
         """Score a choice; one that was scored before costs nothing."""
-        choice = tuple(int(level) for level in choice)
-        if choice not in self._seen:
-            self._record(choice, *self._rated(choice))
-        return self._seen[choice]
+        return self.evaluate_all([choice])[0]
 
-    def _rated(self, choice: Choice) -> tuple[Rating, float]:
+    def evaluate_all(self, choices: Iterable[Sequence[int]]) -> list[Trial]:
+        """Score choices, at once where there are workers; those that were scored before cost nothing."""
+        wanted = [tuple(int(level) for level in choice) for choice in choices]
+        new = [choice for choice in dict.fromkeys(wanted) if choice not in self._seen]
+        for choice, (rating, seconds) in zip(new, self._rated([Job(choice) for choice in new]), strict=True):
+            self._record(choice, rating, seconds)
+        return [self._seen[choice] for choice in wanted]
+
+    def adopt(self, choice: Sequence[int], rating: Rating) -> None:
+        """Take in what another process found."""
+        choice = tuple(int(level) for level in choice)
         if choice in self._remembered:
-            rating, seconds = self._remembered[choice]
-            self._carried += seconds
-            return rating, seconds
+            self.evaluate(choice)  # this one's own, from before a kill
+        elif choice not in self._seen:
+            self._record(choice, rating, 0.0)
+
+    def _rated(self, jobs: Sequence[Job]) -> Iterator[tuple[Rating, float]]:
+        """Rating of each job and the seconds that it took; what an earlier run found is remembered."""
+        new = [job for job in jobs if job.key not in self._remembered]
+        fresh = self._from_team(new) if self.team and new else map(self._rated_here, new)
+        for job in jobs:
+            if job.key in self._remembered:
+                rating, seconds = self._remembered[job.key]
+                self._carried += seconds
+            else:
+                rating, seconds = next(fresh)
+                _append(self._memory, {**job.record(), "seconds": seconds, **asdict(rating)})
+            yield rating, seconds
+
+    def _rated_here(self, job: Job) -> tuple[Rating, float]:
         begin = self._clock()
-        rating = self.rater.rate(self.subject.build(choice))
-        seconds = self._clock() - begin
-        _append(self._memory, {"choice": choice, "seconds": seconds, **asdict(rating)})
-        return rating, seconds
+        rating = job.rate(self.subject, self.rater)
+        return rating, self._clock() - begin
+
+    def _from_team(self, jobs: Sequence[Job]) -> Iterator[tuple[Rating, float]]:
+        begin = self._clock()
+        ratings = self.team.rate(self.subject, self.rater, jobs)
+        seconds = (self._clock() - begin) / len(jobs)
+        return iter([(rating, seconds) for rating in ratings])
 
     def _record(self, choice: Choice, rating: Rating, seconds: float) -> None:
         costs = self.subject.costs(choice)
@@ -267,20 +300,17 @@ class Problem:
 
     def probe(self, place: int, level: int) -> float:
         """Divergence of the model when this place alone stands at a level and all others are whole."""
-        if (place, level) not in self._probes:
-            choice = [*self.largest()]
-            choice[place] = level
-            key = ("probe", place, level)
-            if key in self._remembered:
-                rating, seconds = self._remembered[key]
-                self._carried += seconds
-            else:
-                begin = self._clock()
-                rating = self.rater.probe(self.subject.build(tuple(choice)))
-                seconds = self._clock() - begin
-                _append(self._memory, {"probe": [place, level], "seconds": seconds, **asdict(rating)})
-            self._probes[place, level] = rating.divergence
-        return self._probes[place, level]
+        return self.probe_all([(place, level)])[0]
+
+    def probe_all(self, points: Sequence[tuple[int, int]]) -> list[float]:
+        """`probe` of each (place, level), at once where there are workers."""
+        new = [point for point in dict.fromkeys(points) if point not in self._probes]
+        jobs = [Job(replaced(self.largest(), *point), probed=point) for point in new]
+        for point, (rating, _) in zip(new, self._rated(jobs), strict=True):
+            self._probes[point] = rating.divergence
+            if len(self._probes) % 20 == 0:
+                self.log(f"probed {len(self._probes)} levels, {self.elapsed:.0f} s")
+        return [self._probes[point] for point in points]
 
     def pareto(self) -> list[Trial]:
         """Trials that no other beats in both the score and the load, cheapest first."""
@@ -289,6 +319,11 @@ class Problem:
             if not front or trial.score > front[-1].score:
                 front.append(trial)
         return front
+
+
+def replaced(choice: Choice, place: int, level: int) -> Choice:
+    """A choice with another level at one place."""
+    return (*choice[:place], level, *choice[place + 1 :])
 
 
 def _read_memory(path: Path | None) -> dict[Any, tuple[Rating, float]]:

@@ -32,6 +32,9 @@ class Rater:
         context: data, metric and device.
         samples: held-out examples.
         probe_samples: examples of `probe`, a subset.
+
+    Attributes:
+        device: where candidates are run.
     Raises:
         InputError: if the run has no data.
     """
@@ -40,14 +43,15 @@ class Rater:
         if context.data is None or context.metric is None:
             raise InputError("search scores candidates on data; name some with --data, e.g. --data digits")
         self._original = original
-        self._context = context
+        self._metric, self.device = context.metric, context.device
         self._batches = context.data.batches("val", batch_size=_BATCH, limit=samples)
         self._probe_samples = probe_samples
 
     @cached_property
     def _held_out(self) -> list[tuple]:
-        device = self._context.device
-        batches = [(to_device(inputs, device), to_device(targets, device)) for inputs, targets in self._batches]
+        batches = [
+            (to_device(inputs, self.device), to_device(targets, self.device)) for inputs, targets in self._batches
+        ]
         return [(_channels_last(inputs), targets) for inputs, targets in batches]
 
     @cached_property
@@ -62,7 +66,7 @@ class Rater:
     def rate(self, module: nn.Module) -> Rating:
         """Metric (negated where lower is better) and divergence of a candidate."""
         outputs = self._outputs(module, len(self._held_out))
-        metric = self._context.metric
+        metric = self._metric
         score = metric(_Replay(outputs), [(number, targets) for number, (_, targets) in enumerate(self._held_out)])
         value = score.value if metric.higher_is_better else -score.value
         return Rating(value, _divergence(self._wanted, outputs))

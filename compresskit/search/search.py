@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from .options import SearchOptions
 from .problem import Choice, Problem, Subject
 from .rating import Rater
 from .tables import ARCHITECTURES, POLICIES, SUBJECTS
+from .team import Team
 
 #: technique -> (options model, entry point); what carries out a winning step
 _CARRIES_OUT = {
@@ -47,11 +49,8 @@ def search(loaded: Loaded, options: SearchOptions, context: Context) -> StepResu
         raise InputError("search scores candidates on data; name some with --data, e.g. --data digits")
     if options.policy in ARCHITECTURES:
         return SUBJECTS.load(options.technique)(loaded, options, context)
-    if "drop" in options.budget:
-        problem, choice = _within_drop(loaded, options, context)
-    else:
-        problem = open_problem(loaded, options, context)
-        choice = run_policy(options.policy, problem, context.seed, options)
+    with Team(options.ray) if options.ray else nullcontext() as team:
+        problem, choice = _found(loaded, options, context, team)
     if options.finetune_finalists:
         choice = best_after_training(problem, choice, loaded, options, context, carry_out)
     result = carry_out(problem.subject.steps(choice), loaded, context)
@@ -59,7 +58,17 @@ def search(loaded: Loaded, options: SearchOptions, context: Context) -> StepResu
     return result
 
 
-def _within_drop(loaded: Loaded, options: SearchOptions, context: Context) -> tuple[Problem, Choice]:
+def _found(loaded: Loaded, options: SearchOptions, context: Context, team: Team | None) -> tuple[Problem, Choice]:
+    """The policy's choice, and the problem that it belongs to."""
+    if "drop" in options.budget:
+        return _within_drop(loaded, options, context, team)
+    problem = open_problem(loaded, options, context, team)
+    return problem, run_policy(options.policy, problem, context.seed, options)
+
+
+def _within_drop(
+    loaded: Loaded, options: SearchOptions, context: Context, team: Team | None
+) -> tuple[Problem, Choice]:  # fmt: skip
     """The cheapest choice that loses no more of the metric than the budget's `drop`; other limits hold too."""
     subject = SUBJECTS.load(options.technique)(loaded, options, context)
     whole = subject.whole_costs()
@@ -69,7 +78,7 @@ def _within_drop(loaded: Loaded, options: SearchOptions, context: Context) -> tu
 
     def make(limits: dict[str, float]) -> Problem:
         tighter = {name: min(limit, fixed.get(name, limit)) for name, limit in {**fixed, **limits}.items()}
-        return problem_of(subject, loaded, options, context, limits=tighter)
+        return problem_of(subject, loaded, options, context, limits=tighter, team=team)
 
     def run(problem: Problem) -> Choice:
         return run_policy(options.policy, problem, context.seed, options)
@@ -84,20 +93,23 @@ def _within_drop(loaded: Loaded, options: SearchOptions, context: Context) -> tu
     return problem, choice
 
 
-def open_problem(loaded: Loaded, options: SearchOptions, context: Context) -> Problem:
+def open_problem(loaded: Loaded, options: SearchOptions, context: Context, team: Team | None = None) -> Problem:
     """The problem that the options state."""
-    return problem_of(SUBJECTS.load(options.technique)(loaded, options, context), loaded, options, context)
+    subject = SUBJECTS.load(options.technique)(loaded, options, context)
+    return problem_of(subject, loaded, options, context, team=team)
 
 
 def problem_of(
     subject: Subject, loaded: Loaded, options: SearchOptions, context: Context,
     clock: Callable[[], float] = time.perf_counter, limits: dict[str, float] | None = None,
+    team: Team | None = None,
 ) -> Problem:  # fmt: skip
     """The problem on a subject that is there already; its budget, scores and history are its own.
 
     Args:
         clock: what time is measured by.
         limits: absolute limits in the place of the options' budget.
+        team: workers that rate candidates.
     """
     rater = Rater(
         loaded.clone().module, context, samples=options.score_samples, probe_samples=options.probe_samples
@@ -105,7 +117,7 @@ def problem_of(
     folder = Path(context.folder) if context.folder is not None else None
     return Problem(
         subject, limits or limits_of(options.budget, subject.whole_costs()), rater, trials=options.trials,
-        seconds=options.seconds, log=context.log, folder=folder, source=options.policy, clock=clock,
+        seconds=options.seconds, log=context.log, folder=folder, source=options.policy, clock=clock, team=team,
     )  # fmt: skip
 
 

@@ -22,9 +22,9 @@ def random(problem: Problem, generator: np.random.Generator, options: SearchOpti
     """Independent uniform shares, scaled to the budget; the best of all that were scored."""
     stale = 0
     while not problem.done() and stale < 100:
-        choice = random_choice(problem, generator)
+        choices = [random_choice(problem, generator) for _ in range(problem.room())]
         before = len(problem.history)
-        problem.evaluate(choice)
+        problem.evaluate_all(choices)
         stale = stale + 1 if len(problem.history) == before else 0
     best = problem.best()
     return best.choice if best else uniform(problem, generator, options)
@@ -77,14 +77,15 @@ def _rated_cuts(problem: Problem, choice: Choice, size: float) -> list[tuple[int
 
     Places left over when the time is up are not among them.
     """
+    lowered = [
+        (place, cut) for place in range(len(problem.places))
+        if (cut := _lowered(problem, choice, place, problem.load(choice) - size)) is not None
+    ]  # fmt: skip
     rated = []
-    for place in range(len(problem.places)):
-        lowered = _lowered(problem, choice, place, problem.load(choice) - size)
-        if lowered is not None:
-            trial = problem.evaluate(lowered)
-            rated.append((-trial.score, trial.divergence, place, lowered[place]))
-        if rated and problem.out_of_time():
-            break
+    while lowered and not (rated and problem.out_of_time()):
+        batch, lowered = lowered[: problem.room()], lowered[problem.room() :]
+        for (place, cut), trial in zip(batch, problem.evaluate_all(cut for _, cut in batch), strict=True):
+            rated.append((-trial.score, trial.divergence, place, cut[place]))
     return [(place, level) for *_, place, level in sorted(rated)]
 
 

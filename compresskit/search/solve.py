@@ -38,17 +38,24 @@ def solve(problem: Problem, generator: np.random.Generator, options: SearchOptio
     while not problem.done() and stale < 60:
         progress = _progress(problem)
         spread = _SPREAD[0] + (_SPREAD[1] - _SPREAD[0]) * progress
-        moved = coefficients + spread * generator.standard_normal(len(losses)) * (
-            generator.random(len(losses)) < max(0.15, 3 / len(losses))
-        )
-        scaled = [np.exp(c) * np.asarray(row) for c, row in zip(moved, losses, strict=True)]
-        choice = allocator.solve(scaled, start=best.choice)
+        moves = [_moved(coefficients, spread, generator) for _ in range(problem.room())]
+        choices = []
+        for moved in moves:
+            scaled = [np.exp(c) * np.asarray(row) for c, row in zip(moved, losses, strict=True)]
+            choices.append(allocator.solve(scaled, start=best.choice))
         count = len(problem.history)
-        found = problem.evaluate(choice)
+        found = problem.evaluate_all(choices)
         stale = stale + 1 if len(problem.history) == count else 0
-        if _better(found, best):
-            best, coefficients = found, moved
+        for trial, moved in zip(found, moves, strict=True):
+            if _better(trial, best):
+                best, coefficients = trial, moved
     return max((best, uniform), key=_rank).choice
+
+
+def _moved(coefficients: np.ndarray, spread: float, generator: np.random.Generator) -> np.ndarray:
+    """Logarithms of the coefficients with a few of them changed at random."""
+    count = len(coefficients)
+    return coefficients + spread * generator.standard_normal(count) * (generator.random(count) < max(0.15, 3 / count))
 
 
 def _progress(problem: Problem) -> float:
@@ -70,18 +77,22 @@ def place_losses(problem: Problem, probe: str) -> list[list[float]]:
         probe: "estimate" takes the subject's prediction; "measure" runs the model at two levels a place, and takes the
             predictions' shape between them.
     """
+    levels = [_probed_levels(len(place)) if probe == "measure" else [] for place in problem.places]
+    problem.probe_all([(number, level) for number, own in enumerate(levels) for level in own])
     losses = []
-    for number, place in enumerate(problem.places):
+    for number, own in enumerate(levels):
         errors = monotone(problem.subject.errors(number))
-        if probe == "measure":
-            top = len(place) - 1
-            probed = sorted({min(top - 1, round(share * top)) for share in _PROBED if top > 0})
-            points = [(errors[level], problem.probe(number, level)) for level in probed]
-            errors = [loss_at(points, error) for error in errors]
-        losses.append(errors)
+        points = [(errors[level], problem.probe(number, level)) for level in own]
+        losses.append([loss_at(points, error) for error in errors] if points else errors)
         if (number + 1) % 10 == 0 or number + 1 == len(problem.places):
-            problem.log(f"probed {number + 1} of {len(problem.places)} places, {problem.elapsed:.0f} s")
+            problem.log(f"estimated {number + 1} of {len(problem.places)} places, {problem.elapsed:.0f} s")
     return losses
+
+
+def _probed_levels(count: int) -> list[int]:
+    """The levels at which a place of this many levels is probed."""
+    top = count - 1
+    return sorted({min(top - 1, round(share * top)) for share in _PROBED if top > 0})
 
 
 def monotone(errors: Sequence[float]) -> list[float]:

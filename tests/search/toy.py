@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import torch
 from torch import nn
 
 from compresskit.search.problem import Place, Problem
@@ -54,6 +55,8 @@ class ToySubject:
 
 
 class ToyRater:
+    device = torch.device("cpu")
+
     def __init__(self, subject):
         self.subject = subject
 
