@@ -80,9 +80,14 @@ def _row(
         "activations": after.spec.input,
         "weights": count,
         "stored_bytes": stored,
-        "weight_sqnr_db": weight_db,
-        "output_sqnr_db": output_db,
+        "weight_sqnr_db": _finite(weight_db),
+        "output_sqnr_db": _finite(output_db),
     }
+
+
+def _finite(decibels: float | None) -> float | None:
+    """What JSON can hold: exact copies have no noise, and so no figure."""
+    return None if decibels == float("inf") else decibels
 
 
 def _weight_db(before: nn.Module, after: Quantized, parameter: str) -> float:

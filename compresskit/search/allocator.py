@@ -17,26 +17,31 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 
 import numpy as np
 
 from ..decomposition.knapsack import choose
 
-#: combinations of hub levels that are tried one by one
-_ENUMERATED = 256
+#: combinations of hub levels that are tried one by one: at first, and where an earlier choice is near
+_ENUMERATED, _ENUMERATED_NEAR = 256, 32
 #: combinations of levels in a block of places
 _BLOCK = 64
 _BINS = 1000
-#: weights of the budgets that are tried
-_WEIGHTINGS = 10
+#: weights of the budgets that are tried: at first, and where an earlier choice is near
+_WEIGHTINGS, _WEIGHTINGS_NEAR = 10, 3
 #: how fast weights follow an exceeded load, at first
 _STEP = 4.0
 _WITHIN = 1 + 1e-9
 
 Choice = tuple[int, ...]
 
-#: where hub levels start from: whole, half, cheapest
-_TOP, _MIDDLE, _BOTTOM = (lambda size: size - 1), (lambda size: size // 2), (lambda size: 0)
+#: where hub levels start from, few hubs from each of them: half, whole, cheapest
+_STARTS = ((lambda size: size // 2), (lambda size: size - 1), (lambda size: 0))
+_FEW_HUBS = 6
+#: how far many hubs move at a time
+_REACH = 2
+_ROUNDS = 6
 
 
 class Allocator:
@@ -75,12 +80,12 @@ class Allocator:
 
         Args:
             losses: of every level of every place.
-            start: a choice near which hub levels are improved, where they are too many to enumerate.
+            start: a choice near which hub levels are improved, where they are many.
         Returns:
             the choice, or None if nothing fits.
         """
         solved, best = self._options_losses(losses), None
-        for number in range(_WEIGHTINGS):
+        for number in range(_WEIGHTINGS if start is None else _WEIGHTINGS_NEAR):
             found = self._weighted(losses, solved, start)
             if found is None:
                 break  # not even the mean of the loads can be met
@@ -88,6 +93,7 @@ class Allocator:
             best = _best([best, self._mended(losses, found)], losses)
             if (loads <= _WITHIN).all():
                 break
+            start = found
             weights = self._weights * np.maximum(loads, 1e-9) ** (_STEP / (1 + number) ** 0.5)
             self._weights = weights / weights.sum()
         return best
@@ -105,25 +111,24 @@ class Allocator:
         self, losses: Sequence[Sequence[float]], solved: list[list[float]], start: Sequence[int] | None
     ) -> Choice | None:
         """The best choice whose weighted mean of loads is at most 1."""
-
-        def inner(levels: Choice) -> Choice | None:
-            return self._inner(solved, levels)
-
+        inner = cache(lambda levels: self._inner(solved, levels))
         count = np.prod([self.sizes[hub] for hub in self.hubs], dtype=np.float64)
-        if count <= _ENUMERATED:
+        if count <= (_ENUMERATED if start is None else _ENUMERATED_NEAR):
             combinations = itertools.product(*(range(self.sizes[hub]) for hub in self.hubs))
             return _best(map(inner, combinations), losses)
         if start is not None:
             return self._improved(losses, inner, tuple(start[hub] for hub in self.hubs), reach=1)
-        starts = [tuple(pick(self.sizes[hub]) for hub in self.hubs) for pick in (_TOP, _MIDDLE, _BOTTOM)]
-        return _best((self._improved(losses, inner, one, reach=max(self.sizes)) for one in starts), losses)
+        few = len(self.hubs) <= _FEW_HUBS
+        starts = [tuple(pick(self.sizes[hub]) for hub in self.hubs) for pick in (_STARTS if few else _STARTS[:1])]
+        reach = max(self.sizes) if few else _REACH
+        return _best((self._improved(losses, inner, one, reach=reach) for one in starts), losses)
 
     def _improved(
         self, losses: Sequence[Sequence[float]], inner: Callable[[Choice], Choice | None], levels: Choice, *, reach: int
     ) -> Choice | None:
         """Hub levels changed one at a time, each to its best within reach, until nothing gets better."""
         best = inner(levels)
-        for _ in range(4):
+        for _ in range(_ROUNDS):
             before = best
             for position, hub in enumerate(self.hubs):
                 near = range(max(0, levels[position] - reach), min(self.sizes[hub], levels[position] + reach + 1))

@@ -18,6 +18,7 @@ from ..decomposition.fit import Evidence, Fit, fit_activation, fit_weight
 from ..decomposition.geometry import chain_params
 from ..decomposition.kinds import Ranks, chain_of, compose, split_groups
 from ..decomposition.layers import chain_with_bias
+from ..decomposition.moments import Moments
 from ..decomposition.options import DecomposeOptions
 from ..decomposition.plan import Candidate, candidates_of, kinds_for
 from ..decomposition.replace import evidence_for, put_factors
@@ -50,11 +51,14 @@ class DecomposeSubject:
         loaded: the model (stays untouched).
         options: kind, space and calibration.
         context: data and seed.
+        moments: takes up the moments of each layer's inputs, where given.
     Raises:
         InputError: if no layer can be decomposed.
     """
 
-    def __init__(self, loaded: Loaded, options: SearchOptions, context: Context):
+    def __init__(
+        self, loaded: Loaded, options: SearchOptions, context: Context, moments: dict[str, Moments] | None = None
+    ):
         self._loaded = loaded
         self._options = options
         sites, left_out = survey(loaded)
@@ -70,10 +74,12 @@ class DecomposeSubject:
         levels: dict[str, list[_Level]] = {}
         for site, evidence in evidence_for(loaded.module, sites, plan, batches, context.seed, context.device):
             levels[site.name] = self._fitted(site, evidence, sensitivities.get(site.name))
+            if moments is not None and evidence.moments is not None:
+                moments[site.name] = evidence.moments
             context.log(f"fitted {site.name} at {len(levels[site.name])} ranks")
-        self._sites = [site for site in sites if levels[site.name]]
-        self._levels = [levels[site.name] for site in self._sites]
-        if not self._sites:
+        self.sites = [site for site in sites if levels[site.name]]
+        self._levels = [levels[site.name] for site in self.sites]
+        if not self.sites:
             raise InputError(f"model {loaded.name!r}: no layer has a rank at which it costs less")
         self._whole = {
             "macs": float(macs(loaded.module, loaded.example)), "params": float(parameter_count(loaded.module)),
@@ -102,9 +108,9 @@ class DecomposeSubject:
         return sorted(found.values(), key=lambda level: level.candidate.macs)
 
     def _make_places(self) -> list[Place]:
-        features = layer_features(self._loaded, [site.name for site in self._sites])
+        features = layer_features(self._loaded, [site.name for site in self.sites])
         places = []
-        for site, levels in zip(self._sites, self._levels, strict=True):
+        for site, levels in zip(self.sites, self._levels, strict=True):
             shares = (*(level.candidate.macs / site.macs for level in levels), 1.0)
             labels = (*(f"rank {' x '.join(map(str, level.candidate.ranks))}" for level in levels), "whole")
             seen = {**features.get(site.name, {}), "macs": site.macs / max(self._whole["macs"], 1)}
@@ -113,7 +119,7 @@ class DecomposeSubject:
 
     def _chosen(self, choice: Choice) -> list[tuple[Site, _Level]]:
         """The layers that a choice replaces."""
-        rows = zip(self._sites, self._levels, choice, strict=True)
+        rows = zip(self.sites, self._levels, choice, strict=True)
         return [(site, levels[level]) for site, levels, level in rows if level < len(levels)]
 
     def costs(self, choice: Choice) -> dict[str, float]:

@@ -21,13 +21,16 @@ _POLICY_OPTIONS = {
     "storage": ("evolution", "tpe"),
     "study": ("evolution", "tpe"),
 }
-#: options that only some techniques read (mixed reads all)
+#: options that only some techniques read
 _TECHNIQUE_OPTIONS = {
-    **dict.fromkeys(("criterion", "round_to"), ("prune",)),
-    **dict.fromkeys(("floor", "levels", "recalibration_samples"), ("prune", "decompose")),
-    "kind": ("decompose",),
-    **dict.fromkeys(("bits", "rounding"), ("quantize",)),
+    **dict.fromkeys(("criterion", "round_to"), ("prune", "mixed")),
+    **dict.fromkeys(("floor", "levels", "recalibration_samples"), ("prune", "decompose", "mixed")),
+    "kind": ("decompose", "mixed"),
+    **dict.fromkeys(("bits", "rounding"), ("quantize", "mixed")),
+    "mix": ("mixed",),
 }
+#: part of a mix -> the options that only it reads
+_PART_OPTIONS = {"ratio": ("criterion", "round_to"), "rank": ("kind",), "bits": ("bits", "rounding")}
 #: what a budget may bound
 COSTS = ("macs", "params", "bytes")
 
@@ -87,6 +90,11 @@ class SearchOptions(ArchitectureOptions):
     )
     floor: float = option(0.2, "smallest share that may stay at a place", section="Space", gt=0, lt=1)
     round_to: int = option(1, "channel counts stay multiples of this", section="Space", ge=1)
+    mix: list[Literal["ratio", "rank", "bits"]] = option(
+        ["ratio", "rank", "bits"],
+        "what mixed decides: channels that stay, ranks, bits (where the budget bounds bytes)",
+        section="Space", min_length=1,
+    )  # fmt: skip
     criterion: choice(CRITERIA) = option("l1", "how channels are ranked", section="Pruning")
     kind: choice(KINDS) = option(
         "channel-svd", "how layers are decomposed (linear and 1x1: svd)", section="Decomposition"
@@ -95,6 +103,10 @@ class SearchOptions(ArchitectureOptions):
     rounding: choice(ROUNDINGS) = option("nearest", "how weights are rounded", section="Quantization")
     samples: int = option(512, "calibration examples", section="Calibration", ge=8)
     probe_samples: int = option(256, "examples on which a place is probed", section="Calibration", ge=8)
+
+    def parts(self) -> list[str]:
+        """What a mixed search decides: bits cost no MACs, so they stay as they are where nothing bounds bytes."""
+        return [part for part in self.mix if part != "bits" or {"bytes", "drop"} & set(self.budget)]
 
     @model_validator(mode="after")
     def _budget_says_something(self) -> SearchOptions:
@@ -119,9 +131,20 @@ class SearchOptions(ArchitectureOptions):
                 raise ValueError(
                     f"{name} would be ignored: technique is {self.technique!r}; it is for {' and '.join(techniques)}"
                 )
+        if self.technique == "mixed":
+            self._check_mix()
         if any(not 2 <= width <= 8 for width in self.bits) or not self.bits:
             raise ValueError(f"bits must be widths from 2 to 8, got {self.bits}")
         for name, policies in _POLICY_OPTIONS.items():
             if name in self.model_fields_set and self.policy not in policies:
                 raise ValueError(f"{name} would be ignored: policy is {self.policy!r}; it is for {', '.join(policies)}")
         return self
+
+    def _check_mix(self) -> None:
+        parts = self.parts()
+        if "bits" in self.mix and "bits" not in parts and {"mix", "bits", "rounding"} & self.model_fields_set:
+            raise ValueError("bits would not count: the budget bounds no bytes; add e.g. bytes=0.2, or leave bits out")
+        for part, names in _PART_OPTIONS.items():
+            ignored = [name for name in names if name in self.model_fields_set and part not in parts]
+            if ignored:
+                raise ValueError(f"{' and '.join(ignored)} would be ignored: mix has no {part}")

@@ -42,21 +42,21 @@ class PruneSubject:
         self._loaded = loaded
         self._options = options
         self._context = context
-        self._graph = build_graph(loaded.module, loaded.example)
+        self.graph = build_graph(loaded.module, loaded.example)
         self._prune_options = PruneOptions(ratio=0.5, **self._shared_options())
-        self._evidence = evidence_for(loaded, self._graph, self._prune_options, context)
-        self._scores = score_groups(self._graph, self._evidence, self._prune_options)
+        self._evidence = evidence_for(loaded, self.graph, self._prune_options, context)
+        self._scores = score_groups(self.graph, self._evidence, self._prune_options)
         self._recalibration = first_examples(self._evidence.inputs, options.recalibration_samples)
-        counts = [_counts(len(group), options) for group in self._graph.groups]
-        self.notes = [f"left out {name}: {reason}" for name, reason in self._graph.left_out.items()]
+        counts = [_counts(len(group), options) for group in self.graph.groups]
+        self.notes = [f"left out {name}: {reason}" for name, reason in self.graph.left_out.items()]
         searched = self._searched(counts)
         if not searched:
             raise InputError(f"model {loaded.name!r}: no channels can go, so there is nothing to search")
         self._groups = searched
         self._counts = [counts[number] for number in searched]
-        self._macs, self._params = geometry.macs(self._graph), geometry.parameters(self._graph)
-        self._size_bytes = geometry.touched_bytes(self._graph)
-        self._whole = np.array([len(group) for group in self._graph.groups])
+        self._macs, self._params = geometry.macs(self.graph), geometry.parameters(self.graph)
+        self._size_bytes = geometry.touched_bytes(self.graph)
+        self._whole = np.array([len(group) for group in self.graph.groups])
         self.places = self._make_places()
 
     def _shared_options(self) -> dict[str, Any]:
@@ -70,11 +70,11 @@ class PruneSubject:
         """Groups with a choice, whose smallest cut passes the proof."""
         smallest = {
             group.name: self._mask(group, own[0])
-            for group, own in zip(self._graph.groups, counts, strict=True) if len(own) > 1
+            for group, own in zip(self.graph.groups, counts, strict=True) if len(own) > 1
         }  # fmt: skip
-        proof = proven(self._loaded, self._graph, smallest, self._context)
+        proof = proven(self._loaded, self.graph, smallest, self._context)
         self.notes += proof.notes
-        return [number for number, group in enumerate(self._graph.groups) if group.name in proof.keep]
+        return [number for number, group in enumerate(self.graph.groups) if group.name in proof.keep]
 
     def _mask(self, group: Group, count: int) -> np.ndarray:
         mask = np.zeros(len(group), dtype=bool)
@@ -86,7 +86,7 @@ class PruneSubject:
         whole_macs = self._macs(self._whole)
         places = []
         for number, counts in zip(self._groups, self._counts, strict=True):
-            group = self._graph.groups[number]
+            group = self.graph.groups[number]
             without = self._whole.copy()
             without[number] = 0
             seen = {**features[number], "macs": (whole_macs - self._macs(without)) / max(whole_macs, 1)}
@@ -98,13 +98,14 @@ class PruneSubject:
         """What an agent sees of each searched group: the first layer that reads it, else the layer that makes it."""
         readers = {}
         for number in self._groups:
-            group = self._graph.groups[number]
+            group = self.graph.groups[number]
             layers = [member.name.rpartition(".")[0] for member in group.members if member.consumes]
             readers[number] = layers[0] if layers else group.name
         found = layer_features(self._loaded, list(readers.values()))
         return {number: found.get(name, {}) for number, name in readers.items()}
 
-    def _kept(self, choice: Choice) -> np.ndarray:
+    def kept(self, choice: Choice) -> np.ndarray:
+        """How many units of every group of the graph stay, (groups,)."""
         kept = self._whole.copy()
         for number, counts, level in zip(self._groups, self._counts, choice, strict=True):
             kept[number] = counts[level]
@@ -112,7 +113,7 @@ class PruneSubject:
 
     def costs(self, choice: Choice) -> dict[str, float]:
         """MACs, parameters and bytes of a choice."""
-        kept = self._kept(choice)
+        kept = self.kept(choice)
         return {"macs": self._macs(kept), "params": self._params(kept), "bytes": self._size_bytes(kept)}
 
     def whole_costs(self) -> dict[str, float]:
@@ -122,22 +123,38 @@ class PruneSubject:
             "bytes": self._size_bytes(self._whole),
         }  # fmt: skip
 
-    @torch.no_grad()
     def build(self, choice: Choice) -> nn.Module:
         """A cut copy: weights refitted, BatchNorm statistics estimated again."""
-        module = self._loaded.clone().module
-        ids = self._graph.keep_ids(self._keep(choice))
-        refit_before_cut(module, self._graph, ids, self._evidence, self._prune_options.ridge)
-        cut(module, self._graph, ids)
+        module = self.cut_copy(choice)
         if self._recalibration:
             estimate_batchnorm(module, self._recalibration)
         return module
 
+    @torch.no_grad()
+    def cut_copy(self, choice: Choice) -> nn.Module:
+        """A cut copy with refitted weights, and BatchNorm statistics as they were."""
+        module = self._loaded.clone().module
+        ids = self.keep_ids(choice)
+        refit_before_cut(module, self.graph, ids, self._evidence, self._prune_options.ridge)
+        cut(module, self.graph, ids)
+        return module
+
+    def keep_ids(self, choice: Choice) -> np.ndarray:
+        """Which of the graph's ids stay, (ids,) bool."""
+        return self.graph.keep_ids(self._keep(choice))
+
+    def inputs_that_stay(self, layer: str, choice: Choice) -> np.ndarray | None:
+        """Which inputs of a layer stay, (inputs,) bool; None where the run never saw its weight."""
+        for stored in self.graph.trace.stored.values():
+            if f"{layer}.weight" in stored.names and len(stored.ids) > 1:
+                return self.keep_ids(choice)[stored.ids[1].numpy()]
+        return None
+
     def _keep(self, choice: Choice) -> dict[str, np.ndarray]:
         return {
-            self._graph.groups[number].name: self._mask(self._graph.groups[number], counts[level])
+            self.graph.groups[number].name: self._mask(self.graph.groups[number], counts[level])
             for number, counts, level in zip(self._groups, self._counts, choice, strict=True)
-            if counts[level] < len(self._graph.groups[number])
+            if counts[level] < len(self.graph.groups[number])
         }
 
     @cached_property
@@ -149,7 +166,7 @@ class PruneSubject:
 
     def errors(self, place: int) -> list[float]:
         """Predicted divergence of each level: output errors of the refitted layers that read the group, weighted."""
-        group = self._graph.groups[self._groups[place]]
+        group = self.graph.groups[self._groups[place]]
         counts = self._counts[place]
         totals = np.zeros(len(counts))
         for member in group.members:
@@ -169,9 +186,9 @@ class PruneSubject:
     def steps(self, choice: Choice) -> list[dict[str, Any]]:
         """A `prune` step with this share for each group."""
         ratios = {
-            self._graph.groups[number].name: 1 - counts[level] / len(self._graph.groups[number])
+            self.graph.groups[number].name: 1 - counts[level] / len(self.graph.groups[number])
             for number, counts, level in zip(self._groups, self._counts, choice, strict=True)
-            if counts[level] < len(self._graph.groups[number])
+            if counts[level] < len(self.graph.groups[number])
         }
         return [{"prune": {"ratios": ratios, **self._shared_options()}}] if ratios else []
 

@@ -13,7 +13,7 @@ from ..core.errors import InputError
 from ..core.modules import get_module
 from ..core.types import Context, Loaded
 from ..quantization.folding import fold_batchnorm
-from ..quantization.layers import to_matrix
+from ..quantization.layers import Spec, to_matrix
 from ..quantization.moments import Moments, collect, layers_with_patches, output_error
 from ..quantization.options import QuantizeOptions
 from ..quantization.plan import make_plan
@@ -42,9 +42,10 @@ class QuantizeSubject:
         self._context = context
         self._whole_bytes = float(sum(bytes_by_kind(loaded.module, loaded.storage).values()))
         self._folded = loaded.clone()
-        fold_batchnorm(self._folded)
+        self.folds = fold_batchnorm(self._folded)
         self._folded.module.eval()
         self._bits = sorted(set(options.bits))
+        self.specs: dict[str, list[Spec]] = {}  # layer -> for each width, how it is stored
         self._rounded: dict[str, list[dict[str, Tensor]]] = {}  # layer -> for each width, its weights
         self._layer_bytes: dict[str, list[float]] = {}
         self.notes: list[str] = []
@@ -54,12 +55,6 @@ class QuantizeSubject:
         own = sum(sum(bytes_by_kind(get_module(self._folded.module, name)).values()) for name in self._rounded)
         self._fixed_bytes = float(sum(bytes_by_kind(self._folded.module, loaded.storage).values())) - own
         self.places = self._make_places()
-
-    def _quantize_options(self, **values: Any) -> QuantizeOptions:
-        given: dict[str, Any] = {"scheme": "int8-weight", "first_last": "same", "rounding": self._options.rounding}
-        if self._options.rounding != "nearest":
-            given["calibration_samples"] = self._options.samples
-        return QuantizeOptions(**given, **values)
 
     def _batches(self, samples: int) -> list[Any]:
         if self._context.data is None:
@@ -77,7 +72,7 @@ class QuantizeSubject:
 
     def _round_all(self, bits: int) -> None:
         """Round every layer to one width; what is kept are the weights, and what they take stored."""
-        options = self._quantize_options(bits=bits)
+        options = quantize_options(self._options, bits=bits)
         work = copy.deepcopy(self._folded.module)
         plans, self.notes = make_plan(work, trace(work, self._folded.example), options)
         for plan in plans:
@@ -86,6 +81,7 @@ class QuantizeSubject:
             layer = get_module(work, plan.name)
             weights = {name: layer.dequantized(name).detach() for name in layer.spec.parameters}
             self._rounded.setdefault(plan.name, []).append(weights)
+            self.specs.setdefault(plan.name, []).append(layer.spec)
             self._layer_bytes.setdefault(plan.name, []).append(float(sum(bytes_by_kind(layer).values())))
 
     def _make_places(self) -> list[Place]:
@@ -146,5 +142,13 @@ class QuantizeSubject:
         bits_for = {
             place.name: self._bits[level] for place, level in zip(self.places, choice, strict=True)
         }  # fmt: skip
-        options = self._quantize_options(bits_for=bits_for)
+        options = quantize_options(self._options, bits_for=bits_for)
         return [{"quantize": options.model_dump(exclude_unset=True)}]
+
+
+def quantize_options(options: SearchOptions, **values: Any) -> QuantizeOptions:
+    """The options of a `quantize` step as the search makes it."""
+    given: dict[str, Any] = {"scheme": "int8-weight", "first_last": "same", "rounding": options.rounding}
+    if options.rounding != "nearest":
+        given["calibration_samples"] = options.samples
+    return QuantizeOptions(**given, **values)

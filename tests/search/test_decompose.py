@@ -90,7 +90,7 @@ def test_the_predicted_divergence_is_near_the_measured_one_for_small_errors(open
 
 
 def test_the_rank_at_a_share_is_the_largest_within_it(opened, subject):
-    site = subject._sites[-2]
+    site = subject.sites[-2]
     rank = rank_at(site, options(), 0.5)
     out, columns = site.geometry.out_channels, site.geometry.in_channels * site.geometry.taps
     assert rank * (columns + out) <= 0.5 * out * columns < (rank + 1) * (columns + out)
