@@ -1,7 +1,10 @@
-"""Search policies side by side under equal time: channels of ResNet-56 at half the MACs, or bits at half the size.
+"""Search policies side by side under equal time: channels of ResNet-56 at half the MACs, bits at half the size, or
+channels, ranks and bits together beside channels alone and bits alone.
 
     python benchmarks/search_policies.py --cifar DIR --weights FILE --seconds 120
     python benchmarks/search_policies.py --technique quantize --bits 4 --cifar DIR --weights FILE --seconds 60
+    python benchmarks/search_policies.py --technique mixed --bytes 0.1 --cifar DIR --weights FILE --seconds 60
+    python benchmarks/search_policies.py --technique prune --bytes 0.1 --train-images 0 --cifar DIR --weights FILE
 
 Time is the process's own processor time on one thread, so that other work on the machine does not matter; every
 policy gets the same. Ranking channels, taking second moments and rounding every layer to every width is common to all
@@ -39,7 +42,10 @@ from compresskit.search.tables import SUBJECTS
 POLICIES = {
     "prune": ["uniform", "random", "greedy", "evolution", "amc", "solve", "auto"],
     "quantize": ["uniform", "haq", "solve"],
+    "mixed": ["uniform", "evolution", "solve"],
 }
+#: technique -> what its tables are headed with
+WHAT = {"prune": "Channels", "quantize": "Bits", "mixed": "Channels, ranks and bits"}
 #: what a row was run with; rows that agree in all of it make one table
 SETTINGS = (
     "technique", "model", "budget", "seconds", "score_samples", "test_samples", "train_images", "train_epochs",
@@ -57,6 +63,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--macs", type=float, default=0.5, help="prune: share of the MACs that stays")
     parser.add_argument("--bits", type=int, default=4, help="quantize: the bytes of this many bits in every layer")
+    parser.add_argument("--bytes", type=float, help="share of the stored bytes instead; mixed: 0.1 by default")
     parser.add_argument("--seconds", type=float, default=120, help="processor time of each policy")
     parser.add_argument("--score-samples", type=int, default=256)
     parser.add_argument("--test-samples", type=int, default=2000)
@@ -69,10 +76,15 @@ def arguments() -> argparse.Namespace:
     if given.quick:
         given.seeds, given.seconds, given.test_samples, given.train_images = [0], 10, 256, 256
         given.runs, given.results = Path("search_policies_quick.jsonl"), None
-    if given.technique == "quantize":
+    if given.technique != "prune":
         given.train_images = 0
+    if given.technique == "mixed":
+        given.bytes = given.bytes or 0.1
     given.policies = given.policies or POLICIES[given.technique]
-    given.budget = f"macs={given.macs:g}" if given.technique == "prune" else f"bits={given.bits}"
+    if given.bytes:
+        given.budget = f"bytes={given.bytes:g}"
+    else:
+        given.budget = f"macs={given.macs:g}" if given.technique == "prune" else f"bits={given.bits}"
     return given
 
 
@@ -106,7 +118,7 @@ def main() -> None:
 
 def options_of(given: argparse.Namespace, policy: str) -> SearchOptions:
     """The search that is benchmarked."""
-    budget = {"macs": given.macs} if given.technique == "prune" else {"bytes": 0.5}
+    budget = {"macs": given.macs} if given.budget.startswith("macs") else {"bytes": given.bytes or 0.5}
     return SearchOptions(
         technique=given.technique, budget=budget, policy=policy, trials=100_000, seconds=given.seconds, samples=512,
         score_samples=given.score_samples,
@@ -115,6 +127,8 @@ def options_of(given: argparse.Namespace, policy: str) -> SearchOptions:
 
 def limits_of(given: argparse.Namespace, subject: Any) -> dict[str, float]:
     """The budget in absolute figures; for bits, what the model takes with that width in every layer."""
+    if given.bytes:
+        return {"bytes": given.bytes * subject.whole_costs()["bytes"]}
     if given.technique == "prune":
         return {"macs": given.macs * subject.whole_costs()["macs"]}
     levels = [place.labels.index(f"{given.bits} bits") for place in subject.places]
@@ -171,8 +185,10 @@ def keep(given: argparse.Namespace, row: dict[str, Any]) -> None:
 
 def command(given: argparse.Namespace) -> str:
     """The command as a reader would give it."""
-    amount = f"--macs {given.macs:g}" if given.technique == "prune" else f"--bits {given.bits}"
-    training = f" --train-images {given.train_images} --train-epochs {given.train_epochs}" if given.train_images else ""
+    name, _, value = given.budget.partition("=")
+    amount = f"--{name} {value}"
+    training = f" --train-images {given.train_images}" if given.technique == "prune" else ""
+    training += f" --train-epochs {given.train_epochs}" if given.train_images else ""
     return (
         f"python benchmarks/search_policies.py --technique {given.technique} --model {given.model} "
         f"--weights {Path(given.weights).name} --cifar DIR {amount} --seconds {given.seconds:g} "
@@ -211,16 +227,15 @@ def section(rows: list[dict[str, Any]]) -> str:
     """One table: a row a policy."""
     first, last = rows[0], rows[-1]
     original = next(row["test"] for row in rows if row["policy"] == "original")
-    what = "Channels" if first["technique"] == "prune" else "Bits"
     lines = [
-        f"## {what}: {first['model']}, {first['budget']}, {first['seconds']:g} s a policy", "",
+        f"## {WHAT[first['technique']]}: {first['model']}, {first['budget']}, {first['seconds']:g} s a policy", "",
         f"    {last['command']}", "", f"{last['versions']}. The original has {original:.4f} on {first['test_samples']} "
         f"test images; candidates are scored on {first['score_samples']}.",
     ]  # fmt: skip
     if first["train_images"]:
         lines += [f"`trained` is after {first['train_epochs']} epochs of {first['train_images']:,} images."]
     names = ["held_out", "test", "trained"] if first["train_images"] else ["held_out", "test"]
-    cost = "macs" if first["technique"] == "prune" else "bytes"
+    cost = "macs" if first["budget"].startswith("macs") else "bytes"
     heads = ["policy", "seeds", "trials", "seconds", f"{cost} kept", *(name.replace("_", " ") for name in names)]
     lines += ["", f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
     for policy in dict.fromkeys(row["policy"] for row in rows if row["policy"] != "original"):
