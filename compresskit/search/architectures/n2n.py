@@ -1,7 +1,10 @@
 """`n2n`: a recurrent policy takes layers out of the model, a second one narrows what is left.
 
 Differences from the authors' released code: both policies' recurrent cells are trained; every rollout is weighed by its
-own reward; rewards come from held-out training images, never from the test split.
+own reward; rewards come from held-out training images, never from the test split. Differences from the paper, so that
+some ten students suffice instead of hundreds: widths are relative, and each student is as wide as the budget allows, so
+that none is wasted on a budget that it misses; layers are taken out of students that are narrowed evenly to the budget
+instead of whole ones, because a layer that costs little may be worth more than width elsewhere.
 
 Source: Ashok, Rhinehart, Beainy & Kitani, "N2N Learning: Network to Network Compression via Policy Gradient
 Reinforcement Learning", ICLR 2018.
@@ -10,7 +13,6 @@ Reinforcement Learning", ICLR 2018.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +22,11 @@ from ...core.errors import InputError
 from ...core.types import Loaded
 from .reinforce import Reinforce, Rollout
 from .rewards import INFEASIBLE, compression_reward
-from .session import Session
-from .student import FEATURES, Shrinker, Unit, described, measured_costs, removable_units, without
+from .session import Child, Session
+from .student import FEATURES, Shrinker, Unit, described, removable_units, without
 
 HIDDEN = 30
-#: the share of channels that a layer may keep; 0 leaves a single one
+#: the relative width that a layer may keep; 0 leaves a single channel
 RATIOS = tuple(step / 10 for step in range(11))
 #: share of the search that goes into the removal of layers
 _REMOVAL_SHARE = 0.35
@@ -73,6 +75,8 @@ def n2n(session: Session) -> None:
         removal, shrink = RemovalPolicy(), ShrinkPolicy()
     session.agents = {"removal": Reinforce(removal), "shrink": Reinforce(shrink, rate=1e-2)}
     session.restore()
+    if not session.children:
+        _judge_narrowed(session, ())
     units = removable_units(session.teacher)
     if units and "removed" not in session.state:
         _remove_layers(session, removal, units)
@@ -88,18 +92,21 @@ def _remove_layers(session: Session, policy: RemovalPolicy, units: Sequence[Unit
     def propose() -> tuple[Rollout, float]:
         rollout = Rollout()
         keeps = [rollout.draw(logits, session.generator) for logits in policy(layers)]
-        gone = [unit for unit, keep in zip(units, keeps, strict=True) if not keep]
-        network = {"removed": [unit.name for unit in gone], "kept": {}}
-        student = without(session.teacher, gone)
-        return rollout, _judged(session, network, student, measured_costs(student), stage="removal")
+        return rollout, _judge_narrowed(session, [u for u, keep in zip(units, keeps, strict=True) if not keep]).reward
 
     session.episodes(_REMOVAL_SHARE, propose, session.agents["removal"], session.options.children)
-    # the whole teacher is a student too: without a better one, nothing is removed
+    # the whole teacher, narrowed, is a student too: without a better one, nothing is removed
     tried = [child for child in session.children if child.score is not None]
     best = max(tried, key=lambda child: child.reward, default=None)
     session.state["removed"] = best.network["removed"] if best else []
     session.context.log(f"n2n removes {', '.join(session.state['removed']) or 'nothing'}; the rest is narrowed")
     session.save()
+
+
+def _judge_narrowed(session: Session, gone: Sequence[Unit]) -> Child:
+    """The teacher without some units, narrowed evenly to the budget."""
+    shrinker = Shrinker(without(session.teacher, gone), session.context)
+    return _judged(session, [unit.name for unit in gone], shrinker, [1.0] * len(shrinker.groups))
 
 
 def _shrink_layers(session: Session, policy: ShrinkPolicy, reduced: Loaded) -> None:
@@ -109,25 +116,41 @@ def _shrink_layers(session: Session, policy: ShrinkPolicy, reduced: Loaded) -> N
     def propose() -> tuple[Rollout, float]:
         rollout = Rollout()
         ratios = [RATIOS[action] for action in policy(layers, rollout, session.generator)]
-        counts = shrinker.counts(ratios)
-        kept = {group.name: count for group, count in zip(shrinker.groups, counts, strict=True) if count < len(group)}
-        network = {"removed": session.state["removed"], "kept": kept}
-        costs = shrinker.costs(counts)
-        student = shrinker.build(counts) if session.fits(costs) else None
-        return rollout, _judged(session, network, student, costs, stage="shrinkage")
+        return rollout, _judged(session, session.state["removed"], shrinker, ratios).reward
 
     session.episodes(1.0, propose, session.agents["shrink"], session.options.children)
 
 
-def _judged(session: Session, network: Any, student: Loaded | None, costs: dict[str, float], stage: str) -> float:
-    """The reward of a student: trained and scored, or looked up where it was proposed before."""
-    if student is None:
-        return session.record(network, costs, INFEASIBLE).reward
+def _judged(session: Session, removed: Sequence[str], shrinker: Shrinker, ratios: Sequence[float]) -> Child:
+    """A student as wide as the budget allows: trained and scored, or looked up where it was proposed before."""
+    counts = fitted(session, shrinker, ratios)
+    costs = shrinker.costs(counts)
+    kept = {group.name: count for group, count in zip(shrinker.groups, counts, strict=True) if count < len(group)}
+    network = {"removed": list(removed), "kept": kept}
+    if not session.fits(costs):
+        return session.record(network, costs, INFEASIBLE)
     known = next((c for c in session.children if c.network == network and c.score is not None), None)
     if known is not None:
-        return session.record(network, costs, known.reward, score=known.score).reward
+        return session.record(network, costs, known.reward, score=known.score)
+    student = shrinker.build(counts)
     session.train_briefly(student, objective=session.regression)
     score = session.rate(student.module)
     share = costs["params"] / session.whole["params"]
     reward = compression_reward(score, session.teacher_score, share)
-    return session.record(network, costs, reward, score=score, trained=student).reward
+    return session.record(network, costs, reward, score=score, trained=student)
+
+
+def fitted(session: Session, shrinker: Shrinker, ratios: Sequence[float]) -> list[int]:
+    """Units of each group at relative widths, as many as the budget allows; the fewest where even those exceed it."""
+    low, high = 0.0, 1 / max(min((ratio for ratio in ratios if ratio > 0), default=1.0), 1e-6)
+    for _ in range(30):
+        middle = (low + high) / 2
+        if session.fits(shrinker.costs(_scaled(shrinker, ratios, middle))):
+            low = middle
+        else:
+            high = middle
+    return _scaled(shrinker, ratios, low)
+
+
+def _scaled(shrinker: Shrinker, ratios: Sequence[float], factor: float) -> list[int]:
+    return shrinker.counts([min(ratio * factor, 1.0) for ratio in ratios])

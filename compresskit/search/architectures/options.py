@@ -18,7 +18,7 @@ _POLICY_OPTIONS = {
     "slots": ("transform", "nas"),
 }
 _OWN = ("child_steps", "child_lr", "children", *_POLICY_OPTIONS)
-_NOT_HERE = ("finetune_finalists", "finetune_steps", "samples", "probe_samples", "ray")
+_NOT_HERE = ("samples", "probe_samples", "ray")
 
 
 class ArchitectureOptions(StepOptions):

@@ -119,7 +119,8 @@ def _training(session: Session, own: dict[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in own.items() if name in TrainOptions.model_fields}
     an_epoch = max(1, session.context.data.size("train") // BATCH)
     options = session.options
-    return {"epochs": options.child_steps / an_epoch, "batch_size": BATCH, "lr": options.child_lr, "keep": "last"}
+    steps = options.finetune_steps if options.finetune_finalists else options.child_steps
+    return {"epochs": steps / an_epoch, "batch_size": BATCH, "lr": options.child_lr, "keep": "last"}
 
 
 def _teacher(given: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from ...core.errors import GuardMissed
@@ -9,7 +10,8 @@ from ...core.types import Context, Loaded, StepResult
 from ..options import SearchOptions
 from ..tables import ARCHITECTURES
 from . import report
-from .session import Session
+from .session import Child, Session
+from .space import ChainSpace
 from .student import build_student, measured_costs
 
 
@@ -31,6 +33,8 @@ def search_architecture(loaded: Loaded, options: SearchOptions, context: Context
     policy = ARCHITECTURES.load(options.policy)
     policy(session)
     child, winner = session.winner()
+    if options.finetune_finalists:
+        child, winner = trained_anew(session)
     result = StepResult(winner, _facts(session, child), list(session.notes))
     result.tables["network"] = report.network_rows(child.network)
     result.notes.append(
@@ -41,6 +45,31 @@ def search_architecture(loaded: Loaded, options: SearchOptions, context: Context
         result.files |= report.plots(session, child, result.notes)
         result.files["recipe.yaml"] = report.write_recipe(session, child, winner)
     return result
+
+
+def trained_anew(session: Session) -> tuple[Child, Loaded]:
+    """Train the best few networks again, all alike and longer, and return the one with the best held-out score.
+
+    In a search networks inherit weights of unlike age, and are trained too briefly to tell good ones apart.
+    """
+    options, seed = session.options, session.context.seed
+    rows = []
+    for child in session.finalists(options.finetune_finalists):
+        if options.policy == "n2n":
+            model = build_student(session.teacher, child.network, session.context)
+        else:
+            model = ChainSpace(session.teacher).load(child.network, seed)
+        session.train_briefly(
+            model, steps=options.finetune_steps,
+            objective=session.regression if options.policy == "n2n" else None,
+        )  # fmt: skip
+        again = replace(child, score=session.rate(model.module))
+        session.context.log(f"network {child.number}: score {again.score:.4f} after {options.finetune_steps} steps")
+        rows.append((again.score, child.score, -child.number, again, model))
+    session.notes.append(
+        f"{len(rows)} finalists were trained anew for {options.finetune_steps} steps; scores are after that"
+    )
+    return max(rows, key=lambda row: row[:3])[3:]
 
 
 def _facts(session: Session, winner: Any) -> dict[str, Any]:
@@ -68,7 +97,8 @@ def _given(session: Session) -> StepResult:
     if not session.fits(costs):
         shares = ", ".join(f"{name} {share:.1%}" for name, share in session.shares(costs).items())
         raise GuardMissed(f"network: it keeps {shares}, which exceeds the budget; allow more")
-    session.train_briefly(student, objective=session.regression)
+    steps = options.finetune_steps if options.finetune_finalists else None
+    session.train_briefly(student, steps=steps, objective=session.regression)
     child = session.record(options.network, costs, 0.0, score=session.rate(student.module), trained=student)
     facts = {"network": options.network, "winner_score": child.score, "teacher_score": session.teacher_score}
     facts |= {f"{name}_kept": share for name, share in child.costs.items()}

@@ -164,6 +164,15 @@ class Session:
         able = [child for child in self.children if child.fits and child.score is not None]
         return max(able, key=lambda c: (c.score, -sum(c.costs.values()), -c.number), default=None)
 
+    def finalists(self, count: int) -> list[Child]:
+        """The best different networks within the budget, the best first."""
+        able = [child for child in self.children if child.fits and child.score is not None]
+        different: list[Child] = []
+        for child in sorted(able, key=lambda c: (-c.score, sum(c.costs.values()), c.number)):
+            if len(different) < count and all(child.network != other.network for other in different):
+                different.append(child)
+        return different
+
     def _log(self, child: Child, before: Child | None) -> None:
         count, total = self.trained(), self.options.trials
         left = self.elapsed * (1 / max(self.progress(), 1e-9) - 1)

@@ -21,11 +21,11 @@ from .space import ChainSpace, layers_of
 
 HIDDEN = 50
 KERNELS = (1, 3, 5)
-#: rounds of widening and deepening that one child goes through
-_ROUNDS = 2
+#: rounds of widening and deepening that one child goes through; fewer would leave most of a budget unused
+_ROUNDS = 4
 #: share of the search in which children grow from the seed; later they grow from the best that has room left
-_SEED_SHARE = 0.5
-_ROOM = 0.7  # of the budget
+_SEED_SHARE = 0.3
+_ROOM = 0.8  # of the budget
 _SEED_STEPS = 2  # the seed is trained this many times as long as a child
 _EXAMPLES = 64
 _TOKENS = 4  # operation, width, kernel, resolution
