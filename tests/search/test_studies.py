@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from compresskit.core.errors import InputError
+from compresskit.pipeline.recipe import validate
+from compresskit.pipeline.runner import Run, run
 from compresskit.search.options import SearchOptions
 from compresskit.search.simple import uniform
 from tests.search.toy import toy_problem
@@ -103,14 +105,22 @@ def test_two_processes_search_together(digits_model, tmp_path):
     """Both end well; no candidate is scored twice; the best is at least as good as what one finds alone."""
     storage = f"sqlite:///{tmp_path / 'common.db'}"
     common = ["--data", "digits", "--policy", "evolution", "--budget", "macs=0.4", "--samples", "128",
-              "--latency-rounds", "0", "--json"]  # fmt: skip
+              "--latency-rounds", "0", "--json", "--storage", storage, "--trials", "24"]  # fmt: skip
 
-    def search(name, trials, *more):
-        command = [sys.executable, "-m", "compresskit", "search", str(digits_model), *common, *more]
-        command += ["--trials", str(trials), "-o", str(tmp_path / name)]
+    def search(name):
+        command = [
+            sys.executable,
+            "-m",
+            "compresskit",
+            "search",
+            str(digits_model),
+            *common,
+            "-o",
+            str(tmp_path / name),
+        ]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    both = [search(name, 24, "--storage", storage) for name in ("one", "two")]
+    both = [search(name) for name in ("one", "two")]
     ends = [process.communicate(timeout=300) for process in both]
     assert [process.returncode for process in both] == [0, 0], ends
     study = optuna.load_study(study_name="search", storage=storage)
@@ -120,8 +130,7 @@ def test_two_processes_search_together(digits_model, tmp_path):
     assert len(set(choices)) == len(choices) and 24 <= len(choices) <= 25
     assert len(set(owners)) == 2 and min(map(owners.count, owners)) >= 3
     facts = [json.loads(out)["steps"][0]["facts"] for out, _ in ends]
-    alone = search("alone", 12)
-    out, errors = alone.communicate(timeout=300)
-    assert alone.returncode == 0, errors
-    single = json.loads(out)["steps"][0]["facts"]
+    step = {"policy": "evolution", "budget": {"macs": 0.4}, "samples": 128, "trials": 12}
+    recipe = {"model": str(digits_model), "data": "digits", "latency_rounds": 0, "steps": [{"search": step}]}
+    single = run(Run(validate(recipe), tmp_path / "alone"))["steps"][0]["facts"]
     assert max(f["winner_score"] for f in facts) >= single["winner_score"]
