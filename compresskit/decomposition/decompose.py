@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from functools import partial
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..core.batchnorm import estimate_batchnorm
 from ..core.errors import InputError
-from ..core.measure import latency_ab, macs, parameter_count
+from ..core.measure import macs, parameter_count
 from ..core.modules import get_module, match_names
 from ..core.types import Context, Inputs, Loaded, StepResult, to_device
 from .algebra import cp_sensitivity, cp_tensor
 from .explain import candidate_table, choice_table, compact_table, plot
 from .fit import fit_activation, fit_weight
+from .geometry import geometry_of
+from .kinds import Ranks, seen
 from .layers import install, recompose
-from .lstm import decompose_lstms, is_plain_lstm
+from .lstm import KIND as LSTM_INPUT, decompose_lstms, is_plain_lstm
 from .options import DecomposeOptions
 from .plan import Candidate, Layer, candidates_of
 from .replace import WIDEST_COLUMNS, evidence_for, replace_layers, takes_data
 from .rules import Totals, predicted_latency_share
-from .sensitivity import measure_latencies, measure_losses, outputs_of
+from .sensitivity import measure_losses, outputs_of
 from .survey import Site, survey
 from .tables import KINDS, RANK_RULES
+from .timing import TimeTable, choose_faster, is_faster_in_place, time_candidates, whole_latency
 
 _BATCH = 64
 _PROBE_SAMPLES = 128  # inputs on which each layer's effect on the whole model is measured
@@ -51,25 +55,28 @@ def decompose(loaded: Loaded, options: DecomposeOptions, context: Context) -> St
     lstms = [name for name, module in loaded.module.named_modules() if name and is_plain_lstm(module)]
     sites, left_out = _select(sites, left_out, lstms, options)
     totals = _totals(loaded)
-    layers = _plan(loaded, sites, options, batches, context)
-    if options.target_latency is not None:
-        totals = _measure_latencies(loaded, layers, totals, context)
-    choices = RANK_RULES.load(options.rank_by)(layers, options, totals)
+    times = TimeTable(loaded.module, context.latency_batch)
+    layers = _plan(loaded, sites, options, batches, times, context)
+    choices, totals = _choose(loaded, layers, options, totals, times, context)
     predicted_share = predicted_latency_share(layers, choices, totals)
     errors = replace_layers(
         loaded, layers, choices, options, batches, context.seed, context.device, context.log
     )  # fmt: skip
     choices = [one if layer.site.name in errors else None for layer, one in zip(layers, choices, strict=True)]
-    lstm_rows = decompose_lstms(loaded, options) if options.lstms == "decompose" else []
+    lstm_rows = []
+    if options.lstms == "decompose":
+        faster = partial(is_faster_in_place, loaded, batch=context.latency_batch) if options.refuses_slower() else None
+        lstm_rows = decompose_lstms(loaded, options, faster)
     if options.norms == "reestimate":
         estimate_batchnorm(loaded.module, batches, context.device)
     result = _report(loaded, layers, choices, errors, left_out, totals, options, context)
-    if predicted_share is not None:
+    if options.target_latency is not None:
         result.facts["latency_share_asked"] = options.target_latency
+    if predicted_share is not None:
         result.facts["latency_share_predicted"] = predicted_share
     if lstm_rows:
         result.tables["lstms"] = lstm_rows
-        result.facts["lstm_layers_decomposed"] = sum(row["kind"] != "kept" for row in lstm_rows)
+        result.facts["lstm_layers_decomposed"] = sum(row["kind"] == LSTM_INPUT for row in lstm_rows)
     return result
 
 
@@ -121,7 +128,12 @@ def _totals(loaded: Loaded) -> Totals:
 
 
 def _plan(
-    loaded: Loaded, sites: list[Site], options: DecomposeOptions, batches: list[Inputs], context: Context
+    loaded: Loaded,
+    sites: list[Site],
+    options: DecomposeOptions,
+    batches: list[Inputs],
+    times: TimeTable,
+    context: Context,
 ) -> list[Layer]:
     """The candidates of every layer, with the loss that a budget minimizes."""
     measured = options.rank_by == "budget" and options.sensitivity != "layer" and bool(batches)
@@ -131,8 +143,14 @@ def _plan(
     by_name: dict[str, Layer] = {}
     evidences = evidence_for(root, sites, options, batches, context.seed, context.device)
     for number, (site, evidence) in enumerate(evidences, 1):
-        layer = Layer(site, candidates_of(site, evidence, options))
-        by_name[site.name] = layer
+        layer = by_name[site.name] = Layer(site)
+
+        def faster(kind: str, choices: list[Ranks], layer: Layer = layer) -> list[Ranks]:
+            kept = times.faster(layer.site, kind, choices)
+            layer.slower += len(choices) - len(kept)
+            return kept
+
+        layer.candidates = candidates_of(site, evidence, options, faster if _must_be_faster(site, options) else None)
         context.log(f"candidates for {site.name} ({number} of {len(sites)}): {len(layer.candidates)}")
         if not measured or not layer.candidates:
             continue
@@ -150,13 +168,29 @@ def _plan(
     return [by_name[site.name] for site in sites]
 
 
-def _measure_latencies(loaded: Loaded, layers: list[Layer], totals: Totals, context: Context) -> Totals:
-    for layer in layers:
-        context.log(f"timing {layer.site.name}")
-        measure_latencies(loaded.module, layer)
-    whole = latency_ab(loaded.module, loaded.module, loaded.example, rounds=3)
-    parts = sum(layer.latency_ms for layer in layers)
-    return Totals(totals.macs, totals.params, totals.bytes, totals.bytes_per_param, max(whole.baseline_ms, parts))
+def _must_be_faster(site: Site, options: DecomposeOptions) -> bool:
+    """An embedding is a table look-up, which nothing beats: asked for, it gets smaller and slower."""
+    asked_for = site.geometry.form == "embedding" and options.slower_layers == "auto"
+    return options.target_latency is not None or (options.refuses_slower() and not asked_for)
+
+
+def _choose(
+    loaded: Loaded, layers: list[Layer], options: DecomposeOptions, totals: Totals, times: TimeTable, context: Context
+) -> tuple[list[Candidate | None], Totals]:
+    """The choice for each layer, and the totals with the model's latency where times were needed."""
+    rule = RANK_RULES.load(options.rank_by)
+    timed = [layer for layer in layers if _must_be_faster(layer.site, options)]
+    if not timed:
+        return rule(layers, options, totals), totals
+    if options.target_latency is not None:
+        for layer in timed:
+            context.log(f"timing {layer.site.name}")
+            time_candidates(layer, times.time)
+        totals = whole_latency(loaded, layers, totals, context.latency_batch)
+        return rule(layers, options, totals), totals
+    context.log("choosing, and timing what is chosen")
+    choices = choose_faster(lambda: rule(layers, options, totals), layers, timed, times.time)
+    return choices, whole_latency(loaded, layers, totals, context.latency_batch)
 
 
 def _report(
@@ -192,10 +226,15 @@ def _report(
         for layer in layers if options.objective != "weight" and layer.site.geometry.form != "embedding"
         and not takes_data(layer.site, options)
     ]  # fmt: skip
-    dearer = [layer.site.name for layer in layers if not layer.candidates]
+    dearer = [layer.site.name for layer in layers if not layer.candidates and not layer.slower]
     if dearer:
-        names = ", ".join(dearer[:5]) + (" ..." if len(dearer) > 5 else "")
-        notes.append(f"{len(dearer)} layers have no rank at which they cost less and stay: {names}")
+        notes.append(f"{len(dearer)} layers have no rank at which they cost less and stay: {_few(dearer)}")
+    slower = [layer.site.name for layer in layers if not layer.candidates and layer.slower]
+    if slower:
+        notes.append(
+            f"{len(slower)} layers stay because nothing that costs less is measured to be faster: {_few(slower)}; "
+            "slower_layers allow replaces them all the same"
+        )
     if not errors:
         notes.append(
             "no layer was replaced: none meets the rule at a lower cost; loosen energy, max_error or the target"
@@ -207,18 +246,26 @@ def _report(
     return StepResult(loaded, facts, notes, tables, files)
 
 
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
+
+
 def _cp_sensitivities(loaded: Loaded, layers: list[Layer], choices: list[Candidate | None]) -> dict[str, float]:
-    """For each layer decomposed by cp, its sensitivity relative to its squared norm; large means nearly degenerate."""
+    """For each layer decomposed by cp, the largest of its groups' sensitivities relative to the squared norm."""
     found = {}
     for layer, one in zip(layers, choices, strict=True):
-        if one is not None and one.kind == "cp" and layer.site.geometry.groups == 1:
-            first, middle, last = (
-                link.weight.detach().double().flatten(1) for link in get_module(loaded.module, layer.site.name)
-            )
-            factors = [last, first.mT, middle.mT]
-            norm = cp_tensor(factors).square().sum().item()
-            found[layer.site.name] = round(cp_sensitivity(factors) / max(norm, 1e-30), 3)
+        if one is not None and one.kind == "cp":
+            chain = get_module(loaded.module, layer.site.name)
+            links = [geometry_of(link) for link in chain]
+            seen_weights = [seen(link, own.weight.detach()) for link, own in zip(links, chain, strict=True)]
+            groups = [weight.double().flatten(1).chunk(layer.site.geometry.groups) for weight in seen_weights]
+            found[layer.site.name] = round(max(map(_cp_sensitivity, *groups)), 3)
     return found
+
+
+def _cp_sensitivity(first: Tensor, middle: Tensor, last: Tensor) -> float:
+    factors = [last, first.mT, middle.mT]
+    return cp_sensitivity(factors) / max(cp_tensor(factors).square().sum().item(), 1e-30)
 
 
 def _recompose(loaded: Loaded) -> StepResult:

@@ -20,6 +20,11 @@ def choice_table(layers: list[Layer], choices: list[Candidate | None]) -> list[d
         row["error"] = None if one is None else round(one.error, 4)
         row["macs_before"], row["macs"] = site.macs, site.macs if one is None else one.macs
         row["params_before"], row["params"] = site.params, site.params if one is None else one.params
+        if any(other is not None and other.latency_ms is not None for other in choices):
+            row["latency_ms_before"] = None if layer.latency_ms is None else round(layer.latency_ms, 4)
+            row["latency_ms"] = row["latency_ms_before"]
+            if one is not None:
+                row["latency_ms"] = None if one.latency_ms is None else round(one.latency_ms, 4)
         rows.append(row)
     return rows
 

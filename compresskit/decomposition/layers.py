@@ -36,6 +36,9 @@ def replay(root: nn.Module, edit: dict[str, Any]) -> None:
 
 def replay_merged(root: nn.Module, edit: dict[str, Any]) -> None:
     """{op, target, layer: {...}}: the chain at target becomes one empty plain layer."""
+    if edit["layer"].get("form") == "lstm":
+        lstm.replay_merged(root, edit)
+        return
     chain = get_module(root, edit["target"])
     if not isinstance(chain, nn.Sequential) or not len(chain):
         raise InputError(f"{edit['target']!r} is a {type(chain).__name__}, not a chain of layers")
@@ -97,9 +100,13 @@ def recompose(root: nn.Module, edits: list[dict[str, Any]]) -> list[dict[str, An
         target = edit.get("target")
         if edit.get("op") == "merged":
             done.add(target)
-        if edit.get("op") != "factored" or edit["kind"] == lstm.KIND or target in done:
+        if edit.get("op") != "factored" or target in done:
             continue
         done.add(target)
+        if edit["kind"] == lstm.KIND:
+            if isinstance(get_module(root, target), lstm.FactoredLSTM):
+                merged.append(lstm.merge(root, target))
+            continue
         record = _merge_chain(root, target)
         if record is not None:
             merged.append({"op": "merged", "target": target, "layer": record})

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from .geometry import Geometry
 
-_CONVS = ("conv", "conv-transpose")
+CONVS = ("conv", "conv-transpose")
 
 
 def pointwise(layer: Geometry, in_channels: int, out_channels: int, *, last: bool = False) -> Geometry:
     """A linear layer or a plain 1x1 convolution that mixes channels only; the last of a chain has the layer's bias."""
     axes = len(layer.kernel)
-    form = "conv" if layer.form in _CONVS else "linear"
+    form = "conv" if layer.form in CONVS else "linear"
     return Geometry(
         form, in_channels, out_channels, (1,) * axes, (1,) * axes, (0,) * axes, (1,) * axes, bias=last and layer.bias
     )
@@ -44,7 +44,7 @@ def long_axes(layer: Geometry) -> list[int]:
 
 def is_conv(layer: Geometry) -> bool:
     """Whether a one-group layer is a convolution, plain or transposed, with a kernel and several channels."""
-    return layer.form in _CONVS and layer.taps > 1 and layer.in_channels > 1 and layer.out_channels > 1
+    return layer.form in CONVS and layer.taps > 1 and layer.in_channels > 1 and layer.out_channels > 1
 
 
 def with_axes(matrix: Tensor, weight: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ The recurrent weights stay whole, so that the recurrence itself still runs in th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -20,6 +21,7 @@ from .evbmf import evbmf_rank
 from .options import DecomposeOptions
 
 KIND = "lstm-input"
+_ARGUMENTS = ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional")
 
 
 class FactoredLSTM(nn.Module):
@@ -94,11 +96,48 @@ def replay(root: nn.Module, edit: dict[str, Any]) -> None:
     set_module(root, edit["target"], factored.train(layer.training))
 
 
-def decompose_lstms(loaded: Loaded, options: DecomposeOptions) -> list[dict[str, Any]]:
+def replay_merged(root: nn.Module, edit: dict[str, Any]) -> None:
+    """{op, target, layer: {form: "lstm", and the arguments of nn.LSTM}}: an empty nn.LSTM in a FactoredLSTM's place.
+
+    Raises:
+        InputError: if there is no FactoredLSTM, or the record lacks an argument.
+    """
+    factored = get_module(root, edit["target"])
+    record = {name: value for name, value in edit["layer"].items() if name != "form"}
+    if not isinstance(factored, FactoredLSTM):
+        raise InputError(f"{edit['target']!r} is a {type(factored).__name__}, not a factored LSTM")
+    if sorted(record) != sorted(_ARGUMENTS):
+        raise InputError(f"a record of an LSTM has the fields {', '.join(_ARGUMENTS)}, got {', '.join(record)}")
+    like = factored.layers[0].weight_hh_l0
+    set_module(root, edit["target"], nn.LSTM(**record, device=like.device, dtype=like.dtype).train(factored.training))
+
+
+@torch.no_grad()
+def merge(root: nn.Module, target: str) -> dict[str, Any]:
+    """Turn a FactoredLSTM back into one nn.LSTM, in place, and return the "merged" edit."""
+    factored = get_module(root, target)
+    record = {name: getattr(factored, name) for name in _ARGUMENTS}
+    edit = {"op": "merged", "target": target, "layer": {"form": "lstm", **record}}
+    replay_merged(root, edit)
+    lstm = get_module(root, target)
+    for number, (project, layer) in enumerate(zip(factored.projections, factored.layers, strict=True)):
+        for name, parameter in layer.named_parameters():
+            whole = parameter
+            if name.startswith("weight_ih") and isinstance(project, nn.Linear):
+                whole = (parameter.double() @ project.weight.double()).to(parameter.dtype)
+            getattr(lstm, name.replace("_l0", f"_l{number}")).copy_(whole)
+    return edit
+
+
+def decompose_lstms(
+    loaded: Loaded, options: DecomposeOptions, faster: Callable[[str, nn.Module], bool] | None = None
+) -> list[dict[str, Any]]:
     """Factor the input weights of every plain LSTM where that saves, in place, by the options' rank rule.
 
     A budget does not cover LSTMs; with it, each is factored by the option `energy`.
 
+    Args:
+        faster: (name, the LSTM) -> whether what stands in its place now takes less time; None takes all.
     Returns:
         one table row for each LSTM layer.
     """
@@ -109,17 +148,21 @@ def decompose_lstms(loaded: Loaded, options: DecomposeOptions) -> list[dict[str,
             continue
         if options.layers and not any(fnmatchcase(name, pattern) for pattern in options.layers):
             continue
-        parts = [_factor_layer(lstm, number, options) for number in range(lstm.num_layers)]
+        parts, stays = [_factor_layer(lstm, number, options) for number in range(lstm.num_layers)], "kept"
         ranks = [part[0] for part in parts]
         if any(ranks):
             edit = {"op": "factored", "target": name, "kind": KIND, "rank": ranks}
             replay(loaded.module, edit)
             _fill(get_module(loaded.module, name), lstm, parts)
-            loaded.edits.append(edit)
+            if faster is None or faster(name, lstm):
+                loaded.edits.append(edit)
+            else:
+                set_module(loaded.module, name, lstm)
+                parts, stays = [(0, 0.0, None)] * len(parts), "kept: its factors take more time"
         rows += [
             {
                 "layer": f"{name} layer {number}",
-                "kind": KIND if rank else "kept",
+                "kind": KIND if rank else stays,
                 "rank": rank or "",
                 "error": round(error, 4),
             }

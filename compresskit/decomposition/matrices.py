@@ -7,7 +7,7 @@ from torch import Tensor
 from . import algebra
 from .geometry import Geometry
 from .kinds import Kind, Ranks
-from .links import is_conv, long_axes, pointwise, spatial, with_axes
+from .links import CONVS, is_conv, long_axes, pointwise, spatial, with_axes
 
 # svd and channel-svd: k x k to a rank, then 1x1
 
@@ -68,7 +68,8 @@ INPUT_SVD = Kind(is_conv, input_limits, _input_chain, _input_factors, input_unfo
 
 
 def _fits_spatial(layer: Geometry) -> bool:
-    return is_conv(layer) and len(long_axes(layer)) >= 2
+    # a depthwise convolution has nothing to cut but its axes
+    return layer.form in CONVS and len(long_axes(layer)) >= 2
 
 
 def _split_axes(layer: Geometry) -> tuple[tuple[int, ...], tuple[int, ...]]:

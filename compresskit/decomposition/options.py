@@ -64,6 +64,12 @@ class DecomposeOptions(StepOptions):
         section="Budget",
     )
 
+    slower_layers: Literal["auto", "refuse", "allow"] = option(
+        "auto",
+        "whether a layer may become slower, as measured on the example, to save MACs or parameters (auto: refuse, "
+        "except where ranks are given and for embeddings)",
+        section="Layers",
+    )
     layers: list[str] = option([], "decompose only layers that one of these patterns matches", section="Layers")
     skip: list[str] = option([], "leave out layers that one of these patterns matches", section="Layers")
     embeddings: Literal["keep", "decompose"] = option(
@@ -97,6 +103,10 @@ class DecomposeOptions(StepOptions):
             return [name for name in KINDS if not self.consider or name in self.consider]
         return ["svd", "channel-svd"] if self.kind in ("svd", "channel-svd") else ["svd", self.kind]
 
+    def refuses_slower(self) -> bool:
+        """Whether a layer is only replaced by what is measured to be faster."""
+        return self.slower_layers == "refuse" or (self.slower_layers == "auto" and self.rank_by != "given")
+
     def uses_data(self) -> bool:
         """Whether the options as given cannot do without data."""
         return self.objective != "weight" or self.norms == "reestimate" or self.sensitivity == "output"
@@ -125,6 +135,8 @@ class DecomposeOptions(StepOptions):
                 used = rule == self.rank_by or (name == "energy" and self.lstms == "decompose")
                 if name in self.model_fields_set and getattr(self, name) is not None and not used:
                     raise ValueError(f"{name} is for rank_by {rule}, and rank_by is {self.rank_by!r}; drop one of them")
+        if self.target_latency is not None and self.slower_layers == "allow":
+            raise ValueError("slower_layers would be ignored: a slower layer never helps target_latency; drop one")
         if self.rank_by == "given" and not self.ranks:
             raise ValueError("rank_by given needs ranks, e.g. 'layer1.*=8'")
         if self.rank_by == "given" and self.lstms == "decompose":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import product
@@ -44,11 +45,22 @@ class Candidate:
 
 @dataclass
 class Layer:
-    """A site with its candidates, cheapest first."""
+    """A site with its candidates, cheapest first.
+
+    Attributes:
+        latency_ms: measured on the layer's own input, or None.
+        slower: how many candidates were left out because they take more time than the layer.
+    """
 
     site: Site
     candidates: list[Candidate] = field(default_factory=list)
     latency_ms: float | None = None
+    slower: int = 0
+
+
+def by_cost(one: Candidate) -> tuple:
+    """The order of candidates: by MACs, then parameters."""
+    return one.macs, one.params, one.error, one.kind, one.ranks
 
 
 def all_kinds() -> list[str]:
@@ -67,18 +79,29 @@ def kinds_for(site: Site, options: DecomposeOptions) -> list[str]:
     return names
 
 
-def candidates_of(site: Site, evidence: Evidence, options: DecomposeOptions) -> list[Candidate]:
-    """All candidates of a layer that cost less than the layer, sorted by MACs, then parameters."""
+def candidates_of(
+    site: Site,
+    evidence: Evidence,
+    options: DecomposeOptions,
+    faster: Callable[[str, list[Ranks]], list[Ranks]] | None = None,
+) -> list[Candidate]:
+    """All candidates of a layer that cost less than the layer, sorted by MACs, then parameters.
+
+    Args:
+        faster: (kind, ranks to choose from) -> those worth fitting; asked where fitting takes long. None for all.
+    """
     found = []
     for name in kinds_for(site, options):
         kind: Kind = KINDS.load(name)
         choices = [ranks for ranks in _rank_choices(kind, site, evidence, options) if _saves(kind, site, ranks)]
+        if faster is not None and choices and not _closed_form(kind, evidence):
+            choices = faster(name, choices)
         errors = _errors(kind, site, choices, evidence, found)
         for ranks, error in zip(choices, errors, strict=True):
             chain = chain_of(kind, site.geometry, ranks)
             params = sum(link.params for link in chain)
             found.append(Candidate(name, ranks, error, site.macs_of(chain), params, loss=error**2))
-    return sorted(found, key=lambda one: (one.macs, one.params, one.error, one.kind))
+    return sorted(found, key=by_cost)
 
 
 def _saves(kind: Kind, site: Site, ranks: Ranks) -> bool:

@@ -99,11 +99,15 @@ def budget_terms(
 
 
 def predicted_latency_share(layers: list[Layer], choices: Choices, totals: Totals) -> float | None:
-    """The model's latency after the choices over its latency before, as the layers' own timings add up to; or None."""
-    if not totals.latency_ms:
+    """The model's latency after the choices over its latency before, as the layers' own timings add up to.
+
+    Returns:
+        the share, or None where not all that was chosen has been timed.
+    """
+    chosen = [(layer, one) for layer, one in zip(layers, choices, strict=True) if one is not None]
+    if not totals.latency_ms or any(one.latency_ms is None for _, one in chosen):
         return None
-    saved_ms = sum(layer.latency_ms - _latency(layer, one) for layer, one in zip(layers, choices, strict=True))
-    return 1 - saved_ms / totals.latency_ms
+    return 1 - sum(layer.latency_ms - one.latency_ms for layer, one in chosen) / totals.latency_ms
 
 
 def _macs(layer: Layer, one: Candidate | None) -> float:

@@ -1,8 +1,7 @@
-"""What replacing one layer does to the whole model: measured output change, measured latency."""
+"""What replacing one layer does to the whole model: the measured change of its output."""
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 from dataclasses import replace
@@ -12,16 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..core.latency import interleaved_ms
 from ..core.modules import get_module, set_module
 from ..core.types import Inputs, call, main_output, to_device
-from .geometry import build
-from .kinds import chain_of
 from .plan import Candidate, Layer
-from .tables import KINDS
 
-_PROBED_ERRORS = (0.25, 0.6)  # relative errors near which the output change of each layer is measured
-_LATENCY_CANDIDATES = 8
+_PROBED_ERRORS = (0.25, 0.6, 1.0)  # relative errors near which the output change of each layer is measured
 
 
 def output_change(wanted: Tensor, got: Tensor) -> float:
@@ -47,7 +41,8 @@ def outputs_of(root: nn.Module, batches: list[Inputs], device: torch.device) -> 
 def measure_losses(root: nn.Module, layer: Layer, batches: list[Inputs], wanted: Tensor, fit: Any) -> None:
     """Give a layer's candidates the loss of the whole model when this layer alone is replaced.
 
-    It is measured at the candidates whose errors are nearest to 0.25 and 0.6; `loss_at` gives the others'.
+    It is measured at the candidates whose errors are nearest to 0.25, 0.6 and 1; `loss_at` gives the others'. The worst
+    candidate is among them because the loss rises steeply there, which the others do not foretell.
 
     Args:
         wanted: the original model's outputs on the batches.
@@ -89,38 +84,3 @@ def loss_at(points: list[tuple[float, float]], error: float) -> float:
 
 def _nearest(candidates: list[Candidate], error: float) -> int:
     return min(range(len(candidates)), key=lambda index: (abs(candidates[index].error - error), index))
-
-
-@torch.no_grad()
-def measure_latencies(root: nn.Module, layer: Layer, example_dtype: torch.dtype = torch.float32) -> None:
-    """Time a layer and at most eight of its candidates on inputs of its own size, interleaved; keep those timed.
-
-    Candidates that are not faster than the layer are dropped.
-    """
-    count = min(_LATENCY_CANDIDATES, len(layer.candidates))
-    picks = torch.linspace(0, len(layer.candidates) - 1, count).round().long().tolist() if count else []
-    candidates = [layer.candidates[pick] for pick in dict.fromkeys(picks)]
-    plain = get_module(root, layer.site.name)
-    chains = [
-        nn.Sequential(
-            *(build(link, plain.weight) for link in chain_of(KINDS.load(one.kind), layer.site.geometry, one.ranks))
-        )
-        for one in candidates
-    ]
-    for parameter in nn.ModuleList(chains).parameters():
-        parameter.fill_(0.01)  # uninitialized memory may hold denormals, which are slow
-    modules = [copy.deepcopy(plain).eval(), *(chain.eval() for chain in chains)]
-    inputs = _example_inputs(layer, plain.weight)
-    times = interleaved_ms([lambda module=module: [module(one) for one in inputs] for module in modules])
-    layer.latency_ms = times[0]
-    layer.candidates = [
-        replace(one, latency_ms=ms) for one, ms in zip(candidates, times[1:], strict=True) if ms < times[0]
-    ]
-
-
-def _example_inputs(layer: Layer, like: Tensor) -> list[Tensor]:
-    geometry = layer.site.geometry
-    if geometry.form == "embedding":
-        return [torch.zeros(one.positions, dtype=torch.long, device=like.device) for one in layer.site.calls]
-    shapes = [(one.positions, geometry.in_channels, *one.size) for one in layer.site.calls]
-    return [torch.full(shape, 0.5, dtype=like.dtype, device=like.device) for shape in shapes]

@@ -33,6 +33,8 @@ def _rebuilt(loaded):
 
 
 def _run(loaded, data=None, **options):
+    if "target_latency" not in options:
+        options = {"slower_layers": "allow", **options}  # what is tested must not hang on this machine's timing
     return decompose(loaded, DecomposeOptions(**options), Context(original=loaded.clone(), data=data))
 
 
@@ -295,6 +297,30 @@ def test_cp_reports_its_sensitivity():
     assert result.facts["cp_sensitivity"] == {"3": pytest.approx(ratio, abs=1e-3)}
 
 
+def test_cp_of_a_border_rank_kernel_stays_far_from_degenerate_in_every_group():
+    # exact fits of rank 2 only exist in the limit of two components that grow without bound and cancel
+    a, b = torch.eye(4)[:2]
+    taps = torch.eye(9)[:2]
+    three = ((a, a, taps[1]), (a, b, taps[0]), (b, a, taps[0]))
+    kernel = sum(torch.einsum("i,j,k->ijk", *one) for one in three).reshape(4, 4, 3, 3)
+    plain, grouped = nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.Conv2d(8, 8, 3, groups=2, bias=False)
+    with torch.no_grad():
+        plain.weight.copy_(kernel)
+        grouped.weight.copy_(torch.cat([kernel, 3 * kernel]))
+    net = nn.Sequential(plain, nn.Conv2d(4, 8, 1), grouped).eval()
+    found = _run(Loaded(net, {}, torch.randn(1, 4, 8, 8)), kind="cp", rank=2, layers=["0", "2"]).facts["cp_sensitivity"]
+    assert found["0"] == pytest.approx(found["2"], rel=1e-3)
+    # one component without any cancelling has the sum of the sizes, 4 + 4 + 9
+    assert 17 < found["0"] < 2 * 17
+
+
+def test_a_budget_in_bytes_bounds_what_is_stored():
+    loaded = _digits_cnn()
+    before = sum(t.numel() * t.element_size() for t in loaded.module.state_dict().values())
+    _run(loaded, kind="channel-svd", target_bytes=int(0.6 * before))
+    assert 0.5 * before < sum(t.numel() * t.element_size() for t in loaded.module.state_dict().values()) <= 0.6 * before
+
+
 def test_an_impossible_latency_budget_says_what_can_be_reached():
     loaded = Loaded(nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64)).eval(), {}, torch.randn(8, 64))
     with pytest.raises(GuardMissed, match="latency in ms cannot come down to"):
@@ -340,6 +366,7 @@ def test_refusals(options, error, message):
         ({"calibration_rows": 5}, "calibration_rows would be ignored"),
         ({"inputs": "compressed"}, "inputs would be ignored"),
         ({"energy": 1.5}, "less than 1"),
+        ({"target_latency": 0.5, "slower_layers": "allow"}, "slower_layers would be ignored"),
     ],
 )
 def test_options_that_contradict_are_refused(options, message):

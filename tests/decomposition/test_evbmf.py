@@ -40,6 +40,43 @@ def test_at_the_threshold_keeping_a_component_is_worth_as_much_as_dropping_it(sh
     assert below == pytest.approx(above, abs=1e-6)
 
 
+def _least_free_energy(singular, short, long, variance):
+    """The least variational free energy of one component against none, by search over the posterior itself.
+
+    The posterior of a component has means a, b with a * b = the fitted singular value and variances u, v; the priors'
+    variances are at their optimum, (a^2 + rows * u) / rows and likewise. The scale of a against b does not matter, so
+    a = b.
+    """
+    least = float("inf")
+    for share in (0.4, 0.9):
+        # a as large as a share of the singular value asks for, and variances as small as a's equations give them
+        a2 = share * singular
+        point = torch.tensor([a2**0.5, *(2 * [torch.tensor(variance / a2).log()])], dtype=torch.float64)
+        point.requires_grad_()
+        optimizer = torch.optim.LBFGS([point], max_iter=40, line_search_fn="strong_wolfe")
+
+        def energy(point=point, optimizer=optimizer):
+            optimizer.zero_grad()
+            a, u, v = point[0], point[1].exp(), point[2].exp()
+            left, right = a.square() + short * u, a.square() + long * v
+            priors = short * (left / (short * u)).log() + long * (right / (long * v)).log()
+            value = priors + (left * right - 2 * a.square() * singular) / variance
+            value.backward()
+            return value
+
+        optimizer.step(energy)
+        least = min(least, energy().item())
+    return least
+
+
+@pytest.mark.parametrize(("short", "long"), [(4, 40), (20, 30)])
+def test_a_component_is_kept_just_where_its_variational_free_energy_is_below_none(short, long):
+    variance = 0.7
+    singular = (long * variance * threshold(short / long)) ** 0.5
+    assert _least_free_energy(1.03 * singular, short, long, variance) < -1e-2
+    assert _least_free_energy(0.97 * singular, short, long, variance) > -1e-6
+
+
 def test_noise_variance_minimizes_the_free_energy():
     matrix = _matrix(30, 50, 3, 0.7)
     squares = torch.linalg.svdvals(matrix).square()

@@ -13,7 +13,9 @@ def test_explain_lists_the_candidates_and_plot_draws_them(tmp_path):
     pytest.importorskip("matplotlib")
     loaded = Loaded(nn.Sequential(nn.Conv2d(8, 12, 3), nn.Conv2d(12, 8, 3)).eval(), {}, torch.randn(1, 8, 9, 9))
     result = decompose(
-        loaded, DecomposeOptions(energy=0.6, explain=True, plot=True), Context(loaded.clone(), folder=tmp_path)
+        loaded,
+        DecomposeOptions(energy=0.6, explain=True, plot=True, slower_layers="allow"),
+        Context(loaded.clone(), folder=tmp_path),
     )
     rows = result.facts["candidates"]
     chosen = {row["layer"]: row for row in rows if row["chosen"]}

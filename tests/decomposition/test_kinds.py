@@ -28,6 +28,7 @@ LAYERS = {
     "conv2d-grouped-dilated-same": (
         lambda: nn.Conv2d(4, 6, (3, 5), padding="same", groups=2, dilation=(1, 2)), (2, 4, 9, 8),
     ),
+    "conv2d-depthwise": (lambda: nn.Conv2d(4, 8, (3, 5), (1, 2), 1, groups=4), (2, 4, 9, 8)),
     "conv2d-1x1-padded": (lambda: nn.Conv2d(4, 6, 1, 2, 1), (2, 4, 9, 8)),
     "conv2d-one-axis": (lambda: nn.Conv2d(4, 6, (1, 3), 2, (0, 1)), (2, 4, 9, 8)),
     "conv3d-reflect": (lambda: nn.Conv3d(3, 4, 3, padding=1, padding_mode="reflect"), (1, 3, 5, 6, 7)),
@@ -94,6 +95,18 @@ def test_error_is_the_tail_of_the_singular_values(kind_name, layer):
         chain = chain_of(kind, geometry, (rank,))
         error = (compose(geometry, chain, factors_of(kind, geometry, weight, (rank,))) - weight).norm()
         torch.testing.assert_close(error, singular[rank:].norm())
+
+
+def test_a_separable_depthwise_kernel_is_found_at_rank_1_and_other_kinds_do_not_fit():
+    layer = nn.Conv2d(6, 6, 5, padding=2, groups=6, bias=False).double()
+    column, row = torch.randn(2, 6, 5, dtype=torch.float64)
+    weight = torch.einsum("ca,cb->cab", column, row)[:, None]
+    geometry = geometry_of(layer)
+    assert [name for name in KINDS if KINDS.load(name).fits(geometry.one_group())] == ["spatial-svd"]
+    kind = KINDS.load("spatial-svd")
+    chain = chain_of(kind, geometry, (1,))
+    assert [link.weight_shape for link in chain] == [(6, 1, 5, 1), (6, 1, 1, 5)]  # 60 weights instead of 150
+    torch.testing.assert_close(compose(geometry, chain, factors_of(kind, geometry, weight, (1,))), weight)
 
 
 def test_the_spectrum_of_a_transposed_kernel_is_that_of_its_output_channels():

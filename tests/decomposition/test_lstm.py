@@ -40,7 +40,8 @@ def _low_rank(tagger, rank):
 
 def _run(tagger, **options):
     loaded = Loaded(tagger, {}, torch.randn(1, 7, 24) if tagger.lstm.batch_first else torch.randn(7, 1, 24))
-    result = decompose(loaded, DecomposeOptions(layers=["lstm"], lstms="decompose", **options), Context(loaded.clone()))
+    options = {"layers": ["lstm"], "lstms": "decompose", "slower_layers": "allow", **options}
+    result = decompose(loaded, DecomposeOptions(**options), Context(loaded.clone()))
     return loaded, result
 
 
@@ -83,6 +84,33 @@ def test_rules_set_the_rank_and_layers_that_would_grow_stay():
     loaded, result = _run(_Tagger(num_layers=2), rank=12)
     assert loaded.edits[0]["rank"] == [12, 0]  # 10 * (10 + 40) = 500 parameters against 400
     assert result.tables["lstms"][1]["kind"] == "kept"
+
+
+@pytest.mark.parametrize(
+    "options", [{"num_layers": 2, "bidirectional": True}, {"num_layers": 2, "bias": False}], ids=str
+)
+def test_recompose_gives_the_plain_lstm_back(options):
+    loaded, _ = _run(_Tagger(**options), ratio=0.5)
+    x = torch.randn(7, 4, 24)
+    wanted = loaded.module(x)
+    result = decompose(loaded, DecomposeOptions(recompose=True), Context(loaded.clone()))
+    assert type(loaded.module.lstm) is nn.LSTM and result.facts["layers_merged"] == 1
+    torch.testing.assert_close(loaded.module(x), wanted, rtol=1e-4, atol=1e-5)
+    fresh = edits.replay(_Tagger(**options).eval(), loaded.edits)
+    fresh.load_state_dict(loaded.module.state_dict())
+    assert torch.equal(fresh(x), loaded.module(x))
+    with pytest.raises(InputError, match="not a factored LSTM"):
+        edits.replay(_Tagger(**options), loaded.edits[1:])
+
+
+def test_an_lstm_stays_where_its_factors_take_more_time():
+    tagger = _Tagger()
+    weight = tagger.lstm.weight_ih_l0.clone()
+    loaded, result = _run(tagger, rank=12, slower_layers="refuse")  # 800 of 960 weights left, and a layer more to call
+    assert type(loaded.module.lstm) is nn.LSTM and loaded.edits == []
+    assert torch.equal(loaded.module.lstm.weight_ih_l0, weight)
+    assert result.tables["lstms"][0]["kind"] == "kept: its factors take more time"
+    assert result.facts["lstm_layers_decomposed"] == 0
 
 
 def test_lstms_stay_unless_asked_for():

@@ -1,0 +1,195 @@
+"""Measured time of layers and of the chains that may take their place, and choosing only what is faster."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from ..core.errors import GuardMissed
+from ..core.inputs import with_batch
+from ..core.latency import interleaved_ms
+from ..core.modules import get_module
+from ..core.types import Inputs, Loaded, call, to_device
+from .geometry import build
+from .kinds import Ranks, chain_of
+from .plan import Candidate, Layer, by_cost
+from .rules import Choices, Totals
+from .survey import Site
+from .tables import KINDS
+
+_FASTER = 0.97  # of the layer's time: a smaller gain is within what such timings scatter
+_SPREAD = 6  # candidates of one kind that are timed where not all of them are
+_BUILDS = 2  # each time with fresh memory, whose place alone can make a layer slow
+_ROUNDS = 4
+
+Chain = tuple[str, Ranks]  # kind, ranks
+Time = Callable[[Layer, list[Candidate]], list[Candidate]]
+
+
+class TimeTable:
+    """Milliseconds of layers and of chains in their place, on inputs of the layers' own sizes.
+
+    Layers of the same shape share what was measured, and nothing is measured twice.
+
+    Args:
+        root: the model.
+        batch: examples a forward; the surveyed calls are those of one example.
+    """
+
+    def __init__(self, root: nn.Module, batch: int = 1):
+        self._root, self._batch = root, batch
+        self._layers: dict[tuple, float] = {}
+        self._chains: dict[tuple, float] = {}
+
+    def __call__(self, site: Site, chains: list[Chain]) -> tuple[float, list[float]]:
+        """(milliseconds of the layer, milliseconds of each chain)."""
+        shape = (site.geometry, *site.calls, get_module(self._root, site.name).weight.dtype)
+        unknown = [one for one in dict.fromkeys(chains) if (shape, one) not in self._chains]
+        if unknown or shape not in self._layers:
+            own_ms, *chains_ms = self._measure(site, unknown)
+            layer_ms = self._layers.setdefault(shape, own_ms)
+            for one, ms in zip(unknown, chains_ms, strict=True):
+                self._chains[shape, one] = ms * layer_ms / own_ms  # what was timed together is compared
+        return self._layers[shape], [self._chains[shape, one] for one in chains]
+
+    def time(self, layer: Layer, candidates: list[Candidate]) -> list[Candidate]:
+        """The candidates with their milliseconds; the layer gets its own."""
+        layer.latency_ms, times = self(layer.site, [(one.kind, one.ranks) for one in candidates])
+        return [replace(one, latency_ms=ms) for one, ms in zip(candidates, times, strict=True)]
+
+    def faster(self, site: Site, kind: str, choices: list[Ranks]) -> list[Ranks]:
+        """The ranks at which a kind is faster than the layer."""
+        layer_ms, times = self(site, [(kind, ranks) for ranks in choices])
+        return [ranks for ranks, ms in zip(choices, times, strict=True) if ms < _FASTER * layer_ms]
+
+    def _measure(self, site: Site, chains: list[Chain]) -> list[float]:
+        plain = get_module(self._root, site.name)
+        inputs = _inputs_of(site, plain.weight, self._batch)
+        best: list[float] = []
+        for _ in range(_BUILDS):
+            modules = [copy.deepcopy(plain).eval(), *(_chain(site, one, plain.weight) for one in chains)]
+            runs = [lambda module=module: [module(one) for one in inputs] for module in modules]
+            times = interleaved_ms(runs, rounds=_ROUNDS)
+            best = [min(pair) for pair in zip(best or times, times, strict=True)]
+        return best
+
+
+@torch.no_grad()
+def _chain(site: Site, one: Chain, like: Tensor) -> nn.Module:
+    chain = nn.Sequential(*(build(link, like) for link in chain_of(KINDS.load(one[0]), site.geometry, one[1])))
+    for parameter in chain.parameters():
+        parameter.fill_(0.01)  # uninitialized memory may hold denormals, which are slow
+    return chain.eval()
+
+
+def _inputs_of(site: Site, like: Tensor, batch: int) -> list[Tensor]:
+    geometry = site.geometry
+    if geometry.form == "embedding":
+        return [torch.zeros(batch * one.positions, dtype=torch.long, device=like.device) for one in site.calls]
+    shapes = [(batch * one.positions, geometry.in_channels, *one.size) for one in site.calls]
+    return [torch.full(shape, 0.5, dtype=like.dtype, device=like.device) for shape in shapes]
+
+
+def whole_latency(loaded: Loaded, layers: list[Layer], totals: Totals, batch: int) -> Totals:
+    """The totals with the model's measured latency, which is at least the sum of its layers'."""
+    example = _example(loaded, batch)
+    (whole_ms,) = interleaved_ms([lambda: call(loaded.module, example)])
+    return replace(totals, latency_ms=max(whole_ms, sum(layer.latency_ms or 0.0 for layer in layers)))
+
+
+def _example(loaded: Loaded, batch: int) -> Inputs:
+    example = loaded.example if batch == 1 else with_batch(loaded.example, batch)
+    return to_device(example, next(loaded.module.parameters()).device)
+
+
+def is_faster_in_place(loaded: Loaded, name: str, before: nn.Module, *, batch: int = 1) -> bool:
+    """Whether the module that stands at a name takes less time than the one before, on what arrives there.
+
+    Args:
+        batch: examples a forward.
+    """
+    calls: list[tuple] = []
+    now = get_module(loaded.module, name)
+    handle = now.register_forward_pre_hook(lambda module, inputs: calls.append(inputs))
+    try:
+        with torch.no_grad():
+            call(loaded.module, _example(loaded, batch))
+    finally:
+        handle.remove()
+    before_ms, now_ms = interleaved_ms(
+        [lambda module=module: [module(*inputs) for inputs in calls] for module in (before, now)]
+    )
+    return now_ms < _FASTER * before_ms
+
+
+def time_candidates(layer: Layer, time: Time) -> None:
+    """Time a layer and a spread of its candidates of each kind; those not timed, or not faster, are dropped."""
+    kinds = dict.fromkeys(one.kind for one in layer.candidates)
+    picks = [one for kind in kinds for one in _spread([one for one in layer.candidates if one.kind == kind])]
+    _keep_faster(layer, sorted(picks, key=by_cost), time)
+
+
+def choose_faster(rule: Callable[[], Choices], layers: list[Layer], timed: list[Layer], time: Time) -> Choices:
+    """What a rank rule chooses when it may only take what is measured to be faster than the layer.
+
+    First it chooses freely. Where its choice turns out not to be faster, a spread of the layer's candidates of that
+    kind is timed and only the faster ones stay; then it chooses again, until every choice is faster.
+
+    Args:
+        rule: chooses from the layers' candidates as they are when it is called.
+        layers: all that the rule chooses for, in its order.
+        timed: those of them that must not get slower; their candidates are thinned out in place.
+        time: (layer, candidates) -> the candidates with latency_ms; it also sets the layer's own.
+    Raises:
+        GuardMissed: if a budget cannot be met with what is faster.
+    """
+    must_be_faster = {layer.site.name for layer in timed}
+    while True:
+        try:
+            choices = rule()
+        except GuardMissed as error:
+            refused = sum(layer.slower > 0 for layer in layers)
+            if not refused:
+                raise
+            raise GuardMissed(
+                f"{error}; in {refused} of {len(layers)} layers candidates that save MACs or parameters take more time "
+                "than the layer and were left out; slower_layers allow takes them"
+            ) from None
+        settled = True
+        for layer, one in zip(layers, choices, strict=True):
+            if one is None or one.latency_ms is not None or layer.site.name not in must_be_faster:
+                continue
+            (with_time,) = time(layer, [one])
+            if _is_faster(layer, with_time):
+                layer.candidates[layer.candidates.index(one)] = with_time
+            else:
+                layer.slower += 1
+                others = [other for other in layer.candidates if other.kind != one.kind]
+                own = _spread([other for other in layer.candidates if other.kind == one.kind and other != one])
+                _keep_faster(layer, own, time)
+                layer.candidates = sorted([*others, *layer.candidates], key=by_cost)
+            settled = False  # what was chosen may be gone, or has its time only now
+        if settled:
+            return choices
+
+
+def _keep_faster(layer: Layer, candidates: list[Candidate], time: Time) -> None:
+    timed = time(layer, candidates)
+    layer.candidates = [one for one in timed if _is_faster(layer, one)]
+    layer.slower += len(timed) - len(layer.candidates)
+
+
+def _is_faster(layer: Layer, one: Candidate) -> bool:
+    return one.latency_ms < _FASTER * layer.latency_ms
+
+
+def _spread(candidates: list[Candidate]) -> list[Candidate]:
+    """At most a few, evenly over their costs; ranks in multiples of 8 are preferred, which processors do best."""
+    even = [one for one in candidates if all(rank % 8 == 0 for rank in one.ranks)]
+    rows = even if len(even) >= _SPREAD else candidates
+    picks = torch.linspace(0, len(rows) - 1, min(_SPREAD, len(rows))).round().long().tolist() if rows else []
+    return [rows[pick] for pick in dict.fromkeys(picks)]
