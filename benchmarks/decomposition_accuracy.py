@@ -4,6 +4,7 @@
     python benchmarks/decomposition_accuracy.py --model resnet20 --cifar PATH --train 50000 --recover finetune kd
     python benchmarks/decomposition_accuracy.py --model vgg --weights vgg.safetensors --cifar PATH --rows latency
 
+The uniform rows, and those that say so, may make layers slower; the others may not, which is the step's default.
 The uniform rows give every layer the same share of its MACs, found by bisection so that the whole model meets the
 target. The peer is tensorly-torch (FactorizedConv from each convolution, one rank share for all, found the same way).
 Weights for --model vgg come from decomposition_checkpoint.py. A finished row is kept in the file of runs and not run
@@ -25,13 +26,14 @@ from torch import nn
 
 from compresskit.core.data import open_data
 from compresskit.core.errors import CompresskitError
+from compresskit.core.latency import interleaved_ms
 from compresskit.core.measure import latency_ab, macs, parameter_count
 from compresskit.core.metrics import make_metric
 from compresskit.core.modules import set_module
 from compresskit.core.options import TrainOptions
 from compresskit.core.source import load_model
 from compresskit.core.train import train
-from compresskit.core.types import Context, Loaded
+from compresskit.core.types import Context, Loaded, call
 from compresskit.decomposition.decompose import decompose
 from compresskit.decomposition.options import DecomposeOptions
 from compresskit.distillation.distill import recover_objective
@@ -43,6 +45,7 @@ MODELS = {
     "vgg": ("builtin:cifar_vgg", {"width": 32}, None),
 }
 KINDS = ("channel-svd", "input-svd", "spatial-svd", "tucker2", "cp", "tensor-train")
+FREE = {"slower_layers": "allow"}  # MACs alone decide
 SVD = {"kind": "channel-svd"}
 DATA = {**SVD, "objective": "activation"}
 LATENCY = 0.8  # share of the measured latency that the latency rows ask for
@@ -54,14 +57,16 @@ def rows_for(target: float) -> list[tuple[str, dict]]:
     budget = {"target_macs": target}
     aware, stepwise = {**DATA, **budget}, {**SVD, **budget, "inputs": "compressed"}
     return [
-        *((f"uniform {kind}, weights", {"kind": kind, "ratio": None}) for kind in KINDS),
-        ("uniform channel-svd, data-aware", {**DATA, "ratio": None}),
+        *((f"uniform {kind}, weights", {"kind": kind, "ratio": None, **FREE}) for kind in KINDS),
+        ("uniform channel-svd, data-aware", {**DATA, "ratio": None, **FREE}),
         ("budgeted channel-svd, weights", {**SVD, **budget}),
         ("budgeted channel-svd, data-aware", aware),
         ("budgeted channel-svd, data-aware, asymmetric", {**aware, "inputs": "compressed"}),
         ("budgeted channel-svd, behind the ReLU, asymmetric", {**stepwise, "objective": "nonlinear"}),
         ("budgeted mixed kinds, weights", budget),
         ("budgeted mixed kinds, data-aware", {**budget, "objective": "activation"}),
+        ("budgeted mixed kinds, data-aware, asymmetric", {**budget, "objective": "activation", "inputs": "compressed"}),
+        ("budgeted mixed kinds, data-aware, slower layers allowed", {**budget, "objective": "activation", **FREE}),
         ("budgeted channel-svd, data-aware, latency", {**DATA, "target_latency": LATENCY}),
         ("budgeted mixed kinds, data-aware, latency", {"objective": "activation", "target_latency": LATENCY}),
     ]
@@ -150,10 +155,14 @@ class Bench:
         """What is measured of one model, before and after training."""
         module, original = loaded.module, self.original
         latency = latency_ab(original.module, module, original.example, rounds=8)
+        before, after = interleaved_ms(
+            [lambda one=one: call(one, original.example) for one in (original.module, module)]
+        )
         figures = {
             "macs": macs(module, original.example) / self.macs, "params": parameter_count(module) / self.params,
             "top1": self.metric(module, self.test).value, "predicted_latency": facts.get("latency_share_predicted"),
-            "speedup": [latency.speedup, latency.speedup_low, latency.speedup_high], "trained": {},
+            "speedup": [latency.speedup, latency.speedup_low, latency.speedup_high], "best_speedup": before / after,
+            "trained": {},
         }  # fmt: skip
         if self.arguments.train:
             options = TrainOptions(
@@ -170,17 +179,18 @@ class Bench:
         """The rows as Markdown."""
         ways = list(dict.fromkeys(way for row in self.rows for way in row.get("trained", {})))
         heads = ["method", "MACs", "parameters", "top-1", *(f"after one pass, {way}" for way in ways)]
-        heads += ["latency predicted", "speed-up", "seconds"]
+        heads += ["speed-up predicted", "speed-up", "of processor time", "seconds"]
         lines = ["| " + " | ".join(heads) + " |", "| " + " | ".join("---" for _ in heads) + " |"]
         for row in self.rows:
             if "error" in row:
                 lines.append(f"| {row['name']} | {row['error']} |" + " |" * (len(heads) - 2))
                 continue
             middle, low, high = row["speedup"]
-            predicted = f"{row['predicted_latency']:.3f}" if row["predicted_latency"] else ""
+            predicted = f"{1 / row['predicted_latency']:.2f}" if row["predicted_latency"] else ""
             cells = [row["name"], f"{row['macs']:.3f}", f"{row['params']:.3f}", f"{row['top1']:.4f}"]
             cells += [f"{row['trained'][way]:.4f}" if way in row["trained"] else "" for way in ways]
-            cells += [predicted, f"{middle:.2f} ({low:.2f}-{high:.2f})", f"{row['seconds']:.0f}"]
+            best = f"{row['best_speedup']:.2f}" if "best_speedup" in row else ""
+            cells += [predicted, f"{middle:.2f} ({low:.2f}-{high:.2f})", best, f"{row['seconds']:.0f}"]
             lines.append("| " + " | ".join(cells) + " |")
         return lines
 

@@ -112,7 +112,8 @@ def main() -> None:
             if not any(part in name for part in arguments.rows):
                 continue
             loaded, begin = original.clone(), time.perf_counter()
-            options = DecomposeOptions(kind="svd", skip=["pooler*"], **options)
+            allowed = "allow" if "uniform" in name else "auto"
+            options = DecomposeOptions(kind="svd", skip=["pooler*"], slower_layers=allowed, **options)
             decompose(loaded, options, Context(copy.copy(original), data=calibration))
             seconds = time.perf_counter() - begin
             got = embed(loaded.module, test)
