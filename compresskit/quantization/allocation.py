@@ -15,38 +15,39 @@ from compresskit.core.types import Inputs, call, main_output
 
 
 class Choice(NamedTuple):
-    """One way to store one layer."""
+    """One way to store or compute one layer: what it takes of the budget, and what it costs the output."""
 
     bits: int
-    size_bytes: int
+    cost: int
     damage: float
 
 
-def solve(menus: list[list[Choice]], budget_bytes: int) -> list[Choice]:
-    """One choice a layer with the smallest sum of damage whose sizes fit the budget.
+def solve(menus: list[list[Choice]], budget: int, unit: str = "bytes") -> list[Choice]:
+    """One choice a layer with the smallest sum of damage whose costs fit the budget.
 
     Dynamic programming over layers. A state is what the layers so far take and cost; a state that another beats in
     both is dropped, which loses no optimum.
 
     Args:
         menus: for each layer its choices.
-        budget_bytes: largest sum of sizes.
+        budget: largest sum of costs.
+        unit: of costs, for the message.
     Returns:
         a choice for each layer.
     Raises:
         InputError: if even the smallest choices do not fit.
     """
-    smallest = [min(choice.size_bytes for choice in menu) for menu in menus]
-    if sum(smallest) > budget_bytes:
-        raise InputError(f"the budget of {budget_bytes} bytes is below the smallest possible, {sum(smallest)} bytes")
+    smallest = [min(choice.cost for choice in menu) for menu in menus]
+    if sum(smallest) > budget:
+        raise InputError(f"the budget of {budget} {unit} is below the smallest possible, {sum(smallest)} {unit}")
     rest = np.append(np.cumsum(smallest[::-1])[::-1][1:], 0)
     sizes, damages = np.zeros(1, dtype=np.int64), np.zeros(1)
     steps: list[tuple[np.ndarray, np.ndarray]] = []
     for menu, needed_later in zip(menus, rest, strict=True):
-        all_sizes = (sizes[:, None] + np.array([choice.size_bytes for choice in menu])).reshape(-1)
+        all_sizes = (sizes[:, None] + np.array([choice.cost for choice in menu])).reshape(-1)
         all_damages = (damages[:, None] + np.array([choice.damage for choice in menu])).reshape(-1)
         order = np.lexsort((all_damages, all_sizes))
-        order = order[all_sizes[order] <= budget_bytes - needed_later]
+        order = order[all_sizes[order] <= budget - needed_later]
         # in order of size, keep only what is better than everything smaller
         best_before = np.minimum.accumulate(np.append(np.inf, all_damages[order][:-1]))
         kept = order[all_damages[order] < best_before]
@@ -93,7 +94,7 @@ def sensitivities(
             for key, value in rounded().items():
                 layer._parameters[key].copy_(value)
             total = sum(
-                _divergence(main_output(call(root, inputs)), wanted)
+                divergence(main_output(call(root, inputs)), wanted)
                 for inputs, wanted in zip(batches, references, strict=True)
             )
             found[name][bits] = total / max(sum(len(wanted) for wanted in references), 1)
@@ -103,8 +104,8 @@ def sensitivities(
     return found
 
 
-def _divergence(outputs: Tensor, reference: Tensor) -> float:
-    """Summed over samples."""
+def divergence(outputs: Tensor, reference: Tensor) -> float:
+    """Kullback-Leibler divergence (squared error for outputs that are no class logits), summed over samples."""
     if outputs.dim() < 2 or outputs.shape[-1] < 2:
         return float((outputs - reference).square().sum())
     wanted, given = (part.double().log_softmax(-1) for part in (reference, outputs))

@@ -81,7 +81,7 @@ def export_onnx(program: torch.export.ExportedProgram, path: Path, *, opset: int
             dynamo=True,
             opset_version=opset,
             verbose=False,
-            custom_translation_table=onnx_graph.translations(),
+            custom_translation_table=onnx_graph.translations(opset),
         )
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -29,6 +29,7 @@ def finish(graph: Any, *, opset: int) -> list[str]:
     """
     pooled_means(graph)
     dynamic_quantizers(graph)
+    blocked_products(graph)
     integer_biases(graph)
     if opset >= FOUR_BIT_OPSET:
         four_bit_weights(graph)
@@ -38,12 +39,13 @@ def finish(graph: Any, *, opset: int) -> list[str]:
     return [f"weights that would fit into 4 bits take 8 ({wide} of them): {reason}"] if wide else []
 
 
-def translations() -> dict[Any, Any]:
-    """What torch.onnx has no form for: ranges that are found while the model runs, and quantizing with them."""
+def translations(opset: int) -> dict[Any, Any]:
+    """What torch.onnx has no form for: ranges that are found while the model runs, and scales of groups of columns."""
     from .program import decomposed
 
     ir = require("onnx_ir", "onnx")
-    op = require("onnxscript", "onnx").opset18
+    script = require("onnxscript", "onnx")
+    op = script.opset21 if opset >= FOUR_BIT_OPSET else script.opset18
     short, double, whole, byte = (getattr(ir.DataType, name) for name in ("FLOAT", "DOUBLE", "INT64", "UINT8"))
 
     def choose_qparams(values, low: int, high: int, smallest: float, dtype: int):
@@ -56,7 +58,21 @@ def translations() -> dict[Any, Any]:
     def dequantize(codes, scale, zero_point, low: int, high: int, dtype: int, out_dtype: int = -1):
         return op.DequantizeLinear(codes, op.Cast(scale, to=short), op.Cast(zero_point, to=byte))
 
+    def dequantize_groups(
+        codes, scale, zero_point, low: int, high: int, dtype: int, group_size: int, out_dtype: int = -1
+    ):
+        if opset >= FOUR_BIT_OPSET:
+            return op.DequantizeLinear(codes, scale, zero_point, axis=1, block_size=group_size)
+        rows, groups = scale.shape
+        values = op.Cast(op.Reshape(codes, op.Constant(value_ints=[rows, groups, group_size])), to=short)
+        last = op.Constant(value_ints=[2])
+        if zero_point is not None:
+            values = op.Sub(values, op.Cast(op.Unsqueeze(zero_point, last), to=short))
+        values = op.Mul(values, op.Unsqueeze(scale, last))
+        return op.Reshape(values, op.Constant(value_ints=[rows, groups * group_size]))
+
     return {
+        decomposed().dequantize_per_channel_group.default: dequantize_groups,
         decomposed().choose_qparams.tensor: choose_qparams,
         decomposed().quantize_per_tensor.tensor: quantize,
         decomposed().dequantize_per_tensor.tensor: dequantize,
@@ -163,15 +179,76 @@ def pooled_means(graph: Any) -> int:
             axes = _initializer(graph, f"{old.name}_axes", ir.tensor(np.array([2, 3], dtype=np.int64)))
             made.append(ir.node("Squeeze", [pool.outputs[0], axes]))
             pool.outputs[0].name = f"{old.name}_pooled"
-        graph.insert_before(node, made)
-        new = made[-1].outputs[0]
-        new.shape, new.type = old.shape, old.type
-        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
-        name = old.name
-        graph.remove(node, safe=True)
-        new.name = name
+        _replace(graph, node, made)
         changed += 1
     return changed
+
+
+def blocked_products(graph: Any) -> int:
+    """Turn group-wise weights of products to (in, out), the form that ONNX Runtime has a four-bit kernel for.
+
+    A Gemm becomes a MatMul and an Add on the way, of three dimensions: those of two are merged to a Gemm again, which
+    has no such kernel.
+    """
+    ir = require("onnx_ir", "onnx")
+    changed = 0
+    for node in list(graph):
+        users = list(node.outputs[0].consumers()) if len(node.outputs) == 1 else []
+        if node.op_type != "DequantizeLinear" or not node.attributes.get_int("block_size", 0) or len(users) != 1:
+            continue
+        user = users[0]
+        turned = user.op_type == "Transpose" and user.outputs[0].consumers()
+        if not turned and not _is_plain_product(user, node.outputs[0]):
+            continue
+        inputs = [_initializer(graph, f"{v.name}_turned", _turned(v)) if v is not None else None for v in node.inputs]
+        attributes = {"axis": 0, "block_size": node.attributes.get_int("block_size")}
+        weights = ir.node("DequantizeLinear", inputs, attributes)
+        weights.outputs[0].name = f"{node.outputs[0].name}_turned"
+        made = [weights]
+        if not turned:
+            made += _product(graph, user, weights.outputs[0])
+        _replace(graph, user, made)
+        graph.remove(node, safe=True)
+        changed += 1
+    return changed
+
+
+def _product(graph: Any, gemm: Any, weights: Any) -> list[Any]:
+    """Nodes that compute what a Gemm computes, with weights as (in, out)."""
+    ir = require("onnx_ir", "onnx")
+    axis = _initializer(graph, f"{gemm.outputs[0].name}_axis", ir.tensor(np.array([0], dtype=np.int64)))
+    made = [ir.node("Unsqueeze", [gemm.inputs[0], axis])]
+    made.append(ir.node("MatMul", [made[-1].outputs[0], weights]))
+    if len(gemm.inputs) > 2 and gemm.inputs[2] is not None:
+        made.append(ir.node("Add", [made[-1].outputs[0], gemm.inputs[2]]))
+    made.append(ir.node("Squeeze", [made[-1].outputs[0], axis]))
+    for number, node in enumerate(made[:-1]):
+        node.outputs[0].name = f"{gemm.outputs[0].name}_part{number}"
+    return made
+
+
+def _turned(value: Any) -> Any:
+    ir = require("onnx_ir", "onnx")
+    return ir.tensor(np.ascontiguousarray(value.const_value.numpy().T))
+
+
+def _is_plain_product(node: Any, weights: Any) -> bool:
+    """Whether a node computes x W^T + b and nothing else."""
+    numbers = [node.attributes.get_float(name, 1.0) for name in ("alpha", "beta")]
+    flags = [node.attributes.get_int(name, 0) for name in ("transA", "transB")]
+    return node.op_type == "Gemm" and node.inputs[1] is weights and numbers == [1.0, 1.0] and flags == [0, 1]
+
+
+def _replace(graph: Any, node: Any, made: list[Any]) -> None:
+    """Put nodes in the place of one; the last one's output takes over its name, shape and readers."""
+    ir = require("onnx_ir", "onnx")
+    old, new = node.outputs[0], made[-1].outputs[0]
+    graph.insert_before(node, made)
+    new.shape, new.type = old.shape, old.type
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+    name = old.name
+    graph.remove(node, safe=True)
+    new.name = name
 
 
 def _covers_image(node: Any) -> bool:

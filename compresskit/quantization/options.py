@@ -12,6 +12,9 @@ from .tables import CODEBOOK_STARTS, OBSERVER_CHOICES, ROUNDINGS, RUNTIMES, SCHE
 
 _CALIBRATED = ("observer", "percentile", "calibration_samples", "quantize_additions", "activation_range")
 
+#: few bits and folded batch norms make gradients large: the loop's own learning rate, unclipped, ends in NaN
+_QAT_DEFAULTS = {"lr": 1e-3, "grad_clip": 1.0}
+
 
 class QuantizeOptions(StepOptions):
     """Store weights, and compute activations, in few bits."""
@@ -58,6 +61,14 @@ class QuantizeOptions(StepOptions):
     )
     candidate_bits: list[int] = option(
         [2, 3, 4, 6, 8], "bits that target_bits chooses from", section="Allocation", min_length=1
+    )
+    target_latency: float | None = option(
+        None,
+        "share of the float latency kept, e.g. 0.6: each layer computes in int8 or float, by its times measured in "
+        "ONNX Runtime and by what int8 costs the output",
+        section="Allocation",
+        gt=0,
+        lt=1,
     )
     layers: list[str] = option([], "quantize only layers that one of these patterns matches", section="Layers")
     skip: list[str] = option([], "leave out layers that one of these patterns matches", section="Layers")
@@ -106,13 +117,23 @@ class QuantizeOptions(StepOptions):
 
     qat: Literal["none", "kd", "finetune"] = option(
         "none",
-        "train weights and step sizes while quantized (LSQ), with the float model as teacher (kd) or without",
+        "train weights and step sizes while quantized (LSQ), with the float model as teacher (kd) or without; lr is "
+        "0.001 and grad_clip 1 unless given",
         section="Training",
     )
 
     def trains(self) -> bool:
         """Whether training options mean something."""
         return self.recover != "none" or self.qat != "none"
+
+    def qat_options(self) -> QuantizeOptions:
+        """The options that quantization-aware training runs with."""
+        rest = {name: value for name, value in _QAT_DEFAULTS.items() if name not in self.model_fields_set}
+        return self.model_copy(update=rest)
+
+    def without_training(self) -> QuantizeOptions:
+        """The same step without any training, that of learned steps included."""
+        return self.model_copy(update={"recover": "none", "qat": "none"})
 
     def scheme_row(self) -> Scheme:
         """The scheme that the name stands for."""
@@ -163,6 +184,10 @@ class QuantizeOptions(StepOptions):
             problems.append(f"qat learns integer steps; scheme {self.scheme!r} has none, use recover to tune it")
         if self.target_bits is not None and (scheme.format != "int" or "bits" in given):
             problems.append("target_bits chooses among integer bits by itself; leave bits out and take an int scheme")
+        if self.target_latency is not None and (scheme.activations != "static" or self.weight_bits() != 8):
+            problems.append("target_latency chooses between int8 and float layers; choose scheme int8-static")
+        if self.target_latency is not None and self.target_bits is not None:
+            problems.append("target_latency and target_bits both choose each layer's bits; choose one")
         if "candidate_bits" in given and self.target_bits is None:
             problems.append("candidate_bits would be ignored: set target_bits")
         if "codebook_start" in given and scheme.format != "codebook":

@@ -63,8 +63,30 @@ class Lowered(Quantized):
         if values.is_floating_point():
             return values
         scale = getattr(self, f"{parameter}_lowered_scale")
-        zero_point = getattr(self, f"{parameter}_lowered_zero_point")
+        zero_point = self._buffers.get(f"{parameter}_lowered_zero_point")  # groups with symmetric ranges have none
+        if self.spec.granularity == "group":
+            limits = (-128, 127, torch.int8, self.spec.group_size, torch.float32)
+            matrix = decomposed().dequantize_per_channel_group(values, scale, zero_point, *limits)
+            shape = self.parameter_shapes[parameter]
+            columns = shape.numel() // shape[self.spec.axis]
+            matrix = matrix[:, :columns] if columns < matrix.shape[1] else matrix
+            return matrix if matrix.shape == shape else from_matrix(matrix, shape, self.spec.axis)
         return decomposed().dequantize_per_channel(values, scale, zero_point, self.spec.axis, -128, 127, torch.int8)
+
+
+class LoweredEmbedding(Lowered):
+    """An embedding that looks up codes and scales, and so never dequantizes its whole table."""
+
+    def _float_forward(self, indices: Tensor) -> Tensor:
+        codes, scale, zero_point = (
+            nn.functional.embedding(indices, table)
+            for table in (
+                self.weight_lowered,
+                self.weight_lowered_scale.unsqueeze(1),
+                self.weight_lowered_zero_point.unsqueeze(1),
+            )
+        )
+        return (codes.float() - zero_point) * scale
 
 
 def _round_trip(values: Tensor, constants: tuple[float, int], bits: int) -> Tensor:
@@ -84,15 +106,16 @@ def _dynamic_round_trip(values: Tensor, bits: int, *, symmetric: bool) -> Tensor
 
 
 @cache
-def _lowered_class(float_class: type[nn.Module], parameters: tuple[str, ...]) -> type:
-    base = quantized_class(float_class, parameters)
-    return type(f"Lowered{float_class.__name__}", (Lowered, base), {"float_class": float_class, "__module__": __name__})
+def _lowered_class(float_class: type[nn.Module], parameters: tuple[str, ...], looks_up: bool) -> type:
+    base, own = quantized_class(float_class, parameters), LoweredEmbedding if looks_up else Lowered
+    return type(f"Lowered{float_class.__name__}", (own, base), {"float_class": float_class, "__module__": __name__})
 
 
 def lower(root: nn.Module) -> nn.Module:
     """A copy of a model whose quantized layers compute in standard quantize/dequantize operators.
 
-    Weights with one scale a channel or a tensor become int8 with per-channel scales; others become float constants.
+    Integer weights become int8 with a scale a channel or a group; those of other formats, and what recurrent layers
+    and bags of embeddings read, become float constants.
     """
     lowered = copy.deepcopy(root).eval()
     decomposed()
@@ -107,18 +130,22 @@ def lower(root: nn.Module) -> nn.Module:
             )
         for name in layer.spec.parameters:
             _lower_parameter(layer, name)
-        layer.__class__ = _lowered_class(layer.float_class, layer.spec.parameters)
+        integers = "weight_lowered" in layer._buffers and not layer.weight_lowered.is_floating_point()
+        looks_up = isinstance(layer, nn.Embedding) and integers
+        layer.__class__ = _lowered_class(layer.float_class, layer.spec.parameters, looks_up)
     return lowered
 
 
 @torch.no_grad()
 def _lower_parameter(layer: Quantized, name: str) -> None:
-    """Give a layer `NAME_lowered` constants: int8 codes with per-channel scales where possible, else float weights."""
+    """Give a layer `NAME_lowered` constants: int8 codes with their scales where possible, else float weights."""
     spec = layer.spec
     rows = layer.parameter_shapes[name][spec.axis]
-    integers = spec.format == "int" and spec.granularity != "group"
-    if not integers or isinstance(layer, nn.RNNBase | nn.RNNCellBase | nn.Embedding | nn.EmbeddingBag):
+    if not _lowers_to_integers(layer):
         layer.register_buffer(f"{name}_lowered", layer.dequantized(name).contiguous())
+        return
+    if spec.granularity == "group":
+        _lower_groups(layer, name)
         return
     shape = layer.parameter_shapes[name]
     middle = uniform.middle_code(spec.bits)
@@ -131,6 +158,24 @@ def _lower_parameter(layer: Quantized, name: str) -> None:
         f"{name}_lowered_scale", getattr(layer, f"{name}_scale").float().reshape(-1).expand(rows).contiguous()
     )
     layer.register_buffer(f"{name}_lowered_zero_point", zero_point)
+
+
+def _lowers_to_integers(layer: Quantized) -> bool:
+    if layer.spec.format != "int" or isinstance(layer, nn.RNNBase | nn.RNNCellBase | nn.EmbeddingBag):
+        return False
+    return not isinstance(layer, nn.Embedding) or (layer.max_norm is None and layer.spec.granularity != "group")
+
+
+def _lower_groups(layer: Quantized, name: str) -> None:
+    """Codes as (rows, columns), the columns filled up to whole groups; scales and zero points as (rows, groups)."""
+    spec, middle = layer.spec, uniform.middle_code(layer.spec.bits)
+    codes = layer.codes(name).to(torch.int16) - middle
+    codes = nn.functional.pad(codes, (0, -codes.shape[1] % spec.group_size)).to(torch.int8)
+    zero_point = None if spec.symmetric else getattr(layer, f"{name}_zero_point").to(torch.int16) - middle
+    layer.register_buffer(f"{name}_lowered", codes.contiguous())
+    layer.register_buffer(f"{name}_lowered_scale", getattr(layer, f"{name}_scale").float().contiguous())
+    if zero_point is not None:
+        layer.register_buffer(f"{name}_lowered_zero_point", zero_point.to(torch.int8))
 
 
 def export_program(root: nn.Module, example: Inputs) -> torch.export.ExportedProgram:

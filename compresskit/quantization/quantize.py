@@ -9,32 +9,51 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compresskit.core.edits import replay
 from compresskit.core.errors import InputError
+from compresskit.core.inputs import with_batch
 from compresskit.core.modules import get_module
 from compresskit.core.train import train
 from compresskit.core.types import Context, Inputs, Loaded, StepResult
 
-from . import calibration, smoothing
+from . import calibration, latency, smoothing, timing
+from .activations import (
+    Ranges,
+    activation_levels,
+    activation_ranges,
+    find_all_sites,
+    product_operands,
+    quantize_activations,
+    ranges_of,
+)
 from .bias import correct_bias
 from .codebook import share_weights
 from .equalization import equalize
 from .folding import fold_batchnorm
+from .latency import choose_int8
 from .layers import convert, to_matrix
 from .lsq import distill_objective, take_over, trainable
 from .mixed import allocate
 from .moments import Moments, collect, layers_with_patches
-from .observers import Levels
 from .options import QuantizeOptions
 from .plan import LayerPlan, chosen_names, make_plan
-from .products import count_operands
 from .report import layer_table, size_facts
 from .rounding import Problem
 from .spec import Spec
 from .tables import ROUNDINGS
-from .trace import Trace, trace
+from .trace import trace
 from .uniform import Grid, make_grid
 from .weights import safe_scale_type, store_codebook, store_float8, store_grid
+
+#: how the copy is quantized on which layers are timed
+_TIMED_WITH = {
+    "target_latency": None,
+    "observer": "minmax",
+    "calibration_samples": 64,
+    "rounding": "nearest",
+    "bias_correction": False,
+    "smooth": None,
+    "qat": "none",
+}
 
 
 def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> StepResult:
@@ -52,16 +71,16 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
     batches = _calibration_batches(options, context)
     folded = fold_batchnorm(loaded) if options.fold_batchnorm else []
     record = trace(loaded.module, loaded.example)
-    operands = _operands(loaded, options)
+    operands = product_operands(loaded, options)
     plans, notes = make_plan(loaded.module, record, options, products=operands)
     operands = {name: operands[name] for name in chosen_names(operands, options)}
     facts: dict[str, Any] = {
         "scheme": options.scheme,
-        "quantized_layers": len(plans),
         "folded_batchnorms": len(folded),
     }
     if options.equalize:
         facts["equalized_pairs"] = len(equalize(loaded.module, record))
+    times = _layer_times(loaded, plans, options, context) if options.target_latency is not None else []
     moments = _collect_moments(loaded.module, plans, batches, options, context)
     _scale_inputs(loaded, plans, moments, options)
     if moments and (options.smooth is not None or options.awq):
@@ -77,13 +96,19 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
         tables["sensitivity"] = allocation.table
         files |= allocation.files
     float_model = loaded.clone().module
-    ranges = _activation_ranges(loaded.module, record, plans, operands, batches, options)
+    ranges = activation_ranges(loaded.module, record, plans, operands, batches, options)
+    if times:
+        damages = _int8_damages(loaded.module, plans, ranges, moments, batches, options, context)
+        plans, found, tables["latency"] = choose_int8(plans, *times, damages, options.target_latency)
+        facts |= found
+        ranges = ranges_of(find_all_sites(loaded.module, record, plans, operands, options), ranges)
+    facts["quantized_layers"] = len(plans)
     for plan in plans:
         context.log(f"quantizing {plan.name} to {plan.spec.bits} bits")
         spec = quantize_layer(loaded.module, plan, options, moments.get(plan.name), context.seed)
         loaded.edits.append(spec.as_edit(plan.name))
         _set_storage(loaded, plan.name, spec, options)
-    notes += _quantize_activations(loaded, plans, operands, ranges, options)
+    notes += quantize_activations(loaded, plans, operands, ranges, options)
     if options.scheme_row().activations != "none":
         facts["quantized_product_operands"] = sum(operands.values())
     notes += _missing_moments(plans, moments, options)
@@ -93,6 +118,8 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
         )
     if options.qat != "none":
         facts["qat"] = _train_quantized(loaded, float_model, options, context)
+    if times:
+        notes += _compare_latency(loaded, float_model, options, context, facts)
     probe = next(iter(batches)) if batches is not None else loaded.example
     tables["quantized layers"] = layer_table(
         float_model, loaded.module, [plan.name for plan in plans], probe, loaded.storage
@@ -186,9 +213,10 @@ def _train_quantized(
     """Train the quantized model's weights and steps in float, and take the result over."""
     shadow = replace(loaded, module=trainable(loaded.module, float_model), edits=[], storage={})
     objective = distill_objective(float_model.to(context.device)) if options.qat == "kd" else None
+    options = options.qat_options()
     trained = train(shadow, options, context, objective=objective)
     take_over(shadow.module, loaded.module)
-    return trained
+    return {"lr": options.lr, "grad_clip": options.grad_clip, **trained}
 
 
 def _set_storage(loaded: Loaded, name: str, spec: Spec, options: QuantizeOptions) -> None:
@@ -215,73 +243,52 @@ def _grid(matrix: Tensor, spec: Spec, options: QuantizeOptions) -> Grid:
     )
 
 
-def _operands(loaded: Loaded, options: QuantizeOptions) -> dict[str, int]:
-    """How many operands of its own products each module reads, where those are to be quantized."""
-    if not options.quantize_attention or options.scheme_row().activations == "none":
-        return {}
-    return count_operands(loaded.module, loaded.example)
+def _layer_times(
+    loaded: Loaded, plans: list[LayerPlan], options: QuantizeOptions, context: Context
+) -> list[timing.Profile]:
+    """Times of the layers in float and in int8; how well the int8 copy is calibrated is nothing to its speed."""
+    trial = loaded.clone()
+    quantize(trial, options.model_copy(update=_TIMED_WITH), context)
+    context.log("timing layers in ONNX Runtime")
+    example = with_batch(loaded.example, context.latency_batch)
+    return timing.profiles([loaded.module, trial.module], example, [plan.name for plan in plans])
 
 
-def _activation_ranges(
+def _int8_damages(
     root: nn.Module,
-    record: Trace,
     plans: list[LayerPlan],
-    operands: dict[str, int],
+    ranges: Ranges,
+    moments: dict[str, Moments],
     batches: Iterable[Inputs],
     options: QuantizeOptions,
-) -> dict[calibration.Site, tuple[float, float]]:
-    layers = [plan.name for plan in plans if plan.spec.input == "static"]
-    if options.scheme_row().activations != "static":
-        return {}
-    sites = calibration.find_sites(root, record, layers, additions=options.quantize_additions)
-    sites += calibration.operand_sites(operands)
-    levels = _levels(options)
-    ranges = calibration.observe(
-        root, sites, batches, observer=options.observer, levels=levels, percentile=options.percentile
-    )
-    return {site: ranges[site.key] for site in sites}
+    context: Context,
+) -> dict[str, float]:
+    """What int8 costs the output, for each layer alone: rounded weights, and a quantized input where it has one."""
+    levels = activation_levels(options)
+    inputs = {site.module: edges for site, edges in ranges.items() if site.side == "input"}
+    variants = {}
+    for plan in plans:
+        holder, own = latency.alone(root, plan)
+        quantize_layer(holder, own, options, moments.get(plan.name), context.seed)
+        layer = holder[own.name]
+        if plan.name in inputs:
+            convert(layer, Spec(input="static", input_symmetric=levels.symmetric))
+            calibration.store_range(layer, "input", inputs[plan.name], levels)
+        variants[plan.name] = layer
+    return latency.measured_damages(root, variants, batches)
 
 
-def _levels(options: QuantizeOptions) -> Levels:
-    return Levels(8, options.activation_range == "symmetric")
-
-
-def _quantize_activations(
-    loaded: Loaded,
-    plans: list[LayerPlan],
-    operands: dict[str, int],
-    ranges: dict[calibration.Site, tuple[float, float]],
-    options: QuantizeOptions,
+def _compare_latency(
+    loaded: Loaded, float_model: nn.Module, options: QuantizeOptions, context: Context, facts: dict[str, Any]
 ) -> list[str]:
-    """Convert modules whose activations are quantized, set ranges, record edits; notes on layers left without."""
-    levels, own_ranges = _levels(options), options.scheme_row().activations
-    for name, count in operands.items():
-        spec = Spec(operands=count, operand_ranges=own_ranges, operand_symmetric=levels.symmetric)
-        convert(get_module(loaded.module, name), spec)
-        loaded.edits.append(spec.as_edit(name))
-    for site, edges in ranges.items():
-        layer = get_module(loaded.module, site.module)
-        if site.side != "operand":
-            spec = Spec(**{site.side: "static", f"{site.side}_symmetric": levels.symmetric})
-            convert(layer, spec)
-            loaded.edits.append(spec.as_edit(site.module))
-        calibration.store_range(layer, site.side, edges, levels, site.index)
-    if operands or ranges or any(plan.spec.input == "dynamic" for plan in plans):
-        loaded.edits.extend(_leave_fused_paths(loaded.module))
-    observed = {site.module for site in ranges if site.side == "input"}
-    observed |= {f"{name}.out_proj" for name in operands}  # MultiheadAttention projects by itself
-    missing = [plan.name for plan in plans if plan.spec.input == "static" and plan.name not in observed]
-    return [f"{name}: weights only, its own forward is not called" for name in missing]
-
-
-def _leave_fused_paths(root: nn.Module) -> list[dict[str, Any]]:
-    """Edits that keep transformer layers from their fused inference path, which reads weights past their layers."""
-    edits = []
-    for name, module in root.named_modules():
-        if isinstance(module, nn.TransformerEncoderLayer) and module.activation_relu_or_gelu:
-            edits.append({"op": "resize", "target": name, "attributes": {"activation_relu_or_gelu": 0}})
-    replay(root, edits)
-    return edits
+    """Measure what came out beside the float model in ONNX Runtime; a note where the target is missed."""
+    example = with_batch(loaded.example, context.latency_batch)
+    float_ms, own_ms = timing.latencies_ms([float_model, loaded.module], example)
+    share = own_ms / float_ms
+    facts |= {"onnxruntime_float_ms": float_ms, "onnxruntime_ms": own_ms, "measured_latency_share": share}
+    if share <= options.target_latency:
+        return []
+    return [f"target_latency {options.target_latency:g} is missed: measured {share:.2f} in ONNX Runtime"]
 
 
 def _missing_moments(plans: list[LayerPlan], moments: dict[str, Moments], options: QuantizeOptions) -> list[str]:

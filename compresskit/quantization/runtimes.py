@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,12 +39,12 @@ class Exported:
 
 
 class Runner(nn.Module):
-    """A function from inputs to the first output, as a module."""
+    """A function from inputs to the first output, as a module; with the runtime's own session where it has one."""
 
-    def __init__(self, run: Callable[[Inputs], Tensor], note: str = ""):
+    def __init__(self, run: Callable[[Inputs], Tensor], session: Any = None):
         super().__init__()
         self._run = run
-        self.note = note
+        self.session = session
 
     def forward(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
         return self._run(kwargs if kwargs else args)
@@ -84,12 +85,19 @@ def inductor(exported: Exported) -> nn.Module:
     return Runner(run)
 
 
-def onnxruntime(exported: Exported) -> nn.Module:
-    """ONNX Runtime's CPU provider with all graph optimizations."""
+def onnxruntime(exported: Exported, profile: Path | None = None) -> nn.Module:
+    """ONNX Runtime's CPU provider with all graph optimizations.
+
+    Args:
+        exported: the model.
+        profile: where the session writes what each node took, when its `end_profiling` is called.
+    """
     runtime = require("onnxruntime", "onnx")
     settings = runtime.SessionOptions()
     settings.intra_op_num_threads = exported.threads
     settings.log_severity_level = 3
+    if profile is not None:
+        settings.enable_profiling, settings.profile_file_prefix = True, str(profile)
     session = runtime.InferenceSession(str(exported.path), settings, providers=["CPUExecutionProvider"])
     names = [entry.name for entry in session.get_inputs()]
 
@@ -97,7 +105,7 @@ def onnxruntime(exported: Exported) -> nn.Module:
         feed = {name: tensor.numpy() for name, tensor in zip(names, _in_order(inputs, names), strict=True)}
         return torch.from_numpy(session.run(None, feed)[0])
 
-    return Runner(run)
+    return Runner(run, session)
 
 
 def openvino(exported: Exported) -> nn.Module:

@@ -12,7 +12,7 @@ from compresskit.quantization.allocation import Choice, plot, sensitivities, sol
 
 
 def brute_force(menus, budget):
-    fitting = [choices for choices in itertools.product(*menus) if sum(c.size_bytes for c in choices) <= budget]
+    fitting = [choices for choices in itertools.product(*menus) if sum(c.cost for c in choices) <= budget]
     return min(sum(c.damage for c in choices) for choices in fitting)
 
 
@@ -21,11 +21,11 @@ def brute_force(menus, budget):
 def test_equals_brute_force(data):
     choice = st.builds(Choice, st.just(0), st.integers(0, 12), st.floats(0, 10))
     menus = data.draw(st.lists(st.lists(choice, min_size=1, max_size=4), min_size=1, max_size=5))
-    least = sum(min(c.size_bytes for c in menu) for menu in menus)
+    least = sum(min(c.cost for c in menu) for menu in menus)
     budget = least + data.draw(st.integers(0, 25))
     chosen = solve(menus, budget)
     assert all(c in menu for c, menu in zip(chosen, menus, strict=True))
-    assert sum(c.size_bytes for c in chosen) <= budget
+    assert sum(c.cost for c in chosen) <= budget
     assert sum(c.damage for c in chosen) == pytest.approx(brute_force(menus, budget), abs=1e-9)
 
 

@@ -151,6 +151,44 @@ def test_operator_sets_without_four_bit_types_are_noted(images, tmp_path):
             torch.testing.assert_close(torch.from_numpy(found), loaded.module(inputs))
 
 
+@pytest.mark.parametrize("weight_range", ["symmetric", "affine"])
+def test_group_scales_become_blocks_and_a_four_bit_kernel(weight_range, tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    # the last layer's 72 columns are two whole groups of 32 and a quarter of one
+    body = [torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Unflatten(1, (2, 32)), torch.nn.Linear(32, 36)]
+    body += [torch.nn.Conv1d(2, 2, 3, padding=1), torch.nn.Flatten(), torch.nn.Linear(72, 6)]
+    loaded = Loaded(torch.nn.Sequential(*body).eval(), {}, torch.randn(1, 64))
+    options = QuantizeOptions(
+        scheme="int4-weight", granularity="group", group_size=32, first_last="same", weight_range=weight_range
+    )
+    quantize(loaded, options, Context(original=loaded.clone()))
+    inputs = torch.randn(3, 64)
+    with torch.no_grad():
+        wanted = loaded.module(inputs)
+    program = export_program(loaded.module, loaded.example)
+    for opset in (21, 18):
+        path = tmp_path / f"{opset}.onnx"
+        export_onnx(program, path, opset=opset)
+        settings = ort.SessionOptions()
+        settings.optimized_model_filepath = str(tmp_path / f"optimized{opset}.onnx")
+        # else this kernel rounds its input to eight bits
+        settings.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+        settings.log_severity_level = 3
+        session = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+        found = session.run(None, {session.get_inputs()[0].name: inputs.numpy()})[0]
+        np.testing.assert_allclose(found, wanted.numpy(), atol=1e-5)
+    blocks = [node for node in ir.load(tmp_path / "21.onnx").graph if node.op_type == "DequantizeLinear"]
+    assert {node.attributes.get_int("block_size") for node in blocks} == {32}
+    assert {node.inputs[0].dtype for node in blocks} == {ir.DataType.INT4}
+    kernels = [node.op_type for node in ir.load(tmp_path / "optimized21.onnx").graph]
+    assert kernels.count("MatMulNBits") == 2
+    openvino = pytest.importorskip("openvino")
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(str(tmp_path / "21.onnx")), "CPU")
+    np.testing.assert_allclose(compiled(inputs.numpy())[0], wanted.numpy(), atol=1e-3)
+
+
 def test_openvino_reads_four_bit_weights(run, tmp_path):
     torch = pytest.importorskip("torch")
     openvino = pytest.importorskip("openvino")

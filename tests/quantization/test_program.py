@@ -84,6 +84,45 @@ def test_a_chain_of_blocks_does_not_requantize_what_a_block_returned(images):
     assert len(quantizers) == 4
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"scheme": "int8-weight"},
+        {"scheme": "int4-weight", "weight_range": "affine"},
+        {"scheme": "int4-weight", "granularity": "group", "group_size": 5},
+        {"scheme": "float8-weight"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag, nn.LSTM, nn.Conv3d, nn.ConvTranspose1d])
+def test_every_kind_of_layer_lowers(kind, options):
+    torch.manual_seed(0)
+    tables = {nn.Embedding: (9, 7), nn.EmbeddingBag: (9, 7), nn.LSTM: (6, 5, 2), nn.Conv3d: (2, 3, 2)}
+    layer = kind(*tables.get(kind, (2, 4, 3)))
+    floats = {nn.LSTM: (4, 3, 6), nn.Conv3d: (2, 2, 3, 4, 4), nn.ConvTranspose1d: (2, 2, 8)}
+    inputs = torch.randn(floats[kind]) if kind in floats else torch.tensor([[1, 8, 1], [0, 3, 2]])
+    loaded = Loaded(nn.Sequential(layer).eval(), {}, inputs[:1])
+    quantize(loaded, QuantizeOptions(first_last="same", **options), Context(original=loaded.clone()))
+    with torch.no_grad():
+        wanted, found = loaded.module(inputs), lower(loaded.module)(inputs)
+    pairs = zip(torch.utils._pytree.tree_leaves(wanted), torch.utils._pytree.tree_leaves(found), strict=True)
+    for ours, lowered in pairs:
+        torch.testing.assert_close(lowered, ours)
+
+
+def test_an_embedding_looks_up_codes(tmp_path):
+    loaded = Loaded(nn.Sequential(nn.Embedding(50, 8), nn.Linear(8, 2)).eval(), {}, torch.tensor([[1, 2]]))
+    quantize(loaded, QuantizeOptions(first_last="same"), Context(original=loaded.clone()))
+    program = export_program(loaded.module, loaded.example)
+    shapes = [tensor.shape for tensor in program.state_dict.values() if tensor.is_floating_point()]
+    assert torch.Size([50, 8]) not in shapes
+    ids = torch.tensor([[4, 49, 0]])
+    with torch.no_grad():
+        torch.testing.assert_close(
+            export_program(loaded.module, torch.tensor([[1, 2, 3]])).module()(ids), loaded.module(ids)
+        )
+
+
 def test_a_model_that_cannot_be_traced_is_refused():
     class Branching(nn.Module):
         def forward(self, x):
