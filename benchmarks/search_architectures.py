@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 
 from compresskit.core.data import open_data
@@ -56,7 +57,7 @@ RESULT = Path(__file__).parent / "results" / "search_architectures.md"
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="builtin:digits_cnn")
-    parser.add_argument("--weights", help="of the model; without them it is trained first")
+    parser.add_argument("--weights", help="of the model; trained first without them, and kept there")
     parser.add_argument("--data", default=NOISY)
     parser.add_argument("--policies", nargs="+", default=list(ARCHITECTURES), choices=list(ARCHITECTURES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of the searches")
@@ -110,12 +111,15 @@ def main() -> None:
 def open_teacher(given: argparse.Namespace) -> tuple[Loaded, Context]:
     """The teacher with its data; trained here where no weights are given."""
     own = given.data == NOISY
-    teacher = load_model(given.model, weights=given.weights, model_args={"width": 32} if own else None)
+    known = given.weights if given.weights and Path(given.weights).is_file() else None
+    teacher = load_model(given.model, weights=known, model_args={"width": 32} if own else None)
     with tempfile.TemporaryDirectory() as folder:
         data = open_data(noisy_digits(Path(folder)) if own else given.data, teacher.preprocessing)
     context = Context(teacher, data, make_metric("top1"), log=lambda line: print(line, flush=True))
-    if not given.weights:
+    if known is None:
         train(teacher, TrainOptions(epochs=15, lr=0.1, batch_size=BATCH), context)
+        if given.weights:
+            save_file(teacher.module.state_dict(), given.weights)
     return teacher, context
 
 
