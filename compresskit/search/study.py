@@ -127,7 +127,7 @@ def _opened(problem: Problem, options: SearchOptions, sampler: Any, objectives: 
     if url is None and problem.folder is not None:
         problem.folder.mkdir(parents=True, exist_ok=True)
         url = f"sqlite:///{problem.folder / 'study.db'}"
-    identity = _identity(problem, options.policy)
+    identity = _identity(problem, options)
     if "drop" in options.budget:  # which tries one budget after another
         name = f"{name}-{identity}"
     study = optuna.create_study(
@@ -144,10 +144,12 @@ def _opened(problem: Problem, options: SearchOptions, sampler: Any, objectives: 
     return study
 
 
-def _identity(problem: Problem, policy: str) -> str:
+def _identity(problem: Problem, options: SearchOptions) -> str:
     """Changes with all that makes trials of two searches incomparable."""
     places = [[place.name, *place.labels] for place in problem.places]
-    record = json.dumps([policy, places, sorted(problem.limits.items())])
+    # the budget as given: absolute limits move, and those in time are measured anew in each process
+    limits = problem.limits if "drop" in options.budget else {}
+    record = json.dumps([options.policy, places, sorted(options.budget.items()), sorted(limits.items())])
     return hashlib.sha256(record.encode()).hexdigest()[:12]
 
 

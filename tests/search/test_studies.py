@@ -94,6 +94,14 @@ def test_another_search_does_not_join_by_accident(tmp_path):
     join(0.5, name="second")
 
 
+def test_each_budget_of_a_drop_has_its_own_study(tmp_path):
+    options = SearchOptions(budget={"drop": 0.1}, policy="tpe")
+    for budget in (0.6, 0.5):
+        problem = toy_problem(budget, trials=3, folder=tmp_path)
+        policy_of("tpe")(problem, np.random.default_rng(0), options)
+        assert len(problem.history) == 3 and all(map(problem.fits, (trial.choice for trial in problem.history)))
+
+
 def test_a_storage_that_does_not_open_is_named(tmp_path):
     options = SearchOptions(budget={"macs": 0.6}, policy="tpe", storage=f"sqlite:///{tmp_path}/missing/study.db")
     with pytest.raises(InputError, match="storage 'sqlite:.*missing/study.db' does not open: .*unable to open"):
