@@ -112,6 +112,21 @@ class DecomposeOptions(StepOptions):
         return self.objective != "weight" or self.norms == "reestimate" or self.sensitivity == "output"
 
     @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> DecomposeOptions:
+        given = [name for name in type(self).model_fields if name in self.model_fields_set]
+        own = [name for name in given if name not in StepOptions.model_fields and name != "recompose"]
+        if self.recompose and own:
+            raise ValueError(f"{', '.join(own)} would be ignored: recompose only merges factors; drop one of them")
+        if "round_to" in given and self.rank_by in ("fixed", "given"):
+            raise ValueError(f"round_to would be ignored: rank_by is {self.rank_by!r}; give a rank that is a multiple")
+        measures = self.rank_by == "budget" and self.sensitivity != "layer"
+        if "calibration_samples" in given and not self.uses_data() and not measures:
+            raise ValueError(
+                "calibration_samples would be ignored: nothing here reads data; set objective to activation"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _known_kinds(self) -> DecomposeOptions:
         for name in self.consider:
             KINDS.check(name)

@@ -33,7 +33,7 @@ def _rebuilt(loaded):
 
 
 def _run(loaded, data=None, **options):
-    if "target_latency" not in options:
+    if "target_latency" not in options and "recompose" not in options:
         options = {"slower_layers": "allow", **options}  # what is tested must not hang on this machine's timing
     return decompose(loaded, DecomposeOptions(**options), Context(original=loaded.clone(), data=data))
 
@@ -56,7 +56,8 @@ def _run(loaded, data=None, **options):
 def test_the_edits_rebuild_the_model_and_every_replaced_layer_costs_less(options, digits):
     loaded = _digits_cnn()
     macs_before, params_before = macs(loaded.module, loaded.example), parameter_count(loaded.module)
-    result = _run(loaded, digits, calibration_samples=64, **options)
+    reads_data = any(name in options for name in ("objective", "target_macs", "target_params"))
+    result = _run(loaded, digits, **({"calibration_samples": 64} if reads_data else {}), **options)
     assert torch.equal(_rebuilt(loaded)(loaded.example), loaded.module(loaded.example))
     assert loaded.edits and result.facts["layers_decomposed"] == len(loaded.edits)
     for row in result.tables["choices"]:
@@ -365,6 +366,9 @@ def test_refusals(options, error, message):
         ({"ranks": {"conv1": 2}, "lstms": "decompose"}, "lstms would be ignored"),
         ({"calibration_rows": 5}, "calibration_rows would be ignored"),
         ({"inputs": "compressed"}, "inputs would be ignored"),
+        ({"recompose": True, "energy": 0.5, "explain": True}, "energy, explain would be ignored: recompose only"),
+        ({"rank": 12, "round_to": 8}, "round_to would be ignored: rank_by is 'fixed'"),
+        ({"calibration_samples": 64}, "calibration_samples would be ignored"),
         ({"energy": 1.5}, "less than 1"),
         ({"target_latency": 0.5, "slower_layers": "allow"}, "slower_layers would be ignored"),
     ],
