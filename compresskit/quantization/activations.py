@@ -96,10 +96,23 @@ def quantize_activations(
         calibration.store_range(layer, site.side, edges, levels, site.index)
     if operands or ranges or any(plan.spec.input == "dynamic" for plan in plans):
         loaded.edits.extend(_leave_fused_paths(loaded.module))
+    return _left_in_float(loaded.module, plans, operands, ranges) if own_ranges != "none" else []
+
+
+def _left_in_float(root: nn.Module, plans: list[LayerPlan], operands: dict[str, int], ranges: Ranges) -> list[str]:
+    """Notes on layers whose weights are quantized and whose activations are not."""
     observed = {site.module for site in ranges if site.side == "input"}
     observed |= {f"{name}.out_proj" for name in operands}  # MultiheadAttention projects by itself
-    missing = [plan.name for plan in plans if plan.spec.input == "static" and plan.name not in observed]
-    return [f"{name}: weights only, its own forward is not called" for name in missing]
+    notes = []
+    for plan in plans:
+        layer = get_module(root, plan.name)
+        if plan.spec.input == "static" and plan.name not in observed:
+            notes.append(f"{plan.name}: weights only, its own forward is not called")
+        elif isinstance(layer, nn.RNNBase | nn.RNNCellBase):
+            notes.append(f"{plan.name}: weights only, recurrent layers keep their activations in float")
+        elif isinstance(layer, nn.MultiheadAttention) and plan.name not in operands:
+            notes.append(f"{plan.name}: weights only, attention stays in float")
+    return notes
 
 
 def _leave_fused_paths(root: nn.Module) -> list[dict[str, Any]]:

@@ -10,7 +10,9 @@ from compresskit.core.options import Options, StepOptions, choice, option
 
 from .tables import CODEBOOK_STARTS, OBSERVER_CHOICES, ROUNDINGS, RUNTIMES, SCHEMES, Scheme
 
-_CALIBRATED = ("observer", "percentile", "calibration_samples", "quantize_additions", "activation_range")
+_CALIBRATED = (
+    "observer", "percentile", "calibration_samples", "calibration_batch", "quantize_additions", "activation_range",
+)  # fmt: skip
 
 #: few bits and folded batch norms make gradients large: the loop's own learning rate, unclipped, ends in NaN
 _QAT_DEFAULTS = {"lr": 1e-3, "grad_clip": 1.0}
@@ -160,7 +162,7 @@ class QuantizeOptions(StepOptions):
                 f"{name} would be ignored: scheme {self.scheme!r} calibrates no activations; choose int8-static"
                 for name in _CALIBRATED
                 if name in given
-                and not (name == "calibration_samples" and self.needs_data())
+                and not (name in ("calibration_samples", "calibration_batch") and self.needs_data())
                 and not (name == "activation_range" and scheme.activations == "dynamic")
             ]
         if scheme.activations == "none" and "quantize_attention" in given:
@@ -172,9 +174,10 @@ class QuantizeOptions(StepOptions):
             problems.append(f"percentile would be ignored: observer is {self.observer!r}; choose percentile")
         if "group_size" in given and self.weight_granularity() != "group":
             problems.append("group_size would be ignored: set granularity to group")
-        if scheme.format == "float8" and ("bits" in given or self.bits_for or self.weight_range == "affine"):
+        if scheme.format == "float8" and given & {"bits", "bits_for", "weight_range", "weight_search"}:
             problems.append(
-                "bits, bits_for and weight_range have no meaning for scheme 'float8-weight'; leave them out"
+                "bits, bits_for, weight_range and weight_search have no meaning for scheme 'float8-weight'; "
+                "leave them out"
             )
         if scheme.format == "codebook" and given & {"granularity", "weight_range", "weight_search"}:
             problems.append(
@@ -182,6 +185,10 @@ class QuantizeOptions(StepOptions):
             )
         if self.qat != "none" and scheme.format != "int":
             problems.append(f"qat learns integer steps; scheme {self.scheme!r} has none, use recover to tune it")
+        if self.qat != "none" and self.rounding != "nearest":
+            problems.append(
+                f"rounding {self.rounding!r} would be lost: qat learns the weights anew and rounds them to nearest"
+            )
         if self.target_bits is not None and (scheme.format != "int" or "bits" in given):
             problems.append("target_bits chooses among integer bits by itself; leave bits out and take an int scheme")
         if self.target_latency is not None and (scheme.activations != "static" or self.weight_bits() != 8):

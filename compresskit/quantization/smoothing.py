@@ -83,11 +83,6 @@ def move_to_weights(layer: nn.Module, factors: Tensor) -> Spec:
     return spec
 
 
-def can_be_scaled(layer: nn.Module) -> bool:
-    """Whether scaling input channels is exact: padding must not bring in values that are not scaled along."""
-    return isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
-
-
 def smooth(layer: nn.Module, moments: Moments, strength: float) -> Spec:
     """Apply SmoothQuant to one layer."""
     factors = smoothing_factors(moments.largest, input_channel_ranges(layer), strength)

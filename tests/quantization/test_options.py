@@ -35,11 +35,24 @@ def test_every_row_resolves(table):
         ({"bits": 1}, "bits must be 2 to 8"),
         ({"bits_for": {"conv1": 12}}, "bits must be 2 to 8"),
         ({"calibration_samples": 10}, "calibration_samples would be ignored"),
+        ({"calibration_batch": 10}, "calibration_batch would be ignored"),
+        ({"scheme": "float8-weight", "weight_search": "mse"}, "no meaning for scheme 'float8-weight'"),
+        ({"scheme": "int4-weight", "qat": "kd", "rounding": "gptq"}, "rounding 'gptq' would be lost"),
+        ({"scheme": "codebook", "qat": "kd"}, "qat learns integer steps"),
     ],
 )
 def test_options_that_would_do_nothing_are_refused(given, match):
     with pytest.raises(ValidationError, match=match):
         QuantizeOptions(**given)
+
+
+def test_learned_steps_train_milder_unless_told_otherwise():
+    given = QuantizeOptions(scheme="int4-weight", qat="kd").qat_options()
+    assert (given.lr, given.grad_clip) == (1e-3, 1.0)
+    given = QuantizeOptions(scheme="int4-weight", qat="kd", lr=0.02, grad_clip=None).qat_options()
+    assert (given.lr, given.grad_clip) == (0.02, None)
+    # a dry run trains nothing
+    assert not QuantizeOptions(scheme="int4-weight", qat="kd", recover="kd").without_training().trains()
 
 
 def test_options_import_no_torch():

@@ -135,6 +135,30 @@ def test_a_transformer_layer_computes_the_same_with_and_without_gradients():
         assert torch.equal(rebuilt(inputs), fused_if_allowed)
 
 
+@pytest.mark.parametrize("scheme", ["int8-static", "int8-dynamic"])
+def test_layers_whose_activations_stay_in_float_are_named(scheme):
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm, self.head = nn.LSTM(4, 6, batch_first=True), nn.Linear(6, 3)
+
+        def forward(self, x):
+            return self.head(self.lstm(x)[0][:, -1])
+
+    class Sequences:
+        def calibration(self, samples, *, batch_size=64, seed=0):
+            return [torch.randn(8, 5, 4, generator=torch.Generator().manual_seed(seed))]
+
+    loaded = Loaded(Recurrent().eval(), {}, torch.randn(1, 5, 4))
+    context = Context(original=loaded.clone(), data=Sequences())
+    result = quantize(loaded, QuantizeOptions(scheme=scheme, first_last="same"), context)
+    assert [note for note in result.notes if "lstm" in note] == [
+        "lstm: weights only, recurrent layers keep their activations in float"
+    ]
+    layers = quantized_layers(loaded.module)
+    assert layers["lstm"].spec.input == "none" and layers["head"].spec.input == scheme.removeprefix("int8-")
+
+
 @pytest.mark.slow
 def test_a_trained_network_keeps_its_accuracy(shared_dir, cifar_dir):
     weights = str(shared_dir / "models" / "resnet20_cifar10.safetensors")
