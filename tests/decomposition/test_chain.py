@@ -11,7 +11,7 @@ from compresskit.pipeline.runner import Run, run
 @pytest.mark.slow
 def test_factored_layers_are_pruned_in_rank_and_quantized(digits_model, tmp_path):
     steps = [
-        {"decompose": {"target_macs": 0.6, "objective": "activation", "kind": "channel-svd"}},
+        {"decompose": {"target_macs": 0.6, "objective": "activation", "kind": "channel-svd", "slower_layers": "allow"}},
         {"prune": {"target_macs": 0.7, "recover": "finetune", "epochs": 2}},
         {"quantize": {"scheme": "int8-weight"}},
     ]
