@@ -65,7 +65,7 @@ def _episodes(problem: Problem, agent: Agent, options: SearchOptions, episode) -
 
     Where workers score several candidates at once, as many episodes are played before the agent learns from them.
     """
-    number, after_warmup = 0, 0
+    number, after_warmup = len(problem.history), 0
     while number < problem.trials and not problem.out_of_time():
         warming = max(problem.time_share(), number / problem.trials) < options.warmup and number < 100
         after_warmup += not warming

@@ -50,35 +50,39 @@ def best_after_training(
     return finalists[best]
 
 
-def cheapest_within(
-    make: Callable[[dict[str, float]], Problem], run: Callable[[Problem], Choice], cost: str, *, least: float,
-    whole: float, allowed: float,
-) -> tuple[Problem, Choice]:  # fmt: skip
+def cheapest_within(problem: Problem, run: Callable[[Problem], Choice], cost: str, *, allowed: float) -> Choice:
     """The cheapest choice whose held-out score is at least as high as allowed, by halving the budget's interval.
 
+    Each halving gets an equal share of the problem's trials and time. Of all candidates scored on the way, the cheapest
+    that keeps the score is taken.
+
     Args:
-        make: limits -> a problem.
+        problem: its limit of the cost is moved, and left at what the choice costs; other limits hold.
         run: runs the policy.
         cost: what is made small.
-        least, whole: its smallest and largest figure.
         allowed: the lowest score that is accepted.
     Raises:
-        GuardMissed: if not even the loosest budget that was tried keeps the score.
+        GuardMissed: if nothing that was scored keeps the score.
     """
-    low, high, found = least, whole, None
-    for _ in range(_HALVINGS):
-        limit = (low + high) / 2
-        problem = make({cost: limit})
-        choice = run(problem)
+    fixed = dict(problem.limits)
+    whole = problem.whole[cost]
+    low, high = problem.subject.costs(problem.smallest())[cost], min(whole, fixed.get(cost, whole))
+    loosest = (low + high) / 2
+    for number in range(1, _HALVINGS + 1):
+        problem.limits[cost] = (low + high) / 2
+        with problem.limited(number / _HALVINGS):
+            choice = run(problem)
         score = problem.evaluate(choice).score
-        problem.log(f"{cost} {limit / whole:.1%}: score {score:.4f}, {'kept' if score >= allowed else 'too low'}")
-        if score >= allowed:
-            found, high = (problem, choice), limit
-        else:
-            low = limit
-    if found is None:
+        kept = "kept" if score >= allowed else "too low"
+        problem.log(f"{cost} {problem.limits[cost] / whole:.1%}: score {score:.4f}, {kept}")
+        low, high = (low, problem.limits[cost]) if score >= allowed else (problem.limits[cost], high)
+    problem.limits = fixed
+    good = [trial for trial in problem.history if trial.score >= allowed and problem.fits(trial.choice)]
+    if not good:
         raise GuardMissed(
-            f"no choice with {cost} at {high / whole:.1%} or below keeps a score of {allowed:.4f}; allow a larger "
+            f"no choice with {cost} at {loosest / whole:.1%} or below keeps a score of {allowed:.4f}; allow a larger "
             "drop, or recover afterwards under a fixed budget"
         )
-    return found
+    best = min(good, key=lambda trial: (trial.costs[cost], -trial.score, trial.number))
+    problem.limits = {**fixed, cost: problem.subject.costs(best.choice)[cost]}
+    return best.choice

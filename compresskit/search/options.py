@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from ..core.options import choice, option
 from ..decomposition.tables import KINDS
 from ..pruning.tables import CRITERIA
 from ..quantization.tables import ROUNDINGS
 from .architectures.options import ArchitectureOptions
+from .budget import bounds_latency, check_budget, read_budget
 from .tables import POLICIES, SUBJECTS
 
 #: options that only some policies read
@@ -29,10 +30,10 @@ _TECHNIQUE_OPTIONS = {
     **dict.fromkeys(("bits", "rounding"), ("quantize", "mixed")),
     "mix": ("mixed",),
 }
+#: techniques whose latency is predicted and measured; rounded weights compute in float here, so bits save none
+TIMED = ("prune",)
 #: part of a mix -> the options that only it reads
 _PART_OPTIONS = {"ratio": ("criterion", "round_to"), "rank": ("kind",), "bits": ("bits", "rounding")}
-#: what a budget may bound
-COSTS = ("macs", "params", "bytes")
 
 
 class SearchOptions(ArchitectureOptions):
@@ -41,8 +42,9 @@ class SearchOptions(ArchitectureOptions):
     technique: choice(SUBJECTS) = option("prune", "what is searched over", section="Search")
     policy: choice(POLICIES) = option("auto", "how it is searched", section="Search")
     budget: dict[str, float] = option(
-        {}, "largest cost: macs=SHARE, params=SHARE, bytes=SHARE or BYTES; drop=POINTS asks for the "
-        "cheapest model that loses no more of the metric, e.g. drop=0.01", section="Search",
+        {}, "largest cost, several hold together: macs=SHARE, params=SHARE, bytes=SHARE or BYTES, latency=SHARE or "
+        "latency_ms=MS (measured); units may be given, e.g. 1MB, 2ms, 50%; drop=LOSS asks for the cheapest model that "
+        "loses no more of the metric, e.g. drop=0.01", section="Search",
     )  # fmt: skip
     trials: int = option(100, "candidates to score at most", section="Search", ge=1)
     seconds: float | None = option(None, "stop searching after this many seconds", section="Search", gt=0)
@@ -108,22 +110,24 @@ class SearchOptions(ArchitectureOptions):
         """What a mixed search decides: bits cost no MACs, so they stay as they are where nothing bounds bytes."""
         return [part for part in self.mix if part != "bits" or {"bytes", "drop"} & set(self.budget)]
 
+    def made_small(self) -> str:
+        """The cost that a search within a drop makes small: bytes where bits are decided, else MACs."""
+        decides_bits = self.technique == "quantize" or (self.technique == "mixed" and "bits" in self.parts())
+        return "bytes" if decides_bits else "macs"
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _amounts(cls, value: object) -> object:
+        return read_budget(value)
+
     @model_validator(mode="after")
     def _budget_says_something(self) -> SearchOptions:
-        if not self.budget:
-            raise ValueError("nothing says how small; give budget, e.g. macs=0.5")
-        known = (*COSTS, "drop")
-        for name, value in self.budget.items():
-            if name not in known:
-                from ..core.errors import nearest
-
-                raise ValueError(f"budget: unknown cost {name!r}{nearest(name, known)}")
-            if value <= 0:
-                raise ValueError(f"budget: {name} must be above 0, got {value:g}")
-            if name in ("macs", "params") and value >= 1:
-                raise ValueError(
-                    f"budget: {name} is the share that is kept, so below 1, got {value:g}; e.g. {name}=0.5"
-                )
+        check_budget(self.budget)
+        if bounds_latency(self.budget) and self.technique not in TIMED:
+            raise ValueError(
+                f"budget: latency is measured of technique {' and '.join(TIMED)} only, and technique is "
+                f"{self.technique!r}; bound macs or bytes"
+            )
         if "finetune_steps" in self.model_fields_set and not self.finetune_finalists:
             raise ValueError("finetune_steps would be ignored: set finetune_finalists, e.g. 3")
         for name, techniques in _TECHNIQUE_OPTIONS.items():

@@ -11,19 +11,23 @@ from torch import Tensor, nn
 
 from ..core.batchnorm import estimate_batchnorm
 from ..core.errors import InputError
-from ..core.types import Context, Loaded
+from ..core.inputs import with_batch
+from ..core.types import Context, Loaded, to_device
 from ..pruning import geometry
 from ..pruning.cut import cut
 from ..pruning.graph import Group, build_graph
+from ..pruning.latency import LatencyTable
 from ..pruning.mend import refit_before_cut
 from ..pruning.options import PruneOptions
 from ..pruning.proof import proven
 from ..pruning.structured import evidence_for, score_groups
+from .budget import bounds_latency
 from .features import layer_features
 from .options import SearchOptions
 from .problem import Choice, Place
 from .rating import first_examples
 from .sensitivity import output_sensitivities
+from .timed import timed
 
 
 class PruneSubject:
@@ -57,6 +61,7 @@ class PruneSubject:
         self._macs, self._params = geometry.macs(self.graph), geometry.parameters(self.graph)
         self._size_bytes = geometry.touched_bytes(self.graph)
         self._whole = np.array([len(group) for group in self.graph.groups])
+        self._latency = self._latency_table() if bounds_latency(options.budget) else None
         self.places = self._make_places()
 
     def _shared_options(self) -> dict[str, Any]:
@@ -111,17 +116,26 @@ class PruneSubject:
             kept[number] = counts[level]
         return kept
 
+    def _latency_table(self) -> LatencyTable:
+        """Measured times of layers, and one measured cut that tells how far the time between layers shrinks."""
+        example = to_device(with_batch(self._loaded.example, self._context.latency_batch), self._context.device)
+        table = LatencyTable(self._loaded, self.graph, example)
+        smallest = (0,) * len(self._groups)
+        share = 1 / timed(self._loaded, self.cut_copy(smallest), self._context).speedup
+        table.anchor(self.kept(smallest), share * table.whole_ms)
+        return table
+
     def costs(self, choice: Choice) -> dict[str, float]:
-        """MACs, parameters and bytes of a choice."""
-        kept = self.kept(choice)
-        return {"macs": self._macs(kept), "params": self._params(kept), "bytes": self._size_bytes(kept)}
+        """MACs, parameters, bytes and, where the budget bounds it, the predicted latency of a choice."""
+        return self._costs_of(self.kept(choice))
 
     def whole_costs(self) -> dict[str, float]:
         """The same of the model as it is."""
-        return {
-            "macs": self._macs(self._whole), "params": self._params(self._whole),
-            "bytes": self._size_bytes(self._whole),
-        }  # fmt: skip
+        return self._costs_of(self._whole)
+
+    def _costs_of(self, kept: np.ndarray) -> dict[str, float]:
+        found = {"macs": self._macs(kept), "params": self._params(kept), "bytes": self._size_bytes(kept)}
+        return found if self._latency is None else {**found, "latency_ms": self._latency(kept)}
 
     def build(self, choice: Choice) -> nn.Module:
         """A cut copy: weights refitted, BatchNorm statistics estimated again."""

@@ -13,14 +13,19 @@ import numpy as np
 
 from ..core.errors import GuardMissed, InputError
 from ..core.types import Context, Loaded, StepResult
+from ..quantization.weights import bytes_by_kind
 from . import report
+from .budget import bounds_latency, limits_of
 from .finalists import best_after_training, cheapest_within
 from .options import SearchOptions
 from .problem import Choice, Problem, Subject
 from .rating import Rater
 from .tables import ARCHITECTURES, POLICIES, SUBJECTS
 from .team import Team
+from .timed import timed, verdict, within_latency
 
+#: winners that are made until one is within the bytes, and how far below it the next is looked for
+_TRIES, _SLIGHTLY_LESS = 3, 0.9999
 #: technique -> (options model, entry point); what carries out a winning step
 _CARRIES_OUT = {
     "prune": ("compresskit.pruning.options:PruneOptions", "compresskit.pruning.structured:prune"),
@@ -53,44 +58,61 @@ def search(loaded: Loaded, options: SearchOptions, context: Context) -> StepResu
         problem, choice = _found(loaded, options, context, team)
     if options.finetune_finalists:
         choice = best_after_training(problem, choice, loaded, options, context, carry_out)
-    result = carry_out(problem.subject.steps(choice), loaded, context)
+    choice, result = _carried_out(problem, choice, loaded, context)
     _describe(result, problem, choice, options, context)
+    if bounds_latency(options.budget):
+        facts, note = verdict(timed(loaded, result.loaded.module, context, rounds=12), options.budget)
+        result.facts |= facts
+        result.notes.insert(0, note)
     return result
 
 
 def _found(loaded: Loaded, options: SearchOptions, context: Context, team: Team | None) -> tuple[Problem, Choice]:
     """The policy's choice, and the problem that it belongs to."""
-    if "drop" in options.budget:
-        return _within_drop(loaded, options, context, team)
     problem = open_problem(loaded, options, context, team)
-    return problem, run_policy(options.policy, problem, context.seed, options)
-
-
-def _within_drop(
-    loaded: Loaded, options: SearchOptions, context: Context, team: Team | None
-) -> tuple[Problem, Choice]:  # fmt: skip
-    """The cheapest choice that loses no more of the metric than the budget's `drop`; other limits hold too."""
-    subject = SUBJECTS.load(options.technique)(loaded, options, context)
-    whole = subject.whole_costs()
-    fixed = limits_of(options.budget, whole)
-    cost = "macs" if "macs" in whole else "bytes"
-    original = problem_of(subject, loaded, options, context).rater.original().score
-
-    def make(limits: dict[str, float]) -> Problem:
-        tighter = {name: min(limit, fixed.get(name, limit)) for name, limit in {**fixed, **limits}.items()}
-        return problem_of(subject, loaded, options, context, limits=tighter, team=team)
 
     def run(problem: Problem) -> Choice:
         return run_policy(options.policy, problem, context.seed, options)
 
-    least = subject.costs((0,) * len(subject.places))[cost]
-    allowed = original - options.budget["drop"]
-    problem, choice = cheapest_within(make, run, cost, least=least, whole=whole[cost], allowed=allowed)
+    if "drop" in options.budget:
+        return problem, _within_drop(problem, run, options)
+    if bounds_latency(options.budget):
+
+        def share_of(choice: Choice) -> float:
+            measured = timed(loaded, problem.subject.build(choice), context)
+            whole_ms = problem.whole["latency_ms"]
+            return 1 / measured.speedup if "latency" in options.budget else measured.model_ms / whole_ms
+
+        return problem, within_latency(problem, run, share_of)[0]
+    return problem, run(problem)
+
+
+def _within_drop(problem: Problem, run: Callable[[Problem], Choice], options: SearchOptions) -> Choice:
+    """The cheapest choice that loses no more of the metric than the budget's `drop`; other limits hold too."""
+    original, drop = problem.rater.original().score, options.budget["drop"]
+    choice = cheapest_within(problem, run, options.made_small(), allowed=original - drop)
     problem.notes.append(
         f"held-out score {problem.evaluate(choice).score:.4f} against the original's {original:.4f}: "
-        f"within the drop of {options.budget['drop']:g}"
+        f"within the drop of {drop:g}"
     )
-    return problem, choice
+    return choice
+
+
+def _carried_out(problem: Problem, choice: Choice, loaded: Loaded, context: Context) -> tuple[Choice, StepResult]:
+    """The winner, really made; where its bytes turn out above the budget, the best one below that by as much."""
+    for _ in range(_TRIES):
+        result = carry_out(problem.subject.steps(choice), loaded.clone(), context)
+        made = sum(bytes_by_kind(result.loaded.module, result.loaded.storage).values())
+        over = made / problem.limits.get("bytes", float("inf"))
+        if over <= 1:
+            break
+        problem.limits["bytes"] = problem.subject.costs(choice)["bytes"] / over * _SLIGHTLY_LESS
+        best = problem.best()
+        if best is None:
+            break
+        problem.notes.append(f"a choice came out {over - 1:.2%} above the bytes of the budget; the next best was taken")
+        choice = best.choice
+    return choice, result
 
 
 def open_problem(loaded: Loaded, options: SearchOptions, context: Context, team: Team | None = None) -> Problem:
@@ -119,16 +141,6 @@ def problem_of(
         subject, limits or limits_of(options.budget, subject.whole_costs()), rater, trials=options.trials,
         seconds=options.seconds, log=context.log, folder=folder, source=options.policy, clock=clock, team=team,
     )  # fmt: skip
-
-
-def limits_of(budget: dict[str, float], whole: dict[str, float]) -> dict[str, float]:
-    """Absolute limits from a budget whose figures up to 1 are shares."""
-    limits = {}
-    for name, value in budget.items():
-        if name == "drop":
-            continue
-        limits[name] = value * whole[name] if value <= 1 and name in whole else value
-    return limits
 
 
 def run_policy(name: str, problem: Problem, seed: int, options: SearchOptions) -> Choice:

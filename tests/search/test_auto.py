@@ -9,6 +9,7 @@ from compresskit.core.errors import GuardMissed
 from compresskit.search.auto import auto, exchange
 from compresskit.search.finalists import cheapest_within
 from compresskit.search.options import SearchOptions
+from compresskit.search.simple import random
 from tests.search.toy import best_possible, toy_problem
 
 OPTIONS = SearchOptions(budget={"macs": 0.6})
@@ -38,20 +39,29 @@ def test_limits_are_restored():
 
 
 def run(problem):
-    return problem.fitted(np.ones(4))
-
-
-def make(limits):
-    return toy_problem(budget=limits["macs"] / 5)
+    choice = problem.fitted(np.ones(4))
+    problem.evaluate(choice)
+    return choice
 
 
 def test_cheapest_choice_within_a_drop():
-    problem, choice = cheapest_within(make, run, "macs", least=1.0, whole=5.0, allowed=0.9)
+    problem = toy_problem(budget=1.0)
+    choice = cheapest_within(problem, run, "macs", allowed=0.9)
     assert problem.evaluate(choice).score >= 0.9
-    cheaper = make({"macs": problem.subject.costs(choice)["macs"] - 5 / 2**5})
+    cheaper = toy_problem(budget=problem.subject.costs(choice)["macs"] / 5 - 1 / 2**5)
     assert cheaper.evaluate(run(cheaper)).score < 0.9
+    assert problem.limits == problem.subject.costs(choice)
+
+
+def test_a_drop_shares_trials_among_its_halvings_and_keeps_other_limits():
+    problem = toy_problem(budget=0.7, trials=30)
+    choice = cheapest_within(problem, lambda p: random(p, np.random.default_rng(0), OPTIONS), "macs", allowed=0.8)
+    assert len(problem.history) <= 30 + 6
+    assert problem.evaluate(choice).costs["macs"] <= 0.7
+    cheaper = [t for t in problem.history if t.costs["macs"] < problem.evaluate(choice).costs["macs"] - 1e-9]
+    assert cheaper and all(trial.score < 0.8 for trial in cheaper)
 
 
 def test_an_impossible_drop_is_named():
     with pytest.raises(GuardMissed, match="keeps a score of 2.0000; allow a larger drop"):
-        cheapest_within(make, run, "macs", least=1.0, whole=5.0, allowed=2.0)
+        cheapest_within(toy_problem(budget=1.0), run, "macs", allowed=2.0)
