@@ -7,7 +7,8 @@ The hand-shrunk network is the teacher with one share of channels in every layer
 are the budget of the searches, so a found network never has more. Networks of n2n and their rival keep the teacher's
 weights of what stays; those of transform and nas, and their rival, start from random weights: what was trained in the
 search is thrown away. All are then distilled from the teacher by one recipe, with several seeds, and the test split is
-read once for each of these trainings. `--report` only writes the table from the rows of earlier runs.
+read once for each of these trainings. `--report` only writes the table from the rows of earlier runs. A run that was
+stopped goes on from what lies in OUT.work.
 
 The default data are the digits with noise, because on clean ones every network of these sizes is near 100 %: 1,000
 digits for training and 297 held out for the search's scores, 500 for the test, each with several draws of Gaussian
@@ -21,7 +22,6 @@ import json
 import platform
 import statistics
 import tempfile
-import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -95,11 +95,10 @@ def main() -> None:
         for policy in given.policies:
             if (given.data, policy, seed) in done:
                 continue
-            begin = time.process_time()
             session, child = searched(teacher, policy, seed, given, context)
             row = {
                 "data": given.data, "policy": policy, "seed": seed, "trials": session.trained(),
-                "cpu_seconds": round(time.process_time() - begin, 1), "held_out": child.score, "costs": child.costs,
+                "held_out": child.score, "costs": child.costs,
                 "network": child.network, "teacher_test": tested(teacher, context, given),
             }  # fmt: skip
             row |= compared(session, child, given, memory)
@@ -116,6 +115,7 @@ def open_teacher(given: argparse.Namespace) -> tuple[Loaded, Context]:
     with tempfile.TemporaryDirectory() as folder:
         data = open_data(noisy_digits(Path(folder)) if own else given.data, teacher.preprocessing)
     context = Context(teacher, data, make_metric("top1"), log=lambda line: print(line, flush=True))
+    context = replace(context, folder=Path(f"{given.out}.work"))
     if known is None:
         train(teacher, TrainOptions(epochs=15, lr=0.1, batch_size=BATCH), context)
         if given.weights:
@@ -151,7 +151,8 @@ def searched(
         seconds=given.seconds, child_steps=given.child_steps, child_lr=given.lr, finetune_finalists=given.finalists,
         finetune_steps=given.finalist_steps, **only,
     )  # fmt: skip
-    session = Session(teacher.clone(), whole, options, replace(context, seed=seed))
+    context = replace(context, seed=seed, folder=context.folder / f"{policy}-{seed}")
+    session = Session(teacher.clone(), whole, options, context)
     ARCHITECTURES.load(policy)(session)
     return session, trained_anew(session)[0]
 
@@ -212,9 +213,9 @@ def table(rows: list[dict[str, Any]], given: argparse.Namespace) -> str:
         f"{given.trials} proposals of {given.child_steps} training steps in each search, {given.finalists} finalists "
         f"of {given.finalist_steps} steps, final trainings of {given.epochs:g} epochs.", "",
         f"Python {platform.python_version()}, torch {torch.__version__}, {platform.machine()}, one thread.", "",
-        "| data | policy | searches x trainings | CPU seconds a search | MACs kept | hand-shrunk MACs "
+        "| data | policy | searches x trainings | MACs kept | hand-shrunk MACs "
         "| parameters kept | hand-shrunk parameters | found | hand-shrunk | difference | teacher |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]  # fmt: skip
     for data, policy in dict.fromkeys((row["data"], row["policy"]) for row in rows):
         lines.append(_line([row for row in rows if (row["data"], row["policy"]) == (data, policy)]))
@@ -226,7 +227,6 @@ def _line(own: list[dict[str, Any]]) -> str:
     gaps = [a - b for a, b in zip(found, hand, strict=True)]
     cells = [
         own[0]["data"].partition(":")[0], own[0]["policy"], f"{len(own)} x {len(own[0]['found'])}",
-        f"{_mean(row['cpu_seconds'] for row in own):.0f}",
         _percent(row["costs"]["macs"] for row in own), _percent(row["hand_macs"] for row in own),
         _percent(row["costs"]["params"] for row in own), _percent(row["hand_params"] for row in own),
         _spread(found), _spread(hand), _spread(gaps), f"{own[0]['teacher_test']:.2%}",
