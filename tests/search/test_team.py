@@ -25,10 +25,10 @@ TRIALS = 24
 
 @pytest.fixture(scope="module")
 def cluster():
-    """A local cluster of two workers, that the searches find and leave."""
+    """A local cluster that the searches find and leave, with room for two teams of two workers."""
     patch = pytest.MonkeyPatch()
     patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(num_cpus=2, include_dashboard=False, configure_logging=False, log_to_driver=False)
+    ray.init(num_cpus=4, include_dashboard=False, configure_logging=False, log_to_driver=False)
     yield
     ray.shutdown()
     patch.undo()
@@ -77,7 +77,7 @@ def test_a_search_on_two_workers_finds_what_one_process_finds(cluster, digits_mo
 
 def test_more_workers_than_processors_are_refused(cluster):
     problem = toy_problem()
-    with Team(1000) as team, pytest.raises(InputError, match="1000 workers need a CPU each, the cluster has 2"):
+    with Team(1000) as team, pytest.raises(InputError, match="1000 workers need a CPU each, the cluster has 4"):
         team.rate(problem.subject, problem.rater, [Job(problem.smallest())])
 
 
