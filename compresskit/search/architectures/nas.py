@@ -16,7 +16,7 @@ from ...core.errors import GuardMissed
 from .reinforce import Reinforce, Rollout
 from .session import Session
 from .shared import Placed, SharedWeights
-from .space import ChainSpace
+from .space import ChainSpace, next_width
 
 HIDDEN = 64
 #: what may stand in a slot; the choice after the last leaves the slot empty
@@ -86,7 +86,27 @@ def written(session: Session, space: ChainSpace, controller: Controller) -> tupl
             side //= 2
     while network[-1][0] is None:  # a pool before the global average changes little, and costs nothing to leave out
         network.pop()
-    return writer.rollout, network
+    return writer.rollout, widened_to_fit(session, space, network)
+
+
+def widened_to_fit(session: Session, space: ChainSpace, network: Placed) -> Placed:
+    """A network whose layers take the next listed width in turn, the last one first, while the budget allows it.
+
+    The controller's widths thus count relative to each other; without this most of what it draws leaves the budget
+    unused and loses to wider networks for that reason alone.
+    """
+    found = [(slot, dict(layer)) for slot, layer in network]
+    free = [place for place, (_, layer) in reversed(list(enumerate(found))) if "out" in layer]
+    while free:
+        for place in list(free):
+            slot, layer = found[place]
+            wanted = next_width(layer["out"], session.options.widths)
+            wider = [*found[:place], (slot, {**layer, "out": wanted}), *found[place + 1 :]]
+            if wanted is not None and session.fits(space.costs([own for _, own in wider])):
+                found = wider
+            else:
+                free.remove(place)
+    return found
 
 
 def nas(session: Session) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -80,3 +81,8 @@ class ChainSpace:
 def layers_of(loaded: Loaded) -> list[dict[str, Any]]:
     """The description of a loaded chain, a copy."""
     return [dict(layer) for layer in loaded.source["args"]["layers"]]
+
+
+def next_width(width: int, widths: Sequence[int]) -> int | None:
+    """The smallest listed width above one; None at the end."""
+    return next((wanted for wanted in sorted(widths) if wanted > width), None)

@@ -17,7 +17,7 @@ from .net2net import deepened, widened
 from .reinforce import Reinforce, Rollout
 from .rewards import accuracy_reward
 from .session import Session
-from .space import ChainSpace, layers_of
+from .space import ChainSpace, layers_of, next_width
 
 HIDDEN = 50
 KERNELS = (1, 3, 5)
@@ -84,11 +84,6 @@ def blocks_of(layers: Layers) -> list[list[int]]:
         else:
             blocks[-1].append(position)
     return [block for block in blocks if block]
-
-
-def next_width(width: int, widths: Sequence[int]) -> int | None:
-    """The smallest listed width above one; None at the end."""
-    return next((wanted for wanted in sorted(widths) if wanted > width), None)
 
 
 def transform(session: Session) -> None:
