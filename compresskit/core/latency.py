@@ -16,6 +16,14 @@ _WARM_UP = 2
 _LEAST_SECONDS = 1e-3  # a turn of a short layer is repeated until it lasts about this long
 
 
+def now() -> float:
+    """Seconds on the clock that layers are timed by: the processor's time on one thread, else the time that passes."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.thread_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
 @torch.inference_mode()
 def interleaved_ms(runs: Sequence[Callable[[], Any]], *, rounds: int = _ROUNDS) -> list[float]:
     """Milliseconds of each run at its best of some rounds in which all take turns, so that drift hits all alike.
@@ -27,19 +35,16 @@ def interleaved_ms(runs: Sequence[Callable[[], Any]], *, rounds: int = _ROUNDS) 
         runs: what is timed, e.g. `lambda: layer(x)`.
         rounds: turns of each that count; two more come first as a warm-up.
     """
-    clock = time.perf_counter if torch.cuda.is_available() or torch.get_num_threads() > 1 else time.thread_time
     repeats = [1] * len(runs)
     times: list[list[float]] = [[] for _ in runs]
     for number in range(rounds + _WARM_UP):
         for turn in range(len(runs)):
             place = (turn + number) % len(runs)
             run = runs[place]
-            begin = clock()
+            begin = now()
             for _ in range(repeats[place]):
                 run()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            seconds = clock() - begin
+            seconds = now() - begin
             if number >= _WARM_UP:
                 times[place].append(seconds * 1e3 / repeats[place])
             else:

@@ -27,7 +27,7 @@ from .rules import Totals, predicted_latency_share
 from .sensitivity import measure_losses, outputs_of
 from .survey import Site, survey
 from .tables import KINDS, RANK_RULES
-from .timing import TimeTable, choose_faster, is_faster_in_place, time_candidates, whole_latency
+from .timing import TimeTable, choose_faster, is_faster_in_place, move_into_model, time_candidates
 
 _BATCH = 64
 _PROBE_SAMPLES = 128  # inputs on which each layer's effect on the whole model is measured
@@ -186,11 +186,11 @@ def _choose(
         for layer in timed:
             context.log(f"timing {layer.site.name}")
             time_candidates(layer, times.time)
-        totals = whole_latency(loaded, layers, totals, context.latency_batch)
-        return rule(layers, options, totals), totals
-    context.log("choosing, and timing what is chosen")
-    choices = choose_faster(lambda: rule(layers, options, totals), layers, timed, times.time)
-    return choices, whole_latency(loaded, layers, totals, context.latency_batch)
+    else:
+        context.log("choosing, and timing what is chosen")
+        choose_faster(lambda: rule(layers, options, totals), layers, timed, times.time)
+    totals = move_into_model(loaded, layers, totals, context.latency_batch)
+    return rule(layers, options, totals), totals
 
 
 def _report(

@@ -12,7 +12,7 @@ from compresskit.decomposition.options import DecomposeOptions
 from compresskit.decomposition.plan import Candidate, Layer
 from compresskit.decomposition.rules import Totals, by_budget, by_energy
 from compresskit.decomposition.survey import Site, survey
-from compresskit.decomposition.timing import TimeTable, choose_faster, time_candidates
+from compresskit.decomposition.timing import TimeTable, choose_faster, move_into_model, time_candidates
 
 TOTALS = Totals(macs=200, params=200, bytes=800, bytes_per_param=4.0)
 
@@ -93,6 +93,21 @@ def test_layers_of_one_shape_share_their_times_and_few_products_take_less_time()
     assert small < layer_ms < large  # 1.6 % and 200 % of the products
     assert table(second, [("svd", (512,)), ("svd", (4,))]) == (layer_ms, [large, small])
     assert table.faster(second, "svd", [(4,), (512,)]) == [(4,)]
+
+
+def test_inside_the_model_a_layer_and_its_candidates_are_scaled_alike():
+    loaded, sites = _sites(nn.Linear(512, 512), nn.Linear(512, 512))
+    first, second = (Layer(site) for site in sites)
+    first.candidates = [
+        Candidate("svd", (rank,), 0.1, 0, 0, latency_ms=ms) for rank, ms in ((1, 1e3), (2, 3e3), (3, None))
+    ]
+    first.latency_ms = 4e3
+    totals = move_into_model(loaded, [first, second], TOTALS, batch=4)
+    assert 0 < first.latency_ms <= totals.latency_ms < 4e3  # far less than the made-up time of the layer by itself
+    shares = [one.latency_ms and one.latency_ms / first.latency_ms for one in first.candidates]
+    assert shares == [pytest.approx(0.25), pytest.approx(0.75), None]
+    assert second.latency_ms is None
+    assert not loaded.module[0]._forward_hooks and not loaded.module[0]._forward_pre_hooks
 
 
 def test_small_layers_stay_unless_they_may_get_slower():
