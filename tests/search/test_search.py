@@ -87,6 +87,16 @@ def test_cheapest_model_within_a_drop(digits_model, tmp_path):
     assert any("within the drop of 0.05" in note for note in step["notes"])
 
 
+@pytest.mark.parametrize(("technique", "policy"), [("quantize", "evolution"), ("mixed", "uniform")])
+def test_within_a_drop_bytes_are_made_small_where_bits_are_decided(digits_model, tmp_path, technique, policy):
+    recipe = search_recipe(
+        digits_model, technique=technique, policy=policy, budget={"drop": 0.05}, trials=12, samples=64, probe_samples=64
+    )
+    step = run(Run(recipe, tmp_path / "found"))["steps"][0]
+    assert step["facts"]["bytes_kept"] < 0.25 and step["measurement"]["metric"]["value"] > 0.85
+    assert any("within the drop of 0.05" in note for note in step["notes"])
+
+
 def test_finalists_are_trained_and_one_is_chosen(digits_model, tmp_path):
     recipe = search_recipe(digits_model, policy="random", finetune_finalists=2, finetune_steps=3)
     report = run(Run(recipe, tmp_path / "found"))
