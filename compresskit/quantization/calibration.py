@@ -28,6 +28,13 @@ _BINARY = ("add", "add_", "mul", "mul_", "sub", "sub_")
 #: element-wise operations that runtimes merge into the operation before them
 _FUSED = ("relu", "relu_", "hardtanh", "hardtanh_")
 
+#: operations that runtimes compute on integers as well
+_INTEGER = (
+    *_FUSED, "max_pool2d_with_indices", "avg_pool2d", "_adaptive_avg_pool2d", "mean", "view", "_unsafe_view", "reshape",
+    "transpose", "permute", "t", "flatten", "unsqueeze", "squeeze", "cat", "slice", "select", "split", "chunk", "clone",
+    "constant_pad_nd", "upsample_nearest2d", "dropout", "detach", "alias",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Site:
@@ -61,13 +68,19 @@ def find_sites(root: nn.Module, record: Trace, layers: Iterable[str], *, additio
             sites.append(Site(name, "input", calls[0].inputs[0] + own))
     if not additions:
         return sites
-    wanted = [key for node in record.nodes if _joins_activations(node, record) for key in _around(node, record)]
+    entered = {site.key[:5] for site in sites}  # without the mark of scaled inputs
+    joining = [node for node in record.nodes if _joins_activations(node, record)]
+    wanted = [key for node in joining if _reaches(node.outputs[0], record, entered) for key in _around(node, record)]
     read_by_layers = {site.key for site in sites}
     for name in layers:
         output = record.single_output(name)
         written = _after_fused(output, record) if output in record.producer else None
-        # what no layer reads (a pooled feature map) keeps the layer that wrote it from running in integers
-        if written is not None and written not in read_by_layers:
+        # what no layer reads (a pooled feature map) keeps the convolution that wrote it from running in integers;
+        # matrix products may return floats
+        convolves = hasattr(root.get_submodule(name), "kernel_size")
+        if written is None or written in read_by_layers:
+            continue
+        if convolves or _reaches(written, record, entered):
             wanted.append(written)
     joined = [site for key in dict.fromkeys(wanted) if (site := _place(key, record)) is not None]
     return joined + [site for site in sites if site not in joined]
@@ -92,6 +105,21 @@ def _place(key: Key, record: Trace) -> Site | None:
 def _joins_activations(node, record: Trace) -> bool:
     made = [key for key in node.inputs if key in record.producer]
     return node.op in _BINARY and len(dict.fromkeys(made)) == 2 and all(len(key[2]) > 1 for key in made)
+
+
+def _reaches(key: Key, record: Trace, entered: set[Key]) -> bool:
+    """Whether a tensor comes to a quantized layer by operations that compute in integers alone.
+
+    What goes into a normalization first (the residual stream of a transformer) gains nothing from few bits, and loses.
+    """
+    queue = [key]
+    for found in queue:
+        if found in entered:
+            return True
+        for node in record.consumers.get(found, []):
+            if node.op in _INTEGER or _joins_activations(node, record):
+                queue += [made for made in node.outputs if made not in queue]
+    return False
 
 
 def _around(node, record: Trace) -> list[Key]:

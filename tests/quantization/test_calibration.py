@@ -44,6 +44,29 @@ def test_sites_are_layer_inputs_and_what_additions_touch():
     assert [site.module for site in only_inputs] == LAYERS
 
 
+def test_a_residual_stream_that_is_normalized_first_stays_in_float():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.up, self.down = nn.LayerNorm(4), nn.Linear(4, 8), nn.Linear(8, 4)
+
+        def forward(self, x):
+            return x + self.down(F.gelu(self.up(self.norm(x))))
+
+    model = nn.Sequential(nn.Linear(3, 4), Block(), Block(), nn.LayerNorm(4), nn.Linear(4, 2)).eval()
+    layers = ["0", "1.up", "1.down", "2.up", "2.down", "4"]
+    record = trace(model, torch.randn(2, 3))
+    sites = find_sites(model, record, layers, additions=True)
+    assert [(site.module, site.side) for site in sites] == [(name, "input") for name in layers]
+    # without the last normalization, what the second block returns is read by a layer
+    bare = nn.Sequential(*model[:3], model[4])
+    sites = find_sites(
+        bare, trace(bare, torch.randn(2, 3)), ["0", "1.up", "1.down", "2.up", "2.down", "3"], additions=True
+    )
+    outputs = [site.module for site in sites if site.side == "output"]
+    assert outputs[-1] == "2" and "2.down" in outputs
+
+
 def test_ranges_by_hand_and_shared_between_sites_of_one_tensor():
     model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)).eval()
     with torch.no_grad():

@@ -49,6 +49,12 @@ def test_plain_training_with_learned_steps_does_not_diverge(invoke, digits_model
     assert step["measurement"]["metric"]["value"] > 0.8
 
 
+def test_plain_training_at_two_bits_learns(invoke, digits_model):
+    arguments = ("--scheme", "int2-weight", "--first-last", "same", "--qat", "kd", "--epochs", "3")
+    losses = [row["loss"] for row in run_command(invoke, digits_model, *arguments)["facts"]["qat"]["history"]]
+    assert losses[2] < losses[1] < losses[0]
+
+
 def test_training_that_diverges_is_named_in_one_line(invoke, digits_model):
     arguments = ("--scheme", "int2-weight", "--qat", "finetune", "--lr", "1e30", "--grad-clip", "1e30")
     code, _, error = invoke("quantize", str(digits_model), *arguments, "-o", "q", *COMMON)
