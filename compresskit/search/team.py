@@ -9,10 +9,10 @@ from __future__ import annotations
 import collections
 import io
 import os
-import pickle
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pickle import PicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -134,7 +134,9 @@ class _Worker:
     def rate(self, sent: list[Any], job: Job) -> Rating:
         """Rate a candidate of the subject that was sent."""
         if self._sent != sent[0]:
-            self._parts = pickle.loads(require("ray", "ray").get(sent[0]))  # over the cluster's own connection
+            ray = require("ray", "ray")
+            # what Ray itself would do with objects, but with arrays that can be written to
+            self._parts = ray.cloudpickle.loads(ray.get(sent[0]))
             self._sent = sent[0]
         return job.rate(*self._parts)
 
@@ -149,7 +151,7 @@ def _packed(parts: Any, cloudpickle: Any) -> bytes:
     pickler.dispatch_table = collections.ChainMap({Context: _reduced}, pickler.dispatch_table)
     try:
         pickler.dump(parts)
-    except (pickle.PicklingError, TypeError, AttributeError) as error:
+    except (PicklingError, TypeError, AttributeError) as error:
         raise InputError(f"ray: this model or data cannot be sent to workers: {error}") from error
     return buffer.getvalue()
 
