@@ -36,8 +36,8 @@ POLICIES = Table("policy", _PACKAGE, {
     "uniform": Row("simple:uniform", "the same share everywhere"),
     "random": Row("simple:random", "random shares, scaled to the budget"),
     "greedy": Row("simple:greedy", "many small cuts, each where it costs least", "Yang et al., NetAdapt, 2018"),
-    "evolution": Row("studies:evolution", "NSGA-II on score and cost, through optuna", "Deb et al., 2002"),
-    "tpe": Row("studies:tpe", "tree-structured Parzen estimators, through optuna", "Bergstra et al., 2011"),
+    "evolution": Row("samplers:evolution", "NSGA-II on score and cost, through optuna", "Deb et al., 2002"),
+    "tpe": Row("samplers:tpe", "tree-structured Parzen estimators, through optuna", "Bergstra et al., 2011"),
     "amc": Row("amc:amc", "an agent sets each place's ratio in turn (DDPG)", "He et al., 2018"),
     "haq": Row("amc:haq", "an agent sets each layer's bits in turn (DDPG)", "Wang et al., 2019"),
     "solve": Row(

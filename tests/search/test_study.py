@@ -20,9 +20,9 @@ optuna = pytest.importorskip("optuna")
 
 
 def policy_of(name):
-    from compresskit.search import studies
+    from compresskit.search import samplers
 
-    return getattr(studies, name)
+    return getattr(samplers, name)
 
 
 @pytest.mark.parametrize("name", ["evolution", "tpe"])
