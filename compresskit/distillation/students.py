@@ -86,16 +86,16 @@ def _cannot(teacher: Loaded, width: float, depth: float, why: str) -> str:
     return f"{teacher.name} cannot be made a student of {cut} ({why}); name a student instead"
 
 
-def removable_blocks(module: nn.Module, inputs: Inputs) -> list[list[tuple[str, bool]]]:
+def removable_blocks(module: nn.Module, calls: dict[str, _Call]) -> list[list[tuple[str, bool]]]:
     """Runs of like blocks, each block with whether it may go.
 
     A run is made of consecutively numbered siblings of one class with equal output shapes; a block may go if its
     input has that shape too.
+
+    Args:
+        module: the model.
+        calls: how it calls its modules, from `block_calls`.
     """
-    return _runs(module, _block_calls(module, inputs))
-
-
-def _runs(module: nn.Module, calls: dict[str, _Call]) -> list[list[tuple[str, bool]]]:
     runs: list[list[tuple[str, bool]]] = []
     previous: tuple[Any, ...] = ()
     for name, child in module.named_modules():
@@ -116,7 +116,8 @@ def _is_plain(module: nn.Module) -> bool:
     return type(module) in (nn.Sequential, nn.ModuleList) or not list(module.children())
 
 
-def _block_calls(module: nn.Module, inputs: Inputs) -> dict[str, _Call]:
+def block_calls(module: nn.Module, inputs: Inputs) -> dict[str, _Call]:
+    """What each module of a model took in and gave back in one run, by name."""
     calls: dict[str, _Call] = {}
 
     def noting(name: str):
@@ -142,8 +143,8 @@ def _block_calls(module: nn.Module, inputs: Inputs) -> dict[str, _Call]:
 
 def _drop_blocks(student: Loaded, depth: float) -> None:
     edits = []
-    calls = _block_calls(student.module, student.example)
-    for run in _runs(student.module, calls):
+    calls = block_calls(student.module, student.example)
+    for run in removable_blocks(student.module, calls):
         kept = max(1, round(len(run) * depth))
         # evenly spread, the first always among them
         chosen = {round(place * (len(run) - 1) / max(kept - 1, 1)) for place in range(kept)}

@@ -66,7 +66,7 @@ def profiles(modules: list[nn.Module], example: Inputs, names: Iterable[str]) ->
 
 
 def latencies_ms(modules: list[nn.Module], example: Inputs) -> list[float]:
-    """Median milliseconds of a forward of each model in ONNX Runtime on one thread, all timed in turn."""
+    """Milliseconds of a forward of each model in ONNX Runtime on one thread, the best of rounds taken in turn."""
     with tempfile.TemporaryDirectory() as folder:
         runners = [_runner(module, example, Path(folder) / f"{number}.onnx") for number, module in enumerate(modules)]
         return interleaved_ms([partial(call, runner, example) for runner in runners], rounds=_ROUNDS)

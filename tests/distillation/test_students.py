@@ -9,7 +9,7 @@ from compresskit.core.building import build
 from compresskit.core.edits import replay
 from compresskit.core.errors import InputError
 from compresskit.core.source import load_model
-from compresskit.distillation.students import kept_channels, make_student, removable_blocks
+from compresskit.distillation.students import block_calls, kept_channels, make_student, removable_blocks
 
 
 def rebuilt(student):
@@ -74,7 +74,7 @@ def test_a_third_of_resnet56_is_resnet20_with_every_fourth_block_of_a_stage():
 
 def test_blocks_that_change_the_shape_may_not_go():
     teacher = load_model("builtin:cifar_resnet20")
-    runs = removable_blocks(teacher.module, teacher.example)
+    runs = removable_blocks(teacher.module, block_calls(teacher.module, teacher.example))
     assert runs[1] == [("layer2.0", False), ("layer2.1", True), ("layer2.2", True)]
 
 

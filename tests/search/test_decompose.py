@@ -9,9 +9,6 @@ from torch import nn
 
 from compresskit.core import measure
 from compresskit.core.artifact import load
-from compresskit.core.data import open_data
-from compresskit.core.metrics import make_metric
-from compresskit.core.source import load_model
 from compresskit.core.types import Context, Loaded, call
 from compresskit.pipeline.recipe import read_recipe, validate
 from compresskit.pipeline.runner import Run, run
@@ -23,12 +20,6 @@ from compresskit.search.search import carry_out
 def options(**values):
     given = {"budget": {"macs": 0.5}, "technique": "decompose", "samples": 64, "probe_samples": 64, **values}
     return SearchOptions.model_validate(given)
-
-
-@pytest.fixture(scope="module")
-def opened(digits_model):
-    loaded = load_model(str(digits_model))
-    return loaded, Context(loaded, open_data("digits", loaded.preprocessing), make_metric("top1"))
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,7 @@ import torch
 
 from compresskit.core import measure
 from compresskit.core.artifact import load
-from compresskit.core.data import open_data
-from compresskit.core.metrics import make_metric
-from compresskit.core.source import load_model
-from compresskit.core.types import Context, call
+from compresskit.core.types import call
 from compresskit.pipeline.recipe import read_recipe, validate
 from compresskit.pipeline.runner import Run, run
 from compresskit.quantization.weights import bytes_by_kind
@@ -23,12 +20,6 @@ from compresskit.search.search import carry_out
 def options(**values):
     given = {"technique": "mixed", "budget": {"macs": 0.6, "bytes": 0.12}, "samples": 64, "probe_samples": 64}
     return SearchOptions.model_validate({**given, "recalibration_samples": 64, "levels": 4, **values})
-
-
-@pytest.fixture(scope="module")
-def opened(digits_model):
-    loaded = load_model(str(digits_model))
-    return loaded, Context(loaded, open_data("digits", loaded.preprocessing), make_metric("top1"))
 
 
 @pytest.fixture(scope="module")

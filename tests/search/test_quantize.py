@@ -6,22 +6,13 @@ import pytest
 import torch
 
 from compresskit.core.artifact import load
-from compresskit.core.data import open_data
-from compresskit.core.metrics import make_metric
-from compresskit.core.source import load_model
-from compresskit.core.types import Context, call
+from compresskit.core.types import call
 from compresskit.pipeline.recipe import read_recipe, validate
 from compresskit.pipeline.runner import Run, run
 from compresskit.quantization.weights import bytes_by_kind
 from compresskit.search.options import SearchOptions
 from compresskit.search.quantize import QuantizeSubject
 from compresskit.search.search import carry_out
-
-
-@pytest.fixture(scope="module")
-def opened(digits_model):
-    loaded = load_model(str(digits_model))
-    return loaded, Context(loaded, open_data("digits", loaded.preprocessing), make_metric("top1"))
 
 
 def subject_of(opened, **values):

@@ -31,14 +31,6 @@ def widening_map(channels: int, wanted: int, generator: torch.Generator) -> Tens
     return torch.cat([torch.arange(channels), drawn])
 
 
-def equal_shares(mapping: Tensor) -> Tensor:
-    """What share of an old channel each copy passes on: one over the number of copies; (wanted,).
-
-    Source: Chen et al., Net2Net, eq. 2 (the factor 1 / |{x: g(x) = g(j)}|).
-    """
-    return 1 / torch.bincount(mapping)[mapping].double()
-
-
 def uneven_shares(mapping: Tensor, generator: torch.Generator) -> Tensor:
     """Random positive shares that add up to 1 over the copies of each channel; (wanted,).
 

@@ -15,6 +15,14 @@ LAYERS = [
 ]  # fmt: skip
 
 
+def equal_shares(mapping):
+    """What share of an old channel each copy passes on: one over the number of copies; (wanted,).
+
+    Source: Chen et al., Net2Net, eq. 2 (the factor 1 / |{x: g(x) = g(j)}|).
+    """
+    return 1 / torch.bincount(mapping)[mapping].double()
+
+
 @pytest.fixture
 def net():
     """A chain whose BatchNorms have seen data, so that none is an identity."""
@@ -39,11 +47,11 @@ def test_widening_map_begins_with_the_old_channels():
 def test_net2wider_is_the_papers_equation():
     weight, following = torch.tensor([[1.0], [2.0]]), torch.tensor([[6.0, 5.0]])
     mapping = torch.tensor([0, 1, 0])
-    wide, reader = net2net.net2wider(weight, following, mapping, net2net.equal_shares(mapping))
+    wide, reader = net2net.net2wider(weight, following, mapping, equal_shares(mapping))
     assert wide.tolist() == [[1.0], [2.0], [1.0]]
     assert reader.tolist() == [[3.0, 5.0, 3.0]]  # channel 0 has two copies
     with pytest.raises(ShapeError, match="3 inputs does not read a layer of 2 channels"):
-        net2net.net2wider(weight, torch.ones(1, 3), mapping, net2net.equal_shares(mapping))
+        net2net.net2wider(weight, torch.ones(1, 3), mapping, equal_shares(mapping))
 
 
 def test_uneven_shares_add_up_and_part_the_copies():
