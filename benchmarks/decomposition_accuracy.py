@@ -130,6 +130,8 @@ class Bench:
         self.macs = macs(self.original.module, self.original.example)
         self.params = parameter_count(self.original.module)
         self.settings = [arguments.model, arguments.target, arguments.test_limit, arguments.train]
+        if arguments.train:
+            self.settings += [arguments.lr, *arguments.augment]
         runs = arguments.runs
         rows = [json.loads(line) for line in runs.read_text().splitlines()] if runs.exists() else []
         self.rows = [row for row in rows if row["settings"] == self.settings]
@@ -165,10 +167,9 @@ class Bench:
             "trained": {},
         }  # fmt: skip
         if self.arguments.train:
-            options = TrainOptions(
-                epochs=1, lr=0.01, train_limit=self.arguments.train, keep="last", augment=["crop", "flip"]
-            )
-            for way in self.arguments.recover:
+            given = self.arguments
+            options = TrainOptions(epochs=1, lr=given.lr, train_limit=given.train, keep="last", augment=given.augment)
+            for way in given.recover:
                 student = loaded.clone() if loaded.edits else loaded
                 objective = recover_objective(self.context, options) if way == "kd" else None
                 train(student, options, self.context, objective=objective)
@@ -205,6 +206,8 @@ def main() -> None:
     parser.add_argument("--rows", nargs="*", help="only rows whose name contains one of these", default=[""])
     parser.add_argument("--train", type=int, help="also train each row for one pass over so many images", default=0)
     parser.add_argument("--recover", nargs="+", choices=["finetune", "kd"], default=["finetune"])
+    parser.add_argument("--lr", type=float, default=0.002)
+    parser.add_argument("--augment", nargs="*", default=[], help="such as crop flip")
     parser.add_argument(
         "--peer", nargs="*", choices=["tucker", "cp", "tt"], default=[], help="factorizations to compare"
     )

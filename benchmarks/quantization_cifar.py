@@ -32,7 +32,7 @@ STATIC = {
     "compresskit, GPTQ + bias correction": {"rounding": "gptq", "bias_correction": True},
 }
 #: a few hundred steps of 128 images, with the float model as teacher
-_QAT = {"qat": "kd", "epochs": 1, "train_limit": 25_600, "lr": 5e-4, "augment": ["crop", "flip"], "norm_batches": 0}
+_QAT = {"qat": "kd", "epochs": 1, "train_limit": 25_600, "lr": 5e-4, "norm_batches": 0}
 WEIGHT_ONLY = {
     "nearest, min-max": {"weight_search": "minmax"},
     "nearest, least error": {},

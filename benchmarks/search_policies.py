@@ -4,12 +4,14 @@ channels, ranks and bits together beside channels alone and bits alone.
     python benchmarks/search_policies.py --cifar DIR --weights FILE --seconds 120
     python benchmarks/search_policies.py --technique quantize --bits 4 --cifar DIR --weights FILE --seconds 60
     python benchmarks/search_policies.py --technique mixed --bytes 0.1 --cifar DIR --weights FILE --seconds 60
+    python benchmarks/search_policies.py --technique mixed --macs 0.5 --cifar DIR --weights FILE --seconds 60
     python benchmarks/search_policies.py --technique prune --bytes 0.1 --train-images 0 --cifar DIR --weights FILE
 
 Time is the process's own processor time on one thread, so that other work on the machine does not matter; every
 policy gets the same. Ranking channels, taking second moments and rounding every layer to every width is common to all
 and not counted; probes are. Candidates are scored on held-out training images; the test images are read for each
-policy's winner only. Every winner is then trained for a short time and read again. Finished rows are kept in a file and
+policy's winner only. Winners of --refit-policies are also made as the search's recipe makes them, layers refitted one
+after the other, and then trained for a short time; both are read as well. Finished rows are kept in a file and
 not run again; all of its rows go into the results.
 """
 
@@ -42,13 +44,20 @@ from compresskit.search.tables import SUBJECTS
 POLICIES = {
     "prune": ["uniform", "random", "greedy", "evolution", "amc", "solve", "auto"],
     "quantize": ["uniform", "haq", "solve"],
-    "mixed": ["uniform", "evolution", "solve"],
+    "mixed": ["uniform", "evolution", "amc", "solve", "auto"],
+}
+#: technique -> the search's options that are not its defaults
+OF_TECHNIQUE = {
+    "prune": {"criterion": "reconstruction", "recalibration_samples": 256},
+    "quantize": {},
+    "mixed": {"criterion": "reconstruction", "recalibration_samples": 256},
 }
 #: technique -> what its tables are headed with
 WHAT = {"prune": "Channels", "quantize": "Bits", "mixed": "Channels, ranks and bits"}
 #: what a row was run with; rows that agree in all of it make one table
 SETTINGS = (
-    "technique", "model", "budget", "seconds", "score_samples", "test_samples", "train_images", "train_epochs",
+    "technique", "model", "budget", "seconds", "samples", "score_samples", "test_samples", "train_images",
+    "train_epochs",
 )  # fmt: skip
 RESULTS = Path(__file__).parent / "results" / "search_policies.md"
 
@@ -61,14 +70,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--technique", default="prune", choices=list(POLICIES))
     parser.add_argument("--policies", nargs="+", help="default: all that fit the technique")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--macs", type=float, default=0.5, help="prune: share of the MACs that stays")
+    parser.add_argument("--macs", type=float, help="share of the MACs that stays; prune: 0.5 by default")
     parser.add_argument("--bits", type=int, default=4, help="quantize: the bytes of this many bits in every layer")
     parser.add_argument("--bytes", type=float, help="share of the stored bytes instead; mixed: 0.1 by default")
     parser.add_argument("--seconds", type=float, default=120, help="processor time of each policy")
     parser.add_argument("--score-samples", type=int, default=256)
+    parser.add_argument("--samples", type=int, default=1024, help="calibration images")
     parser.add_argument("--test-samples", type=int, default=2000)
     parser.add_argument("--train-images", type=int, default=5000, help="prune: images of an epoch; 0 trains nothing")
     parser.add_argument("--train-epochs", type=int, default=2)
+    parser.add_argument("--refit-policies", nargs="*", default=["amc", "auto"])
     parser.add_argument("--runs", type=Path, default=Path("search_policies.jsonl"), help="where finished rows are kept")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--quick", action="store_true", help="one seed, a few seconds, results to the terminal only")
@@ -76,15 +87,17 @@ def arguments() -> argparse.Namespace:
     if given.quick:
         given.seeds, given.seconds, given.test_samples, given.train_images = [0], 10, 256, 256
         given.runs, given.results = Path("search_policies_quick.jsonl"), None
-    if given.technique != "prune":
+    if given.technique == "quantize":
         given.train_images = 0
-    if given.technique == "mixed":
+    if given.technique == "mixed" and not given.macs:
         given.bytes = given.bytes or 0.1
+    if given.technique == "prune":
+        given.macs = given.macs or 0.5
     given.policies = given.policies or POLICIES[given.technique]
     if given.bytes:
         given.budget = f"bytes={given.bytes:g}"
     else:
-        given.budget = f"macs={given.macs:g}" if given.technique == "prune" else f"bits={given.bits}"
+        given.budget = f"macs={given.macs:g}" if given.macs else f"bits={given.bits}"
     return given
 
 
@@ -110,8 +123,11 @@ def main() -> None:
             choice = run_policy(policy, problem, seed, options)
             row = {"policy": policy, "seed": seed, **describe(problem, choice)}
             row["test"] = metric(subject.build(choice), test).value
-            if given.train_images:
-                row["trained"] = trained(given, problem, choice, loaded, context, test)
+            if policy in given.refit_policies:
+                result = carry_out(subject.steps(choice), loaded.clone(), context)
+                row["refitted"] = metric(result.loaded.module, test).value
+                if given.train_images:
+                    row["trained"] = trained(given, result.loaded, context, test)
             keep(given, row)
             write(given)
 
@@ -120,8 +136,8 @@ def options_of(given: argparse.Namespace, policy: str) -> SearchOptions:
     """The search that is benchmarked."""
     budget = {"macs": given.macs} if given.budget.startswith("macs") else {"bytes": given.bytes or 0.5}
     return SearchOptions(
-        technique=given.technique, budget=budget, policy=policy, trials=100_000, seconds=given.seconds, samples=512,
-        score_samples=given.score_samples,
+        technique=given.technique, budget=budget, policy=policy, trials=100_000, seconds=given.seconds,
+        samples=given.samples, score_samples=given.score_samples, **OF_TECHNIQUE[given.technique],
     )  # fmt: skip
 
 
@@ -129,7 +145,7 @@ def limits_of(given: argparse.Namespace, subject: Any) -> dict[str, float]:
     """The budget in absolute figures; for bits, what the model takes with that width in every layer."""
     if given.bytes:
         return {"bytes": given.bytes * subject.whole_costs()["bytes"]}
-    if given.technique == "prune":
+    if given.macs:
         return {"macs": given.macs * subject.whole_costs()["macs"]}
     levels = [place.labels.index(f"{given.bits} bits") for place in subject.places]
     return {"bytes": subject.costs(tuple(levels))["bytes"]}
@@ -146,17 +162,13 @@ def describe(problem: Problem, choice: Choice) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def trained(
-    given: argparse.Namespace, problem: Problem, choice: Choice, loaded: Loaded, context: Context, test: Any
-) -> float:  # fmt: skip
-    """Test accuracy of a winner after a short training."""
-    result = carry_out(problem.subject.steps(choice), loaded.clone(), context)
+def trained(given: argparse.Namespace, loaded: Loaded, context: Context, test: Any) -> float:
+    """Test accuracy of a winner after a short training, on the images as they are."""
     options = TrainOptions(
-        epochs=given.train_epochs, train_limit=given.train_images, batch_size=64, lr=0.01, keep="last",
-        augment=["crop", "flip"],
-    )  # fmt: skip
-    train(result.loaded, options, context)
-    return context.metric(result.loaded.module, test).value
+        epochs=given.train_epochs, train_limit=given.train_images, batch_size=64, lr=0.005, keep="last"
+    )
+    train(loaded, options, context)
+    return context.metric(loaded.module, test).value
 
 
 def settings(given: argparse.Namespace) -> dict[str, Any]:
@@ -187,12 +199,12 @@ def command(given: argparse.Namespace) -> str:
     """The command as a reader would give it."""
     name, _, value = given.budget.partition("=")
     amount = f"--{name} {value}"
-    training = f" --train-images {given.train_images}" if given.technique == "prune" else ""
+    training = f" --train-images {given.train_images}" if given.technique != "quantize" else ""
     training += f" --train-epochs {given.train_epochs}" if given.train_images else ""
     return (
         f"python benchmarks/search_policies.py --technique {given.technique} --model {given.model} "
         f"--weights {Path(given.weights).name} --cifar DIR {amount} --seconds {given.seconds:g} "
-        f"--score-samples {given.score_samples} --test-samples {given.test_samples}{training}"
+        f"--samples {given.samples} --score-samples {given.score_samples} --test-samples {given.test_samples}{training}"
     )
 
 
@@ -234,7 +246,7 @@ def section(rows: list[dict[str, Any]]) -> str:
     ]  # fmt: skip
     if first["train_images"]:
         lines += [f"`trained` is after {first['train_epochs']} epochs of {first['train_images']:,} images."]
-    names = ["held_out", "test", "trained"] if first["train_images"] else ["held_out", "test"]
+    names = ["held_out", "test", "refitted", *(["trained"] if first["train_images"] else [])]
     cost = "macs" if first["budget"].startswith("macs") else "bytes"
     heads = ["policy", "seeds", "trials", "seconds", f"{cost} kept", *(name.replace("_", " ") for name in names)]
     lines += ["", f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
@@ -242,13 +254,15 @@ def section(rows: list[dict[str, Any]]) -> str:
         own = [row for row in rows if row["policy"] == policy]
         cells = [policy, str(len(own)), f"{statistics.mean(row['trials'] for row in own):.0f}"]
         cells += [f"{statistics.mean(row['spent'] for row in own):.0f}", spread([row["costs"][cost] for row in own])]
-        cells += [spread([row[name] for row in own]) for name in names]
+        cells += [spread([row[name] for row in own if name in row]) for name in names]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def spread(values: Sequence[float]) -> str:
-    """The mean, and the range where there are several."""
+    """The mean, and the range where there are several; nothing where there is none."""
+    if not values:
+        return ""
     mean = f"{statistics.mean(values):.4f}"
     return mean if min(values) == max(values) else f"{mean} ({min(values):.4f} to {max(values):.4f})"
 

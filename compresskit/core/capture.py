@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from .modules import get_module
 from .types import Inputs, call, to_device
@@ -38,3 +39,34 @@ def stream(
                 call(root, to_device(inputs, device) if device else inputs)
     finally:
         root.train(training)
+
+
+_SUMS = (torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__iadd__, Tensor.__radd__)
+
+
+class Sums(TorchFunctionMode):
+    """While open, tells what is added to the tensors that wait in it, such as the shortcut of a residual branch."""
+
+    def __init__(self):
+        super().__init__()
+        self._waiting: dict[int, tuple[Tensor, Callable[[Tensor], None]]] = {}
+
+    def wait(self, tensor: Tensor, look: Callable[[Tensor], None]) -> None:
+        """Call `look` with the other operand once this tensor is added to one of the same shape."""
+        self._waiting[id(tensor)] = tensor, look  # held, so that its id stays its own
+
+    def pass_on(self, tensor: Tensor, successor: Tensor) -> None:
+        """Wait for another tensor, made from this one, in its place."""
+        if id(tensor) in self._waiting:
+            self.wait(successor, self._waiting.pop(id(tensor))[1])
+
+    def forget(self) -> None:
+        """Stop waiting for all."""
+        self._waiting.clear()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in _SUMS and self._waiting and len(args) == 2 and all(isinstance(one, Tensor) for one in args):
+            for one, other in (args, args[::-1]):
+                if id(one) in self._waiting and one.shape == other.shape:
+                    self._waiting.pop(id(one))[1](other)
+        return func(*args, **(kwargs or {}))

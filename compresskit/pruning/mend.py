@@ -49,21 +49,24 @@ def refit_before_cut(module: nn.Module, graph: Graph, keep: np.ndarray, evidence
 def refit_after_cut(
     whole: nn.Module, cut: Loaded, graph: Graph, keep: np.ndarray, options: PruneOptions, context: Context
 ) -> int:
-    """Refit layers of the cut model one after the other, from its own inputs; returns how many."""
+    """Refit layers of the cut model one after the other, from its own inputs; returns how many.
+
+    From the first layer that lost inputs on all are refitted, because what they read has changed.
+    """
     inputs = calibration(context, options.samples, "reconstruct")
     names = []
     for name, layer in whole.named_modules():
         mask = _input_mask(graph, name, keep) if refittable(layer) else None
-        if mask is not None and not mask.all():
+        if mask is not None and (names or not mask.all()):
             names.append(name)
     generator = torch.Generator().manual_seed(context.seed)
-    targets, norms = record_targets(whole, names, inputs, points=options.points, generator=generator)
+    targets = record_targets(whole, names, inputs, points=options.points, generator=generator)
     stored = {full: s for s in graph.trace.stored.values() for full in s.names}
     for number, (name, target) in enumerate(targets.items(), 1):
         mask = keep[stored[f"{name}.weight"].ids[0].numpy()]
         outputs = None if mask.all() else torch.from_numpy(np.flatnonzero(mask))
-        intercept = name in norms or get_module(whole, name).bias is not None
-        refit(cut.module, name, target, inputs, outputs, ridge=options.ridge, intercept=intercept, norm=norms.get(name))
+        intercept = target.norm is not None or get_module(whole, name).bias is not None
+        refit(cut.module, name, target, inputs, outputs, ridge=options.ridge, intercept=intercept)
         target.outputs.clear()
         if number % 10 == 0 or number == len(targets):
             context.log(f"refitted {number} of {len(targets)} layers")
@@ -71,8 +74,11 @@ def refit_after_cut(
 
 
 def recalibrate(loaded: Loaded, options: PruneOptions, context: Context) -> int:
-    """Estimate BatchNorm statistics again where there is data; returns how many layers."""
-    if options.recalibrate == "never" or context.data is None:
+    """Estimate BatchNorm statistics again where there is data; returns how many layers.
+
+    Not after a refit layer by layer: it aims at the whole model's outputs, whose statistics are the ones there are.
+    """
+    if options.recalibrate == "never" or options.reconstruct == "sequential" or context.data is None:
         return 0
     return estimate_batchnorm(loaded.module, calibration(context, options.samples, "recalibrate"))
 

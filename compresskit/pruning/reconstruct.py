@@ -2,17 +2,18 @@
 
 For a layer with kept inputs X (of the cut model) and outputs Y (of the whole model) the new weight minimizes
 |Y - X W|^2 + ridge |W - W0|^2, where W0 is the weight as it was cut. Layers are refitted in the order in which they
-run, so each one
-also mends what the earlier ones left.
+run, so each one also mends what the earlier ones left. Where a shortcut is added to the layer's output, Y also takes up
+what the cut model's shortcut lacks.
 
 Source: He, Zhang & Sun, "Channel Pruning for Accelerating Very Deep Neural Networks", ICCV 2017, section 3.1 (linear
-least
-squares on sampled points of the feature maps); the pull towards the cut weight is ridge regression.
+least squares on sampled points of the feature maps) and 3.3 (residual branches answer for their shortcut); the pull
+towards the cut weight is ridge regression.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..core.capture import watch
+from ..core.capture import Sums, watch
 from ..core.modules import get_module
 from ..core.types import Inputs, call
 
@@ -38,10 +39,14 @@ class Target:
     Attributes:
         outputs: one (samples, out) tensor a batch.
         positions: for each batch, the sampled output positions (flat index), shared by all its examples.
+        beside: what was then added to the output (behind `norm`), (samples, out) a batch; empty where nothing was.
+        norm: the BatchNorm that reads the output directly.
     """
 
     outputs: list[Tensor] = field(default_factory=list)
     positions: list[Tensor] = field(default_factory=list)
+    beside: list[Tensor] = field(default_factory=list)
+    norm: str | None = None
 
 
 def refittable(layer: nn.Module) -> bool:
@@ -54,7 +59,7 @@ def refittable(layer: nn.Module) -> bool:
 @torch.no_grad()
 def record_targets(
     module: nn.Module, names: Sequence[str], batches: Iterable[Inputs], *, points: int, generator: torch.Generator
-) -> tuple[dict[str, Target], dict[str, str]]:
+) -> dict[str, Target]:
     """Outputs of layers of the whole model at sampled positions.
 
     Args:
@@ -64,37 +69,39 @@ def record_targets(
         points: positions sampled from each example of each batch.
         generator: draws the positions.
     Returns:
-        layer name -> Target, in the order in which the layers run; and layer name -> the BatchNorm that reads it
-        directly.
+        layer name -> Target, in the order in which the layers run.
     """
     targets: dict[str, Target] = {}
-    readers: dict[str, str] = {}
-    made: dict[int, str] = {}
+    made: dict[int, tuple[str, Tensor]] = {}  # outputs are held, so that their ids stay their own
+    sums = Sums()
 
     def watcher(name: str):
         def look(layer: nn.Module, inputs: tuple, output: Any) -> None:
             target = targets.setdefault(name, Target())
-            flat = _positions_last(layer, output)
-            chosen = sampled(flat.shape[1], points, generator)
+            chosen = sampled(positions_of(layer, output), points, generator)
             target.positions.append(chosen)
-            target.outputs.append(flat[:, chosen].reshape(-1, flat.shape[2]).clone())
-            made[id(output)] = name
+            target.outputs.append(_rows(layer, output, chosen))
+            made[id(output)] = name, output
+            sums.wait(output, lambda other: target.beside.append(_rows(layer, other, chosen)))
 
         return look
 
-    def reader(name: str):
-        def look(layer: nn.Module, inputs: tuple, output: Any) -> None:
+    def reader(norm: str):
+        def look(_norm: nn.Module, inputs: tuple, output: Any) -> None:
             if id(inputs[0]) in made:
-                readers.setdefault(made[id(inputs[0])], name)
+                name, given = made[id(inputs[0])]
+                targets[name].norm = targets[name].norm or norm
+                sums.pass_on(given, output)
 
         return look
 
     norms = [n for n, m in module.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    with watch(module, {**{n: watcher(n) for n in names}, **{n: reader(n) for n in norms}}):
+    with watch(module, {**{n: watcher(n) for n in names}, **{n: reader(n) for n in norms}}), sums:
         for inputs in batches:
-            made.clear()
             call(module, inputs)
-    return targets, readers
+            made.clear()
+            sums.forget()
+    return targets
 
 
 def sampled(count: int, points: int, generator: torch.Generator) -> Tensor:
@@ -107,11 +114,13 @@ def positions_of(layer: nn.Module, output: Tensor) -> int:
     return output[0].numel() // (output.shape[-1] if isinstance(layer, nn.Linear) else output.shape[1])
 
 
-def _positions_last(layer: nn.Module, output: Tensor) -> Tensor:
-    """(examples, positions, channels) of a layer's output."""
+def _rows(layer: nn.Module, output: Tensor, positions: Tensor) -> Tensor:
+    """A layer's output at sampled positions, (examples * points, channels)."""
     if isinstance(layer, nn.Linear):
-        return output.reshape(output.shape[0], -1, output.shape[-1])
-    return output.flatten(2).transpose(1, 2)
+        flat = output.reshape(output.shape[0], -1, output.shape[-1])
+    else:
+        flat = output.flatten(2).transpose(1, 2)
+    return flat[:, positions].reshape(-1, flat.shape[2])
 
 
 def patches(layer: nn.Module, x: Tensor, positions: Tensor) -> Tensor:
@@ -149,7 +158,7 @@ def patches(layer: nn.Module, x: Tensor, positions: Tensor) -> Tensor:
 @torch.no_grad()
 def refit(
     module: nn.Module, name: str, target: Target, batches: Sequence[Inputs], outputs_kept: Tensor | None, *,
-    ridge: float, intercept: bool, norm: str | None = None,
+    ridge: float, intercept: bool,
 ) -> float:  # fmt: skip
     """Refit one layer of the cut model in place.
 
@@ -160,40 +169,23 @@ def refit(
         batches: the inputs from which the target was recorded.
         outputs_kept: positions of the outputs that stay; None for all.
         ridge: pull towards the cut weight, relative to the mean diagonal of the inputs' second moments.
-        intercept: fit a constant too (it goes into the bias, or else into the running mean of `norm`).
-        norm: the BatchNorm that reads the layer's output directly.
+        intercept: fit a constant too (it goes into the bias, or else into the running mean of the BatchNorm behind).
     Returns:
         the share of the output's variance that is not explained after the fit.
     """
     layer = get_module(module, name)
-    columns = layer.weight[0].numel()
+    columns, rows = layer.weight[0].numel(), layer.weight.shape[0]
     gram = torch.zeros(columns, columns, dtype=torch.float64)
-    cross = torch.zeros(columns, layer.weight.shape[0], dtype=torch.float64)
-    sums_x, sums_y = torch.zeros(columns, dtype=torch.float64), torch.zeros(layer.weight.shape[0], dtype=torch.float64)
+    cross = torch.zeros(columns, rows, dtype=torch.float64)
+    sums_x, sums_y = torch.zeros(columns, dtype=torch.float64), torch.zeros(rows, dtype=torch.float64)
     energy, count = 0.0, 0
-    calls = iter(zip(target.outputs, target.positions, strict=True))
-
-    def accumulate(_layer: nn.Module, inputs: tuple, _output: Any) -> None:
-        nonlocal energy, count
-        y, positions = next(calls)
-        y = (y if outputs_kept is None else y[:, outputs_kept]).double()
-        x = patches(layer, inputs[0], positions).double()
+    for x, y in _pairs(module, name, target, batches, outputs_kept):
         gram.addmm_(x.T, x)
         cross.addmm_(x.T, y)
         sums_x.add_(x.sum(0))
         sums_y.add_(y.sum(0))
         energy += float(y.square().sum())
         count += len(x)
-        if runs_once:
-            raise _Reached
-
-    runs_once = len(target.outputs) == len(batches)
-    with watch(module, {name: accumulate}):
-        for inputs in batches:
-            try:
-                call(module, inputs)
-            except _Reached:
-                continue
     mean_x, mean_y = sums_x / count, sums_y / count
     if intercept:
         gram.sub_(torch.outer(mean_x, mean_x) * count)
@@ -206,9 +198,64 @@ def refit(
     system = gram + pull * torch.eye(columns, dtype=torch.float64)
     weight = torch.linalg.solve(system, cross + pull * before)
     layer.weight.copy_(weight.T.reshape(layer.weight.shape))
+    norm = get_module(module, target.norm) if target.norm is not None else None
     if intercept and layer.bias is not None:
         layer.bias.copy_(mean_y - mean_x @ weight)
-    elif intercept and norm is not None and get_module(module, norm).running_mean is not None:
-        get_module(module, norm).running_mean.sub_(mean_y - mean_x @ weight)  # later layers see the mended mean
+    elif intercept and norm is not None and norm.running_mean is not None:
+        norm.running_mean.sub_(mean_y - mean_x @ weight)  # later layers see the mended mean
     left = energy - 2 * float((weight * cross).sum()) + float((weight * (gram @ weight)).sum())
     return max(left, 0.0) / energy if energy > 0 else 0.0
+
+
+def _pairs(
+    module: nn.Module, name: str, target: Target, batches: Sequence[Inputs], outputs_kept: Tensor | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """What the layer reads in the cut model at the sampled positions, and what it should give there, call by call.
+
+    Yields:
+        (samples, columns) and (samples, out), float64.
+    """
+    calls = iter(zip(target.outputs, target.positions, target.beside or [None] * len(target.outputs), strict=True))
+    runs_once = len(target.outputs) == len(batches)
+    gain = _gain(module, target.norm) if target.beside else None
+    sums, found = Sums(), []
+
+    def kept(rows: Tensor) -> Tensor:
+        return (rows if outputs_kept is None else rows[:, outputs_kept]).double()
+
+    def look(layer: nn.Module, inputs: tuple, output: Any) -> None:
+        wanted, positions, beside = next(calls)
+        pair = [patches(layer, inputs[0], positions).double(), kept(wanted)]
+        found.append(pair)
+        if beside is None and runs_once:
+            raise _Reached
+
+        def lacking(other: Tensor) -> None:
+            pair[1] += (kept(beside) - _rows(layer, other, positions).double()) * gain
+            if runs_once:
+                raise _Reached
+
+        if beside is not None:
+            sums.wait(output, lacking)
+
+    watchers = {name: look}
+    if target.norm is not None:
+        watchers[target.norm] = lambda _norm, inputs, output: sums.pass_on(inputs[0], output)
+    with watch(module, watchers), sums:
+        for inputs in batches:
+            with suppress(_Reached):
+                call(module, inputs)
+            sums.forget()
+            yield from found
+            found.clear()
+
+
+def _gain(module: nn.Module, norm: str | None) -> Tensor | float:
+    """What a change behind the BatchNorm is before it, for each channel; channels that it nearly switches off change
+    nothing."""
+    if norm is None:
+        return 1.0
+    layer = get_module(module, norm)
+    scale = (layer.running_var.double() + layer.eps).rsqrt()
+    scale = scale if layer.weight is None else scale * layer.weight.double()
+    return torch.where(scale.abs() > 0.01 * scale.abs().max(), 1 / scale, 0.0)

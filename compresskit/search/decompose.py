@@ -68,7 +68,7 @@ class DecomposeSubject:
         self._recalibration = first_examples(batches, options.recalibration_samples)
         sensitivities = output_sensitivities(
             loaded.module, [site.name for site in sites], first_examples(batches, options.probe_samples),
-            seed=context.seed,
+            seed=context.seed, errors="independent",
         )  # fmt: skip
         plan = DecomposeOptions.model_validate(decompose_values(options, {"*": 1}))
         levels: dict[str, list[_Level]] = {}
@@ -148,7 +148,13 @@ class DecomposeSubject:
     def steps(self, choice: Choice) -> list[dict[str, Any]]:
         """A `decompose` step with these ranks."""
         ranks = {site.name: level.candidate.ranks[0] for site, level in self._chosen(choice)}
-        return [{"decompose": decompose_values(self._options, ranks)}] if ranks else []
+        return [decompose_step(self._options, ranks)] if ranks else []
+
+
+def decompose_step(options: SearchOptions, ranks: dict[str, int]) -> dict[str, Any]:
+    """The recipe step that gives the winner's layers these ranks."""
+    inputs = {"inputs": "compressed"} if options.refit == "sequential" else {}
+    return {"decompose": decompose_values(options, ranks) | inputs}
 
 
 def decompose_values(options: SearchOptions, ranks: dict[str, int]) -> dict[str, Any]:

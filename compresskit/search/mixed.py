@@ -24,7 +24,7 @@ from ..quantization.moments import collect, layers_with_patches
 from ..quantization.plan import make_plan
 from ..quantization.quantize import quantize_layer
 from ..quantization.trace import trace
-from .decompose import DecomposeSubject, decompose_values
+from .decompose import DecomposeSubject, decompose_step
 from .mixed_costs import Chain, MixedCosts
 from .options import SearchOptions
 from .problem import Choice, Place
@@ -206,7 +206,7 @@ class MixedSubject:
         found = self._cut_steps(channels)
         if chains:
             given = {name: max(chain.ranks) for name, chain in chains.items()}
-            found.append({"decompose": decompose_values(self._options, given)})
+            found.append(decompose_step(self._options, given))
         if bits:
             options = self._quantize_options(chains, bits)
             found.append({"quantize": options.model_dump(exclude_unset=True)})

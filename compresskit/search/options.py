@@ -25,7 +25,7 @@ _POLICY_OPTIONS = {
 #: options that only some techniques read
 _TECHNIQUE_OPTIONS = {
     **dict.fromkeys(("criterion", "round_to"), ("prune", "mixed")),
-    **dict.fromkeys(("floor", "levels", "recalibration_samples"), ("prune", "decompose", "mixed")),
+    **dict.fromkeys(("floor", "levels", "recalibration_samples", "refit"), ("prune", "decompose", "mixed")),
     "kind": ("decompose", "mixed"),
     **dict.fromkeys(("bits", "rounding"), ("quantize", "mixed")),
     "mix": ("mixed",),
@@ -60,6 +60,12 @@ class SearchOptions(ArchitectureOptions):
         section="Scoring", ge=0,
     )  # fmt: skip
     finetune_steps: int = option(50, "training steps of each finalist", section="Scoring", ge=1)
+    refit: Literal["inputs", "sequential"] = option(
+        "sequential",
+        "how the winner's layers are refitted: as the candidates' were, from the whole model's activations (inputs), "
+        "or one after the other from the compressed model's (sequential; better, takes a run a layer)",
+        section="Scoring",
+    )
     reward: Literal["error", "macs", "params"] = option(
         "error",
         "what amc is rewarded for: minus the error, or that times the logarithm of MACs or parameters",

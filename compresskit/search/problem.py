@@ -33,12 +33,15 @@ class Place:
         shares: of each level, what it keeps, growing; the last is the whole place unless the technique always cuts.
         labels: of each level, what it means ("12 of 16", "4 bits").
         features: what an agent sees of the layer: name -> number.
+        readers: how many layers read what the place changes; their errors are alike, so that summing them up as if they
+            were independent says too little.
     """
 
     name: str
     shares: tuple[float, ...]
     labels: tuple[str, ...]
     features: dict[str, float] = field(default_factory=dict)
+    readers: int = 1
 
     def __len__(self) -> int:
         return len(self.shares)

@@ -96,7 +96,9 @@ class PruneSubject:
             without[number] = 0
             seen = {**features[number], "macs": (whole_macs - self._macs(without)) / max(whole_macs, 1)}
             shares = tuple(count / len(group) for count in counts)
-            places.append(Place(group.name, shares, tuple(f"{count} of {len(group)}" for count in counts), seen))
+            labels = tuple(f"{count} of {len(group)}" for count in counts)
+            readers = {member.name for member in group.members if self._evidence.reads(member)}
+            places.append(Place(group.name, shares, labels, seen, readers=len(readers)))
         return places
 
     def _features(self) -> dict[int, dict[str, float]]:
@@ -204,7 +206,8 @@ class PruneSubject:
             for number, counts, level in zip(self._groups, self._counts, choice, strict=True)
             if counts[level] < len(self.graph.groups[number])
         }
-        return [{"prune": {"ratios": ratios, **self._shared_options()}}] if ratios else []
+        shared = {**self._shared_options(), "reconstruct": self._options.refit}
+        return [{"prune": {"ratios": ratios, **shared}}] if ratios else []
 
 
 def _counts(units: int, options: SearchOptions) -> list[int]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from .allocator import Allocator
 from .options import SearchOptions
-from .problem import Choice, Problem, Trial
+from .problem import Choice, Place, Problem, Trial
 
 #: shares of the levels at which a place is probed
 _PROBED = (0.25, 0.6)
@@ -74,25 +74,28 @@ def place_losses(problem: Problem, probe: str) -> list[list[float]]:
     """The divergence that each level of each place alone causes, estimated or measured.
 
     Args:
-        probe: "estimate" takes the subject's prediction; "measure" runs the model at two levels a place, and takes the
-            predictions' shape between them.
+        probe: "estimate" takes the subject's prediction, and where several layers read a place, scales it to one run of
+            the model; "measure" runs the model at two levels a place, and takes the predictions' shape between them.
     """
-    levels = [_probed_levels(len(place)) if probe == "measure" else [] for place in problem.places]
+    levels = [_probed_levels(place, probe) for place in problem.places]
     problem.probe_all([(number, level) for number, own in enumerate(levels) for level in own])
+    # what building changes by itself, such as BatchNorm statistics from few examples, is no loss of a place
+    untouched = problem.probe(0, len(problem.places[0]) - 1) if any(levels) else 0.0
     losses = []
     for number, own in enumerate(levels):
         errors = monotone(problem.subject.errors(number))
-        points = [(errors[level], problem.probe(number, level)) for level in own]
+        points = [(errors[level], problem.probe(number, level) - untouched) for level in own]
         losses.append([loss_at(points, error) for error in errors] if points else errors)
         if (number + 1) % 10 == 0 or number + 1 == len(problem.places):
             problem.log(f"estimated {number + 1} of {len(problem.places)} places, {problem.elapsed:.0f} s")
     return losses
 
 
-def _probed_levels(count: int) -> list[int]:
-    """The levels at which a place of this many levels is probed."""
-    top = count - 1
-    return sorted({min(top - 1, round(share * top)) for share in _PROBED if top > 0})
+def _probed_levels(place: Place, probe: str) -> list[int]:
+    """The levels at which a place is probed."""
+    top = len(place) - 1
+    shares = _PROBED if probe == "measure" else _PROBED[:1] if place.readers > 1 else ()
+    return sorted({min(top - 1, round(share * top)) for share in shares if top > 0})
 
 
 def monotone(errors: Sequence[float]) -> list[float]:

@@ -18,7 +18,14 @@ from compresskit.search.search import carry_out
 
 
 def options(**values):
-    given = {"budget": {"macs": 0.5}, "technique": "decompose", "samples": 64, "probe_samples": 64, **values}
+    given = {
+        "budget": {"macs": 0.5},
+        "technique": "decompose",
+        "samples": 64,
+        "probe_samples": 64,
+        "refit": "inputs",
+        **values,
+    }
     return SearchOptions.model_validate(given)
 
 

@@ -19,7 +19,9 @@ from compresskit.search.search import carry_out
 
 def options(**values):
     given = {"technique": "mixed", "budget": {"macs": 0.6, "bytes": 0.12}, "samples": 64, "probe_samples": 64}
-    return SearchOptions.model_validate({**given, "recalibration_samples": 64, "levels": 4, **values})
+    return SearchOptions.model_validate(
+        {**given, "recalibration_samples": 64, "levels": 4, "refit": "inputs", **values}
+    )
 
 
 @pytest.fixture(scope="module")
