@@ -10,9 +10,10 @@ from compresskit.core import measure
 from compresskit.core.data import open_data
 from compresskit.core.metrics import make_metric
 from compresskit.core.source import load_model
-from compresskit.core.types import Context
+from compresskit.core.types import Context, call
 from compresskit.search.options import SearchOptions
 from compresskit.search.prune import PruneSubject, _counts, refit_errors
+from compresskit.search.search import carry_out
 
 
 def options(**values):
@@ -49,6 +50,21 @@ def test_whole_choice_is_the_model_itself(subject):
     assert subject.costs(whole) == subject.whole_costs()
     assert subject.steps(whole) == []
     assert all(subject.errors(n)[-1] == 0 for n in range(len(subject.places)))
+
+
+def test_the_winner_is_refitted_layer_by_layer_and_lies_nearer_for_it(digits_model):
+    loaded = load_model(str(digits_model))
+    context = Context(loaded, open_data("digits", loaded.preprocessing), make_metric("top1"))
+    batch = context.data.calibration(256, seed=1)[0]
+    gaps = {}
+    for refit in ("inputs", "sequential"):
+        subject = PruneSubject(loaded, options(samples=256, refit=refit), context)
+        steps = subject.steps((3,) * len(subject.places))
+        assert steps[0]["prune"]["reconstruct"] == refit
+        made = carry_out(steps, loaded.clone(), context).loaded
+        gap = call(made.module, batch) - call(loaded.module, batch)
+        gaps[refit] = float(gap.detach().square().mean())
+    assert gaps["sequential"] < gaps["inputs"]
 
 
 def test_fewer_units_leave_larger_errors(subject):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -49,6 +51,18 @@ def test_probing_measures_each_place_alone():
     for weight, row in zip(problem.subject.weights, losses, strict=True):
         shares = np.array(problem.places[0].shares)
         assert row == pytest.approx(list(weight * (1 - shares) ** 2), abs=1e-6)
+
+
+def test_a_place_that_several_layers_read_is_measured_once_where_others_are_estimated():
+    problem = toy_problem()
+    subject = problem.subject
+    problem.places[1] = replace(problem.places[1], readers=3)
+    true, guess = subject.errors(1), subject.errors
+    subject.errors = lambda place: [error / 7 for error in guess(place)]
+    subject.loss, plain = (lambda choice: plain(choice) + 0.5), subject.loss  # building alone changes something
+    losses = place_losses(problem, "estimate")
+    assert losses[1] == pytest.approx(true)
+    assert losses[0] == pytest.approx([error / 7 for error in guess(0)])
 
 
 def test_loss_follows_a_power_law_through_its_points():
