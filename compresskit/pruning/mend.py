@@ -68,6 +68,7 @@ def refit_after_cut(
         intercept = target.norm is not None or get_module(whole, name).bias is not None
         refit(cut.module, name, target, inputs, outputs, ridge=options.ridge, intercept=intercept)
         target.outputs.clear()
+        target.beside.clear()
         if number % 10 == 0 or number == len(targets):
             context.log(f"refitted {number} of {len(targets)} layers")
     return len(targets)

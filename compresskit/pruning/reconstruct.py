@@ -215,9 +215,11 @@ def _pairs(
     Yields:
         (samples, columns) and (samples, out), float64.
     """
-    calls = iter(zip(target.outputs, target.positions, target.beside or [None] * len(target.outputs), strict=True))
     runs_once = len(target.outputs) == len(batches)
-    gain = _gain(module, target.norm) if target.beside else None
+    sums_up = runs_once and len(target.beside) == len(batches)  # else it is unclear which sum belongs to which call
+    added = target.beside if sums_up else [None] * len(target.outputs)
+    calls = iter(zip(target.outputs, target.positions, added, strict=True))
+    gain = _gain(module, target.norm) if sums_up else None
     sums, found = Sums(), []
 
     def kept(rows: Tensor) -> Tensor:
@@ -232,8 +234,7 @@ def _pairs(
 
         def lacking(other: Tensor) -> None:
             pair[1] += (kept(beside) - _rows(layer, other, positions).double()) * gain
-            if runs_once:
-                raise _Reached
+            raise _Reached
 
         if beside is not None:
             sums.wait(output, lacking)
@@ -256,6 +257,8 @@ def _gain(module: nn.Module, norm: str | None) -> Tensor | float:
     if norm is None:
         return 1.0
     layer = get_module(module, norm)
+    if layer.running_var is None:
+        return 0.0
     scale = (layer.running_var.double() + layer.eps).rsqrt()
     scale = scale if layer.weight is None else scale * layer.weight.double()
     return torch.where(scale.abs() > 0.01 * scale.abs().max(), 1 / scale, 0.0)
