@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .types import Inputs, call, to_device
+
+
+def channel_scale(norm: nn.Module) -> Tensor:
+    """What a batch normalization in eval mode multiplies each channel by, (channels,) float64."""
+    scale = torch.rsqrt(norm.running_var.double() + norm.eps)
+    return scale if norm.weight is None else scale * norm.weight.detach().double()
 
 
 @torch.no_grad()

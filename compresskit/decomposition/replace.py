@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..core.batchnorm import channel_scale
 from ..core.modules import get_module
 from ..core.types import Inputs, Loaded, call, to_device
 from .fit import Evidence, Fit
@@ -171,8 +172,7 @@ def sampled_evidence(
 
 def _affine(norm: nn.Module, like: Tensor) -> tuple[Tensor, Tensor]:
     """A batch normalization in eval mode as (scale, shift)."""
-    scale = (norm.running_var.to(like) + norm.eps).rsqrt()
-    scale = scale if norm.weight is None else scale * norm.weight.detach().to(like)
+    scale = channel_scale(norm).to(like)
     shift = -norm.running_mean.to(like) * scale
     return scale, shift if norm.bias is None else shift + norm.bias.detach().to(like)
 

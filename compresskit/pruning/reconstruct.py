@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..core.batchnorm import channel_scale
 from ..core.capture import Sums, watch
 from ..core.modules import get_module
 from ..core.types import Inputs, call
@@ -259,6 +260,5 @@ def _gain(module: nn.Module, norm: str | None) -> Tensor | float:
     layer = get_module(module, norm)
     if layer.running_var is None:
         return 0.0
-    scale = (layer.running_var.double() + layer.eps).rsqrt()
-    scale = scale if layer.weight is None else scale * layer.weight.double()
+    scale = channel_scale(layer)
     return torch.where(scale.abs() > 0.01 * scale.abs().max(), 1 / scale, 0.0)

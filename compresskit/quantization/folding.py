@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from compresskit.core.batchnorm import channel_scale
 from compresskit.core.errors import InputError
 from compresskit.core.modules import get_module, set_module
 from compresskit.core.types import Loaded
@@ -47,12 +48,6 @@ def find_pairs(root: nn.Module, record: Trace) -> list[tuple[str, str]]:
     return pairs
 
 
-def fold_scale(norm: _BatchNorm) -> Tensor:
-    """What a normalization multiplies each channel by, (channels,)."""
-    scale = torch.rsqrt(norm.running_var.double() + norm.eps)
-    return scale if norm.weight is None else scale * norm.weight.detach().double()
-
-
 @torch.no_grad()
 def fold_into(layer: nn.Module, norm: _BatchNorm) -> None:
     """Make a layer compute what the layer and the normalization after it compute together.
@@ -60,7 +55,7 @@ def fold_into(layer: nn.Module, norm: _BatchNorm) -> None:
     Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
         Inference", CVPR 2018, section 3.2, eq. 14.
     """
-    scale = fold_scale(norm)
+    scale = channel_scale(norm)
     bias = torch.zeros_like(scale) if layer.bias is None else layer.bias.double()
     shift = torch.zeros_like(scale) if norm.bias is None else norm.bias.double()
     new_bias = (bias - norm.running_mean.double()) * scale + shift

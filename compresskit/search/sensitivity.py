@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,12 @@ from ..core.types import Inputs, call, main_output
 
 
 def output_sensitivities(
-    module: nn.Module, names: Sequence[str], batches: Iterable[Inputs], *, seed: int, errors: str = "alike"
+    module: nn.Module,
+    names: Sequence[str],
+    batches: Iterable[Inputs],
+    *,
+    seed: int,
+    errors: Literal["alike", "independent"] = "alike",
 ) -> dict[str, Tensor]:
     """The Fisher information of each layer's output channels.
 

@@ -7,10 +7,7 @@ import pytest
 import torch
 
 from compresskit.core import measure
-from compresskit.core.data import open_data
-from compresskit.core.metrics import make_metric
-from compresskit.core.source import load_model
-from compresskit.core.types import Context, call
+from compresskit.core.types import call
 from compresskit.search.options import SearchOptions
 from compresskit.search.prune import PruneSubject, _counts, refit_errors
 from compresskit.search.search import carry_out
@@ -21,10 +18,8 @@ def options(**values):
 
 
 @pytest.fixture(scope="module")
-def subject(digits_model):
-    loaded = load_model(str(digits_model))
-    data = open_data("digits", loaded.preprocessing)
-    return PruneSubject(loaded, options(samples=128), Context(loaded, data, make_metric("top1")))
+def subject(opened):
+    return PruneSubject(opened[0], options(samples=128), opened[1])
 
 
 def test_levels_run_from_the_floor_to_the_whole():
@@ -52,9 +47,8 @@ def test_whole_choice_is_the_model_itself(subject):
     assert all(subject.errors(n)[-1] == 0 for n in range(len(subject.places)))
 
 
-def test_the_winner_is_refitted_layer_by_layer_and_lies_nearer_for_it(digits_model):
-    loaded = load_model(str(digits_model))
-    context = Context(loaded, open_data("digits", loaded.preprocessing), make_metric("top1"))
+def test_the_winner_is_refitted_layer_by_layer_and_lies_nearer_for_it(opened):
+    loaded, context = opened
     batch = context.data.calibration(256, seed=1)[0]
     gaps = {}
     for refit in ("inputs", "sequential"):
