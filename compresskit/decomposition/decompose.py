@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 
 from torch import Tensor, nn
@@ -189,7 +190,7 @@ def _choose(
     else:
         context.log("choosing, and timing what is chosen")
         choose_faster(lambda: rule(layers, options, totals), layers, timed, times.time)
-    totals = move_into_model(loaded, layers, totals, context.latency_batch)
+    totals = replace(totals, latency_ms=move_into_model(loaded, layers, context.latency_batch))
     return rule(layers, options, totals), totals
 
 

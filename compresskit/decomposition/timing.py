@@ -17,7 +17,7 @@ from ..core.types import Inputs, Loaded, call, to_device
 from .geometry import build
 from .kinds import Ranks, chain_of
 from .plan import Candidate, Layer, by_cost
-from .rules import Choices, Totals
+from .rules import Choices
 from .survey import Site
 from .tables import KINDS
 
@@ -95,13 +95,13 @@ def _inputs_of(site: Site, like: Tensor, batch: int) -> list[Tensor]:
     return [torch.full(shape, 0.5, dtype=like.dtype, device=like.device) for shape in shapes]
 
 
-def move_into_model(loaded: Loaded, layers: list[Layer], totals: Totals, batch: int) -> Totals:
+def move_into_model(loaded: Loaded, layers: list[Layer], batch: int) -> float:
     """Turn times of layers by themselves into times inside the model, where they share caches and memory.
 
     A layer's candidates are scaled as the layer is.
 
     Returns:
-        the totals with the model's latency.
+        milliseconds of the whole model.
     """
     timed = [layer for layer in layers if layer.latency_ms is not None]
     whole_ms, inside = _inside(loaded, [layer.site.name for layer in timed], batch)
@@ -112,7 +112,7 @@ def move_into_model(loaded: Loaded, layers: list[Layer], totals: Totals, batch: 
             one if one.latency_ms is None else replace(one, latency_ms=one.latency_ms * scale)
             for one in layer.candidates
         ]
-    return replace(totals, latency_ms=whole_ms)
+    return whole_ms
 
 
 @torch.inference_mode()
@@ -210,7 +210,7 @@ def choose_faster(rule: Callable[[], Choices], layers: list[Layer], timed: list[
             if one is None or one.latency_ms is not None or layer.site.name not in must_be_faster:
                 continue
             (with_time,) = time(layer, [one])
-            if _is_faster(layer, with_time):
+            if is_faster(layer, with_time):
                 layer.candidates[layer.candidates.index(one)] = with_time
             else:
                 layer.slower += 1
@@ -225,11 +225,12 @@ def choose_faster(rule: Callable[[], Choices], layers: list[Layer], timed: list[
 
 def _keep_faster(layer: Layer, candidates: list[Candidate], time: Time) -> None:
     timed = time(layer, candidates)
-    layer.candidates = [one for one in timed if _is_faster(layer, one)]
+    layer.candidates = [one for one in timed if is_faster(layer, one)]
     layer.slower += len(timed) - len(layer.candidates)
 
 
-def _is_faster(layer: Layer, one: Candidate) -> bool:
+def is_faster(layer: Layer, one: Candidate) -> bool:
+    """Whether a timed candidate takes less time than its layer, by more than such timings scatter."""
     return one.latency_ms < _FASTER * layer.latency_ms
 
 

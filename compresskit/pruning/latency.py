@@ -125,6 +125,7 @@ class LatencyTable:
             if key not in shared:
                 shared[key] = _grid_ms(layers[name], calls)
             keys.append(key)
+        self._names = list(inputs)
         rows = [axes[f"{name}.weight"] for name in inputs]
         sizes = [layers[name].weight.shape for name in inputs]
         # (layers, groups + 1): shares of the outputs and inputs as functions of the counts
@@ -149,15 +150,22 @@ class LatencyTable:
         slope = max(self._between.sum() - between, 0.0) / max(1 - share, 1e-9)
         self._between = np.array([self._between.sum() - slope, slope])
 
+    def layers(self, kept: np.ndarray) -> dict[str, float]:
+        """Predicted milliseconds of each convolution and linear layer."""
+        scaled = self._layers_ms(kept) * self.whole_ms / self._whole
+        return dict(zip(self._names, scaled.tolist(), strict=True))
+
     def _predicted(self, kept: np.ndarray) -> float:
         layers, share = self._parts(kept)
         return float(layers + self._between @ (1.0, share))
 
     def _parts(self, kept: np.ndarray) -> tuple[float, float]:
         """(milliseconds in layers, share of their output elements that stay)."""
+        return self._layers_ms(kept).sum(), self._elements @ (self._outputs @ np.append(kept, 1.0))
+
+    def _layers_ms(self, kept: np.ndarray) -> np.ndarray:
         counts = np.append(kept, 1.0)
-        outputs = self._outputs @ counts
-        return interpolated(self._ms, outputs, self._inputs @ counts).sum(), self._elements @ outputs
+        return interpolated(self._ms, self._outputs @ counts, self._inputs @ counts)
 
 
 def interpolated(ms: np.ndarray, out_shares: np.ndarray, in_shares: np.ndarray) -> np.ndarray:

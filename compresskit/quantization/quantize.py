@@ -80,11 +80,11 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
     }
     if options.equalize:
         facts["equalized_pairs"] = len(equalize(loaded.module, record))
-    times = _layer_times(loaded, plans, options, context) if options.target_latency is not None else []
-    moments = _collect_moments(loaded.module, plans, batches, options, context)
+    times = layer_times(loaded, plans, options, context) if options.target_latency is not None else []
+    moments = collect_moments(loaded.module, plans, batches, options, context)
     _scale_inputs(loaded, plans, moments, options)
     if moments and (options.smooth is not None or options.awq):
-        moments = _collect_moments(loaded.module, plans, batches, options, context)
+        moments = collect_moments(loaded.module, plans, batches, options, context)
     tables: dict[str, list[dict[str, Any]]] = {}
     files: dict[str, Any] = {}
     if options.target_bits is not None:
@@ -98,7 +98,8 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
     float_model = loaded.clone().module
     ranges = activation_ranges(loaded.module, record, plans, operands, batches, options)
     if times:
-        damages = _int8_damages(loaded.module, plans, ranges, moments, batches, options, context)
+        variants = int8_layers(loaded.module, plans, ranges, moments, options, context.seed)
+        damages = latency.measured_damages(loaded.module, variants, batches)
         plans, found, tables["latency"] = choose_int8(plans, *times, damages, options.target_latency)
         facts |= found
         ranges = ranges_of(find_all_sites(loaded.module, record, plans, operands, options), ranges)
@@ -137,9 +138,10 @@ def _calibration_batches(options: QuantizeOptions, context: Context) -> Iterable
     return context.data.calibration(samples, batch_size=batch_size, seed=context.seed)
 
 
-def _collect_moments(
+def collect_moments(
     root: nn.Module, plans: list[LayerPlan], batches: Iterable[Inputs], options: QuantizeOptions, context: Context
 ) -> dict[str, Moments]:
+    """Moments of the layers' inputs, where the options need them."""
     if not options.needs_moments():
         return {}
     return collect(root, layers_with_patches(root, [plan.name for plan in plans]), batches, context.seed)
@@ -243,10 +245,10 @@ def _grid(matrix: Tensor, spec: Spec, options: QuantizeOptions) -> Grid:
     )
 
 
-def _layer_times(
+def layer_times(
     loaded: Loaded, plans: list[LayerPlan], options: QuantizeOptions, context: Context
 ) -> list[timing.Profile]:
-    """Times of the layers in float and in int8; how well the int8 copy is calibrated is nothing to its speed."""
+    """Times of the layers in ONNX Runtime, in float and in int8; a poorly calibrated int8 copy is no slower."""
     trial = loaded.clone()
     quantize(trial, options.model_copy(update=_TIMED_WITH), context)
     context.log("timing layers in ONNX Runtime")
@@ -254,28 +256,27 @@ def _layer_times(
     return timing.profiles([loaded.module, trial.module], example, [plan.name for plan in plans])
 
 
-def _int8_damages(
+def int8_layers(
     root: nn.Module,
     plans: list[LayerPlan],
     ranges: Ranges,
     moments: dict[str, Moments],
-    batches: Iterable[Inputs],
     options: QuantizeOptions,
-    context: Context,
-) -> dict[str, float]:
-    """What int8 costs the output, for each layer alone: rounded weights, and a quantized input where it has one."""
+    seed: int,
+) -> dict[str, nn.Module]:
+    """What takes the place of each layer in int8: weights rounded, and the input quantized where it has a range."""
     levels = activation_levels(options)
     inputs = {site.module: edges for site, edges in ranges.items() if site.side == "input"}
-    variants = {}
+    made = {}
     for plan in plans:
         holder, own = latency.alone(root, plan)
-        quantize_layer(holder, own, options, moments.get(plan.name), context.seed)
+        quantize_layer(holder, own, options, moments.get(plan.name), seed)
         layer = holder[own.name]
         if plan.name in inputs:
             convert(layer, Spec(input="static", input_symmetric=levels.symmetric))
             calibration.store_range(layer, "input", inputs[plan.name], levels)
-        variants[plan.name] = layer
-    return latency.measured_damages(root, variants, batches)
+        made[plan.name] = layer
+    return made
 
 
 def _compare_latency(

@@ -65,11 +65,11 @@ def profiles(modules: list[nn.Module], example: Inputs, names: Iterable[str]) ->
         ]
 
 
-def latencies_ms(modules: list[nn.Module], example: Inputs) -> list[float]:
+def latencies_ms(modules: list[nn.Module], example: Inputs, rounds: int = _ROUNDS) -> list[float]:
     """Milliseconds of a forward of each model in ONNX Runtime on one thread, the best of rounds taken in turn."""
     with tempfile.TemporaryDirectory() as folder:
         runners = [_runner(module, example, Path(folder) / f"{number}.onnx") for number, module in enumerate(modules)]
-        return interleaved_ms([partial(call, runner, example) for runner in runners], rounds=_ROUNDS)
+        return interleaved_ms([partial(call, runner, example) for runner in runners], rounds=rounds)
 
 
 def _runner(module: nn.Module, example: Inputs, path: Path, profile: Path | None = None) -> nn.Module:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,12 @@ from ..decomposition.kinds import Ranks, chain_of, compose, split_groups
 from ..decomposition.layers import chain_with_bias
 from ..decomposition.moments import Moments
 from ..decomposition.options import DecomposeOptions
-from ..decomposition.plan import Candidate, candidates_of, kinds_for
+from ..decomposition.plan import Candidate, Layer, candidates_of, kinds_for
 from ..decomposition.replace import evidence_for, put_factors
 from ..decomposition.survey import Site, survey
 from ..decomposition.tables import KINDS
+from ..decomposition.timing import TimeTable, is_faster, move_into_model
+from .budget import bounds_latency
 from .features import layer_features
 from .options import SearchOptions
 from .problem import Choice, Place
@@ -77,6 +79,7 @@ class DecomposeSubject:
             if moments is not None and evidence.moments is not None:
                 moments[site.name] = evidence.moments
             context.log(f"fitted {site.name} at {len(levels[site.name])} ranks")
+        timed = self._times(sites, levels, context.latency_batch) if bounds_latency(options.budget) else {}
         self.sites = [site for site in sites if levels[site.name]]
         self._levels = [levels[site.name] for site in self.sites]
         if not self.sites:
@@ -84,6 +87,7 @@ class DecomposeSubject:
         self._whole = {
             "macs": float(macs(loaded.module, loaded.example)), "params": float(parameter_count(loaded.module)),
             "bytes": float(sum(t.numel() * t.element_size() for t in loaded.module.state_dict().values())),
+            **timed,
         }  # fmt: skip
         self.places = self._make_places()
 
@@ -107,6 +111,33 @@ class DecomposeSubject:
             found[one.ranks] = _Level(one, fit, divergence, saved, to_data)
         return sorted(found.values(), key=lambda level: level.candidate.macs)
 
+    def _times(self, sites: list[Site], levels: dict[str, list[_Level]], batch: int) -> dict[str, float]:
+        """The model's milliseconds; each level gets what it saves of them, and levels that save none go."""
+        table, layers = TimeTable(self._loaded.module, batch), []
+        for site in sites:
+            layer = Layer(site)
+            layer.candidates = table.time(layer, [level.candidate for level in levels[site.name]])
+            layers.append(layer)
+        whole_ms = move_into_model(self._loaded, layers, batch)
+        for layer in layers:
+            kept = []
+            slowest = 0.0  # a rank up never takes less time, whatever the clock says
+            for level, one in zip(levels[layer.site.name], layer.candidates, strict=True):
+                slowest = max(slowest, one.latency_ms)
+                one = replace(one, latency_ms=slowest)
+                if is_faster(layer, one):
+                    saved = {**level.saved, "latency_ms": layer.latency_ms - slowest}
+                    kept.append(replace(level, candidate=one, saved=saved))
+            levels[layer.site.name] = kept
+            if not kept:
+                self.notes.append(f"left out {layer.site.name}: no rank is measured to be faster than the layer")
+        return {"latency_ms": whole_ms}
+
+    def latency_shares(self, layer: str) -> list[float]:
+        """What each level of a layer takes of its time, where the budget bounds latency."""
+        levels = dict(zip((site.name for site in self.sites), self._levels, strict=True))[layer]
+        return [ms / (ms + level.saved["latency_ms"]) for level in levels if (ms := level.candidate.latency_ms)]
+
     def _make_places(self) -> list[Place]:
         features = layer_features(self._loaded, [site.name for site in self.sites])
         places = []
@@ -123,7 +154,7 @@ class DecomposeSubject:
         return [(site, levels[level]) for site, levels, level in rows if level < len(levels)]
 
     def costs(self, choice: Choice) -> dict[str, float]:
-        """MACs, parameters and bytes of a choice."""
+        """MACs, parameters, bytes and, where the budget bounds it, the predicted latency of a choice."""
         chosen = self._chosen(choice)
         return {name: whole - sum(level.saved[name] for _, level in chosen) for name, whole in self._whole.items()}
 

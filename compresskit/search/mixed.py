@@ -24,6 +24,7 @@ from ..quantization.moments import collect, layers_with_patches
 from ..quantization.plan import make_plan
 from ..quantization.quantize import quantize_layer
 from ..quantization.trace import trace
+from .budget import bounds_latency
 from .decompose import DecomposeSubject, decompose_step
 from .mixed_costs import Chain, MixedCosts
 from .options import SearchOptions
@@ -115,13 +116,28 @@ class MixedSubject:
         return self._ratio.kept(channels) if self._ratio else np.zeros(0)
 
     def costs(self, choice: Choice) -> dict[str, float]:
-        """MACs, parameters and bytes of a choice."""
+        """MACs, parameters, bytes and, where the budget bounds it, the predicted latency of a choice."""
         channels, ranks, bits = self._split(choice)
-        return self._costs(self._kept(channels), ranks, bits)
+        kept = self._kept(channels)
+        found = self._costs(kept, ranks, bits)
+        return {**found, "latency_ms": self._latency_ms(kept, ranks)} if bounds_latency(self._options.budget) else found
+
+    def _latency_ms(self, kept: np.ndarray, ranks: dict[str, int]) -> float:
+        """What the cut model takes, less what its factors save: shares of a layer's time hold at every width."""
+        if self._ratio is None:
+            return self._rank.costs(tuple(ranks.values()))["latency_ms"]
+        layers, total = self._ratio.latency.layers(kept), self._ratio.latency(kept)
+        for name, level in ranks.items():
+            if self._costs.chain(name, kept, level) is not None:
+                total -= layers.get(name, 0.0) * (1 - self._rank.latency_shares(name)[level])
+        return total
 
     def whole_costs(self) -> dict[str, float]:
         """The same of the model as it is."""
-        return dict(self._costs.whole)
+        if not bounds_latency(self._options.budget):
+            return dict(self._costs.whole)
+        timed = self._ratio or self._rank
+        return {**self._costs.whole, "latency_ms": timed.whole_costs()["latency_ms"]}
 
     def errors(self, place: int) -> list[float]:
         """Predicted divergence of each level alone."""

@@ -30,8 +30,6 @@ _TECHNIQUE_OPTIONS = {
     **dict.fromkeys(("bits", "rounding"), ("quantize", "mixed")),
     "mix": ("mixed",),
 }
-#: techniques whose latency is predicted and measured; rounded weights compute in float here, so bits save none
-TIMED = ("prune",)
 #: part of a mix -> the options that only it reads
 _PART_OPTIONS = {"ratio": ("criterion", "round_to"), "rank": ("kind",), "bits": ("bits", "rounding")}
 
@@ -43,8 +41,8 @@ class SearchOptions(ArchitectureOptions):
     policy: choice(POLICIES) = option("auto", "how it is searched", section="Search")
     budget: dict[str, float] = option(
         {}, "largest cost, several hold together: macs=SHARE, params=SHARE, bytes=SHARE or BYTES, latency=SHARE or "
-        "latency_ms=MS (measured); units may be given, e.g. 1MB, 2ms, 50%; drop=LOSS asks for the cheapest model that "
-        "loses no more of the metric, e.g. drop=0.01", section="Search",
+        "latency_ms=MS (measured; quantize: in ONNX Runtime); units may be given, e.g. 1MB, 2ms, 50%; drop=LOSS asks "
+        "for the cheapest model that loses no more of the metric, e.g. drop=0.01", section="Search",
     )  # fmt: skip
     trials: int = option(100, "candidates to score at most", section="Search", ge=1)
     seconds: float | None = option(None, "stop searching after this many seconds", section="Search", gt=0)
@@ -129,11 +127,8 @@ class SearchOptions(ArchitectureOptions):
     @model_validator(mode="after")
     def _budget_says_something(self) -> SearchOptions:
         check_budget(self.budget)
-        if bounds_latency(self.budget) and self.technique not in TIMED:
-            raise ValueError(
-                f"budget: latency is measured of technique {' and '.join(TIMED)} only, and technique is "
-                f"{self.technique!r}; bound macs or bytes"
-            )
+        if bounds_latency(self.budget) and self.technique == "quantize" and "bits" in self.model_fields_set:
+            raise ValueError("bits would be ignored: under a latency budget layers compute in int8 or in float")
         if "finetune_steps" in self.model_fields_set and not self.finetune_finalists:
             raise ValueError("finetune_steps would be ignored: set finetune_finalists, e.g. 3")
         for name, techniques in _TECHNIQUE_OPTIONS.items():

@@ -61,7 +61,7 @@ class PruneSubject:
         self._macs, self._params = geometry.macs(self.graph), geometry.parameters(self.graph)
         self._size_bytes = geometry.touched_bytes(self.graph)
         self._whole = np.array([len(group) for group in self.graph.groups])
-        self._latency = self._latency_table() if bounds_latency(options.budget) else None
+        self.latency = self._latency_table() if bounds_latency(options.budget) else None
         self.places = self._make_places()
 
     def _shared_options(self) -> dict[str, Any]:
@@ -123,7 +123,7 @@ class PruneSubject:
         example = to_device(with_batch(self._loaded.example, self._context.latency_batch), self._context.device)
         table = LatencyTable(self._loaded, self.graph, example)
         smallest = (0,) * len(self._groups)
-        share = 1 / timed(self._loaded, self.cut_copy(smallest), self._context).speedup
+        share = timed(self._loaded, self.cut_copy(smallest), self._context).share
         table.anchor(self.kept(smallest), share * table.whole_ms)
         return table
 
@@ -137,7 +137,7 @@ class PruneSubject:
 
     def _costs_of(self, kept: np.ndarray) -> dict[str, float]:
         found = {"macs": self._macs(kept), "params": self._params(kept), "bytes": self._size_bytes(kept)}
-        return found if self._latency is None else {**found, "latency_ms": self._latency(kept)}
+        return found if self.latency is None else {**found, "latency_ms": self.latency(kept)}
 
     def build(self, choice: Choice) -> nn.Module:
         """A cut copy: weights refitted, BatchNorm statistics estimated again."""

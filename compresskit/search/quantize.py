@@ -20,10 +20,17 @@ from ..quantization.plan import make_plan
 from ..quantization.quantize import quantize_layer
 from ..quantization.trace import trace
 from ..quantization.weights import bytes_by_kind
+from .budget import bounds_latency
 from .features import layer_features
+from .int8 import Int8Subject
 from .options import SearchOptions
 from .problem import Choice, Place
 from .sensitivity import output_sensitivities
+
+
+def quantize_subject(loaded: Loaded, options: SearchOptions, context: Context) -> QuantizeSubject | Int8Subject:
+    """Bits of weights; where the budget bounds time, int8 or float, because fewer bits than eight save none here."""
+    return (Int8Subject if bounds_latency(options.budget) else QuantizeSubject)(loaded, options, context)
 
 
 class QuantizeSubject:

@@ -22,7 +22,7 @@ from .problem import Choice, Problem, Subject
 from .rating import Rater
 from .tables import ARCHITECTURES, POLICIES, SUBJECTS
 from .team import Team
-from .timed import timed, verdict, within_latency
+from .timed import timer_of, verdict, within_latency
 
 #: winners that are made until one is within the bytes, and how far below it the next is looked for
 _TRIES, _SLIGHTLY_LESS = 3, 0.9999
@@ -61,7 +61,8 @@ def search(loaded: Loaded, options: SearchOptions, context: Context) -> StepResu
     choice, result = _carried_out(problem, choice, loaded, context)
     _describe(result, problem, choice, options, context)
     if bounds_latency(options.budget):
-        facts, note = verdict(timed(loaded, result.loaded.module, context, rounds=12), options.budget)
+        measured = timer_of(options.technique)(loaded, result.loaded.module, context, rounds=12)
+        facts, note = verdict(measured, options.budget)
         result.facts |= facts
         result.notes.insert(0, note)
     return result
@@ -79,9 +80,8 @@ def _found(loaded: Loaded, options: SearchOptions, context: Context, team: Team 
     if bounds_latency(options.budget):
 
         def share_of(choice: Choice) -> float:
-            measured = timed(loaded, problem.subject.build(choice), context)
-            whole_ms = problem.whole["latency_ms"]
-            return 1 / measured.speedup if "latency" in options.budget else measured.model_ms / whole_ms
+            measured = timer_of(options.technique)(loaded, problem.subject.build(choice), context)
+            return measured.share if "latency" in options.budget else measured.after_ms / problem.whole["latency_ms"]
 
         return problem, within_latency(problem, run, share_of)[0]
     return problem, run(problem)

@@ -11,7 +11,9 @@ _PACKAGE = "compresskit.search"
 SUBJECTS = Table("technique", _PACKAGE, {
     "prune": Row("prune:PruneSubject", "channels of each group that stay"),
     "decompose": Row("decompose:DecomposeSubject", "ranks of each layer's factors"),
-    "quantize": Row("quantize:QuantizeSubject", "bits of each layer's weights"),
+    "quantize": Row(
+        "quantize:quantize_subject", "bits of each layer's weights; under a latency budget which layers compute in int8"
+    ),
     "mixed": Row("mixed:MixedSubject", "channels, ranks and bits together"),
     "architecture": Row("architectures.search:search_architecture", "a new, smaller network that the model teaches"),
 })  # fmt: skip

@@ -94,6 +94,25 @@ def test_the_rank_at_a_share_is_the_largest_within_it(opened, subject):
     assert rank * (columns + out) <= 0.5 * out * columns < (rank + 1) * (columns + out)
 
 
+def test_under_a_latency_budget_every_level_saves_measured_time(opened):
+    loaded = Loaded(
+        nn.Sequential(nn.Flatten(), nn.Linear(64, 768), nn.ReLU(), nn.Linear(768, 768)), {}, torch.randn(1, 64)
+    )
+    data = opened[1].data
+    subject = DecomposeSubject(loaded, options(budget={"latency": 0.7}), Context(loaded, data, opened[1].metric))
+    assert any(place.name == "3" for place in subject.places)
+    whole = tuple(len(place) - 1 for place in subject.places)
+    assert subject.costs(whole) == subject.whole_costs() and subject.whole_costs()["latency_ms"] > 0
+    for number, place in enumerate(subject.places):
+        times = []
+        for level in range(len(place)):
+            choice = (*whole[:number], level, *whole[number + 1 :])
+            times.append(subject.costs(choice)["latency_ms"])
+        assert times == sorted(times) and times[-2] < times[-1]
+        shares = subject.latency_shares(place.name)
+        assert shares == sorted(shares) and shares[0] > 0 and shares[-1] < 1
+
+
 @pytest.mark.parametrize("policy", ["uniform", "solve"])
 def test_ranks_are_found_within_the_budget_and_replayed(digits_model, tmp_path, policy):
     recipe = validate({

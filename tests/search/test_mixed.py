@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from compresskit.core import measure
 from compresskit.core.artifact import load
+from compresskit.core.source import load_model
 from compresskit.core.types import call
 from compresskit.pipeline.recipe import read_recipe, validate
 from compresskit.pipeline.runner import Run, run
@@ -95,6 +98,17 @@ def test_losses_are_those_of_the_parts(subject):
     for number, place in enumerate(subject.places):
         errors = subject.errors(number)
         assert len(errors) == len(place) and errors[0] == max(errors) > errors[-1] >= 0
+
+
+def test_factors_save_their_share_of_a_cut_layers_time(opened):
+    loaded, context = load_model("builtin:digits_cnn"), replace(opened[1], latency_batch=32)
+    subject = MixedSubject(loaded, options(budget={"latency": 0.6}), context)
+    whole = tuple(len(place) - 1 for place in subject.places)
+    assert subject.costs(whole)["latency_ms"] == pytest.approx(subject.whole_costs()["latency_ms"])
+    for choice in (levels(subject, rank=0), levels(subject, channels=1), levels(subject, channels=1, rank=0)):
+        assert 0 < subject.costs(choice)["latency_ms"] < subject.whole_costs()["latency_ms"]
+    both, cut = levels(subject, channels=1, rank=0), levels(subject, channels=1)
+    assert subject.costs(both)["latency_ms"] <= subject.costs(cut)["latency_ms"]
 
 
 @pytest.mark.parametrize("policy", ["solve", "evolution", "amc"])

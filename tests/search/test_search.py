@@ -57,7 +57,7 @@ def test_held_out_split_scores_and_test_split_is_not_read(digits_model, tmp_path
     [
         ({"budget": {}}, "nothing says how small"),
         ({"budget": {"mac": 0.5}}, "unknown cost 'mac'; did you mean 'macs'"),
-        ({"budget": {"latency_ms": 2}, "technique": "quantize"}, "latency is measured of technique prune only"),
+        ({"budget": {"latency_ms": 2}, "technique": "quantize", "bits": [4]}, "bits would be ignored: under a latency"),
         ({"budget": {"macs": 1.5}}, "macs is the share that is kept"),
         ({"budget": {"macs": -1}}, "must be above 0"),
         ({"budget": {"macs": 0.5}, "finetune_steps": 3}, "finetune_steps would be ignored"),

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from compresskit.core.errors import GuardMissed
-from compresskit.core.measure import Latency
 from compresskit.pipeline.recipe import validate
 from compresskit.pipeline.runner import Run, run
 from compresskit.search.problem import Problem
-from compresskit.search.timed import verdict, within_latency
+from compresskit.search.timed import Timing, verdict, within_latency
 from tests.search.toy import ToyRater, ToySubject
 
 
@@ -64,7 +63,7 @@ def test_an_aim_out_of_reach_is_named():
 
 
 def test_verdict_says_by_how_much_a_budget_is_missed():
-    measured = Latency(4.0, 3.0, 4 / 3, 1.3, 1.4, 1, 1)
+    measured = Timing(4.0, 3.0, 0.75)
     facts, line = verdict(measured, {"latency": 0.6})
     assert line == "measured latency is 75.0% of the original's, above the budget of 60.0% by 25.0% of it"
     assert facts["latency_over_budget"] == pytest.approx(0.25) and facts["latency_kept"] == pytest.approx(0.75)
@@ -72,10 +71,12 @@ def test_verdict_says_by_how_much_a_budget_is_missed():
     assert line == "measured latency is 3 ms, within the budget of 3.5 ms" and facts["latency_over_budget"] == 0
 
 
-def test_a_search_under_a_latency_budget_times_what_it_made(digits_model, tmp_path):
+@pytest.mark.parametrize("technique", ["prune", "decompose", "mixed"])
+def test_a_search_under_a_latency_budget_times_what_it_made(tmp_path, technique):
+    own = {"technique": technique, "budget": {"latency": 0.7}, "policy": "uniform"}
     recipe = validate({
-        "model": str(digits_model), "data": "digits", "latency_rounds": 0, "latency_batch": 32,
-        "steps": [{"search": {"budget": {"latency": 0.7}, "policy": "uniform", "samples": 64, "probe_samples": 64}}],
+        "model": "builtin:digits_cnn", "data": "digits", "latency_rounds": 0, "latency_batch": 32,
+        "steps": [{"search": {**own, "samples": 64, "probe_samples": 64, "score_samples": 64}}],
     })  # fmt: skip
     step = run(Run(recipe, tmp_path / "found"))["steps"][0]
     assert step["facts"]["latency_kept"] > 0 and step["facts"]["latency_ms_before"] > 0
