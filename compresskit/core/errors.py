@@ -24,6 +24,10 @@ class ShapeError(InputError):
     """A tensor has another shape than the operation takes."""
 
 
+class Diverged(InputError):
+    """A training loss is no finite number any more, so the weights are lost."""
+
+
 class GuardMissed(CompresskitError):
     """A guard or target was missed; the last good artifact is kept."""
 

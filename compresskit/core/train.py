@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from . import augment, checkpoint, distributed, training_log
-from .errors import InputError
+from .errors import Diverged, InputError
 from .optim import clip_gradients, learning_rate, make_optimizer, number_type
 from .options import GuardOptions, TrainOptions, TrainStepOptions
 from .task import plain_objective
@@ -208,7 +208,7 @@ class _Run:
             loss = self.joined(inputs, targets)
         value = distributed.mean(loss.item())
         if not math.isfinite(value):
-            raise InputError(
+            raise Diverged(
                 f"the training loss became {value} at step {state.step + 1} of {self.total_steps}; lower lr "
                 f"(now {options.lr:g}), set grad_clip, or lengthen warmup"
             )

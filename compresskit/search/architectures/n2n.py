@@ -133,8 +133,7 @@ def _judged(session: Session, removed: Sequence[str], shrinker: Shrinker, ratios
     if known is not None:
         return session.record(network, costs, known.reward, score=known.score)
     student = shrinker.build(counts)
-    session.train_briefly(student, objective=session.regression)
-    score = session.rate(student.module)
+    score = session.score_after_training(student, objective=session.regression)
     share = costs["params"] / session.whole["params"]
     reward = compression_reward(score, session.teacher_score, share)
     return session.record(network, costs, reward, score=score, trained=student)

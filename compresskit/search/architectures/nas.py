@@ -131,9 +131,9 @@ def nas(session: Session) -> None:
         layers = [layer for _, layer in network]
         child = space.wrap(chain(**space.arguments(layers)), layers)
         shared.lend(child.module, network)
-        session.train_briefly(child)
-        shared.take_back(child.module, network)
-        score = session.rate(child.module)
+        score = session.score_after_training(child)
+        if score > 0:  # what diverged is not shared
+            shared.take_back(child.module, network)
         session.record(layers, space.costs(layers), score, score=score, trained=child)
         return rollout, score
 

@@ -59,11 +59,9 @@ def trained_anew(session: Session) -> tuple[Child, Loaded]:
             model = build_student(session.teacher, child.network, session.context)
         else:
             model = ChainSpace(session.teacher).load(child.network, seed)
-        session.train_briefly(
-            model, steps=options.finetune_steps,
-            objective=session.regression if options.policy == "n2n" else None,
-        )  # fmt: skip
-        again = replace(child, score=session.rate(model.module))
+        objective = session.regression if options.policy == "n2n" else None
+        score = session.score_after_training(model, steps=options.finetune_steps, objective=objective)
+        again = replace(child, score=score)
         session.context.log(f"network {child.number}: score {again.score:.4f} after {options.finetune_steps} steps")
         rows.append((again.score, child.score, -child.number, again, model))
     session.notes.append(

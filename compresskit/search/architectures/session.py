@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ...core import checkpoint
 from ...core.building import build
 from ...core.edits import replay
-from ...core.errors import GuardMissed, InputError
+from ...core.errors import Diverged, GuardMissed, InputError
 from ...core.options import TrainOptions
 from ...core.train import Objective, train
 from ...core.types import Context, Loaded
@@ -26,6 +26,8 @@ from .reinforce import Reinforce
 
 BATCH = 64
 _NORM_BATCHES = 8
+#: largest gradient norm: without it, weights that networks share or inherit grow until every network is at chance
+_CLIP = 1.0
 #: proposals without a trained child after which a search gives up, for every trial that it may take
 _PROPOSALS_A_TRIAL = 20
 
@@ -134,13 +136,24 @@ class Session:
         options = TrainOptions(
             epochs=(steps or self.options.child_steps) / an_epoch,
             batch_size=min(BATCH, self.context.data.size("train")), lr=self.options.child_lr, keep="last",
-            norm_batches=_NORM_BATCHES,
+            norm_batches=_NORM_BATCHES, grad_clip=_CLIP,
         )  # fmt: skip
         train(child, options, self._quiet, objective=objective or self.distillation)
 
     def rate(self, module: nn.Module) -> float:
         """Accuracy on the held-out training examples."""
         return self.rater.rate(copy.deepcopy(module)).score  # the rater changes its module's memory layout
+
+    def score_after_training(
+        self, child: Loaded, *, steps: int | None = None, objective: Objective | None = None
+    ) -> float:
+        """Train a network briefly, in place, and rate it; 0 where the training diverged and left nothing to rate."""
+        try:
+            self.train_briefly(child, steps=steps, objective=objective)
+        except Diverged as error:
+            self.context.log(str(error))
+            return 0.0
+        return self.rate(child.module)
 
     def record(
         self, network: Any, costs: dict[str, float], reward: float, *, score: float | None = None,
@@ -161,14 +174,16 @@ class Session:
 
     def best(self) -> Child | None:
         """The child with the highest score within the budget; the cheapest and earliest of equals."""
-        able = [child for child in self.children if child.fits and child.score is not None]
-        return max(able, key=lambda c: (c.score, -sum(c.costs.values()), -c.number), default=None)
+        return max(self._able(), key=lambda c: (c.score, -sum(c.costs.values()), -c.number), default=None)
+
+    def _able(self) -> list[Child]:
+        """Children that may win: within the budget, and right at least once."""
+        return [child for child in self.children if child.fits and child.score]
 
     def finalists(self, count: int) -> list[Child]:
         """The best different networks within the budget, the best first."""
-        able = [child for child in self.children if child.fits and child.score is not None]
         different: list[Child] = []
-        for child in sorted(able, key=lambda c: (-c.score, sum(c.costs.values()), c.number)):
+        for child in sorted(self._able(), key=lambda c: (-c.score, sum(c.costs.values()), c.number)):
             if len(different) < count and all(child.network != other.network for other in different):
                 different.append(child)
         return different
@@ -264,7 +279,7 @@ class Session:
         best = self.best()
         if best is None:
             raise GuardMissed(
-                f"policy {self.options.policy!r} found no network within the budget; give it more trials or seconds, "
-                "or allow more"
+                f"policy {self.options.policy!r} found no network within the budget that learned anything; give it "
+                "more trials or seconds, allow more, or lower child_lr"
             )
         return best, self.models["best"]
