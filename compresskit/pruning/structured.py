@@ -145,6 +145,8 @@ def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> S
         **({"sparsify": training} if training else {}),
     }
     result.notes = proof.notes + budget_notes(result.facts, target, options) + _left_out_notes(graph)
+    if context.data is not None and options.reconstruct == "none" and options.recover == "none":
+        result.notes.append("no layer was refitted; reconstruct inputs, or sequential, keeps more of the accuracy")
     result.tables["pruned groups"] = _rows(graph, proof.keep)
     context.log(f"pruned {len(proof.keep)} groups; largest difference from the masked model {proof.difference:.1e}")
     return result

@@ -84,7 +84,9 @@ def place_losses(problem: Problem, probe: str) -> list[list[float]]:
     losses = []
     for number, own in enumerate(levels):
         errors = monotone(problem.subject.errors(number))
-        points = [(errors[level], problem.probe(number, level) - untouched) for level in own]
+        # a run of few examples may show no loss at all: an estimate is not undercut, for nothing is free
+        least = errors if probe == "estimate" else [0.0] * len(errors)
+        points = [(errors[level], max(problem.probe(number, level) - untouched, least[level])) for level in own]
         losses.append([loss_at(points, error) for error in errors] if points else errors)
         if (number + 1) % 10 == 0 or number + 1 == len(problem.places):
             problem.log(f"estimated {number + 1} of {len(problem.places)} places, {problem.elapsed:.0f} s")

@@ -65,6 +65,13 @@ def test_a_place_that_several_layers_read_is_measured_once_where_others_are_esti
     assert losses[0] == pytest.approx([error / 7 for error in guess(0)])
 
 
+def test_a_loss_that_one_run_does_not_show_is_still_estimated():
+    problem = toy_problem()
+    problem.places[1] = replace(problem.places[1], readers=3)
+    problem.subject.loss = lambda choice: 0.0
+    assert place_losses(problem, "estimate")[1] == pytest.approx(problem.subject.errors(1))
+
+
 def test_loss_follows_a_power_law_through_its_points():
     assert loss_at([(0.1, 0.01), (0.2, 0.04)], 0.4) == pytest.approx(0.16)
     assert loss_at([(0.1, 0.3)], 0.2) == pytest.approx(0.6)
