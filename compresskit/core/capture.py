@@ -16,6 +16,10 @@ from .types import Inputs, call, to_device
 Watcher = Callable[[nn.Module, tuple, object], None]
 
 
+class Reached(Exception):
+    """Raised by a watcher to end a forward pass at the layer that was waited for."""
+
+
 @contextmanager
 def watch(root: nn.Module, watchers: Mapping[str, Watcher]):
     """Call each named layer's watcher after every forward of that layer, while the context is open."""

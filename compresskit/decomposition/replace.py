@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..core.batchnorm import channel_scale
+from ..core.capture import Reached, watch
 from ..core.modules import get_module
 from ..core.types import Inputs, Loaded, call, to_device
 from .fit import Evidence, Fit
@@ -177,10 +179,6 @@ def _affine(norm: nn.Module, like: Tensor) -> tuple[Tensor, Tensor]:
     return scale, shift if norm.bias is None else shift + norm.bias.detach().to(like)
 
 
-class _Reached(Exception):
-    """The layer of interest has run; the rest of the forward pass is not needed."""
-
-
 def _input_and_wanted(reference: nn.Module, given: nn.Module, site: Site, batch: Inputs) -> list[tuple[Tensor, Tensor]]:
     wanted = _calls_of(reference, site, batch)
     arriving = wanted if given is reference else _calls_of(given, site, batch)
@@ -194,13 +192,8 @@ def _calls_of(root: nn.Module, site: Site, batch: Inputs) -> list[tuple[Tensor, 
     def note(layer: nn.Module, inputs: tuple, output: Tensor) -> None:
         seen.append((inputs[0].detach().clone(), output.detach().clone()))  # clones: a ReLU may overwrite them in place
         if len(seen) == len(site.calls):
-            raise _Reached
+            raise Reached
 
-    handle = get_module(root, site.name).register_forward_hook(note)
-    try:
+    with watch(root, {site.name: note}), suppress(Reached):
         call(root, batch)
-    except _Reached:
-        pass
-    finally:
-        handle.remove()
     return seen

@@ -22,15 +22,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core.batchnorm import channel_scale
-from ..core.capture import Sums, watch
+from ..core.capture import Reached, Sums, watch
 from ..core.modules import get_module
 from ..core.types import Inputs, call
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-
-
-class _Reached(Exception):
-    """Ends a forward pass at the layer that was waited for."""
 
 
 @dataclass
@@ -231,11 +227,11 @@ def _pairs(
         pair = [patches(layer, inputs[0], positions).double(), kept(wanted)]
         found.append(pair)
         if beside is None and runs_once:
-            raise _Reached
+            raise Reached
 
         def lacking(other: Tensor) -> None:
             pair[1] += (kept(beside) - _rows(layer, other, positions).double()) * gain
-            raise _Reached
+            raise Reached
 
         if beside is not None:
             sums.wait(output, lacking)
@@ -245,7 +241,7 @@ def _pairs(
         watchers[target.norm] = lambda _norm, inputs, output: sums.pass_on(inputs[0], output)
     with watch(module, watchers), sums:
         for inputs in batches:
-            with suppress(_Reached):
+            with suppress(Reached):
                 call(module, inputs)
             sums.forget()
             yield from found

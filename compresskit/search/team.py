@@ -6,7 +6,6 @@ happens. What is found is noted by the search, so trials, a kill and --resume wo
 
 from __future__ import annotations
 
-import collections
 import io
 import os
 import sys
@@ -146,11 +145,14 @@ def _packed(parts: Any, cloudpickle: Any) -> bytes:
     for name, module in sys.modules.items():
         if name.startswith("_compresskit_"):  # the user's file, which workers cannot import by name
             cloudpickle.register_pickle_by_value(module)
+
+    class Pickler(cloudpickle.CloudPickler):
+        def reducer_override(self, one: Any) -> Any:
+            return _reduced(one) if isinstance(one, Context) else super().reducer_override(one)
+
     buffer = io.BytesIO()
-    pickler = cloudpickle.CloudPickler(buffer)
-    pickler.dispatch_table = collections.ChainMap({Context: _reduced}, pickler.dispatch_table)
     try:
-        pickler.dump(parts)
+        Pickler(buffer).dump(parts)
     except (PicklingError, TypeError, AttributeError) as error:
         raise InputError(f"ray: this model or data cannot be sent to workers: {error}") from error
     return buffer.getvalue()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from compresskit.core.errors import InputError
 from compresskit.pipeline.recipe import validate
@@ -71,7 +72,9 @@ def test_a_search_on_two_workers_finds_what_one_process_finds(cluster, digits_mo
     facts = []
     for name, more in (("alone", {}), ("spread", {"ray": 2})):
         recipe = {"model": str(digits_model), "data": "digits", "latency_rounds": 0, "steps": [{"search": step | more}]}
-        facts.append(run(Run(validate(recipe), tmp_path / name))["steps"][0]["facts"])
+        terminal = Console(stderr=True)  # as the command line has it
+        task = Run(validate(recipe), tmp_path / name, log=lambda line, terminal=terminal: terminal.print(line))
+        facts.append(run(task)["steps"][0]["facts"])
     first, second = facts
     assert first["choice"] == second["choice"]
     assert first["winner_score"] == second["winner_score"]
