@@ -52,6 +52,8 @@ OF_TECHNIQUE = {
     "quantize": {},
     "mixed": {"criterion": "reconstruction", "recalibration_samples": 256},
 }
+#: whose winners are made as recipes make them, by default
+REFITTED = ["amc", "auto"]
 #: technique -> what its tables are headed with
 WHAT = {"prune": "Channels", "quantize": "Bits", "mixed": "Channels, ranks and bits"}
 #: what a row was run with; rows that agree in all of it make one table
@@ -79,7 +81,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--test-samples", type=int, default=2000)
     parser.add_argument("--train-images", type=int, default=5000, help="images of an epoch; 0 trains nothing")
     parser.add_argument("--train-epochs", type=int, default=2)
-    parser.add_argument("--refit-policies", nargs="*", default=["amc", "auto"], help="whose winners")
+    parser.add_argument("--refit-policies", nargs="*", default=REFITTED, help="whose winners")
     parser.add_argument("--runs", type=Path, default=Path("search_policies.jsonl"), help="where finished rows are kept")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--quick", action="store_true", help="one seed, a few seconds, results to the terminal only")
@@ -201,10 +203,12 @@ def command(given: argparse.Namespace) -> str:
     amount = f"--{name} {value}"
     training = f" --train-images {given.train_images}" if given.technique != "quantize" else ""
     training += f" --train-epochs {given.train_epochs}" if given.train_images else ""
+    refitted = "" if given.refit_policies == REFITTED else f" --refit-policies {' '.join(given.refit_policies)}"
     return (
         f"python benchmarks/search_policies.py --technique {given.technique} --model {given.model} "
         f"--weights {Path(given.weights).name} --cifar DIR {amount} --seconds {given.seconds:g} "
-        f"--samples {given.samples} --score-samples {given.score_samples} --test-samples {given.test_samples}{training}"
+        f"--samples {given.samples} --score-samples {given.score_samples} "
+        f"--test-samples {given.test_samples}{training}{refitted}"
     )
 
 
