@@ -11,7 +11,7 @@ from ...core.chain import Chain, chain, chain_costs, checked
 from ...core.errors import InputError
 from ...core.types import Loaded, call, main_output
 
-_LAST_SIDE = 4  # pools of a starting chain halve the sides down to this
+_LAST_SIDE = 2  # pools of a starting chain halve the sides down to this
 
 
 class ChainSpace:
@@ -69,7 +69,7 @@ class ChainSpace:
         )
 
     def seed(self, width: int) -> list[dict[str, Any]]:
-        """A small chain: one convolution of a width at each resolution, from the images' down to 4 pixels a side."""
+        """A small chain: one convolution of a width at each resolution, from the images' down to 2 pixels a side."""
         layers: list[dict[str, Any]] = [{"op": "conv", "out": width, "kernel": 3}]
         side = min(self.input_shape[1:])
         while side >= 2 * _LAST_SIDE:
