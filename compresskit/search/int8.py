@@ -30,7 +30,7 @@ from .features import layer_features
 from .options import SearchOptions
 from .problem import Choice, Place
 
-_INT8, _FLOAT = 0, 1
+_INT8 = 0
 
 
 class Int8Subject:
@@ -48,8 +48,8 @@ class Int8Subject:
     """
 
     def __init__(self, loaded: Loaded, options: SearchOptions, context: Context):
-        self._context, self._options = context, _step_options(options)
-        self._batches = context.data.calibration(options.samples, seed=context.seed)
+        self._options = _step_options(options)
+        batches = context.data.calibration(options.samples, seed=context.seed)
         self._probes = context.data.calibration(options.probe_samples, seed=context.seed)
         self._folded = loaded.clone()
         fold_batchnorm(self._folded)
@@ -63,8 +63,8 @@ class Int8Subject:
         self.notes += [f"left out {name}: int8 makes it no faster" for name, gain in gains.items() if gain <= 0]
         if not self._plans:
             raise InputError(f"model {loaded.name!r}: no layer is faster in int8 in ONNX Runtime here")
-        moments = collect_moments(root, self._plans, self._batches, self._options, context)
-        self._ranges = activation_ranges(root, self._record, self._plans, self._operands, self._batches, self._options)
+        moments = collect_moments(root, self._plans, batches, self._options, context)
+        self._ranges = activation_ranges(root, self._record, self._plans, self._operands, batches, self._options)
         self._layers = int8_layers(root, self._plans, self._ranges, moments, self._options, context.seed)
         self._whole = {
             "latency_ms": in_float.total_ms,
@@ -121,8 +121,7 @@ class Int8Subject:
     def steps(self, choice: Choice) -> list[dict[str, Any]]:
         """A `quantize` step that names the layers in int8; none where all stay in float."""
         names = [place.name for place, level in zip(self.places, choice, strict=True) if level == _INT8]
-        options = self._options.model_copy(update={"layers": names})
-        return [{"quantize": {**options.model_dump(exclude_unset=True), "layers": names}}] if names else []
+        return [{"quantize": {**self._options.model_dump(exclude_unset=True), "layers": names}}] if names else []
 
 
 def _step_options(options: SearchOptions) -> QuantizeOptions:
