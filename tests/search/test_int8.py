@@ -7,8 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from compresskit.core.artifact import load
 from compresskit.core.source import load_model
 from compresskit.core.types import call
+from compresskit.pipeline.recipe import read_recipe, validate
+from compresskit.pipeline.runner import Run, run
 from compresskit.quantization.weights import bytes_by_kind
 from compresskit.search.int8 import Int8Subject
 from compresskit.search.options import SearchOptions
@@ -64,3 +67,16 @@ def test_int8_saves_time_and_loses_something(subject):
         assert 0 < subject.costs(tuple(choice))["latency_ms"] < subject.whole_costs()["latency_ms"]
         loss, none = subject.errors(number)
         assert loss > none == 0
+
+
+def test_a_search_is_timed_in_onnxruntime_and_its_recipe_replays(tmp_path):
+    recipe = validate({
+        "model": "builtin:digits_cnn", "data": "digits", "latency_rounds": 0, "latency_batch": 32,
+        "steps": [{"search": {"technique": "quantize", "budget": {"latency": 0.9}, "policy": "haq", "trials": 3,
+                              "samples": 64, "probe_samples": 64, "score_samples": 64}}],
+    })  # fmt: skip
+    step = run(Run(recipe, tmp_path / "found"))["steps"][0]
+    assert step["notes"][0].startswith("measured latency is ") and 0 < step["facts"]["latency_kept"] < 1
+    run(Run(read_recipe(tmp_path / "found" / "recipe.yaml"), tmp_path / "again"))
+    first, second = (load(tmp_path / name).module.state_dict() for name in ("found", "again"))
+    assert list(first) == list(second) and all(torch.equal(first[name], second[name]) for name in first)
