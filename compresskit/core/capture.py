@@ -53,16 +53,19 @@ class Sums(TorchFunctionMode):
 
     def __init__(self):
         super().__init__()
-        self._waiting: dict[int, tuple[Tensor, Callable[[Tensor], None]]] = {}
+        self._waiting: dict[int, tuple[Tensor, int, Callable[[Tensor, Tensor], None]]] = {}
 
-    def wait(self, tensor: Tensor, look: Callable[[Tensor], None]) -> None:
-        """Call `look` with the other operand once this tensor is added to one of the same shape."""
-        self._waiting[id(tensor)] = tensor, look  # held, so that its id stays its own
+    def wait(self, tensor: Tensor, look: Callable[[Tensor, Tensor], None]) -> None:
+        """Call `look` with this tensor and the other operand, before it is added to one of the same shape.
+
+        A tensor that was changed in place until then is no longer what was waited for.
+        """
+        self._waiting[id(tensor)] = tensor, tensor._version, look  # held, so that its id stays its own
 
     def pass_on(self, tensor: Tensor, successor: Tensor) -> None:
         """Wait for another tensor, made from this one, in its place."""
         if id(tensor) in self._waiting:
-            self.wait(successor, self._waiting.pop(id(tensor))[1])
+            self.wait(successor, self._waiting.pop(id(tensor))[2])
 
     def forget(self) -> None:
         """Stop waiting for all."""
@@ -72,5 +75,7 @@ class Sums(TorchFunctionMode):
         if func in _SUMS and self._waiting and len(args) == 2 and all(isinstance(one, Tensor) for one in args):
             for one, other in (args, args[::-1]):
                 if id(one) in self._waiting and one.shape == other.shape:
-                    self._waiting.pop(id(one))[1](other)
+                    tensor, version, look = self._waiting.pop(id(one))
+                    if tensor._version == version:
+                        look(tensor, other)
         return func(*args, **(kwargs or {}))

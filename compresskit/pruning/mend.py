@@ -14,7 +14,8 @@ from ..core.types import Context, Loaded
 from .evidence import Evidence, calibration
 from .graph import Graph
 from .options import PruneOptions
-from .reconstruct import record_targets, refit, refittable
+from .reconstruct import record_targets, refittable
+from .refit import Fit, refit_all
 
 
 def refit_before_cut(module: nn.Module, graph: Graph, keep: np.ndarray, evidence: Evidence, ridge: float) -> int:
@@ -62,15 +63,13 @@ def refit_after_cut(
     generator = torch.Generator().manual_seed(context.seed)
     targets = record_targets(whole, names, inputs, points=options.points, generator=generator)
     stored = {full: s for s in graph.trace.stored.values() for full in s.names}
-    for number, (name, target) in enumerate(targets.items(), 1):
+    kept, intercepts = {}, set()
+    for name, target in targets.items():
         mask = keep[stored[f"{name}.weight"].ids[0].numpy()]
-        outputs = None if mask.all() else torch.from_numpy(np.flatnonzero(mask))
-        intercept = target.norm is not None or get_module(whole, name).bias is not None
-        refit(cut.module, name, target, inputs, outputs, ridge=options.ridge, intercept=intercept)
-        target.outputs.clear()
-        target.beside.clear()
-        if number % 10 == 0 or number == len(targets):
-            context.log(f"refitted {number} of {len(targets)} layers")
+        kept[name] = None if mask.all() else torch.from_numpy(np.flatnonzero(mask))
+        if target.norm is not None or get_module(whole, name).bias is not None:
+            intercepts.add(name)
+    refit_all(cut.module, targets, inputs, Fit(kept, frozenset(intercepts), options.ridge), context.log)
     return len(targets)
 
 

@@ -82,9 +82,9 @@ class PruneOptions(StepOptions):
         "auto", "estimate BatchNorm statistics again after the cut, where there is data", section="After the cut"
     )
     reconstruct: Literal["none", "inputs", "sequential"] = option(
-        "none", "refit layers: inputs (those that lost inputs, from the whole model's activations, one run) or "
-        "sequential (all from the first of these on, from the cut model's activations, one run a layer; mends what "
-        "earlier layers and shortcuts left; BatchNorm statistics then stay)", section="After the cut",
+        "none", "refit layers: inputs (those that lost inputs, from the whole model's activations) or sequential (all "
+        "from the first of these on, from the cut model's activations; mends what earlier layers and shortcuts left; "
+        "BatchNorm statistics then stay)", section="After the cut",
     )  # fmt: skip
     ridge: float = option(1e-3, "pull of refitted weights towards the cut ones", section="After the cut", ge=0)
 

@@ -61,7 +61,7 @@ class SearchOptions(ArchitectureOptions):
     refit: Literal["inputs", "sequential"] = option(
         "sequential",
         "how the winner's layers are refitted: as the candidates' were, from the whole model's activations (inputs), "
-        "or one after the other from the compressed model's (sequential; better, takes a run a layer)",
+        "or one after the other from the compressed model's (sequential; better)",
         section="Scoring",
     )
     reward: Literal["error", "macs", "params"] = option(

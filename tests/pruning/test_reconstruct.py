@@ -1,5 +1,3 @@
-import copy
-
 import pytest
 import torch
 from torch import nn
@@ -11,7 +9,7 @@ from compresskit.core.source import load_model
 from compresskit.core.types import Context
 from compresskit.pruning.moments import input_moments
 from compresskit.pruning.options import PruneOptions
-from compresskit.pruning.reconstruct import patches, record_targets, refit
+from compresskit.pruning.reconstruct import patches
 from compresskit.pruning.structured import prune
 
 
@@ -35,60 +33,6 @@ def test_patches_times_weight_is_the_layer(layer, shape):
     positions = torch.arange(flat.shape[1])[::2]
     mine = patches(layer, x, positions) @ layer.weight.flatten(1).T + layer.bias
     torch.testing.assert_close(mine, flat[:, positions].reshape(-1, 4))
-
-
-def test_refit_finds_the_weights_that_made_the_targets():
-    whole, cut = nn.Sequential(nn.Linear(6, 4)), nn.Sequential(nn.Linear(6, 4))
-    batches = [torch.randn(50, 6) for _ in range(4)]
-    targets = record_targets(whole, ["0"], batches, points=1, generator=torch.Generator())
-    left = refit(cut, "0", targets["0"], batches, None, ridge=0.0, intercept=True)
-    assert left < 1e-9
-    torch.testing.assert_close(cut[0].weight, whole[0].weight, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(cut[0].bias, whole[0].bias, rtol=1e-4, atol=1e-4)
-
-
-def test_the_constant_of_a_layer_without_bias_goes_into_the_batchnorm_behind_it():
-    """Two of six inputs are lost; what their mean contributed must reach the layers behind."""
-    whole = nn.Sequential(nn.Linear(6, 4, bias=False), nn.BatchNorm1d(4)).eval()
-    batches = [torch.randn(50, 6) + 3 for _ in range(4)]
-    estimate_batchnorm(whole, batches)
-    targets = record_targets(whole, ["0"], batches, points=1, generator=torch.Generator())
-    assert targets["0"].norm == "1"
-    cut = nn.Sequential(nn.Linear(4, 4, bias=False), nn.BatchNorm1d(4)).eval()
-    cut[1].load_state_dict(whole[1].state_dict())
-    fewer = [x[:, :4] for x in batches]
-    refit(cut, "0", targets["0"], fewer, None, ridge=0.0, intercept=True)
-    expected, actual = whole(torch.cat(batches)).mean(0), cut(torch.cat(fewer)).mean(0)
-    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
-
-
-class _Residual(nn.Module):
-    """A stem, then a branch added to what the stem gave."""
-
-    def __init__(self, norm: nn.Module):
-        super().__init__()
-        self.stem, self.branch = nn.Linear(6, 6, bias=False), nn.Linear(6, 6, bias=False)
-        self.norm = norm
-
-    def forward(self, x):
-        x = self.stem(x)
-        y = self.norm(self.branch(x))
-        y += x
-        return y.relu()
-
-
-@pytest.mark.parametrize("norm", [nn.Identity(), nn.BatchNorm1d(6)], ids=["bare", "batchnorm"])
-def test_a_residual_branch_takes_up_what_its_shortcut_lacks(norm):
-    """The cut model's shortcut is twice what it should be; only the branch can mend the sum, and can do so exactly."""
-    whole = _Residual(norm).eval()
-    batches = [torch.randn(60, 6) for _ in range(4)]
-    estimate_batchnorm(whole, batches)
-    cut = copy.deepcopy(whole)
-    cut.stem.weight.data *= 2
-    target = record_targets(whole, ["branch"], batches, points=1, generator=torch.Generator())["branch"]
-    refit(cut, "branch", target, batches, None, ridge=0.0, intercept=target.norm is not None)
-    x = torch.cat(batches)
-    torch.testing.assert_close(cut(x), whole(x), rtol=1e-3, atol=1e-3)
 
 
 def test_moments_are_those_of_the_inputs():
