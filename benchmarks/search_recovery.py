@@ -30,7 +30,7 @@ from compresskit.search.tables import SUBJECTS
 
 RESULTS = Path(__file__).parent / "results" / "search_recovery.md"
 #: what a row is trained with; rows that agree in it make one table
-TRAINING = ("loss", "epochs", "lr", "batch_size", "images", "test_images")
+TRAINING = ("loss", "epochs", "lr", "batch_size", "images", "precision", "test_images")
 
 
 def arguments() -> argparse.Namespace:
@@ -44,6 +44,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=float, default=2)
     parser.add_argument("--lr", type=float, default=0.01)
     parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument(
+        "--precision", default="float32", choices=["float32", "bfloat16"], help="of convolutions while training"
+    )
     parser.add_argument("--images", type=int, help="use only this many training images")
     parser.add_argument("--test-images", type=int, nargs="+", default=[2000, 10000], help="the first so many")
     parser.add_argument("--logits", default="search_recovery_logits", help="folder for the original's logits")
@@ -86,7 +89,7 @@ def recovered(given: argparse.Namespace, row: dict[str, Any]) -> dict[str, Any]:
     winner.module.to(memory_format=torch.channels_last)
     options = DistillOptions(
         loss=given.loss, epochs=given.epochs, lr=given.lr, batch_size=given.batch_size, train_limit=given.images,
-        keep="last", cache=given.logits,
+        keep="last", cache=given.logits, precision=given.precision,
     )  # fmt: skip
     began = time.process_time()
     trained = distill(winner, options, Context(original, data, None, seed=row["seed"])).loaded
@@ -149,7 +152,8 @@ def section(rows: list[dict[str, Any]]) -> str:
     )
     lines = [
         f"## {first['model']}, {first['budget']}: {' and '.join(first['loss'])}, {first['epochs']:g} epochs", "",
-        f"{images} training images, batch {first['batch_size']}, peak rate {first['lr']:g}; {first['versions']}.",
+        f"{images} training images, batch {first['batch_size']}, peak rate {first['lr']:g}, {first['precision']}; "
+        f"{first['versions']}.",
         f"The original has {original} test images.", "",
     ]  # fmt: skip
     heads = [f"{name}, {count:,} images" for count in first["test_images"] for name in ("untrained", "trained")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,16 +19,11 @@ from .errors import Diverged, InputError
 from .optim import clip_gradients, learning_rate, make_optimizer, number_type
 from .options import GuardOptions, TrainOptions, TrainStepOptions
 from .task import plain_objective
+from .train_joined import Joined, Objective, shared
 from .train_judge import Judge
 from .train_state import State
 from .train_weights import TrainedWeights
 from .types import Context, Inputs, Loaded, StepResult, to_device
-
-#: (module, inputs, targets) -> the loss of one batch, a scalar. An objective may also have `begin_step(indices, step,
-#: total_steps)`, called before each batch with the data set's indices of its examples; `parts`, a mapping of the last
-#: batch's loss terms for the log; `leaves_layers_out`, whether some weights get no gradient; `memory()` and
-#: `recall(tensors)`, tensors of its own that a resumed run needs.
-Objective = Callable[[nn.Module, Inputs, Any], Tensor]
 
 _SEED_STRIDE = 1_000_003
 #: options that do not change the result of a run, so that a checkpoint outlives changing them
@@ -91,19 +85,6 @@ def _check_divides(options: TrainOptions, context: Context) -> None:
         raise InputError(f"{examples} training examples do not divide over {world} processes; set train_limit")
 
 
-class _Joined(nn.Module):
-    """Model and adapters as one module whose forward is the loss, so that DDP sees every gradient."""
-
-    def __init__(self, module: nn.Module, extras: Sequence[nn.Module], objective: Objective):
-        super().__init__()
-        self.module = module
-        self.extras = nn.ModuleList(extras)
-        self._objective = (objective,)  # in a tuple, so that a teacher inside it is not registered
-
-    def forward(self, inputs: Inputs, targets: Any) -> Tensor:
-        return self._objective[0](self.module, inputs, targets)
-
-
 class _Run:
     """One training run: its parts are made here, then `complete` walks through the steps."""
 
@@ -136,7 +117,10 @@ class _Run:
             self.gather, self.restore = sharding.whole_tensors, sharding.restore_optimizer
         self.trained = self.sharded.module if self.sharded else self.module
         self.optimizer = make_optimizer([self.trained, *self.extras], options)
-        self.joined = self._wrapped(custom=objective is not None)
+        # a loss may leave layers out (the first stage of FitNet); one that does not say so is not trusted
+        leaves_out = getattr(self.objective, "leaves_layers_out", objective is not None)
+        joined = Joined(self.trained, self.extras, self.objective)
+        self.joined = joined if self.sharded else shared(joined, leaves_out, options.batch_norm)
         self.dtype = number_type(options.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.state = State()
@@ -294,18 +278,6 @@ class _Run:
             limit=options.train_limit,
             augment=augment.compose(augmentations),
         )
-
-    def _wrapped(self, custom: bool) -> nn.Module:
-        joined = _Joined(self.trained, self.extras, self.objective)
-        if distributed.world_size() == 1 or self.sharded:
-            return joined
-        wrapper = nn.parallel.DistributedDataParallel
-        # torch renamed the argument; both keep buffers apart where batch norms see every process's batch
-        known = inspect.signature(wrapper.__init__).parameters
-        sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-        # a loss may leave layers out (the first stage of FitNet); one that does not say so is not trusted
-        unused = getattr(self.objective, "leaves_layers_out", custom)
-        return wrapper(joined, find_unused_parameters=unused, **{sync: self.options.batch_norm == "local"})
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
 

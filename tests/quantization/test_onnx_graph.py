@@ -9,6 +9,7 @@ from compresskit.quantization.lowering import export_onnx
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.program import export_program
 from compresskit.quantization.quantize import quantize
+from compresskit.quantization.runtimes import Exported, openvino
 
 ir = pytest.importorskip("onnx_ir")
 ort = pytest.importorskip("onnxruntime")
@@ -183,20 +184,19 @@ def test_group_scales_become_blocks_and_a_four_bit_kernel(weight_range, tmp_path
     assert {node.inputs[0].dtype for node in blocks} == {ir.DataType.INT4}
     kernels = [node.op_type for node in ir.load(tmp_path / "optimized21.onnx").graph]
     assert kernels.count("MatMulNBits") == 2
-    openvino = pytest.importorskip("openvino")
-    core = openvino.Core()
-    compiled = core.compile_model(core.read_model(str(tmp_path / "21.onnx")), "CPU")
-    np.testing.assert_allclose(compiled(inputs.numpy())[0], wanted.numpy(), atol=1e-3)
+    pytest.importorskip("openvino")
+    runner = openvino(Exported(loaded.module, program, tmp_path / "21.onnx", inputs, threads=1))
+    np.testing.assert_allclose(runner(inputs).numpy(), wanted.numpy(), atol=1e-3)
 
 
 def test_openvino_reads_four_bit_weights(run, tmp_path):
     torch = pytest.importorskip("torch")
-    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("openvino")
     loaded = run(scheme="int4-weight").loaded
-    export_onnx(export_program(loaded.module, loaded.example), tmp_path / "model.onnx")
-    core = openvino.Core()
-    compiled = core.compile_model(core.read_model(str(tmp_path / "model.onnx")), "CPU")
+    program = export_program(loaded.module, loaded.example)
+    export_onnx(program, tmp_path / "model.onnx")
     inputs = torch.randn(2, 3, 8, 8)
     with torch.no_grad():
         wanted = loaded.module(inputs)
-    torch.testing.assert_close(torch.from_numpy(compiled(inputs.numpy())[0]), wanted, atol=1e-3, rtol=1e-3)
+    runner = openvino(Exported(loaded.module, program, tmp_path / "model.onnx", inputs, threads=1))
+    torch.testing.assert_close(runner(inputs), wanted, atol=1e-3, rtol=1e-3)
