@@ -31,6 +31,8 @@ from compresskit.search.tables import SUBJECTS
 RESULTS = Path(__file__).parent / "results" / "search_recovery.md"
 #: what a row is trained with; rows that agree in it make one table
 TRAINING = ("loss", "epochs", "lr", "batch_size", "images", "precision", "test_images")
+#: what a run finds
+FOUND = ("original", "refitted", "trained", "training_seconds")
 
 
 def arguments() -> argparse.Namespace:
@@ -69,8 +71,9 @@ def main() -> None:
     winners = [row for row in read(given.runs) if row["policy"] != "original" and row["technique"] == "prune"]
     for row in {(row["policy"], row["seed"]): row for row in winners}.values():
         chosen = row["seed"] in given.seeds and row["policy"] in (given.policies or [row["policy"]])
-        if chosen and not finished(given, row):
-            keep(given, row, recovered(given, row))
+        if chosen and not finished(given, row, "policy"):
+            twin = finished(given, row)  # another policy's that made the same choice: the run would be the same
+            keep(given, row, {name: twin[name] for name in FOUND} if twin else recovered(given, row))
 
 
 def recovered(given: argparse.Namespace, row: dict[str, Any]) -> dict[str, Any]:
@@ -109,10 +112,11 @@ def training(given: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(given, name) for name in TRAINING}
 
 
-def finished(given: argparse.Namespace, row: dict[str, Any]) -> bool:
-    """Whether the row is in the file."""
-    wanted = {**training(given), "policy": row["policy"], "seed": row["seed"], "choice": row["choice"]}
-    return any(all(done.get(name) == value for name, value in wanted.items()) for done in read(given.trained))
+def finished(given: argparse.Namespace, row: dict[str, Any], *also: str) -> dict[str, Any] | None:
+    """A row of the file with the same training, seed and choice, and what else is named."""
+    wanted = {**training(given), **{name: row[name] for name in ("seed", "choice", *also)}}
+    rows = read(given.trained)
+    return next((done for done in rows if all(done.get(name) == value for name, value in wanted.items())), None)
 
 
 def keep(given: argparse.Namespace, row: dict[str, Any], found: dict[str, Any]) -> None:

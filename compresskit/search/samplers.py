@@ -22,7 +22,7 @@ _STALE = 100
 
 
 def evolution(problem: Problem, generator: np.random.Generator, options: SearchOptions) -> Choice:
-    """NSGA-II on score and load; candidates over the budget are scaled down to it.
+    """NSGA-II on score and load; candidates are scaled to the budget.
 
     Source: Deb et al., "A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II", 2002, through optuna.
     """

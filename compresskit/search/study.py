@@ -71,7 +71,8 @@ class SharedStudy:
         """The next trial with a choice that nobody has scored or is scoring; None if that is not what was drawn."""
         trial = self._left_behind.pop(0) if self._left_behind else self._study.ask()
         places = self._problem.places
-        choice = _within(self._problem, [trial.suggest_int(_name(n, p), 0, len(p) - 1) for n, p in enumerate(places)])
+        drawn = [trial.suggest_int(_name(n, p), 0, len(p) - 1) for n, p in enumerate(places)]
+        choice = _at_budget(self._problem, drawn)
         trial.set_user_attr("claim", {"owner": self._owner, "choice": list(choice)})
         # each looks after it has claimed: of two processes both may give a choice up, but never do both take it
         same = [
@@ -110,10 +111,8 @@ def _name(number: int, place: Any) -> str:
     return f"{number} {place.name}"
 
 
-def _within(problem: Problem, levels: list[int]) -> Choice:
-    """A choice as it is, or scaled down to the budget."""
-    if problem.fits(levels):
-        return tuple(levels)
+def _at_budget(problem: Problem, levels: list[int]) -> Choice:
+    """A choice scaled to the budget, up or down: what it leaves unspent would be lost."""
     return problem.fitted([place.shares[level] for place, level in zip(problem.places, levels, strict=True)])
 
 

@@ -113,7 +113,7 @@ def test_two_processes_search_together(digits_model, tmp_path):
     """Both end well; no candidate is scored twice; the best is at least as good as what one finds alone."""
     storage = f"sqlite:///{tmp_path / 'common.db'}"
     common = ["--data", "digits", "--policy", "evolution", "--budget", "macs=0.4", "--samples", "128",
-              "--latency-rounds", "0", "--json", "--storage", storage, "--trials", "24"]  # fmt: skip
+              "--latency-rounds", "0", "--json", "--storage", storage, "--trials", "24", "--levels", "24"]  # fmt: skip
 
     def search(name):
         command = [
@@ -138,7 +138,7 @@ def test_two_processes_search_together(digits_model, tmp_path):
     assert len(set(choices)) == len(choices) and 24 <= len(choices) <= 25
     assert len(set(owners)) == 2 and min(map(owners.count, owners)) >= 3
     facts = [json.loads(out)["steps"][0]["facts"] for out, _ in ends]
-    step = {"policy": "evolution", "budget": {"macs": 0.4}, "samples": 128, "trials": 12}
+    step = {"policy": "evolution", "budget": {"macs": 0.4}, "samples": 128, "trials": 12, "levels": 24}
     recipe = {"model": str(digits_model), "data": "digits", "latency_rounds": 0, "steps": [{"search": step}]}
     single = run(Run(validate(recipe), tmp_path / "alone"))["steps"][0]["facts"]
     assert max(f["winner_score"] for f in facts) >= single["winner_score"]
