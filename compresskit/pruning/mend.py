@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,7 +15,24 @@ from .evidence import Evidence, calibration
 from .graph import Graph
 from .options import PruneOptions
 from .reconstruct import record_targets, refittable
-from .refit import Fit, refit_all
+from .refit import Fit, prospect, refit_all
+
+#: samples for each column of a weight from which on a refit is better than none. ResNet-20 at half its MACs, top-1 with
+#: none, inputs and sequential: 0.44, 0.39, 0.13 at 0.4 samples a column; 0.45, 0.63, 0.48 at 1.8; 0.46, 0.69, 0.75 at 7
+_ENOUGH = {"inputs": 1.5, "sequential": 4.0}
+
+
+def refit_kind(loaded: Loaded, options: PruneOptions, context: Context) -> Literal["none", "inputs", "sequential"]:
+    """How layers are refitted: as the options say, or as data and memory allow."""
+    if options.reconstruct != "auto":
+        return options.reconstruct
+    if context.data is None:
+        return "none"
+    examples = min(options.samples, context.data.size("train"))
+    found = prospect(loaded.module, loaded.example, examples=examples, points=options.points)
+    if found.quick and found.samples_per_column >= _ENOUGH["sequential"]:
+        return "sequential"
+    return "inputs" if found.samples_per_column >= _ENOUGH["inputs"] else "none"
 
 
 def refit_before_cut(module: nn.Module, graph: Graph, keep: np.ndarray, evidence: Evidence, ridge: float) -> int:
@@ -76,9 +93,10 @@ def refit_after_cut(
 def recalibrate(loaded: Loaded, options: PruneOptions, context: Context) -> int:
     """Estimate BatchNorm statistics again where there is data; returns how many layers.
 
-    Not after a refit layer by layer: it aims at the whole model's outputs, whose statistics are the ones there are.
+    Not wanted after a refit layer by layer: it aims at the whole model's outputs, whose statistics are the ones there
+    are.
     """
-    if options.recalibrate == "never" or options.reconstruct == "sequential" or context.data is None:
+    if options.recalibrate == "never" or context.data is None:
         return 0
     return estimate_batchnorm(loaded.module, calibration(context, options.samples, "recalibrate"))
 

@@ -81,10 +81,11 @@ class PruneOptions(StepOptions):
     recalibrate: Literal["auto", "never"] = option(
         "auto", "estimate BatchNorm statistics again after the cut, where there is data", section="After the cut"
     )
-    reconstruct: Literal["none", "inputs", "sequential"] = option(
-        "none", "refit layers: inputs (those that lost inputs, from the whole model's activations) or sequential (all "
-        "from the first of these on, from the cut model's activations; mends what earlier layers and shortcuts left; "
-        "BatchNorm statistics then stay)", section="After the cut",
+    reconstruct: Literal["auto", "none", "inputs", "sequential"] = option(
+        "auto", "refit layers on calibration data: inputs (those that lost inputs, from the whole model's activations) "
+        "or sequential (all from the first of these on, from the cut model's activations; mends what earlier layers "
+        "and shortcuts left; BatchNorm statistics then stay); auto: sequential where that is quick and takes little "
+        "memory, else inputs; none without data or with few", section="After the cut",
     )  # fmt: skip
     ridge: float = option(1e-3, "pull of refitted weights towards the cut ones", section="After the cut", ge=0)
 

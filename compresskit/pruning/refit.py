@@ -24,7 +24,7 @@ from ..core.batchnorm import channel_scale
 from ..core.capture import Reached, Sums, watch
 from ..core.modules import get_module
 from ..core.types import Inputs, call
-from .reconstruct import Target, patches, rows_at
+from .reconstruct import Target, patches, positions_of, refittable, rows_at
 
 #: activations that may be held for a refit of all layers in one run, and how many of the widest a model holds at once
 _MOST_BYTES, _HELD = 4 << 30, 3
@@ -117,6 +117,51 @@ def runs_in_one(targets: Mapping[str, Target], batches: Sequence[Inputs]) -> boo
         return False
     examples, widest = sum(len(one) for one in batches), max((target.width for target in targets.values()), default=0)
     return 4 * widest * examples * _HELD <= _MOST_BYTES and all(_once(one, batches) for one in targets.values())
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """What a refit will have and take, judged by one run of the example.
+
+    Attributes:
+        quick: whether all layers can be refitted in one run, in little memory.
+        samples_per_column: the fewest samples that a layer has for each number of a row of its weight; few of them are
+            learnt by heart.
+    """
+
+    quick: bool
+    samples_per_column: float
+
+
+@torch.no_grad()
+def prospect(module: nn.Module, example: Inputs, *, examples: int, points: int) -> Prospect:
+    """What a refit from so many examples will have and take.
+
+    Args:
+        module: the whole model, in eval mode.
+        example: its example input.
+        examples: of calibration.
+        points: positions sampled from each of them.
+    """
+    kept: dict[str, int] = {}  # numbers that are kept of each layer for an example
+    widest, once, samples = 0, isinstance(example, Tensor), float("inf")
+
+    def look(name: str):
+        def note(layer: nn.Module, inputs: tuple, output: Tensor) -> None:
+            nonlocal widest, once, samples
+            once = once and name not in kept
+            positions = positions_of(layer, output)
+            used = min(points, positions)
+            kept[name] = 2 * used * (output[0].numel() // positions)  # the output, and perhaps what is added to it
+            widest = max(widest, output[0].numel())
+            samples = min(samples, examples * used / layer.weight[0].numel())
+
+        return note
+
+    with watch(module, {name: look(name) for name, layer in module.named_modules() if refittable(layer)}):
+        call(module, example)
+    most = 4 * examples * max(sum(kept.values()), widest * _HELD)
+    return Prospect(once and most <= _MOST_BYTES, samples)
 
 
 def _refit_in_one_run(

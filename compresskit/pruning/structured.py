@@ -19,7 +19,7 @@ from .evidence import Evidence
 from .graph import Graph, build_graph
 from .insight import explain, sensitivity
 from .latency import meet_latency
-from .mend import recalibrate, refit_after_cut, refit_before_cut
+from .mend import recalibrate, refit_after_cut, refit_before_cut, refit_kind
 from .options import PruneOptions
 from .proof import Proof, proven
 from .sparse import prune_weights
@@ -127,26 +127,28 @@ def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> S
         why = "; ".join(proof.notes) or "every group is too narrow or protected"
         raise NothingRemoved(f"model {loaded.name!r}: nothing was removed: {why}")
     ids = graph.keep_ids(proof.keep)
-    whole = copy.deepcopy(loaded.module) if options.reconstruct == "sequential" else None
+    refit = refit_kind(loaded, options, context)
+    whole = copy.deepcopy(loaded.module) if refit == "sequential" else None
     refitted = 0
-    if options.reconstruct == "inputs":
+    if refit == "inputs":
         refitted = refit_before_cut(loaded.module, graph, ids, evidence, options.ridge)
     loaded.edits += cut(loaded.module, graph, ids)
     if whole is not None:
         refitted = refit_after_cut(whole, loaded, graph, ids, options, context)
-    normalized_layers = recalibrate(loaded, options, context)
+    normalized_layers = 0 if whole is not None else recalibrate(loaded, options, context)
     result.facts = {
         **_facts(graph, proof),
         "criterion": options.criterion,
         "scope": options.scope,
+        "refit": refit,
         "layers_refitted": refitted,
         "batchnorm_layers_recalibrated": normalized_layers,
         **latency_facts,
         **({"sparsify": training} if training else {}),
     }
     result.notes = proof.notes + budget_notes(result.facts, target, options) + _left_out_notes(graph)
-    if context.data is not None and options.reconstruct == "none" and options.recover == "none":
-        result.notes.append("no layer was refitted; reconstruct inputs, or sequential, keeps more of the accuracy")
+    if context.data is not None and refit == "none" and options.recover == "none":
+        result.notes.append("no layer was refitted; reconstruct auto keeps more of the accuracy")
     result.tables["pruned groups"] = _rows(graph, proof.keep)
     context.log(f"pruned {len(proof.keep)} groups; largest difference from the masked model {proof.difference:.1e}")
     return result

@@ -5,9 +5,14 @@ import torch
 from torch import nn
 
 from compresskit.core.batchnorm import estimate_batchnorm
+from compresskit.core.data import open_data
 from compresskit.core.source import load_model
+from compresskit.core.types import Context
+from compresskit.pruning.mend import refit_kind
+from compresskit.pruning.options import PruneOptions
 from compresskit.pruning.reconstruct import Target, record_targets, refittable
-from compresskit.pruning.refit import Fit, refit, refit_all, runs_in_one
+from compresskit.pruning.refit import Fit, prospect, refit, refit_all, runs_in_one
+from compresskit.pruning.structured import prune
 
 
 def _fit(*with_intercept):
@@ -137,3 +142,32 @@ def test_inputs_that_fill_the_memory_are_not_run_at_once():
     assert runs_in_one({"a": target}, [torch.zeros(64, 1)])
     assert not runs_in_one({"a": target}, [torch.zeros(4096, 1)])
     assert not runs_in_one({"a": target}, [{"x": torch.zeros(64, 1)}])
+
+
+@pytest.mark.parametrize(
+    ("name", "samples", "kind"),
+    [
+        ("digits_cnn", None, "none"),  # without data
+        ("digits_cnn", 100, "none"),  # 1,600 samples for 1,152 columns
+        ("digits_cnn", 200, "inputs"),
+        ("digits_cnn", 1000, "sequential"),
+        ("digits_mlp", 1000, "inputs"),  # for 256 columns
+    ],
+)
+def test_auto_refits_as_data_allow(name, samples, kind):
+    loaded = load_model(f"builtin:{name}")
+    data = open_data("digits", loaded.preprocessing) if samples else None
+    options = PruneOptions(ratio=0.5, samples=samples or 2048)
+    context = Context(loaded.clone(), data=data)
+    assert refit_kind(loaded, options, context) == kind
+    result = prune(loaded, options, context)
+    assert result.facts["refit"] == kind and bool(result.facts["layers_refitted"]) == (kind != "none")
+
+
+def test_prospects_count_memory_and_calls():
+    model = load_model("builtin:cifar_resnet20")
+    assert prospect(model.module, model.example, examples=2048, points=16).quick
+    assert not prospect(model.module, model.example, examples=100_000, points=16).quick
+    # the last layer: one position, 64 columns
+    assert prospect(model.module, model.example, examples=72, points=16).samples_per_column == 72 / 64
+    assert not prospect(_Twice().eval(), torch.zeros(1, 6), examples=10, points=1).quick
