@@ -10,7 +10,7 @@ from torch import nn
 
 from ..core.batchnorm import estimate_batchnorm
 from ..core.modules import get_module
-from ..core.types import Context, Loaded
+from ..core.types import Context, Loaded, to_device
 from .evidence import Evidence, calibration
 from .graph import Graph
 from .options import PruneOptions
@@ -29,7 +29,8 @@ def refit_kind(loaded: Loaded, options: PruneOptions, context: Context) -> Liter
     if context.data is None:
         return "none"
     examples = min(options.samples, context.data.size("train"))
-    found = prospect(loaded.module, loaded.example, examples=examples, points=options.points)
+    example = to_device(loaded.example, context.device)
+    found = prospect(loaded.module, example, examples=examples, points=options.points)
     if found.quick and found.samples_per_column >= _ENOUGH["sequential"]:
         return "sequential"
     return "inputs" if found.samples_per_column >= _ENOUGH["inputs"] else "none"

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -51,9 +52,9 @@ class _Equations:
 
     def __init__(self, layer: nn.Module):
         columns, rows = layer.weight[0].numel(), layer.weight.shape[0]
-        self.gram = torch.zeros(columns, columns, dtype=torch.float64)
-        self.cross = torch.zeros(columns, rows, dtype=torch.float64)
-        self.sums_x, self.sums_y = torch.zeros(columns, dtype=torch.float64), torch.zeros(rows, dtype=torch.float64)
+        zeros = partial(torch.zeros, dtype=torch.float64, device=layer.weight.device)
+        self.gram, self.cross = zeros(columns, columns), zeros(columns, rows)
+        self.sums_x, self.sums_y = zeros(columns), zeros(rows)
         self.energy, self.count = 0.0, 0
 
     def add(self, x: Tensor, y: Tensor) -> None:
@@ -77,7 +78,7 @@ class _Equations:
             cross.sub_(torch.outer(self.sums_x, layer.bias.double()))
         before = layer.weight.double().flatten(1).T
         pull = ridge * float(gram.diagonal().mean()) + 1e-12
-        system = gram + pull * torch.eye(len(gram), dtype=torch.float64)
+        system = gram + pull * torch.eye(len(gram), dtype=torch.float64, device=gram.device)
         weight = torch.linalg.solve(system, cross + pull * before)
         layer.weight.copy_(weight.T.reshape(layer.weight.shape))
         if intercept and layer.bias is not None:
