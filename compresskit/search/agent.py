@@ -86,8 +86,8 @@ class Agent(DDPG):
             batch_size=_BATCH, tau=_TAU, gamma=1.0, train_freq=(places, "step"), gradient_steps=-1,
             replay_buffer_class=Episodes, policy_kwargs={"net_arch": [_HIDDEN, _HIDDEN]}, seed=seed, device="cpu",
         )  # fmt: skip
-        self._generator = np.random.default_rng(seed)
-        self.warming, self._noisy_episodes = True, 0
+        self.warming, self._episodes, self._noisy_episodes = True, 0, 0
+        self._draw_noise()
         outer = (self.actor.mu[-2], self.critic.qf0[-1])
         for number, layer in enumerate(outer):  # the first outputs are then near their middle
             torch.nn.init.uniform_(layer.weight, -3e-3, 3e-3, generator=torch.Generator().manual_seed(seed + number))
@@ -102,8 +102,15 @@ class Agent(DDPG):
 
     def end_episodes(self, count: int, *, warming: bool) -> None:
         """Take note that so many episodes ended, and whether the next ones still warm up."""
+        self._episodes += count
         self._noisy_episodes += 0 if self.warming else count
         self.warming = warming
+        self._draw_noise()
+
+    def _draw_noise(self) -> None:
+        """Noise of its own for each episode, so that it does not matter how many walk side by side."""
+        numbers = range(self._episodes, self._episodes + self.n_envs)
+        self._noise = [np.random.default_rng([self.seed, number]) for number in numbers]
 
     def train(self, gradient_steps: int, batch_size: int = _BATCH) -> None:
         """Learn, unless the agent only explores yet."""
@@ -113,7 +120,10 @@ class Agent(DDPG):
     def _sample_action(self, *_given: Any, **_named: Any) -> tuple[np.ndarray, np.ndarray]:
         means, _ = self.predict(self._last_obs, deterministic=True)
         low, high = float(self.action_space.low[0]), float(self.action_space.high[0])
-        drawn = [[truncated_normal(float(mean), self.sigma(), low, high, self._generator)] for (mean,) in means]
+        drawn = [
+            [truncated_normal(float(mean), self.sigma(), low, high, noise)]
+            for (mean,), noise in zip(means, self._noise, strict=True)
+        ]
         actions = np.array(drawn, dtype=np.float32)
         return actions, self.policy.scale_action(actions)
 

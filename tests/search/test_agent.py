@@ -107,3 +107,16 @@ def test_agents_of_one_seed_are_equal():
     first, second = agent_of(toy_problem(), seed=4), agent_of(toy_problem(), seed=4)
     for one, other in zip(first.policy.parameters(), second.policy.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_it_does_not_matter_for_the_warm_up_how_many_walk_side_by_side():
+    found = []
+    for walks in (1, 2, 3):
+        problem = toy_problem(budget=0.5, trials=100)
+        with own_randomness():
+            agent = agent_of(problem, walks)
+            for _ in range(6 // walks):
+                agent.learn(4 * walks)
+                agent.end_episodes(walks, warming=True)
+        found.append([trial.choice for trial in problem.history])
+    assert found[0] == found[1] == found[2] and len(found[0]) > 3
