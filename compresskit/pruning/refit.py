@@ -66,8 +66,10 @@ class _Equations:
         self.energy += float(y.square().sum())
         self.count += len(x)
 
-    def solve(self, layer: nn.Module, norm: nn.Module | None, *, ridge: float, intercept: bool) -> float:
+    def solve(self, module: nn.Module, name: str, target: Target, fit: Fit) -> float:
         """Put the solution into the layer; returns the share of the output's variance that is left unexplained."""
+        layer, intercept = get_module(module, name), name in fit.intercepts
+        norm = get_module(module, target.norm) if target.norm is not None else None
         gram, cross, energy = self.gram, self.cross, self.energy
         mean_x, mean_y = self.sums_x / self.count, self.sums_y / self.count
         if intercept:
@@ -77,7 +79,7 @@ class _Equations:
         elif layer.bias is not None:
             cross.sub_(torch.outer(self.sums_x, layer.bias.double()))
         before = layer.weight.double().flatten(1).T
-        pull = ridge * float(gram.diagonal().mean()) + 1e-12
+        pull = fit.ridge * float(gram.diagonal().mean()) + 1e-12
         system = gram + pull * torch.eye(len(gram), dtype=torch.float64, device=gram.device)
         weight = torch.linalg.solve(system, cross + pull * before)
         layer.weight.copy_(weight.T.reshape(layer.weight.shape))
@@ -117,7 +119,7 @@ def runs_in_one(targets: Mapping[str, Target], batches: Sequence[Inputs]) -> boo
     if not all(isinstance(one, Tensor) and one.shape[1:] == batches[0].shape[1:] for one in batches):
         return False
     examples, widest = sum(len(one) for one in batches), max((target.width for target in targets.values()), default=0)
-    return 4 * widest * examples * _HELD <= _MOST_BYTES and all(_once(one, batches) for one in targets.values())
+    return _in_memory(examples, widest * _HELD) and all(_once(one, batches) for one in targets.values())
 
 
 @dataclass(frozen=True)
@@ -161,8 +163,7 @@ def prospect(module: nn.Module, example: Inputs, *, examples: int, points: int) 
 
     with watch(module, {name: look(name) for name, layer in module.named_modules() if refittable(layer)}):
         call(module, example)
-    most = 4 * examples * max(sum(kept.values()), widest * _HELD)
-    return Prospect(once and most <= _MOST_BYTES, samples)
+    return Prospect(once and _in_memory(examples, max(sum(kept.values()), widest * _HELD)), samples)
 
 
 def _refit_in_one_run(
@@ -182,13 +183,12 @@ def _refit_in_one_run(
                 beside = _kept(target.beside[number], kept)
                 wanted = wanted + (beside - rows_at(layer, others[number], positions).double()) * gain
             equations.add(patches(layer, part, positions).double(), wanted)
-        norm = get_module(module, target.norm) if target.norm is not None else None
-        equations.solve(layer, norm, ridge=fit.ridge, intercept=name in fit.intercepts)
+        equations.solve(module, name, target, fit)
         _drop(target, targets, log)
 
     def watcher(name: str):
         def look(layer: nn.Module, inputs: tuple, output: Tensor) -> Tensor | None:
-            if len(targets[name].beside) != len(batches):
+            if not _sums_up(targets[name], batches):
                 solve(name, layer, inputs[0], [None] * len(sizes))
                 return layer.forward(inputs[0])
             version = inputs[0]._version
@@ -226,12 +226,10 @@ def refit(module: nn.Module, name: str, target: Target, batches: Sequence[Inputs
     Returns:
         the share of the output's variance that is not explained after the fit.
     """
-    layer = get_module(module, name)
-    equations = _Equations(layer)
+    equations = _Equations(get_module(module, name))
     for x, y in _pairs(module, name, target, batches, fit.kept.get(name)):
         equations.add(x, y)
-    norm = get_module(module, target.norm) if target.norm is not None else None
-    return equations.solve(layer, norm, ridge=fit.ridge, intercept=name in fit.intercepts)
+    return equations.solve(module, name, target, fit)
 
 
 def _pairs(
@@ -243,7 +241,7 @@ def _pairs(
         (samples, columns) and (samples, out), float64.
     """
     runs_once = _once(target, batches)
-    sums_up = runs_once and len(target.beside) == len(batches)  # else it is unclear which sum belongs to which call
+    sums_up = _sums_up(target, batches)
     added = target.beside if sums_up else [None] * len(target.outputs)
     calls = iter(zip(target.outputs, target.positions, added, strict=True))
     gain = _gain(module, target.norm) if sums_up else None
@@ -277,6 +275,16 @@ def _pairs(
 
 def _once(target: Target, batches: Sequence[Inputs]) -> bool:
     return len(target.outputs) == len(batches)
+
+
+def _sums_up(target: Target, batches: Sequence[Inputs]) -> bool:
+    """Whether the output is always added to something; else it is unclear which sum belongs to which call."""
+    return _once(target, batches) and len(target.beside) == len(batches)
+
+
+def _in_memory(examples: int, numbers: int) -> bool:
+    """Whether so many float32 numbers an example may be held."""
+    return 4 * examples * numbers <= _MOST_BYTES
 
 
 def _kept(rows: Tensor, outputs_kept: Tensor | None) -> Tensor:
