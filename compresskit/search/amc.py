@@ -38,8 +38,10 @@ def _episodes(
 ) -> Choice:
     """Episodes until the budget of trials or time is used up: noise alone first, then noise that decays.
 
-    Where workers score several candidates at once, as many walks go side by side, and the agent learns from all.
+    The first episode makes the uniform choice, so that none is worse than that on the held-out examples. Where workers
+    score several candidates at once, as many walks go side by side, and the agent learns from all.
     """
+    uniform = problem.fitted(np.ones(len(problem.places)))
     number, at_once, steps = len(problem.history), problem.room(), 0
 
     def warms_up() -> bool:
@@ -56,9 +58,10 @@ def _episodes(
 
     with own_randomness():
         walks = Walks(lambda: walk(problem), at_once, lambda trial: reward_of(trial, problem, options.reward))
+        walks.envs[0].show(uniform)
         agent = Agent(walks, seed=int(generator.integers(2**31)))
         agent.warming = warms_up()
         if number < problem.trials and not problem.out_of_time():
             agent.learn(at_once * len(problem.places) * problem.trials, callback=goes_on, log_interval=None)
     best = problem.best()
-    return best.choice if best else problem.fitted(np.ones(len(problem.places)))
+    return best.choice if best else uniform

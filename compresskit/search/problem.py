@@ -6,11 +6,10 @@ one level for each place. Policies see nothing else, so every policy works on ev
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +17,7 @@ import numpy as np
 from torch import nn
 
 from ..core.errors import GuardMissed, InputError
+from .memory import remember, remembered
 from .rating import Rater, Rating
 from .team import Job, Team
 
@@ -45,6 +45,10 @@ class Place:
 
     def __len__(self) -> int:
         return len(self.shares)
+
+    def nearest(self, share: float) -> int:
+        """The level whose share is nearest to a wanted one."""
+        return int(np.abs(np.asarray(self.shares) - share).argmin())
 
 
 class Subject(Protocol):
@@ -118,7 +122,7 @@ class Problem:
         self._seen: dict[Choice, Trial] = {}
         self.folder = folder
         self._memory = folder / "ratings.jsonl" if folder is not None else None
-        self._remembered = _read_memory(self._memory)
+        self._remembered = remembered(self._memory)
         self._carried = 0.0  # seconds that remembered ratings took in an earlier run
         self._clock = clock
         self._begin = clock()
@@ -162,10 +166,7 @@ class Problem:
 
     def nearest_levels(self, shares: Sequence[float]) -> Choice:
         """The nearest level of each place to a wanted share."""
-        return tuple(
-            int(np.abs(np.asarray(place.shares) - share).argmin())
-            for place, share in zip(self.places, shares, strict=True)
-        )
+        return tuple(place.nearest(share) for place, share in zip(self.places, shares, strict=True))
 
     def fitted(self, shares: Sequence[float], order: Iterable[int] | None = None) -> Choice:
         """Shares scaled by one factor to the largest choice within the budget; what is left is then given out.
@@ -263,7 +264,7 @@ class Problem:
                 self._carried += seconds
             else:
                 rating, seconds = next(fresh)
-                _append(self._memory, {**job.record(), "seconds": seconds, **asdict(rating)})
+                remember(self._memory, job, rating, seconds)
             yield rating, seconds
 
     def _rated_here(self, job: Job) -> tuple[Rating, float]:
@@ -327,24 +328,3 @@ class Problem:
 def replaced(choice: Choice, place: int, level: int) -> Choice:
     """A choice with another level at one place."""
     return (*choice[:place], level, *choice[place + 1 :])
-
-
-def _read_memory(path: Path | None) -> dict[Any, tuple[Rating, float]]:
-    found: dict[Any, tuple[Rating, float]] = {}
-    if path is None or not path.is_file():
-        return found
-    for line in path.read_text().splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # the line that a kill cut short
-        key = ("probe", *record["probe"]) if "probe" in record else tuple(record["choice"])
-        found[key] = (Rating(record["score"], record["divergence"]), record["seconds"])
-    return found
-
-
-def _append(path: Path | None, record: dict[str, Any]) -> None:
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as file:
-            file.write(json.dumps(record) + "\n")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.errors import require
-from .problem import Problem, Trial
+from .problem import Choice, Problem, Trial
 
 if TYPE_CHECKING:
     import gymnasium
@@ -43,6 +43,11 @@ class Walk(gymnasium.Env):
         self.action_space = gymnasium.spaces.Box(low, 1.0, (1,), np.float32)
         self.levels: list[int] = []
         self.actions: list[float] = []
+        self._shown: list[float] = []
+
+    def show(self, choice: Choice) -> None:
+        """Have the next walk make this choice, whatever the agent says, so that the agent learns from it too."""
+        self._shown = [self.action_of(place, level) for place, level in enumerate(choice)]
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         """Go back to the first place."""
@@ -53,16 +58,22 @@ class Walk(gymnasium.Env):
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Decide the next place."""
         place = len(self.actions)
-        self.levels[place], carried_out = self.decide(place, float(action[0]))
+        wanted = self._shown[place] if self._shown else float(action[0])
+        self.levels[place], carried_out = self.decide(place, wanted)
         self.actions.append(carried_out)
         if place + 1 < len(self.problem.places):
             return self.state(), 0.0, False, False, {}
         self.finish()
+        self._shown = []
         info = {"choice": tuple(self.levels), "carried_out": list(self.actions)}
         return self.state(), 0.0, True, False, info
 
     def decide(self, place: int, action: float) -> tuple[int, float]:
         """The level that an action means, and the action that it then is."""
+        raise NotImplementedError
+
+    def action_of(self, place: int, level: int) -> float:
+        """The action that means a level."""
         raise NotImplementedError
 
     def finish(self) -> None:
@@ -89,10 +100,13 @@ class BoundedWalk(Walk):
 
     def decide(self, place: int, action: float) -> tuple[int, float]:
         """The nearest level, or the highest that the budget allows."""
-        own = self.problem.places[place]
-        level = int(np.abs(np.asarray(own.shares) - action).argmin())
+        level = self.problem.places[place].nearest(action)
         level = min(level, highest_level(self.problem, self.levels, place))
-        return level, own.shares[level]
+        return level, self.action_of(place, level)
+
+    def action_of(self, place: int, level: int) -> float:
+        """Its share."""
+        return self.problem.places[place].shares[level]
 
     def progress(self) -> tuple[float, float]:
         """What the places before this one gave up of the MACs, and what lies in this one and after it."""
@@ -107,11 +121,14 @@ class LoweredWalk(Walk):
         """The level of the part of [0, 1] that the action lies in."""
         return level_of(action, len(self.problem.places[place])), action
 
+    def action_of(self, place: int, level: int) -> float:
+        """The middle of its part."""
+        return (level + 0.5) / len(self.problem.places[place])
+
     def finish(self) -> None:
-        """Lower the levels to the budget; an action is then the middle of its level's part."""
+        """Lower the levels to the budget, and the actions with them."""
         self.levels = lowered(self.problem, self.levels)
-        counts = [len(place) for place in self.problem.places]
-        self.actions = [(level + 0.5) / count for level, count in zip(self.levels, counts, strict=True)]
+        self.actions = [self.action_of(place, level) for place, level in enumerate(self.levels)]
 
 
 class Walks(DummyVecEnv):

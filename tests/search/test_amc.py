@@ -25,6 +25,15 @@ def test_every_episode_is_within_the_budget(policy, name):
     assert all(problem.fits(trial.choice) for trial in problem.history)
 
 
+@pytest.mark.parametrize(("policy", "name"), [(amc, "amc"), (haq, "haq")])
+def test_the_first_episode_is_uniform_so_nothing_worse_wins(policy, name):
+    problem = toy_problem(budget=0.5, trials=3)
+    uniform = problem.fitted(np.ones(4))
+    choice = policy(problem, np.random.default_rng(0), options(name))
+    assert [trial.choice == uniform for trial in problem.history] == [True, False, False]
+    assert problem.subject.loss(choice) <= problem.subject.loss(uniform)
+
+
 def test_amc_beats_uniform():
     problem = toy_problem(budget=0.6, trials=150, levels=9)
     choice = amc(problem, np.random.default_rng(0), options("amc"))

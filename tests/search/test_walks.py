@@ -54,6 +54,18 @@ def test_lowered_widths_are_what_was_carried_out():
     assert info["carried_out"] == pytest.approx([0.9, 0.9, 0.7, 0.7])
 
 
+@pytest.mark.parametrize("kind", [BoundedWalk, LoweredWalk])
+def test_a_shown_choice_is_carried_out_once_whatever_the_actions(kind):
+    walk = kind(toy_problem(budget=0.5))
+    uniform = walk.problem.fitted(np.ones(4))
+    walk.show(uniform)
+    _, info = walked(walk, [1.0, 0.2, 1.0, 0.2])
+    assert info["choice"] == uniform
+    assert info["carried_out"] == pytest.approx([walk.action_of(p, level) for p, level in enumerate(uniform)])
+    again, plain = walked(walk, [1.0, 0.2, 1.0, 0.2])[1], walked(kind(walk.problem), [1.0, 0.2, 1.0, 0.2])[1]
+    assert again == plain and plain["choice"] != uniform
+
+
 def test_walks_are_rewarded_for_their_choices_at_the_end():
     problem = toy_problem(budget=0.9, trials=10)
     walks = Walks(lambda: BoundedWalk(problem), 2, lambda trial: trial.score)
