@@ -87,9 +87,29 @@ def test_greedy_stops_in_time():
     assert problem.fits(greedy(problem, rng(), OPTIONS))
 
 
-def test_greedy_makes_several_cuts_a_round_where_few_trials_are_paid_for():
-    problem = toy_problem(budget=0.6, trials=10)
+def many_places(**options):
+    weights, sizes = np.random.default_rng(1).exponential(size=20), np.random.default_rng(2).uniform(0.5, 2, 20)
+    return toy_problem(budget=0.5, weights=tuple(weights), sizes=tuple(sizes), levels=17, **options)
+
+
+def test_greedy_beats_uniform_by_far_with_two_trials_a_place():
+    problem = many_places(trials=40)
     choice = greedy(problem, rng(), OPTIONS)
-    assert problem.fits(choice) and len(problem.history) <= 11
-    plain = problem.subject.loss(uniform(toy_problem(budget=0.6), rng(), OPTIONS))
-    assert problem.subject.loss(choice) <= plain
+    assert problem.fits(choice) and len(problem.history) <= 40
+    assert problem.subject.loss(choice) < 0.7 * problem.subject.loss(uniform(many_places(), rng(), OPTIONS))
+
+
+def test_greedy_is_near_the_best_allocation_with_many_trials():
+    problem, exact = many_places(trials=1000), many_places()
+    assert problem.subject.loss(greedy(problem, rng(), OPTIONS)) < 1.05 * problem.subject.loss(
+        solve(exact, rng(), OPTIONS)
+    )
+    assert len(problem.history) < 20 * 20  # a trial of every place for every cut would take thousands
+
+
+@pytest.mark.parametrize("trials", [1, 2, 3, 10, 21])
+def test_greedy_with_few_trials_is_never_below_uniform(trials):
+    problem = many_places(trials=trials)
+    choice = greedy(problem, rng(), OPTIONS)
+    assert problem.fits(choice) and len(problem.history) <= max(trials, 3)
+    assert problem.subject.loss(choice) <= problem.subject.loss(uniform(many_places(), rng(), OPTIONS))
