@@ -6,6 +6,7 @@ Imports pydantic but never torch, so help stays fast.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
@@ -43,6 +44,20 @@ class Options(BaseModel):
     def prints_only(self) -> bool:
         """Whether a step with these options only prints something about the model, so that nothing is written."""
         return False
+
+    def refuse_unread(self, readers: Mapping[str, Sequence[str]], by: str) -> None:
+        """Refuse given options that nothing reads with the value that another option has.
+
+        Args:
+            readers: option -> the values with which it is read.
+            by: the other option.
+        Raises:
+            ValueError: naming the first such option, and what it is for.
+        """
+        value = getattr(self, by)
+        for name, values in readers.items():
+            if name in self.model_fields_set and value not in values:
+                raise ValueError(f"{name} would be ignored: {by} is {value!r}; it is for {', '.join(values)}")
 
 
 class GuardOptions(Options):

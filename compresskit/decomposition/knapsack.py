@@ -11,7 +11,8 @@ def choose(costs: list[list[float]], losses: list[list[float]], budget: float, b
     """The choices of least total loss whose total cost is within the budget, by dynamic programming.
 
     Costs are rounded up to budget / bins, so a solution never exceeds the budget; it is the exact optimum for the
-    rounded costs.
+    rounded costs. Tables over bins are five and more times as fast here as states sorted by cost, which bits have
+    (`quantization.allocation.solve`): those are few there, and their bytes are met exactly.
 
     Args:
         costs, losses: one list a layer, one number a choice.

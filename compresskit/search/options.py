@@ -131,18 +131,12 @@ class SearchOptions(ArchitectureOptions):
             raise ValueError("bits would be ignored: under a latency budget layers compute in int8 or in float")
         if "finetune_steps" in self.model_fields_set and not self.finetune_finalists:
             raise ValueError("finetune_steps would be ignored: set finetune_finalists, e.g. 3")
-        for name, techniques in _TECHNIQUE_OPTIONS.items():
-            if name in self.model_fields_set and self.technique not in techniques:
-                raise ValueError(
-                    f"{name} would be ignored: technique is {self.technique!r}; it is for {' and '.join(techniques)}"
-                )
+        self.refuse_unread(_TECHNIQUE_OPTIONS, "technique")
         if self.technique == "mixed":
             self._check_mix()
         if any(not 2 <= width <= 8 for width in self.bits) or not self.bits:
             raise ValueError(f"bits must be widths from 2 to 8, got {self.bits}")
-        for name, policies in _POLICY_OPTIONS.items():
-            if name in self.model_fields_set and self.policy not in policies:
-                raise ValueError(f"{name} would be ignored: policy is {self.policy!r}; it is for {', '.join(policies)}")
+        self.refuse_unread(_POLICY_OPTIONS, "policy")
         return self
 
     def _check_mix(self) -> None:

@@ -59,9 +59,7 @@ class ArchitectureOptions(StepOptions):
         return self
 
     def _fits_the_policy(self) -> None:
-        for name, policies in _POLICY_OPTIONS.items():
-            if name in self.model_fields_set and self.policy not in policies:
-                raise ValueError(f"{name} would be ignored: policy is {self.policy!r}; it is for {', '.join(policies)}")
+        self.refuse_unread(_POLICY_OPTIONS, "policy")
         for name in self.budget:
             if name not in COSTS:
                 raise ValueError(f"budget: {name} does not apply to technique {TECHNIQUE!r}; give {' or '.join(COSTS)}")
