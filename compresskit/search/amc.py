@@ -41,7 +41,6 @@ def _episodes(
     The first episode makes the uniform choice, so that none is worse than that on the held-out examples. Where workers
     score several candidates at once, as many walks go side by side, and the agent learns from all.
     """
-    uniform = problem.fitted(np.ones(len(problem.places)))
     number, at_once, steps = len(problem.history), problem.room(), 0
 
     def warms_up() -> bool:
@@ -58,10 +57,10 @@ def _episodes(
 
     with own_randomness():
         walks = Walks(lambda: walk(problem), at_once, lambda trial: reward_of(trial, problem, options.reward))
-        walks.envs[0].show(uniform)
+        walks.envs[0].show(problem.uniform())
         agent = Agent(walks, seed=int(generator.integers(2**31)))
         agent.warming = warms_up()
         if number < problem.trials and not problem.out_of_time():
             agent.learn(at_once * len(problem.places) * problem.trials, callback=goes_on, log_interval=None)
     best = problem.best()
-    return best.choice if best else uniform
+    return best.choice if best else problem.uniform()

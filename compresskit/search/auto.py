@@ -22,7 +22,7 @@ def auto(problem: Problem, generator: np.random.Generator, options: SearchOption
             policy(problem, generator, options)
     best = problem.best()
     if best is None:
-        return problem.fitted(np.ones(len(problem.places)))
+        return problem.uniform()
     problem.notes.append(f"auto took the choice of {best.source}: {', '.join(_summaries(problem))}")
     problem.source = "auto"
     return best.choice
@@ -39,7 +39,7 @@ def _summaries(problem: Problem) -> list[str]:
 
 def exchange(problem: Problem, generator: np.random.Generator, options: SearchOptions) -> Choice:
     """Hill climbing: one place gains a level or two, another gives back what that costs, better ones stay."""
-    best = problem.best() or problem.evaluate(problem.fitted(np.ones(len(problem.places))))
+    best = problem.best() or problem.evaluate(problem.uniform())
     stale = 0
     while not problem.done() and stale < 60 and len(problem.places) > 1:
         count = len(problem.history)

@@ -187,6 +187,10 @@ class Problem:
                 high = middle
         return self.filled(self.nearest_levels(np.minimum(shares * low, 1)), order)
 
+    def uniform(self) -> Choice:
+        """The same share at every place, as large as the budget allows."""
+        return self.fitted(np.ones(len(self.places)))
+
     def filled(self, choice: Sequence[int], order: Iterable[int] | None = None) -> Choice:
         """A choice with single steps added, place by place in turn, while they fit."""
         levels = list(choice)

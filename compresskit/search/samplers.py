@@ -66,4 +66,4 @@ def _run(
         stale = 0 if claimed else stale + 1
         study.take_in()
     best = problem.best()
-    return best.choice if best else problem.fitted(np.ones(len(problem.places)))
+    return best.choice if best else problem.uniform()

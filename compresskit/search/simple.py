@@ -17,7 +17,7 @@ _NEXT_CUT = 2.0
 
 def uniform(problem: Problem, generator: np.random.Generator, options: SearchOptions) -> Choice:
     """The same share at every place, as large as the budget allows."""
-    choice = problem.fitted(np.ones(len(problem.places)))
+    choice = problem.uniform()
     problem.evaluate(choice)
     return choice
 
@@ -52,7 +52,7 @@ def greedy(problem: Problem, generator: np.random.Generator, options: SearchOpti
     Greedy Algorithms for Maximizing Submodular Set Functions", 1978.
     """
     begin = problem.elapsed
-    problem.evaluate(problem.fitted(np.ones(len(problem.places))))  # the least there is
+    problem.evaluate(problem.uniform())  # the least there is
     choice = problem.largest()
     divergence = problem.evaluate(choice).divergence
     seconds = (problem.elapsed - begin) / 2

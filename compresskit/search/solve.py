@@ -32,7 +32,7 @@ def solve(problem: Problem, generator: np.random.Generator, options: SearchOptio
     allocator = Allocator([len(place) for place in problem.places], problem.loads)
     first = allocator.solve(losses)
     trial = problem.evaluate(first)
-    uniform = problem.evaluate(problem.fitted(np.ones(len(problem.places))))
+    uniform = problem.evaluate(problem.uniform())
     coefficients, best = np.zeros(len(losses)), trial
     stale = 0
     while not problem.done() and stale < 60:

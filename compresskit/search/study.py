@@ -97,7 +97,7 @@ class SharedStudy:
         return self._study.get_trials(deepcopy=False, states=states)
 
     def _enqueue_uniform(self) -> None:
-        uniform = self._problem.fitted(np.ones(len(self._problem.places)))
+        uniform = self._problem.uniform()
         places = enumerate(self._problem.places)
         self._study.enqueue_trial({_name(n, p): level for (n, p), level in zip(places, uniform, strict=True)})
 
