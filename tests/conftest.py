@@ -14,8 +14,13 @@ import torch
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
 
-# two pytest workers' worth of threads on two cores only wait for each other
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# one worker a core is enough: more threads than cores only wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """`-n auto` is one worker for each core that this process may use, at most eight: each imports torch."""
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 @pytest.fixture(autouse=True)
