@@ -109,7 +109,7 @@ def _inner(annotation: Any) -> tuple[Any, Table | None]:
 def _help(field: Any, table: Table | None) -> str:
     text = field.description or ""
     if table:
-        rows = "; ".join(f"{name}: {row.help}" for name, row in table.items())
+        rows = "; ".join(f"{name}: {row.described()}" for name, row in table.items())
         text = f"{text} ({rows})"
     default = field.get_default(call_default_factory=True) if not field.is_required() else None
     if default not in (None, [], {}, (), "", False):

@@ -27,10 +27,10 @@ def _export(model: str, output: str | None, force: bool, as_json: bool, quiet: b
     if target.exists() and not force:
         raise InputError(f"output {str(target)!r} exists; give --force to replace it")
     from ..core.report import print_json, rows_table
-    from ..pipeline.opening import open_context
+    from ..pipeline.preflight import checked_export
     from ..quantization.lowering import export
 
-    context = open_context(recipe, logger(quiet))
+    context = checked_export(recipe, options, target, logger(quiet))
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
         facts = export(context.original, options, context, Path(folder) / target.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from types import ModuleType
 
@@ -41,6 +41,22 @@ def nearest(name: str, names: Iterable[str]) -> str:
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; choose from {', '.join(names)}" if names else ""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text; its type's name where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def problems_of(*checks: Callable[[], object]) -> list[str]:
+    """The lines of the InputErrors that some checks raise; each check runs, whatever the others found."""
+    lines: list[str] = []
+    for check in checks:
+        try:
+            check()
+        except InputError as error:
+            lines += str(error).splitlines()
+    return lines
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .errors import InputError, nearest
+from .errors import InputError, first_line, nearest
 from .table import Row, Table
 from .types import call, main_output, to_device
 from .usercode import file_attribute, import_attribute
@@ -40,13 +40,20 @@ class Score:
 
 def top1(outputs: Tensor, targets: Tensor) -> Tensor:
     """(batch, classes), (batch,) -> (batch,) of 0 and 1."""
+    _check_classes(targets, "top1")
     return (outputs.argmax(-1) == targets).float()
 
 
 def top5(outputs: Tensor, targets: Tensor) -> Tensor:
     """(batch, classes), (batch,) -> (batch,) of 0 and 1."""
+    _check_classes(targets, "top5")
     best = outputs.topk(min(5, outputs.shape[-1]), dim=-1).indices
     return (best == targets.unsqueeze(-1)).any(-1).float()
+
+
+def _check_classes(targets: Tensor, metric: str) -> None:
+    if targets.is_floating_point():
+        raise InputError(f"metric {metric!r} compares classes, and the targets are floats; choose mse")
 
 
 def mse(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -111,10 +118,13 @@ class Metric:
     def _values(self, outputs: Tensor, targets: Tensor) -> Tensor:
         try:
             values = self._per_example(outputs, targets)
-        except (RuntimeError, IndexError) as error:
+        except InputError:
+            raise
+        except Exception as error:  # a metric may be anybody's code
+            shape = list(targets.shape) if isinstance(targets, Tensor) else type(targets).__name__
             raise InputError(
-                f"metric {self.name!r} does not fit outputs {list(outputs.shape)} and targets {list(targets.shape)}: "
-                f"{str(error).splitlines()[0]}"
+                f"metric {self.name!r} does not fit outputs {list(outputs.shape)} and targets {shape}: "
+                f"{type(error).__name__}: {first_line(error)}"
             ) from error
         if not isinstance(values, Tensor) or values.shape != (len(outputs),):
             raise InputError(f"metric {self.name!r} must return one value an example, ({len(outputs)},)")

@@ -45,6 +45,18 @@ class Options(BaseModel):
         """Whether a step with these options only prints something about the model, so that nothing is written."""
         return False
 
+    def data_readers(self) -> list[str]:
+        """What in these options cannot do without data, in words; empty where nothing reads any."""
+        return []
+
+    def keeps_layers(self) -> bool:
+        """Whether the model has the same layers, by name and kind, after a step with these options."""
+        return False
+
+    def packages(self) -> dict[str, str]:
+        """Optional packages that these options need: module to import -> the extra that brings it."""
+        return {}
+
     def refuse_unread(self, readers: Mapping[str, Sequence[str]], by: str) -> None:
         """Refuse given options that nothing reads with the value that another option has.
 
@@ -70,6 +82,10 @@ class GuardOptions(Options):
         None, "smallest allowed measured speed-up against the original model, e.g. 1.5", section="Guards", gt=0
     )
     max_bytes: int | None = option(None, "largest allowed size of the stored weights in bytes", section="Guards", gt=0)
+
+    def data_readers(self) -> list[str]:
+        """What in these options cannot do without data, in words."""
+        return ["max_drop"] if self.max_drop is not None else []
 
 
 class TrainOptions(Options):
@@ -141,6 +157,15 @@ class TrainOptions(Options):
         False, "also log to TensorBoard, beside training.csv in the step's folder", section="Training"
     )
 
+    def packages(self) -> dict[str, str]:
+        """Optional packages that these options need: module to import -> the extra that brings it."""
+        found = super().packages()
+        if self.tensorboard:
+            found["torch.utils.tensorboard"] = "tensorboard"
+        if "randaugment" in self.augment:
+            found["torchvision.transforms.v2"] = "vision"
+        return found
+
 
 class StepOptions(GuardOptions, TrainOptions):
     """Base of the techniques that change a model: guards, and how accuracy is recovered afterwards."""
@@ -154,6 +179,10 @@ class StepOptions(GuardOptions, TrainOptions):
     def trains(self) -> bool:
         """Whether this step trains at all, so that training options mean something."""
         return self.recover != "none"
+
+    def data_readers(self) -> list[str]:
+        """What in these options cannot do without data, in words."""
+        return [*super().data_readers(), *([f"recover {self.recover}"] if self.recover != "none" else [])]
 
     def without_training(self) -> StepOptions:
         """The same step as a dry run does it: without any training."""
@@ -169,3 +198,11 @@ class StepOptions(GuardOptions, TrainOptions):
 
 class TrainStepOptions(GuardOptions, TrainOptions):
     """Base of the techniques that are training themselves (train, distill)."""
+
+    def data_readers(self) -> list[str]:
+        """What in these options cannot do without data, in words."""
+        return ["training", *super().data_readers()]
+
+    def keeps_layers(self) -> bool:
+        """Whether the model has the same layers afterwards: training changes values only."""
+        return True

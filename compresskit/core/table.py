@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from .errors import nearest
 
@@ -13,6 +13,11 @@ class Row(NamedTuple):
     target: str  # "module:function", the module relative to the table's package
     help: str
     source: str = ""  # paper, year
+    needs: Literal["", "data", "labels"] = ""  # what the function cannot do without; labels are data with targets
+
+    def described(self) -> str:
+        """The help line, with what the row needs."""
+        return f"{self.help}; needs {self.needs}" if self.needs else self.help
 
 
 class Table(Mapping[str, Row]):

@@ -48,13 +48,11 @@ def decompose(loaded: Loaded, options: DecomposeOptions, context: Context) -> St
         GuardMissed: if a budget is out of reach.
     """
     if options.recompose:
-        return _recompose(loaded)
+        return merge_factors(loaded)
     loaded.module.to(context.device).eval()
     loaded.example = to_device(loaded.example, context.device)
     batches = _calibration(options, context)
-    sites, left_out = survey(loaded)
-    lstms = [name for name, module in loaded.module.named_modules() if name and is_plain_lstm(module)]
-    sites, left_out = _select(sites, left_out, lstms, options)
+    sites, left_out = sites_for(loaded, options)
     totals = _totals(loaded)
     times = TimeTable(loaded.module, context.latency_batch)
     layers = _plan(loaded, sites, options, batches, times, context)
@@ -89,6 +87,17 @@ def _calibration(options: DecomposeOptions, context: Context) -> list[Inputs]:
         return []
     wants = options.uses_data() or (options.rank_by == "budget" and options.sensitivity != "layer")
     return context.data.calibration(options.calibration_samples, batch_size=_BATCH, seed=context.seed) if wants else []
+
+
+def sites_for(loaded: Loaded, options: DecomposeOptions) -> tuple[list[Site], dict[str, str]]:
+    """The layers that the options let be decomposed, and the others with the reason why not.
+
+    Raises:
+        InputError: if none is left, or a pattern matches no layer.
+    """
+    sites, left_out = survey(loaded)
+    lstms = [name for name, module in loaded.module.named_modules() if name and is_plain_lstm(module)]
+    return _select(sites, left_out, lstms, options)
 
 
 def _select(
@@ -269,7 +278,12 @@ def _cp_sensitivity(first: Tensor, middle: Tensor, last: Tensor) -> float:
     return cp_sensitivity(factors) / max(cp_tensor(factors).square().sum().item(), 1e-30)
 
 
-def _recompose(loaded: Loaded) -> StepResult:
+def merge_factors(loaded: Loaded) -> StepResult:
+    """Merge the factors of earlier steps back into plain layers, in place.
+
+    Raises:
+        InputError: if there are none.
+    """
     before = copy.copy(loaded.edits)
     merged = recompose(loaded.module, loaded.edits)
     if not merged:

@@ -111,6 +111,15 @@ class DecomposeOptions(StepOptions):
         """Whether the options as given cannot do without data."""
         return self.objective != "weight" or self.norms == "reestimate" or self.sensitivity == "output"
 
+    def data_readers(self) -> list[str]:
+        """What in these options cannot do without data, in words."""
+        readers = {
+            f"objective {self.objective}": self.objective != "weight",
+            f"norms {self.norms}": self.norms == "reestimate",
+            f"sensitivity {self.sensitivity}": self.sensitivity == "output",
+        }
+        return [*super().data_readers(), *(name for name, reads in readers.items() if reads)]
+
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> DecomposeOptions:
         given = [name for name in type(self).model_fields if name in self.model_fields_set]

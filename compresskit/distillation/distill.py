@@ -35,8 +35,7 @@ def distill(loaded: Loaded, options: DistillOptions, context: Context) -> StepRe
     Raises:
         InputError: without data, or when teacher and student do not fit together.
     """
-    if context.data is not None and options.unlabelled:
-        context = replace(context, data=UnlabelledData(context.data, options.unlabelled))
+    context = with_unlabelled(options, context)
     teachers = choose_teachers(loaded, options, context)
     student = choose_student(loaded, options, context)
     teacher = Teacher(teachers, context.original.preprocessing, context.device)
@@ -55,6 +54,17 @@ def distill(loaded: Loaded, options: DistillOptions, context: Context) -> StepRe
     return StepResult(
         student, facts, tables={"matched layers": rows} if rows else {}, files=curve_files(facts, context.folder)
     )
+
+
+def with_unlabelled(options: DistillOptions, context: Context) -> Context:
+    """The context whose training inputs are the unlabelled ones that the options name, if they name some.
+
+    Raises:
+        InputError: if there is nothing to read.
+    """
+    if context.data is None or not options.unlabelled:
+        return context
+    return replace(context, data=UnlabelledData(context.data, options.unlabelled))
 
 
 def _warn_of_shares(losses: list[str], context: Context) -> None:

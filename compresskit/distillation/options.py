@@ -97,6 +97,10 @@ class DistillOptions(TrainStepOptions):
         """Whether a new student takes the current model's place."""
         return self.student is not None or self.student_width < 1 or self.student_depth < 1
 
+    def keeps_layers(self) -> bool:
+        """Whether the model has the same layers afterwards: not where a new student takes its place."""
+        return not self.makes_student()
+
     def ignores_labels(self) -> bool:
         """Whether the teacher alone teaches."""
         return self.labels == "ignore" or self.unlabelled is not None

@@ -45,6 +45,7 @@ def make_plan(
     losses: Sequence[str] = (),
     *,
     first: float = 1.0,
+    keep_logits: bool = True,
 ) -> Plan:
     """Match layers by a traced run of both models, and make the losses for them.
 
@@ -55,6 +56,7 @@ def make_plan(
         context: data size, seed and device.
         losses: names to make instead of the options' own.
         first: how many times their own weights the losses have at the beginning; they fall linearly.
+        keep_logits: open the cache that the options name; False leaves the disk alone.
     Raises:
         InputError: if the models' outputs do not fit together, or a loss asks for what they do not have.
     """
@@ -62,6 +64,10 @@ def make_plan(
     arguments = loss_arguments(rows, options.loss_arg)
     needs = frozenset(need for loss in rows.values() for need in loss.needs)
     _check_targets(needs, options)
+    if options.cache and needs - {"labels"}:
+        raise InputError(
+            f"cache keeps logits only, and {', '.join(options.loss)} needs more of the teacher; leave it out"
+        )
     inputs = to_device(with_batch(student.example, 2), context.device)
     student.module.to(context.device).eval()
     traces = (trace(student.module, inputs), trace(teacher.modules[0], teacher.fit(inputs)))
@@ -79,11 +85,7 @@ def make_plan(
         for name, loss in rows.items()
     ]
     cache, cache_rows = None, None
-    if options.cache:
-        if needs - {"labels"}:
-            raise InputError(
-                f"cache keeps logits only, and {', '.join(options.loss)} needs more of the teacher; leave it out"
-            )
+    if options.cache and keep_logits:
         cache, cache_rows = _cache(teacher, traces[0].output[1:], options, context)
     objective = Objective(
         teacher,

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from ..core.data import Data, open_data
-from ..core.errors import CompresskitError, InputError
+from ..core.errors import CompresskitError, InputError, problems_of
 from ..core.metrics import make_metric
 from ..core.source import load_model, with_example
-from ..core.types import Context, Loaded, call, main_output, to_device
+from ..core.types import Context, Loaded, Preprocessing, call, main_output, to_device
 from .recipe import RecipeOptions
 
 
@@ -19,28 +19,26 @@ def open_context(options: RecipeOptions, log: Callable[[str], None] = lambda lin
     """Load the recipe's model and open its data: the context that every step starts from.
 
     Raises:
-        InputError: naming what does not load.
+        InputError: a line for each of device, model, data and metric that does not open or fit.
     """
     if options.threads:
         torch.set_num_threads(options.threads)
-    device = pick_device(options.device)
-    original = load_model(
-        options.model,
-        weights=options.weights,
-        model_args=dict(options.model_arg),
-        inputs=list(options.input),
-        trust_source=options.trust_source,
-        source=options.source,
-        seed=options.seed,
+    opened: dict[str, Any] = {}
+    problems = problems_of(
+        lambda: opened.update(device=pick_device(options.device)),
+        lambda: opened.update(original=_open_model(options)),
+        lambda: opened.update(data=_open_data(options, opened.get("original"))),
+        lambda: opened.update(metric=make_metric(options.metric, getattr(opened.get("original"), "module", None))),
     )
-    data = open_data(options.data, original.preprocessing, dict(options.data_arg)) if options.data else None
+    if problems:
+        raise InputError("\n".join(problems))
+    device, original, data, metric = (opened[name] for name in ("device", "original", "data", "metric"))
     original = with_example(original, data.input_shape if data else None)
     original.module.to(device)
     if data:
         _check_input(original, data)
         if data.note:
             log(f"data: {data.note}")
-    metric = make_metric(options.metric, original.module)
 
     def load(string: str, **given: Any) -> Loaded:
         found = load_model(string, seed=options.seed, trust_source=options.trust_source, **given)
@@ -49,6 +47,25 @@ def open_context(options: RecipeOptions, log: Callable[[str], None] = lambda lin
         return found
 
     return Context(original, data, metric, options.seed, device, log, load=load, latency_batch=options.latency_batch)
+
+
+def _open_model(options: RecipeOptions) -> Loaded:
+    return load_model(
+        options.model,
+        weights=options.weights,
+        model_args=dict(options.model_arg),
+        inputs=list(options.input),
+        trust_source=options.trust_source,
+        source=options.source,
+        seed=options.seed,
+    )
+
+
+def _open_data(options: RecipeOptions, model: Loaded | None) -> Data | None:
+    """The recipe's data as the model takes it; where there is no model, as it is, to say what is wrong with it."""
+    if not options.data:
+        return None
+    return open_data(options.data, model.preprocessing if model else Preprocessing(), dict(options.data_arg))
 
 
 def pick_device(name: str) -> torch.device:

@@ -12,10 +12,11 @@ from rich.console import Console
 from ..core import measure
 from ..core.inputs import with_batch
 from ..core.report import print_json, rows_table
-from ..core.types import Loaded, to_device
+from ..core.types import Context, Loaded, to_device
 from .lint import lint
-from .opening import open_context
-from .recipe import Recipe
+from .preflight import checked_context
+from .recipe import Recipe, Step
+from .steps import follow, model_after
 from .techniques import TECHNIQUES
 
 
@@ -27,25 +28,29 @@ def make_plan(recipe: Recipe, log: Callable[[str], None] = lambda line: None) ->
     Raises:
         InputError: on anything that the run itself would refuse at its start.
     """
-    context = open_context(recipe.options, log)
-    current = context.original.clone()
-    rows = [{"step": "original", **_figures(current, context.device), "options": "", "how": "measured"}]
+    context = checked_context(recipe, log)
+    rows = [{"step": "original", **_figures(context.original, context.device), "options": "", "how": "measured"}]
     known = True
-    for step in recipe.steps:
+
+    def take(number: int, step: Step, current: Loaded, context: Context) -> Loaded:
+        nonlocal known
         technique = TECHNIQUES[step.technique]
-        technique.function()  # imports the technique, so that a missing extra is named now
+        if number == 0:
+            current = current.clone()  # cuts are tried on a copy
         if technique.preview == "run" and known:
             options = step.options.without_training()
             current = technique.function()(current, options, replace(context, recover=lambda loaded: {})).loaded
-        student = getattr(step.options, "student", None)
-        if student and context.load:
-            current = context.load(student)
+        elif step.technique == "distill" and known:
+            current = model_after(step, current, context)
         known = known and technique.preview != "unknown"
         figures = _figures(current, context.device) if known else {"parameters": None, "macs": None}
         given = ", ".join(f"{key}={value}" for key, value in step.options.model_dump(exclude_unset=True).items())
         rows.append(
             {"step": step.technique, **figures, "options": given, "how": "predicted" if known else "not predicted"}
         )
+        return current
+
+    follow(recipe, context, take)
     return {
         "model": recipe.options.model,
         "data": recipe.options.data,

@@ -13,7 +13,6 @@ from typing import Any
 from ..core import artifact, distributed, files
 from ..core.errors import InputError
 from ..core.machine import machine
-from ..core.metrics import make_metric
 from ..core.report import report_html
 from ..core.types import Context, Loaded, StepResult
 from ..core.weights import sha256_of
@@ -21,8 +20,9 @@ from .guards import check_guards
 from .keys import base_key, is_finished, step_key
 from .lint import lint
 from .measurement import Measurement, labels, measure_model, warnings_of
-from .opening import open_context
+from .preflight import checked_context
 from .recipe import Recipe, Step
+from .steps import becomes_original, follow
 from .techniques import TECHNIQUES
 
 REPORT_VERSION = 1
@@ -66,40 +66,46 @@ def run(task: Run) -> dict[str, Any]:
     recipe, options = task.recipe, task.recipe.options
     if task.output.exists() and not (task.force or task.resume):
         raise InputError(f"output {str(task.output)!r} exists; give --force to replace it, or --resume to go on")
-    _make_folder(task.output.parent)
     warnings = lint(recipe)
     for warning in warnings:
         task.log(f"warning: {warning}")
-    context = replace(open_context(options, task.log), recipe=recipe.content())
+    finished = len(list(task.steps_folder.glob("*-*"))) if task.resume else 0
+    context = checked_context(recipe, task.log, output=task.output, finished=finished)
+    context = replace(context, recipe=recipe.content())
+    _make_folder(task.output.parent)
     if not task.resume and task.steps_folder.exists() and distributed.is_main():
         shutil.rmtree(task.steps_folder)
-    current = context.original
-    baseline = measure_model(current, context, options) if distributed.is_main() else None
-    key = base_key(options)
-    report = _report_head(task, key, baseline, warnings)
-    before = baseline
-    for number, step in enumerate(recipe.steps):
-        key = step_key(key, step)
-        place = task.steps_folder / f"{number}-{step.technique}"
-        current, record, before = _one_step(task, context, step, current, place, key, before, baseline)
+    baseline = measure_model(context.original, context, options) if distributed.is_main() else None
+    progress = _Progress(base_key(options), baseline, baseline)
+    report = _report_head(task, progress.key, baseline, warnings)
+
+    def take(number: int, step: Step, current: Loaded, context: Context) -> Loaded:
+        progress.key = step_key(progress.key, step)
+        progress.place = task.steps_folder / f"{number}-{step.technique}"
+        loaded, record, progress.before = _one_step(task, context, step, current, progress)
         if record:
             report["steps"].append(record)
-        followed = number + 1 < len(recipe.steps)
-        if (
-            followed
-            and step.technique == "train"
-            and all(earlier.technique == "train" for earlier in recipe.steps[:number])
-        ):
-            # what a recipe trains first is what its later steps are compared with and taught by
-            context = replace(context, original=current.clone())
-            context = replace(context, metric=make_metric(options.metric, context.original.module))
-            baseline = report["original"] = before
+        if becomes_original(recipe, number):
+            progress.baseline = report["original"] = progress.before
+        return loaded
+
+    last = follow(recipe, context, take)
     if baseline is not None and not isinstance(report["original"], dict):
         report["original"] = report["original"].record()
     if distributed.is_main():
-        report["labels"] = labels(current)
-        _publish(task, place, report)
+        report["labels"] = labels(last)
+        _publish(task, progress.place, report)
     return report
+
+
+@dataclass
+class _Progress:
+    """Where a run stands: the key and folder of its step, the figures before the step, and those compared with."""
+
+    key: str
+    before: Measurement | None
+    baseline: Measurement | None
+    place: Path = Path()
 
 
 def _make_folder(folder: Path) -> None:
@@ -114,12 +120,10 @@ def _one_step(
     context: Context,
     step: Step,
     current: Loaded,
-    place: Path,
-    key: str,
-    before: Measurement | None,
-    baseline: Measurement | None,
+    progress: _Progress,
 ) -> tuple[Loaded, dict[str, Any] | None, Measurement | None]:
     """Take a finished step, or do it: technique, recovery, measurement, guards, artifact."""
+    place, key = progress.place, progress.key
     if task.resume and is_finished(place, key):
         task.log(f"{place.name}: unchanged, taken from {place}")
         loaded = artifact.load(place, trust_source=True, source=task.recipe.options.source)
@@ -147,8 +151,8 @@ def _one_step(
         measured = measure_model(
             result.loaded, context, task.recipe.options, size_bytes=size_bytes, against=context.original
         )
-        record = _step_record(step, result, measured, before, seconds)
-        check_guards(step.options, place.name, measured, baseline, context.metric, task.steps_folder)
+        record = _step_record(step, result, measured, progress.before, seconds)
+        check_guards(step.options, place.name, measured, progress.baseline, context.metric, task.steps_folder)
         files.write_json(inner / artifact.REPORT, record)
         for entry in inner.iterdir():
             entry.rename(temporary / entry.name)

@@ -16,6 +16,8 @@ class Technique(NamedTuple):
         summary: one line of help.
         example: what `--help` shows as an example, without the program's name.
         preview: what a dry run does with it: "run" the cut itself, "same" where MACs do not change, "unknown".
+        check: "module:function" taking (a copy of the model, options, context), which raises InputError with a line
+            for each thing that `run` would refuse only later; empty where there is none.
     """
 
     options: str
@@ -23,6 +25,7 @@ class Technique(NamedTuple):
     summary: str
     example: str
     preview: Literal["run", "same", "unknown"] = "run"
+    check: str = ""
 
     def options_model(self) -> type[Any]:
         """The options model; imports pydantic, not torch."""
@@ -32,6 +35,10 @@ class Technique(NamedTuple):
         """The entry function; imports torch."""
         return _resolve(self.run)
 
+    def checker(self) -> Callable | None:
+        """The check before work, if there is one; imports torch."""
+        return _resolve(self.check) if self.check else None
+
 
 TECHNIQUES: dict[str, Technique] = {
     "train": Technique(
@@ -40,12 +47,14 @@ TECHNIQUES: dict[str, Technique] = {
         "Train or fine-tune a model.",
         "train builtin:digits_cnn --data digits --epochs 10 -o runs/base",
         "same",
+        check="compresskit.core.train_check:check_training",
     ),
     "prune": Technique(
         "compresskit.pruning.options:PruneOptions",
         "compresskit.pruning.structured:prune",
         "Remove channels, heads, blocks or single weights.",
         "prune runs/base --data digits --target-macs 0.5 --recover finetune -o runs/pruned",
+        check="compresskit.pruning.check:check",
     ),
     "quantize": Technique(
         "compresskit.quantization.options:QuantizeOptions",
@@ -53,12 +62,14 @@ TECHNIQUES: dict[str, Technique] = {
         "Store weights, and compute, in fewer bits.",
         "quantize runs/pruned --scheme int8-static --data digits -o runs/int8",
         "same",
+        check="compresskit.quantization.check:check",
     ),
     "decompose": Technique(
         "compresskit.decomposition.options:DecomposeOptions",
         "compresskit.decomposition.decompose:decompose",
         "Replace layers by low-rank factors.",
         "decompose runs/base --energy 0.9 --data digits -o runs/lowrank",
+        check="compresskit.decomposition.check:check",
     ),
     "distill": Technique(
         "compresskit.distillation.options:DistillOptions",
@@ -66,6 +77,7 @@ TECHNIQUES: dict[str, Technique] = {
         "Train a student from a teacher.",
         "distill builtin:digits_cnn_small --teacher runs/base --data digits --epochs 10 -o runs/student",
         "same",
+        check="compresskit.distillation.check:check",
     ),
     "search": Technique(
         "compresskit.search.options:SearchOptions",
@@ -73,6 +85,7 @@ TECHNIQUES: dict[str, Technique] = {
         "Find each layer's share under a budget, automatically.",
         "search runs/base --data digits --technique prune --budget macs=0.5 --policy solve -o runs/searched",
         "unknown",
+        check="compresskit.search.check:check",
     ),
 }
 

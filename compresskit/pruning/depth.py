@@ -75,18 +75,31 @@ def _shape_watcher(name: str, found: dict[str, bool]):
     return look
 
 
+def removable_blocks(loaded: Loaded, protect: list[str]) -> dict[str, bool]:
+    """Blocks that may go, by name, each with whether it returns a tuple.
+
+    Args:
+        loaded: the model.
+        protect: name patterns of blocks that stay.
+    Raises:
+        InputError: if there are none, or a pattern matches nothing.
+    """
+    blocks = find_blocks(loaded.module, loaded.example)
+    names = [name for name, _ in loaded.module.named_modules() if name]
+    for name in match_names(protect, names) if protect else []:
+        blocks.pop(name, None)
+    if not blocks:
+        raise InputError(f"model {loaded.name!r}: no block passes its input's shape through, so none can go")
+    return blocks
+
+
 def prune_blocks(loaded: Loaded, options: PruneOptions, context: Context) -> StepResult:
     """Remove blocks one at a time: always the one whose removal changes the outputs least, measured anew after each.
 
     Raises:
         InputError: if the model has no removable blocks.
     """
-    blocks = find_blocks(loaded.module, loaded.example)
-    names = [name for name, _ in loaded.module.named_modules() if name]
-    for name in match_names(options.protect, names) if options.protect else []:
-        blocks.pop(name, None)
-    if not blocks:
-        raise InputError(f"model {loaded.name!r}: no block passes its input's shape through, so none can go")
+    blocks = removable_blocks(loaded, options.protect)
     batches = [loaded.example] if context.data is None else calibration(context, min(options.samples, 256), "block")
     reference = _outputs(loaded.module, batches)
     before, rows, removed = macs(loaded), [], 0

@@ -105,6 +105,25 @@ class PruneOptions(StepOptions):
         """Whether training options mean something."""
         return super().trains() or self.sparsify != "none"
 
+    def data_readers(self) -> list[str]:
+        """What in these options cannot do without data, in words."""
+        found = super().data_readers()
+        if self.granularity == "channel" and CRITERIA[self.criterion].needs and self.explain is None:
+            found.append(f"criterion {self.criterion}")
+        if self.granularity in ("weight", "n:m") and SALIENCIES[self.saliency].needs:
+            found.append(f"saliency {self.saliency}")
+        if self.sparsify != "none":
+            found.append(f"sparsify {self.sparsify}")
+        if self.sensitivity != "off":
+            found.append("sensitivity")
+        if self.reconstruct in ("inputs", "sequential") and not self.looks_only():
+            found.append(f"reconstruct {self.reconstruct}")
+        return found
+
+    def keeps_layers(self) -> bool:
+        """Whether the model has the same layers afterwards, only narrower or sparser."""
+        return self.granularity != "block"
+
     def without_training(self) -> PruneOptions:
         """The same cut without recovery, and without the training before it."""
         return super().without_training().model_copy(update={"sparsify": "none"})

@@ -112,9 +112,7 @@ def look(loaded: Loaded, options: PruneOptions, context: Context) -> StepResult:
 def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> StepResult:
     """Granularity `channel`: real removal by groups."""
     loaded.edits += free_heads(loaded.module)
-    graph = build_graph(loaded.module, loaded.example, options.attention)
-    if not graph.groups:
-        raise InputError(f"model {loaded.name!r}: no channels can go{_why_none(graph)}")
+    graph = prunable_graph(loaded, options)
     training: dict[str, Any] = {}
     if options.sparsify != "none":
         training = sparsify(loaded, graph, choose_units(loaded, graph, options, context).keep, options, context)
@@ -154,6 +152,19 @@ def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> S
     return result
 
 
+def prunable_graph(loaded: Loaded, options: PruneOptions) -> Graph:
+    """The groups of a model.
+
+    Raises:
+        InputError: if there are none.
+    """
+    graph = build_graph(loaded.module, loaded.example, options.attention)
+    if not graph.groups:
+        reasons = "; ".join(list(dict.fromkeys(graph.left_out.values()))[:3])
+        raise InputError(f"model {loaded.name!r}: no channels can go{': ' if reasons else ''}{reasons}")
+    return graph
+
+
 def _facts(graph: Graph, proof: Proof) -> dict[str, Any]:
     """How exact the cut is, and what it leaves of the model."""
     whole, kept = whole_counts(graph), counts(graph, proof.keep)
@@ -187,7 +198,7 @@ def choose_units(loaded: Loaded, graph: Graph, options: PruneOptions, context: C
     """Score the units and choose which stay, within the options' limits and budget."""
     evidence = evidence_for(loaded, graph, options, context)
     scores = score_groups(graph, evidence, options)
-    allocation = allocation_for(graph, scores, limits_for(graph.groups, options, _layer_names(loaded)), options)
+    allocation = allocation_for(graph, scores, limits_for(graph.groups, options, layer_names(loaded)), options)
     if options.target_latency is not None:
         keep, facts = meet_latency(loaded, graph, allocation, options.target_latency, context)
         return Chosen(evidence, keep, options.target_latency, facts)
@@ -224,7 +235,8 @@ def normalized(scores: np.ndarray, how: str) -> np.ndarray:
     return scores / scale if scale > 0 else scores
 
 
-def _layer_names(loaded: Loaded) -> list[str]:
+def layer_names(loaded: Loaded) -> list[str]:
+    """Names of all modules but the root."""
     return [name for name, _ in loaded.module.named_modules() if name]
 
 
@@ -249,8 +261,3 @@ def _left_out_notes(graph: Graph) -> list[str]:
         f"left out {', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}: {reason}"
         for reason, names in by_reason.items()
     ]
-
-
-def _why_none(graph: Graph) -> str:
-    reasons = list(dict.fromkeys(graph.left_out.values()))
-    return f": {'; '.join(reasons[:3])}" if reasons else ""

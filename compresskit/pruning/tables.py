@@ -13,31 +13,28 @@ CRITERIA = Table("criterion", "compresskit.pruning", {
     "bn-scale": Row("criteria:bn_scale", "scale of the norm layer behind a channel", "Liu et al., 2017"),
     "fpgm": Row("criteria:fpgm", "distance to all other filters (geometric median)", "He et al., 2019"),
     "taylor": Row(
-        "criteria:taylor",
-        "first-order change of the loss, by weights; needs labels",
-        "Molchanov et al., 2019"
+        "criteria:taylor", "first-order change of the loss, by weights",
+        "Molchanov et al., 2019", needs="labels"
     ),
     "activation-taylor": Row(
-        "criteria:activation_taylor",
-        "first-order change of the loss, by activations; needs labels",
-        "Molchanov et al., 2017"
+        "criteria:activation_taylor", "first-order change of the loss, by activations",
+        "Molchanov et al., 2017", needs="labels"
     ),
     "fisher": Row(
-        "criteria:fisher",
-        "second-order change of the loss (empirical Fisher); needs labels",
-        "Theis et al., 2018"
+        "criteria:fisher", "second-order change of the loss (empirical Fisher)",
+        "Theis et al., 2018", needs="labels"
     ),
-    "activation": Row("criteria:activation", "mean absolute activation; needs data"),
-    "apoz": Row("criteria:apoz", "share of activations that are not zero; needs data", "Hu et al., 2016"),
-    "variance": Row("criteria:variance", "variance of the activation; needs data"),
-    "wanda": Row("criteria:wanda", "|weight| times the activation's norm; needs data", "Sun et al., 2024"),
+    "activation": Row("criteria:activation", "mean absolute activation", needs="data"),
+    "apoz": Row("criteria:apoz", "share of activations that are not zero", "Hu et al., 2016", needs="data"),
+    "variance": Row("criteria:variance", "variance of the activation", needs="data"),
+    "wanda": Row("criteria:wanda", "|weight| times the activation's norm", "Sun et al., 2024", needs="data"),
     "reconstruction": Row(
-        "criteria:reconstruction",
-        "error left in the reading layers after refitting them; needs data",
-        "He et al., 2017"
+        "criteria:reconstruction", "error left in the reading layers after refitting them",
+        "He et al., 2017", needs="data"
     ),
     "reconstruction-loss": Row(
-        "criteria:reconstruction_loss", "the same, weighted by how much the loss minds each output; needs labels"
+        "criteria:reconstruction_loss", "the same, weighted by how much the loss minds each output",
+        needs="labels"
     ),
 })  # fmt: skip
 
@@ -45,12 +42,11 @@ CRITERIA = Table("criterion", "compresskit.pruning", {
 SALIENCIES = Table("saliency", "compresskit.pruning", {
     "magnitude": Row("saliency:magnitude", "absolute weight"),
     "random": Row("saliency:random", "uniform random scores"),
-    "gradient": Row("saliency:gradient", "|weight times its gradient|; needs labels", "Molchanov et al., 2019"),
-    "wanda": Row("saliency:wanda", "|weight| times the norm of its input; needs data", "Sun et al., 2024"),
+    "gradient": Row("saliency:gradient", "|weight times its gradient|", "Molchanov et al., 2019", needs="labels"),
+    "wanda": Row("saliency:wanda", "|weight| times the norm of its input", "Sun et al., 2024", needs="data"),
     "sparsegpt": Row(
-        "saliency:sparsegpt",
-        "least squared output error, the other weights updated; needs data",
-        "Frantar & Alistarh, 2023"
+        "saliency:sparsegpt", "least squared output error, the other weights updated",
+        "Frantar & Alistarh, 2023", needs="data"
     ),
 })  # fmt: skip
 

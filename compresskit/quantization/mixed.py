@@ -59,12 +59,9 @@ def allocate(
     Raises:
         InputError: if the budget cannot be met.
     """
+    left = check_budget(root, plans, options)
     free = [plan for plan in plans if not plan.fixed]
-    if not free:
-        raise InputError("target_bits has nothing to choose: bits_for and first_last fix every layer")
     counts = {plan.name: _weight_count(root, plan) for plan in plans}
-    budget = int(options.target_bits * sum(counts.values()) / 8)
-    fixed = sum(_weight_bytes(counts[plan.name], plan.spec.bits) for plan in plans if plan.fixed)
     bits_menu = sorted(set(options.candidate_bits))
 
     def variant(plan: LayerPlan, bits: int) -> Callable[[], dict[str, Tensor]]:
@@ -78,13 +75,7 @@ def allocate(
         [allocation.Choice(bits, _weight_bytes(counts[plan.name], bits), found[plan.name][bits]) for bits in bits_menu]
         for plan in free
     ]
-    if budget - fixed < 0:
-        raise InputError(
-            f"target_bits {options.target_bits:g} is spent by layers of fixed bits; set first_last to same"
-        )
-    chosen = {
-        plan.name: choice.bits for plan, choice in zip(free, allocation.solve(menus, budget - fixed), strict=True)
-    }
+    chosen = {plan.name: choice.bits for plan, choice in zip(free, allocation.solve(menus, left), strict=True)}
     new_plans = [with_bits(plan, chosen[plan.name], options) if plan.name in chosen else plan for plan in plans]
     used = sum(_weight_bytes(counts[plan.name], plan.spec.bits) for plan in new_plans)
     facts = {
@@ -92,6 +83,32 @@ def allocate(
         "predicted_damage": sum(found[n][b] for n, b in chosen.items()),
     }
     return Allocation(new_plans, facts, allocation.sensitivity_table(found, chosen), _plot(found, context))
+
+
+def check_budget(root: nn.Module, plans: list[LayerPlan], options: QuantizeOptions) -> int:
+    """Bytes that target_bits leaves to the layers whose bits are free.
+
+    Raises:
+        InputError: if no layer is free, or the fewest candidate bits everywhere take more.
+    """
+    free = [plan for plan in plans if not plan.fixed]
+    if not free:
+        raise InputError("target_bits has nothing to choose: bits_for and first_last fix every layer")
+    counts = {plan.name: _weight_count(root, plan) for plan in plans}
+    fixed = sum(_weight_bytes(counts[plan.name], plan.spec.bits) for plan in plans if plan.fixed)
+    left = int(options.target_bits * sum(counts.values()) / 8) - fixed
+    if left < 0:
+        raise InputError(
+            f"target_bits {options.target_bits:g} is spent by layers of fixed bits; set first_last to same"
+        )
+    fewest = min(options.candidate_bits)
+    least = sum(_weight_bytes(counts[plan.name], fewest) for plan in free)
+    if least > left:
+        raise InputError(
+            f"target_bits {options.target_bits:g} leaves {left:,} bytes to {len(free)} layers, which take {least:,} "
+            f"at {fewest} bits; raise it, set first_last to same, or give fewer candidate_bits"
+        )
+    return left
 
 
 def rounded_weights(

@@ -227,14 +227,36 @@ class QuantizeOptions(StepOptions):
 
     def needs_data(self) -> bool:
         """Whether calibration data has to be there."""
-        trained = self.qat != "none" or self.target_bits is not None
-        return self.scheme_row().activations == "static" or self.needs_moments() or trained
+        return bool(self._calibrated())
+
+    def data_readers(self) -> list[str]:
+        """What in these options cannot do without data, in words."""
+        return [*super().data_readers(), *self._calibrated()]
+
+    def packages(self) -> dict[str, str]:
+        """Optional packages that these options need: module to import -> the extra that brings it."""
+        timed = dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "onnx")
+        return super().packages() | (timed if self.target_latency is not None else {})
+
+    def _calibrated(self) -> list[str]:
+        """What is calibrated or trained on data."""
+        readers = {
+            f"scheme {self.scheme}": self.scheme_row().activations == "static",
+            f"rounding {self.rounding}": self.rounding != "nearest",
+            "bias_correction": self.bias_correction,
+            "smooth": self.smooth is not None,
+            "awq": self.awq,
+            f"qat {self.qat}": self.qat != "none",
+            "target_bits": self.target_bits is not None,
+        }
+        return [name for name, reads in readers.items() if reads]
 
     def needs_moments(self) -> bool:
         """Whether the moments of layer inputs are needed."""
         return self.rounding != "nearest" or self.bias_correction or self.smooth is not None or self.awq
 
 
+_RUNTIME_EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
 _RUNTIME_OF = {"onnx": ("onnxruntime", "openvino", "eager"), "pt2": ("inductor", "eager")}
 
 
@@ -254,6 +276,12 @@ class ExportOptions(Options):
         12, "rounds of interleaved timing against the model in eager PyTorch", section="Measuring", ge=1
     )
     samples: int = option(512, "inputs to compare outputs on", section="Measuring", ge=1)
+
+    def packages(self) -> dict[str, str]:
+        """Optional packages that these options need: module to import -> the extra that brings it."""
+        runtime = self.chosen_runtime()
+        found = dict.fromkeys(("onnx", "onnxscript"), "onnx") if self.format == "onnx" else {}
+        return found | ({runtime: _RUNTIME_EXTRAS[runtime]} if runtime in _RUNTIME_EXTRAS else {})
 
     def chosen_runtime(self) -> str:
         """The runtime that auto stands for."""

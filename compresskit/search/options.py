@@ -30,6 +30,11 @@ _TECHNIQUE_OPTIONS = {
     **dict.fromkeys(("bits", "rounding"), ("quantize", "mixed")),
     "mix": ("mixed",),
 }
+#: policy -> the optional packages that it stands on
+_POLICY_PACKAGES = {
+    **dict.fromkeys(("evolution", "tpe"), ("optuna",)),
+    **dict.fromkeys(("amc", "haq"), ("gymnasium", "stable_baselines3")),
+}
 #: part of a mix -> the options that only it reads
 _PART_OPTIONS = {"ratio": ("criterion", "round_to"), "rank": ("kind",), "bits": ("bits", "rounding")}
 
@@ -109,6 +114,19 @@ class SearchOptions(ArchitectureOptions):
     rounding: choice(ROUNDINGS) = option("nearest", "how weights are rounded", section="Quantization")
     samples: int = option(512, "calibration examples", section="Calibration", ge=8)
     probe_samples: int = option(256, "examples on which a place is probed", section="Calibration", ge=8)
+
+    def data_readers(self) -> list[str]:
+        """What in these options cannot do without data, in words: candidates are scored on it."""
+        return ["search", *super().data_readers()]
+
+    def packages(self) -> dict[str, str]:
+        """Optional packages that these options need: module to import -> the extra that brings it."""
+        found = super().packages() | dict.fromkeys(_POLICY_PACKAGES.get(self.policy, ()), "search")
+        if self.ray:
+            found["ray"] = "ray"
+        if bounds_latency(self.budget) and self.technique == "quantize":
+            found |= dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "onnx")
+        return found
 
     def parts(self) -> list[str]:
         """What a mixed search decides: bits cost no MACs, so they stay as they are where nothing bounds bytes."""

@@ -60,12 +60,17 @@ def test_a_users_metric(tmp_path):
 
 def test_nan_outputs_are_refused():
     with pytest.raises(InputError, match="NaN on evaluation batch 1"):
-        make_metric("top1")(
-            nn.Identity(), [(torch.ones(1, 2), torch.zeros(1)), (torch.full((1, 2), torch.nan), torch.zeros(1))]
-        )
+        label = torch.zeros(1, dtype=torch.int64)
+        make_metric("top1")(nn.Identity(), [(torch.ones(1, 2), label), (torch.full((1, 2), torch.nan), label)])
 
 
 def test_training_mode_is_restored():
     module = nn.Dropout()
-    make_metric("top1")(module.train(), [(torch.ones(1, 2), torch.zeros(1))])
+    make_metric("top1")(module.train(), [(torch.ones(1, 2), torch.zeros(1, dtype=torch.int64))])
     assert module.training
+
+
+def test_float_targets_are_no_classes():
+    for name in ("top1", "top5"):
+        with pytest.raises(InputError, match=f"metric '{name}' compares classes, and the targets are floats"):
+            make_metric(name)(nn.Identity(), [(torch.ones(3, 2), torch.tensor([0.5, 1.5, 2.0]))])

@@ -55,6 +55,12 @@ class Child:
     seconds: float
 
 
+def check_reward(context: Context) -> None:
+    """Raises InputError if the metric is no reward for candidates."""
+    if context.metric is None or not context.metric.higher_is_better:
+        raise InputError("technique 'architecture' is rewarded by accuracy; take metric top1 or top5")
+
+
 class Session:
     """What the policies work with.
 
@@ -72,8 +78,7 @@ class Session:
     """
 
     def __init__(self, teacher: Loaded, whole: dict[str, float], options: SearchOptions, context: Context):
-        if context.metric is None or not context.metric.higher_is_better:
-            raise InputError("technique 'architecture' is rewarded by accuracy; take metric top1 or top5")
+        check_reward(context)
         self.teacher, self.whole, self.options, self.context = teacher, whole, options, context
         self.limits = {name: share * whole[name] for name, share in options.budget.items()}
         self.generator = torch.Generator().manual_seed(context.seed)

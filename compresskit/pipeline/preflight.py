@@ -1,0 +1,269 @@
+"""Checks before work: everything that can be found out in seconds is, and all that fails is said at once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from ..core import artifact, distributed
+from ..core.errors import InputError, first_line, problems_of, require
+from ..core.randomness import unchanged_random_state
+from ..core.train_check import check_training
+from ..core.types import Context, Loaded
+from ..quantization.options import ExportOptions
+from ..quantization.program import export_program
+from .opening import open_context
+from .recipe import Recipe, RecipeOptions, Step
+from .steps import follow, model_after, place_of
+from .techniques import TECHNIQUES
+
+_EXAMPLES = 2  # of the batch that goes through model and metric
+#: copies of the weights in a checkpoint (weights, best, average, optimizer), twice while one replaces another
+_CHECKPOINT_COPIES = {"sgd": 2 * 4, "adamw": 2 * 5}
+
+Log = Callable[[str], None]
+
+
+def checked_context(recipe: Recipe, log: Log, *, output: Path | None = None, finished: int = 0) -> Context:
+    """Open a recipe's model and data, and check everything that its steps rely on; nothing is changed or written.
+
+    Args:
+        recipe: what would be run.
+        log: gets one line with what was checked and how long that took.
+        output: the artifact that would be written; None where nothing is (a dry run).
+        finished: steps whose artifacts are there already, which need no further space.
+    Returns:
+        the context that the first step starts from.
+    Raises:
+        InputError: a line for each thing that fails.
+    """
+    started = time.perf_counter()
+    problems = [*_packages(recipe), *_options(recipe), *_output(output)]
+    context = _opened(recipe.options, log, problems)
+    if context is not None:
+        with unchanged_random_state(context.device):
+            problems += _model(context)
+            problems += _steps(recipe, context)
+        problems += _bytes_that_stay(recipe, context.original)
+        if output is not None and distributed.is_main():
+            problems += _space(output, space_needed(recipe, context.original, finished))
+    if problems:
+        raise InputError("\n".join(dict.fromkeys(problems)))
+    names = ", ".join(["model", "rebuilding", *(["data", "metric"] if context.data else []), *_named_steps(recipe)])
+    log(f"checked: {names}; {time.perf_counter() - started:.1f} s")
+    return context
+
+
+def checked_export(recipe: RecipeOptions, options: ExportOptions, output: Path, log: Log) -> Context:
+    """The same for an export, which traces the model first thing by itself.
+
+    Raises:
+        InputError: a line for each thing that fails.
+    """
+    problems = [*_missing(options.packages()), *_output(output)]
+    context = _opened(recipe, log, problems)
+    if context is not None:
+        with unchanged_random_state(context.device):
+            problems += _metric(context)
+            if problems:  # otherwise it comes next
+                problems += problems_of(lambda: export_program(context.original.module, context.original.example))
+        problems += _space(output, stored_bytes(context.original))
+    if problems:
+        raise InputError("\n".join(dict.fromkeys(problems)))
+    return context
+
+
+def _opened(options: RecipeOptions, log: Log, problems: list[str]) -> Context | None:
+    try:
+        return open_context(options, log)
+    except InputError as error:
+        problems += str(error).splitlines()
+        return None
+
+
+def _named_steps(recipe: Recipe) -> list[str]:
+    return [place_of(recipe, number) for number in range(len(recipe.steps))]
+
+
+def _located(recipe: Recipe, number: int, lines: Iterable[str]) -> list[str]:
+    return [f"{place_of(recipe, number)}: {line}" for line in lines]
+
+
+# -- what options alone say ----------------------------------------------------------------------------------------
+
+
+def _packages(recipe: Recipe) -> Iterator[str]:
+    """Techniques and optional packages that do not import."""
+    for number, step in enumerate(recipe.steps):
+        try:
+            TECHNIQUES[step.technique].function()
+            yield from _located(recipe, number, _missing(step.options.packages()))
+        except ImportError as error:
+            yield from _located(recipe, number, [f"does not import: {first_line(error)}"])
+
+
+def _missing(packages: dict[str, str]) -> list[str]:
+    return problems_of(*(partial(require, module, extra) for module, extra in packages.items()))
+
+
+def _options(recipe: Recipe) -> Iterator[str]:
+    """What the steps' options ask for and the recipe's rule out."""
+    for number, step in enumerate(recipe.steps):
+        readers = [] if recipe.options.data else step.options.data_readers()
+        if readers:
+            verb = "needs" if len(readers) == 1 else "need"
+            mend = "name some with data, e.g. --data digits"
+            yield from _located(recipe, number, [f"{' and '.join(readers)} {verb} data; {mend}"])
+        if step.options.min_speedup is not None and not recipe.options.latency_rounds:
+            yield from _located(
+                recipe, number, ["min_speedup needs measured latency, and latency_rounds is 0; set it to e.g. 12"]
+            )
+
+
+def _bytes_that_stay(recipe: Recipe, original: Loaded) -> Iterator[str]:
+    """Limits of bytes that a step cannot meet, since training leaves the size of weights as it is."""
+    size_bytes = stored_bytes(original)
+    for number, step in enumerate(recipe.steps):
+        if step.technique != "train" or original.storage:
+            return
+        limit = step.options.max_bytes
+        if limit is not None and size_bytes > limit:
+            yield from _located(
+                recipe, number, [f"max_bytes is {limit:,}, the weights take {size_bytes:,}, and training keeps that"]
+            )
+
+
+# -- the model -----------------------------------------------------------------------------------------------------
+
+
+def _model(context: Context) -> list[str]:
+    return [*problems_of(partial(check_rebuilding, context.original)), *_metric(context)]
+
+
+def check_rebuilding(loaded: Loaded) -> None:
+    """Save a copy of a model as its artifact would be, and load that again.
+
+    Raises:
+        InputError: if it cannot be built again, or computes something else then.
+    """
+    with tempfile.TemporaryDirectory(prefix="compresskit.") as folder:
+        try:
+            artifact.save(loaded, Path(folder) / "model")
+        except artifact.ProbeMismatch as error:
+            raise InputError(
+                f"model {loaded.name!r} cannot be saved: built again from its source, with the same weights, it "
+                "computes something else; keep what it computes with in parameters and buffers"
+            ) from error
+
+
+def _metric(context: Context) -> list[str]:
+    """One batch of test data through model and metric."""
+    if context.data is None or context.metric is None:
+        return []
+    batch = next(iter(context.data.batches("test", batch_size=_EXAMPLES)))
+    return problems_of(lambda: context.metric(context.original.module, [batch], context.device))
+
+
+# -- the steps -----------------------------------------------------------------------------------------------------
+
+
+def _steps(recipe: Recipe, context: Context) -> list[str]:
+    """What each technique, and the training after it, would refuse; as far as the model's layers are known."""
+    problems: list[str] = []
+    known = True
+
+    def take(number: int, step: Step, current: Loaded, context: Context) -> Loaded:
+        nonlocal known
+        if not known:
+            return current
+        found = problems_of(partial(_check_step, step, current, context))
+        problems.extend(_located(recipe, number, found))
+        following = model_after(step, current, context) if not found else None
+        if following is not None and following is not current:
+            problems.extend(_located(recipe, number, problems_of(partial(check_rebuilding, following))))
+        known = following is not None
+        return following or current
+
+    follow(recipe, context, take)
+    return problems
+
+
+def _check_step(step: Step, current: Loaded, context: Context) -> None:
+    if context.data is None and step.options.data_readers():
+        return  # said already
+    check = TECHNIQUES[step.technique].checker()
+    problems = problems_of(partial(check, current.clone(), step.options, context)) if check else []
+    problems += problems_of(partial(_check_recovery, step, current, context))
+    if problems:
+        raise InputError("\n".join(dict.fromkeys(problems)))
+
+
+def _check_recovery(step: Step, current: Loaded, context: Context) -> None:
+    mode = getattr(step.options, "recover", "none")
+    if mode == "finetune":
+        check_training(current, step.options, context)
+    elif mode == "kd":
+        from ..distillation.distill import recover_objective
+
+        check_training(current, step.options, context, objective=recover_objective(context, step.options))
+
+
+# -- the disk ------------------------------------------------------------------------------------------------------
+
+
+def _existing(path: Path) -> Path:
+    """The nearest folder above a path that is there."""
+    for parent in path.absolute().parents:
+        if parent.exists():
+            return parent
+    return Path(path.absolute().anchor)
+
+
+def _output(output: Path | None) -> list[str]:
+    """Whether the output can be made where it is to stand."""
+    if output is None:
+        return []
+    parent = _existing(output)
+    if not parent.is_dir():
+        return [f"cannot write below {str(output.parent)!r}: {str(parent)!r} is a file; name another output"]
+    if not os.access(parent, os.W_OK | os.X_OK):
+        return [f"cannot write below {str(output.parent)!r}: no permission in {str(parent)!r}; name another output"]
+    return []
+
+
+def _space(output: Path, needed: int) -> list[str]:
+    parent = _existing(output)
+    free = shutil.disk_usage(parent).free
+    if needed <= free:
+        return []
+    return [
+        f"output {str(output)!r} needs about {needed:,} bytes, and {free:,} are free on the disk of {str(parent)!r}; "
+        "make room, or name another output"
+    ]
+
+
+def space_needed(recipe: Recipe, original: Loaded, finished: int = 0) -> int:
+    """Bytes that a run's output, finished steps and largest training checkpoint take at most, as far as is known."""
+    size_bytes = stored_bytes(original)
+    trained = [step.options for step in recipe.steps if step.technique in ("train", "distill") or _trains(step)]
+    checkpoint = max((_CHECKPOINT_COPIES[options.optimizer] for options in trained), default=0)
+    return size_bytes * (max(len(recipe.steps) - finished, 0) + 1 + checkpoint)
+
+
+def _trains(step: Step) -> bool:
+    return bool(getattr(step.options, "trains", lambda: False)())
+
+
+def stored_bytes(loaded: Loaded) -> int:
+    """Bytes of a model's tensors, each counted once, before any coding."""
+    tensors: dict[int, torch.Tensor] = {
+        id(tensor): tensor for tensor in [*loaded.module.parameters(), *loaded.module.buffers()]
+    }
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())

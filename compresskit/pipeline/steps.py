@@ -1,0 +1,55 @@
+"""Going through a recipe's steps: what each one starts from. The runner, the dry run and the checks share it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from ..core.metrics import make_metric
+from ..core.types import Context, Loaded
+from .recipe import Recipe, Step
+
+#: (number, step, current model, context) -> the model after the step
+Take = Callable[[int, Step, Loaded, Context], Loaded]
+
+
+def follow(recipe: Recipe, context: Context, take: Take) -> Loaded:
+    """Take a recipe's steps in order, each on what the one before left.
+
+    Args:
+        recipe: the steps.
+        context: its original model is where the first step starts.
+        take: does (or previews, or checks) one step.
+    Returns:
+        the model after the last step.
+    """
+    current = context.original
+    for number, step in enumerate(recipe.steps):
+        current = take(number, step, current, context)
+        if becomes_original(recipe, number):
+            context = replace(context, original=current.clone())
+            context = replace(context, metric=make_metric(recipe.options.metric, context.original.module))
+    return current
+
+
+def becomes_original(recipe: Recipe, number: int) -> bool:
+    """Whether later steps are compared with, and taught by, what a step leaves: so it is with what is trained first."""
+    followed = number + 1 < len(recipe.steps)
+    return followed and all(step.technique == "train" for step in recipe.steps[: number + 1])
+
+
+def place_of(recipe: Recipe, number: int) -> str:
+    """How messages call a step: `steps.NUMBER (TECHNIQUE)`, or the technique alone where it is the only one."""
+    technique = recipe.steps[number].technique
+    return f"steps.{number} ({technique})" if len(recipe.steps) > 1 else technique
+
+
+def model_after(step: Step, current: Loaded, context: Context) -> Loaded | None:
+    """A model with the layers that a step leaves: the same, or a new student; None where that is not known yet."""
+    if step.options.keeps_layers():
+        return current
+    if step.technique == "distill":
+        from ..distillation.distill import choose_student
+
+        return choose_student(current, step.options, context)
+    return None

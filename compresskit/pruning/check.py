@@ -1,0 +1,59 @@
+"""What `prune` would refuse only later, found out before any work."""
+
+from __future__ import annotations
+
+from ..core.errors import InputError, problems_of
+from ..core.train_check import check_training
+from ..core.types import Context, Loaded
+from .attention import free_heads
+from .choose import limits_for
+from .depth import removable_blocks
+from .graph import build_graph
+from .insight import explain
+from .options import PruneOptions
+from .sparse import prunable_layers
+from .structured import layer_names, prunable_graph
+
+
+def check(loaded: Loaded, options: PruneOptions, context: Context) -> None:
+    """Find what could be pruned, and match every pattern and name of the options.
+
+    Args:
+        loaded: a copy of the model, which this may change.
+        options: of the step.
+        context: data, where a training before the cut needs them.
+    Raises:
+        InputError: a line for each thing that `prune` would refuse.
+    """
+    checks = [lambda: _check_parts(loaded, options)]
+    if options.sparsify != "none":
+        checks.append(lambda: check_training(loaded, options, context))
+    problems = problems_of(*checks)
+    if problems:
+        raise InputError("\n".join(problems))
+
+
+def _check_parts(loaded: Loaded, options: PruneOptions) -> None:
+    if options.granularity == "block":
+        removable_blocks(loaded, options.protect)
+        return
+    if options.granularity in ("weight", "n:m"):
+        if not prunable_layers(loaded.module, options.protect):
+            raise InputError(f"model {loaded.name!r}: no linear layer or convolution is left to prune")
+        return
+    check_channels(loaded, options)
+
+
+def check_channels(loaded: Loaded, options: PruneOptions) -> None:
+    """Whether channels can go, and whether the options' patterns and names match some.
+
+    Raises:
+        InputError: if not.
+    """
+    if not options.looks_only():
+        free_heads(loaded.module)
+    if options.explain is not None:
+        explain(build_graph(loaded.module, loaded.example, options.attention), options.explain)
+        return
+    graph = prunable_graph(loaded, options)
+    limits_for(graph.groups, options, layer_names(loaded))

@@ -1,0 +1,50 @@
+"""What `quantize` would refuse only later, found out before any work."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from compresskit.core.errors import InputError, problems_of
+from compresskit.core.train_check import check_training
+from compresskit.core.types import Context, Loaded
+
+from .activations import product_operands
+from .folding import fold_batchnorm
+from .lsq import distill_objective
+from .mixed import check_budget
+from .options import QuantizeOptions
+from .plan import make_plan
+from .trace import trace
+
+
+def check(loaded: Loaded, options: QuantizeOptions, context: Context) -> None:
+    """Plan the layers as `quantize` does, and run a step of the training that follows.
+
+    Args:
+        loaded: a copy of the model, which this may change.
+        options: of the step.
+        context: data, where it trains.
+    Raises:
+        InputError: a line for each thing that `quantize` would refuse.
+    """
+    problems = problems_of(partial(_check_qat, loaded.clone(), options, context))
+    problems += problems_of(partial(_check_plan, loaded, options))
+    if problems:
+        raise InputError("\n".join(problems))
+
+
+def _check_plan(loaded: Loaded, options: QuantizeOptions) -> None:
+    if options.fold_batchnorm:
+        fold_batchnorm(loaded)
+    record = trace(loaded.module, loaded.example)
+    plans, _ = make_plan(loaded.module, record, options, products=product_operands(loaded, options))
+    if options.target_bits is not None:
+        check_budget(loaded.module, plans, options)
+
+
+def _check_qat(loaded: Loaded, options: QuantizeOptions, context: Context) -> None:
+    if options.qat == "none":
+        return
+    # the float model stands for the quantized one, whose loss and outputs are alike
+    teacher = distill_objective(loaded.clone().module.to(context.device)) if options.qat == "kd" else None
+    check_training(loaded, options.qat_options(), context, objective=teacher)

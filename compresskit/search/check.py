@@ -1,0 +1,53 @@
+"""What `search` would refuse only later, found out before any work."""
+
+from __future__ import annotations
+
+from ..core.errors import InputError
+from ..core.types import Context, Loaded
+from ..decomposition.survey import survey
+from ..pruning.options import PruneOptions
+from ..pruning.structured import prunable_graph
+from ..quantization.plan import make_plan
+from ..quantization.trace import trace
+from .architectures.session import check_reward
+from .architectures.space import ChainSpace
+from .options import SearchOptions
+from .quantize import quantize_options
+from .tables import ARCHITECTURES
+
+#: costs that quantizing weights changes
+_QUANTIZE_COSTS = ("bytes", "latency", "latency_ms", "drop")
+
+
+def check(loaded: Loaded, options: SearchOptions, context: Context) -> None:
+    """Find what could be searched over.
+
+    Args:
+        loaded: a copy of the model, which this may change.
+        options: of the step.
+        context: the metric that candidates are scored by.
+    Raises:
+        InputError: if there is nothing, or the budget bounds what the technique does not change.
+    """
+    if options.policy in ARCHITECTURES:
+        check_reward(context)
+        if options.policy != "n2n":
+            ChainSpace(loaded)
+        return
+    if options.technique == "prune":
+        prunable_graph(loaded, PruneOptions(ratio=0.5))
+    elif options.technique == "decompose":
+        sites = [site for site in survey(loaded)[0] if site.geometry.form != "embedding"]
+        if not sites:
+            raise InputError(f"model {loaded.name!r}: no layer can be decomposed, so there is nothing to search")
+    elif options.technique == "quantize":
+        _check_quantize(loaded, options)
+
+
+def _check_quantize(loaded: Loaded, options: SearchOptions) -> None:
+    for name in options.budget:
+        if name not in _QUANTIZE_COSTS:
+            raise InputError(
+                f"budget: quantizing leaves {name} as they are; bound one of {', '.join(_QUANTIZE_COSTS)} instead"
+            )
+    make_plan(loaded.module, trace(loaded.module, loaded.example), quantize_options(options, bits=max(options.bits)))
