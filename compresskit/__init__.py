@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+# `python -m compresskit` has the current folder first in its path until __main__ takes it out: nothing is imported here
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from torch import nn
 
 __version__ = "0.1.0"

@@ -9,7 +9,10 @@ from typing import Any, Literal, Union, get_args, get_origin
 import click
 import yaml
 
+from ..core.errors import InputError
+from ..core.results import only_results_on_stdout
 from ..core.table import Table
+from ..pipeline.yaml_text import parse_value
 
 _SCALARS = (int, float, str)
 
@@ -25,7 +28,11 @@ class FieldOption(click.Option):
 
 
 class SectionedCommand(click.Command):
-    """A command whose help lists flags by section and ends with examples."""
+    """A command whose help lists flags by section and ends with examples; while it runs, only results go to stdout."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with only_results_on_stdout():
+            return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
@@ -144,6 +151,8 @@ def _pair(parameter: FieldOption, item: str) -> tuple[str, Any]:
     if not equals or not key:
         raise click.BadParameter(f"write KEY=VALUE, got {item!r}", param=parameter)
     try:
-        return key, yaml.safe_load(text)
-    except yaml.YAMLError:
-        return key, text
+        return key, parse_value(text, f"{parameter.opts[0]} {key[:80]!r}")
+    except InputError as error:
+        if isinstance(error.__cause__, yaml.YAMLError):  # plain text such as `a: b: c` stays text
+            return key, text
+        raise click.BadParameter(str(error), param=parameter) from error

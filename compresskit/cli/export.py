@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from ..core.errors import InputError
+from ..core.results import write_result
 from ..pipeline.recipe import RecipeOptions
 from ..quantization.options import ExportOptions
 from .console import logger, stderr_console, validated
@@ -43,7 +44,7 @@ def _export(model: str, output: str | None, force: bool, as_json: bool, quiet: b
     if not quiet:
         rows = [{"figure": name, "value": value} for name, value in facts.items()]
         stderr_console().print(rows_table(f"export: {model}", rows))
-    click.echo(str(target))
+    write_result(str(target))
 
 
 export_command = SectionedCommand(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from ..core.errors import GuardMissed
+from ..core.results import write_result
 from ..pipeline.recipe import RecipeOptions
 from .console import logger, stderr_console, validated
 from .derive import SectionedCommand, given_values, options_of
@@ -46,7 +47,7 @@ def _inspect(model: str, as_json: bool, **values) -> None:
     console = stderr_console()
     console.print(rows_table(f"{model}", found["layers"]))
     memory = found["peak_memory_bytes"]
-    click.echo(
+    write_result(
         f"{found['parameters']:,} parameters, {found['macs']:,} MACs, {found['size_bytes']:,} bytes stored, "
         f"{f'{memory:,} bytes' if memory else 'not measured'} peak activation memory, {found['edits']} edits"
     )
@@ -88,7 +89,8 @@ def diff_command(first: str, second: str, latency_rounds: int, trust_source: boo
         else "all layers have the same shape"
     )
     console.print(rows_table("figures", found["figures"]))
-    click.echo(f"{len(found['layers'])} layers differ; {len(found['edits']['a'])} and {len(found['edits']['b'])} edits")
+    edits = found["edits"]
+    write_result(f"{len(found['layers'])} layers differ; {len(edits['a'])} and {len(edits['b'])} edits")
 
 
 @click.command("verify", cls=SectionedCommand, no_args_is_help=True, epilog="compresskit verify runs/pruned")
@@ -111,7 +113,7 @@ def verify_command(artifact: str, trust_source: bool, source: str | None, as_jso
     failed = [row for row in rows if not row["passed"]]
     if failed:
         raise GuardMissed(f"artifact {artifact!r}: {failed[0]['check']}: failed ({failed[0]['detail']})")
-    click.echo("verified")
+    write_result("verified")
 
 
 @click.command("doctor", cls=SectionedCommand, epilog="compresskit doctor --json")
@@ -126,4 +128,4 @@ def doctor_command(as_json: bool) -> None:
         print_json(rows)
         return
     stderr_console().print(rows_table("what works here", rows))
-    click.echo(f"{sum(row['works'] == 'yes' for row in rows)} of {len(rows)} work")
+    write_result(f"{sum(row['works'] == 'yes' for row in rows)} of {len(rows)} work")

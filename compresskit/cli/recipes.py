@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ..core.errors import InputError
+from ..core.results import write_result
 from ..pipeline.recipe import json_schema, read_recipe
 from .console import logger, stderr_console
 from .derive import SectionedCommand
@@ -78,7 +79,7 @@ def schema_command(markdown: bool) -> None:
 
     from ..pipeline.docs import options_markdown
 
-    click.echo(options_markdown() if markdown else json.dumps(json_schema(), indent=2) + "\n", nl=False)
+    write_result(options_markdown() if markdown else json.dumps(json_schema(), indent=2) + "\n", end="")
 
 
 @click.command(
@@ -109,7 +110,7 @@ def init_command(model: str, data: str, weights: str | None, path: str, force: b
         parse(model, {})  # a model string that names nothing is refused here, with the nearest form
     text = starter_recipe(model, data, weights)
     if path == "-":
-        click.echo(text, nl=False)
+        write_result(text, end="")
         return
     target = Path(path)
     if target.exists() and not force:
@@ -120,4 +121,4 @@ def init_command(model: str, data: str, weights: str | None, path: str, force: b
         temporary.replace(target)
     except OSError as error:
         raise InputError(f"cannot write {path!r}: {error.strerror}") from error
-    click.echo(path)
+    write_result(path)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ..core.results import result_stream, write_result
 from ..pipeline.recipe import Recipe, RecipeOptions, Step
 from ..pipeline.techniques import TECHNIQUES
 from .console import common_options, logger, stderr_console, validated
@@ -68,11 +68,11 @@ def show(recipe: Recipe, *, as_json: bool, quiet: bool) -> None:
     if as_json:
         print_json({"facts": result.facts, "tables": result.tables, "notes": result.notes})
         return
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = Console(file=result_stream(), width=None if result_stream().isatty() else 160)
     for title, rows in result.tables.items():
         console.print(rows_table(title, rows))
     for note in result.notes:
-        click.echo(note)
+        write_result(note)
 
 
 def execute(
@@ -95,4 +95,4 @@ def execute(
         console = stderr_console()
         if not quiet:
             show_report(report, console)
-        click.echo(str(output))
+        write_result(str(output))

@@ -21,7 +21,7 @@ from .errors import CompresskitError, InputError
 from .files import replacing, write_json
 from .storage import decode_all, encode_all
 from .types import Loaded, Preprocessing, call, main_output, to_device
-from .weights import check_finite, read_safetensors, sha256_of
+from .weights import check_module, read_safetensors, sha256_of
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -64,7 +64,7 @@ def save(
         raise InputError(f"model {loaded.name!r} comes from a .pt2 file, which is read-only; start from its factory")
     with replacing(folder, force=force) as temporary:
         tensors, ties, hidden = unique_tensors(loaded.module)
-        check_finite(tensors, f"model {loaded.name!r}")
+        check_module(loaded.module, f"model {loaded.name!r}")
         save_file(encode_all(tensors, loaded.storage), temporary / WEIGHTS)
         manifest = {
             "format_version": FORMAT_VERSION,
@@ -109,7 +109,7 @@ def load(folder: str | Path, *, trust_source: bool = False, source: str | None =
     loaded = _load(Path(folder), trust_source=trust_source, given=given, check_hash=check)
     if check:
         difference = probe_difference(loaded, read_manifest(folder)["probe"])
-        if difference > PROBE_TOLERANCE:
+        if not difference <= PROBE_TOLERANCE:  # NaN is no agreement
             raise InputError(
                 f"artifact {str(folder)!r}: the output differs from the recorded probe by {difference:.2g} "
                 "of its largest value; the source it was made from has changed"
@@ -172,6 +172,7 @@ def _load(folder: Path, *, trust_source: bool, given: dict[str, Any] | None = No
     if not complete:
         module = edit_records.replay(build(record), manifest["edits"])
         _fill(module, tensors, manifest, folder)
+    check_module(module, f"artifact {str(folder)!r}")
     return Loaded(
         module.eval(),
         record,
@@ -295,9 +296,12 @@ def _meta_tensors(module: nn.Module) -> bool:
 
 @torch.no_grad()
 def probe(loaded: Loaded) -> dict[str, Any]:
-    """Output on the example input: the first values, the norm, and the shape; empty where the model draws at random."""
-    first, second = (_output(loaded).double() for _ in range(2))
-    if not torch.equal(first, second):
+    """Output on the example input: the first values, the norm, and the shape.
+
+    Without values where there is nothing to compare: the model draws at random, or its output is not finite.
+    """
+    first, second = (_real(_output(loaded)) for _ in range(2))
+    if not torch.equal(first, second) or not bool(torch.isfinite(first).all()):
         return {"values": [], "norm": 0.0, "shape": list(first.shape)}
     return {
         "values": first.reshape(-1)[:_PROBE_VALUES].tolist(),
@@ -310,7 +314,10 @@ def probe_difference(loaded: Loaded, recorded: dict[str, Any]) -> float:
     """Largest difference from a recorded probe, relative to its largest value; infinite if shapes differ."""
     if not recorded["values"]:
         return 0.0
-    output = _output(loaded).double()
+    output = _output(loaded)
+    # older releases recorded the real part of a complex output alone
+    old_form = output.is_complex() and list(output.shape) == recorded["shape"]
+    output = output.real.double() if old_form else _real(output)
     if list(output.shape) != recorded["shape"]:
         return float("inf")
     values = torch.tensor(recorded["values"], dtype=torch.float64)
@@ -326,6 +333,11 @@ def _output(loaded: Loaded) -> Tensor:
     module = loaded.module.eval()
     device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
     return main_output(call(module, to_device(loaded.example, device)))
+
+
+def _real(output: Tensor) -> Tensor:
+    """An output in float64; a complex one gets a last dimension of real and imaginary part."""
+    return (torch.view_as_real(output.resolve_conj()) if output.is_complex() else output).double()
 
 
 def _bit_equal(first: Loaded, second: Loaded) -> bool:

@@ -73,7 +73,7 @@ class Batches:
         """The indices in this epoch's order."""
         if not self.shuffle:
             return self.indices
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        generator = torch.Generator().manual_seed(_mixed(self.seed, self.epoch))
         return self.indices[torch.randperm(len(self.indices), generator=generator)]
 
     def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
@@ -89,10 +89,18 @@ class Batches:
                 if inputs.dtype == torch.uint8:
                     inputs = inputs.float() / 255
                 if self.augment is not None:
-                    generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) * 1_000_003 + number)
+                    generator = torch.Generator().manual_seed(_mixed(self.seed, self.epoch, number))
                     inputs = self.augment(inputs, generator)
                 inputs = self.transform(inputs)
             yield inputs, targets
+
+
+def _mixed(*numbers: int) -> int:
+    """One seed out of several numbers."""
+    mixed = 0
+    for number in numbers:
+        mixed = (mixed * 1_000_003 + number) % (1 << 63)
+    return mixed
 
 
 class Data:

@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from .table import Table
+
+_TOO_LARGE = 1 << 63  # tensors count in 64 bits, and so does everything that reads an option
+LARGEST_SEED = (1 << 32) - 1  # NumPy's generators take no larger one
 
 
 def option(default: Any, help: str, *, section: str = "Options", **constraints: Any) -> Any:
@@ -36,10 +39,27 @@ def choice(table: Table) -> Any:
     ]
 
 
+def _largest_integer(value: Any) -> int:
+    if isinstance(value, int):
+        return abs(value)
+    if isinstance(value, Mapping):
+        return max(map(_largest_integer, value.values()), default=0)
+    if isinstance(value, list | tuple):
+        return max(map(_largest_integer, value), default=0)
+    return 0
+
+
 class Options(BaseModel):
     """Base of all options models: unknown keys are errors, values never change after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _numbers_fit_64_bits(cls, value: Any) -> Any:
+        if _largest_integer(value) >= _TOO_LARGE:
+            raise ValueError("a whole number must lie below 2**63")
+        return value
 
     def prints_only(self) -> bool:
         """Whether a step with these options only prints something about the model, so that nothing is written."""

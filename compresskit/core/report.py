@@ -11,12 +11,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from .results import write_result
+
 NOT_MEASURED = "not measured"
 
 
 def print_json(content: Any) -> None:
     """One JSON document on stdout."""
-    print(json.dumps(content, indent=2, default=str))
+    write_result(json.dumps(content, indent=2, default=str))
 
 
 def report_table(report: dict[str, Any]) -> Table:

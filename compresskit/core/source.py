@@ -13,7 +13,7 @@ from . import artifact, inputs as example_inputs
 from .building import build_with_defaults, parse
 from .errors import InputError
 from .types import Inputs, Loaded
-from .weights import check_finite, load_into, read_weights
+from .weights import check_module, load_into, read_weights
 
 
 def load_model(
@@ -54,7 +54,7 @@ def load_model(
         raise InputError(f"model {string!r}: the factory returned a {type(module).__name__}, not an nn.Module")
     if weights and weights != "pretrained":
         load_into(module, read_weights(weights), f"weights {weights!r}")
-    check_finite(module.state_dict(), f"model {string!r}")
+    check_module(module, f"model {string!r}")
     example = example_inputs.parse(inputs) if inputs else defaults["example"]
     return Loaded(
         module.eval(), record, example, preprocessing=defaults["preprocessing"], name=string.rpartition(":")[2]

@@ -5,35 +5,88 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError, nearest
+from .errors import CompresskitError, InputError, nearest
+
+_LONGEST_REASON = 300  # characters of a foreign message that an error line repeats
+
+#: the folder that holds our package, for processes that are started without the current folder in their path
+PACKAGE_FOLDER = str(Path(__file__).resolve().parents[2])
+
+
+@contextmanager
+def _current_folder_importable() -> Iterator[None]:
+    """The current folder comes first while the user's code is imported, and last from then on.
+
+    Last, so that a json.py that happens to lie there never stands in for a library's own import.
+    """
+    folder = str(Path.cwd())
+    if folder in sys.path or "" in sys.path:
+        yield
+        return
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        if folder in sys.path:
+            sys.path.remove(folder)
+            sys.path.append(folder)
 
 
 def import_attribute(module: str, name: str) -> Any:
-    """An attribute of an importable module that the user named; the current folder counts as importable."""
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        loaded = importlib.import_module(module)
-    except ImportError as error:
-        raise InputError(f"cannot import {module!r}: {error}") from error
+    """An attribute of an importable module that the user named; the current folder counts as importable.
+
+    Raises:
+        InputError: if the module does not import, whatever it raises, or has no such attribute.
+    """
+    with _current_folder_importable(), guarded(f"{module!r}", "while being imported"):
+        try:
+            loaded = importlib.import_module(module)
+        except ImportError as error:
+            raise InputError(f"cannot import {module!r}: {error}") from error
     return _attribute(loaded, name, module)
 
 
 def file_attribute(path: str, name: str) -> Any:
-    """An attribute of a Python file that the user named."""
+    """An attribute of a Python file that the user named.
+
+    Raises:
+        InputError: if there is no such file, it raises while it is read, or has no such attribute.
+    """
     spec = importlib.util.spec_from_file_location(f"_compresskit_{Path(path).stem}", path)
     if spec is None or not Path(path).is_file():
         raise InputError(f"{path!r} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and pickling of workers look modules up by name
-    try:
+    with _current_folder_importable(), guarded(f"{path!r}", "while being read"):
         spec.loader.exec_module(module)
-    except Exception as error:
-        raise InputError(f"{path!r} raised {type(error).__name__} while being read: {error}") from error
     return _attribute(module, name, path)
+
+
+@contextmanager
+def guarded(what: str, when: str = "") -> Iterator[None]:
+    """Run code that the user named: whatever it raises is an InputError.
+
+    Args:
+        what: whose code runs, e.g. "'net.py:make'".
+        when: what it was doing, for the error line.
+    Raises:
+        InputError: in the place of any exception but our own and KeyboardInterrupt; SystemExit included, since a
+            constructor that calls sys.exit must not end the command.
+    """
+    try:
+        yield
+    except CompresskitError:
+        raise
+    except (Exception, SystemExit) as error:
+        reason = " ".join(str(error).split())[:_LONGEST_REASON]
+        raise InputError(
+            f"{what} raised {type(error).__name__}{f' {when}' if when else ''}{f': {reason}' if reason else ''}"
+        ) from error
 
 
 def _attribute(module: Any, name: str, where: str) -> Any:

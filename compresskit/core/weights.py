@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -118,15 +118,35 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> N
             raise InputError(
                 f"{where}: {name} has shape {list(value.shape)}, the model expects {list(expected[name].shape)}"
             )
-    check_finite(tensors, where)
+    check_finite(tensors, where, {name for name, _ in module.named_buffers(remove_duplicate=False)})
     module.load_state_dict(tensors, strict=False)
 
 
-def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
-    """Raises InputError naming the first tensor that holds NaN or infinity."""
+def check_finite(tensors: Mapping[str, Tensor], where: str, buffers: Collection[str] = ()) -> None:
+    """Refuse NaN and infinity in weights.
+
+    Args:
+        tensors: name -> tensor, real or complex.
+        where: what to call the tensors' origin in errors.
+        buffers: names of buffers, which may hold infinity (an attention mask does) but not NaN.
+    Raises:
+        InputError: naming the first tensor that holds NaN or infinity.
+    """
     for name, value in tensors.items():
-        if value.is_floating_point() and value.device.type != "meta" and not torch.isfinite(value.float()).all():
+        if value.device.type == "meta" or not (value.is_floating_point() or value.is_complex()):
+            continue
+        values = torch.view_as_real(value.resolve_conj()) if value.is_complex() else value
+        if values.element_size() == 1:  # the 8-bit floats have few operators
+            values = values.float()
+        wrong = torch.isnan(values) if name in buffers else ~torch.isfinite(values)
+        if bool(wrong.any()):
             raise InputError(f"{where}: {name} holds NaN or infinite values")
+
+
+def check_module(module: nn.Module, where: str) -> None:
+    """`check_finite` for the parameters and buffers of a module."""
+    buffers = dict(module.named_buffers())
+    check_finite({**dict(module.named_parameters()), **buffers}, where, buffers)
 
 
 def _aliases(module: nn.Module) -> dict[str, set[str]]:

@@ -17,6 +17,7 @@ from ..core import artifact, measure
 from ..core.errors import InputError
 from ..core.inputs import with_batch
 from ..core.types import Loaded, call
+from ..core.usercode import PACKAGE_FOLDER
 from ..core.weights import sha256_of
 from .measurement import stored_bytes
 
@@ -176,12 +177,18 @@ def _reported_metric(string: str) -> dict[str, Any] | None:
     return report["steps"][-1]["measurement"]["metric"] if report and report.get("steps") else None
 
 
+#: what the fresh process runs; its import path starts without the current folder, so only our package is put first,
+#: and only while it is found
 _FRESH = """
 import json, sys
+package_folder, folder, trust, source = json.loads(sys.argv[1])
+sys.path.insert(0, package_folder)
+import compresskit
+del sys.path[0]
+results, sys.stdout = sys.stdout, sys.stderr
 from compresskit.core import artifact
-folder, trust, source = json.loads(sys.argv[1])
 loaded = artifact.load(folder, trust_source=trust, source=source, check=False)
-print(json.dumps(artifact.probe(loaded)))
+print(json.dumps(artifact.probe(loaded)), file=results, flush=True)
 """
 
 
@@ -206,15 +213,22 @@ def verify_artifact(folder: str, *, trust_source: bool, source: str | None) -> l
             "detail": f"largest relative difference {difference:.2g}",
         }
     )
+    passed, detail = _fresh_reload(folder, trust_source, source, artifact.probe(loaded))
+    rows.append({"check": "reload in a fresh process", "passed": passed, "detail": detail})
+    return rows
+
+
+def _fresh_reload(folder: str, trust_source: bool, source: str | None, probe: dict[str, Any]) -> tuple[bool, str]:
+    """Whether another process computes the same probe, and what to say about it."""
     fresh = subprocess.run(
-        [sys.executable, "-c", _FRESH, json.dumps([str(folder), trust_source, source])],
+        [sys.executable, "-P", "-c", _FRESH, json.dumps([PACKAGE_FOLDER, str(folder), trust_source, source])],
         capture_output=True,
         text=True,
+        errors="replace",
+        stdin=subprocess.DEVNULL,
     )
-    if fresh.returncode:
-        detail, equal = (fresh.stderr.strip().splitlines() or ["no output"])[-1], False
-    else:
-        equal = json.loads(fresh.stdout.splitlines()[-1]) == json.loads(json.dumps(artifact.probe(loaded)))
-        detail = "bit-equal probe" if equal else "the probe differs between two processes"
-    rows.append({"check": "reload in a fresh process", "passed": equal, "detail": detail})
-    return rows
+    lines = fresh.stdout.splitlines()
+    if fresh.returncode or not lines:
+        return False, (fresh.stderr.strip().splitlines() or ["no output"])[-1]
+    equal = json.loads(lines[-1]) == json.loads(json.dumps(probe))
+    return equal, "bit-equal probe" if equal else "the probe differs between two processes"

@@ -9,9 +9,11 @@ from typing import Any
 from pydantic import ValidationError, field_validator
 
 from ..core.errors import InputError, nearest
-from ..core.options import Options, option
+from ..core.options import LARGEST_SEED, Options, option
 from .techniques import TECHNIQUES
 from .yamlfile import Lines, line_of, read_yaml, set_value
+
+_MOST_THREADS = 1024  # the runtime starts each one that it is asked for
 
 
 class RecipeOptions(Options):
@@ -42,9 +44,9 @@ class RecipeOptions(Options):
     latency_rounds: int = option(
         12, "A/B rounds in latency measurements; 0 leaves latency unmeasured", section="Run", ge=0
     )
-    seed: int = option(0, "seed of everything random", section="Run", ge=0)
+    seed: int = option(0, "seed of everything random", section="Run", ge=0, le=LARGEST_SEED)
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps ...", section="Run")
-    threads: int | None = option(None, "torch threads; default: all cores", section="Run", ge=1)
+    threads: int | None = option(None, "torch threads; default: all cores", section="Run", ge=1, le=_MOST_THREADS)
     output: str | None = option(None, "directory to write the result to", section="Run")
 
     @field_validator("model_arg", "data_arg", mode="before")

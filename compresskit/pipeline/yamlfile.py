@@ -5,56 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..core.errors import InputError
+from ..core.reading import read_bounded
+from .yaml_text import LONGEST_TEXT, Lines, parse_value, parse_yaml
 
-#: path of keys and list positions -> line, counted from 1
-Lines = dict[tuple[Any, ...], int]
+_BYTES_A_CHARACTER = 4
 
 
 def read_yaml(path: str | Path) -> tuple[Any, Lines]:
     """Content and lines of a YAML file, safe-loaded.
 
     Raises:
-        InputError: if the file is missing, is not YAML, or has a key twice; with the line.
+        InputError: if the file is missing, no regular file, too large, not text, or refused by `parse_yaml`.
     """
-    path = Path(path)
-    try:
-        text = path.read_text()
-    except FileNotFoundError:
-        raise InputError(f"recipe {str(path)!r} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"recipe {str(path)!r} cannot be read: {error}") from error
-    loader = yaml.SafeLoader(text)
-    try:
-        node = loader.get_single_node()
-        lines: Lines = {}
-        if node is not None:
-            _collect(node, (), lines, path)
-        return (loader.construct_document(node) if node is not None else None), lines
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"recipe {str(path)!r}{where}: {getattr(error, 'problem', None) or error}") from error
-    finally:
-        loader.dispose()
+    where = f"recipe {str(path)!r}"
+    return parse_yaml(_read_text(path, where), where)
 
 
-def _collect(node: yaml.Node, path: tuple[Any, ...], lines: Lines, file: Path) -> None:
-    lines.setdefault(path, node.start_mark.line + 1)
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            here = (*path, key.value)
-            if here in lines:
-                raise InputError(
-                    f"recipe {str(file)!r}, line {key.start_mark.line + 1}: key {key.value!r} stands twice"
-                )
-            lines[here] = key.start_mark.line + 1
-            _collect(value, here, lines, file)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            _collect(value, (*path, index), lines, file)
+def _read_text(path: str | Path, where: str) -> str:
+    content = read_bounded(path, where, _BYTES_A_CHARACTER * LONGEST_TEXT)
+    wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    try:
+        return content.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where} cannot be read: {error}; save it as UTF-8") from error
 
 
 def line_of(path: tuple[Any, ...], lines: Lines) -> int | None:
@@ -74,10 +48,7 @@ def set_value(content: Any, assignment: str) -> None:
     dotted, equals, text = assignment.partition("=")
     if not equals or not dotted.strip():
         raise InputError(f"--set {assignment!r}: write KEY=VALUE, e.g. --set steps.0.prune.ratio=0.6")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"--set {assignment!r}: the value is not YAML: {str(error).splitlines()[0]}") from error
+    value = parse_value(text, f"--set {assignment[:80]!r}: the value is not YAML that a recipe takes")
     *parents, last = dotted.strip().split(".")
     here = content
     for key in parents:

@@ -1,0 +1,34 @@
+"""Results alone go to stdout: while a command runs, whatever else prints there is sent to stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import TextIO
+
+_streams: list[TextIO] = []  # where results go, the innermost last
+
+
+@contextmanager
+def only_results_on_stdout() -> Iterator[None]:
+    """Send prints of models, data and libraries to stderr; `write_result` still writes to stdout."""
+    _streams.append(result_stream())
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _streams.pop()
+
+
+def result_stream() -> TextIO:
+    """Where results go."""
+    return _streams[-1] if _streams else sys.stdout
+
+
+def write_result(text: str, end: str = "\n") -> None:
+    """Write a result, at once; characters that the terminal cannot show are written as escapes."""
+    stream = result_stream()
+    encoding = stream.encoding or "utf-8"
+    stream.write((text + end).encode(encoding, "backslashreplace").decode(encoding))
+    stream.flush()
