@@ -30,7 +30,8 @@ def load_model(
 
     Args:
         string: one of `building.FORMS`.
-        weights: a weights file, "pretrained" (the library's own weights), or None for the form's default.
+        weights: a weights file, "pretrained" (the library's own weights), or None for the form's default; an artifact
+            takes a file too, of tensors with the names and shapes that it has after its edits.
         model_args: keyword arguments of the factory.
         inputs: example inputs, `[NAME=]D,D,...[:DTYPE[:HIGH]]` without the batch dimension.
         trust_source: let an artifact run the user code it names, or read a .pt2 file.
@@ -41,8 +42,11 @@ def load_model(
     """
     path = Path(string)
     if path.is_dir() or string.rstrip("/").endswith("manifest.json"):
-        _refuse(string, "an artifact directory", weights=weights, model_args=model_args, inputs=inputs)
-        return artifact.load(path if path.is_dir() else path.parent, trust_source=trust_source, source=source)
+        _refuse(string, "an artifact directory", model_args=model_args, inputs=inputs)
+        loaded = artifact.load(path if path.is_dir() else path.parent, trust_source=trust_source, source=source)
+        if weights:
+            _load_trained(loaded, weights, string)
+        return loaded
     if path.suffix == ".pt2":
         _refuse(string, "a .pt2 file", weights=weights, model_args=model_args)
         return _load_pt2(path, inputs, trust_source)
@@ -59,6 +63,27 @@ def load_model(
     return Loaded(
         module.eval(), record, example, preprocessing=defaults["preprocessing"], name=string.rpartition(":")[2]
     )
+
+
+def _load_trained(loaded: Loaded, weights: str, string: str) -> None:
+    """Put weights that were trained elsewhere into an artifact's model."""
+    if weights == "pretrained":
+        raise InputError(f"model {string!r} is an artifact directory, which has no published weights; name a file")
+    tensors = read_weights(weights)
+    quantized = [
+        f".{edit['target']}.{parameter}"
+        for edit in loaded.edits
+        if edit["op"] == "quantized"
+        for parameter in edit.get("parameters", ())
+    ]
+    held = loaded.module.state_dict()
+    for name in tensors:
+        if name not in held and any(f".{name}".endswith(parameter) for parameter in quantized):
+            raise InputError(
+                f"weights {weights!r} hold a float {name}, and model {string!r} is quantized: its layers hold codes; "
+                "give them to the artifact from before quantizing, and quantize that again"
+            )
+    load_into(loaded.module, tensors, f"weights {weights!r}")
 
 
 def _refuse(string: str, what: str, **given: Any) -> None:

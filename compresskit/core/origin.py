@@ -1,0 +1,168 @@
+"""Where a module came from, kept with it, so that what a user's own loop trained can be saved as an artifact again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from . import artifact
+from .errors import CompresskitError, InputError, first_line
+from .inputs import with_batch
+from .source import load_model
+from .types import Inputs, Loaded, call, to_device
+
+_ATTRIBUTE = "_compresskit_origin"  # a plain attribute: a deep copy takes it along, a state_dict does not
+_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a module was loaded as.
+
+    Attributes:
+        record: source, edits, storage, example and preprocessing; its module is a placeholder.
+        layers: paths of all submodules.
+        shapes: shape of every parameter and buffer, by name.
+    """
+
+    record: Loaded
+    layers: frozenset[str]
+    shapes: dict[str, tuple[int, ...]]
+
+    def __deepcopy__(self, memo: dict) -> Origin:
+        return self  # never changed
+
+
+def remember(loaded: Loaded) -> nn.Module:
+    """The module, which knows from now on where it came from; so do its copies and what wraps it."""
+    setattr(loaded.module, _ATTRIBUTE, _origin_of(loaded))
+    return loaded.module
+
+
+def _origin_of(loaded: Loaded) -> Origin:
+    record = replace(loaded, module=nn.Identity(), edits=list(loaded.edits), storage=dict(loaded.storage))
+    return Origin(record, frozenset(_layers(loaded.module)), _shapes(loaded.module))
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The module inside of torch.compile, data-parallel and averaging wrappers."""
+    while True:
+        if isinstance(module, _WRAPPERS):
+            module = module.module
+        elif isinstance(getattr(module, "_orig_mod", None), nn.Module):
+            module = module._orig_mod
+        else:
+            return module
+
+
+def save_module(
+    module: nn.Module,
+    folder: str | Path,
+    *,
+    source: str | None = None,
+    example: Inputs | None = None,
+    force: bool = False,
+    **options: Any,
+) -> int:
+    """Write a module as an artifact: one that `compresskit.load` returned and that was trained, or any with a source.
+
+    Args:
+        module: its weights are saved; wrappers of torch.compile, DataParallel, DistributedDataParallel and
+            AveragedModel are looked through. It is left as it is.
+        folder: the directory to create.
+        source: the model string that builds the module (its weights left aside); None takes what it was loaded from.
+        example: inputs that the module takes; None takes those of the source.
+        force: replace an artifact that is there.
+        options: of `source`, as `load_model` takes them: model_args, inputs, trust_source.
+    Returns:
+        Size of the weights file in bytes.
+    Raises:
+        InputError: if the source is unknown, the module is not what the source builds any more, or a weight is NaN.
+    """
+    module = unwrapped(module)
+    if options and not source:
+        raise InputError(f"{', '.join(options)} would be ignored: name source too")
+    origin = _origin_of(load_model(source, **options)) if source else getattr(module, _ATTRIBUTE, None)
+    if not isinstance(origin, Origin):
+        raise InputError(
+            f"this {type(module).__name__} was not loaded by compresskit.load; name what builds it, "
+            "e.g. source='path/net.py:factory'"
+        )
+    loaded = replace(origin.record, module=module)
+    if example is not None:
+        loaded = replace(loaded, example=with_batch(example, 1))
+    if loaded.example is None:
+        raise InputError(
+            f"model {loaded.name!r}: its input shape is unknown; give example, e.g. torch.zeros(1, 3, 8, 8)"
+        )
+    _check_unchanged(module, origin)
+    with _modes_kept(module):
+        _check_forward(loaded)
+        try:
+            return artifact.save(loaded, folder, force=force, provenance={"saved_by": "compresskit.save"})
+        except artifact.ProbeMismatch as error:
+            raise InputError(
+                f"model {loaded.name!r} computes something else than its source with the same weights; undo what was "
+                "changed in it by hand, or change the source alike"
+            ) from error
+
+
+def _layers(module: nn.Module) -> Iterator[str]:
+    return (name for name, _ in module.named_modules(remove_duplicate=False) if name)
+
+
+def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    tensors = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+    return {name: tuple(tensor.shape) for name, tensor in tensors}
+
+
+def _check_unchanged(module: nn.Module, origin: Origin) -> None:
+    """Refuse a module with other layers or shapes than its source and edits make."""
+    name, layers, shapes = origin.record.name, frozenset(_layers(module)), _shapes(module)
+    changes = [
+        ("has a layer", min(layers - origin.layers, default=None), "that its source does not build"),
+        ("lacks layer", min(origin.layers - layers, default=None), "of its source"),
+        ("has a tensor", min(shapes.keys() - origin.shapes.keys(), default=None), "that its source does not make"),
+        ("lacks tensor", min(origin.shapes.keys() - shapes.keys(), default=None), "of its source"),
+    ]
+    for what, changed, why in changes:
+        if changed is not None:
+            raise InputError(f"model {name!r} {what} {changed!r} {why}: it was changed by hand; name another source")
+    for tensor, shape in shapes.items():
+        if shape != origin.shapes[tensor]:
+            raise InputError(
+                f"model {name!r}: {tensor} has shape {list(shape)}, its source and edits make it "
+                f"{list(origin.shapes[tensor])}; cut with compresskit prune, which writes down what it cuts"
+            )
+
+
+@contextmanager
+def _modes_kept(module: nn.Module) -> Iterator[None]:
+    """While open, the module may be put into eval mode; each layer gets its own mode back."""
+    modes = [(layer, layer.training) for layer in module.modules()]
+    try:
+        yield
+    finally:
+        for layer, training in modes:
+            layer.training = training
+
+
+@torch.no_grad()
+def _check_forward(loaded: Loaded) -> None:
+    device = next((parameter.device for parameter in loaded.module.parameters()), torch.device("cpu"))
+    try:
+        call(loaded.module.eval(), to_device(loaded.example, device))
+    except CompresskitError:
+        raise
+    except Exception as error:  # anybody's code
+        raise InputError(
+            f"model {loaded.name!r} does not take its example input: {type(error).__name__}: {first_line(error)}; "
+            "give another with example"
+        ) from error
