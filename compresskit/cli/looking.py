@@ -51,6 +51,8 @@ def _inspect(model: str, as_json: bool, **values) -> None:
         f"{found['parameters']:,} parameters, {found['macs']:,} MACs, {found['size_bytes']:,} bytes stored, "
         f"{f'{memory:,} bytes' if memory else 'not measured'} peak activation memory, {found['edits']} edits"
     )
+    if found["macs_leave_out"]:
+        click.echo(f"MACs leave out {', '.join(found['macs_leave_out'])}: operations of unknown cost")
 
 
 inspect_command = SectionedCommand(

@@ -12,8 +12,9 @@ from torch import nn
 
 logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # the timer's import warns of a missing compiler
 from torch.utils.benchmark import Timer  # noqa: E402
-from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
+from .flops import count_macs  # noqa: E402
+from .modules import evaluating  # noqa: E402
 from .types import Inputs, call  # noqa: E402
 
 _ROUND_SECONDS = 0.15  # one side of one A/B round runs about this long
@@ -52,27 +53,16 @@ def parameter_count(module: nn.Module) -> int:
     return owned + sum(int(layer.weight_elements) for layer in module.modules() if hasattr(layer, "weight_elements"))
 
 
-@torch.no_grad()
 def macs(module: nn.Module, inputs: Inputs) -> int:
-    """Multiply-accumulates of one forward on the inputs (half the FLOPs that torch counts: matmul, conv, attention)."""
-    training = module.training
-    module.eval()
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # the fused path hides its matmuls from the counter
-    try:
-        with FlopCounterMode(display=False) as counter:
-            call(module, inputs)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
-        module.train(training)
-    return counter.get_total_flops() // 2
+    """Multiply-accumulates of one forward on the inputs, as `core.flops` counts them."""
+    return count_macs(module, inputs).total
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference mode: what a model keeps between calls must take part in training again
 def latency_ab(
     baseline: nn.Module, module: nn.Module, inputs: Inputs, *, rounds: int = _ROUNDS, batch_size: int = 1
 ) -> Latency:
-    """Time two modules in turn, A B B A, so that drift of the machine hits both alike.
+    """Time two modules in eval mode in turn, A B B A, so that drift of the machine hits both alike.
 
     Args:
         baseline: module A.
@@ -83,15 +73,16 @@ def latency_ab(
     """
     threads = torch.get_num_threads()
     timers = [
-        Timer("call(module, inputs)", globals={"call": call, "module": m.eval(), "inputs": inputs}, num_threads=threads)
+        Timer("call(module, inputs)", globals={"call": call, "module": m, "inputs": inputs}, num_threads=threads)
         for m in (baseline, module)
     ]
-    runs = [max(1, round(_ROUND_SECONDS / max(timer.timeit(2).mean, 1e-6))) for timer in timers]
     pairs = []
-    for number in range(rounds):
-        order = (0, 1) if number % 2 == 0 else (1, 0)
-        seconds = {side: timers[side].timeit(runs[side]).mean for side in order}
-        pairs.append((seconds[0], seconds[1]))
+    with evaluating(baseline, module):
+        runs = [max(1, round(_ROUND_SECONDS / max(timer.timeit(2).mean, 1e-6))) for timer in timers]
+        for number in range(rounds):
+            order = (0, 1) if number % 2 == 0 else (1, 0)
+            seconds = {side: timers[side].timeit(runs[side]).mean for side in order}
+            pairs.append((seconds[0], seconds[1]))
     ratios = sorted(first / second for first, second in pairs)
     quartiles = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else [ratios[0]] * 3
     return Latency(
@@ -105,9 +96,9 @@ def latency_ab(
     )
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def peak_memory_bytes(module: nn.Module, inputs: Inputs) -> int | None:
-    """Peak of bytes allocated by torch during one forward, on top of weights and inputs.
+    """Peak of bytes allocated by torch during one forward in eval mode, on top of weights and inputs.
 
     Returns:
         Bytes, or None where the profiler reports no allocations (then the report says "not measured").
@@ -116,10 +107,12 @@ def peak_memory_bytes(module: nn.Module, inputs: Inputs) -> int | None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        call(module, inputs)
+        with evaluating(module):
+            call(module, inputs)
         return torch.cuda.max_memory_allocated(device) - before
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler talks on stderr otherwise
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with evaluating(module), torch.profiler.profile(activities=activities, profile_memory=True) as profile:
         call(module, inputs)
     events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
     live = peak = 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 
 from torch import nn
@@ -43,3 +44,17 @@ def match_names(patterns: Iterable[str], names: Iterable[str], what: str = "laye
         if not any(fnmatchcase(name, pattern) for name in names):
             raise InputError(f"no {what} matches {pattern!r}{nearest(pattern, names)}")
     return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+@contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Modules in eval mode inside; each of their layers is in its own mode again afterwards."""
+    layers = [layer for module in modules for layer in module.modules()]
+    modes = [layer.training for layer in layers]
+    try:
+        for layer in layers:
+            layer.training = False
+        yield
+    finally:
+        for layer, mode in zip(layers, modes, strict=True):
+            layer.training = mode

@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils import _pytree as pytree
 
 from ..core import artifact, measure
 from ..core.errors import InputError
+from ..core.flops import MacCount, count_macs
 from ..core.inputs import with_batch
-from ..core.types import Loaded, call
+from ..core.types import Loaded
 from ..core.usercode import PACKAGE_FOLDER
 from ..core.weights import sha256_of
 from .measurement import stored_bytes
@@ -26,28 +27,26 @@ _DECOMPOSABLE = (nn.modules.conv._ConvNd, nn.Linear, nn.Embedding, nn.RNNBase)
 _FACTORED_SMALLEST = 2  # a weight with a side below this has no lower rank
 
 
-def layer_rows(loaded: Loaded) -> list[dict[str, Any]]:
-    """One row a layer that holds weights or was called: kind, shapes, parameters, MACs, techniques that apply."""
+def layer_rows(loaded: Loaded) -> tuple[list[dict[str, Any]], MacCount]:
+    """One row a layer that holds weights or multiplies: kind, shapes, parameters, MACs, techniques that apply.
+
+    Returns:
+        the rows, whose MACs sum to those of the model, and the count they come from.
+    """
     shapes: dict[str, Any] = {}
     hooks = [
         layer.register_forward_hook(partial(_note_shape, shapes, name)) for name, layer in loaded.module.named_modules()
     ]
-    example = with_batch(loaded.example, 1)
-    training = loaded.module.training
-    loaded.module.eval()
     try:
-        with torch.no_grad(), FlopCounterMode(display=False, depth=None) as counter:
-            call(loaded.module, example)
+        counted = count_macs(loaded.module, with_batch(loaded.example, 1))
     finally:
         for hook in hooks:
             hook.remove()
-        loaded.module.train(training)
-    root = type(loaded.module).__name__
-    flops = {name.removeprefix(f"{root}."): sum(kinds.values()) for name, kinds in counter.get_flop_counts().items()}
     rows = []
     for name, layer in loaded.module.named_modules():
         own = [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]
-        if not own and not hasattr(layer, "weight_elements"):
+        macs = counted.by_module.get(name, 0)
+        if not own and not macs and not hasattr(layer, "weight_elements"):
             continue
         weight = getattr(layer, "weight", None)
         rows.append(
@@ -58,12 +57,12 @@ def layer_rows(loaded: Loaded) -> list[dict[str, Any]]:
                 "output": shapes.get(name),
                 "parameters": sum(p.numel() for p in layer.parameters(recurse=False))
                 + int(getattr(layer, "weight_elements", 0)),
-                "macs": flops.get(name, 0) // 2,
+                "macs": macs,
                 "bytes": sum(t.numel() * t.element_size() for _, t in own),
                 "applies": ", ".join(applicable(layer)),
             }
         )
-    return rows
+    return rows, counted
 
 
 def applicable(layer: nn.Module) -> list[str]:
@@ -82,18 +81,21 @@ def applicable(layer: nn.Module) -> list[str]:
 
 
 def _note_shape(shapes: dict[str, Any], name: str, layer: nn.Module, inputs: Any, output: Any) -> None:
-    shapes.setdefault(name, list(output.shape) if isinstance(output, torch.Tensor) else None)
+    first = next((leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, torch.Tensor)), None)
+    shapes.setdefault(name, None if first is None else list(first.shape))
 
 
 def inspect_model(loaded: Loaded) -> dict[str, Any]:
-    """Layers and totals of a model."""
+    """Layers and totals of a model; `macs_leave_out` names operations whose cost is unknown."""
     example = with_batch(loaded.example, 1)
+    rows, counted = layer_rows(loaded)
     return {
         "name": loaded.name,
         "source": loaded.source,
-        "layers": layer_rows(loaded),
+        "layers": rows,
         "parameters": measure.parameter_count(loaded.module),
-        "macs": measure.macs(loaded.module, example),
+        "macs": counted.total,
+        "macs_leave_out": sorted(counted.uncounted),
         "size_bytes": stored_bytes(loaded),
         "peak_memory_bytes": measure.peak_memory_bytes(loaded.module, example),
         "edits": len(loaded.edits),
@@ -107,7 +109,8 @@ def diff_models(first: Loaded, second: Loaded, first_string: str, second_string:
     Raises:
         InputError: if one of the models does not take the other's input.
     """
-    rows = {side: {row["layer"]: row for row in layer_rows(loaded)} for side, loaded in (("a", first), ("b", second))}
+    sides = (("a", first), ("b", second))
+    rows = {side: {row["layer"]: row for row in layer_rows(loaded)[0]} for side, loaded in sides}
     changed = []
     for name in dict.fromkeys([*rows["a"], *rows["b"]]):
         a, b = rows["a"].get(name), rows["b"].get(name)

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..core.errors import InputError
+from ..core.flops import count_macs
 from ..core.modules import get_module, match_names, set_module
 from ..core.types import Context, Inputs, Loaded, StepResult, call, main_output
 from .evidence import calibration
@@ -140,12 +140,9 @@ def _small_enough(loaded: Loaded, options: PruneOptions, before: int) -> bool:
     return False
 
 
-@torch.no_grad()
 def macs(loaded: Loaded) -> int:
     """Multiply-accumulates of one run on the example input."""
-    with FlopCounterMode(display=False) as counter:
-        call(loaded.module, loaded.example)
-    return counter.get_total_flops() // 2
+    return count_macs(loaded.module, loaded.example).total
 
 
 @torch.no_grad()

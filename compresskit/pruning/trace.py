@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ..core.flops import operation_macs
 from ..core.types import Inputs, call
 from .ids import Ids, core, freeze, varying
 from .numbers import AttributeKey, Axis, Expr, attribute_numbers, expression, leaves, size_numbers
@@ -189,7 +190,13 @@ class _Dispatch(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         from .rules import apply
 
-        return apply(self.trace, func, args, kwargs or {})
+        noted = len(self.trace.costs)
+        output = apply(self.trace, func, args, kwargs or {})
+        if len(self.trace.costs) == noted:  # no rule says which widths its cost follows, so it stays as it is
+            macs = operation_macs(func, args, kwargs or {}, output)
+            if macs:
+                self.trace.cost(macs, [])
+        return output
 
 
 class _Functions(TorchFunctionMode):
