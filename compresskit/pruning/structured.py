@@ -177,7 +177,7 @@ def _facts(graph: Graph, proof: Proof) -> dict[str, Any]:
         "groups_pruned": len(proof.keep),
         "groups_left_out": len(graph.left_out) + len(proof.failed),
         "channels_removed": int(sum((~mask).sum() for mask in proof.keep.values())),
-        "macs_before": int(macs),
+        "macs_before": round(macs),
         "macs_after": int(left),
         "macs_kept": left / macs if macs else 1.0,
         "params_kept": params(kept) / params(whole) if params(whole) else 1.0,
