@@ -13,9 +13,10 @@ from torch import nn
 logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # the timer's import warns of a missing compiler
 from torch.utils.benchmark import Timer  # noqa: E402
 
+from .dtypes import fit_inputs  # noqa: E402
 from .flops import count_macs  # noqa: E402
 from .modules import evaluating  # noqa: E402
-from .types import Inputs, call  # noqa: E402
+from .types import Inputs, call, invoke  # noqa: E402
 
 _ROUND_SECONDS = 0.15  # one side of one A/B round runs about this long
 _ROUNDS = 12
@@ -73,7 +74,11 @@ def latency_ab(
     """
     threads = torch.get_num_threads()
     timers = [
-        Timer("call(module, inputs)", globals={"call": call, "module": m, "inputs": inputs}, num_threads=threads)
+        Timer(
+            "invoke(module, inputs)",
+            globals={"invoke": invoke, "module": m, "inputs": fit_inputs(m, inputs)},
+            num_threads=threads,
+        )
         for m in (baseline, module)
     ]
     pairs = []

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .dtypes import widened
 from .errors import InputError, first_line, nearest
 from .table import Row, Table
 from .types import call, main_output, to_device
@@ -103,11 +104,11 @@ class Metric:
             for number, (inputs, targets) in enumerate(batches):
                 if device is not None:
                     inputs, targets = to_device(inputs, device), to_device(targets, device)
-                outputs = main_output(call(module, inputs))
+                outputs = widened(main_output(call(module, inputs)))
                 if torch.isnan(outputs).any():
                     raise InputError(f"the model's output holds NaN on evaluation batch {number}")
                 if self._original is not None:
-                    targets = main_output(call(self._original.eval(), inputs))
+                    targets = widened(main_output(call(self._original.eval(), inputs)))
                 values.append(self._values(outputs, targets).double().cpu())
         finally:
             module.train(training)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from .dtypes import as_real
 from .errors import InputError
 from .options import TrainOptions
 
@@ -77,7 +78,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], largest_norm: float) -> f
         the norm before.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    squares = [gradient.square().sum() for gradient in gradients]
+    squares = [as_real(gradient).square().sum() for gradient in gradients]
     norm = sum(float(square.full_tensor() if hasattr(square, "full_tensor") else square) for square in squares) ** 0.5
     if norm > largest_norm:
         for gradient in gradients:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .augment import MixedTargets
+from .dtypes import widened
 from .errors import InputError
 from .types import Inputs, call, main_output, to_device
 
@@ -28,10 +29,10 @@ def task_loss(outputs: Any, targets: Any, label_smoothing: float = 0.0) -> Tenso
     if isinstance(targets, MixedTargets):
         first, second = (task_loss(outputs, part, label_smoothing) for part in (targets.first, targets.second))
         return targets.share * first + (1 - targets.share) * second
-    logits = main_output(outputs)
+    logits = widened(main_output(outputs))
     try:
         if targets.is_floating_point():
-            return F.mse_loss(logits.reshape(targets.shape), targets)
+            return F.mse_loss(logits.reshape(targets.shape), targets.to(logits.dtype))
         if logits.dim() == targets.dim() + 1 and logits.shape[:-1] == targets.shape:
             # classes last, as in language models and plain classifiers
             return F.cross_entropy(logits.flatten(0, -2), targets.flatten(), label_smoothing=label_smoothing)

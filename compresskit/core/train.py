@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from . import augment, checkpoint, distributed, training_log
+from .dtypes import float32_weights
 from .errors import Diverged, InputError
 from .optim import clip_gradients, learning_rate, make_optimizer, number_type
 from .options import GuardOptions, TrainOptions, TrainStepOptions
@@ -64,6 +65,7 @@ def train(
     with ExitStack() as stack:
         stack.enter_context(distributed.session(context.device))
         stack.enter_context(torch.random.fork_rng(devices=devices))
+        stack.enter_context(float32_weights(loaded.module))
         run = _Run(loaded, options, context, objective, extra_modules, folder)
         if options.batch_norm == "synchronized":
             stack.enter_context(distributed.synchronized_batch_norms([run.trained, *run.extras]))

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from .dtypes import fit_inputs
+
 if TYPE_CHECKING:
     from .data import Data
     from .metrics import Metric
@@ -107,7 +109,12 @@ class StepResult:
 
 
 def call(module: nn.Module, inputs: Inputs) -> Any:
-    """Run a module on one batch of inputs, whatever their form."""
+    """Run a module on one batch of inputs, whatever their form; floats are cast to the type that it computes in."""
+    return invoke(module, fit_inputs(module, inputs))
+
+
+def invoke(module: nn.Module, inputs: Inputs) -> Any:
+    """Run a module on one batch of inputs as they are."""
     if isinstance(inputs, Mapping):
         return module(**inputs)
     if isinstance(inputs, tuple | list):

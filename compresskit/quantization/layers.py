@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from compresskit.core.dtypes import HALVES
 from compresskit.core.errors import InputError
 from compresskit.core.modules import get_module
 
@@ -54,11 +55,22 @@ class Quantized:
     float_class: type[nn.Module]
     spec: Spec
     parameter_shapes: dict[str, torch.Size]
+    read_dtype: torch.dtype  # of dequantized weights; `core.dtypes.float32_weights` widens it
 
     @property
     def weight_elements(self) -> int:
         """How many weights the integer buffers stand for; parameter counts read it."""
         return sum(shape.numel() for shape in self.parameter_shapes.values())
+
+    @property
+    def weight_dtype(self) -> torch.dtype | None:
+        """The number type that quantized weights are read in; float64 where the model was made double."""
+        if not self.spec.parameters:
+            return None
+        stored = self._buffers.get(f"{self.spec.parameters[0]}_scale")
+        if stored is None:
+            stored = self._parameters[f"{self.spec.parameters[0]}_codebook"]
+        return torch.float64 if stored.dtype == torch.float64 else self.read_dtype
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         spec = self.spec
@@ -96,9 +108,9 @@ class Quantized:
 
     def quantize_input(self, values: Tensor) -> Tensor:
         """What the layer computes with in the place of its input."""
-        spec = self.spec
+        spec, dtype = self.spec, values.dtype
         if spec.input_multiplier:
-            values = values * along_channels(self.input_multiplier, self)
+            values = (values * along_channels(self.input_multiplier, self)).to(dtype)
         if spec.input == "static":
             return quantize_activation(values, self.input_scale, self.input_zero_point, spec.input_bits)
         if spec.input == "dynamic":
@@ -123,7 +135,7 @@ class Quantized:
         buffers = [value for name, value in self._buffers.items() if name.startswith(f"{parameter}_")]
         if any(buffer.is_inference() or buffer.is_meta for buffer in buffers):  # these keep no version
             return self.dequantized(parameter)
-        key = [(id(buffer), buffer._version) for buffer in buffers]
+        key = [self.weight_dtype, *((id(buffer), buffer._version) for buffer in buffers)]
         kept = self.__dict__.setdefault("_kept", {})
         if kept.get(parameter, (None,))[0] != key:
             kept[parameter] = (key, self.dequantized(parameter))
@@ -136,7 +148,7 @@ class Quantized:
             codebook = getattr(self, f"{parameter}_codebook")
             codebook = nn.functional.pad(codebook, (1, 0)) if spec.zero_index else codebook
             matrix = codebook[self.codes(parameter).long()]
-            return from_matrix(matrix, shape, spec.axis)
+            return from_matrix(matrix, shape, spec.axis).to(self.weight_dtype)
         scale = getattr(self, f"{parameter}_scale")
         scale = scale.float() if scale.dtype == torch.float16 else scale
         scale = uniform.expand_groups(scale, shape.numel() // shape[spec.axis], spec.group_size)
@@ -144,7 +156,7 @@ class Quantized:
             matrix = to_matrix(getattr(self, f"{parameter}_values"), spec.axis).to(scale.dtype) * scale
         else:
             matrix = (self.codes(parameter).to(scale.dtype) - self._wide_zero_point(parameter)) * scale
-        return from_matrix(matrix, shape, spec.axis)
+        return from_matrix(matrix, shape, spec.axis).to(self.weight_dtype)
 
     def _wide_zero_point(self, parameter: str) -> Tensor | int:
         spec, shape = self.spec, self.parameter_shapes[parameter]
@@ -175,6 +187,8 @@ def quantize_activation(values: Tensor, scale: Tensor, zero_point: Tensor, bits:
     """Quantize and dequantize a float tensor with one scale; one of integers passes as it is."""
     if not values.is_floating_point():
         return values
+    if values.dtype in HALVES:  # 16 bits round once more than the kernels do
+        return quantize_activation(values.float(), scale, zero_point, bits).to(values.dtype)
     if values.requires_grad and torch.is_grad_enabled():
         # straight-through: gradients pass where nothing saturates
         low, high = (0 - zero_point) * scale, (uniform.highest_code(bits) - zero_point) * scale
@@ -240,6 +254,7 @@ def convert(layer: nn.Module, spec: Spec) -> nn.Module:
         layer.register_buffer("input_multiplier", torch.ones(input_channels(layer), device=device))
     layer.__class__ = quantized_class(float_class, spec.parameters)
     layer.spec, layer.parameter_shapes = spec, shapes
+    layer.read_dtype = getattr(torch, spec.weight_dtype)
     return layer
 
 

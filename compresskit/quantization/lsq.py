@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compresskit.core.dtypes import widened
 from compresskit.core.task import task_loss
 from compresskit.core.types import Inputs, call, main_output
 
@@ -62,6 +63,11 @@ class Trainable(Quantized):
 
     Steps are stored flat, so that the optimizer takes them for vectors and does not decay them.
     """
+
+    @property
+    def weight_dtype(self) -> torch.dtype | None:
+        """The number type of the weights in training."""
+        return getattr(self, f"{self.spec.parameters[0]}_float").dtype if self.spec.parameters else None
 
     def dequantized(self, parameter: str) -> Tensor:
         spec = self.spec
@@ -186,8 +192,8 @@ def distill_objective(teacher: nn.Module) -> Callable[[nn.Module, Inputs, Any], 
     def objective(module: nn.Module, inputs: Inputs, targets: Any) -> Tensor:
         outputs = call(module, inputs)
         with torch.no_grad():
-            wanted = main_output(call(teacher, inputs))
-        logits = main_output(outputs)
+            wanted = widened(main_output(call(teacher, inputs)))
+        logits = widened(main_output(outputs))
         hard = task_loss(outputs, targets)
         if logits.dim() < 2 or logits.shape[-1] < 2:
             return _TEACHER_SHARE * F.mse_loss(logits, wanted) + (1 - _TEACHER_SHARE) * hard

@@ -138,6 +138,7 @@ def _spec(layer: nn.Module, bits: int, options: QuantizeOptions) -> Spec:
     calls_forward = not isinstance(layer, nn.RNNBase | nn.RNNCellBase | nn.MultiheadAttention) and not looks_up
     return Spec(
         parameters=parameters,
+        weight_dtype=str(layer._parameters[parameters[0]].dtype).removeprefix("torch."),
         format=scheme.format,
         granularity=granularity,
         group_size=options.group_size if granularity == "group" else None,

@@ -9,6 +9,7 @@ from compresskit.core.errors import InputError
 
 _FORMATS = ("int", "float8", "codebook")
 _GRANULARITIES = ("tensor", "channel", "group")
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
 _ACTIVATIONS = ("none", "static", "dynamic")
 
 
@@ -18,6 +19,7 @@ class Spec:
 
     Attributes:
         parameters: names of the quantized parameters; none for a module that only quantizes its output.
+        weight_dtype: number type of the float weights, in which the layer computes.
         format: "int" (uniform levels), "float8" (e4m3) or "codebook" (shared values).
         bits: bits a weight.
         granularity, group_size: which weights share a scale; the group size is None but for "group".
@@ -34,6 +36,7 @@ class Spec:
     """
 
     parameters: tuple[str, ...] = ()
+    weight_dtype: str = "float32"
     format: str = "int"
     bits: int = 8
     granularity: str = "channel"
@@ -82,6 +85,7 @@ def spec_from_edit(edit: dict[str, Any]) -> Spec:
         else spec.group_size is None
     )
     checks = {
+        "weight_dtype": spec.weight_dtype in _FLOATS,
         "format": spec.format in _FORMATS,
         "bits": spec.bits in range(1, 9),
         "granularity": spec.granularity in _GRANULARITIES,

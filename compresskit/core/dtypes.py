@@ -1,0 +1,114 @@
+"""Number types: what a model computes in, how inputs are fitted to it, and how it is trained in a wider type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+#: number types that weights are computed with; narrower ones (float8, int4) are storage only
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+HALVES = (torch.float16, torch.bfloat16)
+_REAL_OF = {torch.complex32: torch.float16, torch.complex64: torch.float32, torch.complex128: torch.float64}
+
+
+def model_dtype(module: nn.Module) -> torch.dtype | None:
+    """The number type that a model computes in: that of its first weight of two dimensions or more.
+
+    Vectors decide only where there is no such weight: norms are often kept in a wider type than what they stand
+    between. The type of complex weights is the type of their parts.
+
+    Args:
+        module: the model; a quantized layer in it says in `weight_dtype` what its weights are read as.
+    Returns:
+        one of `FLOATS`, or None for a model without floating tensors.
+    """
+    fallback = None
+    for layer in module.modules():
+        own = getattr(layer, "weight_dtype", None)
+        if isinstance(own, torch.dtype):
+            return own
+        for parameter in layer._parameters.values():
+            dtype = None if parameter is None else _REAL_OF.get(parameter.dtype, parameter.dtype)
+            if dtype in FLOATS:
+                if parameter.dim() > 1:
+                    return dtype
+                fallback = fallback or dtype
+    if fallback is None:
+        buffers = (_REAL_OF.get(buffer.dtype, buffer.dtype) for buffer in module.buffers())
+        fallback = next((dtype for dtype in buffers if dtype in FLOATS), None)
+    return fallback
+
+
+def fit_inputs(module: nn.Module, inputs: Any) -> Any:
+    """Inputs in the number type that a model computes in; integers, booleans and shared tensors stay as they are.
+
+    Args:
+        module: the model.
+        inputs: tensors in tuples, lists and mappings.
+    """
+    dtype = model_dtype(module) if _has_floats(inputs) else None
+    return inputs if dtype is None else cast(inputs, dtype)
+
+
+def cast(inputs: Any, dtype: torch.dtype) -> Any:
+    """Floating tensors of a nested structure in another number type; complex ones in the complex type of its width."""
+    if isinstance(inputs, Tensor):
+        if inputs.dtype in FLOATS:
+            return inputs.to(dtype)
+        return inputs.to(dtype.to_complex()) if inputs.is_complex() else inputs
+    if isinstance(inputs, Mapping):
+        return {key: cast(value, dtype) for key, value in inputs.items()}
+    if isinstance(inputs, tuple) and hasattr(inputs, "_fields"):  # a named tuple
+        return type(inputs)(*(cast(value, dtype) for value in inputs))
+    if isinstance(inputs, tuple | list):
+        return type(inputs)(cast(value, dtype) for value in inputs)
+    return inputs
+
+
+def _has_floats(inputs: Any) -> bool:
+    if isinstance(inputs, Tensor):
+        return inputs.dtype in FLOATS or inputs.is_complex()
+    if isinstance(inputs, Mapping):
+        return any(_has_floats(value) for value in inputs.values())
+    return isinstance(inputs, tuple | list) and any(_has_floats(value) for value in inputs)
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """A tensor of 16-bit floats in float32; others as they are."""
+    return tensor.float() if tensor.dtype in HALVES else tensor
+
+
+def as_real(tensor: Tensor) -> Tensor:
+    """Complex numbers as pairs of reals in a last dimension of two; others as they are."""
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+
+
+@contextmanager
+def float32_weights(module: nn.Module) -> Iterator[bool]:
+    """While open, a module's 16-bit weights and buffers are float32; afterwards they have their own type again.
+
+    Updates of a training step are smaller than the steps of a 16-bit type, so training needs wider weights. The
+    parameters stay the same objects, and tied ones stay tied.
+
+    Yields:
+        whether anything was widened.
+    """
+    readers = [(layer, layer.read_dtype) for layer in module.modules() if getattr(layer, "read_dtype", None) in HALVES]
+    kept = [(tensor, tensor.dtype) for tensor in (*module.parameters(), *module.buffers()) if tensor.dtype in HALVES]
+    for tensor, _ in kept:
+        tensor.data = tensor.data.float()
+        tensor.grad = None
+    for layer, _ in readers:
+        layer.read_dtype = torch.float32
+    try:
+        yield bool(kept)
+    finally:
+        for layer, dtype in readers:
+            layer.read_dtype = dtype
+        for tensor, dtype in kept:
+            tensor.data = tensor.data.to(dtype)
+            tensor.grad = None
