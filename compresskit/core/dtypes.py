@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,8 @@ from torch import Tensor, nn
 #: number types that weights are computed with; narrower ones (float8, int4) are storage only
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 HALVES = (torch.float16, torch.bfloat16)
+#: modules whose 16-bit weights are float32 at the moment
+_WIDENED: WeakSet[nn.Module] = WeakSet()
 _REAL_OF = {torch.complex32: torch.float16, torch.complex64: torch.float32, torch.complex128: torch.float64}
 
 
@@ -104,11 +108,31 @@ def float32_weights(module: nn.Module) -> Iterator[bool]:
         tensor.grad = None
     for layer, _ in readers:
         layer.read_dtype = torch.float32
+    if kept:
+        _WIDENED.add(module)
     try:
         yield bool(kept)
     finally:
+        if kept:
+            _WIDENED.discard(module)
         for layer, dtype in readers:
             layer.read_dtype = dtype
         for tensor, dtype in kept:
             tensor.data = tensor.data.to(dtype)
             tensor.grad = None
+
+
+def is_widened(module: nn.Module) -> bool:
+    """Whether `float32_weights` is open for a module and has widened any of its tensors."""
+    return module in _WIDENED
+
+
+def in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of a module (its first argument) that runs with the module's 16-bit weights in float32."""
+
+    @wraps(function)
+    def run(module: nn.Module, *arguments: Any, **named: Any) -> Any:
+        with float32_weights(module):
+            return function(module, *arguments, **named)
+
+    return run

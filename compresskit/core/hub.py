@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from .errors import InputError, nearest, require
+from .stored_dtypes import loading_dtype, main_dtype, restore_dtypes, stored_dtypes
 from .types import Inputs, Preprocessing
 
 
@@ -99,6 +100,9 @@ def hf_record(name: str, args: dict[str, Any]) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InputError(f"hf:{name}: {str(error).splitlines()[0]}") from error
     chosen = wanted or (config.architectures or ["AutoModel"])[0]
+    stored = main_dtype(stored_dtypes(path)) if path.is_dir() else None
+    if stored is not None:
+        config.dtype = stored  # what is built without weights has the type of those in the folder
     record = {"kind": "hf", "name": name, "class": chosen, "config": json.loads(config.to_json_string(use_diff=False))}
     _hf_class(record)  # an unknown class is refused before anything is built
     return record
@@ -121,6 +125,7 @@ def hf_model(record: dict[str, Any], pretrained: bool) -> tuple[nn.Module, dict[
     model_class = _hf_class(record)
     has_weights = any(Path(record["name"]).glob("*.safetensors")) if Path(record["name"]).is_dir() else False
     if torch.get_default_device().type != "meta" and (pretrained or has_weights):
+        stored = stored_dtypes(Path(record["name"])) if has_weights else {}
         module = _quiet_download(
             f"hf:{record['name']}",
             model_class.from_pretrained,
@@ -128,8 +133,9 @@ def hf_model(record: dict[str, Any], pretrained: bool) -> tuple[nn.Module, dict[
             config=config,
             use_safetensors=True,
             trust_remote_code=False,
-            dtype=torch.float32,
+            dtype=loading_dtype(stored) if stored else "auto",
         )
+        restore_dtypes(module, stored)
     else:
         build = getattr(model_class, "from_config", None) or getattr(model_class, "_from_config", None)
         module = build(config) if build else model_class(config)

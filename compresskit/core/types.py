@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from .dtypes import fit_inputs
+from .dtypes import fit_inputs, is_widened
+from .errors import InputError
 
 if TYPE_CHECKING:
     from .data import Data
@@ -109,8 +110,20 @@ class StepResult:
 
 
 def call(module: nn.Module, inputs: Inputs) -> Any:
-    """Run a module on one batch of inputs, whatever their form; floats are cast to the type that it computes in."""
-    return invoke(module, fit_inputs(module, inputs))
+    """Run a module on one batch of inputs, whatever their form; floats are cast to the type that it computes in.
+
+    Raises:
+        InputError: if the model runs in its own 16-bit type only, where it is needed in float32.
+    """
+    try:
+        return invoke(module, fit_inputs(module, inputs))
+    except RuntimeError as error:
+        if not is_widened(module):
+            raise
+        raise InputError(
+            "the model does not run in float32, in which 16-bit weights are trained and their gradients taken "
+            f"({str(error).splitlines()[0]}); in forward, cast to the weights' dtype in the place of a fixed one"
+        ) from error
 
 
 def invoke(module: nn.Module, inputs: Inputs) -> Any:

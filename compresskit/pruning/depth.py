@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..core.dtypes import as_real
 from ..core.errors import InputError
 from ..core.flops import count_macs
 from ..core.modules import get_module, match_names, set_module
@@ -147,7 +148,7 @@ def macs(loaded: Loaded) -> int:
 
 @torch.no_grad()
 def _outputs(module: nn.Module, batches: Sequence[Inputs]) -> list[Tensor]:
-    return [main_output(call(module, inputs)).float() for inputs in batches]
+    return [as_real(main_output(call(module, inputs))).float() for inputs in batches]
 
 
 def _change_without(

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from ..core.dtypes import fit_inputs
 from ..core.types import Inputs, call, to_device
 from .cut import cut
 from .graph import Graph
 from .trace import run
 
 #: largest accepted difference, relative to the largest output
-TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}
+TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 
 
 def masked_outputs(module: nn.Module, example: Inputs, keep: np.ndarray, attention: str) -> list[Tensor]:
@@ -42,29 +43,43 @@ def largest_difference(left: list[Tensor], right: list[Tensor]) -> float:
     if len(left) != len(right) or any(a.shape != b.shape for a, b in zip(left, right, strict=True)):
         return float("inf")
     scale = max((a.abs().max().item() for a in left if a.numel()), default=0.0) or 1.0
-    gaps = [(a.double() - b.double()).abs().max().item() for a, b in zip(left, right, strict=True) if a.numel()]
+    gaps = [(_wide(a) - _wide(b)).abs().max().item() for a, b in zip(left, right, strict=True) if a.numel()]
     worst = max(gaps, default=0.0) / scale
     return worst if worst == worst else float("inf")
 
 
 def double_copy(module: nn.Module) -> nn.Module:
     """A copy in float64."""
-    return copy.deepcopy(module).double()
+    return precise_copy(module, torch.float64)
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.complex128) if tensor.is_complex() else tensor.double()
+
+
+def precise_copy(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy whose floating tensors have another number type, complex ones the complex type of that width."""
+
+    def convert(tensor: Tensor) -> Tensor:
+        if tensor.is_complex():
+            return tensor.to(dtype.to_complex())
+        return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+    return copy.deepcopy(module)._apply(convert)
 
 
 def difference(whole: nn.Module, example: Inputs, graph: Graph, keep: np.ndarray) -> tuple[float, str]:
     """Cut a copy of a model and compare it with the masked whole.
 
     Args:
-        whole: the uncut model, in the precision to compare in (`double_copy`).
+        whole: the uncut model, in the precision to compare in (`precise_copy`).
         example: inputs.
         graph: the model's graph.
         keep: which ids stay, (ids,) bool.
     Returns:
         the largest relative difference (infinite when the cut model does not run) and why it is infinite.
     """
-    dtype = next((p.dtype for p in whole.parameters() if p.is_floating_point()), torch.float32)
-    example = to_device(example, torch.device("cpu"), dtype)
+    example = fit_inputs(whole, to_device(example, torch.device("cpu")))
     small = copy.deepcopy(whole)
     cut(small, graph, keep)
     try:

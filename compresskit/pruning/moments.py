@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.capture import watch
+from ..core.dtypes import widened
 from ..core.types import Inputs, call
 from .reconstruct import patches, positions_of, refittable, sampled
 
@@ -59,7 +60,7 @@ def input_moments(
 
     def watcher(name: str):
         def look(layer: nn.Module, inputs: tuple, output: Any) -> None:
-            x = patches(layer, inputs[0], sampled(positions_of(layer, output), points, generator))
+            x = widened(patches(layer, inputs[0], sampled(positions_of(layer, output), points, generator)))
             if name not in found:
                 dtype = torch.float64 if x.shape[1] <= 1024 else torch.float32
                 found[name] = Moments(

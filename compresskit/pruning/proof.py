@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..core.dtypes import model_dtype
 from ..core.types import Context, Loaded
 from .cut import Unfit
-from .exact import TOLERANCE, difference, double_copy
+from .exact import TOLERANCE, difference, precise_copy
 from .graph import Graph
 
 Keep = dict[str, np.ndarray]
@@ -63,14 +64,18 @@ def proven(loaded: Loaded, graph: Graph, keep: Keep, context: Context) -> Proof:
 
 
 def _precise(module: nn.Module, loaded: Loaded, graph: Graph) -> tuple[nn.Module, torch.dtype]:
-    """The model in float64 if cutting nothing there shows no difference, else in its own precision."""
-    try:
-        double = double_copy(module)
-        if difference(double, loaded.example, graph, graph.keep_ids({}))[0] <= TOLERANCE[torch.float64]:
-            return double, torch.float64
-    except (RuntimeError, TypeError, ValueError):
-        pass  # a model that casts to float32 by itself cannot run in float64
-    return module, torch.float32
+    """The model in the widest type in which cutting nothing shows no difference, else in its own."""
+    own = model_dtype(module) or torch.float32
+    for dtype in (torch.float64, torch.float32):
+        try:
+            wide = precise_copy(module, dtype)
+            if difference(wide, loaded.example, graph, graph.keep_ids({}))[0] <= TOLERANCE[dtype]:
+                return wide, dtype
+        except (RuntimeError, TypeError, ValueError):
+            pass  # a model that casts by itself cannot run in a wider type
+        if dtype == own:
+            break
+    return module, own
 
 
 def _checker(whole: nn.Module, loaded: Loaded, graph: Graph, tolerance: float) -> Callable[[Keep], tuple[float, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core.capture import watch
+from ..core.dtypes import float32_weights, in_float32, widened
 from ..core.modules import get_module
 from ..core.types import Inputs, call, main_output
 
@@ -43,18 +45,19 @@ class Channels:
 
 def task_loss(outputs: Any, targets: Tensor) -> Tensor:
     """Cross-entropy where targets are classes, else mean squared error."""
-    logits = main_output(outputs)
+    logits = widened(main_output(outputs))
     if targets.is_floating_point():
-        return F.mse_loss(logits, targets.reshape(logits.shape))
+        return F.mse_loss(logits, targets.reshape(logits.shape).to(logits.dtype))
     return F.cross_entropy(logits, targets)
 
 
+@in_float32
 def weight_gradients(module: nn.Module, batches: Iterable[tuple[Inputs, Tensor]]) -> Gradients:
     """Gradients of the task loss in eval mode; the model's own gradients stay untouched."""
     parameters = {name: p for name, p in module.named_parameters() if p.is_floating_point()}
     flags = {name: p.requires_grad for name, p in parameters.items()}
-    mean = {name: torch.zeros_like(p) for name, p in parameters.items()}
-    square = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    mean = {name: torch.zeros_like(widened(p)) for name, p in parameters.items()}
+    square = {name: torch.zeros_like(widened(p)) for name, p in parameters.items()}
     count = 0
     try:
         for p in parameters.values():
@@ -66,7 +69,7 @@ def weight_gradients(module: nn.Module, batches: Iterable[tuple[Inputs, Tensor]]
             for name, gradient in zip(parameters, found, strict=True):
                 if gradient is not None:
                     mean[name] += gradient
-                    square[name] += gradient.square()
+                    square[name] += widened(gradient).square()
             count += 1
     finally:
         for name, p in parameters.items():
@@ -77,6 +80,7 @@ def weight_gradients(module: nn.Module, batches: Iterable[tuple[Inputs, Tensor]]
     return Gradients(mean, square)
 
 
+@in_float32
 def output_sensitivity(
     module: nn.Module, names: Sequence[str], batches: Iterable[tuple[Inputs, Tensor]]
 ) -> dict[str, Tensor]:
@@ -108,7 +112,7 @@ def output_sensitivity(
             examples += len(targets)
             for (name, _), gradient in zip(seen, gradients, strict=True):
                 if gradient is not None:
-                    rows = _rows(module.get_submodule(name), gradient).square().sum(0).double().cpu()
+                    rows = _rows(module.get_submodule(name), widened(gradient)).square().sum(0).double().cpu()
                     sums[name] = sums[name] + rows if name in sums else rows
     return {name: total / examples for name, total in sums.items()}
 
@@ -133,7 +137,7 @@ def channel_statistics(
             x = inputs[0]
             if with_loss and x.requires_grad:
                 seen.append((name, x))
-            rows = _rows(layer, x.detach())
+            rows = _rows(layer, widened(x.detach()))
             if name not in sums:
                 sums[name] = Channels(*(torch.zeros(rows.shape[1], dtype=torch.float64) for _ in range(5)))
             found = sums[name]
@@ -146,7 +150,9 @@ def channel_statistics(
         return look
 
     examples = 0
-    with watch(module, {name: watcher(name) for name in names}), torch.set_grad_enabled(with_loss):
+    # gradients of 16 bits underflow
+    types = float32_weights(module) if with_loss else nullcontext()
+    with types, watch(module, {name: watcher(name) for name in names}), torch.set_grad_enabled(with_loss):
         for inputs, targets in batches:
             seen.clear()
             outputs = call(module, inputs)
@@ -164,7 +170,7 @@ def _add_taylor(module: nn.Module, sums: dict[str, Channels], seen: list[tuple[s
     gradients = torch.autograd.grad(loss, [x for _, x in seen], allow_unused=True)
     for (name, x), gradient in zip(seen, gradients, strict=True):
         if gradient is not None:
-            effect = (x * gradient).detach()
+            effect = (widened(x) * widened(gradient)).detach()
             channel = effect.dim() - 1 if isinstance(get_module(module, name), nn.Linear) else 1
             others = [d for d in range(1, effect.dim()) if d != channel]
             effect = effect.sum(others) if others else effect

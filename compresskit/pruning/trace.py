@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ..core.dtypes import fit_inputs
 from ..core.flops import operation_macs
 from ..core.types import Inputs, call
 from .ids import Ids, core, freeze, varying
@@ -263,6 +264,7 @@ def run(
         the trace, and the outputs of the run.
     """
     trace = Trace(keep, attention)
+    example = fit_inputs(module, example)  # before the run, whose operations are all the model's
     _register(trace, module)
     with torch.no_grad(), _plain_kernels(module), _positions(trace, module), attribute_numbers(module) as numbers:
         trace.values = numbers.values

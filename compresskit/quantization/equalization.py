@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from compresskit.core.dtypes import in_float32
 from compresskit.core.modules import get_module
 
 from .layers import Quantized
@@ -113,6 +114,7 @@ def equalize_pair(first: nn.Module, second: nn.Module) -> Tensor:
     return factors
 
 
+@in_float32
 def equalize(root: nn.Module, record: Trace) -> list[Pair]:
     """Equalize all pairs of a model, in rounds until nothing moves.
 

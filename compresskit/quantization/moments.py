@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compresskit.core.capture import stream
+from compresskit.core.dtypes import widened
 from compresskit.core.modules import get_module
 from compresskit.core.types import Inputs
 
@@ -110,6 +111,7 @@ def collect(root: nn.Module, names: Iterable[str], batches: Iterable[Inputs], se
 
 
 def _add(found: dict[str, Moments], name: str, layer: nn.Module, inputs: Tensor, generator: torch.Generator) -> None:
+    inputs = widened(inputs)
     if isinstance(layer, Quantized) and layer.spec.input_multiplier:
         inputs = inputs * along_channels(layer.input_multiplier, layer)
     channel_axis = -1 if isinstance(layer, nn.Linear) else -1 - len(layer.kernel_size)

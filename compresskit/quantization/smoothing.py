@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from compresskit.core.dtypes import in_float32
+
 from .equalization import input_channel_ranges, scale_input_channels
 from .layers import convert, to_matrix
 from .moments import Moments, output_error
@@ -33,6 +35,7 @@ def smoothing_factors(activations: Tensor, weights: Tensor, strength: float) -> 
     return torch.where(usable, factors, torch.ones_like(factors))
 
 
+@in_float32
 @torch.no_grad()
 def search_factors(layer: nn.Module, moments: Moments, make_grid: Callable[[Tensor], Grid], axis: int = 0) -> Tensor:
     """Channel factors s = (mean |x|)^a with the a in [0, 1] of least output error after rounding.
@@ -69,6 +72,7 @@ def search_factors(layer: nn.Module, moments: Moments, make_grid: Callable[[Tens
     return best
 
 
+@in_float32
 @torch.no_grad()
 def move_to_weights(layer: nn.Module, factors: Tensor) -> Spec:
     """Divide a layer's input by the factors and multiply its weights by them; it computes the same.
@@ -83,6 +87,7 @@ def move_to_weights(layer: nn.Module, factors: Tensor) -> Spec:
     return spec
 
 
+@in_float32
 def smooth(layer: nn.Module, moments: Moments, strength: float) -> Spec:
     """Apply SmoothQuant to one layer."""
     factors = smoothing_factors(moments.largest, input_channel_ranges(layer), strength)

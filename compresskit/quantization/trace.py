@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from compresskit.core.dtypes import fit_inputs
 from compresskit.core.types import Inputs, call
 
 #: one value of the computation: (storage, offset, shape, strides, writes so far)
@@ -116,6 +117,7 @@ def trace(root: nn.Module, inputs: Inputs) -> Trace:
         inputs: its example input; batch size 1 is enough.
     """
     record, stack, kept = Trace(), [""], []
+    inputs = fit_inputs(root, inputs)  # before the run, whose operations are all the model's
     handles = []
     for name, module in root.named_modules():
 
