@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from . import augment
+from .dtypes import float32_weights
 from .errors import CompresskitError, InputError, first_line
 from .optim import make_optimizer, number_type
 from .options import TrainOptions
@@ -50,12 +51,13 @@ def check_training(
         begin(indices, 0, 1)
     dtype = number_type(options.precision, context.device)
     try:
-        with torch.enable_grad(), torch.autocast(context.device.type, dtype, enabled=dtype != torch.float32):
-            if objective is None:
-                loss = plain_objective(options.label_smoothing, module, inputs, targets)
-            else:
-                loss = objective(module, inputs, targets)
-        loss.backward()
+        with torch.enable_grad(), float32_weights(module):
+            with torch.autocast(context.device.type, dtype, enabled=dtype != torch.float32):
+                if objective is None:
+                    loss = plain_objective(options.label_smoothing, module, inputs, targets)
+                else:
+                    loss = objective(module, inputs, targets)
+            loss.backward()
         value = float(loss.detach())
     except CompresskitError:
         raise
