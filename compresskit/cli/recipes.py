@@ -59,7 +59,7 @@ def run_command(
     if dry_run:
         from ..pipeline.plan import make_plan, show_plan
 
-        plan = make_plan(loaded, logger(quiet))
+        plan = make_plan(loaded, logger(quiet), output=Path(target) if target else None)
         show_plan(plan, stderr_console(), as_json)
         return
     if not target:

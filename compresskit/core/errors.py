@@ -34,6 +34,12 @@ class GuardMissed(CompresskitError):
     exit_code = 3
 
 
+def first_line(error: BaseException) -> str:
+    """What an exception says, on one line: its kind, and the first line of its message if it has any."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """The mend for an unknown name: '; did you mean X?', or the choices when nothing is near."""
     names = list(names)
@@ -41,11 +47,6 @@ def nearest(name: str, names: Iterable[str]) -> str:
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; choose from {', '.join(names)}" if names else ""
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text; its type's name where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def problems_of(*checks: Callable[[], object]) -> list[str]:

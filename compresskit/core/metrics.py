@@ -125,7 +125,7 @@ class Metric:
             shape = list(targets.shape) if isinstance(targets, Tensor) else type(targets).__name__
             raise InputError(
                 f"metric {self.name!r} does not fit outputs {list(outputs.shape)} and targets {shape}: "
-                f"{type(error).__name__}: {first_line(error)}"
+                f"{first_line(error)}"
             ) from error
         if not isinstance(values, Tensor) or values.shape != (len(outputs),):
             raise InputError(f"metric {self.name!r} must return one value an example, ({len(outputs)},)")

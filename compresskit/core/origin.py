@@ -163,6 +163,6 @@ def _check_forward(loaded: Loaded) -> None:
         raise
     except Exception as error:  # anybody's code
         raise InputError(
-            f"model {loaded.name!r} does not take its example input: {type(error).__name__}: {first_line(error)}; "
+            f"model {loaded.name!r} does not take its example input: {first_line(error)}; "
             "give another with example"
         ) from error

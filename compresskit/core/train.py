@@ -59,7 +59,7 @@ def train(
     """
     if context.data is None:
         raise InputError("training needs data; name it with --data, e.g. --data digits")
-    _check_divides(options, context)
+    check_divides(options, context)
     folder = Path(checkpoint_dir or context.folder) if checkpoint_dir or context.folder else None
     devices = [context.device] if context.device.type == "cuda" else []
     with ExitStack() as stack:
@@ -78,7 +78,8 @@ def train_step(loaded: Loaded, options: TrainStepOptions, context: Context) -> S
     return StepResult(loaded, facts, files=training_log.curve_files(facts, context.folder))
 
 
-def _check_divides(options: TrainOptions, context: Context) -> None:
+def check_divides(options: TrainOptions, context: Context) -> None:
+    """Raises InputError if batches do not divide over the processes of torchrun."""
     world = distributed.world_size()
     if options.batch_size % world:
         raise InputError(f"batch_size {options.batch_size} does not divide over {world} processes; make it a multiple")

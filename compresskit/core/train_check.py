@@ -15,6 +15,7 @@ from .errors import CompresskitError, InputError, first_line
 from .optim import make_optimizer, number_type
 from .options import TrainOptions
 from .task import plain_objective
+from .train import check_divides
 from .train_joined import Objective
 from .types import Context, Loaded, to_device
 
@@ -42,6 +43,7 @@ def check_training(
     """
     if context.data is None:
         return
+    check_divides(options, context)
     module = loaded.clone().module.to(context.device).train()
     extras = [extra.to(context.device).train() for extra in extra_modules]
     make_optimizer([module, *extras], options)
@@ -64,7 +66,7 @@ def check_training(
     except Exception as error:  # the model, the loss and the data may be anybody's code
         raise InputError(
             f"model {loaded.name!r} does not train on data {context.data.name!r}: "
-            f"{type(error).__name__}: {first_line(error)}"
+            f"{first_line(error)}"
         ) from error
     if not math.isfinite(value):
         raise InputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,15 +21,21 @@ from .steps import follow, model_after
 from .techniques import TECHNIQUES
 
 
-def make_plan(recipe: Recipe, log: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+def make_plan(
+    recipe: Recipe, log: Callable[[str], None] = lambda line: None, *, output: Path | None = None
+) -> dict[str, Any]:
     """The plan of a recipe: one row a step with predicted parameters and MACs.
 
     Cuts run on a copy of the model as it is now, without training, so figures behind a training step are predictions.
 
+    Args:
+        recipe: what would be run.
+        log: gets a line for each thing that was found out.
+        output: where the result would go, if that is said; whether it can is checked.
     Raises:
         InputError: on anything that the run itself would refuse at its start.
     """
-    context = checked_context(recipe, log)
+    context = checked_context(recipe, log, output=output)
     rows = [{"step": "original", **_figures(context.original, context.device), "options": "", "how": "measured"}]
     known = True
 
@@ -54,7 +61,7 @@ def make_plan(recipe: Recipe, log: Callable[[str], None] = lambda line: None) ->
     return {
         "model": recipe.options.model,
         "data": recipe.options.data,
-        "output": recipe.options.output,
+        "output": str(output) if output else recipe.options.output,
         "plan": rows,
         "warnings": lint(recipe),
         "splits": {split: context.data.size(split) for split in ("train", "val", "test")} if context.data else None,

@@ -71,7 +71,7 @@ def checked_export(recipe: RecipeOptions, options: ExportOptions, output: Path, 
     context = _opened(recipe, log, problems)
     if context is not None:
         with unchanged_random_state(context.device):
-            problems += _metric(context)
+            problems += _metric(context.original.clone(), context)
             if problems:  # otherwise it comes next
                 problems += problems_of(lambda: export_program(context.original.module, context.original.example))
         problems += _space(output, stored_bytes(context.original))
@@ -144,7 +144,8 @@ def _bytes_that_stay(recipe: Recipe, original: Loaded) -> Iterator[str]:
 
 
 def _model(context: Context) -> list[str]:
-    return [*problems_of(partial(check_rebuilding, context.original)), *_metric(context)]
+    original = context.original.clone()  # a forward may change what a module counts or averages
+    return [*problems_of(partial(check_rebuilding, original)), *_metric(original, context)]
 
 
 def check_rebuilding(loaded: Loaded) -> None:
@@ -163,12 +164,12 @@ def check_rebuilding(loaded: Loaded) -> None:
             ) from error
 
 
-def _metric(context: Context) -> list[str]:
+def _metric(loaded: Loaded, context: Context) -> list[str]:
     """One batch of test data through model and metric."""
     if context.data is None or context.metric is None:
         return []
     batch = next(iter(context.data.batches("test", batch_size=_EXAMPLES)))
-    return problems_of(lambda: context.metric(context.original.module, [batch], context.device))
+    return problems_of(lambda: context.metric(loaded.module, [batch], context.device))
 
 
 # -- the steps -----------------------------------------------------------------------------------------------------

@@ -206,6 +206,9 @@ def test_the_dry_run_and_the_run_check_the_same(here):
         with pytest.raises(InputError, match=r"steps.1 \(quantize\): no layer matches 'head'"):
             start(wrong)
     assert not (here / "deep").exists()
+    (here / "file").write_text("")
+    with pytest.raises(InputError, match="is a file; name another output"):
+        make_plan(recipe(TRAIN), output=here / "file" / "out")
 
 
 def test_a_model_that_is_edited_is_rebuilt_with_its_edits(here):
