@@ -18,6 +18,7 @@ from .errors import CompresskitError, InputError, nearest
 from .inputs import parse as parse_inputs
 from .types import Preprocessing
 from .usercode import file_attribute, import_attribute
+from .wrappers import unwrapped
 
 _PREFIXES = ("torchvision", "timm", "hf", "builtin")
 _MODULE_FORM = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
@@ -79,6 +80,7 @@ def build_with_defaults(
     if pretrained and kind not in ("torchvision", "timm", "hf"):
         raise InputError(f"weights 'pretrained': a {kind} model has no published weights; name a weights file")
     module, found = builders[kind](record, pretrained)
+    module = unwrapped(module, f"model {source_string(record)!r}")
     if not defaults:
         return module, {}
     shape = getattr(module, "input_shape", None)
@@ -86,6 +88,13 @@ def build_with_defaults(
         "example": found.get("example", parse_inputs([",".join(map(str, shape))]) if shape else None),
         "preprocessing": found.get("preprocessing", preprocessing_of(module)),
     }
+
+
+def source_string(record: dict[str, Any]) -> str:
+    """The model string that a source record came from."""
+    if record.get("factory"):
+        return f"{record.get('path') or record.get('module')}:{record['factory']}"
+    return f"{record.get('kind')}:{record.get('name')}"
 
 
 def preprocessing_of(module: nn.Module) -> Preprocessing:

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from . import artifact, inputs as example_inputs
 from .building import build_with_defaults, parse
 from .errors import InputError
+from .plain_weights import fold_checked
 from .types import Inputs, Loaded
-from .weights import check_module, load_into, read_weights
+from .weights import check_module, fits, load_into, read_weights
+from .wrappers import materialize
 
 
 def load_model(
@@ -54,14 +55,25 @@ def load_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module, defaults = build_with_defaults(record, pretrained=weights == "pretrained")
-    if not isinstance(module, nn.Module):
-        raise InputError(f"model {string!r}: the factory returned a {type(module).__name__}, not an nn.Module")
+        module.eval()
+        example = example_inputs.parse(inputs) if inputs else defaults["example"]
+        edits, notes = materialize(module, example, f"model {string!r}"), []
     if weights and weights != "pretrained":
-        load_into(module, read_weights(weights), f"weights {weights!r}")
+        tensors, where = read_weights(weights), f"weights {weights!r}"
+        if not fits(module, tensors):  # a file in another form than the module's: both become plain
+            folded, lines = fold_checked(module, example)
+            edits, notes = edits + folded, notes + lines
+        notes += load_into(module, tensors, where)
+    folded, lines = fold_checked(module, example)
     check_module(module, f"model {string!r}")
-    example = example_inputs.parse(inputs) if inputs else defaults["example"]
     return Loaded(
-        module.eval(), record, example, preprocessing=defaults["preprocessing"], name=string.rpartition(":")[2]
+        module,
+        record,
+        example,
+        edits + folded,
+        preprocessing=defaults["preprocessing"],
+        name=string.rpartition(":")[2],
+        notes=notes + lines,
     )
 
 
@@ -83,7 +95,7 @@ def _load_trained(loaded: Loaded, weights: str, string: str) -> None:
                 f"weights {weights!r} hold a float {name}, and model {string!r} is quantized: its layers hold codes; "
                 "give them to the artifact from before quantizing, and quantize that again"
             )
-    load_into(loaded.module, tensors, f"weights {weights!r}")
+    loaded.notes += load_into(loaded.module, tensors, f"weights {weights!r}")
 
 
 def _refuse(string: str, what: str, **given: Any) -> None:

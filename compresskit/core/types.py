@@ -43,6 +43,7 @@ class Loaded:
         storage: tensor name -> storage codec (`core.storage.CODECS`); "bitmap" also means that zeros stay zero.
         preprocessing: what the model expects of its inputs.
         name: short name for reports.
+        notes: lines on how it was loaded: which weights were taken, what was left out or folded.
     """
 
     module: nn.Module
@@ -52,6 +53,7 @@ class Loaded:
     storage: dict[str, str] = field(default_factory=dict)
     preprocessing: Preprocessing = Preprocessing()
     name: str = "model"
+    notes: list[str] = field(default_factory=list)
 
     def clone(self) -> Loaded:
         """A deep copy: changing it leaves this one untouched."""

@@ -1,22 +1,29 @@
-"""Reading weight files: safetensors, and torch files with weights_only and no fallback."""
+"""Weights of a model: read from whatever file they are kept in, matched to the model's names, copied in strictly."""
 
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from .checkpoint_files import read_safetensors, read_tensors, split_key, weight_files
 from .errors import InputError, nearest
+from .weight_matching import Match, choose, describe, find_matches
 
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "weights")
-_PREFIXES = ("module.", "_orig_mod.", "model.")
+__all__ = [
+    "check_finite",
+    "check_module",
+    "fits",
+    "load_into",
+    "read_safetensors",
+    "read_weights",
+    "sha256_of",
+    "sha256_of_weights",
+]
+
 _SHOWN = 3  # names listed in an error
 
 
@@ -26,100 +33,92 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Tensors of a `.safetensors`, `.pt` or `.pth` file, common wrappers undone.
-
-    Raises:
-        InputError: if the file is missing, truncated, of another kind, or holds anything but tensors.
-    """
-    path = Path(path)
-    if not path.is_file():
-        siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise InputError(f"weights file {str(path)!r} does not exist{nearest(path.name, siblings) if siblings else ''}")
-    if path.suffix == ".safetensors":
-        return read_safetensors(path)
-    if path.suffix in (".pt", ".pth", ".bin", ".ckpt"):
-        return _read_torch(path)
-    raise InputError(f"weights file {str(path)!r}: unknown kind {path.suffix!r}; use .safetensors, .pt or .pth")
-
-
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file."""
+def sha256_of_weights(string: str) -> str | None:
+    """SHA-256 of all files that a weights string reads, and of its key; None where one of them is not there."""
+    key = split_key(string)[1]
     try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"weights file {str(path)!r} is damaged or truncated: {error}") from error
+        files = weight_files(string)
+    except InputError:
+        return None
+    if not all(path.is_file() for path in files):
+        return None
+    return hashlib.sha256("".join([key, *map(sha256_of, files)]).encode()).hexdigest()
 
 
-def _read_torch(path: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).split("\n", 1)[0].split(". ", 1)[0]
-        raise InputError(
-            f"weights file {str(path)!r} holds more than tensors, which is never loaded ({reason}); "
-            "save model.state_dict() instead"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise InputError(f"weights file {str(path)!r} is damaged or truncated: {str(error).splitlines()[0]}") from error
-    return _unwrap(content, path)
-
-
-def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
-    for _ in range(3):
-        inner = next(
-            (
-                content[key]
-                for key in _WRAPPERS
-                if isinstance(content, Mapping) and isinstance(content.get(key), Mapping)
-            ),
-            None,
-        )
-        if inner is None:
-            break
-        content = inner
-    if not isinstance(content, Mapping):
-        raise InputError(f"weights file {str(path)!r} holds a {type(content).__name__}, not a mapping of tensors")
-    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-    if not tensors:
-        raise InputError(f"weights file {str(path)!r} holds no tensors")
-    return tensors
-
-
-def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Copy tensors into a module, strictly; data-parallel and compile prefixes are undone.
+def read_weights(string: str | Path) -> dict[str, Tensor]:
+    """Every tensor of a weights file by the dotted path of keys that leads to it; `load_into` finds the model's.
 
     Args:
-        module: receives the weights.
-        tensors: name -> tensor.
+        string: a torch or safetensors file, a folder or index of shards, or `FILE#KEY` for one part of a file.
+    Raises:
+        InputError: if the file is missing, truncated, of another kind, or holds anything but plain data.
+    """
+    return read_tensors(string)
+
+
+def fits(module: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a checkpoint holds a module's whole state by the names that the module has now."""
+    return find_matches(module, tensors)[0].is_full
+
+
+@torch.no_grad()
+def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> list[str]:
+    """Find a module's weights among tensors and copy them in: all of them, or none.
+
+    Nesting and prefixes are undone; what belongs to no layer of the model is left out.
+
+    Args:
+        module: receives the weights, in its own dtype.
+        tensors: dotted name -> tensor.
         where: what to call the tensors' origin in errors.
+    Returns:
+        Lines on what was taken and what was left out.
     Raises:
         InputError: on missing, unexpected, misshapen or non-finite tensors.
     """
+    matches = find_matches(module, tensors)
+    match = choose(matches, where)
+    if not match.is_full:
+        raise InputError(f"{where} does not fit the model: {_misfit(match)}")
     expected = module.state_dict()
-    tensors = dict(tensors)
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in tensors) and not any(name.startswith(prefix) for name in expected):
-            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
-    unexpected = sorted(set(tensors) - set(expected))
-    missing = sorted(set(expected) - set(tensors) - {n for n in expected if n.endswith("num_batches_tracked")})
-    aliases = _aliases(module)
-    missing = [name for name in missing if not (aliases.get(name, set()) & set(tensors))]
-    if missing or unexpected:
-        parts = [
-            f"{len(names)} {what} ({', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''})"
-            for what, names in (("missing", missing), ("unexpected", unexpected))
-            if names
-        ]
-        hint = nearest(unexpected[0], missing) if missing and unexpected else ""
-        raise InputError(f"{where} does not fit the model: {' and '.join(parts)}{hint if 'mean' in hint else ''}")
-    for name, value in tensors.items():
-        if value.shape != expected[name].shape:
-            raise InputError(
-                f"{where}: {name} has shape {list(value.shape)}, the model expects {list(expected[name].shape)}"
-            )
-    check_finite(tensors, where, {name for name, _ in module.named_buffers(remove_duplicate=False)})
-    module.load_state_dict(tensors, strict=False)
+    for name, value in match.values.items():
+        _check_kind(name, value, expected[name], where)
+    check_finite(match.values, where, {name for name, _ in module.named_buffers(remove_duplicate=False)})
+    try:
+        module.load_state_dict(
+            {name: value.reshape(expected[name].shape) for name, value in match.values.items()}, strict=False
+        )
+    except RuntimeError as error:
+        raise InputError(f"{where} cannot be copied into the model: {' '.join(str(error).split())}") from error
+    return describe(match, matches[1:], where)
+
+
+def _misfit(match: Match) -> str:
+    parts = [
+        f"{len(names)} {what} ({', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''})"
+        for what, names in (("missing", match.missing), ("unexpected", match.unexpected))
+        if names
+    ]
+    others = match.unexpected or [name for name in match.left_out if match.missing]
+    hint = nearest(others[0], match.missing) if match.missing and others else ""
+    return f"{' and '.join(parts)}{hint if 'mean' in hint else ''}"
+
+
+def _check_kind(name: str, value: Tensor, target: Tensor, where: str) -> None:
+    """Shape, and numbers of a kind that the target can hold."""
+    if value.shape != target.shape and not value.numel() == target.numel() == 1:
+        raise InputError(f"{where}: {name} has shape {list(value.shape)}, the model expects {list(target.shape)}")
+    if value.is_meta:
+        raise InputError(
+            f"{where}: {name} is on the meta device and has no values; save the weights from a real device"
+        )
+    if value.is_quantized or value.layout != torch.strided:
+        raise InputError(f"{where}: {name} is a quantized or sparse tensor; save its dense float values")
+    if value.is_complex() and not target.is_complex():
+        raise InputError(f"{where}: {name} is complex, the model expects {str(target.dtype).removeprefix('torch.')}")
+    if target.is_floating_point() and not value.is_floating_point():
+        kind = str(value.dtype).removeprefix("torch.")
+        raise InputError(f"{where}: {name} holds {kind} numbers where the model has floats; name the float weights")
 
 
 def check_finite(tensors: Mapping[str, Tensor], where: str, buffers: Collection[str] = ()) -> None:
@@ -147,11 +146,3 @@ def check_module(module: nn.Module, where: str) -> None:
     """`check_finite` for the parameters and buffers of a module."""
     buffers = dict(module.named_buffers())
     check_finite({**dict(module.named_parameters()), **buffers}, where, buffers)
-
-
-def _aliases(module: nn.Module) -> dict[str, set[str]]:
-    """Names that share one parameter: name -> the other names."""
-    groups: dict[int, list[str]] = {}
-    for name, parameter in module.named_parameters(remove_duplicate=False):
-        groups.setdefault(id(parameter), []).append(name)
-    return {name: set(names) - {name} for names in groups.values() if len(names) > 1 for name in names}

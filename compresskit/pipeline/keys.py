@@ -10,7 +10,7 @@ from typing import Any
 from .. import __version__
 from ..core import artifact
 from ..core.errors import InputError
-from ..core.weights import sha256_of
+from ..core.weights import sha256_of, sha256_of_weights
 from .recipe import RecipeOptions, Step
 
 
@@ -24,10 +24,8 @@ def is_finished(place: Path, key: str) -> bool:
 def base_key(options: RecipeOptions) -> str:
     """Hash of everything that decides the first step's input: model, weights, data, evaluation, seed, version."""
     record = options.model_dump(exclude={"output", "threads"})
-    for name in ("weights",):
-        path = Path(str(record[name]))
-        if record[name] and path.is_file():
-            record[name] = sha256_of(path)
+    if record["weights"]:
+        record["weights"] = sha256_of_weights(record["weights"]) or record["weights"]
     manifest = Path(options.model) / artifact.MANIFEST
     if manifest.is_file():
         record["model"] = sha256_of(manifest)

@@ -33,6 +33,8 @@ def open_context(options: RecipeOptions, log: Callable[[str], None] = lambda lin
     if problems:
         raise InputError("\n".join(problems))
     device, original, data, metric = (opened[name] for name in ("device", "original", "data", "metric"))
+    for note in original.notes:
+        log(note)
     original = with_example(original, data.input_shape if data else None)
     original.module.to(device)
     if data:

@@ -143,6 +143,7 @@ def _one_step(
         "seed": context.seed,
         "command": task.command,
         "model": task.recipe.options.model,
+        "loaded": context.original.notes,
     }
     with files.replacing(place, force=True) as temporary:
         inner = temporary / "artifact"
