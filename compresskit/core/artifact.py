@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import shutil
 from contextlib import suppress
@@ -19,11 +18,11 @@ from . import edits as edit_records, inputs as example_inputs
 from .building import build, parse
 from .errors import CompresskitError, InputError
 from .files import replacing, write_json
+from .manifest import FORMAT_VERSION, LARGEST_MANIFEST_BYTES, check_inside, read_checked, read_json
 from .storage import decode_all, encode_all
 from .types import Loaded, Preprocessing, call, main_output, to_device
 from .weights import check_module, read_safetensors, sha256_of
 
-FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
 REPORT = "report.json"
@@ -118,39 +117,23 @@ def load(folder: str | Path, *, trust_source: bool = False, source: str | None =
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
-    """The manifest of an artifact directory, its format version checked."""
+    """The manifest of an artifact directory, checked: its format version, its types and sizes, its edits.
+
+    Raises:
+        InputError: if the folder is no artifact, or the manifest says what none may say.
+    """
     path = Path(folder) / MANIFEST
     if not path.is_file():
         raise InputError(f"{str(folder)!r} is not an artifact: it holds no {MANIFEST}")
-    try:
-        manifest = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise InputError(f"{str(path)!r} is damaged: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:
-        found = manifest.get("format_version") if isinstance(manifest, dict) else None
-        raise InputError(f"{str(path)!r} has format version {found!r}; this release reads {FORMAT_VERSION}")
-    required = (
-        "name",
-        "source",
-        "edits",
-        "storage",
-        "tied",
-        "non_persistent",
-        "inputs",
-        "preprocessing",
-        "weights_sha256",
-        "probe",
-    )
-    missing = [key for key in required if key not in manifest]
-    if missing:
-        raise InputError(f"{str(path)!r} lacks {', '.join(missing)}")
+    manifest = read_checked(path)
+    edit_records.check(manifest["edits"], repr(str(path)))
     return manifest
 
 
 def read_report(folder: str | Path) -> dict[str, Any] | None:
     """The report of an artifact directory, if it has one."""
     path = Path(folder) / REPORT
-    return json.loads(path.read_text()) if path.is_file() else None
+    return read_json(path, repr(str(path)), LARGEST_MANIFEST_BYTES) if path.is_file() else None
 
 
 def _load(folder: Path, *, trust_source: bool, given: dict[str, Any] | None = None, check_hash: bool = True) -> Loaded:
@@ -158,6 +141,7 @@ def _load(folder: Path, *, trust_source: bool, given: dict[str, Any] | None = No
     weights_path = folder / WEIGHTS
     if not weights_path.is_file():
         raise InputError(f"artifact {str(folder)!r} lacks {WEIGHTS}")
+    check_inside(folder, WEIGHTS)
     if check_hash and sha256_of(weights_path) != manifest["weights_sha256"]:
         raise InputError(f"{str(weights_path)!r} does not match the manifest's sha256: it was changed or is damaged")
     record = _trusted_source(manifest, folder, trust_source, given)
@@ -220,8 +204,7 @@ def _trusted_source(manifest: dict, folder: Path, trust_source: bool, given: dic
     if record["kind"] == "module":
         return record
     name = str(record["path"])
-    if Path(name).name != name or not (folder / name).is_file():
-        raise InputError(f"artifact {str(folder)!r}: source path {name!r} leaves the artifact's folder or is missing")
+    check_inside(folder, name)
     if sha256_of(folder / name) != record.get("sha256"):
         raise InputError(f"{str(folder / name)!r} does not match the manifest's sha256: it was changed")
     return {**record, "path": str(folder / name)}

@@ -7,14 +7,18 @@ the op's own. Replaying works on any device, meta included, and sets shapes only
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import nn
 
+from .edit_records import EditRecord, Integer, Name, Shape, as_record, reads
 from .errors import InputError
 from .modules import get_module, set_module
 from .table import Row, Table
+
+_MOST_INTEGERS = 4096  # of one attribute
 
 #: every op an artifact may name; rows resolve lazily, so core does not import the packages above it
 EDITS = Table(
@@ -35,6 +39,22 @@ EDITS = Table(
 )
 
 
+def check(edits: Iterable[dict[str, Any]], where: str) -> None:
+    """Check edits that a manifest holds against the record of their op; nothing is built.
+
+    Raises:
+        InputError: naming the first edit that is malformed, and what is wrong with it.
+    """
+    for number, edit in enumerate(edits):
+        op = edit.get("op")
+        if not isinstance(op, str) or op not in EDITS:
+            raise InputError(f"{where}: edit {number}: op {str(op)[:80]!r} is not one of {', '.join(EDITS)}")
+        try:
+            as_record(edit, EDITS.load(op).record)
+        except ValueError as error:
+            raise InputError(f"{where}: edit {number} ({op} {str(edit.get('target'))[:80]}): {error}") from None
+
+
 def replay(root: nn.Module, edits: Iterable[dict[str, Any]]) -> nn.Module:
     """Apply edits to a freshly built module, in order, in place.
 
@@ -49,11 +69,23 @@ def replay(root: nn.Module, edits: Iterable[dict[str, Any]]) -> nn.Module:
             EDITS.load(op)(root, edit)
         except InputError as error:
             raise InputError(f"edit {number} ({op} {edit.get('target')}): {error}") from None
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"edit {number} ({op} {edit.get('target')}): malformed: {error!r}") from error
+        except Exception as error:  # a layer refuses sizes that do not fit it in many ways
+            raise InputError(f"edit {number} ({op} {edit.get('target')}): malformed: {error!r}"[:400]) from error
     return root
 
 
+class ResizeRecord(EditRecord):
+    """Final shapes of tensors and final values of integer attributes."""
+
+    shapes: dict[Name, Shape] = {}
+    attributes: dict[Name, Integer | Annotated[list[Integer], Field(max_length=_MOST_INTEGERS)]] = {}
+
+
+class RemoveRecord(EditRecord):
+    """Nothing but the target."""
+
+
+@reads(ResizeRecord)
 def resize(root: nn.Module, edit: dict[str, Any]) -> None:
     """{op, target, shapes: {tensor: [ints]}, attributes: {name: int | [ints]}}: final shapes and attributes.
 
@@ -66,6 +98,7 @@ def resize(root: nn.Module, edit: dict[str, Any]) -> None:
         set_attribute(module, name, value)
 
 
+@reads(RemoveRecord)
 def remove(root: nn.Module, edit: dict[str, Any]) -> None:
     """{op, target}: the module at target passes its input through."""
     get_module(root, edit["target"])

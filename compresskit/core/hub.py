@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from .errors import InputError, nearest, require
+from .errors import CompresskitError, InputError, first_line, nearest, require
+from .library_args import TIMM_EXTRAS, library_args, makers_of, transformers_config
 from .stored_dtypes import loading_dtype, main_dtype, restore_dtypes, stored_dtypes
 from .types import Inputs, Preprocessing
 
@@ -29,6 +32,7 @@ def torchvision_model(record: dict[str, Any], pretrained: bool) -> tuple[nn.Modu
     name, args = record["name"], record["args"]
     if name not in models.list_models():
         raise InputError(f"torchvision has no model {name!r}{nearest(name, models.list_models())}")
+    args = library_args(f"torchvision:{name}", args, makers_of(models.get_model_builder(name)))
     weights = models.get_model_weights(name)
     preset = weights.DEFAULT.transforms() if len(weights) else None
     if pretrained:
@@ -61,10 +65,21 @@ def _takes(function, name: str) -> bool:
 
 
 def _call(builder, what: str, args: dict[str, Any]) -> nn.Module:
-    try:
+    with _library(what):
         return builder(**args)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{what}: {error}") from error
+
+
+@contextmanager
+def _library(what: str) -> Iterator[None]:
+    """Whatever a library raises on arguments and configurations that it does not check is the input's fault."""
+    try:
+        yield
+    except CompresskitError:
+        raise
+    except Exception as error:
+        if isinstance(error, RuntimeError) and torch.get_default_device().type == "meta":
+            raise  # many a constructor computes with values; it is run again for real
+        raise InputError(f"{what}: {first_line(error)[:300]}") from error
 
 
 def timm_model(record: dict[str, Any], pretrained: bool) -> tuple[nn.Module, dict[str, Any]]:
@@ -73,6 +88,7 @@ def timm_model(record: dict[str, Any], pretrained: bool) -> tuple[nn.Module, dic
     name, args = record["name"], record["args"]
     if not timm.is_model(name):
         raise InputError(f"timm has no model {name!r}{nearest(name, timm.list_models())}")
+    args = library_args(f"timm:{name}", args, makers_of(timm.models.model_entrypoint(name)), TIMM_EXTRAS)
     if pretrained:
         module = _quiet_download(f"timm:{name}", timm.create_model, name, pretrained=True, **args)
     else:
@@ -120,8 +136,10 @@ def _hf_class(record: dict[str, Any]) -> Any:
 def hf_model(record: dict[str, Any], pretrained: bool) -> tuple[nn.Module, dict[str, Any]]:
     """A transformers model; weights that lie beside its configuration are loaded by `hf_weights`."""
     transformers = require("transformers", "hf")
-    settings = dict(record["config"])
-    config = transformers.AutoConfig.for_model(settings.pop("model_type"), **settings)
+    what = f"hf:{record['name']}"
+    settings = transformers_config(what, record["config"])
+    with _library(what):
+        config = transformers.AutoConfig.for_model(settings.pop("model_type"), **settings)
     model_class = _hf_class(record)
     has_weights = any(Path(record["name"]).glob("*.safetensors")) if Path(record["name"]).is_dir() else False
     if torch.get_default_device().type != "meta" and (pretrained or has_weights):
@@ -138,7 +156,8 @@ def hf_model(record: dict[str, Any], pretrained: bool) -> tuple[nn.Module, dict[
         restore_dtypes(module, stored)
     else:
         build = getattr(model_class, "from_config", None) or getattr(model_class, "_from_config", None)
-        module = build(config) if build else model_class(config)
+        with _library(what):
+            module = build(config) if build else model_class(config)
     return module, {
         "example": _filled(_hf_example(module, config)),
         "preprocessing": _hf_preprocessing(record["name"], config),

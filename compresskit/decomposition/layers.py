@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
+from ..core.edit_records import LARGEST_SIZE, EditRecord, Integer, Name, reads
 from ..core.errors import InputError
 from ..core.modules import get_module, set_module
 from . import lstm
@@ -15,7 +17,24 @@ from .geometry import Geometry, build, from_record, geometry_of, record_of
 from .kinds import Ranks, chain_of, compose
 from .tables import KINDS
 
+_Rank = Annotated[int, Field(ge=0, le=LARGEST_SIZE)]
 
+
+class FactoredRecord(EditRecord):
+    """The kind of chain, its ranks, and whether the last layer has a bias (none is said of an LSTM)."""
+
+    kind: Name
+    rank: _Rank | Annotated[list[_Rank], Field(max_length=1024)]
+    bias: bool = False
+
+
+class MergedRecord(EditRecord):
+    """One plain layer: the fields of a `Geometry`, or the arguments of nn.LSTM."""
+
+    layer: dict[Name, bool | Integer | float | Name | Annotated[list[Integer], Field(max_length=3)] | None]
+
+
+@reads(FactoredRecord)
 def replay(root: nn.Module, edit: dict[str, Any]) -> None:
     """{op, target, kind, rank: int | [ints], bias}: the layer at target becomes an empty chain of smaller layers.
 
@@ -34,6 +53,7 @@ def replay(root: nn.Module, edit: dict[str, Any]) -> None:
     set_module(root, edit["target"], build_chain(chain, layer))
 
 
+@reads(MergedRecord)
 def replay_merged(root: nn.Module, edit: dict[str, Any]) -> None:
     """{op, target, layer: {...}}: the chain at target becomes one empty plain layer."""
     if edit["layer"].get("form") == "lstm":

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..core.edit_records import EditRecord, reads
 from ..core.errors import InputError
 from ..core.modules import get_module, set_module
 
@@ -110,6 +111,11 @@ def free_heads(root: nn.Module) -> list[dict[str, Any]]:
     return edits
 
 
+class FreeHeadsRecord(EditRecord):
+    """Nothing but the target."""
+
+
+@reads(FreeHeadsRecord)
 def replay(root: nn.Module, edit: dict[str, Any]) -> None:
     """{op: free_heads, target}: an nn.MultiheadAttention becomes a HeadAttention.
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.dtypes import as_real
+from ..core.edit_records import EditRecord, Flag, reads
 from ..core.errors import InputError
 from ..core.flops import count_macs
 from ..core.modules import get_module, match_names, set_module
@@ -34,6 +35,13 @@ class PassThrough(nn.Module):
         return (x,) if self.as_tuple else x
 
 
+class SkipRecord(EditRecord):
+    """Whether the block's callers unpack a tuple."""
+
+    as_tuple: Flag
+
+
+@reads(SkipRecord)
 def replay(root: nn.Module, edit: dict[str, Any]) -> None:
     """{op: skip, target, as_tuple: 0 | 1}: a block passes its first argument through."""
     get_module(root, edit["target"])

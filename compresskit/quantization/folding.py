@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from compresskit.core.batchnorm import channel_scale
+from compresskit.core.edit_records import EditRecord, Name, reads
 from compresskit.core.errors import InputError
 from compresskit.core.modules import get_module, set_module
 from compresskit.core.types import Loaded
@@ -74,6 +75,13 @@ def fold_into(layer: nn.Module, norm: _BatchNorm) -> None:
         layer.bias.copy_(new_bias)
 
 
+class FoldRecord(EditRecord):
+    """The normalization that the target takes up."""
+
+    norm: Name
+
+
+@reads(FoldRecord)
 def replay(root: nn.Module, edit: dict[str, Any]) -> None:
     """{op: fold, target, norm}: the layer gets a bias if it has none, the normalization passes its input through.
 

@@ -20,13 +20,14 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from compresskit.core.dtypes import HALVES
+from compresskit.core.edit_records import reads
 from compresskit.core.errors import InputError
 from compresskit.core.modules import get_module
 
 from . import uniform
 from .packing import packed_bytes, unpack
 from .products import products_of
-from .spec import Spec, spec_from_edit
+from .spec import QuantizedRecord, Spec, spec_from_edit
 
 FLOAT8 = torch.float8_e4m3fn
 
@@ -306,6 +307,7 @@ def _register_parameter_buffers(layer: nn.Module, name: str, parameter: Tensor, 
         layer.register_buffer(f"{name}_zero_point", torch.empty(scale_shape, dtype=torch.uint8, device=device))
 
 
+@reads(QuantizedRecord)
 def replay(root: nn.Module, edit: dict[str, Any]) -> None:
     """{op, target, **Spec}: the layer at target becomes quantized, shapes only."""
     convert(get_module(root, edit["target"]), spec_from_edit(edit))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pydantic import Field
+
+from compresskit.core.edit_records import LARGEST_SIZE, EditRecord, Flag, Name
 from compresskit.core.errors import InputError
 
 _FORMATS = ("int", "float8", "codebook")
@@ -66,6 +69,36 @@ class Spec:
             record = {"parameters": list(self.parameters), "format": self.format, "bits": self.bits} | record
             record["parameters"] = list(self.parameters)
         return {"op": "quantized", "target": target, **record}
+
+
+_Bits = Annotated[int, Field(ge=1, le=8)]
+_MOST_OPERANDS = 64
+
+
+class QuantizedRecord(EditRecord):
+    """The types of a "quantized" edit's keys; `spec_from_edit` checks which values go together."""
+
+    parameters: Annotated[list[Name], Field(max_length=64)] = []
+    format: Literal["int", "float8", "codebook"] = "int"
+    bits: _Bits = 8
+    granularity: Literal["tensor", "channel", "group"] = "channel"
+    group_size: Annotated[int, Field(ge=1, le=LARGEST_SIZE)] | None = None
+    symmetric: bool = True
+    axis: Flag = 0
+    packed: bool = False
+    scale_type: Literal["float32", "float16"] = "float32"
+    zero_index: bool = False
+    input: Literal["none", "static", "dynamic"] = "none"
+    input_bits: _Bits = 8
+    input_symmetric: bool = False
+    input_multiplier: bool = False
+    output: Literal["none", "static"] = "none"
+    output_bits: _Bits = 8
+    output_symmetric: bool = False
+    operands: Annotated[int, Field(ge=0, le=_MOST_OPERANDS)] = 0
+    operand_ranges: Literal["static", "dynamic"] = "static"
+    operand_bits: _Bits = 8
+    operand_symmetric: bool = False
 
 
 def spec_from_edit(edit: dict[str, Any]) -> Spec:
