@@ -50,7 +50,7 @@ def check(edits: Iterable[dict[str, Any]], where: str) -> None:
         if not isinstance(op, str) or op not in EDITS:
             raise InputError(f"{where}: edit {number}: op {str(op)[:80]!r} is not one of {', '.join(EDITS)}")
         try:
-            as_record(edit, EDITS.load(op).record)
+            as_record(edit, getattr(EDITS.load(op), "record", EditRecord))
         except ValueError as error:
             raise InputError(f"{where}: edit {number} ({op} {str(edit.get('target'))[:80]}): {error}") from None
 

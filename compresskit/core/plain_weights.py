@@ -19,6 +19,7 @@ from torch.nn.utils import parametrize, prune
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.utils._pytree import tree_leaves
 
+from .edit_records import EditRecord, Name, Shape, reads
 from .errors import InputError
 from .modules import get_module
 from .types import Inputs, call
@@ -208,6 +209,13 @@ def fold(root: nn.Module) -> tuple[list[dict[str, Any]], list[str]]:
     return edits, notes
 
 
+class PlainWeightsRecord(EditRecord):
+    """Shapes of the tensors that become plain."""
+
+    shapes: dict[Name, Shape]
+
+
+@reads(PlainWeightsRecord)
 def replay(root: nn.Module, edit: dict[str, Any]) -> None:
     """{op, target, shapes: {tensor: [ints]}}: computed tensors of a module become plain ones of these shapes."""
     module = get_module(root, edit["target"])

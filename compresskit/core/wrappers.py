@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
+from .edit_records import EditRecord, Shape, reads
 from .errors import InputError
 from .modules import get_module
 from .types import Inputs, call
+
+_MOST_INPUTS = 64  # of one layer
 
 _WRAPPERS = (DataParallel, DistributedDataParallel, AveragedModel)
 
@@ -96,6 +100,13 @@ def materialize(root: nn.Module, example: Inputs | None, what: str) -> list[dict
     return edits
 
 
+class MaterializeRecord(EditRecord):
+    """Shapes of the inputs that a lazy layer is called with."""
+
+    inputs: Annotated[list[Shape], Field(max_length=_MOST_INPUTS)]
+
+
+@reads(MaterializeRecord)
 def replay_materialize(root: nn.Module, edit: Mapping[str, Any]) -> None:
     """{op, target, inputs: [[ints]]}: a lazy layer takes the shapes that inputs of these shapes give it."""
     layer = get_module(root, edit["target"])
