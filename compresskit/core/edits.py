@@ -49,8 +49,11 @@ def check(edits: Iterable[dict[str, Any]], where: str) -> None:
         op = edit.get("op")
         if not isinstance(op, str) or op not in EDITS:
             raise InputError(f"{where}: edit {number}: op {str(op)[:80]!r} is not one of {', '.join(EDITS)}")
+        record = getattr(EDITS.load(op), "record", None)
+        if record is None:
+            continue
         try:
-            as_record(edit, getattr(EDITS.load(op), "record", EditRecord))
+            as_record(edit, record)
         except ValueError as error:
             raise InputError(f"{where}: edit {number} ({op} {str(edit.get('target'))[:80]}): {error}") from None
 
