@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 
 import click
@@ -11,6 +10,7 @@ import click
 from .. import __version__
 from ..core.errors import CompresskitError, nearest
 from ..pipeline.techniques import TECHNIQUES
+from .process import Interruption, close_streams, disk_error, open_streams, silence
 
 #: name -> ("module:function making the command", summary)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -58,47 +58,62 @@ def cli(debug: bool) -> None:
     """Make trained PyTorch models smaller and faster, and measure what that did.
 
     Results go to stdout (--json for machines), progress to stderr. Exit codes: 0 done, 1 a bug, 2 bad input,
-    3 a guard was missed, 130 interrupted.
+    3 a guard was missed, 130 interrupted (Ctrl-C, SIGTERM, SIGHUP).
     """
 
 
 def main() -> None:
     """Entry point of the console script: turns every error into one line and an exit code."""
+    open_streams()
     debug = "--debug" in sys.argv[1:]
     if debug:  # the flag may stand anywhere
         sys.argv = [argument for argument in sys.argv if argument != "--debug"]
-    try:
-        sys.exit(_run(debug))
-    except BrokenPipeError:  # the reader of stdout has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    code = _run(debug)
+    unwritten = close_streams()
+    if unwritten and not code:
+        code = _fail(unwritten, 2)
+    sys.exit(code)
 
 
 def _run(debug: bool) -> int:
+    interruption = Interruption()
     try:
+        interruption.listen()
         result = cli(standalone_mode=False)
         return result if isinstance(result, int) else 0
+    except BrokenPipeError:  # whoever reads stdout has seen enough; what was asked for is done
+        silence()
+        return 0
     except (click.exceptions.Abort, KeyboardInterrupt):
-        return _fail("interrupted; nothing half-written is left", 130)
+        return _interrupted()
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
         if debug:
             raise
         return _fail(_usage(error), 2)
-    except CompresskitError as error:
-        if debug:
-            raise
-        return _fail(str(error), error.exit_code)
-    except OSError as error:
-        if debug:
-            raise
-        return _fail(f"{error.filename or 'file system'}: {error.strerror or error}", 2)
     except Exception as error:
+        if interruption.came:  # a library made another exception of it
+            return _interrupted()
         if debug:
             raise
-        reason = (str(error).splitlines() or [""])[0]
-        return _fail(f"a bug: {type(error).__name__}: {reason}; --debug shows the traceback", 1)
+        return _explain(error)
+
+
+def _interrupted() -> int:
+    return _fail("interrupted; nothing half-written is left, --resume goes on with finished steps", 130)
+
+
+def _explain(error: Exception) -> int:
+    if isinstance(error, CompresskitError):
+        return _fail(str(error), error.exit_code)
+    full = disk_error(error)
+    if full is not None:
+        return _fail(full, 2)
+    if isinstance(error, OSError):
+        return _fail(f"{error.filename or 'file system'}: {error.strerror or error}", 2)
+    reason = (str(error).splitlines() or [""])[0]
+    return _fail(f"a bug: {type(error).__name__}: {reason}; --debug shows the traceback", 1)
 
 
 def _usage(error: click.ClickException) -> str:

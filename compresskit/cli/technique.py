@@ -26,14 +26,21 @@ def technique_command(name: str) -> click.Command:
         options = validated(technique.options_model(), given_values(own, values), name)
         recipe_options = validated(
             RecipeOptions,
-            {"model": model, **({"output": output} if output else {}), **given_values(shared, values)},
+            {"model": model, **({} if output is None else {"output": output}), **given_values(shared, values)},
             name,
         )
         recipe = Recipe(recipe_options, (Step(name, options),))
         if options.prints_only():
             show(recipe, as_json=as_json, quiet=quiet)
             return
-        execute(recipe, Path(output or f"runs/{name}"), force=force, resume=resume, as_json=as_json, quiet=quiet)
+        execute(
+            recipe,
+            Path(f"runs/{name}" if output is None else output),
+            force=force,
+            resume=resume,
+            as_json=as_json,
+            quiet=quiet,
+        )
 
     return SectionedCommand(
         name,
@@ -83,12 +90,10 @@ def execute(
     from ..core.report import print_json, show_report
     from ..pipeline import runner
 
-    task = runner.Run(recipe, output, force, resume, runner.command_line(), logger(quiet))
+    task = runner.Run(recipe, output, force, resume, runner.command_line(), logger(quiet), keep_steps)
     report = runner.run(task)
     if not distributed.is_main():
         return
-    if not keep_steps:
-        runner.discard_steps(task)
     if as_json:
         print_json(report)
     else:

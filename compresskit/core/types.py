@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from .decisions import Decisions
 from .dtypes import fit_inputs, is_widened
 from .errors import InputError
 
@@ -77,6 +78,7 @@ class Context:
         recipe: the whole recipe as plain data, for techniques that write one; None outside of a recipe.
         latency_batch: examples a forward where latency is measured.
         folder: a scratch folder kept for this step across a kill and --resume (caches, checkpoints, plots).
+        decisions: times that decide weights are measured through it, so that a resume and a replay decide alike.
     """
 
     original: Loaded
@@ -90,6 +92,7 @@ class Context:
     folder: Any = None  # pathlib.Path | None
     recipe: dict[str, Any] | None = None
     latency_batch: int = 1
+    decisions: Decisions = field(default_factory=Decisions)
 
 
 @dataclass

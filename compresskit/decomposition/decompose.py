@@ -54,7 +54,7 @@ def decompose(loaded: Loaded, options: DecomposeOptions, context: Context) -> St
     batches = _calibration(options, context)
     sites, left_out = sites_for(loaded, options)
     totals = _totals(loaded)
-    times = TimeTable(loaded.module, context.latency_batch)
+    times = TimeTable(loaded.module, context.latency_batch, context.decisions)
     layers = _plan(loaded, sites, options, batches, times, context)
     choices, totals = _choose(loaded, layers, options, totals, times, context)
     predicted_share = predicted_latency_share(layers, choices, totals)
@@ -64,7 +64,8 @@ def decompose(loaded: Loaded, options: DecomposeOptions, context: Context) -> St
     choices = [one if layer.site.name in errors else None for layer, one in zip(layers, choices, strict=True)]
     lstm_rows = []
     if options.lstms == "decompose":
-        faster = partial(is_faster_in_place, loaded, batch=context.latency_batch) if options.refuses_slower() else None
+        faster = partial(is_faster_in_place, loaded, batch=context.latency_batch, decisions=context.decisions)
+        faster = faster if options.refuses_slower() else None
         lstm_rows = decompose_lstms(loaded, options, faster)
     if options.norms == "reestimate":
         estimate_batchnorm(loaded.module, batches, context.device)
@@ -199,7 +200,7 @@ def _choose(
     else:
         context.log("choosing, and timing what is chosen")
         choose_faster(lambda: rule(layers, options, totals), layers, timed, times.time)
-    totals = replace(totals, latency_ms=move_into_model(loaded, layers, context.latency_batch))
+    totals = replace(totals, latency_ms=move_into_model(loaded, layers, context.latency_batch, context.decisions))
     return rule(layers, options, totals), totals
 
 

@@ -5,26 +5,32 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from statistics import median
 
 import torch
 from torch import Tensor, nn
 
+from ..core.decisions import Decisions, label
 from ..core.errors import GuardMissed
 from ..core.inputs import with_batch
 from ..core.latency import interleaved_ms, now
 from ..core.modules import get_module
 from ..core.types import Inputs, Loaded, call, to_device
-from .geometry import build
+from .geometry import build as build_link
 from .kinds import Ranks, chain_of
 from .plan import Candidate, Layer, by_cost
 from .rules import Choices
 from .survey import Site
 from .tables import KINDS
 
-_FASTER = 0.97  # of the layer's time: a smaller gain is within what such timings scatter
+# Timings scatter by some percent. A gain that small must not decide, so there the costs do: a chain of at most
+# _CHEAP of the layer's MACs is taken unless it gains nothing, a dearer one only where it is faster beyond doubt.
+_CHEAP, _CHEAP_LIMIT, _DEAR_LIMIT = 0.75, 0.97, 0.9
+_NEAR = 0.08  # of the limit: what comes that near is measured more often
 _SPREAD = 6  # candidates of one kind that are timed where not all of them are
-_BUILDS = 2  # each time with fresh memory, whose place alone can make a layer slow
-_ROUNDS = 4
+_BUILDS = 3  # each time with fresh memory, whose place alone can make a layer slow
+_MORE_BUILDS = 9  # of what is near its limit
+_ROUNDS = 3
 _FORWARDS = 7  # in which layers are timed inside the model
 
 Chain = tuple[str, Ranks]  # kind, ranks
@@ -39,10 +45,12 @@ class TimeTable:
     Args:
         root: the model.
         batch: examples a forward; the surveyed calls are those of one example.
+        decisions: where times are kept, and taken from where they are known.
     """
 
-    def __init__(self, root: nn.Module, batch: int = 1):
+    def __init__(self, root: nn.Module, batch: int = 1, decisions: Decisions | None = None):
         self._root, self._batch = root, batch
+        self._decisions = decisions or Decisions()
         self._layers: dict[tuple, float] = {}
         self._chains: dict[tuple, float] = {}
 
@@ -51,7 +59,8 @@ class TimeTable:
         shape = (site.geometry, *site.calls, get_module(self._root, site.name).weight.dtype)
         unknown = [one for one in dict.fromkeys(chains) if (shape, one) not in self._chains]
         if unknown or shape not in self._layers:
-            own_ms, *chains_ms = self._measure(site, unknown)
+            name = f"layer {site.name} {label(repr(shape), self._batch)}: {unknown}"
+            own_ms, *chains_ms = self._decisions(name, lambda: self._measure(site, unknown))
             layer_ms = self._layers.setdefault(shape, own_ms)
             for one, ms in zip(unknown, chains_ms, strict=True):
                 self._chains[shape, one] = ms * layer_ms / own_ms  # what was timed together is compared
@@ -65,23 +74,50 @@ class TimeTable:
     def faster(self, site: Site, kind: str, choices: list[Ranks]) -> list[Ranks]:
         """The ranks at which a kind is faster than the layer."""
         layer_ms, times = self(site, [(kind, ranks) for ranks in choices])
-        return [ranks for ranks, ms in zip(choices, times, strict=True) if ms < _FASTER * layer_ms]
+        return [
+            ranks
+            for ranks, ms in zip(choices, times, strict=True)
+            if ms < _limit(_macs_share(site, (kind, ranks))) * layer_ms
+        ]
 
     def _measure(self, site: Site, chains: list[Chain]) -> list[float]:
         plain = get_module(self._root, site.name)
         inputs = _inputs_of(site, plain.weight, self._batch)
-        best: list[float] = []
-        for _ in range(_BUILDS):
-            modules = [copy.deepcopy(plain).eval(), *(_chain(site, one, plain.weight) for one in chains)]
+        own: list[float] = []
+        shares: dict[Chain, list[float]] = {one: [] for one in chains}
+        waiting = list(chains)
+        for build in range(_MORE_BUILDS):
+            modules = [copy.deepcopy(plain).eval(), *(_chain(site, one, plain.weight) for one in waiting)]
             runs = [lambda module=module: [module(one) for one in inputs] for module in modules]
-            times = interleaved_ms(runs, rounds=_ROUNDS)
-            best = [min(pair) for pair in zip(best or times, times, strict=True)]
-        return best
+            own_ms, *times = interleaved_ms(runs, rounds=_ROUNDS)
+            own.append(own_ms)
+            for one, ms in zip(waiting, times, strict=True):
+                shares[one].append(ms / own_ms)
+            if build + 1 >= _BUILDS:
+                waiting = [one for one in waiting if _is_near(median(shares[one]), _limit(_macs_share(site, one)))]
+                if not waiting:
+                    break
+        # the median, because now and then another process spoils one build altogether
+        own_ms = median(own)
+        return [own_ms, *(median(found) * own_ms for found in shares.values())]
+
+
+def _macs_share(site: Site, one: Chain) -> float:
+    return site.macs_of(chain_of(KINDS.load(one[0]), site.geometry, one[1])) / max(site.macs, 1)
+
+
+def _is_near(share: float, limit: float) -> bool:
+    return abs(share / limit - 1) < _NEAR
+
+
+def _limit(macs_share: float) -> float:
+    """The share of the layer's time below which a chain counts as faster, by its share of the layer's MACs."""
+    return _CHEAP_LIMIT if macs_share <= _CHEAP else _DEAR_LIMIT
 
 
 @torch.no_grad()
 def _chain(site: Site, one: Chain, like: Tensor) -> nn.Module:
-    chain = nn.Sequential(*(build(link, like) for link in chain_of(KINDS.load(one[0]), site.geometry, one[1])))
+    chain = nn.Sequential(*(build_link(link, like) for link in chain_of(KINDS.load(one[0]), site.geometry, one[1])))
     for parameter in chain.parameters():
         parameter.fill_(0.01)  # uninitialized memory may hold denormals, which are slow
     return chain.eval()
@@ -95,7 +131,9 @@ def _inputs_of(site: Site, like: Tensor, batch: int) -> list[Tensor]:
     return [torch.full(shape, 0.5, dtype=like.dtype, device=like.device) for shape in shapes]
 
 
-def move_into_model(loaded: Loaded, layers: list[Layer], batch: int) -> float:
+def move_into_model(
+    loaded: Loaded, layers: list[Layer], batch: int, decisions: Decisions | None = None
+) -> float:  # fmt: skip
     """Turn times of layers by themselves into times inside the model, where they share caches and memory.
 
     A layer's candidates are scaled as the layer is.
@@ -104,7 +142,9 @@ def move_into_model(loaded: Loaded, layers: list[Layer], batch: int) -> float:
         milliseconds of the whole model.
     """
     timed = [layer for layer in layers if layer.latency_ms is not None]
-    whole_ms, inside = _inside(loaded, [layer.site.name for layer in timed], batch)
+    names = [layer.site.name for layer in timed]
+    name = f"layers inside the model {label(names, batch, str(loaded.module))}"
+    whole_ms, inside = (decisions or Decisions())(name, lambda: _inside(loaded, names, batch))
     for layer in timed:
         scale = inside[layer.site.name] / layer.latency_ms
         layer.latency_ms = inside[layer.site.name]
@@ -152,12 +192,22 @@ def _example(loaded: Loaded, batch: int) -> Inputs:
     return to_device(example, next(loaded.module.parameters()).device)
 
 
-def is_faster_in_place(loaded: Loaded, name: str, before: nn.Module, *, batch: int = 1) -> bool:
+def is_faster_in_place(
+    loaded: Loaded, name: str, before: nn.Module, *, batch: int = 1, decisions: Decisions | None = None
+) -> bool:
     """Whether the module that stands at a name takes less time than the one before, on what arrives there.
 
     Args:
         batch: examples a forward.
+        decisions: where times are kept, and taken from where they are known.
     """
+    after = get_module(loaded.module, name)
+    asked = f"in place {name} {label(str(before), str(after), batch)}"
+    before_ms, after_ms = (decisions or Decisions())(asked, lambda: _in_place_ms(loaded, name, before, batch))
+    return after_ms < _DEAR_LIMIT * before_ms
+
+
+def _in_place_ms(loaded: Loaded, name: str, before: nn.Module, batch: int) -> list[float]:
     calls: list[tuple] = []
     now = get_module(loaded.module, name)
     handle = now.register_forward_pre_hook(lambda module, inputs: calls.append(inputs))
@@ -166,10 +216,7 @@ def is_faster_in_place(loaded: Loaded, name: str, before: nn.Module, *, batch: i
             call(loaded.module, _example(loaded, batch))
     finally:
         handle.remove()
-    before_ms, now_ms = interleaved_ms(
-        [lambda module=module: [module(*inputs) for inputs in calls] for module in (before, now)]
-    )
-    return now_ms < _FASTER * before_ms
+    return interleaved_ms([lambda module=module: [module(*inputs) for inputs in calls] for module in (before, now)])
 
 
 def time_candidates(layer: Layer, time: Time) -> None:
@@ -230,8 +277,8 @@ def _keep_faster(layer: Layer, candidates: list[Candidate], time: Time) -> None:
 
 
 def is_faster(layer: Layer, one: Candidate) -> bool:
-    """Whether a timed candidate takes less time than its layer, by more than such timings scatter."""
-    return one.latency_ms < _FASTER * layer.latency_ms
+    """Whether a timed candidate takes less time than its layer; where the two are close, its cost decides."""
+    return one.latency_ms < _limit(one.macs / max(layer.site.macs, 1)) * layer.latency_ms
 
 
 def _spread(candidates: list[Candidate]) -> list[Candidate]:

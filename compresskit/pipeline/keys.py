@@ -4,42 +4,74 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..core import artifact
+from ..core.artifact import REPORT
 from ..core.errors import InputError
-from ..core.weights import sha256_of, sha256_of_weights
-from .recipe import RecipeOptions, Step
+from .fingerprints import WRITTEN, fingerprint, named_paths
+from .recipe import Recipe, Step
 
 
-def is_finished(place: Path, key: str) -> bool:
+def step_keys(recipe: Recipe, leave_out: Collection[Path] = ()) -> list[str]:
+    """The key of the recipe's start, and of each step: a change anywhere changes all keys behind it.
+
+    A key covers the options, this package's version and the content of every file and folder that the options name:
+    model, weights, data, user code with what it imports beside it, teachers.
+
+    Args:
+        recipe: what to do.
+        leave_out: absolute paths that do not count, because the run writes them.
+    Raises:
+        InputError: if a named file cannot be read.
+    """
+    keys = [_key("", recipe.options.model_dump(exclude={"output", "threads"}), leave_out)]
+    for step in recipe.steps:
+        keys.append(_step_key(keys[-1], step, leave_out))
+    return keys
+
+
+def input_paths(recipe: Recipe) -> tuple[Path, ...]:
+    """Absolute paths of the files and folders that a recipe reads, which no output may replace."""
+    options = [recipe.options.model_dump(), *(step.options.model_dump() for step in recipe.steps)]
+    return tuple(dict.fromkeys(_absolute(path) for one in options for path in named_paths(one)))
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 (links are not followed)
+
+
+def _step_key(previous: str, step: Step, leave_out: Collection[Path]) -> str:
+    return _key(previous + step.technique, step.options.model_dump(), leave_out)
+
+
+def _key(previous: str, options: dict[str, Any], leave_out: Collection[Path]) -> str:
     try:
-        return artifact.read_manifest(place)["provenance"].get("key") == key and artifact.read_report(place) is not None
-    except (InputError, ValueError):
-        return False
+        contents = {str(path): fingerprint(path, leave_out) for path in named_paths(options)}
+    except OSError as error:
+        raise InputError(f"cannot read {str(error.filename)!r}: {error.strerror}") from error
+    kept = {name: value for name, value in options.items() if name not in WRITTEN}
+    record = [__version__, previous, kept, contents]
+    return hashlib.sha256(json.dumps(record, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def base_key(options: RecipeOptions) -> str:
-    """Hash of everything that decides the first step's input: model, weights, data, evaluation, seed, version."""
-    record = options.model_dump(exclude={"output", "threads"})
-    if record["weights"]:
-        record["weights"] = sha256_of_weights(record["weights"]) or record["weights"]
-    manifest = Path(options.model) / artifact.MANIFEST
-    if manifest.is_file():
-        record["model"] = sha256_of(manifest)
-    elif Path(options.model.partition(":")[0]).is_file():
-        record["model_file"] = sha256_of(Path(options.model.partition(":")[0]))
-    location = Path(str(options.data).partition(":")[2])
-    if location.is_file():
-        record["data_file"] = sha256_of(location)
-    return _digest([__version__, record])
+def recorded_timings(path: str | None) -> dict[str, dict[str, Any]]:
+    """The times that decided in an earlier run, by step (`0-decompose`), from its artifact or report.
 
-
-def step_key(previous: str, step: Step) -> str:
-    return _digest([previous, step.technique, step.options.model_dump()])
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+    Raises:
+        InputError: if there is no such report, or none was recorded in it.
+    """
+    if path is None:
+        return {}
+    file = Path(path) / REPORT if Path(path).is_dir() else Path(path)
+    try:
+        steps = json.loads(file.read_text())["steps"]
+        found = {f"{number}-{step['technique']}": step.get("timings") or {} for number, step in enumerate(steps)}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(f"timings {path!r} is no artifact or report.json of a run: {error}") from error
+    if not any(isinstance(one, dict) and one for one in found.values()):
+        raise InputError(f"timings {path!r}: no step of that run was decided by measured times; leave timings out")
+    return found

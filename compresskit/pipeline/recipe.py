@@ -44,6 +44,12 @@ class RecipeOptions(Options):
     latency_rounds: int = option(
         12, "A/B rounds in latency measurements; 0 leaves latency unmeasured", section="Run", ge=0
     )
+    timings: str | None = option(
+        None,
+        "artifact of an earlier run, or its report.json: what was timed there decides here too, where a step chooses "
+        "by measured times",
+        section="Run",
+    )
     seed: int = option(0, "seed of everything random", section="Run", ge=0, le=LARGEST_SEED)
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps ...", section="Run")
     threads: int | None = option(None, "torch threads; default: all cores", section="Run", ge=1, le=_MOST_THREADS)

@@ -7,23 +7,26 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..core import artifact, distributed, files
-from ..core.errors import InputError
+from ..core import artifact, distributed, files, ownership
+from ..core.decisions import Decisions
+from ..core.errors import CompresskitError, GuardMissed, InputError
 from ..core.machine import machine
 from ..core.report import report_html
 from ..core.types import Context, Loaded, StepResult
 from ..core.weights import sha256_of
 from .guards import check_guards
-from .keys import base_key, is_finished, step_key
+from .keys import input_paths, recorded_timings, step_keys
 from .lint import lint
 from .measurement import Measurement, labels, measure_model, warnings_of
 from .preflight import checked_context
 from .recipe import Recipe, Step
 from .steps import becomes_original, follow
 from .techniques import TECHNIQUES
+from .workspace import Workspace, finished_report, remove_tree
 
 REPORT_VERSION = 1
 
@@ -35,10 +38,11 @@ class Run:
     Attributes:
         recipe: what to do.
         output: directory of the final artifact; finished steps lie beside it in `OUTPUT.steps`.
-        force: replace an existing output.
+        force: replace an existing output that this tool wrote.
         resume: take finished steps whose key matches from `OUTPUT.steps`.
         command: the command line, for the report.
         log: prints a line of progress.
+        keep_steps: leave the finished steps beside the output when the run is over.
     """
 
     recipe: Recipe
@@ -47,11 +51,17 @@ class Run:
     resume: bool = False
     command: list[str] = field(default_factory=list)
     log: Callable[[str], None] = lambda line: None
+    keep_steps: bool = True
 
     @property
     def steps_folder(self) -> Path:
         """Where finished steps are kept."""
-        return self.output.with_name(self.output.name + ".steps")
+        return self.place.steps
+
+    @cached_property
+    def place(self) -> Workspace:
+        """Where the run writes, made absolute once: code that is run may change the current folder."""
+        return Workspace(ownership.absolute(self.output), self.force, self.resume, input_paths(self.recipe))
 
 
 def run(task: Run) -> dict[str, Any]:
@@ -63,25 +73,30 @@ def run(task: Run) -> dict[str, Any]:
         InputError: on bad input; nothing existing is touched.
         GuardMissed: if a step missed a guard; finished steps are kept in `OUTPUT.steps`.
     """
+    with task.place.held():
+        keys = step_keys(task.recipe, leave_out=(task.place.output, task.place.steps))
+        finished = task.place.check(keys[-1], task.log)
+        return _run(task, keys) if finished is None else finished
+
+
+def _run(task: Run, keys: list[str]) -> dict[str, Any]:
     recipe, options = task.recipe, task.recipe.options
-    if task.output.exists() and not (task.force or task.resume):
-        raise InputError(f"output {str(task.output)!r} exists; give --force to replace it, or --resume to go on")
     warnings = lint(recipe)
     for warning in warnings:
         task.log(f"warning: {warning}")
+    timings = recorded_timings(options.timings)
     finished = len(list(task.steps_folder.glob("*-*"))) if task.resume else 0
-    context = checked_context(recipe, task.log, output=task.output, finished=finished)
+    context = checked_context(recipe, task.log, output=task.place.output, finished=finished)
     context = replace(context, recipe=recipe.content())
-    _make_folder(task.output.parent)
-    if not task.resume and task.steps_folder.exists() and distributed.is_main():
-        shutil.rmtree(task.steps_folder)
+    task.place.begin()
     baseline = measure_model(context.original, context, options) if distributed.is_main() else None
-    progress = _Progress(base_key(options), baseline, baseline)
+    progress = _Progress(keys[0], baseline, baseline)
     report = _report_head(task, progress.key, baseline, warnings)
 
     def take(number: int, step: Step, current: Loaded, context: Context) -> Loaded:
-        progress.key = step_key(progress.key, step)
-        progress.place = task.steps_folder / f"{number}-{step.technique}"
+        progress.key = keys[number + 1]
+        progress.place = task.place.step(number, step.technique)
+        context = replace(context, decisions=Decisions(given=timings.get(progress.place.name)))
         loaded, record, progress.before = _one_step(task, context, step, current, progress)
         if record:
             report["steps"].append(record)
@@ -95,6 +110,7 @@ def run(task: Run) -> dict[str, Any]:
     if distributed.is_main():
         report["labels"] = labels(last)
         _publish(task, progress.place, report)
+        task.place.finish(keep_steps=task.keep_steps)
     return report
 
 
@@ -108,13 +124,6 @@ class _Progress:
     place: Path = Path()
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write below {str(folder)!r}: {error.strerror}") from error
-
-
 def _one_step(
     task: Run,
     context: Context,
@@ -124,16 +133,13 @@ def _one_step(
 ) -> tuple[Loaded, dict[str, Any] | None, Measurement | None]:
     """Take a finished step, or do it: technique, recovery, measurement, guards, artifact."""
     place, key = progress.place, progress.key
-    if task.resume and is_finished(place, key):
-        task.log(f"{place.name}: unchanged, taken from {place}")
-        loaded = artifact.load(place, trust_source=True, source=task.recipe.options.source)
-        loaded.module.to(context.device)
-        record = artifact.read_report(place)
-        return loaded, record, Measurement(**record["measurement"])
+    taken = _taken(task, context, place, key) if task.resume else None
+    if taken is not None:
+        return taken
     started = time.perf_counter()
-    scratch = place.with_name(place.name + ".work") / key[:12]
-    scratch.mkdir(parents=True, exist_ok=True)
-    result = do_step(step, current.clone(), replace(context, folder=scratch))
+    scratch = task.place.work(place, key)
+    decisions = context.decisions.kept_in(scratch / "timings.jsonl")
+    result = do_step(step, current.clone(), replace(context, folder=scratch, decisions=decisions))
     seconds = time.perf_counter() - started
     if not distributed.is_main():
         return result.loaded, None, None
@@ -144,22 +150,46 @@ def _one_step(
         "command": task.command,
         "model": task.recipe.options.model,
         "loaded": context.original.notes,
+        "timings": decisions.used,
     }
-    with files.replacing(place, force=True) as temporary:
-        inner = temporary / "artifact"
-        size_bytes = artifact.save(result.loaded, inner, provenance=provenance, files=result.files)
-        # what is measured is what was stored
-        measured = measure_model(
-            result.loaded, context, task.recipe.options, size_bytes=size_bytes, against=context.original
-        )
-        record = _step_record(step, result, measured, progress.before, seconds)
-        check_guards(step.options, place.name, measured, progress.baseline, context.metric, task.steps_folder)
-        files.write_json(inner / artifact.REPORT, record)
-        for entry in inner.iterdir():
-            entry.rename(temporary / entry.name)
-        inner.rmdir()
-    shutil.rmtree(scratch.parent, ignore_errors=True)
+    try:
+        with files.replacing_own(place) as temporary:
+            inner = temporary / "artifact"
+            size_bytes = artifact.save(result.loaded, inner, provenance=provenance, files=result.files)
+            # what is measured is what was stored
+            measured = measure_model(
+                result.loaded, context, task.recipe.options, size_bytes=size_bytes, against=context.original
+            )
+            record = _step_record(step, result, measured, progress.before, seconds) | {"timings": decisions.used}
+            check_guards(step.options, place.name, measured, progress.baseline, context.metric, task.steps_folder)
+            files.write_json(inner / artifact.REPORT, record)
+            for entry in inner.iterdir():
+                entry.rename(temporary / entry.name)
+            inner.rmdir()
+    except GuardMissed:
+        remove_tree(scratch.parent)  # other guards are other keys, for which nothing here would be taken
+        raise
+    remove_tree(scratch.parent)
     return result.loaded, record, measured
+
+
+def _taken(
+    task: Run, context: Context, place: Path, key: str
+) -> tuple[Loaded, dict[str, Any] | None, Measurement | None] | None:
+    """A finished step as `_one_step` returns it; None where there is none, or it is damaged."""
+    record = finished_report(place, key)
+    if record is None:
+        return None
+    try:
+        loaded = artifact.load(place, trust_source=True, source=task.recipe.options.source)
+        measurement = Measurement(**record["measurement"])
+    except (CompresskitError, OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        task.log(f"{place.name}: done again, because what is in {place} cannot be used: {reason}")
+        return None
+    task.log(f"{place.name}: unchanged, taken from {place}")
+    loaded.module.to(context.device)
+    return loaded, record, measurement
 
 
 def do_step(step: Step, loaded: Loaded, context: Context) -> StepResult:
@@ -225,7 +255,7 @@ def _report_head(task: Run, key: str, baseline: Measurement | None, warnings: li
 
 def _publish(task: Run, last: Path, report: dict[str, Any]) -> None:
     """Copy the last step's artifact to the output, with the whole report and recipe."""
-    with files.replacing(task.output, force=task.force or task.resume) as temporary:
+    with files.replacing(task.place.output, force=task.force or task.resume) as temporary:
         for entry in last.iterdir():
             if entry.name != artifact.REPORT:
                 shutil.copyfile(entry, temporary / entry.name)
@@ -238,8 +268,3 @@ def _publish(task: Run, last: Path, report: dict[str, Any]) -> None:
 def command_line() -> list[str]:
     """The command as typed, for the report."""
     return ["compresskit", *sys.argv[1:]]
-
-
-def discard_steps(task: Run) -> None:
-    """Delete the finished steps of a run whose output stands."""
-    shutil.rmtree(task.steps_folder, ignore_errors=True)

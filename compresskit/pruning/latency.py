@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..core.decisions import Decisions, label
 from ..core.inputs import with_batch
 from ..core.latency import interleaved_ms, layer_inputs
 from ..core.measure import latency_ab
@@ -40,12 +41,13 @@ def meet_latency(
         (units that stay by group, facts). Where no cut was fast enough, the fastest one.
     """
     example = to_device(with_batch(loaded.example, context.latency_batch), context.device)
-    table = LatencyTable(loaded, graph, example)
+    table = LatencyTable(loaded, graph, example, context.decisions)
 
     def measured(kept: np.ndarray) -> float:
         module = loaded.clone().module
         cut(module, graph, graph.keep_ids(allocation.choose(kept)))
-        return 1 / latency_ab(loaded.module, module, example, rounds=_ROUNDS).speedup
+        name = f"latency of a cut {label(str(module), str(loaded.module), context.latency_batch)}"
+        return context.decisions(name, lambda: 1 / latency_ab(loaded.module, module, example, rounds=_ROUNDS).speedup)
 
     tried: list[tuple[float, float, dict[str, np.ndarray]]] = []  # (measured share, predicted share, what stays)
     try:
@@ -107,10 +109,14 @@ class LatencyTable:
         loaded: the model.
         graph: its graph.
         example: inputs that are timed; None takes the model's example.
+        decisions: where times are kept, and taken from where they are known.
     """
 
-    def __init__(self, loaded: Loaded, graph: Graph, example: Inputs | None = None):
+    def __init__(
+        self, loaded: Loaded, graph: Graph, example: Inputs | None = None, decisions: Decisions | None = None
+    ):
         example = loaded.example if example is None else example
+        decisions = decisions or Decisions()
         layers = {
             name: layer
             for name, layer in loaded.module.named_modules()
@@ -123,7 +129,8 @@ class LatencyTable:
         for name, calls in inputs.items():
             key = (str(layers[name]), *(tuple(x.shape) for x in calls))
             if key not in shared:
-                shared[key] = _grid_ms(layers[name], calls)
+                asked = f"widths of {name} {label(*key)}"
+                shared[key] = np.array(decisions(asked, lambda name=name, calls=calls: _grid_ms(layers[name], calls)))
             keys.append(key)
         self._names = list(inputs)
         rows = [axes[f"{name}.weight"] for name in inputs]
@@ -134,7 +141,10 @@ class LatencyTable:
         self._ms = np.stack([shared[key] for key in keys])
         elements = np.array([sum(_output_elements(layers[name], x) for x in calls) for name, calls in inputs.items()])
         self._elements = elements / max(elements.sum(), 1)
-        self.whole_ms = latency_ab(loaded.module, loaded.module, example, rounds=_ROUNDS).baseline_ms
+        self.whole_ms = decisions(
+            f"latency of the model {label(str(loaded.module), sorted(self._names))}",
+            lambda: latency_ab(loaded.module, loaded.module, example, rounds=_ROUNDS).baseline_ms,
+        )
         # time between layers against the share of elements: in proportion until `anchor` knows a second point
         self._between = np.array([0.0, max(self.whole_ms - self._ms[:, -1, -1].sum(), 0.0)])
         self._whole = max(self._predicted(np.array([len(group) for group in graph.groups])), 1e-9)
@@ -194,7 +204,7 @@ def _place(shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return low, np.clip((shares - grid[low]) / (grid[low + 1] - grid[low]), 0.0, 1.0)
 
 
-def _grid_ms(layer: nn.Module, calls: list[Tensor]) -> np.ndarray:
+def _grid_ms(layer: nn.Module, calls: list[Tensor]) -> list[list[float]]:
     """Times of a layer at every pair of shares, made to grow along both axes."""
     runs = []
     for out_share, in_share in itertools.product(_GRID, _GRID):
@@ -204,7 +214,7 @@ def _grid_ms(layer: nn.Module, calls: list[Tensor]) -> np.ndarray:
         inputs = [x.narrow(axis, 0, channels).contiguous() for x in calls]
         runs.append(lambda narrow=narrow, inputs=inputs: [narrow(x) for x in inputs])
     ms = np.array(interleaved_ms(runs, rounds=5)).reshape(len(_GRID), len(_GRID)) if calls else np.zeros((4, 4))
-    return np.maximum.accumulate(np.maximum.accumulate(ms, axis=0), axis=1)
+    return np.maximum.accumulate(np.maximum.accumulate(ms, axis=0), axis=1).tolist()
 
 
 def _narrowed(layer: nn.Module, out_share: float, in_share: float) -> nn.Module:

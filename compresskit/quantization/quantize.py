@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compresskit.core.decisions import label
 from compresskit.core.errors import InputError
 from compresskit.core.inputs import with_batch
 from compresskit.core.modules import get_module
@@ -251,9 +252,15 @@ def layer_times(
     """Times of the layers in ONNX Runtime, in float and in int8; a poorly calibrated int8 copy is no slower."""
     trial = loaded.clone()
     quantize(trial, options.model_copy(update=_TIMED_WITH), context)
-    context.log("timing layers in ONNX Runtime")
     example = with_batch(loaded.example, context.latency_batch)
-    return timing.profiles([loaded.module, trial.module], example, [plan.name for plan in plans])
+    names = [plan.name for plan in plans]
+
+    def profiled() -> list[timing.Profile]:
+        context.log("timing layers in ONNX Runtime")
+        return timing.profiles([loaded.module, trial.module], example, names)
+
+    asked = f"layers in ONNX Runtime {label(str(loaded.module), str(trial.module), names, context.latency_batch)}"
+    return [timing.Profile(*one) for one in context.decisions(asked, profiled)]
 
 
 def int8_layers(

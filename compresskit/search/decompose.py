@@ -79,7 +79,7 @@ class DecomposeSubject:
             if moments is not None and evidence.moments is not None:
                 moments[site.name] = evidence.moments
             context.log(f"fitted {site.name} at {len(levels[site.name])} ranks")
-        timed = self._times(sites, levels, context.latency_batch) if bounds_latency(options.budget) else {}
+        timed = self._times(sites, levels, context) if bounds_latency(options.budget) else {}
         self.sites = [site for site in sites if levels[site.name]]
         self._levels = [levels[site.name] for site in self.sites]
         if not self.sites:
@@ -111,14 +111,14 @@ class DecomposeSubject:
             found[one.ranks] = _Level(one, fit, divergence, saved, to_data)
         return sorted(found.values(), key=lambda level: level.candidate.macs)
 
-    def _times(self, sites: list[Site], levels: dict[str, list[_Level]], batch: int) -> dict[str, float]:
+    def _times(self, sites: list[Site], levels: dict[str, list[_Level]], context: Context) -> dict[str, float]:
         """The model's milliseconds; each level gets what it saves of them, and levels that save none go."""
-        table, layers = TimeTable(self._loaded.module, batch), []
+        table, layers = TimeTable(self._loaded.module, context.latency_batch, context.decisions), []
         for site in sites:
             layer = Layer(site)
             layer.candidates = table.time(layer, [level.candidate for level in levels[site.name]])
             layers.append(layer)
-        whole_ms = move_into_model(self._loaded, layers, batch)
+        whole_ms = move_into_model(self._loaded, layers, context.latency_batch, context.decisions)
         for layer in layers:
             kept = []
             slowest = 0.0  # a rank up never takes less time, whatever the clock says

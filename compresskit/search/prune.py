@@ -27,7 +27,7 @@ from .options import SearchOptions
 from .problem import Choice, Place
 from .rating import first_examples
 from .sensitivity import output_sensitivities
-from .timed import timed
+from .timed import decided
 
 
 class PruneSubject:
@@ -121,9 +121,9 @@ class PruneSubject:
     def _latency_table(self) -> LatencyTable:
         """Measured times of layers, and one measured cut that tells how far the time between layers shrinks."""
         example = to_device(with_batch(self._loaded.example, self._context.latency_batch), self._context.device)
-        table = LatencyTable(self._loaded, self.graph, example)
+        table = LatencyTable(self._loaded, self.graph, example, self._context.decisions)
         smallest = (0,) * len(self._groups)
-        share = timed(self._loaded, self.cut_copy(smallest), self._context).share
+        share = decided("prune", self._loaded, self.cut_copy(smallest), self._context).share
         table.anchor(self.kept(smallest), share * table.whole_ms)
         return table
 

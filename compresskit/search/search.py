@@ -22,7 +22,7 @@ from .problem import Choice, Problem, Subject
 from .rating import Rater
 from .tables import ARCHITECTURES, POLICIES, SUBJECTS
 from .team import Team
-from .timed import timer_of, verdict, within_latency
+from .timed import decided, timer_of, verdict, within_latency
 
 #: winners that are made until one is within the bytes, and how far below it the next is looked for
 _TRIES, _SLIGHTLY_LESS = 3, 0.9999
@@ -80,7 +80,7 @@ def _found(loaded: Loaded, options: SearchOptions, context: Context, team: Team 
     if bounds_latency(options.budget):
 
         def share_of(choice: Choice) -> float:
-            measured = timer_of(options.technique)(loaded, problem.subject.build(choice), context)
+            measured = decided(options.technique, loaded, problem.subject.build(choice), context)
             return measured.share if "latency" in options.budget else measured.after_ms / problem.whole["latency_ms"]
 
         return problem, within_latency(problem, run, share_of)[0]

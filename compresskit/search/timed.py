@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from ..core.decisions import label
 from ..core.errors import GuardMissed
 from ..core.inputs import with_batch
 from ..core.measure import latency_ab
@@ -46,6 +47,12 @@ def timed_in_onnxruntime(loaded: Loaded, module: nn.Module, context: Context, ro
 def timer_of(technique: str) -> Callable[..., Timing]:
     """How a technique's models are timed: where they are fast."""
     return timed_in_onnxruntime if technique == "quantize" else timed
+
+
+def decided(technique: str, loaded: Loaded, module: nn.Module, context: Context) -> Timing:
+    """A measured time that decides what is chosen: recorded, so that a resume and a replay choose alike."""
+    name = f"latency of a candidate {label(technique, str(module), str(loaded.module), context.latency_batch)}"
+    return Timing(*context.decisions(name, lambda: list(timer_of(technique)(loaded, module, context))))
 
 
 def within_latency(
