@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,8 +16,10 @@ from torch.optim.swa_utils import AveragedModel
 from . import artifact
 from .errors import CompresskitError, InputError, first_line
 from .inputs import with_batch
+from .plain_weights import computed_tensors, fold_checked
 from .source import load_model
 from .types import Inputs, Loaded, call, to_device
+from .wrappers import unwrapped
 
 _ATTRIBUTE = "_compresskit_origin"  # a plain attribute: a deep copy takes it along, a state_dict does not
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
@@ -51,17 +54,6 @@ def _origin_of(loaded: Loaded) -> Origin:
     return Origin(record, frozenset(_layers(loaded.module)), _shapes(loaded.module))
 
 
-def unwrapped(module: nn.Module) -> nn.Module:
-    """The module inside of torch.compile, data-parallel and averaging wrappers."""
-    while True:
-        if isinstance(module, _WRAPPERS):
-            module = module.module
-        elif isinstance(getattr(module, "_orig_mod", None), nn.Module):
-            module = module._orig_mod
-        else:
-            return module
-
-
 def save_module(
     module: nn.Module,
     folder: str | Path,
@@ -86,7 +78,7 @@ def save_module(
     Raises:
         InputError: if the source is unknown, the module is not what the source builds any more, or a weight is NaN.
     """
-    module = unwrapped(module)
+    module = _inside(module)
     if options and not source:
         raise InputError(f"{', '.join(options)} would be ignored: name source too")
     origin = _origin_of(load_model(source, **options)) if source else getattr(module, _ATTRIBUTE, None)
@@ -102,8 +94,9 @@ def save_module(
         raise InputError(
             f"model {loaded.name!r}: its input shape is unknown; give example, e.g. torch.zeros(1, 3, 8, 8)"
         )
-    _check_unchanged(module, origin)
     with _modes_kept(module):
+        loaded = _plain(loaded)
+        _check_unchanged(loaded.module, origin)
         _check_forward(loaded)
         try:
             return artifact.save(loaded, folder, force=force, provenance={"saved_by": "compresskit.save"})
@@ -112,6 +105,26 @@ def save_module(
                 f"model {loaded.name!r} computes something else than its source with the same weights; undo what was "
                 "changed in it by hand, or change the source alike"
             ) from error
+
+
+def _inside(module: nn.Module) -> nn.Module:
+    """The module within data-parallel, averaging and compile wrappers, found without changing any."""
+    while True:
+        inner = getattr(module, "_orig_mod", module.module if isinstance(module, _WRAPPERS) else None)
+        if not isinstance(inner, nn.Module):
+            return module
+        module = inner
+
+
+def _plain(loaded: Loaded) -> Loaded:
+    """The model with plain weights and layers, as loading leaves it: a copy where training made others of them."""
+    layers = list(loaded.module.modules())
+    if not any(isinstance(getattr(layer, "_orig_mod", None), nn.Module) or computed_tensors(layer) for layer in layers):
+        return loaded
+    _check_forward(loaded)  # leaves computed weights without a gradient, which have no copy
+    module = unwrapped(copy.deepcopy(loaded.module), f"model {loaded.name!r}").eval()
+    fold_checked(module, loaded.example)
+    return replace(loaded, module=module)
 
 
 def _layers(module: nn.Module) -> Iterator[str]:
@@ -163,6 +176,5 @@ def _check_forward(loaded: Loaded) -> None:
         raise
     except Exception as error:  # anybody's code
         raise InputError(
-            f"model {loaded.name!r} does not take its example input: {first_line(error)}; "
-            "give another with example"
+            f"model {loaded.name!r} does not take its example input: {first_line(error)}; give another with example"
         ) from error

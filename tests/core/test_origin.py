@@ -187,6 +187,28 @@ def test_what_is_not_the_source_s_model_any_more_is_refused(pruned, net_file, tm
     assert "cut with compresskit prune" in refused(pruned_again)
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*deprecated:FutureWarning")
+def test_weights_that_training_computes_are_saved_plain(net_file, tmp_path):
+    from torch.nn.utils import parametrizations, prune, weight_norm
+
+    for number, wrap in enumerate((parametrizations.weight_norm, weight_norm, torch.compile, masked := _masked(prune))):
+        module = package.load(net_file)
+        module[1] = wrap(module[1])
+        train(module, 2)
+        expected, names = outputs(module, torch.ones(2, 1, 8, 8)), list(module.state_dict())
+        module.train()
+        package.save(module, tmp_path / f"out{number}")
+        assert list(module.state_dict()) == names and module.training  # left as it was
+        found = package.load(str(tmp_path / f"out{number}"), source=net_file)
+        assert torch.allclose(outputs(found, torch.ones(2, 1, 8, 8)), expected, atol=1e-5)
+        assert list(found.state_dict()) == list(package.load(net_file).state_dict())
+    assert wrap is masked and (found[1].weight == 0).float().mean() == 0.5
+
+
+def _masked(prune):
+    return lambda layer: prune.l1_unstructured(layer, "weight", 0.5)
+
+
 def test_synchronized_batch_norms_are_the_same_model(digits_model, tmp_path):
     module = package.load(str(digits_model))
     assert any(isinstance(layer, nn.BatchNorm2d) for layer in module.modules())
