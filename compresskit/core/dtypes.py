@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
@@ -89,6 +90,21 @@ def widened(tensor: Tensor) -> Tensor:
 def as_real(tensor: Tensor) -> Tensor:
     """Complex numbers as pairs of reals in a last dimension of two; others as they are."""
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+
+
+def copy_in(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy of a module that computes in another number type; complex tensors get the complex type of that width."""
+
+    def convert(tensor: Tensor) -> Tensor:
+        if tensor.is_complex():
+            return tensor.to(dtype.to_complex())
+        return tensor.to(dtype) if tensor.dtype in FLOATS else tensor
+
+    copied = copy.deepcopy(module)._apply(convert)
+    for layer in copied.modules():
+        if hasattr(layer, "read_dtype"):
+            layer.read_dtype = dtype
+    return copied
 
 
 @contextmanager

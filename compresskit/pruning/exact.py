@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ..core.dtypes import fit_inputs
+from ..core.dtypes import copy_in, fit_inputs
 from ..core.types import Inputs, call, to_device
 from .cut import cut
 from .graph import Graph
@@ -50,29 +50,18 @@ def largest_difference(left: list[Tensor], right: list[Tensor]) -> float:
 
 def double_copy(module: nn.Module) -> nn.Module:
     """A copy in float64."""
-    return precise_copy(module, torch.float64)
+    return copy_in(module, torch.float64)
 
 
 def _wide(tensor: Tensor) -> Tensor:
     return tensor.to(torch.complex128) if tensor.is_complex() else tensor.double()
 
 
-def precise_copy(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A copy whose floating tensors have another number type, complex ones the complex type of that width."""
-
-    def convert(tensor: Tensor) -> Tensor:
-        if tensor.is_complex():
-            return tensor.to(dtype.to_complex())
-        return tensor.to(dtype) if tensor.is_floating_point() else tensor
-
-    return copy.deepcopy(module)._apply(convert)
-
-
 def difference(whole: nn.Module, example: Inputs, graph: Graph, keep: np.ndarray) -> tuple[float, str]:
     """Cut a copy of a model and compare it with the masked whole.
 
     Args:
-        whole: the uncut model, in the precision to compare in (`precise_copy`).
+        whole: the uncut model, in the precision to compare in (`copy_in`).
         example: inputs.
         graph: the model's graph.
         keep: which ids stay, (ids,) bool.

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..core.dtypes import model_dtype
+from ..core.dtypes import copy_in, model_dtype
 from ..core.types import Context, Loaded
 from .cut import Unfit
-from .exact import TOLERANCE, difference, precise_copy
+from .exact import TOLERANCE, difference
 from .graph import Graph
 
 Keep = dict[str, np.ndarray]
@@ -68,7 +68,7 @@ def _precise(module: nn.Module, loaded: Loaded, graph: Graph) -> tuple[nn.Module
     own = model_dtype(module) or torch.float32
     for dtype in (torch.float64, torch.float32):
         try:
-            wide = precise_copy(module, dtype)
+            wide = copy_in(module, dtype)
             if difference(wide, loaded.example, graph, graph.keep_ids({}))[0] <= TOLERANCE[dtype]:
                 return wide, dtype
         except (RuntimeError, TypeError, ValueError):

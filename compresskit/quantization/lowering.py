@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from compresskit.core.dtypes import cast, model_dtype, widened
 from compresskit.core.errors import InputError, require
 from compresskit.core.inputs import with_batch
 from compresskit.core.measure import latency_ab
@@ -39,13 +40,13 @@ def export(loaded: Loaded, options: ExportOptions, context: Context, out_path: s
     """
     path = Path(out_path)
     program = export_program(loaded.module, loaded.example)
-    notes: list[str] = []
+    notes = computes_in(loaded.module)
     if options.format == "onnx":
-        notes = export_onnx(program, path, opset=options.opset)
+        notes += export_onnx(program, path, opset=options.opset)
     else:
         export_pt2(program, path)
     runtime = options.chosen_runtime()
-    inputs = with_batch(loaded.example, options.batch_size)
+    inputs = cast(with_batch(loaded.example, options.batch_size), torch.float32)
     runner = RUNTIMES.load(runtime)(Exported(loaded.module.eval(), program, path, inputs, options.threads))
     facts: dict[str, Any] = {
         "file": path.name,
@@ -91,6 +92,14 @@ def export_onnx(program: torch.export.ExportedProgram, path: Path, *, opset: int
     return notes
 
 
+def computes_in(module: nn.Module) -> list[str]:
+    """A note where the model computes in another type than its graph."""
+    dtype = model_dtype(module)
+    if dtype in (None, torch.float32):
+        return []
+    return [f"the graph computes in float32, the model in {str(dtype).removeprefix('torch.')}"]
+
+
 def export_pt2(program: torch.export.ExportedProgram, path: Path) -> None:
     """Write an exported program as `.pt2`."""
     torch.export.save(program, str(path))
@@ -100,7 +109,7 @@ def comparison_batches(loaded: Loaded, options: ExportOptions, context: Context)
     """Inputs to compare on: test data where there is any, else the example's own values."""
     size = options.batch_size
     if context.data is None:
-        return [with_batch(loaded.example, size)]
+        return [cast(with_batch(loaded.example, size), torch.float32)]
     batches = context.data.batches("test", batch_size=size, limit=max(options.samples // size, 1) * size)
     return [inputs for inputs, _ in batches]
 
@@ -116,7 +125,7 @@ def compare(module: nn.Module, runner: nn.Module, batches: list[Inputs]) -> dict
     same, total, largest, scale = 0, 0, 0.0, 0.0
     module.eval()
     for inputs in batches:
-        wanted, found = main_output(call(module, inputs)), main_output(call(runner, inputs))
+        wanted, found = widened(main_output(call(module, inputs))), main_output(call(runner, inputs))
         same += int((wanted.argmax(-1) == found.argmax(-1)).sum())
         total += wanted.argmax(-1).numel()
         largest = max(largest, float((wanted - found).abs().max()))

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from compresskit.core.dtypes import cast, copy_in, model_dtype
 from compresskit.core.errors import InputError
 from compresskit.core.inputs import with_batch
 from compresskit.core.types import Inputs
@@ -181,11 +182,15 @@ def _lower_groups(layer: Quantized, name: str) -> None:
 def export_program(root: nn.Module, example: Inputs) -> torch.export.ExportedProgram:
     """Export a model, its quantization in standard operators, each tensor quantized once.
 
-    The batch size is left free where the model does not fix it.
+    The batch size is left free where the model does not fix it. Whatever type the model computes in, its graph
+    computes in float32, for which all runtimes have kernels on all processors.
 
     Raises:
         InputError: if torch.export cannot trace the model.
     """
+    if model_dtype(root) not in (None, torch.float32):
+        root = copy_in(root, torch.float32)
+        example = cast(example, torch.float32)
     lowered = lower(root)
     # torch.export takes a size of 1 for a constant
     inputs = with_batch(example, 2)

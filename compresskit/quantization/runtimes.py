@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compresskit.core.dtypes import cast
 from compresskit.core.errors import require
 from compresskit.core.types import Inputs
 
@@ -128,8 +129,8 @@ def openvino(exported: Exported) -> nn.Module:
 
 
 def _in_order(inputs: Inputs, names: list[str]) -> list[Tensor]:
-    """Contiguous input tensors in the graph's order."""
-    positional, named = as_arguments(inputs)
+    """Contiguous input tensors in the graph's order; graphs read floats in float32."""
+    positional, named = as_arguments(cast(inputs, torch.float32))
     tensors = [*positional, *(named[name] for name in names if name in named)]
     return [tensor.detach().cpu().contiguous() for tensor in tensors]
 
