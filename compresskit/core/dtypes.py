@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
@@ -105,6 +106,38 @@ def copy_in(module: nn.Module, dtype: torch.dtype) -> nn.Module:
         if hasattr(layer, "read_dtype"):
             layer.read_dtype = dtype
     return copied
+
+
+def adopt_dtypes(module: nn.Module, values: Mapping[str, Tensor], where: str) -> list[str]:
+    """Give a module's floating tensors the number types of weights that are going to be copied into them.
+
+    Tensors that are not among the weights get the type of most of them, as in `module.to`.
+
+    Args:
+        module: changed in place; parameters stay the same objects.
+        values: name in the module -> weight.
+        where: what to call the weights' origin.
+    Returns:
+        a line where the module's type changed, else nothing.
+    """
+    types = {name: value.dtype for name, value in values.items() if value.dtype in FLOATS}
+    if not types:
+        return []
+    before, main = model_dtype(module), Counter(types.values()).most_common(1)[0][0]
+    named = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+    slots = [(name, tensor) for name, tensor in named if tensor.dtype in FLOATS]
+    if all(tensor.dtype == types.get(name, tensor.dtype) for name, tensor in slots):
+        return []
+    done: set[int] = set()
+    for name, tensor in sorted(slots, key=lambda slot: slot[0] not in types):  # of tied names, the one in the file
+        if id(tensor) not in done:
+            done.add(id(tensor))
+            tensor.data = tensor.data.to(types.get(name, main))
+    after = model_dtype(module)
+    if after == before:
+        return []
+    names = [str(dtype).removeprefix("torch.") for dtype in (after, before)]
+    return [f"{where} are {names[0]}, and so is the model now; it was built in {names[1]}"]
 
 
 @contextmanager

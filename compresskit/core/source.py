@@ -10,6 +10,7 @@ import torch
 
 from . import artifact, inputs as example_inputs
 from .building import build_with_defaults, parse
+from .dtypes import fit_inputs
 from .errors import InputError
 from .plain_weights import fold_checked
 from .types import Inputs, Loaded
@@ -69,7 +70,7 @@ def load_model(
     return Loaded(
         module,
         record,
-        example,
+        fit_inputs(module, example),
         edits + folded,
         preprocessing=defaults["preprocessing"],
         name=string.rpartition(":")[2],
@@ -131,7 +132,7 @@ def with_example(loaded: Loaded, data_shape: tuple[int, ...] | None) -> Loaded:
         InputError: if neither the model nor the data says what the input looks like.
     """
     if loaded.example is None and data_shape:
-        loaded.example = example_inputs.parse([",".join(map(str, data_shape))])
+        loaded.example = fit_inputs(loaded.module, example_inputs.parse([",".join(map(str, data_shape))]))
     if loaded.example is None:
         raise InputError(f"model {loaded.name!r}: its input shape is unknown; give --input, e.g. --input 3,224,224")
     return loaded

@@ -65,8 +65,7 @@ def check_training(
         raise
     except Exception as error:  # the model, the loss and the data may be anybody's code
         raise InputError(
-            f"model {loaded.name!r} does not train on data {context.data.name!r}: "
-            f"{first_line(error)}"
+            f"model {loaded.name!r} does not train on data {context.data.name!r}: {first_line(error)}"
         ) from error
     if not math.isfinite(value):
         raise InputError(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoint_files import read_safetensors, read_tensors, split_key, weight_files
+from .dtypes import adopt_dtypes
 from .errors import InputError, nearest
 from .weight_matching import Match, choose, describe, find_matches
 
@@ -68,7 +69,7 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> l
     Nesting and prefixes are undone; what belongs to no layer of the model is left out.
 
     Args:
-        module: receives the weights, in its own dtype.
+        module: receives the weights, and the types of their floats.
         tensors: dotted name -> tensor.
         where: what to call the tensors' origin in errors.
     Returns:
@@ -84,13 +85,14 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> l
     for name, value in match.values.items():
         _check_kind(name, value, expected[name], where)
     check_finite(match.values, where, {name for name, _ in module.named_buffers(remove_duplicate=False)})
+    lines = adopt_dtypes(module, match.values, where)
     try:
         module.load_state_dict(
             {name: value.reshape(expected[name].shape) for name, value in match.values.items()}, strict=False
         )
     except RuntimeError as error:
         raise InputError(f"{where} cannot be copied into the model: {' '.join(str(error).split())}") from error
-    return describe(match, matches[1:], where)
+    return describe(match, matches[1:], where) + lines
 
 
 def _misfit(match: Match) -> str:

@@ -6,10 +6,15 @@ from collections import namedtuple
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
-from compresskit.core.dtypes import as_real, cast, fit_inputs, float32_weights, model_dtype
+from compresskit.core import artifact
+from compresskit.core.dtypes import as_real, cast, copy_in, fit_inputs, float32_weights, model_dtype
+from compresskit.core.errors import InputError
+from compresskit.core.source import load_model
 from compresskit.core.types import call
+from compresskit.core.weights import load_into, read_weights
 
 BF16 = torch.bfloat16
 
@@ -70,3 +75,59 @@ def test_weights_are_narrowed_again_after_an_error():
     with pytest.raises(ValueError, match="stop"), float32_weights(model):
         raise ValueError("stop")
     assert model.weight.dtype is torch.float16
+
+
+def test_a_module_takes_the_types_of_its_weights_file(tmp_path):
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Linear(3, 3))
+    model[2].weight = model[0].weight
+    parameter = model[0].weight
+    model.register_buffer("shift", torch.zeros(3), persistent=False)
+    held = {name: value.to(BF16) if value.is_floating_point() else value for name, value in model.state_dict().items()}
+    held["1.running_var"] = torch.full((3,), 1 + 2**-20)
+    path = tmp_path / "weights.pt"
+    torch.save(held, path)
+    lines = load_into(model, read_weights(path), "weights 'x'")
+    assert "weights 'x' are bfloat16, and so is the model now; it was built in float32" in lines
+    assert model[0].weight is parameter is model[2].weight
+    assert model.shift.dtype is BF16
+    for name, value in model.state_dict().items():
+        assert value.dtype is held[name].dtype and torch.equal(value, held[name]), name
+    assert load_into(model, read_weights(path), "weights 'x'") == []
+
+
+def test_a_half_file_in_a_float32_model_is_stored_as_it_came(tmp_path):
+    start = load_model("builtin:digits_cnn_small")
+    assert start.example.dtype is torch.float32
+    torch.save(start.module.half().state_dict(), tmp_path / "half.pt")
+    loaded = load_model("builtin:digits_cnn_small", weights=str(tmp_path / "half.pt"))
+    assert loaded.example.dtype is torch.float16
+    artifact.save(loaded, tmp_path / "out")
+    stored = load_file(tmp_path / "out" / artifact.WEIGHTS)
+    assert {v.dtype for v in stored.values() if v.is_floating_point()} == {torch.float16}
+    again = artifact.load(tmp_path / "out")
+    assert torch.equal(call(again.module, loaded.example), call(loaded.module, loaded.example))
+
+
+class Stubborn(nn.Module):
+    """Computes in bfloat16, whatever its weights are."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(3, 3, dtype=BF16)
+
+    def forward(self, x):
+        return self.inner(x.to(BF16))
+
+
+def test_a_model_that_runs_in_16_bits_only_is_refused_where_float32_is_needed():
+    model = Stubborn()
+    assert call(model, torch.ones(1, 3)).dtype is BF16
+    with float32_weights(model), pytest.raises(InputError, match="does not run in float32.*cast to the weights' dtype"):
+        call(model, torch.ones(1, 3))
+
+
+def test_a_copy_in_another_type():
+    model = nn.ModuleDict({"real": nn.Linear(2, 2, dtype=BF16), "complex": nn.Linear(2, 2, dtype=torch.complex64)})
+    found = copy_in(model, torch.float64)
+    assert {p.dtype for p in found.parameters()} == {torch.float64, torch.complex128}
+    assert model["real"].weight.dtype is BF16

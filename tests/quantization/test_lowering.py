@@ -5,7 +5,8 @@ import torch
 
 from compresskit.core.types import Context
 from compresskit.quantization.lowering import compare, export
-from compresskit.quantization.options import ExportOptions
+from compresskit.quantization.options import ExportOptions, QuantizeOptions
+from compresskit.quantization.quantize import quantize
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,29 @@ def test_pt2_loads_again(static_model, tmp_path):
     with torch.no_grad():
         wanted = static_model.module(inputs)
         assert float((program(inputs) - wanted).abs().max()) < 0.01 * float(wanted.abs().max())
+
+
+@pytest.mark.parametrize(
+    "dtype, scheme", [(torch.bfloat16, None), (torch.bfloat16, "int8-static"), (torch.float16, None)]
+)
+def test_16_bit_models_are_written_in_float32_and_the_report_says_so(loaded_net, images, tmp_path, dtype, scheme):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    loaded = loaded_net()
+    loaded.module.to(dtype)
+    if scheme:
+        quantize(loaded, QuantizeOptions(scheme=scheme), Context(loaded, data=images((3, 8, 8))))
+    with torch.no_grad():
+        assert loaded.module(torch.randn(2, 3, 8, 8, dtype=dtype)).dtype is dtype
+    facts = exported(loaded, tmp_path / "model.onnx", batch_size=8)
+    assert facts["runtime"] == "onnxruntime" and facts["agreement"] == 1.0
+    assert facts["largest_difference"] < 0.03 * facts["output_scale"]
+    assert f"computes in float32, the model in {str(dtype).removeprefix('torch.')}" in facts["notes"]
+    graph = onnx.load(tmp_path / "model.onnx").graph
+    assert graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    halves = (onnx.TensorProto.BFLOAT16, onnx.TensorProto.FLOAT16)
+    assert not [entry.name for entry in graph.initializer if entry.data_type in halves]
 
 
 def test_comparison_by_hand():
