@@ -27,7 +27,8 @@ _FOLDER_FILES = (
     "adapter_model.safetensors",
 )
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar")
-_MOST_ENTRIES = 2_000_000  # of nested containers; more is a file made to blow up
+_MOST_CONTAINERS = 200_000  # nested in a file; more is a file made to blow up
+_HOLDERS = (Tensor, np.ndarray, Mapping, list, tuple)
 _DEEPEST = 100  # nested containers
 _SAVE = "save model.state_dict() instead"
 
@@ -110,11 +111,14 @@ def _read_file(path: Path) -> dict[str, Tensor]:
             head = file.read(4096)
     except OSError as error:
         raise InputError(f"weights file {str(path)!r} cannot be read: {error.strerror}") from error
-    if _is_safetensors(head, path) or (path.suffix == ".safetensors" and not _foreign(head, path)):
+    if _is_safetensors(head, path):
         return read_safetensors(path)
     if found := _foreign(head, path):
         raise InputError(f"weights file {str(path)!r} {found}")
-    if not (zipfile.is_zipfile(path) or head[:1] == b"\x80" or path.suffix in _SUFFIXES):
+    is_torch = zipfile.is_zipfile(path) or head[:1] == b"\x80"
+    if path.suffix == ".safetensors" and not is_torch:
+        return read_safetensors(path)
+    if not is_torch and path.suffix not in _SUFFIXES:
         raise InputError(
             f"weights file {str(path)!r}: unknown kind {path.suffix!r}; use .safetensors, .pt, .pth, .ckpt or .bin"
         )
@@ -180,8 +184,9 @@ def _foreign_zip(path: Path) -> str:
 
 def _load_torch(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(safe_globals()):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        # an open file: torch goes by the suffix of a path
+        with torch.serialization.safe_globals(safe_globals()), open(path, "rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(f"weights file {str(path)!r} {_refusal(path, str(error))}") from error
     except Exception as error:  # a hostile or cut file may raise anything; nothing of it has run
@@ -217,23 +222,21 @@ def flatten(content: Any, path: Path) -> dict[str, Tensor]:
         InputError: if there are none, or the nesting is endless.
     """
     tensors: dict[str, Tensor] = {}
-    stack: list[tuple[str, Any, int]] = [("", content, 0)]
+    stack: list[tuple[str, Any, int]] = [("", content, 0)] if isinstance(content, _HOLDERS) else []
     visited = 0
     while stack:
         prefix, value, depth = stack.pop()
+        if isinstance(value, Tensor | np.ndarray):
+            tensor = _as_tensor(value)
+            if tensor is not None:
+                tensors.setdefault(prefix or "0", tensor)
+            continue
         visited += 1
-        if visited > _MOST_ENTRIES or depth > _DEEPEST:
+        if visited > _MOST_CONTAINERS or depth > _DEEPEST:
             raise InputError(f"weights file {str(path)!r} nests its containers without end; {_SAVE}")
-        if isinstance(value, np.ndarray | np.generic) and np.asarray(value).dtype.kind in "biufc" and prefix:
-            value = torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else None
-        if isinstance(value, Tensor):
-            tensors.setdefault(prefix or "0", value.detach())
-        elif isinstance(value, Mapping):
-            items = [(f"{prefix}.{name}" if prefix else str(name), inner) for name, inner in value.items()]
-            stack += [(name, inner, depth + 1) for name, inner in reversed(items)]
-        elif isinstance(value, list | tuple):
-            items = [(f"{prefix}.{number}" if prefix else str(number), inner) for number, inner in enumerate(value)]
-            stack += [(name, inner, depth + 1) for name, inner in reversed(items)]
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+        held = [(str(name), inner) for name, inner in items if isinstance(inner, _HOLDERS)]
+        stack += [(f"{prefix}.{name}" if prefix else name, inner, depth + 1) for name, inner in reversed(held)]
     if isinstance(content, Tensor) or not isinstance(content, Mapping | list | tuple):
         raise InputError(
             f"weights file {str(path)!r} holds a {type(content).__name__}, not a mapping of tensors; {_SAVE}"
@@ -241,6 +244,12 @@ def flatten(content: Any, path: Path) -> dict[str, Tensor]:
     if not tensors:
         raise InputError(f"weights file {str(path)!r} holds no tensors; {_SAVE}")
     return tensors
+
+
+def _as_tensor(value: Tensor | np.ndarray) -> Tensor | None:
+    if isinstance(value, Tensor):
+        return value.detach()
+    return torch.from_numpy(value.copy()) if value.dtype.kind in "biufc" and value.dtype.isnative else None
 
 
 def _weight_map(index: Path) -> dict[str, str]:

@@ -44,6 +44,7 @@ class Match:
         added: what stands before the checkpoint's names in the model.
         values: the model's tensor name -> value.
         missing: the model's tensors that the checkpoint lacks.
+        misshapen: the model's tensors that have another shape in the checkpoint.
         unexpected: tensors of the checkpoint that belong to layers which the model has otherwise.
         folded: the model's tensors that were computed from others (weight norm, masks).
         left_out: parts of the checkpoint that are not the model's -> how many tensors.
@@ -53,14 +54,15 @@ class Match:
     added: str
     values: dict[str, Tensor]
     missing: list[str]
-    unexpected: list[str]
+    misshapen: list[str]
+    unexpected: list[str] = field(default_factory=list)
     folded: list[str] = field(default_factory=list)
     left_out: Counter = field(default_factory=Counter)
 
     @property
     def is_full(self) -> bool:
         """Whether all of the model is there and nothing contradicts it."""
-        return not self.missing and not self.unexpected
+        return not (self.missing or self.misshapen or self.unexpected)
 
     @property
     def averaged(self) -> bool:
@@ -202,7 +204,8 @@ class _Matcher:
             for name, full in self.names.items()
             if full not in values and name not in self.optional and not (self.aliases.get(full, set()) & set(values))
         )
-        match = Match(prefix, added, values, missing, [], folded)
+        misshapen = [name for name, value in values.items() if not _same_shape(value, self.expected[name])]
+        match = Match(prefix, added, values, missing, misshapen, folded=folded)
         tops = {name.removeprefix(added).partition(".")[0] for name in self.names}
         for name in self.tensors:
             if name in used or self._explained(name, used):

@@ -79,7 +79,7 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> l
     """
     matches = find_matches(module, tensors)
     match = choose(matches, where)
-    if not match.is_full:
+    if match.missing or match.unexpected:
         raise InputError(f"{where} does not fit the model: {_misfit(match)}")
     expected = module.state_dict()
     for name, value in match.values.items():
