@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -184,8 +186,11 @@ def _foreign_zip(path: Path) -> str:
 
 def _load_torch(path: Path) -> Any:
     try:
-        # an open file: torch goes by the suffix of a path
-        with torch.serialization.safe_globals(safe_globals()), open(path, "rb") as file:
+        with ExitStack() as stack:
+            stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")  # on protocols and deprecated storages, nothing that a user can act on
+            stack.enter_context(torch.serialization.safe_globals(safe_globals()))
+            file = stack.enter_context(open(path, "rb"))  # not the path: torch goes by its suffix
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(f"weights file {str(path)!r} {_refusal(path, str(error))}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +11,8 @@ from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
+
+from .copying import copy_module
 
 #: number types that weights are computed with; narrower ones (float8, int4) are storage only
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -101,7 +102,7 @@ def copy_in(module: nn.Module, dtype: torch.dtype) -> nn.Module:
             return tensor.to(dtype.to_complex())
         return tensor.to(dtype) if tensor.dtype in FLOATS else tensor
 
-    copied = copy.deepcopy(module)._apply(convert)
+    copied = copy_module(module)._apply(convert)
     for layer in copied.modules():
         if hasattr(layer, "read_dtype"):
             layer.read_dtype = dtype

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 
 import torch
@@ -14,6 +13,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import distribute_tensor
 
 from . import checkpoint
+from .copying import copy_module
 from .errors import InputError
 
 
@@ -32,7 +32,7 @@ class Sharded:
             raise InputError(
                 "sharding fsdp needs several processes; start with torchrun --nproc-per-node 2 -m compresskit"
             )
-        self.module = copy.deepcopy(module)
+        self.module = copy_module(module)
         mesh = init_device_mesh(device.type, (dist.get_world_size(),))
         for child in self.module.children():
             # one unit a top-level child: its weights are gathered only while it runs

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from .copying import copy_module
 from .decisions import Decisions
 from .dtypes import fit_inputs, is_widened
 from .errors import InputError
@@ -58,7 +59,7 @@ class Loaded:
 
     def clone(self) -> Loaded:
         """A deep copy: changing it leaves this one untouched."""
-        return copy.deepcopy(self)
+        return copy.deepcopy(self, {id(self.module): copy_module(self.module)})
 
 
 @dataclass

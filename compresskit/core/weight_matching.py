@@ -130,12 +130,15 @@ def describe(best: Match, others: Iterable[Match], where: str) -> list[str]:
     if best.folded:
         parts.append(f"computed {len(best.folded)} plain weights from their stored form ({_listed(best.folded)})")
     others = [other for other in others if _differ(best, other)]
-    keys = {other.key for other in others}
     if others:
-        parts.append(
-            f"left out {', '.join(f'#{other.key}' if other.key else 'the rest' for other in others)}, which fits too"
-        )
-    dropped = {part: count for part, count in best.left_out.items() if part not in keys}
+        names = ", ".join(f"#{other.key}" if other.key else "the rest" for other in others)
+        parts.append(f"left out {names}, which fits too")
+    inside = [f"{other.key}." for other in others]
+    dropped = {
+        part: count
+        for part, count in best.left_out.items()
+        if not any(key.startswith(f"{part}.") or f"{part}.".startswith(key) for key in inside)
+    }
     if dropped:
         counted = [f"{part} ({count})" for part, count in list(dropped.items())[:5]]
         more = ", ..." if len(dropped) > 5 else ""

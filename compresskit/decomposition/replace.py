@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from ..core.batchnorm import channel_scale
 from ..core.capture import Reached, watch
+from ..core.copying import copy_module
 from ..core.modules import get_module
 from ..core.types import Inputs, Loaded, call, to_device
 from .fit import Evidence, Fit
@@ -97,7 +97,7 @@ def replace_layers(
         layer name -> relative error of the fitted factors, of the layers really replaced.
     """
     chosen = {layer.site.name: (layer.site, one) for layer, one in zip(layers, choices, strict=True) if one is not None}
-    reference = copy.deepcopy(loaded.module)
+    reference = copy_module(loaded.module)
     stepwise = options.objective == "nonlinear" or options.inputs == "compressed"
     errors: dict[str, float] = {}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from ..core.copying import copy_module
 from ..core.dtypes import copy_in, fit_inputs
 from ..core.types import Inputs, call, to_device
 from .cut import cut
@@ -69,7 +69,7 @@ def difference(whole: nn.Module, example: Inputs, graph: Graph, keep: np.ndarray
         the largest relative difference (infinite when the cut model does not run) and why it is infinite.
     """
     example = fit_inputs(whole, to_device(example, torch.device("cpu")))
-    small = copy.deepcopy(whole)
+    small = copy_module(whole)
     cut(small, graph, keep)
     try:
         with torch.no_grad():

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections import defaultdict, deque
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.copying import copy_module
 from ..core.errors import InputError, nearest
 from ..core.types import Context, Loaded, StepResult
 from .cut import Unfit, cut
@@ -139,7 +139,7 @@ def _measured(
     count = max(1, round(len(group) * (1 - ratio)))
     mask = np.zeros(len(group), dtype=bool)
     mask[np.argsort(-scores, kind="stable")[:count]] = True
-    module = copy.deepcopy(loaded.module)
+    module = copy_module(loaded.module)
     try:
         cut(module, graph, graph.keep_ids({group.name: mask}))
         return context.metric(module, batches).value

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..core.copying import copy_module
 from ..core.errors import InputError
 from ..core.types import Context, Loaded, StepResult
 from . import geometry
@@ -126,7 +126,7 @@ def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> S
         raise NothingRemoved(f"model {loaded.name!r}: nothing was removed: {why}")
     ids = graph.keep_ids(proof.keep)
     refit = refit_kind(loaded, options, context)
-    whole = copy.deepcopy(loaded.module) if refit == "sequential" else None
+    whole = copy_module(loaded.module) if refit == "sequential" else None
     refitted = 0
     if refit == "inputs":
         refitted = refit_before_cut(loaded.module, graph, ids, evidence, options.ridge)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -15,6 +14,7 @@ from compresskit.core.dtypes import widened
 from compresskit.core.task import task_loss
 from compresskit.core.types import Inputs, call, main_output
 
+from ..core.copying import copy_module
 from . import uniform
 from .layers import Quantized, along_channels, from_matrix, quantized_class, quantized_layers, to_matrix
 from .spec import Spec
@@ -119,7 +119,7 @@ def _trainable_class(float_class: type[nn.Module], parameters: tuple[str, ...]) 
 
 def trainable(quantized: nn.Module, float_model: nn.Module) -> nn.Module:
     """A copy of a quantized model to train: weights from the float model, steps from the quantized one's scales."""
-    copied = copy.deepcopy(quantized)
+    copied = copy_module(quantized)
     for path, layer in quantized_layers(copied).items():
         if layer.spec.format == "int":
             _make_trainable(layer, float_model.get_submodule(path))

@@ -7,7 +7,6 @@ the layer between them; inductor's x86 passes recognise the same pairs in a `.pt
 
 from __future__ import annotations
 
-import copy
 import inspect
 from functools import cache
 from typing import Any
@@ -21,6 +20,7 @@ from compresskit.core.errors import InputError
 from compresskit.core.inputs import with_batch
 from compresskit.core.types import Inputs
 
+from ..core.copying import copy_module
 from . import uniform
 from .layers import Quantized, along_channels, from_matrix, quantized_class, quantized_layers, to_matrix
 
@@ -118,7 +118,7 @@ def lower(root: nn.Module) -> nn.Module:
     Integer weights become int8 with a scale a channel or a group; those of other formats, and what recurrent layers
     and bags of embeddings read, become float constants.
     """
-    lowered = copy.deepcopy(root).eval()
+    lowered = copy_module(root).eval()
     decomposed()
     for layer in quantized_layers(lowered).values():
         for site in ("input", "output"):

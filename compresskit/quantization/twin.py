@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import nn
 
+from ..core.copying import copy_module
 from .layers import quantized_layers
 
 
 @torch.no_grad()
 def float_twin(root: nn.Module) -> nn.Module:
     """A copy that computes in float with the rounded weights, and quantizes no activation: what to time against."""
-    twin = copy.deepcopy(root)
+    twin = copy_module(root)
     for layer in quantized_layers(twin).values():
         weights = {name: layer.dequantized(name).detach().clone() for name in layer.spec.parameters}
         layer.__class__ = layer.float_class

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..core.copying import copy_module
 from ..core.errors import InputError
 from ..core.modules import get_module, set_module
 from ..core.types import Context, Loaded
@@ -112,7 +113,7 @@ class Int8Subject:
 
     @cached_property
     def _damages(self) -> dict[str, float]:
-        return measured_damages(copy.deepcopy(self._folded.module), self._layers, self._probes)
+        return measured_damages(copy_module(self._folded.module), self._layers, self._probes)
 
     def errors(self, place: int) -> list[float]:
         """Measured divergence of the model with this layer alone in int8."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..core.copying import copy_module
 from ..core.errors import InputError
 from ..core.modules import get_module
 from ..core.types import Context, Loaded
@@ -80,7 +80,7 @@ class QuantizeSubject:
     def _round_all(self, bits: int) -> None:
         """Round every layer to one width; what is kept are the weights, and what they take stored."""
         options = quantize_options(self._options, bits=bits)
-        work = copy.deepcopy(self._folded.module)
+        work = copy_module(self._folded.module)
         plans, self.notes = make_plan(work, trace(work, self._folded.example), options)
         for plan in plans:
             moments = self._moments.get(plan.name) if options.needs_moments() else None
@@ -113,7 +113,7 @@ class QuantizeSubject:
     @torch.no_grad()
     def build(self, choice: Choice) -> nn.Module:
         """A float copy that computes what the quantized model computes."""
-        module = copy.deepcopy(self._folded.module)
+        module = copy_module(self._folded.module)
         for (name, widths), level in zip(self._rounded.items(), choice, strict=True):
             layer = get_module(module, name)
             for parameter, weight in widths[level].items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from ...core import checkpoint
 from ...core.building import build
+from ...core.copying import copy_module
 from ...core.edits import replay
 from ...core.errors import Diverged, GuardMissed, InputError
 from ...core.options import TrainOptions
@@ -147,7 +147,7 @@ class Session:
 
     def rate(self, module: nn.Module) -> float:
         """Accuracy on the held-out training examples."""
-        return self.rater.rate(copy.deepcopy(module)).score  # the rater changes its module's memory layout
+        return self.rater.rate(copy_module(module)).score  # the rater changes its module's memory layout
 
     def score_after_training(
         self, child: Loaded, *, steps: int | None = None, objective: Objective | None = None
