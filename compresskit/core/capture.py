@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .modules import get_module
+from .modules import evaluating, get_module
 from .types import Inputs, call, to_device
 
 #: (layer, positional inputs, output) -> None
@@ -35,14 +35,9 @@ def stream(
     root: nn.Module, batches: Iterable[Inputs], watchers: Mapping[str, Watcher], device: torch.device | None = None
 ):
     """Run batches of inputs through a model in eval mode, feeding the watchers; keeps nothing itself."""
-    training = root.training
-    root.eval()
-    try:
-        with watch(root, watchers):
-            for inputs in batches:
-                call(root, to_device(inputs, device) if device else inputs)
-    finally:
-        root.train(training)
+    with evaluating(root), watch(root, watchers):
+        for inputs in batches:
+            call(root, to_device(inputs, device) if device else inputs)
 
 
 _SUMS = (torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__iadd__, Tensor.__radd__)

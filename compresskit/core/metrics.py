@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .dtypes import widened
 from .errors import InputError, first_line, nearest
+from .modules import evaluating
 from .table import Row, Table
 from .types import call, main_output, to_device
 from .usercode import file_attribute, import_attribute
@@ -97,10 +98,8 @@ class Metric:
         Raises:
             InputError: if the model returns NaN, or there are no examples.
         """
-        training = module.training
-        module.eval()
         values = []
-        try:
+        with evaluating(*(model for model in (module, self._original) if model is not None)):
             for number, (inputs, targets) in enumerate(batches):
                 if device is not None:
                     inputs, targets = to_device(inputs, device), to_device(targets, device)
@@ -108,10 +107,8 @@ class Metric:
                 if torch.isnan(outputs).any():
                     raise InputError(f"the model's output holds NaN on evaluation batch {number}")
                 if self._original is not None:
-                    targets = widened(main_output(call(self._original.eval(), inputs)))
+                    targets = widened(main_output(call(self._original, inputs)))
                 values.append(self._values(outputs, targets).double().cpu())
-        finally:
-            module.train(training)
         if not values:
             raise InputError("there are no examples to evaluate on")
         return interval(torch.cat(values))

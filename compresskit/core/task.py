@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from .augment import MixedTargets
 from .dtypes import widened
 from .errors import InputError
+from .modules import evaluating
 from .types import Inputs, call, main_output, to_device
 
 
@@ -52,10 +53,9 @@ def plain_objective(label_smoothing: float, module: nn.Module, inputs: Inputs, t
 @torch.no_grad()
 def mean_loss(module: nn.Module, batches: Iterable, device: torch.device) -> float:
     """The task loss over all examples of some batches, the module in eval mode."""
-    training, total, count = module.training, 0.0, 0
-    module.eval()
-    for inputs, targets in batches:
-        loss = task_loss(call(module, to_device(inputs, device)), to_device(targets, device))
-        total, count = total + float(loss) * len(targets), count + len(targets)
-    module.train(training)
+    total, count = 0.0, 0
+    with evaluating(module):
+        for inputs, targets in batches:
+            loss = task_loss(call(module, to_device(inputs, device)), to_device(targets, device))
+            total, count = total + float(loss) * len(targets), count + len(targets)
     return total / count

@@ -14,8 +14,6 @@ from .train_state import State
 from .train_weights import TrainedWeights
 from .types import Context, Inputs
 
-_EVAL_BATCH = 256
-
 
 class Judge:
     """Evaluates the weights that would be kept (the average where there is one), and remembers the best.
@@ -68,7 +66,7 @@ class Judge:
             return None
         if not self.sharded and not distributed.is_main():
             return distributed.from_main(None)
-        batches = data.batches("val", batch_size=min(_EVAL_BATCH, data.size("val")))
+        batches = data.batches("val", batch_size=min(self.context.eval_batch, data.size("val")))
         if self.context.metric:
             value = self.context.metric(self.module, batches, self.context.device).value
         else:

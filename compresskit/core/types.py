@@ -78,6 +78,7 @@ class Context:
         load: turns a model string into a Loaded (for teachers and students), same rules as the command line.
         recipe: the whole recipe as plain data, for techniques that write one; None outside of a recipe.
         latency_batch: examples a forward where latency is measured.
+        eval_batch: examples a forward where a metric is measured.
         folder: a scratch folder kept for this step across a kill and --resume (caches, checkpoints, plots).
         decisions: times that decide weights are measured through it, so that a resume and a replay decide alike.
     """
@@ -93,6 +94,7 @@ class Context:
     folder: Any = None  # pathlib.Path | None
     recipe: dict[str, Any] | None = None
     latency_batch: int = 1
+    eval_batch: int = 256
     decisions: Decisions = field(default_factory=Decisions)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..core.modules import get_module
+from ..core.modules import evaluating, get_module
 from ..core.types import Inputs, call, main_output
 
 
@@ -49,15 +49,13 @@ def trace(module: nn.Module, inputs: Inputs) -> Trace:
     found: dict[str, Feature] = {}
     classifier: list[str] = []
     output = None
-    training = module.training
-    module.eval()
     with ExitStack() as stack:
+        stack.enter_context(evaluating(module))
         for name, child in module.named_modules():
             if name:
                 handle = child.register_forward_hook(_noting(name, found))
                 stack.callback(handle.remove)
         output = main_output(call(module, inputs))
-    module.train(training)
     for name, feature in found.items():
         child = get_module(module, name)
         if isinstance(child, nn.Linear) and feature.shape == tuple(output.shape):

@@ -88,7 +88,7 @@ def evaluate(loaded: Loaded, context: Context, options: RecipeOptions) -> dict[s
     """The metric on the test split, or None without data."""
     if context.data is None or context.metric is None:
         return None
-    batches = context.data.batches("test", batch_size=options.eval_batch, limit=options.eval_limit)
+    batches = context.data.batches("test", batch_size=context.eval_batch, limit=options.eval_limit)
     score = context.metric(loaded.module, batches, context.device)
     return {"name": context.metric.name, **asdict(score)}
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..core.batching import LARGEST_BATCH, evaluation_batch
 from ..core.data import Data, open_data
 from ..core.errors import CompresskitError, InputError, problems_of
 from ..core.metrics import make_metric
@@ -48,7 +49,17 @@ def open_context(options: RecipeOptions, log: Callable[[str], None] = lambda lin
         found.module.to(device)
         return found
 
-    return Context(original, data, metric, options.seed, device, log, load=load, latency_batch=options.latency_batch)
+    return Context(
+        original, data, metric, options.seed, device, log, load=load, latency_batch=options.latency_batch,
+        eval_batch=options.eval_batch or _evaluation_batch(original, data, device),
+    )  # fmt: skip
+
+
+def _evaluation_batch(original: Loaded, data: Data | None, device: torch.device) -> int:
+    if data is None:
+        return LARGEST_BATCH
+    inputs, _ = next(iter(data.batches("test", batch_size=1)))
+    return evaluation_batch(original.module, to_device(inputs, device))
 
 
 def _open_model(options: RecipeOptions) -> Loaded:

@@ -39,7 +39,9 @@ class RecipeOptions(Options):
     data_arg: dict[str, Any] = option({}, "argument of the data, e.g. size=64", section="Data")
     metric: str = option("top1", "top1, top5, mse, agreement, or package.module:function", section="Data")
     eval_limit: int | None = option(None, "evaluate on only this many test examples", section="Data", ge=1)
-    eval_batch: int = option(256, "examples a batch in evaluation", section="Data", ge=1)
+    eval_batch: int | None = option(
+        None, "examples a batch in evaluation; default: what keeps activations small, at most 256", section="Data", ge=1
+    )
     latency_batch: int = option(1, "examples a forward in latency measurements", section="Run", ge=1)
     latency_rounds: int = option(
         12, "A/B rounds in latency measurements; 0 leaves latency unmeasured", section="Run", ge=0

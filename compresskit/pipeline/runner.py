@@ -91,7 +91,7 @@ def _run(task: Run, keys: list[str]) -> dict[str, Any]:
     task.place.begin()
     baseline = measure_model(context.original, context, options) if distributed.is_main() else None
     progress = _Progress(keys[0], baseline, baseline)
-    report = _report_head(task, progress.key, baseline, warnings)
+    report = _report_head(task, progress.key, baseline, warnings) | {"eval_batch": context.eval_batch}
 
     def take(number: int, step: Step, current: Loaded, context: Context) -> Loaded:
         progress.key = keys[number + 1]

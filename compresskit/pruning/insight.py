@@ -112,7 +112,7 @@ def sensitivity(loaded: Loaded, graph: Graph, scores: Mapping[str, np.ndarray], 
     """
     if context.data is None or context.metric is None:
         raise InputError("sensitivity needs data; give --data, e.g. --data imagefolder:DIR")
-    batches = context.data.batches("val", batch_size=250, limit=EXAMPLES)
+    batches = context.data.batches("val", batch_size=context.eval_batch, limit=EXAMPLES)
     cache = _Cache(context.folder, loaded, scores)
     base = context.metric(loaded.module, batches).value
     rows = []

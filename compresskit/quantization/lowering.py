@@ -61,7 +61,7 @@ def export(loaded: Loaded, options: ExportOptions, context: Context, out_path: s
     facts |= _latency(float_twin(loaded.module), runner, inputs, options)
     if context.data is not None and context.metric is not None:
         facts[f"{context.metric.name}_in_runtime"] = context.metric(
-            runner, context.data.batches("test", batch_size=250)
+            runner, context.data.batches("test", batch_size=context.eval_batch)
         ).value
     return facts | ({"notes": "; ".join(notes)} if notes else {})
 

@@ -44,7 +44,7 @@ class Rater:
             raise InputError("search scores candidates on data; name some with --data, e.g. --data digits")
         self._original = original
         self._metric, self.device = context.metric, context.device
-        self._batches = context.data.batches("val", batch_size=_BATCH, limit=samples)
+        self._batches = context.data.batches("val", batch_size=min(_BATCH, context.eval_batch), limit=samples)
         self._probe_samples = probe_samples
 
     @cached_property
