@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from . import artifact
+from .copying import copy_module
 from .errors import CompresskitError, InputError, first_line
 from .inputs import with_batch
 from .plain_weights import computed_tensors, fold_checked
@@ -122,7 +122,7 @@ def _plain(loaded: Loaded) -> Loaded:
     if not any(isinstance(getattr(layer, "_orig_mod", None), nn.Module) or computed_tensors(layer) for layer in layers):
         return loaded
     _check_forward(loaded)  # leaves computed weights without a gradient, which have no copy
-    module = unwrapped(copy.deepcopy(loaded.module), f"model {loaded.name!r}").eval()
+    module = unwrapped(copy_module(loaded.module), f"model {loaded.name!r}").eval()
     fold_checked(module, loaded.example)
     return replace(loaded, module=module)
 

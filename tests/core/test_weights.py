@@ -398,8 +398,8 @@ def test_values_that_are_no_weights_of_the_model(value, says):
         load({**state_of(), "conv1.weight": value})
 
 
-def test_half_checkpoints_take_the_models_type():
+def test_half_checkpoints_keep_their_type():
     state = {name: value.half() if value.is_floating_point() else value for name, value in state_of().items()}
-    module, _ = load(state)
-    assert module.conv1.weight.dtype == torch.float32
-    assert torch.equal(module.conv1.weight, state["conv1.weight"].float())
+    module, _ = load({"model": state})
+    assert module.conv1.weight.dtype == torch.float16
+    assert same(module, state)
