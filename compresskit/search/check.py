@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..core.errors import InputError
+from ..core.errors import InputError, problems_of
 from ..core.types import Context, Loaded
 from ..decomposition.survey import survey
 from ..pruning.options import PruneOptions
@@ -13,6 +13,7 @@ from .architectures.session import check_reward
 from .architectures.space import ChainSpace
 from .options import SearchOptions
 from .quantize import quantize_options
+from .study import check_storage
 from .tables import ARCHITECTURES
 
 #: costs that quantizing weights changes
@@ -27,8 +28,18 @@ def check(loaded: Loaded, options: SearchOptions, context: Context) -> None:
         options: of the step.
         context: the metric that candidates are scored by.
     Raises:
-        InputError: if there is nothing, or the budget bounds what the technique does not change.
+        InputError: if there is nothing, the budget bounds what the technique does not change, or the study's storage
+            cannot be one.
     """
+    problems = problems_of(
+        lambda: _check_space(loaded, options, context),
+        *([lambda: check_storage(options.storage)] if options.storage else []),
+    )
+    if problems:
+        raise InputError("\n".join(problems))
+
+
+def _check_space(loaded: Loaded, options: SearchOptions, context: Context) -> None:
     if options.policy in ARCHITECTURES:
         check_reward(context)
         if options.policy != "n2n":

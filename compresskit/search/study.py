@@ -14,6 +14,8 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -150,6 +152,28 @@ def _identity(problem: Problem, options: SearchOptions) -> str:
     limits = problem.limits if "drop" in options.budget else {}
     record = json.dumps([options.policy, places, sorted(options.budget.items()), sorted(limits.items())])
     return hashlib.sha256(record.encode()).hexdigest()[:12]
+
+
+def check_storage(url: str) -> None:
+    """Whether a storage's URL is one, and its SQLite file can be one; nothing is made or connected to.
+
+    Raises:
+        InputError: if not.
+    """
+    engines = require("sqlalchemy", "search")
+    failures = (require("sqlalchemy.exc", "search").SQLAlchemyError, sqlite3.Error, ImportError, ValueError)
+    try:
+        path = engines.create_engine(url).url.database if url.startswith("sqlite") else None
+        if path is None:
+            engines.create_engine(url)
+        elif Path(path).exists():
+            with closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)) as connection:
+                connection.execute("pragma schema_version")
+        elif path != ":memory:" and not Path(path).absolute().parent.is_dir():
+            raise InputError(f"storage {url!r}: folder {str(Path(path).parent)!r} does not exist")
+    except failures as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"storage {url!r} does not open: {reason}; e.g. sqlite:///study.db") from error
 
 
 def _storage(url: str) -> Any:
