@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from compresskit.core.dtypes import FLOATS
 from compresskit.core.errors import InputError
 from compresskit.core.modules import match_names
 
@@ -44,7 +45,12 @@ def quantizable_parameters(layer: nn.Module) -> tuple[str, ...]:
         names = ["weight"]
     else:
         return ()
-    return tuple(name for name in names if layer._parameters.get(name) is not None)
+    return tuple(name for name in names if _quantizable(layer._parameters.get(name)))
+
+
+def _quantizable(weight: Tensor | None) -> bool:
+    """Whether a weight holds floats; complex ones and what is stored in 8 bits already have no grid here."""
+    return weight is not None and weight.dtype in FLOATS and weight.numel() > 0
 
 
 def candidates(root: nn.Module) -> tuple[list[str], list[str]]:

@@ -79,6 +79,7 @@ class QuantizedRecord(EditRecord):
     """The types of a "quantized" edit's keys; `spec_from_edit` checks which values go together."""
 
     parameters: Annotated[list[Name], Field(max_length=64)] = []
+    weight_dtype: Literal["float16", "bfloat16", "float32", "float64"] = "float32"
     format: Literal["int", "float8", "codebook"] = "int"
     bits: _Bits = 8
     granularity: Literal["tensor", "channel", "group"] = "channel"
