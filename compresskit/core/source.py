@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from . import artifact, inputs as example_inputs
 from .building import build_with_defaults, parse
@@ -70,12 +71,18 @@ def load_model(
     return Loaded(
         module,
         record,
-        fit_inputs(module, example),
+        _fitted(module, example),
         edits + folded,
         preprocessing=defaults["preprocessing"],
         name=string.rpartition(":")[2],
         notes=notes + lines,
     )
+
+
+def _fitted(module: nn.Module, example: Inputs | None) -> Inputs | None:
+    """An example in the type that the model computes in, as its description gives it back."""
+    fitted = fit_inputs(module, example)
+    return example if fitted is example else example_inputs.make(example_inputs.describe(fitted))
 
 
 def _load_trained(loaded: Loaded, weights: str, string: str) -> None:
@@ -132,7 +139,7 @@ def with_example(loaded: Loaded, data_shape: tuple[int, ...] | None) -> Loaded:
         InputError: if neither the model nor the data says what the input looks like.
     """
     if loaded.example is None and data_shape:
-        loaded.example = fit_inputs(loaded.module, example_inputs.parse([",".join(map(str, data_shape))]))
+        loaded.example = _fitted(loaded.module, example_inputs.parse([",".join(map(str, data_shape))]))
     if loaded.example is None:
         raise InputError(f"model {loaded.name!r}: its input shape is unknown; give --input, e.g. --input 3,224,224")
     return loaded
