@@ -5,19 +5,26 @@ A record is {kind, ...}. Weights are not part of it.
 
 from __future__ import annotations
 
-import inspect
+import random
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
+import torch
 from torch import nn
 
 from . import hub
 from .builtin import BUILTINS
-from .errors import CompresskitError, InputError, nearest
-from .inputs import parse as parse_inputs
-from .types import Preprocessing
-from .usercode import file_attribute, import_attribute
+from .dtypes import model_dtype
+from .errors import InputError, nearest
+from .inputs import one_of_batch, settle, spread
+from .randomness import unchanged_random_state
+from .types import Inputs, Preprocessing
+from .usercode import call_factory, file_attribute, import_attribute
 from .wrappers import unwrapped
 
 _PREFIXES = ("torchvision", "timm", "hf", "builtin")
@@ -60,12 +67,38 @@ def _form_hint(string: str) -> str:
 
 def build(record: dict[str, Any]) -> nn.Module:
     """The unedited module of a source record, on the current default device (meta included)."""
-    return build_with_defaults(record, pretrained=False, defaults=False)[0]
+    return builder(record)()
 
 
-def build_with_defaults(
-    record: dict[str, Any], pretrained: bool, defaults: bool = True
-) -> tuple[nn.Module, dict[str, Any]]:
+def builder(record: dict[str, Any]) -> Callable[[], nn.Module]:
+    """What builds the unedited module of a source record, without weights; files and modules are imported here.
+
+    Raises:
+        InputError: if the record names a file, a module or an attribute that is not there.
+    """
+    make = _builder(record, weights="none")
+    return lambda: make()[0]
+
+
+def build_with_defaults(record: dict[str, Any], pretrained: bool) -> tuple[nn.Module, dict[str, Any]]:
+    """The module with its weights where a library brings them, and its defaults.
+
+    Returns:
+        (module, {"example": inputs or None, "preprocessing": Preprocessing}).
+    """
+    kind = record.get("kind")
+    if pretrained and kind not in ("torchvision", "timm", "hf"):
+        raise InputError(f"weights 'pretrained': a {kind} model has no published weights; name a weights file")
+    module, found = _builder(record, "published" if pretrained else "own")()
+    return module, {
+        "example": own_example(module) if "example" not in found else found["example"],
+        "preprocessing": found.get("preprocessing", preprocessing_of(module)),
+    }
+
+
+def _builder(
+    record: dict[str, Any], weights: Literal["none", "own", "published"]
+) -> Callable[[], tuple[nn.Module, dict[str, Any]]]:
     kind = record.get("kind")
     builders = {
         "builtin": _builtin,
@@ -77,17 +110,50 @@ def build_with_defaults(
     }
     if kind not in builders:
         raise InputError(f"source kind {kind!r} is not one of {', '.join(builders)}")
-    if pretrained and kind not in ("torchvision", "timm", "hf"):
-        raise InputError(f"weights 'pretrained': a {kind} model has no published weights; name a weights file")
-    module, found = builders[kind](record, pretrained)
-    module = unwrapped(module, f"model {source_string(record)!r}")
-    if not defaults:
-        return module, {}
+    if kind == "hf" and weights == "none":
+        make = partial(_without_defaults, partial(hub.hf_architecture, record))
+    elif kind in ("torchvision", "timm", "hf"):
+        make = partial(builders[kind], record, weights == "published")
+    else:
+        make = partial(_without_defaults, builders[kind](record))
+
+    def unwrapped_model() -> tuple[nn.Module, dict[str, Any]]:
+        module, found = make()
+        return unwrapped(module, f"model {source_string(record)!r}"), found
+
+    return unwrapped_model
+
+
+def _without_defaults(make: Callable[[], nn.Module]) -> tuple[nn.Module, dict[str, Any]]:
+    return make(), {}
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's, numpy's and Python's generators start from a seed, and go on afterwards as if nothing had been drawn."""
+    with unchanged_random_state():
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.manual_seed(seed)
+        yield
+
+
+def own_example(module: nn.Module) -> Inputs | None:
+    """What a module says of its inputs: `example_inputs` (or Lightning's `example_input_array`), else `input_shape`.
+
+    Returns:
+        Settled inputs of one example, floats of `input_shape` in the module's own dtype; None where it says nothing.
+    Raises:
+        InputError: if `example_inputs` is not made of tensors.
+    """
+    for name in ("example_inputs", "example_input_array"):
+        given = getattr(module, name, None)
+        if given is not None and not callable(given):
+            return settle(one_of_batch(given))
     shape = getattr(module, "input_shape", None)
-    return module, {
-        "example": found.get("example", parse_inputs([",".join(map(str, shape))]) if shape else None),
-        "preprocessing": found.get("preprocessing", preprocessing_of(module)),
-    }
+    if shape is None or callable(shape) or not all(isinstance(size, int) for size in shape):
+        return None
+    return spread([1, *shape], model_dtype(module) or torch.float32)
 
 
 def source_string(record: dict[str, Any]) -> str:
@@ -109,39 +175,19 @@ def preprocessing_of(module: nn.Module) -> Preprocessing:
     )
 
 
-def call_factory(factory: Any, args: dict[str, Any], what: str) -> nn.Module:
-    """Call a factory; arguments it does not take are an InputError naming the nearest one that it does."""
-    try:
-        signature = inspect.signature(factory)
-        signature.bind(**args)
-    except TypeError as error:
-        names = list(signature.parameters)
-        unknown = next((name for name in args if name not in names), None)
-        raise InputError(f"{what}: {error}{nearest(unknown, names) if unknown else ''}") from error
-    except ValueError:  # a callable without a signature
-        pass
-    try:
-        return factory(**args)
-    except CompresskitError:
-        raise
-    except Exception as error:
-        raise InputError(f"{what} with {args or 'no arguments'} raised {type(error).__name__}: {error}") from error
-
-
-def _builtin(record: dict[str, Any], pretrained: bool) -> tuple[nn.Module, dict]:
+def _builtin(record: dict[str, Any]) -> Callable[[], nn.Module]:
     try:
         factory = BUILTINS.load(record["name"])
     except ValueError as error:
         raise InputError(str(error)) from None
-    return call_factory(factory, record["args"], f"builtin:{record['name']}"), {}
+    return partial(call_factory, factory, record["args"], f"builtin:{record['name']}")
 
 
-def _module_factory(record: dict[str, Any], pretrained: bool) -> tuple[nn.Module, dict]:
+def _module_factory(record: dict[str, Any]) -> Callable[[], nn.Module]:
     what = f"{record['module']}:{record['factory']}"
-    factory = import_attribute(record["module"], record["factory"])
-    return call_factory(factory, record["args"], what), {}
+    return partial(call_factory, import_attribute(record["module"], record["factory"]), record["args"], what)
 
 
-def _file_factory(record: dict[str, Any], pretrained: bool) -> tuple[nn.Module, dict]:
+def _file_factory(record: dict[str, Any]) -> Callable[[], nn.Module]:
     what = f"{record['path']}:{record['factory']}"
-    return call_factory(file_attribute(record["path"], record["factory"]), record["args"], what), {}
+    return partial(call_factory, file_attribute(record["path"], record["factory"]), record["args"], what)

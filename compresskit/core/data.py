@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from . import readers
 from .errors import InputError, nearest
+from .inputs import example_of
 from .table import Row, Table
 from .types import Preprocessing
 
@@ -109,7 +110,8 @@ class Data:
     Attributes:
         name: the data string.
         num_classes: number of classes, or None where targets are not classes.
-        input_shape: shape of one input as the model gets it.
+        input_shape: shape of one input as the model gets it; None where an input is not one tensor.
+        example: inputs of one example, of the data's own dtypes; for models that name none.
         note: how missing splits were made, for reports; empty when all were there.
     """
 
@@ -121,6 +123,7 @@ class Data:
         self._splits, self._indices = _three_splits(splits)
         first, _ = next(iter(self.batches("test", batch_size=1)))
         self.input_shape = tuple(first.shape[1:]) if isinstance(first, Tensor) else None
+        self.example = example_of(first)
 
     def size(self, split: str) -> int:
         """Number of examples in a split."""

@@ -20,6 +20,10 @@ class InputError(CompresskitError):
     exit_code = 2
 
 
+class ForwardError(InputError):
+    """A model's forward raised on its example inputs."""
+
+
 class ShapeError(InputError):
     """A tensor has another shape than the operation takes."""
 
@@ -47,6 +51,12 @@ def nearest(name: str, names: Iterable[str]) -> str:
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; choose from {', '.join(names)}" if names else ""
+
+
+def described(error: BaseException) -> str:
+    """An error's type and the first line of its text, if it has any."""
+    name, line = type(error).__name__, first_line(error)
+    return name if line == name else f"{name}: {line}"
 
 
 def problems_of(*checks: Callable[[], object]) -> list[str]:

@@ -77,8 +77,6 @@ def _library(what: str) -> Iterator[None]:
     except CompresskitError:
         raise
     except Exception as error:
-        if isinstance(error, RuntimeError) and torch.get_default_device().type == "meta":
-            raise  # many a constructor computes with values; it is run again for real
         raise InputError(f"{what}: {first_line(error)[:300]}") from error
 
 
@@ -133,16 +131,27 @@ def _hf_class(record: dict[str, Any]) -> Any:
     return found
 
 
-def hf_model(record: dict[str, Any], pretrained: bool) -> tuple[nn.Module, dict[str, Any]]:
-    """A transformers model; weights that lie beside its configuration are loaded by `hf_weights`."""
+def hf_architecture(record: dict[str, Any]) -> nn.Module:
+    """A transformers model without its weights; nothing is read but the record."""
+    model_class, config = _hf_class(record), _hf_config(record)
+    build = getattr(model_class, "from_config", None) or getattr(model_class, "_from_config", None)
+    return _call(build or model_class, f"hf:{record['name']}", {"config": config})
+
+
+def _hf_config(record: dict[str, Any]) -> Any:
     transformers = require("transformers", "hf")
     what = f"hf:{record['name']}"
     settings = transformers_config(what, record["config"])
     with _library(what):
-        config = transformers.AutoConfig.for_model(settings.pop("model_type"), **settings)
+        return transformers.AutoConfig.for_model(settings.pop("model_type"), **settings)
+
+
+def hf_model(record: dict[str, Any], pretrained: bool) -> tuple[nn.Module, dict[str, Any]]:
+    """A transformers model with the weights that lie beside its configuration, or the published ones."""
+    config = _hf_config(record)
     model_class = _hf_class(record)
     has_weights = any(Path(record["name"]).glob("*.safetensors")) if Path(record["name"]).is_dir() else False
-    if torch.get_default_device().type != "meta" and (pretrained or has_weights):
+    if pretrained or has_weights:
         stored = stored_dtypes(Path(record["name"])) if has_weights else {}
         module = _quiet_download(
             f"hf:{record['name']}",
@@ -155,9 +164,7 @@ def hf_model(record: dict[str, Any], pretrained: bool) -> tuple[nn.Module, dict[
         )
         restore_dtypes(module, stored)
     else:
-        build = getattr(model_class, "from_config", None) or getattr(model_class, "_from_config", None)
-        with _library(what):
-            module = build(config) if build else model_class(config)
+        module = hf_architecture(record)
     return module, {
         "example": _filled(_hf_example(module, config)),
         "preprocessing": _hf_preprocessing(record["name"], config),
@@ -196,6 +203,11 @@ def _hf_preprocessing(name: str, config: Any) -> Preprocessing:
 
 
 def _filled(example: Any) -> Any:
-    from .inputs import describe, make
+    """Zeros replaced by values that spread, whole numbers kept."""
+    from .inputs import settle, spread
 
-    return make(describe(example))
+    if isinstance(example, torch.Tensor):
+        return spread(example.shape, example.dtype) if example.is_floating_point() else settle(example)
+    if isinstance(example, dict):
+        return {name: _filled(value) for name, value in example.items()}
+    return type(example)(_filled(value) for value in example)

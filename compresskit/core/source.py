@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from . import artifact, inputs as example_inputs
-from .building import build_with_defaults, parse
-from .dtypes import fit_inputs
+from .building import build_with_defaults, parse, seeded
+from .dtypes import model_dtype
 from .errors import InputError
 from .plain_weights import fold_checked
 from .types import Inputs, Loaded
 from .weights import check_module, fits, load_into, read_weights
 from .wrappers import materialize
+
+if TYPE_CHECKING:
+    from .data import Data
 
 
 def load_model(
@@ -54,8 +55,7 @@ def load_model(
         _refuse(string, "a .pt2 file", weights=weights, model_args=model_args)
         return _load_pt2(path, inputs, trust_source)
     record = parse(string, model_args or {})
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         module, defaults = build_with_defaults(record, pretrained=weights == "pretrained")
         module.eval()
         example = example_inputs.parse(inputs) if inputs else defaults["example"]
@@ -71,18 +71,13 @@ def load_model(
     return Loaded(
         module,
         record,
-        _fitted(module, example),
+        None if example is None else example_inputs.with_floating(example, model_dtype(module)),
         edits + folded,
         preprocessing=defaults["preprocessing"],
         name=string.rpartition(":")[2],
         notes=notes + lines,
+        seed=seed,
     )
-
-
-def _fitted(module: nn.Module, example: Inputs | None) -> Inputs | None:
-    """An example in the type that the model computes in, as its description gives it back."""
-    fitted = fit_inputs(module, example)
-    return example if fitted is example else example_inputs.make(example_inputs.describe(fitted))
 
 
 def _load_trained(loaded: Loaded, weights: str, string: str) -> None:
@@ -129,17 +124,19 @@ def _load_pt2(path: Path, inputs: list[str] | None, trust_source: bool) -> Loade
     example: Inputs | None = dict(kwargs) or (args[0] if len(args) == 1 else tuple(args) or None)
     if inputs:
         example = example_inputs.parse(inputs)
-    return Loaded(program.module(), {"kind": "pt2", "path": str(path)}, copy.deepcopy(example), name=path.stem)
+    elif example is not None:
+        example = example_inputs.settle(example)
+    return Loaded(program.module(), {"kind": "pt2", "path": str(path)}, example, name=path.stem)
 
 
-def with_example(loaded: Loaded, data_shape: tuple[int, ...] | None) -> Loaded:
+def with_example(loaded: Loaded, data: Data | None) -> Loaded:
     """The same model with an example input, taken from the data where the model names none.
 
     Raises:
         InputError: if neither the model nor the data says what the input looks like.
     """
-    if loaded.example is None and data_shape:
-        loaded.example = _fitted(loaded.module, example_inputs.parse([",".join(map(str, data_shape))]))
+    if loaded.example is None and data is not None and data.example is not None:
+        loaded.example = example_inputs.with_floating(data.example, model_dtype(loaded.module))
     if loaded.example is None:
         raise InputError(f"model {loaded.name!r}: its input shape is unknown; give --input, e.g. --input 3,224,224")
     return loaded

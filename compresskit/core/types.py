@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -46,6 +46,7 @@ class Loaded:
         preprocessing: what the model expects of its inputs.
         name: short name for reports.
         notes: lines on how it was loaded: which weights were taken, what was left out or folded.
+        seed: the seed under which the module was built, so that it is built again with the same random draws.
     """
 
     module: nn.Module
@@ -56,6 +57,7 @@ class Loaded:
     preprocessing: Preprocessing = Preprocessing()
     name: str = "model"
     notes: list[str] = field(default_factory=list)
+    seed: int = 0
 
     def clone(self) -> Loaded:
         """A deep copy: changing it leaves this one untouched."""
@@ -160,15 +162,29 @@ def main_output(outputs: Any) -> Tensor:
     Raises:
         TypeError: if there is no tensor in the outputs.
     """
+    found = _first_tensor(outputs)
+    if found is None:
+        raise TypeError(f"no tensor in a model output of type {type(outputs).__name__}")
+    return found
+
+
+def _first_tensor(outputs: Any) -> Tensor | None:
+    """The first tensor depth first; the usual names of logits go before the rest."""
     if isinstance(outputs, Tensor):
         return outputs
     for name in ("logits", "out", "last_hidden_state"):
-        if isinstance(outputs, Mapping) and name in outputs:
-            return outputs[name]
-        if getattr(outputs, name, None) is not None:
-            return getattr(outputs, name)
+        inner = outputs.get(name) if isinstance(outputs, Mapping) else getattr(outputs, name, None)
+        if isinstance(inner, Tensor):
+            return inner
+    return next((tensor for _, value in children(outputs) if (tensor := _first_tensor(value)) is not None), None)
+
+
+def children(outputs: Any) -> list[tuple[str, Any]]:
+    """What a structure of outputs holds, one level down: (name, value) of mappings, sequences and dataclasses."""
     if isinstance(outputs, Mapping):
-        return main_output(next(iter(outputs.values())))
-    if isinstance(outputs, tuple | list) and outputs:
-        return main_output(outputs[0])
-    raise TypeError(f"no tensor in a model output of type {type(outputs).__name__}")
+        return [(str(key), value) for key, value in outputs.items()]
+    if isinstance(outputs, tuple | list):
+        return [(str(index), value) for index, value in enumerate(outputs)]
+    if is_dataclass(outputs) and not isinstance(outputs, type):
+        return [(entry.name, getattr(outputs, entry.name, None)) for entry in fields(outputs)]
+    return []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -87,6 +88,31 @@ def guarded(what: str, when: str = "") -> Iterator[None]:
         raise InputError(
             f"{what} raised {type(error).__name__}{f' {when}' if when else ''}{f': {reason}' if reason else ''}"
         ) from error
+
+
+def call_factory(factory: Any, args: dict[str, Any], what: str) -> Any:
+    """Call a factory that builds a model.
+
+    Args:
+        factory: what to call.
+        args: its keyword arguments.
+        what: what to call it in errors.
+    Raises:
+        InputError: if it does not take the arguments, naming the nearest one that it does, or if it raises.
+    """
+    if not callable(factory):
+        raise InputError(f"{what} is a {type(factory).__name__}, not a function or class that builds a model")
+    try:
+        signature = inspect.signature(factory)
+        signature.bind(**args)
+    except TypeError as error:
+        names = list(signature.parameters)
+        unknown = next((name for name in args if name not in names), None)
+        raise InputError(f"{what}: {error}{nearest(unknown, names) if unknown else ''}") from error
+    except ValueError:  # a callable without a signature
+        pass
+    with guarded(f"{what} with {args or 'no arguments'}"):
+        return factory(**args)
 
 
 def _attribute(module: Any, name: str, where: str) -> Any:

@@ -36,7 +36,7 @@ def open_context(options: RecipeOptions, log: Callable[[str], None] = lambda lin
     device, original, data, metric = (opened[name] for name in ("device", "original", "data", "metric"))
     for note in original.notes:
         log(note)
-    original = with_example(original, data.input_shape if data else None)
+    original = with_example(original, data)
     original.module.to(device)
     if data:
         _check_input(original, data)
@@ -45,7 +45,7 @@ def open_context(options: RecipeOptions, log: Callable[[str], None] = lambda lin
 
     def load(string: str, **given: Any) -> Loaded:
         found = load_model(string, seed=options.seed, trust_source=options.trust_source, **given)
-        found = with_example(found, data.input_shape if data else None)
+        found = with_example(found, data)
         found.module.to(device)
         return found
 

@@ -9,7 +9,9 @@ from torch import nn
 
 import compresskit
 from compresskit.core.builtin import BUILTINS, cifar_resnet56
+from compresskit.core.data import open_data
 from compresskit.core.errors import InputError
+from compresskit.core.inputs import describe, make as make_inputs
 from compresskit.core.source import load_model, with_example
 from compresskit.core.types import call, main_output
 from compresskit.core.weights import read_weights
@@ -141,9 +143,20 @@ def test_published_weights_that_cannot_be_fetched(monkeypatch, tmp_path):
 
 
 def test_the_example_comes_from_the_data_where_the_model_names_none(tmp_path):
-    (tmp_path / "net.py").write_text("from torch import nn\ndef make():\n    return nn.Linear(4, 2)\n")
-    loaded = load_model(f"{tmp_path}/net.py:make")
-    assert with_example(loaded, (4,)).example.shape == (1, 4)
+    (tmp_path / "net.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "def make(): return nn.Linear(4, 2).double()\n"
+        "def tokens(): return tuple((torch.arange(n * 5).reshape(n, 5) % 7, torch.zeros(n)) for n in (20, 4))\n"
+        "def points(): return tuple((torch.rand(n, 4), torch.zeros(n)) for n in (20, 4))\n"
+    )
+    string = f"{tmp_path}/net.py"
+    example = with_example(load_model(f"{string}:make"), open_data(f"{string}:points")).example
+    assert (example.shape, example.dtype) == ((1, 4), torch.float64)
+    assert torch.equal(example, make_inputs(describe(example)))
+    example = with_example(load_model(f"{string}:make"), open_data(f"{string}:tokens")).example
+    assert torch.equal(example, torch.tensor([[0, 1, 2, 3, 4]]))
+    with pytest.raises(InputError, match="--input"):
+        with_example(load_model(f"{string}:make"), None)
 
 
 def test_cifar_checkpoints_load_strictly(shared_dir):

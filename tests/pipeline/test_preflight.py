@@ -32,7 +32,7 @@ class Stateful(nn.Module):
     def __init__(self):
         super().__init__()
         self.layer = nn.Linear(64, 10)
-        self.scale = 1 + random.random()
+        self.scale = 1 + random.SystemRandom().random()  # no seed reaches it
 
     def forward(self, x):
         return self.layer(x.flatten(1)) * self.scale
