@@ -77,6 +77,10 @@ class Options(BaseModel):
         """Optional packages that these options need: module to import -> the extra that brings it."""
         return {}
 
+    def models(self) -> list[tuple[str, dict[str, Any]]]:
+        """Further models that these options name: model string and what goes with it, as `load_model` takes it."""
+        return []
+
     def refuse_unread(self, readers: Mapping[str, Sequence[str]], by: str) -> None:
         """Refuse given options that nothing reads with the value that another option has.
 

@@ -97,6 +97,16 @@ class DistillOptions(TrainStepOptions):
         """Whether a new student takes the current model's place."""
         return self.student is not None or self.student_width < 1 or self.student_depth < 1
 
+    def models(self) -> list[tuple[str, dict[str, Any]]]:
+        """Teachers and student: model string and what goes with it."""
+        files = self.teacher_weights or [None] * len(self.teacher)
+        teachers = [
+            (string, {"weights": file, "model_args": dict(self.teacher_args)})
+            for string, file in zip(self.teacher, files, strict=True)
+        ]
+        given = {"weights": self.student_weights, "model_args": dict(self.student_args)}
+        return teachers + ([(self.student, given)] if self.student else [])
+
     def keeps_layers(self) -> bool:
         """Whether the model has the same layers afterwards: not where a new student takes its place."""
         return not self.makes_student()

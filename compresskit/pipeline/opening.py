@@ -22,24 +22,40 @@ def open_context(options: RecipeOptions, log: Callable[[str], None] = lambda lin
     Raises:
         InputError: a line for each of device, model, data and metric that does not open or fit.
     """
+    context, problems = open_what_opens(options, log)
+    if context is None or problems:
+        raise InputError("\n".join(problems))
+    return context
+
+
+def open_what_opens(
+    options: RecipeOptions, log: Callable[[str], None] = lambda line: None
+) -> tuple[Context | None, list[str]]:
+    """The context as far as it opens, and a line for each thing that does not open or fit; no context without a model.
+
+    Data, metric or device that fail are left out of the context (the CPU takes the device's place), so that the rest
+    can still be looked at.
+    """
     if options.threads:
         torch.set_num_threads(options.threads)
-    opened: dict[str, Any] = {}
+    opened: dict[str, Any] = {"device": torch.device("cpu")}
     problems = problems_of(
         lambda: opened.update(device=pick_device(options.device)),
         lambda: opened.update(original=_open_model(options)),
         lambda: opened.update(data=_open_data(options, opened.get("original"))),
         lambda: opened.update(metric=make_metric(options.metric, getattr(opened.get("original"), "module", None))),
     )
-    if problems:
-        raise InputError("\n".join(problems))
-    device, original, data, metric = (opened[name] for name in ("device", "original", "data", "metric"))
+    device, original, data, metric = (opened.get(name) for name in ("device", "original", "data", "metric"))
+    if original is None:
+        return None, problems
     for note in original.notes:
         log(note)
-    original = with_example(original, data)
+    misfits = problems_of(lambda: with_example(original, data))
+    if misfits:
+        return None, [*problems, *misfits]
     original.module.to(device)
     if data:
-        _check_input(original, data)
+        misfits = problems_of(lambda: _check_input(original, data))
         if data.note:
             log(f"data: {data.note}")
 
@@ -49,10 +65,12 @@ def open_context(options: RecipeOptions, log: Callable[[str], None] = lambda lin
         found.module.to(device)
         return found
 
-    return Context(
+    data = None if misfits else data
+    context = Context(
         original, data, metric, options.seed, device, log, load=load, latency_batch=options.latency_batch,
         eval_batch=options.eval_batch or _evaluation_batch(original, data, device),
     )  # fmt: skip
+    return context, [*problems, *misfits]
 
 
 def _evaluation_batch(original: Loaded, data: Data | None, device: torch.device) -> int:

@@ -15,11 +15,12 @@ import torch
 from ..core import artifact, distributed
 from ..core.errors import InputError, first_line, problems_of, require
 from ..core.randomness import unchanged_random_state
+from ..core.source import load_model
 from ..core.train_check import check_training
 from ..core.types import Context, Loaded
 from ..quantization.options import ExportOptions
 from ..quantization.program import export_program
-from .opening import open_context
+from .opening import open_what_opens
 from .recipe import Recipe, RecipeOptions, Step
 from .steps import follow, model_after, place_of
 from .techniques import TECHNIQUES
@@ -46,8 +47,11 @@ def checked_context(recipe: Recipe, log: Log, *, output: Path | None = None, fin
     """
     started = time.perf_counter()
     problems = [*_packages(recipe), *_options(recipe), *_output(output)]
-    context = _opened(recipe.options, log, problems)
-    if context is not None:
+    context, unopened = open_what_opens(recipe.options, log)
+    problems += unopened
+    if context is None:
+        problems += _further_models(recipe)
+    else:
         with unchanged_random_state(context.device):
             problems += _model(context)
             problems += _steps(recipe, context)
@@ -68,7 +72,8 @@ def checked_export(recipe: RecipeOptions, options: ExportOptions, output: Path, 
         InputError: a line for each thing that fails.
     """
     problems = [*_missing(options.packages()), *_output(output)]
-    context = _opened(recipe, log, problems)
+    context, unopened = open_what_opens(recipe, log)
+    problems += unopened
     if context is not None:
         with unchanged_random_state(context.device):
             problems += _metric(context.original.clone(), context)
@@ -78,14 +83,6 @@ def checked_export(recipe: RecipeOptions, options: ExportOptions, output: Path, 
     if problems:
         raise InputError("\n".join(dict.fromkeys(problems)))
     return context
-
-
-def _opened(options: RecipeOptions, log: Log, problems: list[str]) -> Context | None:
-    try:
-        return open_context(options, log)
-    except InputError as error:
-        problems += str(error).splitlines()
-        return None
 
 
 def _named_steps(recipe: Recipe) -> list[str]:
@@ -125,6 +122,14 @@ def _options(recipe: Recipe) -> Iterator[str]:
             yield from _located(
                 recipe, number, ["min_speedup needs measured latency, and latency_rounds is 0; set it to e.g. 12"]
             )
+
+
+def _further_models(recipe: Recipe) -> Iterator[str]:
+    """Teachers and students that do not load, where there is no model that they could be fitted to."""
+    trust = recipe.options.trust_source
+    for number, step in enumerate(recipe.steps):
+        for string, given in step.options.models():
+            yield from _located(recipe, number, problems_of(partial(load_model, string, trust_source=trust, **given)))
 
 
 def _bytes_that_stay(recipe: Recipe, original: Loaded) -> Iterator[str]:

@@ -170,6 +170,19 @@ def test_model_data_metric_and_device_fail_at_once(here):
         assert word in line
 
 
+def test_data_that_fail_hide_nothing_else(here):
+    steps = ({"prune": {"ratio": 0.5, "protect": ["x"]}}, {"quantize": {"scheme": "int8-static", "skip": ["head"]}})
+    lines = problems(recipe(TRAIN, *steps, data="npz:nowhere.npz", model="net.py:stateful"))
+    assert [line.split(":")[0] for line in lines] == [
+        "data file 'nowhere.npz' does not exist",
+        "model 'stateful' cannot be saved",
+        "steps.1 (prune)",
+    ]
+    lines = problems(recipe(TRAIN, {"distill": {"teacher": ["net.py:one", "runs/nowhere"]}}, model="builtin:lenet6"))
+    assert "lenet6" in lines[0] and lines[1].startswith("steps.1 (distill): model 'runs/nowhere' does not exist")
+    assert len(lines) == 2
+
+
 def test_a_missed_limit_of_bytes_is_foreseen_where_training_keeps_them(here):
     (line,) = problems(recipe({"train": {"max_bytes": 100}}))
     assert line.startswith("train: max_bytes is 100, the weights take 4,840")
