@@ -66,7 +66,7 @@ class Options(BaseModel):
         return False
 
     def data_readers(self) -> list[str]:
-        """What in these options cannot do without data, in words; empty where nothing reads any."""
+        """What in these options cannot do without data, a clause each (`training needs data`); empty where nothing is."""
         return []
 
     def keeps_layers(self) -> bool:
@@ -108,8 +108,8 @@ class GuardOptions(Options):
     max_bytes: int | None = option(None, "largest allowed size of the stored weights in bytes", section="Guards", gt=0)
 
     def data_readers(self) -> list[str]:
-        """What in these options cannot do without data, in words."""
-        return ["max_drop"] if self.max_drop is not None else []
+        """What in these options cannot do without data, a clause each."""
+        return ["max_drop needs data"] if self.max_drop is not None else []
 
 
 class TrainOptions(Options):
@@ -205,8 +205,8 @@ class StepOptions(GuardOptions, TrainOptions):
         return self.recover != "none"
 
     def data_readers(self) -> list[str]:
-        """What in these options cannot do without data, in words."""
-        return [*super().data_readers(), *([f"recover {self.recover}"] if self.recover != "none" else [])]
+        """What in these options cannot do without data, a clause each."""
+        return [*super().data_readers(), *([f"recover {self.recover} needs data"] if self.recover != "none" else [])]
 
     def without_training(self) -> StepOptions:
         """The same step as a dry run does it: without any training."""
@@ -224,8 +224,8 @@ class TrainStepOptions(GuardOptions, TrainOptions):
     """Base of the techniques that are training themselves (train, distill)."""
 
     def data_readers(self) -> list[str]:
-        """What in these options cannot do without data, in words."""
-        return ["training", *super().data_readers()]
+        """What in these options cannot do without data, a clause each."""
+        return ["training needs data", *super().data_readers()]
 
     def keeps_layers(self) -> bool:
         """Whether the model has the same layers afterwards: training changes values only."""

@@ -112,13 +112,13 @@ class DecomposeOptions(StepOptions):
         return self.objective != "weight" or self.norms == "reestimate" or self.sensitivity == "output"
 
     def data_readers(self) -> list[str]:
-        """What in these options cannot do without data, in words."""
+        """What in these options cannot do without data, a clause each."""
         readers = {
             f"objective {self.objective}": self.objective != "weight",
             f"norms {self.norms}": self.norms == "reestimate",
             f"sensitivity {self.sensitivity}": self.sensitivity == "output",
         }
-        return [*super().data_readers(), *(name for name, reads in readers.items() if reads)]
+        return [*super().data_readers(), *(f"{name} needs data" for name, reads in readers.items() if reads)]
 
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> DecomposeOptions:

@@ -115,9 +115,8 @@ def _options(recipe: Recipe) -> Iterator[str]:
     for number, step in enumerate(recipe.steps):
         readers = [] if recipe.options.data else step.options.data_readers()
         if readers:
-            verb = "needs" if len(readers) == 1 else "need"
             mend = "name some with data, e.g. --data digits"
-            yield from _located(recipe, number, [f"{' and '.join(readers)} {verb} data; {mend}"])
+            yield from _located(recipe, number, [f"{' and '.join(readers)}; {mend}"])
         if step.options.min_speedup is not None and not recipe.options.latency_rounds:
             yield from _located(
                 recipe, number, ["min_speedup needs measured latency, and latency_rounds is 0; set it to e.g. 12"]

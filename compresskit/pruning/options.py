@@ -106,18 +106,18 @@ class PruneOptions(StepOptions):
         return super().trains() or self.sparsify != "none"
 
     def data_readers(self) -> list[str]:
-        """What in these options cannot do without data, in words."""
+        """What in these options cannot do without data, a clause each."""
         found = super().data_readers()
         if self.granularity == "channel" and CRITERIA[self.criterion].needs and self.explain is None:
-            found.append(f"criterion {self.criterion}")
+            found.append(f"criterion {self.criterion!r} needs data")
         if self.granularity in ("weight", "n:m") and SALIENCIES[self.saliency].needs:
-            found.append(f"saliency {self.saliency}")
+            found.append(f"saliency {self.saliency!r} needs data")
         if self.sparsify != "none":
-            found.append(f"sparsify {self.sparsify}")
+            found.append(f"sparsify {self.sparsify} needs data")
         if self.sensitivity != "off":
-            found.append("sensitivity")
+            found.append("sensitivity needs data")
         if self.reconstruct in ("inputs", "sequential") and not self.looks_only():
-            found.append(f"reconstruct {self.reconstruct}")
+            found.append(f"reconstruct {self.reconstruct} needs data")
         return found
 
     def keeps_layers(self) -> bool:

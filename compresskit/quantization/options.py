@@ -230,7 +230,7 @@ class QuantizeOptions(StepOptions):
         return bool(self._calibrated())
 
     def data_readers(self) -> list[str]:
-        """What in these options cannot do without data, in words."""
+        """What in these options cannot do without data, a clause each."""
         return [*super().data_readers(), *self._calibrated()]
 
     def packages(self) -> dict[str, str]:
@@ -249,7 +249,7 @@ class QuantizeOptions(StepOptions):
             f"qat {self.qat}": self.qat != "none",
             "target_bits": self.target_bits is not None,
         }
-        return [name for name, reads in readers.items() if reads]
+        return [f"{name} needs data" for name, reads in readers.items() if reads]
 
     def needs_moments(self) -> bool:
         """Whether the moments of layer inputs are needed."""

@@ -116,8 +116,8 @@ class SearchOptions(ArchitectureOptions):
     probe_samples: int = option(256, "examples on which a place is probed", section="Calibration", ge=8)
 
     def data_readers(self) -> list[str]:
-        """What in these options cannot do without data, in words: candidates are scored on it."""
-        return ["search", *super().data_readers()]
+        """What in these options cannot do without data, a clause each."""
+        return ["search scores candidates on data", *super().data_readers()]
 
     def packages(self) -> dict[str, str]:
         """Optional packages that these options need: module to import -> the extra that brings it."""

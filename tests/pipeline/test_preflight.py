@@ -155,7 +155,7 @@ def test_all_that_fails_is_said_at_once(here):
     assert [line.split(";")[0] for line in lines] == [
         "steps.0 (prune): recover kd needs data",
         "steps.0 (prune): min_speedup needs measured latency, and latency_rounds is 0",
-        "steps.1 (quantize): max_drop and scheme int8-static need data",
+        "steps.1 (quantize): max_drop needs data and scheme int8-static needs data",
         "steps.2 (distill): training needs data",
         f"cannot write below {str(here / 'file')!r}: {str(here / 'file')!r} is a file",
         "model 'stateful' cannot be saved: built again from its source, with the same weights, it computes something "
