@@ -75,8 +75,7 @@ def save(
         InputError: if the folder exists and force is not given, the disk is full, or the model cannot be rebuilt.
         ProbeMismatch: if the reloaded model's outputs differ from the module's.
     """
-    if loaded.source["kind"] == "pt2":
-        raise InputError(f"model {loaded.name!r} comes from a .pt2 file, which is read-only; start from its factory")
+    check_source(loaded)
     with replacing(folder, force=force) as temporary:
         state = state_of(loaded.module)
         check_module(loaded.module, f"model {loaded.name!r}")
@@ -108,6 +107,12 @@ def save(
         if report is not None:
             write_json(temporary / REPORT, report)
     return size_bytes
+
+
+def check_source(loaded: Loaded) -> None:
+    """Raises InputError if no artifact can be made of a model, whatever is done to it."""
+    if loaded.source["kind"] == "pt2":
+        raise InputError(f"model {loaded.name!r} comes from a .pt2 file, which is read-only; start from its factory")
 
 
 def load(folder: str | Path, *, trust_source: bool = False, source: str | None = None, check: bool = True) -> Loaded:

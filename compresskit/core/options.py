@@ -66,7 +66,7 @@ class Options(BaseModel):
         return False
 
     def data_readers(self) -> list[str]:
-        """What in these options cannot do without data, a clause each (`training needs data`); empty where nothing is."""
+        """What in these options cannot do without data, a clause each, e.g. `training needs data`."""
         return []
 
     def keeps_layers(self) -> bool:

@@ -50,6 +50,7 @@ def open_what_opens(
         return None, problems
     for note in original.notes:
         log(note)
+    own_example = original.example is not None
     misfits = problems_of(lambda: with_example(original, data))
     if misfits:
         return None, [*problems, *misfits]
@@ -65,6 +66,8 @@ def open_what_opens(
         found.module.to(device)
         return found
 
+    if misfits and not own_example:
+        return None, [*problems, *misfits]
     data = None if misfits else data
     context = Context(
         original, data, metric, options.seed, device, log, load=load, latency_batch=options.latency_batch,

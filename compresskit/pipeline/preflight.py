@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -14,7 +13,9 @@ import torch
 
 from ..core import artifact, distributed
 from ..core.errors import InputError, first_line, problems_of, require
+from ..core.probing import outputs_of
 from ..core.randomness import unchanged_random_state
+from ..core.rebuilding import ProbeMismatch, check_rebuild
 from ..core.source import load_model
 from ..core.train_check import check_training
 from ..core.types import Context, Loaded
@@ -53,8 +54,8 @@ def checked_context(recipe: Recipe, log: Log, *, output: Path | None = None, fin
         problems += _further_models(recipe)
     else:
         with unchanged_random_state(context.device):
-            problems += _model(context)
-            problems += _steps(recipe, context)
+            found, runs = _model(context)
+            problems += found + (_steps(recipe, context) if runs else [])
         problems += _bytes_that_stay(recipe, context.original)
         if output is not None and distributed.is_main():
             problems += _space(output, space_needed(recipe, context.original, finished))
@@ -147,25 +148,31 @@ def _bytes_that_stay(recipe: Recipe, original: Loaded) -> Iterator[str]:
 # -- the model -----------------------------------------------------------------------------------------------------
 
 
-def _model(context: Context) -> list[str]:
+def _model(context: Context) -> tuple[list[str], bool]:
+    """What is wrong with the model, and whether its steps can be looked at, which need its forward."""
     original = context.original.clone()  # a forward may change what a module counts or averages
-    return [*problems_of(partial(check_rebuilding, original)), *_metric(original, context)]
+    problems = problems_of(partial(outputs_of, original))
+    if problems:
+        return problems, False
+    return [*problems_of(partial(check_rebuilding, original)), *_metric(original, context)], True
 
 
 def check_rebuilding(loaded: Loaded) -> None:
-    """Save a copy of a model as its artifact would be, and load that again.
+    """Build a model again from its source, edits and weights, as loading its artifact will, and compare the outputs.
 
     Raises:
         InputError: if it cannot be built again, or computes something else then.
     """
-    with tempfile.TemporaryDirectory(prefix="compresskit.") as folder:
-        try:
-            artifact.save(loaded, Path(folder) / "model")
-        except artifact.ProbeMismatch as error:
-            raise InputError(
-                f"model {loaded.name!r} cannot be saved: built again from its source, with the same weights, it "
-                "computes something else; keep what it computes with in parameters and buffers"
-            ) from error
+    artifact.check_source(loaded)
+    try:
+        check_rebuild(loaded)
+    except InputError:
+        raise
+    except ProbeMismatch as error:
+        raise InputError(
+            f"model {loaded.name!r} cannot be saved: its source with its edits and weights computes something else; "
+            "start from an artifact that verify passes"
+        ) from error
 
 
 def _metric(loaded: Loaded, context: Context) -> list[str]:

@@ -98,7 +98,7 @@ TRAIN = {"train": {"epochs": 1}}
 @pytest.mark.parametrize(
     ("checked", "says"),
     [
-        ({"model": "net.py:stateful"}, "model 'stateful' cannot be saved: built again from its source"),
+        ({"model": "net.py:stateful"}, "model 'stateful': building it again gives another model"),
         ({"model": "net.py:frozen"}, "train: the model has no trainable parameters"),
         ({"model": "net.py:undifferentiable"}, "train: model 'undifferentiable' does not train on data 'digits'"),
         ({"metric": "net.py:broken_metric"}, "metric 'broken_metric' does not fit .*KeyError: 'labels'"),
@@ -158,8 +158,9 @@ def test_all_that_fails_is_said_at_once(here):
         "steps.1 (quantize): max_drop needs data and scheme int8-static needs data",
         "steps.2 (distill): training needs data",
         f"cannot write below {str(here / 'file')!r}: {str(here / 'file')!r} is a file",
-        "model 'stateful' cannot be saved: built again from its source, with the same weights, it computes something "
-        "else",
+        "model 'stateful': building it again gives another model. Its constructor takes something besides its "
+        "arguments (a generator without a seed, the time, a file that changed), or values that its forward reads stand "
+        "outside of parameters and buffers",
     ]
 
 
@@ -175,7 +176,7 @@ def test_data_that_fail_hide_nothing_else(here):
     lines = problems(recipe(TRAIN, *steps, data="npz:nowhere.npz", model="net.py:stateful"))
     assert [line.split(":")[0] for line in lines] == [
         "data file 'nowhere.npz' does not exist",
-        "model 'stateful' cannot be saved",
+        "model 'stateful'",
         "steps.1 (prune)",
     ]
     lines = problems(recipe(TRAIN, {"distill": {"teacher": ["net.py:one", "runs/nowhere"]}}, model="builtin:lenet6"))
