@@ -39,9 +39,8 @@ class GuardMissed(CompresskitError):
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says, on one line: its kind, and the first line of its message if it has any."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    """The first line of an exception's text; its type's name where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

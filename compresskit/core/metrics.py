@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .dtypes import widened
-from .errors import InputError, first_line, nearest
+from .errors import InputError, described, nearest
 from .modules import evaluating
 from .table import Row, Table
 from .types import call, main_output, to_device
@@ -122,7 +122,7 @@ class Metric:
             shape = list(targets.shape) if isinstance(targets, Tensor) else type(targets).__name__
             raise InputError(
                 f"metric {self.name!r} does not fit outputs {list(outputs.shape)} and targets {shape}: "
-                f"{first_line(error)}"
+                f"{described(error)}"
             ) from error
         if not isinstance(values, Tensor) or values.shape != (len(outputs),):
             raise InputError(f"metric {self.name!r} must return one value an example, ({len(outputs)},)")

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from . import artifact
 from .copying import copy_module
-from .errors import CompresskitError, InputError, first_line
+from .errors import CompresskitError, InputError, described
 from .inputs import with_batch
 from .plain_weights import computed_tensors, fold_checked
 from .source import load_model
@@ -176,5 +176,5 @@ def _check_forward(loaded: Loaded) -> None:
         raise
     except Exception as error:  # anybody's code
         raise InputError(
-            f"model {loaded.name!r} does not take its example input: {first_line(error)}; give another with example"
+            f"model {loaded.name!r} does not take its example input: {described(error)}; give another with example"
         ) from error

@@ -11,7 +11,7 @@ from torch import nn
 
 from . import augment
 from .dtypes import float32_weights
-from .errors import CompresskitError, InputError, first_line
+from .errors import CompresskitError, InputError, described
 from .optim import make_optimizer, number_type
 from .options import TrainOptions
 from .task import plain_objective
@@ -65,7 +65,7 @@ def check_training(
         raise
     except Exception as error:  # the model, the loss and the data may be anybody's code
         raise InputError(
-            f"model {loaded.name!r} does not train on data {context.data.name!r}: {first_line(error)}"
+            f"model {loaded.name!r} does not train on data {context.data.name!r}: {described(error)}"
         ) from error
     if not math.isfinite(value):
         raise InputError(

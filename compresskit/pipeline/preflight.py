@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from ..core import artifact, distributed
-from ..core.errors import InputError, first_line, problems_of, require
+from ..core.errors import InputError, described, problems_of, require
 from ..core.probing import outputs_of
 from ..core.randomness import unchanged_random_state
 from ..core.rebuilding import ProbeMismatch, check_rebuild
@@ -104,7 +104,7 @@ def _packages(recipe: Recipe) -> Iterator[str]:
             TECHNIQUES[step.technique].function()
             yield from _located(recipe, number, _missing(step.options.packages()))
         except ImportError as error:
-            yield from _located(recipe, number, [f"does not import: {first_line(error)}"])
+            yield from _located(recipe, number, [f"does not import: {described(error)}"])
 
 
 def _missing(packages: dict[str, str]) -> list[str]:
