@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from .errors import CompresskitError, InputError, first_line, nearest, require
+from .hub_examples import transformers_example
 from .library_args import TIMM_EXTRAS, library_args, makers_of, transformers_config
 from .stored_dtypes import loading_dtype, main_dtype, restore_dtypes, stored_dtypes
 from .types import Inputs, Preprocessing
@@ -166,24 +167,9 @@ def hf_model(record: dict[str, Any], pretrained: bool) -> tuple[nn.Module, dict[
     else:
         module = hf_architecture(record)
     return module, {
-        "example": _filled(_hf_example(module, config)),
+        "example": transformers_example(module, config, record["name"]),
         "preprocessing": _hf_preprocessing(record["name"], config),
     }
-
-
-def _hf_example(module: nn.Module, config: Any) -> Inputs:
-    main = getattr(module, "main_input_name", "input_ids")
-    if main == "pixel_values":
-        size = getattr(config, "image_size", 224)
-        height, width = size if isinstance(size, list | tuple) else (size, size)
-        return {"pixel_values": torch.zeros(1, getattr(config, "num_channels", 3), height, width)}
-    vocabulary = getattr(config, "vocab_size", 100)
-    tokens = torch.arange(16, dtype=torch.int64).reshape(1, 16) % vocabulary
-    tokens[0, -1] = min(vocabulary, 1000) - 1  # `describe` takes the largest value as the range
-    example = {"input_ids": tokens}
-    if getattr(config, "is_encoder_decoder", False):
-        example["decoder_input_ids"] = tokens.clone()
-    return example
 
 
 def _hf_preprocessing(name: str, config: Any) -> Preprocessing:
