@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..core.dtypes import as_real
 from ..core.edit_records import EditRecord, Flag, reads
-from ..core.errors import InputError
+from ..core.errors import InputError, described
 from ..core.flops import count_macs
 from ..core.modules import get_module, match_names, set_module
 from ..core.types import Context, Inputs, Loaded, StepResult, call, main_output
@@ -23,10 +23,13 @@ class PassThrough(nn.Module):
 
     Args:
         as_tuple: wrap the result in a one-element tuple, for layers whose callers unpack one.
+        block: what it stands for; plain attributes that callers read of it (`layer.attention_type`) stay.
     """
 
-    def __init__(self, as_tuple: bool):
+    def __init__(self, as_tuple: bool, block: nn.Module | None = None):
         super().__init__()
+        own = vars(self).keys()
+        vars(self).update({key: value for key, value in vars(block or self).items() if key not in own})
         self.as_tuple = as_tuple
 
     def forward(self, x: Any = None, *_: Any, hidden_states: Any = None, **__: Any) -> Any:
@@ -44,8 +47,8 @@ class SkipRecord(EditRecord):
 @reads(SkipRecord)
 def replay(root: nn.Module, edit: dict[str, Any]) -> None:
     """{op: skip, target, as_tuple: 0 | 1}: a block passes its first argument through."""
-    get_module(root, edit["target"])
-    set_module(root, edit["target"], PassThrough(bool(edit["as_tuple"])))
+    block = get_module(root, edit["target"])
+    set_module(root, edit["target"], PassThrough(bool(edit["as_tuple"]), block))
 
 
 @torch.no_grad()
@@ -113,11 +116,14 @@ def prune_blocks(loaded: Loaded, options: PruneOptions, context: Context) -> Ste
     reference = _outputs(loaded.module, batches)
     before, rows, removed = macs(loaded), [], 0
     wanted = round(len(blocks) * options.ratio) if options.ratio else len(blocks)
-    total = len(blocks)
+    total, needed = len(blocks), {}
     while blocks and removed < wanted and not _small_enough(loaded, options, before):
-        changes = {
-            name: _change_without(loaded.module, name, kind, batches, reference) for name, kind in blocks.items()
-        }
+        found = {name: _change_without(loaded.module, name, kind, batches, reference) for name, kind in blocks.items()}
+        needed |= {name: reason for name, reason in found.items() if isinstance(reason, str)}
+        changes = {name: change for name, change in found.items() if name not in needed}
+        blocks = {name: blocks[name] for name in changes}
+        if not blocks:
+            break
         name = min(changes, key=changes.get)
         edit = {"op": "skip", "target": name, "as_tuple": int(blocks.pop(name))}
         replay(loaded.module, edit)
@@ -135,7 +141,9 @@ def prune_blocks(loaded: Loaded, options: PruneOptions, context: Context) -> Ste
         "macs_after": macs(loaded),
         "macs_kept": kept,
     }
-    notes = []
+    notes = [f"{name} stays: the model does not run without it ({reason})" for name, reason in needed.items()]
+    if not removed and needed:
+        raise InputError(f"model {loaded.name!r}: no block can go: {notes[0]}")
     if context.data is None:
         notes.append("importance was measured on the example input alone; give --data for a real measurement")
     if options.target_macs is not None and kept > options.target_macs:
@@ -161,13 +169,17 @@ def _outputs(module: nn.Module, batches: Sequence[Inputs]) -> list[Tensor]:
 
 def _change_without(
     module: nn.Module, name: str, as_tuple: bool, batches: Sequence[Inputs], reference: list[Tensor]
-) -> float:
-    """Relative squared change of the outputs when one block is skipped."""
+) -> float | str:
+    """Relative squared change of the outputs when one block is skipped, or why it cannot be."""
     block = get_module(module, name)
-    set_module(module, name, PassThrough(as_tuple))
+    set_module(module, name, PassThrough(as_tuple, block))
     try:
         outputs = _outputs(module, batches)
+    except Exception as error:  # the model's own code reads what only the block has
+        return described(error)
     finally:
         set_module(module, name, block)
+    if any(a.shape != b.shape for a, b in zip(outputs, reference, strict=True)):
+        return "the outputs take another shape"
     gap = sum(float((a - b).square().sum()) for a, b in zip(outputs, reference, strict=True))
     return gap / max(sum(float(b.square().sum()) for b in reference), 1e-12)
