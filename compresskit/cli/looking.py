@@ -71,15 +71,23 @@ inspect_command = SectionedCommand(
 @click.option(
     "--latency-rounds", default=8, show_default=True, type=click.IntRange(0), help="A/B rounds; 0 leaves latency out."
 )
-@click.option("--trust-source", is_flag=True, help="Run the user code that an artifact carries.")
+@click.option("--trust-source", is_flag=True, help="Run the user code that an artifact carries, or read a .pt2.")
+@click.option("--source", help="The user code an artifact was made from, named again.")
+@click.option("--input", "inputs", multiple=True, help="Example input of models that bring none, as in inspect.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
-def diff_command(first: str, second: str, latency_rounds: int, trust_source: bool, as_json: bool) -> None:
+def diff_command(
+    first: str, second: str, latency_rounds: int, trust_source: bool, source: str | None, inputs: tuple[str, ...],
+    as_json: bool,
+) -> None:  # fmt: skip
     """Compare two models (any model strings): layers that differ, edits, and measured figures side by side."""
     from ..core.report import print_json, rows_table
-    from ..core.source import load_model, with_example
+    from ..core.source import brings_example, load_model, with_example
     from ..pipeline.looking import diff_models
 
-    loaded = [with_example(load_model(string, trust_source=trust_source), None) for string in (first, second)]
+    loaded = []
+    for string in (first, second):
+        given = None if brings_example(string) else list(inputs)
+        loaded.append(with_example(load_model(string, inputs=given, trust_source=trust_source, source=source), None))
     found = diff_models(*loaded, first, second, latency_rounds)
     if as_json:
         print_json(found)

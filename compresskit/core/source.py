@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from . import artifact, inputs as example_inputs
 from .building import build_with_defaults, parse, seeded
 from .dtypes import model_dtype
 from .errors import InputError
+from .exported import is_exported, load_exported
 from .plain_weights import fold_checked
-from .types import Inputs, Loaded
+from .types import Loaded
 from .weights import check_module, fits, load_into, read_weights
 from .wrappers import materialize
 
@@ -51,9 +50,9 @@ def load_model(
         if weights:
             _load_trained(loaded, weights, string)
         return loaded
-    if path.suffix == ".pt2":
+    if is_exported(string):
         _refuse(string, "a .pt2 file", weights=weights, model_args=model_args)
-        return _load_pt2(path, inputs, trust_source)
+        return load_exported(path, inputs, trust_source=trust_source)
     record = parse(string, model_args or {})
     with seeded(seed):
         module, defaults = build_with_defaults(record, pretrained=weights == "pretrained")
@@ -101,32 +100,17 @@ def _load_trained(loaded: Loaded, weights: str, string: str) -> None:
     loaded.notes += load_into(loaded.module, tensors, f"weights {weights!r}")
 
 
+def brings_example(string: str) -> bool:
+    """Whether a model string names something saved together with its example input."""
+    return Path(string).is_dir() or string.rstrip("/").endswith("manifest.json") or is_exported(string)
+
+
 def _refuse(string: str, what: str, **given: Any) -> None:
     for name, value in given.items():
         if value:
             raise InputError(
                 f"model {string!r} is {what}, which brings its own {name.replace('_', ' ')}; leave {name} out"
             )
-
-
-def _load_pt2(path: Path, inputs: list[str] | None, trust_source: bool) -> Loaded:
-    if not path.is_file():
-        raise InputError(f"model {str(path)!r} does not exist")
-    if not trust_source:
-        raise InputError(
-            f"model {str(path)!r}: reading a .pt2 can run code it carries; say --trust-source if you made it"
-        )
-    try:
-        program = torch.export.load(path)
-    except Exception as error:
-        raise InputError(f"model {str(path)!r} is not a readable .pt2 archive: {str(error).splitlines()[0]}") from error
-    args, kwargs = program.example_inputs or ((), {})
-    example: Inputs | None = dict(kwargs) or (args[0] if len(args) == 1 else tuple(args) or None)
-    if inputs:
-        example = example_inputs.parse(inputs)
-    elif example is not None:
-        example = example_inputs.settle(example)
-    return Loaded(program.module(), {"kind": "pt2", "path": str(path)}, example, name=path.stem)
 
 
 def with_example(loaded: Loaded, data: Data | None) -> Loaded:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..core import distributed
-from ..core.errors import InputError, nearest
+from ..core.errors import CompresskitError, InputError, described, nearest
 from ..core.inputs import with_batch
 from ..core.modules import get_module
 from ..core.types import Context, Inputs, Loaded, to_device
@@ -70,7 +70,7 @@ def make_plan(
         )
     inputs = to_device(with_batch(student.example, 2), context.device)
     student.module.to(context.device).eval()
-    traces = (trace(student.module, inputs), trace(teacher.modules[0], teacher.fit(inputs)))
+    traces = (trace(student.module, inputs), _teacher_trace(teacher, inputs))
     _check_outputs(*traces)
     taps = _taps(student, teacher, inputs, traces, needs, options)
     probe = Objective(teacher, [], task_weight=0.0, taps=taps)
@@ -157,6 +157,15 @@ def _check_targets(needs: frozenset[str], options: DistillOptions) -> None:
         raise InputError("labels are ignored, and a chosen loss needs them; choose other losses or use the labels")
     if "labels" in needs and (options.mixup or options.cutmix):
         raise InputError("mixup and cutmix blend targets, and a chosen loss needs one class an example; leave them out")
+
+
+def _teacher_trace(teacher: Teacher, inputs: Inputs) -> Trace:
+    try:
+        return trace(teacher.modules[0], teacher.fit(inputs))
+    except CompresskitError:
+        raise
+    except Exception as error:  # anybody's code
+        raise InputError(f"the teacher does not take the student's inputs: {described(error)}") from error
 
 
 def _check_outputs(student: Trace, teacher: Trace) -> None:

@@ -14,9 +14,9 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from ..core import artifact, measure
-from ..core.errors import InputError
+from ..core.errors import CompresskitError, InputError, described
+from ..core.exported import by_layer, single_example
 from ..core.flops import MacCount, count_macs
-from ..core.inputs import with_batch
 from ..core.types import Loaded
 from ..core.usercode import PACKAGE_FOLDER
 from ..core.weights import sha256_of
@@ -32,18 +32,25 @@ def layer_rows(loaded: Loaded) -> tuple[list[dict[str, Any]], MacCount]:
 
     Returns:
         the rows, whose MACs sum to those of the model, and the count they come from.
+    Raises:
+        InputError: if the model does not take its example.
     """
     shapes: dict[str, Any] = {}
-    hooks = [
-        layer.register_forward_hook(partial(_note_shape, shapes, name)) for name, layer in loaded.module.named_modules()
-    ]
+    module, kinds = by_layer(loaded)
+    hooks = [layer.register_forward_hook(partial(_note_shape, shapes, name)) for name, layer in module.named_modules()]
     try:
-        counted = count_macs(loaded.module, with_batch(loaded.example, 1))
+        counted = count_macs(module, single_example(loaded))
+    except CompresskitError:
+        raise
+    except Exception as error:  # anybody's code
+        raise InputError(
+            f"model {loaded.name!r} does not take its example input: {described(error)}; give another with --input"
+        ) from error
     finally:
         for hook in hooks:
             hook.remove()
     rows = []
-    for name, layer in loaded.module.named_modules():
+    for name, layer in module.named_modules():
         own = [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]
         macs = counted.by_module.get(name, 0)
         if not own and not macs and not hasattr(layer, "weight_elements"):
@@ -52,7 +59,7 @@ def layer_rows(loaded: Loaded) -> tuple[list[dict[str, Any]], MacCount]:
         rows.append(
             {
                 "layer": name or "(root)",
-                "kind": type(layer).__name__,
+                "kind": kinds.get(name, type(layer).__name__),
                 "weight": list(weight.shape) if isinstance(weight, torch.Tensor) else None,
                 "output": shapes.get(name),
                 "parameters": sum(p.numel() for p in layer.parameters(recurse=False))
@@ -87,7 +94,6 @@ def _note_shape(shapes: dict[str, Any], name: str, layer: nn.Module, inputs: Any
 
 def inspect_model(loaded: Loaded) -> dict[str, Any]:
     """Layers and totals of a model; `macs_leave_out` names operations whose cost is unknown."""
-    example = with_batch(loaded.example, 1)
     rows, counted = layer_rows(loaded)
     return {
         "name": loaded.name,
@@ -97,7 +103,7 @@ def inspect_model(loaded: Loaded) -> dict[str, Any]:
         "macs": counted.total,
         "macs_leave_out": sorted(counted.uncounted),
         "size_bytes": stored_bytes(loaded),
-        "peak_memory_bytes": measure.peak_memory_bytes(loaded.module, example),
+        "peak_memory_bytes": measure.peak_memory_bytes(loaded.module, single_example(loaded)),
         "edits": len(loaded.edits),
         "storage": loaded.storage,
     }
@@ -131,10 +137,10 @@ def diff_models(first: Loaded, second: Loaded, first_string: str, second_string:
     latency = None
     if rounds:
         try:
-            latency = measure.latency_ab(first.module, second.module, with_batch(first.example, 1), rounds=rounds)
-        except (RuntimeError, TypeError, ValueError) as error:
+            latency = measure.latency_ab(first.module, second.module, single_example(first), rounds=rounds)
+        except Exception as error:  # anybody's code
             raise InputError(
-                f"{second_string!r} does not take the input of {first_string!r}: {str(error).splitlines()[0]}"
+                f"{second_string!r} does not take the input of {first_string!r}: {described(error)}"
             ) from error
         figures.append(
             {
@@ -168,9 +174,9 @@ def _layer_text(row: dict[str, Any] | None) -> str:
 def _figure_pairs(first: Loaded, second: Loaded):
     for key, function in (
         ("parameters", lambda x: measure.parameter_count(x.module)),
-        ("macs", lambda x: measure.macs(x.module, with_batch(x.example, 1))),
+        ("macs", lambda x: measure.macs(x.module, single_example(x))),
         ("size_bytes", stored_bytes),
-        ("peak_memory_bytes", lambda x: measure.peak_memory_bytes(x.module, with_batch(x.example, 1))),
+        ("peak_memory_bytes", lambda x: measure.peak_memory_bytes(x.module, single_example(x))),
     ):
         yield key, function(first), function(second)
 

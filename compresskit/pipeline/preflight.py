@@ -13,6 +13,7 @@ import torch
 
 from ..core import artifact, distributed
 from ..core.errors import InputError, described, problems_of, require
+from ..core.exported import refuse_change
 from ..core.probing import outputs_of
 from ..core.randomness import unchanged_random_state
 from ..core.rebuilding import ProbeMismatch, check_rebuild
@@ -47,11 +48,12 @@ def checked_context(recipe: Recipe, log: Log, *, output: Path | None = None, fin
         InputError: a line for each thing that fails.
     """
     started = time.perf_counter()
-    problems = [*_packages(recipe), *_options(recipe), *_output(output)]
-    context, unopened = open_what_opens(recipe.options, log)
+    unchangeable = _unchangeable(recipe)
+    problems = [*unchangeable, *_packages(recipe), *_options(recipe), *_output(output)]
+    context, unopened = (None, []) if unchangeable else open_what_opens(recipe.options, log)
     problems += unopened
     if context is None:
-        problems += _further_models(recipe)
+        problems += [] if unchangeable else _further_models(recipe)
     else:
         with unchanged_random_state(context.device):
             found, runs = _model(context)
@@ -130,6 +132,13 @@ def _further_models(recipe: Recipe) -> Iterator[str]:
     for number, step in enumerate(recipe.steps):
         for string, given in step.options.models():
             yield from _located(recipe, number, problems_of(partial(load_model, string, trust_source=trust, **given)))
+
+
+def _unchangeable(recipe: Recipe) -> list[str]:
+    """Models that would be changed and can only be read."""
+    students = [getattr(step.options, "student", None) for step in recipe.steps]
+    checks = [partial(refuse_change, student, "student") for student in students]
+    return problems_of(partial(refuse_change, recipe.options.model), *checks)
 
 
 def _bytes_that_stay(recipe: Recipe, original: Loaded) -> Iterator[str]:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from compresskit.core.dtypes import cast, model_dtype, widened
-from compresskit.core.errors import InputError, require
+from compresskit.core.errors import InputError, described, require
 from compresskit.core.inputs import with_batch
 from compresskit.core.measure import latency_ab
 from compresskit.core.types import Context, Inputs, Loaded, call, main_output
@@ -39,6 +39,7 @@ def export(loaded: Loaded, options: ExportOptions, context: Context, out_path: s
         InputError: if the model cannot be exported, or the runtime is not installed.
     """
     path = Path(out_path)
+    _check_batch(loaded, options)
     program = export_program(loaded.module, loaded.example)
     notes = computes_in(loaded.module)
     if options.format == "onnx":
@@ -64,6 +65,17 @@ def export(loaded: Loaded, options: ExportOptions, context: Context, out_path: s
             runner, context.data.batches("test", batch_size=context.eval_batch)
         ).value
     return facts | ({"notes": "; ".join(notes)} if notes else {})
+
+
+@torch.no_grad()
+def _check_batch(loaded: Loaded, options: ExportOptions) -> None:
+    try:
+        call(loaded.module.eval(), with_batch(loaded.example, options.batch_size))
+    except Exception as error:  # anybody's code
+        raise InputError(
+            f"model {loaded.name!r} does not take a batch of {options.batch_size}: {described(error)}; "
+            "give a size that it takes with --batch-size"
+        ) from error
 
 
 def export_onnx(program: torch.export.ExportedProgram, path: Path, *, opset: int = 21) -> list[str]:

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_map
 
 from compresskit.core.dtypes import cast, copy_in, model_dtype
 from compresskit.core.errors import InputError
+from compresskit.core.exported import exported_program
 from compresskit.core.inputs import with_batch
 from compresskit.core.types import Inputs
 
@@ -186,8 +187,13 @@ def export_program(root: nn.Module, example: Inputs) -> torch.export.ExportedPro
     computes in float32, for which all runtimes have kernels on all processors.
 
     Raises:
-        InputError: if torch.export cannot trace the model.
+        InputError: if torch.export cannot trace the model, or it is a program already and of another type.
     """
+    program = exported_program(root)
+    if program is not None:  # it is one already, of the sizes that it was exported for
+        if model_dtype(root) not in (None, torch.float32):
+            raise InputError("an exported program that does not compute in float32 stays as it is; export its factory")
+        return program
     if model_dtype(root) not in (None, torch.float32):
         root = copy_in(root, torch.float32)
         example = cast(example, torch.float32)

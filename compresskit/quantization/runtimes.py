@@ -131,6 +131,8 @@ def openvino(exported: Exported) -> nn.Module:
 def _in_order(inputs: Inputs, names: list[str]) -> list[Tensor]:
     """Contiguous input tensors in the graph's order; graphs read floats in float32."""
     positional, named = as_arguments(cast(inputs, torch.float32))
+    if named and not positional and set(named) != set(names) and len(named) == len(names):
+        positional, named = tuple(named.values()), {}  # the writer renames an input that is an output, too
     tensors = [*positional, *(named[name] for name in names if name in named)]
     return [tensor.detach().cpu().contiguous() for tensor in tensors]
 
