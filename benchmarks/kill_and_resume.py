@@ -15,38 +15,47 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import json
 import os
 import platform
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MARKER = ".compresskit.json"
+_FOREVER_S = 3600.0
 _BASE = {"model": "builtin:digits_cnn", "model_arg": {"width": 16}, "data": "digits", "latency_rounds": 0}
 RECIPES = {
     "run": {
         **_BASE,
         "steps": [
-            {"train": {"epochs": 3, "lr": 0.1, "batch_size": 64, "checkpoint_steps": 20}},
-            {"prune": {"ratio": 0.3, "recover": "finetune", "epochs": 2, "lr": 0.05}},
-            {"decompose": {"energy": 0.9, "recover": "finetune", "epochs": 2, "lr": 0.05}},
+            {"train": {"epochs": 2, "lr": 0.1, "batch_size": 64, "checkpoint_steps": 10}},
+            {"prune": {"ratio": 0.3, "recover": "finetune", "epochs": 1, "lr": 0.05, "checkpoint_steps": 10}},
+            {"decompose": {"energy": 0.9, "kind": "input-svd", "recover": "finetune", "epochs": 1, "lr": 0.05}},
             {"quantize": {"scheme": "int8-weight"}},
         ],
     },
     "search": {
         **_BASE,
         "steps": [
-            {"train": {"epochs": 2, "lr": 0.1, "batch_size": 64}},
-            {"search": {"policy": "tpe", "trials": 12, "budget": {"macs": 0.5}}},
+            {"train": {"epochs": 1, "lr": 0.1, "batch_size": 64}},
+            {"search": {"policy": "tpe", "trials": 12, "budget": {"macs": 0.5}, "score_samples": 200}},
+        ],
+    },
+    "quick": {
+        **_BASE,
+        "model": "builtin:digits_cnn_small",
+        "model_arg": {},
+        "steps": [
+            {"train": {"epochs": 2, "lr": 0.1, "batch_size": 64, "checkpoint_steps": 5}},
+            {"quantize": {"scheme": "int8-weight"}},
         ],
     },
     "decompose": {
@@ -56,14 +65,50 @@ RECIPES = {
 }
 
 
-def command(*more: str) -> list[str]:
-    """The command line of a run in its folder."""
-    return [sys.executable, "-m", "compresskit", "run", "recipe.json", "-o", "out", *more]
+_TECHNIQUES = tuple(f"compresskit.{name}" for name in ("pruning.structured", "decomposition.decompose"))
+_IMPORTED = {
+    "run": (*_TECHNIQUES, "compresskit.quantization.quantize"),
+    "search": ("compresskit.search.search", "optuna", "sqlalchemy.dialects.sqlite"),
+    "quick": ("compresskit.quantization.quantize",),
+    "decompose": _TECHNIQUES,
+}
 
 
-def environment() -> dict[str, str]:
-    """One thread, this checkout."""
-    return {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+def start(folder: Path, *more: str) -> int:
+    """Start `compresskit run` in a folder; the process id.
+
+    It is forked from this process, which has imported torch already: kills then come while the run works, not while it
+    imports, and a try takes seconds.
+    """
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        os.chdir(folder)
+        log = os.open("log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        sys.argv = ["compresskit", "run", "recipe.json", "-o", "out", *more]
+        from compresskit.cli.main import main as cli
+
+        cli()
+    except SystemExit as error:
+        code = int(error.code or 0)
+    finally:
+        os._exit(code)
+
+
+def ended(child: int, within_s: float) -> int | None:
+    """The exit code of a process, if it ends within some seconds."""
+    deadline = time.monotonic() + within_s
+    while True:
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() >= deadline:
+            return None
+        time.sleep(0.005)
 
 
 def weights_of(folder: Path) -> str:
@@ -79,7 +124,7 @@ def weights_of(folder: Path) -> str:
 
 def left_over(folder: Path, steps: int) -> list[str]:
     """What lies in a finished run's folder besides its recipe, output and finished steps."""
-    found = {entry.name for entry in folder.iterdir()} - {"recipe.json", "out", "out.steps"}
+    found = {entry.name for entry in folder.iterdir()} - {"recipe.json", "log.txt", "out", "out.steps"}
     inside = {entry.name for entry in (folder / "out.steps").iterdir()} - {MARKER}
     found |= {name for name in inside if name.endswith(".work") or name.startswith(".")}
     found |= {f"{len(inside)} steps"} if len(inside) != steps else set()
@@ -92,27 +137,19 @@ def one_try(recipe: dict, root: Path, number: int, delay_s: float | None) -> dic
     folder.mkdir()
     (folder / "recipe.json").write_text(json.dumps(recipe))
     begin = time.monotonic()
-    settings = {"cwd": folder, "env": environment(), "stdout": subprocess.DEVNULL}
-    process = subprocess.Popen(command(), **settings, stderr=subprocess.DEVNULL)
-    if delay_s is None:
-        process.wait()
-        phase, killed = "not killed", False
-        delay_s = time.monotonic() - begin
-    else:
-        try:
-            process.wait(delay_s)
-            killed = False
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            killed = True
-        steps = folder / "out.steps"
-        done = sorted(entry.name for entry in steps.iterdir() if entry.name[0].isdigit()) if steps.is_dir() else []
-        phase = (done[-1] if done else "at the start") if killed else "it had ended"
-    resumed = subprocess.run(command("--resume"), **settings, stderr=subprocess.PIPE, text=True, check=False)
-    row = {"number": number, "delay_s": delay_s, "killed": killed, "phase": phase, "rc": resumed.returncode}
-    if resumed.returncode:
-        return {**row, "error": resumed.stderr.splitlines()[-1:], "weights": None, "left": []}
+    child = start(folder)
+    killed = ended(child, _FOREVER_S if delay_s is None else delay_s) is None
+    if killed:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    delay_s = time.monotonic() - begin if delay_s is None else delay_s
+    steps = folder / "out.steps"
+    done = sorted(entry.name for entry in steps.iterdir() if entry.name[0].isdigit()) if steps.is_dir() else []
+    phase = (f"in {done[-1].removesuffix('.work')}" if done else "before the first step") if killed else "not killed"
+    code = ended(start(folder, "--resume"), _FOREVER_S)
+    row = {"number": number, "delay_s": delay_s, "killed": killed, "phase": phase, "rc": code}
+    if code:
+        return {**row, "error": (folder / "log.txt").read_text().splitlines()[-1:], "weights": None, "left": []}
     row |= {"weights": weights_of(folder / "out"), "left": left_over(folder, len(recipe["steps"]))}
     report = json.loads((folder / "out" / "report.json").read_text())
     row["report"] = report
@@ -133,29 +170,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=RECIPES)
     parser.add_argument("--tries", type=int, default=100)
-    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-kill", action="store_true", help="run the same command again and again instead")
     parser.add_argument("--log", type=Path, help="file that gets one JSON line a try")
     parser.add_argument("--record", type=Path, help="file to append the summary to")
     options = parser.parse_args()
+    sys.path.insert(0, str(REPOSITORY))
+    os.environ["OMP_NUM_THREADS"] = "1"
+    for module in ("torch", "compresskit.cli.main", "compresskit.pipeline.runner", *_IMPORTED[options.kind]):
+        importlib.import_module(module)
     recipe, draw = RECIPES[options.kind], random.Random(options.seed)
     with tempfile.TemporaryDirectory(prefix="kill_and_resume.") as root:
         whole = one_try(recipe, Path(root), -1, None)
         whole_s = whole["delay_s"]
-        delays = [None if options.no_kill else draw.uniform(0.2, whole_s) for _ in range(options.tries)]
+        delays = [None if options.no_kill else draw.uniform(0.0, whole_s) for _ in range(options.tries)]
         rows = []
-        with ThreadPoolExecutor(options.jobs) as pool:
-            tries = [pool.submit(one_try, recipe, Path(root), number, delay) for number, delay in enumerate(delays)]
-            for future in tries:
-                row = future.result()
-                row["equal"] = row["weights"] is not None and row["weights"] == whole["weights"]
-                row["replayed"] = not row["equal"] and row["rc"] == 0 and replayed(recipe, Path(root), row)
-                row.pop("report", None)
-                rows.append(row)
-                if options.log:
-                    with open(options.log, "a") as file:
-                        file.write(json.dumps(rows[-1]) + "\n")
+        for number, delay in enumerate(delays):
+            row = one_try(recipe, Path(root), number, delay)
+            row["equal"] = row["weights"] is not None and row["weights"] == whole["weights"]
+            row["replayed"] = not row["equal"] and row["rc"] == 0 and replayed(recipe, Path(root), row)
+            row.pop("report", None)
+            rows.append(row)
+            if options.log:
+                with open(options.log, "a") as file:
+                    file.write(json.dumps(row) + "\n")
     equal, again = sum(row["equal"] for row in rows), sum(row["replayed"] for row in rows)
     phases = ", ".join(f"{name} {count}" for name, count in sorted(Counter(row["phase"] for row in rows).items()))
     left = sum(bool(row["left"]) for row in rows)

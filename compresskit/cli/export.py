@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import click
 
-from ..core.errors import InputError
+from ..core import ownership
 from ..core.results import write_result
 from ..pipeline.recipe import RecipeOptions
 from ..quantization.options import ExportOptions
@@ -24,27 +21,29 @@ _SHARED = options_of(
 def _export(model: str, output: str | None, force: bool, as_json: bool, quiet: bool, **values) -> None:
     options = validated(ExportOptions, given_values(_OWN, values), "export")
     recipe = validated(RecipeOptions, {"model": model, "device": "cpu", **given_values(_SHARED, values)}, "export")
-    target = Path(output or f"runs/model.{options.format}")
-    if target.exists() and not force:
-        raise InputError(f"output {str(target)!r} exists; give --force to replace it")
+    shown = f"runs/model.{options.format}" if output is None else output
+    target = ownership.absolute(shown)
+    from ..pipeline.fingerprints import named_paths
+
+    inputs = [*named_paths(recipe.model_dump()), *named_paths(options.model_dump())]
+    # weights of large models lie in a file of their own beside the graph, which names it
+    for path in (target, target.with_name(f"{target.name}.data")):
+        ownership.check_file(path, force=force, inputs=inputs)
+    from ..core import files, locks
     from ..core.report import print_json, rows_table
     from ..pipeline.preflight import checked_export
     from ..quantization.lowering import export
 
     context = checked_export(recipe, options, target, logger(quiet))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
-        facts = export(context.original, options, context, Path(folder) / target.name)
-        # weights of large models lie in files of their own beside the graph, which names them
-        for entry in sorted(Path(folder).iterdir(), key=lambda entry: entry.name == target.name):
-            entry.replace(target.parent / entry.name)
+    with locks.in_folder(target), locks.locked(target), files.replacing_file(target) as path:
+        facts = export(context.original, options, context, path)
     if as_json:
-        print_json({"model": model, "path": str(target), **facts})
+        print_json({"model": model, "path": shown, **facts})
         return
     if not quiet:
         rows = [{"figure": name, "value": value} for name, value in facts.items()]
         stderr_console().print(rows_table(f"export: {model}", rows))
-    write_result(str(target))
+    write_result(shown)
 
 
 export_command = SectionedCommand(

@@ -9,8 +9,6 @@ import click
 
 from .. import __version__
 from ..core.errors import CompresskitError, nearest
-from ..core.results import printable
-from ..core.usercode import blame
 from ..pipeline.techniques import TECHNIQUES
 from .process import Interruption, close_streams, disk_error, open_streams, silence
 
@@ -94,11 +92,7 @@ def _run(debug: bool) -> int:
         if debug:
             raise
         return _fail(_usage(error), 2)
-    except SystemExit as error:  # ours end otherwise
-        if debug:
-            raise
-        return _fail(f"the code that was named called sys.exit({error.code!r})", 2)
-    except BaseException as error:  # code that was named may raise kinds of its own
+    except Exception as error:
         if interruption.came:  # a library made another exception of it
             return _interrupted()
         if debug:
@@ -107,10 +101,10 @@ def _run(debug: bool) -> int:
 
 
 def _interrupted() -> int:
-    return _fail("interrupted; nothing half-written is left, --resume goes on with finished steps", 130)
+    return _fail("interrupted; nothing half-written is left", 130)
 
 
-def _explain(error: BaseException) -> int:
+def _explain(error: Exception) -> int:
     if isinstance(error, CompresskitError):
         return _fail(str(error), error.exit_code)
     full = disk_error(error)
@@ -118,9 +112,6 @@ def _explain(error: BaseException) -> int:
         return _fail(full, 2)
     if isinstance(error, OSError):
         return _fail(f"{error.filename or 'file system'}: {error.strerror or error}", 2)
-    theirs = blame(error)
-    if theirs is not None:
-        return _fail(f"the code that was named failed: {theirs}; --debug shows the traceback", 2)
     reason = (str(error).splitlines() or [""])[0]
     return _fail(f"a bug: {type(error).__name__}: {reason}; --debug shows the traceback", 1)
 
@@ -132,7 +123,6 @@ def _usage(error: click.ClickException) -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    # a name may hold a line end of another kind, which does not end the line of an error
-    for line in message.split("\n") if message.strip() else [""]:
-        print(f"compresskit: {printable(line)}", file=sys.stderr)
+    for line in message.splitlines() or [""]:
+        print(f"compresskit: {line}", file=sys.stderr)
     return code

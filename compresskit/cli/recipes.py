@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ..core import ownership
 from ..core.errors import InputError
 from ..core.results import write_result
 from ..pipeline.recipe import json_schema, read_recipe
@@ -103,8 +104,10 @@ def schema_command(markdown: bool) -> None:
 @click.option("-f", "--force", is_flag=True, help="Replace an existing file.")
 def init_command(model: str, data: str, weights: str | None, path: str, force: bool) -> None:
     """Write a recipe for a model and data, every usual option in it with its meaning as a comment."""
+    from ..core import files
     from ..core.building import parse
     from ..pipeline.docs import starter_recipe
+    from ..pipeline.fingerprints import named_paths
 
     if not Path(model).is_dir():
         parse(model, {})  # a model string that names nothing is refused here, with the nearest form
@@ -112,13 +115,8 @@ def init_command(model: str, data: str, weights: str | None, path: str, force: b
     if path == "-":
         write_result(text, end="")
         return
-    target = Path(path)
-    if target.exists() and not force:
-        raise InputError(f"file {path!r} exists; give --force to replace it")
-    temporary = target.with_name(f".{target.name}.tmp")
-    try:
+    target = ownership.absolute(path)
+    ownership.check_file(target, force=force, inputs=named_paths({"model": model, "data": data, "weights": weights}))
+    with files.replacing_file(target) as temporary:
         temporary.write_text(text)
-        temporary.replace(target)
-    except OSError as error:
-        raise InputError(f"cannot write {path!r}: {error.strerror}") from error
     write_result(path)

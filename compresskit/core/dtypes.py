@@ -35,7 +35,8 @@ def model_dtype(module: nn.Module) -> torch.dtype | None:
     """
     fallback = None
     for layer in module.modules():
-        own = getattr(layer, "weight_dtype", None)
+        # asked of the class: a stand-in for a layer takes an attribute that is read for one that the model reads
+        own = layer.weight_dtype if hasattr(type(layer), "weight_dtype") else None
         if isinstance(own, torch.dtype):
             return own
         for parameter in layer._parameters.values():

@@ -16,7 +16,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from . import locks, ownership
-from .errors import InputError, first_line
+from .errors import InputError
 
 _CONTENT, _OLD = "content", "old"
 _SUFFIX = ".compresskit"  # of staging folders, which lie beside what they become
@@ -63,12 +63,17 @@ def replacing_own(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_file(path: Path) -> Iterator[Path]:
-    """A file beside the wanted one that takes its place if the block ends well."""
+    """A file in a folder beside the wanted one that takes its place, whole, if the block ends well.
+
+    Files that the block puts beside it (weights of a large graph) go to where it goes, before it.
+    """
     with _staging(path) as stage:
         staged = stage / path.name
         yield staged
-        _sync(staged)
-        staged.replace(path)
+        beside = [entry for entry in stage.iterdir() if entry.name not in (path.name, ownership.MARKER)]
+        for entry in (*beside, staged):
+            _sync(entry)
+            entry.replace(path.parent / entry.name)
         _sync(path.parent)
 
 
@@ -105,7 +110,7 @@ def _staging(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"cannot write {str(target)!r}: {error.strerror or error}") from error
     except SafetensorError as error:
-        raise InputError(f"cannot write {str(target)!r}: {first_line(error)}") from error
+        raise InputError(f"cannot write {str(target)!r}: {str(error).splitlines()[0]}") from error
     finally:
         _restore(stage, target)
         remove_own(stage)

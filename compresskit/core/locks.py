@@ -52,6 +52,22 @@ def locked(output: Path) -> Iterator[None]:
         os.close(handle)
 
 
+@contextmanager
+def in_folder(output: Path) -> Iterator[None]:
+    """Make the folder that an output lies in, and remove it again if it is empty afterwards.
+
+    Raises:
+        InputError: if it cannot be made.
+    """
+    made = _make_folders(output.parent)
+    try:
+        yield
+    finally:
+        for folder in reversed(made):
+            with suppress(OSError):  # it holds something now
+                folder.rmdir()
+
+
 def try_lock(path: Path) -> int | None:
     """An open file that holds the lock of a path; None if another process holds it.
 
@@ -85,3 +101,19 @@ def _holder(path: Path) -> str:
         return f"process {note['pid']} on {note['host']} since {note['since']} ({note['command']})"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"
+
+
+def _make_folders(folder: Path) -> list[Path]:
+    """Make a folder with its parents; the ones that are new, outermost first."""
+    missing: list[Path] = []
+    try:
+        while not folder.exists() and folder != folder.parent:
+            missing.insert(0, folder)
+            folder = folder.parent
+        for path in missing:
+            path.mkdir(exist_ok=True)
+        if not folder.is_dir():
+            raise NotADirectoryError(20, "Not a directory")
+    except OSError as error:
+        raise InputError(f"cannot write below {str(folder)!r}: {error.strerror}") from error
+    return missing

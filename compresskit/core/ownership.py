@@ -62,6 +62,29 @@ def check_replaceable(folder: Path, inputs: Iterable[Path] = ()) -> None:
         )
 
 
+def check_file(path: Path, *, force: bool, inputs: Iterable[Path] = ()) -> None:
+    """Refuse to write a file where something stands that must not be replaced.
+
+    Args:
+        path: an absolute path.
+        force: a plain file may be replaced, whoever wrote it.
+        inputs: files and folders that the command reads.
+    Raises:
+        InputError: if a file is there without force, or if it is a folder, a link, a device, or an input.
+    """
+    shown = f"output {str(path)!r}"
+    if not os.path.lexists(path):
+        return
+    if path.is_symlink():
+        raise InputError(f"{shown} is a symbolic link, which is never replaced; name the file that it points to")
+    if not path.is_file():
+        raise InputError(f"{shown} is not a plain file, and is never replaced; give another name")
+    if any(one.exists() and path.samefile(one) for one in inputs):
+        raise InputError(f"{shown} is an input of this command, and is never replaced; give another name")
+    if not force:
+        raise InputError(f"output {str(path)!r} exists; give --force to replace it")
+
+
 def _check_place(folder: Path, shown: str) -> None:
     try:
         here = Path.cwd()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .copying import copy_module
 from .decisions import Decisions
 from .dtypes import fit_inputs, is_widened
-from .errors import InputError, first_line
+from .errors import InputError
 
 if TYPE_CHECKING:
     from .data import Data
@@ -82,6 +82,7 @@ class Context:
         latency_batch: examples a forward where latency is measured.
         eval_batch: examples a forward where a metric is measured.
         folder: a scratch folder kept for this step across a kill and --resume (caches, checkpoints, plots).
+        data_key: changes with the content of the data's files, for what is cached beyond one run.
         decisions: times that decide weights are measured through it, so that a resume and a replay decide alike.
     """
 
@@ -98,6 +99,7 @@ class Context:
     latency_batch: int = 1
     eval_batch: int = 256
     decisions: Decisions = field(default_factory=Decisions)
+    data_key: str = ""
 
 
 @dataclass
@@ -132,7 +134,7 @@ def call(module: nn.Module, inputs: Inputs) -> Any:
             raise
         raise InputError(
             "the model does not run in float32, in which 16-bit weights are trained and their gradients taken "
-            f"({first_line(error)}); in forward, cast to the weights' dtype in the place of a fixed one"
+            f"({str(error).splitlines()[0]}); in forward, cast to the weights' dtype in the place of a fixed one"
         ) from error
 
 

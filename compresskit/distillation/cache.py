@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,10 @@ class LogitCache:
 
 def _mapped(path: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap:
     """A file as an array, made of zeros where it is new; making it twice at once does no harm."""
+    size_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
     with open(path, "ab") as file:
-        file.truncate(int(np.prod(shape)) * np.dtype(dtype).itemsize)
+        if size_bytes and hasattr(os, "posix_fallocate"):
+            # a full disk says so here; in a file with holes it would end the process when a row is written
+            os.posix_fallocate(file.fileno(), 0, size_bytes)
+        file.truncate(size_bytes)
     return np.memmap(path, dtype=dtype, mode="r+", shape=shape)

@@ -104,6 +104,7 @@ def _cache(
 ) -> tuple[LogitCache, Callable[[Tensor, int], Tensor] | None]:
     """The cache for this teacher and data; where inputs are changed at random, a row is a place in the run."""
     record: dict[str, Any] = {"data": context.data.name, "examples": context.data.size("train")}
+    record |= {"data_key": context.data_key} if context.data_key else {}
     weights = {
         f"{number}.{name}": value
         for number, module in enumerate(teacher.modules)

@@ -13,7 +13,7 @@ from .. import __version__
 from ..core.artifact import REPORT
 from ..core.errors import InputError
 from .fingerprints import WRITTEN, fingerprint, named_paths
-from .recipe import Recipe, Step
+from .recipe import Recipe, RecipeOptions, Step
 
 
 def step_keys(recipe: Recipe, leave_out: Collection[Path] = ()) -> list[str]:
@@ -32,6 +32,11 @@ def step_keys(recipe: Recipe, leave_out: Collection[Path] = ()) -> list[str]:
     for step in recipe.steps:
         keys.append(_step_key(keys[-1], step, leave_out))
     return keys
+
+
+def data_key(options: RecipeOptions) -> str:
+    """A key of the recipe's data alone: its string, its arguments and the files that they name."""
+    return _key("data", {"data": options.data, "data_arg": options.data_arg}, ())
 
 
 def input_paths(recipe: Recipe) -> tuple[Path, ...]:

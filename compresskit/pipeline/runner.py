@@ -19,7 +19,7 @@ from ..core.report import report_html
 from ..core.types import Context, Loaded, StepResult
 from ..core.weights import sha256_of
 from .guards import check_guards
-from .keys import input_paths, recorded_timings, step_keys
+from .keys import data_key, input_paths, recorded_timings, step_keys
 from .lint import lint
 from .measurement import Measurement, labels, measure_model, warnings_of
 from .preflight import checked_context
@@ -87,7 +87,7 @@ def _run(task: Run, keys: list[str]) -> dict[str, Any]:
     timings = recorded_timings(options.timings)
     finished = len(list(task.steps_folder.glob("*-*"))) if task.resume else 0
     context = checked_context(recipe, task.log, output=task.place.output, finished=finished)
-    context = replace(context, recipe=recipe.content())
+    context = replace(context, recipe=recipe.content(), data_key=data_key(options))
     task.place.begin()
     baseline = measure_model(context.original, context, options) if distributed.is_main() else None
     progress = _Progress(keys[0], baseline, baseline)

@@ -58,19 +58,13 @@ class Workspace:
         if not distributed.is_main():  # the other processes of a torchrun belong to the main one's run
             yield
             return
-        made = _make_folders(self.output.parent)
-        try:
-            with locks.locked(self.output):
-                files.sweep(self.output)
-                files.sweep(self.steps)
-                try:
-                    yield
-                finally:
-                    self._tidy()
-        finally:
-            for folder in reversed(made):
-                with suppress(OSError):  # it holds something now
-                    folder.rmdir()
+        with locks.in_folder(self.output), locks.locked(self.output):
+            files.sweep(self.output)
+            files.sweep(self.steps)
+            try:
+                yield
+            finally:
+                self._tidy()
 
     def check(self, key: str, log: Callable[[str], None]) -> dict[str, Any] | None:
         """Refuse what must not be replaced; find out whether there is anything left to do.
@@ -166,19 +160,3 @@ def finished_report(folder: Path, key: str) -> dict[str, Any] | None:
     except (CompresskitError, OSError, ValueError, KeyError, AttributeError, TypeError):
         return None
     return report if isinstance(report, dict) else None
-
-
-def _make_folders(folder: Path) -> list[Path]:
-    """Make a folder with its parents; the ones that are new, outermost first."""
-    missing: list[Path] = []
-    try:
-        while not folder.exists() and folder != folder.parent:
-            missing.insert(0, folder)
-            folder = folder.parent
-        for path in missing:
-            path.mkdir(exist_ok=True)
-        if not folder.is_dir():
-            raise NotADirectoryError(20, "Not a directory")
-    except OSError as error:
-        raise InputError(f"cannot write below {str(folder)!r}: {error.strerror}") from error
-    return missing

@@ -170,7 +170,9 @@ class _Cache:
         self._values[f"{group} {ratio}"] = value
         if self._path:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.write_text(json.dumps({"key": self._key, "values": self._values}))
+            partial = self._path.with_suffix(".partial")  # a kill leaves the old file or the new one
+            partial.write_text(json.dumps({"key": self._key, "values": self._values}))
+            partial.replace(self._path)
 
 
 def _plot(rows: list[dict[str, Any]], base: float, folder: Any) -> Path | None:

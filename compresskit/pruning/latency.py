@@ -112,9 +112,7 @@ class LatencyTable:
         decisions: where times are kept, and taken from where they are known.
     """
 
-    def __init__(
-        self, loaded: Loaded, graph: Graph, example: Inputs | None = None, decisions: Decisions | None = None
-    ):
+    def __init__(self, loaded: Loaded, graph: Graph, example: Inputs | None = None, decisions: Decisions | None = None):
         example = loaded.example if example is None else example
         decisions = decisions or Decisions()
         layers = {

@@ -16,11 +16,12 @@ def remembered(path: Path | None) -> dict[Any, tuple[Rating, float]]:
     found: dict[Any, tuple[Rating, float]] = {}
     if path is None or not path.is_file():
         return found
-    for line in path.read_text().splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # the line that a kill cut short
+    text = path.read_text()
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        path.write_text(whole)  # without the line that a kill cut short, which the next one would join
+    for line in whole.splitlines():
+        record = json.loads(line)
         key = ("probe", *record["probe"]) if "probe" in record else tuple(record["choice"])
         found[key] = (Rating(record["score"], record["divergence"]), record["seconds"])
     return found
