@@ -165,11 +165,11 @@ def source_string(record: dict[str, Any]) -> str:
 
 def preprocessing_of(module: nn.Module) -> Preprocessing:
     """What a module says of its own inputs through `mean`, `std` and `input_shape` attributes."""
-    shape = getattr(module, "input_shape", ())
+    shape = getattr(module, "input_shape", ()) or ()
     image = len(shape) == 3
     return Preprocessing(
-        tuple(getattr(module, "mean", ())),
-        tuple(getattr(module, "std", ())),
+        tuple(getattr(module, "mean", ()) or ()),
+        tuple(getattr(module, "std", ()) or ()),
         tuple(shape[1:]) if image else None,
         shape[0] if image else None,
     )

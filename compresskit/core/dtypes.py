@@ -42,7 +42,8 @@ def model_dtype(module: nn.Module) -> torch.dtype | None:
         for parameter in layer._parameters.values():
             dtype = None if parameter is None else _REAL_OF.get(parameter.dtype, parameter.dtype)
             if dtype in FLOATS:
-                if parameter.dim() > 1:
+                uninitialized = isinstance(parameter, nn.parameter.UninitializedTensorMixin)  # of a lazy layer
+                if not uninitialized and parameter.dim() > 1:
                     return dtype
                 fallback = fallback or dtype
     if fallback is None:
@@ -105,7 +106,7 @@ def copy_in(module: nn.Module, dtype: torch.dtype) -> nn.Module:
 
     copied = copy_module(module)._apply(convert)
     for layer in copied.modules():
-        if hasattr(layer, "read_dtype"):
+        if isinstance(getattr(layer, "read_dtype", None), torch.dtype):
             layer.read_dtype = dtype
     return copied
 

@@ -55,7 +55,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
 def described(error: BaseException) -> str:
     """An error's type and the first line of its text, if it has any."""
     name, line = type(error).__name__, first_line(error)
-    return name if line == name else f"{name}: {line}"
+    return line if line.startswith(name) else f"{name}: {line}"
 
 
 def problems_of(*checks: Callable[[], object]) -> list[str]:

@@ -51,7 +51,7 @@ def parameter_count(module: nn.Module) -> int:
     Quantized layers hold integers in buffers and say how many weights those stand for in `weight_elements`.
     """
     owned = sum(parameter.numel() for parameter in module.parameters())
-    return owned + sum(int(layer.weight_elements) for layer in module.modules() if hasattr(layer, "weight_elements"))
+    return owned + sum(int(getattr(layer, "weight_elements", 0) or 0) for layer in module.modules())
 
 
 def macs(module: nn.Module, inputs: Inputs) -> int:

@@ -10,6 +10,7 @@ from .building import build_with_defaults, parse, seeded
 from .dtypes import model_dtype
 from .errors import InputError
 from .exported import is_exported, load_exported
+from .forward_check import check_forward, check_state
 from .plain_weights import fold_checked
 from .types import Loaded
 from .weights import check_module, fits, load_into, read_weights
@@ -56,6 +57,7 @@ def load_model(
     record = parse(string, model_args or {})
     with seeded(seed):
         module, defaults = build_with_defaults(record, pretrained=weights == "pretrained")
+        check_state(module, f"model {string!r}")
         module.eval()
         example = example_inputs.parse(inputs) if inputs else defaults["example"]
         edits, notes = materialize(module, example, f"model {string!r}"), []
@@ -117,10 +119,10 @@ def with_example(loaded: Loaded, data: Data | None) -> Loaded:
     """The same model with an example input, taken from the data where the model names none.
 
     Raises:
-        InputError: if neither the model nor the data says what the input looks like.
+        InputError: if neither the model nor the data says what the input looks like, or the model does not run on it.
     """
     if loaded.example is None and data is not None and data.example is not None:
         loaded.example = example_inputs.with_floating(data.example, model_dtype(loaded.module))
     if loaded.example is None:
         raise InputError(f"model {loaded.name!r}: its input shape is unknown; give --input, e.g. --input 3,224,224")
-    return loaded
+    return check_forward(loaded)

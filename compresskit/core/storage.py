@@ -46,8 +46,17 @@ def encode_bitmap(tensor: Tensor) -> dict[str, Tensor]:
     """Shape, one bit an element (non-zero or not), and the non-zero values in order."""
     flat = tensor.detach().cpu().reshape(-1)
     # a negative zero is kept as a value: the round trip is exact in bits
-    kept = (flat != 0) | (torch.signbit(flat) if flat.is_floating_point() else torch.zeros_like(flat, dtype=torch.bool))
+    kept = (flat != 0) | _negative(flat)
     return {"shape": torch.tensor(tensor.shape, dtype=torch.int64), "bitmap": pack_bits(kept), "values": flat[kept]}
+
+
+def _negative(flat: Tensor) -> Tensor:
+    """Where a sign bit is set, in either part of a complex number; (n,) bool."""
+    if flat.is_complex():
+        return torch.signbit(torch.view_as_real(flat)).any(-1)
+    if not flat.is_floating_point():
+        return torch.zeros_like(flat, dtype=torch.bool)
+    return torch.signbit(flat.float() if flat.element_size() == 1 else flat)  # 8-bit floats have few operators
 
 
 def decode_bitmap(parts: dict[str, Tensor]) -> Tensor:

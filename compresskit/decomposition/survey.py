@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..core.capture import watch
+from ..core.dtypes import FLOATS, fit_inputs
 from ..core.modules import get_module, set_module
-from ..core.types import Loaded, call
+from ..core.types import Loaded, invoke
 from .geometry import Call, Geometry, chain_macs, chain_params, geometry_of
 
 
@@ -91,6 +92,7 @@ def survey(loaded: Loaded) -> tuple[list[Site], dict[str, str]]:
     plain = {name: geometry for name, geometry in plain.items() if geometry and geometry.form != "folded"}
     left_out = _unreplaceable(root, plain)
     names = [name for name in plain if name not in left_out]
+    example = fit_inputs(root, loaded.example)  # stand-ins hide in what type the model computes
     stand_ins = {name: _Watched(get_module(root, name)) for name in names}
     order: list[str] = []
     for name, stand_in in stand_ins.items():
@@ -98,7 +100,7 @@ def survey(loaded: Loaded) -> tuple[list[Site], dict[str, str]]:
     readers = _Readers()
     try:
         with readers, watch(root, {name: lambda _, __, ___, name=name: order.append(name) for name in names}):
-            call(root, loaded.example)
+            invoke(root, example)
     finally:
         for name, stand_in in stand_ins.items():
             set_module(root, name, stand_in.layer)
@@ -111,6 +113,8 @@ def survey(loaded: Loaded) -> tuple[list[Site], dict[str, str]]:
             left_out[name] = "the model calls it with more than its input"
         elif not stand_in.inputs:
             left_out[name] = "the example input does not reach it"
+        elif (reason := _unfit_weights(root.get_submodule(name))) is not None:
+            left_out[name] = reason
         else:
             sites.append(_site(name, plain[name], stand_in, readers, root))
     return sites, left_out
@@ -133,6 +137,16 @@ def _unreplaceable(root: nn.Module, plain: dict[str, Geometry]) -> dict[str, str
         elif isinstance(layer, nn.Embedding) and (layer.max_norm is not None or layer.sparse):
             reasons[name] = "its rows are renormalized or sparse"
     return reasons
+
+
+def _unfit_weights(layer: nn.Module) -> str | None:
+    """Why a layer's weights have no factors here, or None."""
+    weights = [parameter for parameter in layer.parameters(recurse=False) if parameter.dim() > 1]
+    if not all(weight.numel() for weight in weights):
+        return "it has no inputs or no outputs"
+    if any(weight.dtype not in FLOATS for weight in weights):
+        return f"its weights are {str(weights[0].dtype).removeprefix('torch.')}"
+    return None
 
 
 def _site(name: str, geometry: Geometry, stand_in: _Watched, readers: _Readers, root: nn.Module) -> Site:

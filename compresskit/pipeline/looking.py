@@ -53,7 +53,7 @@ def layer_rows(loaded: Loaded) -> tuple[list[dict[str, Any]], MacCount]:
     for name, layer in module.named_modules():
         own = [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]
         macs = counted.by_module.get(name, 0)
-        if not own and not macs and not hasattr(layer, "weight_elements"):
+        if not own and not macs and getattr(layer, "weight_elements", None) is None:
             continue
         weight = getattr(layer, "weight", None)
         rows.append(
@@ -63,7 +63,7 @@ def layer_rows(loaded: Loaded) -> tuple[list[dict[str, Any]], MacCount]:
                 "weight": list(weight.shape) if isinstance(weight, torch.Tensor) else None,
                 "output": shapes.get(name),
                 "parameters": sum(p.numel() for p in layer.parameters(recurse=False))
-                + int(getattr(layer, "weight_elements", 0)),
+                + int(getattr(layer, "weight_elements", 0) or 0),
                 "macs": macs,
                 "bytes": sum(t.numel() * t.element_size() for _, t in own),
                 "applies": ", ".join(applicable(layer)),
@@ -77,7 +77,7 @@ def applicable(layer: nn.Module) -> list[str]:
     found = []
     if isinstance(layer, _PRUNABLE):
         found.append("prune")
-    if hasattr(layer, "weight_elements"):
+    if getattr(layer, "weight_elements", None) is not None:
         return []
     if isinstance(layer, _DECOMPOSABLE):
         found.append("quantize")

@@ -114,7 +114,7 @@ def zero_share(loaded: Loaded) -> float | None:
 
 def is_simulated(loaded: Loaded) -> bool:
     """Whether low-bit layers compute in float here, so that latency says nothing of integer kernels."""
-    return any(hasattr(layer, "weight_elements") for layer in loaded.module.modules())
+    return any(getattr(layer, "weight_elements", None) is not None for layer in loaded.module.modules())
 
 
 def labels(loaded: Loaded) -> dict[str, str]:

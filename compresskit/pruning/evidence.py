@@ -143,4 +143,5 @@ def calibration(context: Context, samples: int, what: str) -> list[Inputs]:
 def tensor_named(module: nn.Module, name: str) -> Tensor:
     """A parameter or buffer by its full name, without its graph."""
     owner, _, attribute = name.rpartition(".")
-    return getattr(get_module(module, owner), attribute).detach()
+    tensor = getattr(get_module(module, owner), attribute).detach()
+    return tensor.float() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor

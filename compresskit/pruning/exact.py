@@ -39,12 +39,16 @@ def tensors_of(outputs: Any) -> list[Tensor]:
 
 
 def largest_difference(left: list[Tensor], right: list[Tensor]) -> float:
-    """Largest absolute difference over the largest absolute value; infinite where shapes differ."""
+    """Largest absolute difference over the largest finite absolute value; infinite where shapes differ.
+
+    Equal infinities (an output that masks) differ by nothing.
+    """
     if len(left) != len(right) or any(a.shape != b.shape for a, b in zip(left, right, strict=True)):
         return float("inf")
-    scale = max((a.abs().max().item() for a in left if a.numel()), default=0.0) or 1.0
-    gaps = [(_wide(a) - _wide(b)).abs().max().item() for a, b in zip(left, right, strict=True) if a.numel()]
-    worst = max(gaps, default=0.0) / scale
+    pairs = [(_wide(a), _wide(b)) for a, b in zip(left, right, strict=True) if a.numel()]
+    scale = max((float(torch.where(torch.isfinite(a), a, 0).abs().max()) for a, _ in pairs), default=0.0) or 1.0
+    gaps = [float(torch.where(a == b, 0, a - b).abs().max()) for a, b in pairs]
+    worst = max(gaps, default=0.0) / scale if all(gap == gap for gap in gaps) else float("nan")
     return worst if worst == worst else float("inf")
 
 

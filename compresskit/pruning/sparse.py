@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..core.dtypes import FLOATS
 from ..core.errors import InputError
 from ..core.modules import match_names
 from ..core.types import Context, Loaded, StepResult
@@ -59,7 +60,9 @@ def prunable_layers(module: nn.Module, protect: list[str]) -> dict[str, nn.Modul
     seen: set[int] = set()
     for name in names:
         layer = module.get_submodule(name)
-        if name not in kept_whole and id(layer.weight) not in seen:
+        # complex numbers have no order that saliencies know, and empty weights nothing to lose
+        fits = layer.weight.dtype in FLOATS and layer.weight.numel() > 0
+        if fits and name not in kept_whole and id(layer.weight) not in seen:
             layers[name] = layer
         seen.add(id(layer.weight))
     return layers

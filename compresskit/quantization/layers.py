@@ -202,6 +202,8 @@ def quantize_activation(values: Tensor, scale: Tensor, zero_point: Tensor, bits:
 
 def _quantize_by_own_range(values: Tensor, bits: int, *, symmetric: bool) -> Tensor:
     """Quantize and dequantize with the range that the tensor itself has."""
+    if not values.is_floating_point() or not values.numel():
+        return values
     low, high = values.detach().aminmax()
     scale, zero_point = uniform.range_to_scale(low, high, bits, symmetric=symmetric)
     return quantize_activation(values, scale, zero_point, bits)
