@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from .edit_records import EditRecord, Shape, reads
 from .errors import InputError
 from .modules import get_module
-from .types import Inputs, call
+from .types import Inputs, invoke
 
 _MOST_INPUTS = 64  # of one layer
 
@@ -88,7 +88,7 @@ def materialize(root: nn.Module, example: Inputs | None, what: str) -> list[dict
 
     hooks = [layer.register_forward_pre_hook(record(path), prepend=True) for path, layer in lazy.items()]
     try:
-        call(root, example)
+        invoke(root, example)
     except Exception as error:
         raise InputError(f"{what} does not run on its example input: {type(error).__name__}: {error}") from error
     finally:

@@ -33,7 +33,10 @@ def load(context: Context, string: str, weights: str | None, arguments: Mapping[
         raise InputError(f"{string!r} cannot be loaded here: this run does not load further models")
     loaded = context.load(string)
     if weights:
-        load_into(loaded.module, read_weights(weights), f"weights {weights!r}")
+        lines = load_into(loaded.module, read_weights(weights), f"weights {weights!r}")
+        loaded.notes += lines
+        for line in lines:
+            context.log(line)
     return loaded
 
 

@@ -62,6 +62,8 @@ def open_what_opens(
 
     def load(string: str, **given: Any) -> Loaded:
         found = load_model(string, seed=options.seed, trust_source=options.trust_source, **given)
+        for note in found.notes:
+            log(note)
         found = with_example(found, data)
         found.module.to(device)
         return found

@@ -22,7 +22,11 @@ class RecipeOptions(Options):
     model: str = option(
         ..., "model string: torchvision:NAME, builtin:NAME, path/net.py:factory, an artifact, ...", section="Model"
     )
-    weights: str | None = option(None, "weights file (.safetensors, .pt, .pth), or 'pretrained'", section="Model")
+    weights: str | None = option(
+        None,
+        "weights file (.safetensors, .pt, .pth, .ckpt, .bin, shards; FILE#KEY for a part), or 'pretrained'",
+        section="Model",
+    )
     model_arg: dict[str, Any] = option({}, "argument of the model's factory, e.g. num_classes=10", section="Model")
     input: list[str] = option(
         [],
