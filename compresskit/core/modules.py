@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 
+import torch
 from torch import nn
 
 from .errors import InputError, nearest
@@ -31,6 +32,11 @@ def set_module(root: nn.Module, path: str, module: nn.Module) -> None:
     if name not in parent._modules:
         raise InputError(f"no layer named {path!r} in the model{nearest(name, list(parent._modules))}")
     parent._modules[name] = module
+
+
+def eager_modules(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Modules by path that Python runs, the root included; scripted ones take no hooks and are left out."""
+    return ((path, module) for path, module in root.named_modules() if not isinstance(module, torch.jit.ScriptModule))
 
 
 def match_names(patterns: Iterable[str], names: Iterable[str], what: str = "layer") -> list[str]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..core.edits import replay
 from ..core.errors import InputError
-from ..core.modules import get_module
+from ..core.modules import eager_modules, get_module
 from ..core.types import Inputs, Loaded, call, main_output
 from .trace import first_tensor
 
@@ -130,7 +130,7 @@ def block_calls(module: nn.Module, inputs: Inputs) -> dict[str, _Call]:
         return hook
 
     handles = [
-        child.register_forward_hook(noting(name), with_kwargs=True) for name, child in module.named_modules() if name
+        child.register_forward_hook(noting(name), with_kwargs=True) for name, child in eager_modules(module) if name
     ]
     try:
         with torch.no_grad():

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..core.modules import evaluating, get_module
+from ..core.modules import eager_modules, evaluating, get_module
 from ..core.types import Inputs, call, main_output
 
 
@@ -51,7 +51,7 @@ def trace(module: nn.Module, inputs: Inputs) -> Trace:
     output = None
     with ExitStack() as stack:
         stack.enter_context(evaluating(module))
-        for name, child in module.named_modules():
+        for name, child in eager_modules(module):
             if name:
                 handle = child.register_forward_hook(_noting(name, found))
                 stack.callback(handle.remove)

@@ -17,6 +17,7 @@ from ..core import artifact, measure
 from ..core.errors import CompresskitError, InputError, described
 from ..core.exported import by_layer, single_example
 from ..core.flops import MacCount, count_macs
+from ..core.modules import eager_modules
 from ..core.types import Loaded
 from ..core.usercode import PACKAGE_FOLDER
 from ..core.weights import sha256_of
@@ -37,7 +38,7 @@ def layer_rows(loaded: Loaded) -> tuple[list[dict[str, Any]], MacCount]:
     """
     shapes: dict[str, Any] = {}
     module, kinds = by_layer(loaded)
-    hooks = [layer.register_forward_hook(partial(_note_shape, shapes, name)) for name, layer in module.named_modules()]
+    hooks = [layer.register_forward_hook(partial(_note_shape, shapes, name)) for name, layer in eager_modules(module)]
     try:
         counted = count_macs(module, single_example(loaded))
     except CompresskitError:

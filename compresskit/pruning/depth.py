@@ -64,6 +64,8 @@ def find_blocks(module: nn.Module, example: Inputs) -> dict[str, bool]:
         if not isinstance(parent, nn.Sequential | nn.ModuleList):
             continue
         for name, child in parent.named_children():
+            if isinstance(child, torch.jit.ScriptModule):
+                continue
             full = f"{path}.{name}" if path else name
             if any(True for _ in child.parameters()) and any(True for _ in child.children()):
                 handles.append(child.register_forward_hook(_shape_watcher(full, found), with_kwargs=True))

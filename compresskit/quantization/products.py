@@ -21,6 +21,8 @@ from torch.overrides import TorchFunctionMode
 
 from compresskit.core.types import Inputs, call
 
+from ..core.modules import eager_modules
+
 Take = Callable[[Tensor], Tensor]
 
 
@@ -162,7 +164,7 @@ def count_operands(root: nn.Module, inputs: Inputs) -> dict[str, int]:
         calls[name].append(count[0])
 
     with ExitStack() as hooks:
-        for name, module in root.named_modules():
+        for name, module in eager_modules(root):
             hooks.callback(module.register_forward_pre_hook(partial(enter, name=name)).remove)
             hooks.callback(module.register_forward_hook(leave).remove)
         root.eval()

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from compresskit.core.dtypes import fit_inputs
+from compresskit.core.modules import eager_modules
 from compresskit.core.types import Inputs, call
 
 #: one value of the computation: (storage, offset, shape, strides, writes so far)
@@ -119,7 +120,7 @@ def trace(root: nn.Module, inputs: Inputs) -> Trace:
     record, stack, kept = Trace(), [""], []
     inputs = fit_inputs(root, inputs)  # before the run, whose operations are all the model's
     handles = []
-    for name, module in root.named_modules():
+    for name, module in eager_modules(root):
 
         def enter(_module, args, kwargs, name=name):
             stack.append(name)

@@ -89,7 +89,7 @@ def bytes_by_kind(root: nn.Module, storage: Mapping[str, str] | None = None) -> 
     sizes = dict.fromkeys(("values", "positions", "scales", "codebooks", "overhead", "float"), 0)
     seen: set[int] = set()
     for path, module in root.named_modules():
-        tensors: dict[str, Tensor | None] = module._parameters | module._buffers
+        tensors: dict[str, Tensor | None] = {**dict(module._parameters), **dict(module._buffers)}
         for name, tensor in tensors.items():
             if tensor is None or id(tensor) in seen or name in module._non_persistent_buffers_set:
                 continue
