@@ -169,7 +169,7 @@ def main() -> None:
     """Run the tries, a few at a time, and print what came of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=RECIPES)
-    parser.add_argument("--tries", type=int, default=100)
+    parser.add_argument("--tries", type=int, default=100, help="how many kills have to come before the run has ended")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-kill", action="store_true", help="run the same command again and again instead")
     parser.add_argument("--log", type=Path, help="file that gets one JSON line a try")
@@ -183,10 +183,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="kill_and_resume.") as root:
         whole = one_try(recipe, Path(root), -1, None)
         whole_s = whole["delay_s"]
-        delays = [None if options.no_kill else draw.uniform(0.0, whole_s) for _ in range(options.tries)]
-        rows = []
-        for number, delay in enumerate(delays):
-            row = one_try(recipe, Path(root), number, delay)
+        rows, latest_s = [], whole_s
+        while sum(row["killed"] or options.no_kill for row in rows) < options.tries:
+            delay = None if options.no_kill else draw.uniform(0.0, latest_s)
+            begin = time.monotonic()
+            row = one_try(recipe, Path(root), len(rows), delay)
+            if delay is not None and not row["killed"]:  # it was faster than the one before: the machine is shared
+                latest_s = min(delay, time.monotonic() - begin)
             row["equal"] = row["weights"] is not None and row["weights"] == whole["weights"]
             row["replayed"] = not row["equal"] and row["rc"] == 0 and replayed(recipe, Path(root), row)
             row.pop("report", None)
@@ -199,9 +202,9 @@ def main() -> None:
     left = sum(bool(row["left"]) for row in rows)
     failed = sum(row["rc"] != 0 for row in rows)
     killed = sum(row["killed"] for row in rows)
+    tries = len(rows)
     line = (
-        f"| {options.kind} | {options.tries} | {killed} | {equal} | {again} | {failed} | {left} | "
-        f"{whole_s:.1f} s | {phases} |"
+        f"| {options.kind} | {tries} | {killed} | {equal} | {again} | {failed} | {left} | {whole_s:.1f} s | {phases} |"
     )
     print(line)
     for row in rows:
