@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .ids import along, varying
+from . import factories
+from .ids import varying
 from .numbers import Number, expression, leaves
 
 Trace = Any
@@ -25,6 +26,11 @@ def _view(trace: Trace, name: str, args: tuple, kwargs: dict, output: Any) -> No
     for dim, size in enumerate(sizes):
         if size > 1:
             trace.number(output, dim, size, name)
+
+
+def _expand(trace: Trace, name: str, args: tuple, kwargs: dict, output: Any) -> None:
+    _view(trace, name, args, kwargs, output)
+    factories.grown(trace, name, args, kwargs, output)
 
 
 def _unflatten(trace: Trace, name: str, args: tuple, kwargs: dict, output: Tensor) -> None:
@@ -172,33 +178,23 @@ def _layer_norm(trace: Trace, name: str, args: tuple, kwargs: dict, output: Tens
         trace.number(output, output.dim() - 1 - place, size, name)
 
 
-def _factory(trace: Trace, name: str, args: tuple, kwargs: dict, output: Tensor) -> None:
-    """zeros(batch, channels): a constant whose size follows the channels that its numbers name."""
-    sizes = kwargs.get("size", args)
-    if len(sizes) == 1 and isinstance(sizes[0], tuple | list):
-        sizes = sizes[0]
-    if not isinstance(output, Tensor) or len(sizes) != output.dim():
-        return
-    planes = []
-    for dim, size in enumerate(sizes):
-        if isinstance(size, Number) and size > 1 and all(axis.owner is trace for axis in leaves(size.expr, "size")):
-            ids = trace.ids.new(int(size))
-            trace.count(ids.numpy(), size, name)
-            planes.append(along(dim, ids, output.shape))
-    trace.set(output, planes)
-
-
 def _nothing(trace: Trace, name: str, args: tuple, kwargs: dict, output: Any) -> None:
     """Calls that are only watched for their arguments (F.pad)."""
 
 
 CALLS: dict[str, Callable] = {
-    **dict.fromkeys(("view", "reshape", "expand"), _view),
+    **dict.fromkeys(("view", "reshape"), _view),
     **dict.fromkeys(("split", "split_with_sizes"), _split),
     **dict.fromkeys(
         ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _convolution
     ),
-    **dict.fromkeys(("zeros", "ones", "empty"), _factory),
+    **dict.fromkeys(("zeros", "ones", "empty"), factories.factory),
+    **dict.fromkeys(("new_zeros", "new_ones", "new_empty"), factories.new),
+    "full": factories.full,
+    "new_full": factories.new_full,
+    "eye": factories.eye,
+    "broadcast_to": factories.grown,
+    "expand": _expand,
     "chunk": _chunk,
     "unflatten": _unflatten,
     "__getitem__": _getitem,

@@ -75,6 +75,12 @@ class Ids:
         """Recorded pairs, each (2, n), in the order of `edge_sites`."""
         return self._edges
 
+    def forget(self, count: int) -> None:
+        """Take back all recorded pairs but the first `count` arrays of them."""
+        for pairs in self._edges[count:]:
+            self._seen.discard(pairs.tobytes())
+        del self._edges[count:], self.edge_sites[count:]
+
     def classes(self) -> np.ndarray:
         """The class of every id, (count,): ids in one class go together."""
         if not self._edges:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .factories import meet_repeated
 from .ids import compact, core, freeze, varying
 
 Trace = Any
@@ -59,7 +60,8 @@ def _united(trace: Trace, left: Tensor, right: Tensor, what: str) -> Tensor:
 def elementwise(trace: Trace, tensors: Sequence[Tensor], shape: torch.Size, what: str) -> list[Tensor]:
     """Planes of an element-wise operation's output.
 
-    A dimension along which an operand has more than one element but no channels keeps its length.
+    A dimension along which an operand has more than one element but no channels keeps its length; one element
+    repeated (stride 0) takes any.
     """
     planes: list[Tensor] = []
     owners: list[int] = []
@@ -79,7 +81,12 @@ def elementwise(trace: Trace, tensors: Sequence[Tensor], shape: torch.Size, what
         owners += [number] * len(wide)
         if tensor.dim():
             changing = {d for plane in wide for d in varying(plane)}
-            operands.append({d + pad for d, size in enumerate(tensor.shape) if size > 1} - changing)
+            fixed = {
+                d + pad
+                for d, size in enumerate(tensor.shape)
+                if size > 1 and (tensor.layout != torch.strided or tensor.stride(d))
+            }
+            operands.append(fixed - changing)
     if len(planes) == 1 and len(operands) == 1:
         return planes
     merged = merge(trace, planes, what, owners)
@@ -87,7 +94,7 @@ def elementwise(trace: Trace, tensors: Sequence[Tensor], shape: torch.Size, what
         fixed = sorted({d for d in varying(plane) for operand in operands if d in operand})
         if fixed:
             merged[number] = freeze(trace.ids, plane, fixed, trace.site(f"{what} with a tensor of fixed size"))
-    return merged
+    return meet_repeated(trace, tensors, merged, len(shape), what)
 
 
 def _fits(tensor: Tensor, shape: torch.Size) -> bool:

@@ -96,7 +96,7 @@ def group_norm(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
         for plane in planes:
             if 1 in varying(plane):
                 ids = vector(trace.ids, plane, 1, trace.site("group_norm")).reshape(groups, -1)
-                trace.boxes.append((ids, trace.site("group_norm")))
+                trace.group_norms.append((ids, trace.site("group_norm")))
     return output
 
 

@@ -104,6 +104,29 @@ def _binary(name: str, reflected: bool) -> Callable:
 for _name in _OPERATORS:
     setattr(Number, f"__{_name}__", _binary(_name, reflected=False))
     setattr(Number, f"__r{_name}__", _binary(_name, reflected=True))
+
+
+def _compared(equal: bool) -> Callable:
+    """Equality of two numbers; where it holds for the size of an activation, the run notes that it must hold."""
+
+    def apply(self: Number, other: Any) -> Any:
+        same = int.__eq__(self, other)
+        if same is NotImplemented or type(other) not in (int, Number):
+            return same if equal or same is NotImplemented else not same
+        if same:
+            left, right = self.expr, expression(other)
+            if right[0] == "size" and left[0] != "size":
+                left, right = right, left
+            if left[0] == "size" and left[1].owner is not None:
+                left[1].owner.compared(left[1], right)
+        return same if equal else not same
+
+    return apply
+
+
+Number.__eq__ = _compared(equal=True)
+Number.__ne__ = _compared(equal=False)
+Number.__hash__ = int.__hash__
 Number.__neg__ = lambda self: Number(-int(self), ("sub", ("const", 0), self.expr))
 
 

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ..core.dtypes import fit_inputs
 from ..core.flops import operation_macs
 from ..core.types import Inputs, call
-from .ids import Ids, core, freeze, varying
+from .ids import Frozen, Ids, core, freeze, varying
 from .numbers import AttributeKey, Axis, Expr, attribute_numbers, expression, leaves, size_numbers
 
 #: why the channels of the last layers stay
@@ -75,9 +75,12 @@ class Trace:
         self.counts: list[Count] = []
         self.costs: list[Cost] = []
         self.boxes: list[tuple[Tensor, str]] = []
+        self.group_norms: list[tuple[Tensor, str]] = []  # ids, (groups, channels a group)
+        self.within: set[int] = set()  # group norms that lose the same channels of each group, where others lose groups
         self.consumed: list[np.ndarray] = []
         self.unknown: dict[str, str] = {}
         self.values: dict[AttributeKey, int] = {}
+        self.running = False
         self.pads: list[Any] | None = None  # numbers of the F.pad call under way
         self.path: list[str] = [""]
 
@@ -148,6 +151,19 @@ class Trace:
             self.ids.pin(torch.from_numpy(ids), self.site(f"{what} with the number {int(value)}"))
         else:
             self.counts.append(Count(Axis((ids.reshape(1, -1),), len(ids), self), expr, self.site(what)))
+
+    def compared(self, axis: Axis, expr: Expr) -> None:
+        """The size of an activation was compared with a number and was equal: an assertion, or a choice of a branch."""
+        if not self.running or any(other.owner is not self for other in leaves(expr, "size")):
+            return
+        what = "a comparison of sizes"
+        if leaves(expr, "attr") or leaves(expr, "size"):
+            self.counts.append(Count(axis, expr, self.site(what)))
+            return
+        for rows in axis.planes:
+            ids = torch.from_numpy(rows)
+            self.ids.unite(ids, ids[:, :1], self.site(what))
+            self.ids.frozen.append(Frozen(rows[:, 0], self.site(f"{what} with the number {axis.size}")))
 
     def cost(self, constant: int, axes: list[Axis]) -> None:
         """Note the multiply-accumulates of a contraction."""
@@ -269,7 +285,9 @@ def run(
     with torch.no_grad(), _plain_kernels(module), _positions(trace, module), attribute_numbers(module) as numbers:
         trace.values = numbers.values
         with _Functions(trace), _Dispatch(trace):
+            trace.running = True
             outputs = call(module, example)
+            trace.running = False
     for tensor in pytree.tree_leaves(_open(outputs)):
         if isinstance(tensor, Tensor):
             for plane in trace.planes(tensor):
