@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .ids import along, compact, core, freeze, varying, vector
-from .merge import elementwise, merge
+from .merge import elementwise, merge, paired
 from .operations import arguments
 
 Trace = Any
@@ -180,8 +180,11 @@ def product(
     shape = [*left_shape[:-1], right_shape[-1]]
     last = len(shape) - 1
     reason = trace.site(what)
-    inner_left = merge(trace, [p for p in left if last in varying(p)], what)
-    inner_right = merge(trace, [p for p in right if last - 1 in varying(p)], what)
+    inner_left = [p for p in left if last in varying(p)]
+    inner_right = [p for p in right if last - 1 in varying(p)]
+    if flattened_alike(trace, inner_left, inner_right, what):
+        inner_left = inner_right = []
+    inner_left, inner_right = merge(trace, inner_left, what), merge(trace, inner_right, what)
     result = [core(p, [last]).narrow(last, 0, 1).expand(shape) for p in left if last not in varying(p)]
     result += [core(p, [last - 1]).narrow(last - 1, 0, 1).expand(shape) for p in right if last - 1 not in varying(p)]
     inner_left = [freeze(trace.ids, p, [last - 1], reason) for p in inner_left]
@@ -209,6 +212,19 @@ def product(
                 same = f"{reason}: the same dimensions go from every head"
                 merged[i] = freeze(trace.ids, plane, [d for d in dims if d < last - 1], same)
     return merged
+
+
+def flattened_alike(trace: Trace, left: list[Tensor], right: list[Tensor], what: str) -> bool:
+    """Whether two operands sum over a dimension that both flattened alike; then equal planes are tied.
+
+    (batch, features x functions) x (features x functions, out): features meet features and functions functions.
+    """
+    if len(left) < 2 or len(left) != len(right) or any(len(varying(plane)) > 1 for plane in (*left, *right)):
+        return False
+    rows = [[core(plane).reshape(-1) for plane in planes] for planes in (left, right)]
+    owners = [0] * len(left) + [1] * len(right)
+    pairs = paired(trace, [(ids, {owner}) for ids, owner in zip(rows[0] + rows[1], owners, strict=True)], what)
+    return all(len(who) == 2 for _, who in pairs)
 
 
 def attention(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:

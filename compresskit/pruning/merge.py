@@ -26,19 +26,50 @@ def merge(trace: Trace, planes: Sequence[Tensor], what: str, owners: Sequence[in
             (channels and kernel positions of a flattened weight).
     """
     owned = [{owner} for owner in (owners or range(len(planes)))]
+    pairs = sorted(zip(planes, owned, strict=True), key=lambda pair: len(varying(pair[0])))
+    if owners is not None and len(set(owners)) < len(owners):
+        pairs = paired(trace, pairs, what)
     result: list[tuple[Tensor, set[int]]] = []
     # weights and biases within heads meet first
-    for plane, mine in sorted(zip(planes, owned, strict=True), key=lambda pair: len(varying(pair[0]))):
+    for plane, mine in pairs:
         while True:
             dims = set(varying(plane))
             partner = next((i for i, (other, theirs) in enumerate(result)
-                            if dims & set(varying(other)) and (theirs != mine or len(mine) > 1)), None)  # fmt: skip
+                            if dims & set(varying(other)) and theirs != mine), None)  # fmt: skip
             if partner is None:
                 break
             other, theirs = result.pop(partner)
             plane, mine = _united(trace, plane, other, what), mine | theirs
         result.append((plane, mine))
     return [plane for plane, _ in result]
+
+
+def paired(trace: Trace, pairs: list[tuple[Tensor, set[int]]], what: str) -> list[tuple[Tensor, set[int]]]:
+    """Tie planes of different operands that part a dimension in the same way.
+
+    A flattened (features, basis functions) changes with its features and with its functions. Where another operand is
+    flattened alike, features meet features and functions functions.
+    """
+    result: list[tuple[Tensor, set[int]]] = []
+    for plane, mine in pairs:
+        partner = next((i for i, (other, theirs) in enumerate(result)
+                        if not mine & theirs and varying(plane) == varying(other) and _alike(plane, other)), None)  # fmt: skip
+        if partner is None:
+            result.append((plane, mine))
+            continue
+        other, theirs = result[partner]
+        trace.ids.unite(plane, other, trace.site(what))
+        result[partner] = (other, mine | theirs)
+    return result
+
+
+def _alike(left: Tensor, right: Tensor) -> bool:
+    """Whether the positions that share an id are the same in two planes."""
+    first, second = (core(plane).reshape(-1) for plane in (left, right))
+    if first.shape != second.shape:
+        return False
+    pairs = torch.stack([first, second]).unique(dim=1).shape[1]
+    return pairs == len(first.unique()) == len(second.unique())
 
 
 def _united(trace: Trace, left: Tensor, right: Tensor, what: str) -> Tensor:
