@@ -111,9 +111,9 @@ def graph_of(trace: Trace) -> Graph:
 def _regular(trace: Trace) -> np.ndarray:
     """Classes after tying what must go together for every activation to keep a rectangular shape.
 
-    A group norm loses whole groups or the same channels of each group, whichever leaves more units. Where this joins all
-    channels of norms that meet (8 groups of 12 and 12 groups of 8), they lose the same channels of each group instead:
-    positions that are equal modulo the widths' greatest common divisor stay apart.
+    A group norm loses whole groups or the same channels of each group, whichever leaves more units. Where this joins
+    all channels of norms that meet (8 groups of 12 and 12 groups of 8), they lose the same channels of each group
+    instead: positions that differ modulo the widths' greatest common divisor stay apart.
     """
     before = trace.ids.classes()
     edges = len(trace.ids.edges())

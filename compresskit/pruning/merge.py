@@ -52,8 +52,8 @@ def paired(trace: Trace, pairs: list[tuple[Tensor, set[int]]], what: str) -> lis
     """
     result: list[tuple[Tensor, set[int]]] = []
     for plane, mine in pairs:
-        partner = next((i for i, (other, theirs) in enumerate(result)
-                        if not mine & theirs and varying(plane) == varying(other) and _alike(plane, other)), None)  # fmt: skip
+        free = [i for i, (other, theirs) in enumerate(result) if not mine & theirs and varying(plane) == varying(other)]
+        partner = next((i for i in free if _alike(plane, result[i][0])), None)
         if partner is None:
             result.append((plane, mine))
             continue

@@ -162,6 +162,8 @@ class attribute_numbers:
 
     def __enter__(self) -> attribute_numbers:
         for path, module in self.root.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                continue  # its numbers are constants
             for name, value in vars(module).items():
                 if type(value) is int:
                     module.__dict__[name] = self._number(AttributeKey(path, name), value)

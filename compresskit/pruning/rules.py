@@ -90,7 +90,7 @@ def _empty(trace: Trace, output: Any, tensors: list[Tensor], name: str) -> Any:
     """Where no element passes (no box was found), nothing can be proven: what meets it stays."""
     for tensor in tensors:
         for plane in trace.planes(tensor):
-            trace.ids.pin(plane, f"the example input leaves {trace.site(name)} without any element")
+            trace.ids.pin(plane, f"the example input leaves {trace.place(name)} without any element")
     for result in flat((output,), {}):
         if isinstance(result, Tensor) and result.numel() == 0:
             result._id_planes = []

@@ -6,23 +6,20 @@ through it (`rules`), and a function mode sees the calls that Python makes, with
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..core.dtypes import fit_inputs
-from ..core.flops import operation_macs
 from ..core.types import Inputs, call
 from .ids import Frozen, Ids, core, freeze, varying
-from .numbers import AttributeKey, Axis, Expr, attribute_numbers, expression, leaves, size_numbers
+from .modes import Dispatch, Functions, plain_kernels, positions, scripted, scripted_children, user_line
+from .numbers import AttributeKey, Axis, Expr, attribute_numbers, expression, leaves
 
 #: why the channels of the last layers stay
 OUTPUT = "it reaches the model's output"
@@ -54,6 +51,7 @@ class Stored:
     tensor: Tensor
     planes: list[Tensor] = field(default_factory=list)
     ids: list[Tensor] = field(default_factory=list)  # one (size,) tensor a dimension
+    stays: str = ""  # why nothing of it can go, if so
     persistent: bool = True
     used: bool = False
 
@@ -110,8 +108,8 @@ class Trace:
                 view = [1] * len(shape)
                 view[d] = size
                 stored.planes.append(ids.view(view).expand(shape))
-            if not stored.persistent:
-                self.ids.pin(ids, f"{stored.names[0]} is a buffer that is not saved")
+            if stored.stays or not stored.persistent:
+                self.ids.pin(ids, stored.stays or f"{stored.names[0]} is a buffer that is not saved")
 
     def axis(self, tensor: Tensor, dim: int) -> Axis:
         """The ids along one dimension of a tensor."""
@@ -123,7 +121,12 @@ class Trace:
         return Axis(tuple(rows), size, self)
 
     def site(self, what: str) -> str:
-        """Where the run stands, for messages."""
+        """Where the run stands, for messages: the module, and the line of its code."""
+        line = user_line()
+        return self.place(what) + (f" ({line})" if line else "")
+
+    def place(self, what: str) -> str:
+        """The module that runs, for messages."""
         return f"{what} in {self.path[-1] or 'the model'}"
 
     # what calls and rules record -----------------------------------------------------------------------------------
@@ -199,73 +202,6 @@ class Trace:
         return None if mask.all() else torch.from_numpy(np.flatnonzero(mask))
 
 
-class _Dispatch(TorchDispatchMode):
-    def __init__(self, trace: Trace):
-        super().__init__()
-        self.trace = trace
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        from .rules import apply
-
-        noted = len(self.trace.costs)
-        output = apply(self.trace, func, args, kwargs or {})
-        if len(self.trace.costs) == noted:  # no rule says which widths its cost follows, so it stays as it is
-            macs = operation_macs(func, args, kwargs or {}, output)
-            if macs:
-                self.trace.cost(macs, [])
-        return output
-
-
-class _Functions(TorchFunctionMode):
-    def __init__(self, trace: Trace):
-        super().__init__()
-        self.trace = trace
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        from .calls import CALLS
-
-        kwargs = kwargs or {}
-        if func == _SHAPE or func is torch.Tensor.size:
-            return self._size(func, args, kwargs)
-        if func is torch.Tensor.numel or func is torch.Tensor.__len__:
-            return self._count(func, args[0])
-        name = getattr(func, "__name__", "")
-        handler = CALLS.get(name)
-        if handler is None:
-            return func(*args, **kwargs)
-        if name == "pad":
-            self.trace.pads = list(args[1] if len(args) > 1 else kwargs.get("pad", ()))
-        output = func(*args, **kwargs)
-        self.trace.pads = None
-        handler(self.trace, name, args, kwargs, output)
-        return output
-
-    def _size(self, func: Any, args: tuple, kwargs: dict) -> Any:
-        shape = func(*args, **kwargs)
-        tensor = args[0]
-        planes = self.trace.planes(tensor)
-        if not planes:
-            return shape
-        if isinstance(shape, int):
-            dim = (args[1] if len(args) > 1 else kwargs["dim"]) % tensor.dim()
-            axis = self.trace.axis(tensor, dim)
-            return size_numbers(torch.Size([shape]), {0: axis} if axis.planes else {})[0]
-        axes = {d: self.trace.axis(tensor, d) for p in planes for d in varying(p)}
-        return size_numbers(shape, axes)
-
-    def _count(self, func: Any, tensor: Tensor) -> int:
-        """numel and len: a product of sizes."""
-        if not self.trace.planes(tensor):
-            return func(tensor)
-        result = 1
-        for size in self._size(_SHAPE, (tensor,), {})[: 1 if func is torch.Tensor.__len__ else None]:
-            result = size * result
-        return result
-
-
-_SHAPE = torch.Tensor.shape.__get__
-
-
 def run(
     module: nn.Module, example: Inputs, *, keep: np.ndarray | None = None, attention: str = "heads"
 ) -> tuple[Trace, Any]:
@@ -282,9 +218,15 @@ def run(
     trace = Trace(keep, attention)
     example = fit_inputs(module, example)  # before the run, whose operations are all the model's
     _register(trace, module)
-    with torch.no_grad(), _plain_kernels(module), _positions(trace, module), attribute_numbers(module) as numbers:
+    with (
+        torch.no_grad(),
+        plain_kernels(module),
+        positions(trace, module),
+        scripted(trace, module),
+        attribute_numbers(module) as numbers,
+    ):
         trace.values = numbers.values
-        with _Functions(trace), _Dispatch(trace):
+        with Functions(trace), Dispatch(trace):
             trace.running = True
             outputs = call(module, example)
             trace.running = False
@@ -301,46 +243,16 @@ def _open(outputs: Any) -> Any:
 
 
 def _register(trace: Trace, module: nn.Module) -> None:
+    frozen = scripted_children(module)
     for path, child in module.named_modules(remove_duplicate=False):
         prefix = f"{path}." if path else ""
+        owner = next((name for name in frozen if name == "" or path == name or path.startswith(f"{name}.")), None)
         for name, tensor in [*child._parameters.items(), *child._buffers.items()]:
             if tensor is None:
                 continue
             stored = trace.stored.setdefault(id(tensor), Stored([], tensor))
             stored.names.append(prefix + name)
-            stored.persistent &= name not in child._non_persistent_buffers_set
-
-
-@contextmanager
-def _plain_kernels(module: nn.Module) -> Iterator[None]:
-    """Keep fused inference kernels, which hide their operations, out of the run."""
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    recurrent = any(isinstance(child, nn.RNNBase) for child in module.modules())
-    try:
-        with torch.backends.mkldnn.flags(enabled=False) if recurrent else nullcontext():
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fastpath)
-
-
-@contextmanager
-def _positions(trace: Trace, module: nn.Module) -> Iterator[None]:
-    """Keep trace.path at the module that is running."""
-    paths = {id(child): path for path, child in module.named_modules()}
-
-    def enter(child: nn.Module, _inputs: Any) -> None:
-        trace.path.append(paths.get(id(child), trace.path[-1]))
-
-    def leave(_child: nn.Module, _inputs: Any, _output: Any) -> None:
-        trace.path.pop()
-
-    handles = [
-        nn.modules.module.register_module_forward_pre_hook(enter),
-        nn.modules.module.register_module_forward_hook(leave, always_call=True),
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+            if owner is not None:
+                stored.stays = f"{owner or 'the model'} is scripted, so its code cannot follow"
+            else:
+                stored.persistent &= name not in child._non_persistent_buffers_set
