@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import factories
+from . import factories, norms
 from .ids import varying
 from .numbers import Number, expression, leaves
 
@@ -194,6 +194,7 @@ CALLS: dict[str, Callable] = {
     "new_full": factories.new_full,
     "eye": factories.eye,
     "broadcast_to": factories.grown,
+    "expand_as": factories.grown_as,
     "expand": _expand,
     "chunk": _chunk,
     "unflatten": _unflatten,
@@ -203,3 +204,6 @@ CALLS: dict[str, Callable] = {
     "rms_norm": _layer_norm,
     "pad": _nothing,
 }
+
+#: calls that are followed as one operation instead of by what they consist of
+WHOLE: dict[str, Callable] = {"local_response_norm": norms.local_response_norm}

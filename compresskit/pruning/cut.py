@@ -118,6 +118,9 @@ def _described(module: nn.Module) -> dict[str, Any]:
         if not module.proj_size:
             sizes["hidden_size"] = module.weight_hh_l0.shape[1]
         return {name: size for name, size in sizes.items() if getattr(module, name) != size}
+    if isinstance(module, nn.RNNCellBase):
+        sizes = {"input_size": module.weight_ih.shape[1], "hidden_size": module.weight_hh.shape[1]}
+        return {name: size for name, size in sizes.items() if getattr(module, name) != size}
     if weight is None:
         return found
     for name, function in _DESCRIPTIONS.items():

@@ -58,8 +58,19 @@ def grown(trace: Trace, name: str, args: tuple, kwargs: dict, output: Any) -> No
         return
     before = [1] * (output.dim() - args[0].dim()) + list(args[0].shape)
     numbers = {d: sizes[d] for d in range(output.dim()) if int(sizes[d]) > 1 and int(before[d]) == 1}
-    if numbers:
+    if not trace.planes(args[0]) and any(isinstance(size, Number) for size in numbers.values()):
+        _sized(trace, name, [numbers.get(d, 1) for d in range(output.dim())], output)
+    elif numbers:
         output._repeated = numbers
+
+
+def grown_as(trace: Trace, name: str, args: tuple, kwargs: dict, output: Any) -> None:
+    """expand_as: a constant repeated to the width of another tensor has that tensor's channels."""
+    other = kwargs.get("other", args[1] if len(args) > 1 else None)
+    if trace.planes(args[0]) or not isinstance(other, Tensor):
+        return
+    same = {d for d in range(output.dim()) if output.stride(d)}
+    trace.set(output, [plane for plane in trace.planes(other) if not same & set(varying(plane))])
 
 
 def _sized(trace: Trace, name: str, sizes: Sequence, output: Any) -> None:

@@ -62,6 +62,7 @@ class Graph:
         groups: what can go.
         left_out: layer name -> why its channels stay.
         solver: numbers that must hold after a cut.
+        pinned: class of ids that cannot go -> its first reason.
     """
 
     trace: Trace
@@ -69,6 +70,7 @@ class Graph:
     groups: list[Group]
     left_out: dict[str, str] = field(default_factory=dict)
     solver: Solver | None = None
+    pinned: dict[int, str] = field(default_factory=dict)
 
     def keep_ids(self, keep: dict[str, np.ndarray]) -> np.ndarray:
         """Which ids stay, (ids,) bool, from which units of each group stay (a group not named stays whole)."""
@@ -105,7 +107,7 @@ def graph_of(trace: Trace) -> Graph:
         if not _mend(trace, labels, groups, solver):
             break
         labels = _regular(trace)
-    return Graph(trace, labels, groups, left_out, solver)
+    return Graph(trace, labels, groups, left_out, solver, pinned)
 
 
 def _regular(trace: Trace) -> np.ndarray:
@@ -206,17 +208,23 @@ def _groups(trace: Trace, labels: np.ndarray, pinned: dict[int, str]) -> tuple[l
         members = [Member(m.stored, m.dim, m.positions[order], m.consumes) for m in members]
         name = _unique(_layer_name(_first_member(members)), taken)
         groups.append(Group(name, units_array[order], tuple(members)))
-    return groups, _left_out(trace, labels, pinned, free)
+    return groups, _left_out(trace, labels, pinned, free, consumed)
 
 
-def _left_out(trace: Trace, labels: np.ndarray, pinned: dict[int, str], free: np.ndarray) -> dict[str, str]:
-    """Layers none of whose outputs can go, each with the reason; layers that make the model's output are not among
-    them."""
+def _left_out(
+    trace: Trace, labels: np.ndarray, pinned: dict[int, str], free: np.ndarray, consumed: np.ndarray
+) -> dict[str, str]:
+    """Layers, and parameters used as weights, none of whose outputs can go, each with the reason; those that make the
+    model's output are not among them."""
     left_out = {}
     for stored in trace.stored.values():
         layer, _, name = stored.names[0].rpartition(".")
-        if name not in ("weight", "in_proj_weight") or len(stored.ids) < 2:
+        if len(stored.ids) < 2 or len(stored.ids[0]) < 2:
             continue
+        if name not in ("weight", "in_proj_weight"):
+            if not any(consumed[ids.numpy()].any() for ids in stored.ids[1:]):
+                continue  # a table of positions and the like is no layer
+            layer = stored.names[0]
         found = np.unique(labels[stored.ids[0].numpy()])
         reasons = [pinned[label] for label in found.tolist() if label in pinned and pinned[label] != OUTPUT]
         if reasons and not free[found].any():

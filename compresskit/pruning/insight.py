@@ -17,6 +17,7 @@ from ..core.errors import InputError, nearest
 from ..core.types import Context, Loaded, StepResult
 from .cut import Unfit, cut
 from .graph import Graph, Group, Member
+from .reasons import Ties, why
 
 RATIOS = (0.25, 0.5, 0.75)
 #: validation examples a measurement takes
@@ -38,12 +39,26 @@ def explain(graph: Graph, layer: str) -> StepResult:
     if layer not in owners:
         raise InputError(f"explain: no layer {layer!r} holds channels{nearest(layer, owners)}")
     mine = [g for g in graph.groups if any(_of(m, layer) for m in g.members)]
-    notes = [f"{layer} stays whole: {graph.left_out[layer]}"] if layer in graph.left_out else []
-    if not mine and not notes:
-        notes = [f"{layer}: its channels stay (they are the model's outputs or fixed inputs)"]
+    notes = _stays(graph, layer) if layer in graph.left_out or not mine else []
     rows = [row for group in mine for row in _member_rows(graph, group)]
     facts = {"layer": layer, "groups": [group.name for group in mine], "left_out": graph.left_out.get(layer)}
     return StepResult(None, facts, notes, {f"channels tied to {layer}": rows} if rows else {})
+
+
+def _stays(graph: Graph, layer: str) -> list[str]:
+    """Why each tensor of a layer keeps its outputs, or its inputs where only these were held."""
+    ties = Ties(graph)
+    notes = []
+    for stored in graph.trace.stored.values():
+        name = next((name for name in stored.names if name in (layer, f"{layer}.{name.rpartition('.')[2]}")), None)
+        if name is None or len(stored.ids) < 2:
+            continue
+        for dim, role in ((0, "outputs"), (1, "inputs")):
+            if (graph.pinned.keys() >= set(graph.labels[stored.ids[dim].numpy()].tolist())) and len(
+                stored.ids[dim]
+            ) > 1:
+                notes.append(f"{name} keeps its {role}: {why(graph, ties, stored, dim)}")
+    return notes or [f"{layer}: the run on the example input never used its weights in a way that fixes channels"]
 
 
 def _of(member: Member, layer: str) -> bool:

@@ -49,7 +49,7 @@ class Functions(TorchFunctionMode):
         self.trace = trace
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        from .calls import CALLS
+        from .calls import CALLS, WHOLE
 
         kwargs = kwargs or {}
         if func == _SHAPE or func is torch.Tensor.size:
@@ -57,6 +57,8 @@ class Functions(TorchFunctionMode):
         if func is torch.Tensor.numel or func is torch.Tensor.__len__:
             return self._count(func, args[0])
         name = getattr(func, "__name__", "")
+        if name in WHOLE:
+            return WHOLE[name](self.trace, func, args, kwargs)
         handler = CALLS.get(name)
         if handler is None:
             return func(*args, **kwargs)
@@ -104,6 +106,24 @@ def plain_kernels(module: nn.Module) -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)
+
+
+@contextmanager
+def unchanged_attributes(module: nn.Module) -> Iterator[None]:
+    """Afterwards, attributes and buffers that forward replaced (a state kept between calls) are what they were."""
+    before = [
+        (child, dict(vars(child)), dict(child._buffers))
+        for child in module.modules()
+        if not isinstance(child, torch.jit.ScriptModule)
+    ]
+    try:
+        yield
+    finally:
+        for child, attributes, buffers in before:
+            vars(child).clear()
+            vars(child).update(attributes)
+            child._buffers.clear()
+            child._buffers.update(buffers)
 
 
 @contextmanager

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._python_dispatch import _disable_current_modes
 
 from .ids import varying, vector
 from .merge import elementwise
@@ -114,3 +116,17 @@ def _masked_group_norm(trace: Trace, func: Any, names: dict) -> tuple:
             bias = None if names.get("bias") is None else names["bias"].index_select(0, stays)
             result.index_copy_(1, stays, F.group_norm(part, 1, weight, bias, names["eps"]))
     return result, x.new_empty(0), x.new_empty(0)
+
+
+def local_response_norm(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Tensor:
+    """Each channel is divided by its neighbours' energy; the neighbours of the cut layer are those that stay."""
+    x = kwargs.get("input", args[0] if args else None)
+    args, kwargs = args[1:], {key: value for key, value in kwargs.items() if key != "input"}
+    stays = trace.kept_positions(x, 1)
+    with _disable_current_modes():
+        if stays is None:
+            output = func(x, *args, **kwargs)
+        else:
+            output = torch.zeros_like(x).index_copy_(1, stays, func(x.index_select(1, stays), *args, **kwargs))
+    trace.set(output, list(trace.planes(x)))
+    return output

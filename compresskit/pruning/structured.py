@@ -22,6 +22,7 @@ from .latency import meet_latency
 from .mend import recalibrate, refit_after_cut, refit_before_cut, refit_kind
 from .options import PruneOptions
 from .proof import Proof, proven
+from .reasons import left_out_notes
 from .sparse import prune_weights
 from .sparsify import sparsify
 from .tables import CRITERIA
@@ -144,7 +145,7 @@ def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> S
         **latency_facts,
         **({"sparsify": training} if training else {}),
     }
-    result.notes = proof.notes + budget_notes(result.facts, target, options) + _left_out_notes(graph)
+    result.notes = proof.notes + budget_notes(result.facts, target, options) + left_out_notes(graph)
     if context.data is not None and refit == "none" and options.recover == "none":
         result.notes.append("no layer was refitted; reconstruct auto keeps more of the accuracy")
     result.tables["pruned groups"] = _rows(graph, proof.keep)
@@ -160,7 +161,8 @@ def prunable_graph(loaded: Loaded, options: PruneOptions) -> Graph:
     """
     graph = build_graph(loaded.module, loaded.example, options.attention)
     if not graph.groups:
-        reasons = "; ".join(list(dict.fromkeys(graph.left_out.values()))[:3])
+        found = graph.left_out or {name: reason for name, reason in graph.pinned.items() if reason}
+        reasons = "; ".join(list(dict.fromkeys(found.values()))[:3])
         raise InputError(f"model {loaded.name!r}: no channels can go{': ' if reasons else ''}{reasons}")
     return graph
 
@@ -252,12 +254,3 @@ def _rows(graph: Graph, keep: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
         if g.name in keep
     ]
 
-
-def _left_out_notes(graph: Graph) -> list[str]:
-    by_reason: dict[str, list[str]] = {}
-    for name, reason in graph.left_out.items():
-        by_reason.setdefault(reason, []).append(name)
-    return [
-        f"left out {', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}: {reason}"
-        for reason, names in by_reason.items()
-    ]

@@ -18,7 +18,16 @@ from torch.utils import _pytree as pytree
 from ..core.dtypes import fit_inputs
 from ..core.types import Inputs, call
 from .ids import Frozen, Ids, core, freeze, varying
-from .modes import Dispatch, Functions, plain_kernels, positions, scripted, scripted_children, user_line
+from .modes import (
+    Dispatch,
+    Functions,
+    plain_kernels,
+    positions,
+    scripted,
+    scripted_children,
+    unchanged_attributes,
+    user_line,
+)
 from .numbers import AttributeKey, Axis, Expr, attribute_numbers, expression, leaves
 
 #: why the channels of the last layers stay
@@ -220,6 +229,7 @@ def run(
     _register(trace, module)
     with (
         torch.no_grad(),
+        unchanged_attributes(module),
         plain_kernels(module),
         positions(trace, module),
         scripted(trace, module),
