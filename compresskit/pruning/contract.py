@@ -42,6 +42,38 @@ def convolution(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Tensor:
     return output
 
 
+def deformable_convolution(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Tensor:
+    """torchvision's deform_conv2d: as a convolution; the channels of offsets and masks are kernel positions and stay.
+
+    With several groups, of the weights or of the offsets, the same channels go from each.
+    """
+    names = arguments(func, args, kwargs)
+    x, weight, bias = names["input"], names["weight"], names["bias"]
+    reason = trace.site("deform_conv2d")
+    output = func(trace.masked(x), *args[1:], **kwargs)
+    for tensor in (names["offset"], names["mask"]):
+        for plane in trace.planes(tensor):
+            trace.ids.pin(plane, f"{reason} reads offsets by position")
+    channels = [plane for plane in trace.planes(x) if 1 in varying(plane)]
+    x_ids = vector(trace.ids, merge(trace, channels, "deform_conv2d")[0], 1, reason) if channels else None
+    in_ids, made = _weight_ids(trace, weight, False, reason)
+    same = f"{reason} loses the same channels of each group"
+    groups = int(names["groups"])
+    if x_ids is not None:
+        freeze(trace.ids, x_ids.view(int(names["offset_groups"]), -1), [0], same)
+        x_ids = freeze(trace.ids, x_ids.view(groups, -1), [0], same)[0]
+    if made is not None and groups > 1:
+        freeze(trace.ids, made.view(groups, -1), [0], same)
+    _meet(trace, weight, x_ids, in_ids, reason)
+    trace.cost(
+        output[0, 0].numel() * weight[0, 0].numel() * output.size(0), [trace.axis(weight, 1), trace.axis(weight, 0)]
+    )
+    for plane in trace.planes(bias):
+        trace.ids.unite(plane, made, reason)
+    trace.set(output, [] if made is None else [along(1, made, output.shape)])
+    return output
+
+
 def _first(plane: Tensor, shape: torch.Size) -> Tensor:
     small = core(plane)
     return small.expand([shape[0], *shape[1:]])

@@ -16,6 +16,7 @@ from torch import nn
 from ..core.types import Inputs
 from .constraints import Solver
 from .ids import PINNED
+from .shapes import regular_classes
 from .trace import OUTPUT, Stored, Trace, run
 
 
@@ -99,64 +100,15 @@ def build_graph(module: nn.Module, example: Inputs, attention: str = "heads") ->
 
 def graph_of(trace: Trace) -> Graph:
     """Groups of a trace: ties for regular shapes are added, and what cannot go is left out with its reason."""
-    labels = _regular(trace)
+    labels = regular_classes(trace)
     for _ in range(8):  # every round ties or pins something; a handful always suffices
         pinned = _pinned(trace, labels)
         groups, left_out = _groups(trace, labels, pinned)
         solver = Solver(trace, labels)
         if not _mend(trace, labels, groups, solver):
             break
-        labels = _regular(trace)
+        labels = regular_classes(trace)
     return Graph(trace, labels, groups, left_out, solver, pinned)
-
-
-def _regular(trace: Trace) -> np.ndarray:
-    """Classes after tying what must go together for every activation to keep a rectangular shape.
-
-    A group norm loses whole groups or the same channels of each group, whichever leaves more units. Where this joins
-    all channels of norms that meet (8 groups of 12 and 12 groups of 8), they lose the same channels of each group
-    instead: positions that differ modulo the widths' greatest common divisor stay apart.
-    """
-    before = trace.ids.classes()
-    edges = len(trace.ids.edges())
-    norms = [plane.numpy() for plane, _ in trace.group_norms]
-    while True:
-        labels = _rectangular(trace)
-        joined = {int(labels[norm.flat[0]]) for norm in norms if _one(labels[norm]) and not _one(before[norm])}
-        meeting = {n for n, norm in enumerate(norms) if joined & set(np.unique(labels[norm]).tolist())}
-        if meeting <= trace.within:
-            return labels
-        trace.within |= meeting
-        trace.ids.forget(edges)
-
-
-def _one(labels: np.ndarray) -> bool:
-    return bool((labels == labels.flat[0]).all())
-
-
-def _rectangular(trace: Trace) -> np.ndarray:
-    labels = trace.ids.classes()
-    boxes = [(plane.numpy(), site, False) for plane, site in trace.boxes if plane.numel()]
-    boxes += [(plane.numpy(), site, n in trace.within) for n, (plane, site) in enumerate(trace.group_norms)]
-    while boxes:  # every round joins classes, so this ends
-        touched = np.zeros(len(labels), dtype=bool)
-        left = []
-        for box, site, within in boxes:
-            mapped = labels[box]
-            dims = [d for d in range(mapped.ndim) if (mapped != mapped.take([0], d)).any()]
-            if len(dims) < 2:
-                continue
-            left.append((box, site, within))
-            if touched[mapped].any():  # what an earlier box tied may have made this one rectangular
-                continue
-            touched[mapped] = True
-            axis = 1 if within else max(dims, key=lambda d: (mapped.shape[d], d))
-            moved = np.moveaxis(box, axis, 0).reshape(box.shape[axis], -1)
-            ids = torch.from_numpy(np.ascontiguousarray(moved))
-            trace.ids.unite(ids, ids[:, :1], f"{site}: the shape stays rectangular")
-        boxes = left
-        labels = trace.ids.classes()
-    return labels
 
 
 def _pinned(trace: Trace, labels: np.ndarray) -> dict[int, str]:

@@ -142,6 +142,7 @@ RULES: dict[str, Callable] = {
     "index_select": moves.index_select,
     "native_group_norm": norms.group_norm,
     "convolution": contract.convolution,
+    "deform_conv2d": contract.deformable_convolution,
     "mm": contract.matrix,
     "bmm": contract.matrix,
     "addmm": contract.added_matrix,

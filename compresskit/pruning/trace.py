@@ -83,7 +83,9 @@ class Trace:
         self.costs: list[Cost] = []
         self.boxes: list[tuple[Tensor, str]] = []
         self.group_norms: list[tuple[Tensor, str]] = []  # ids, (groups, channels a group)
-        self.within: set[int] = set()  # group norms that lose the same channels of each group, where others lose groups
+        self.norm_axes: dict[
+            int, int | None
+        ] = {}  # group norm -> axis kept apart, where norms meet
         self.consumed: list[np.ndarray] = []
         self.unknown: dict[str, str] = {}
         self.values: dict[AttributeKey, int] = {}

@@ -1,0 +1,103 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from compresskit.core.errors import InputError
+from compresskit.core.types import Context, Loaded
+from compresskit.pruning.graph import build_graph
+from compresskit.pruning.options import PruneOptions
+from compresskit.pruning.structured import prune
+
+
+class Scripted(nn.Module):
+    """Two convolutions, and a head whose code TorchScript holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3)
+        self.head = torch.jit.script(nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4)))
+
+    def forward(self, x):
+        return self.head(F.relu(self.second(F.relu(self.first(x)))).mean((2, 3)))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_a_scripted_child_and_what_it_reads_are_left_out_and_named(halved):
+    graph = build_graph(Scripted().eval(), torch.randn(2, 3, 8, 8))
+    assert set(graph.left_out) == {"second", "head.0", "head.2"}
+    assert graph.left_out["second"] == "head is scripted, so its code cannot follow"
+    assert halved(Scripted(), torch.randn(2, 3, 8, 8))[0] == {"first": 16}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_a_model_that_is_scripted_whole_is_refused():
+    module = torch.jit.script(nn.Sequential(nn.Linear(4, 16), nn.Linear(16, 2)).eval())
+    loaded = Loaded(module, {}, torch.randn(1, 4))
+    with pytest.raises(InputError, match="the model is scripted"):
+        prune(loaded, PruneOptions(ratio=0.5), Context(loaded))
+
+
+class Asserting(nn.Module):
+    """A block that checks its width by `check`."""
+
+    def __init__(self, check, width=16):
+        super().__init__()
+        self.check, self.channels = check, width
+        self.enter, self.inner, self.leave = nn.Conv2d(3, width, 1), nn.Conv2d(width, width, 1), nn.Conv2d(width, 2, 1)
+
+    def forward(self, x):
+        x = self.enter(x)
+        self.check(self, x)
+        return self.leave(F.relu(self.inner(x)))
+
+
+def by_assert(net, x):
+    assert x.shape[1] == net.channels
+
+
+def by_raise(net, x):
+    if x.size(1) != net.channels:
+        raise ValueError(x.shape)
+
+
+def by_reversed(net, x):
+    assert net.channels == x.shape[1], x.shape
+
+
+def by_check(net, x):
+    torch._check(x.shape[1] == net.channels)
+
+
+def by_torch_assert(net, x):
+    torch._assert(x.size(1) == net.channels, "width")
+
+
+def by_membership(net, x):
+    assert x.shape[1] in (1, net.channels)
+
+
+def by_shape(net, x):
+    assert x.shape[1:2] == (net.channels,)
+
+
+def by_layer(net, x):
+    assert x.shape[1] == net.inner.in_channels
+
+
+@pytest.mark.parametrize(
+    "check", [by_assert, by_raise, by_reversed, by_check, by_torch_assert, by_membership, by_shape, by_layer]
+)
+def test_a_width_that_forward_checks_is_an_edit(check, halved):
+    model = Asserting(check)
+    assert halved(model, torch.randn(2, 3, 4, 4))[0] == {"enter": 16, "inner": 16}
+    assert model.channels == (16 if check is by_layer else 8)
+
+
+def test_a_width_checked_against_a_number_stays():
+    def check(net, x):
+        assert x.shape[1] == 16
+
+    graph = build_graph(Asserting(check).eval(), torch.randn(2, 3, 4, 4))
+    assert [group.name for group in graph.groups] == ["inner"]
+    assert "a comparison of sizes with the number 16" in graph.left_out["enter"]
