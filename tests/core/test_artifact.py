@@ -50,10 +50,11 @@ def test_edits_replay(tmp_path, loaded):
         },
         {"op": "resize", "target": "3", "shapes": {"weight": [32, 5, 3, 3]}, "attributes": {"in_channels": 5}},
     ]
+    from compresskit.core.building import build
     from compresskit.core.edits import replay
 
     with torch.device("meta"):
-        replay(load_model("builtin:digits_cnn_small").module, [])
+        replay(build(loaded.source), loaded.edits)
     replay(loaded.module, loaded.edits)
     for parameter in loaded.module.parameters():
         nn.init.uniform_(parameter, -0.2, 0.2)
