@@ -17,7 +17,7 @@ def stderr_console() -> Console:
     """The console that progress and tables go to."""
     import sys
 
-    return Console(stderr=True, width=None if sys.stderr.isatty() else 160)
+    return Console(stderr=True, emoji=False, width=None if sys.stderr.isatty() else 160)
 
 
 def logger(quiet: bool):
@@ -26,8 +26,10 @@ def logger(quiet: bool):
 
     if quiet or os.environ.get("RANK", "0") != "0":
         return lambda line: None
+    from ..core.report import plain
+
     console = stderr_console()
-    return lambda line: console.print(line, highlight=False, soft_wrap=True, markup=False)
+    return lambda line: console.print(plain(line), highlight=False, soft_wrap=True, markup=False)
 
 
 def common_options() -> list[click.Option]:

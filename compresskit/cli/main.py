@@ -9,6 +9,8 @@ import click
 
 from .. import __version__
 from ..core.errors import CompresskitError, nearest
+from ..core.results import printable
+from ..core.usercode import blame
 from ..pipeline.techniques import TECHNIQUES
 from .process import Interruption, close_streams, disk_error, open_streams, silence
 
@@ -92,7 +94,11 @@ def _run(debug: bool) -> int:
         if debug:
             raise
         return _fail(_usage(error), 2)
-    except Exception as error:
+    except SystemExit as error:  # ours end otherwise
+        if debug:
+            raise
+        return _fail(f"the code that was named called sys.exit({error.code!r})", 2)
+    except BaseException as error:  # code that was named may raise kinds of its own
         if interruption.came:  # a library made another exception of it
             return _interrupted()
         if debug:
@@ -104,7 +110,7 @@ def _interrupted() -> int:
     return _fail("interrupted; nothing half-written is left", 130)
 
 
-def _explain(error: Exception) -> int:
+def _explain(error: BaseException) -> int:
     if isinstance(error, CompresskitError):
         return _fail(str(error), error.exit_code)
     full = disk_error(error)
@@ -112,6 +118,9 @@ def _explain(error: Exception) -> int:
         return _fail(full, 2)
     if isinstance(error, OSError):
         return _fail(f"{error.filename or 'file system'}: {error.strerror or error}", 2)
+    theirs = blame(error)
+    if theirs is not None:
+        return _fail(f"the code that was named failed: {theirs}; --debug shows the traceback", 2)
     reason = (str(error).splitlines() or [""])[0]
     return _fail(f"a bug: {type(error).__name__}: {reason}; --debug shows the traceback", 1)
 
@@ -123,6 +132,7 @@ def _usage(error: click.ClickException) -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    for line in message.splitlines() or [""]:
-        print(f"compresskit: {line}", file=sys.stderr)
+    # a name may hold a line end of another kind, which does not end the line of an error
+    for line in message.split("\n") if message.strip() else [""]:
+        print(f"compresskit: {printable(line)}", file=sys.stderr)
     return code

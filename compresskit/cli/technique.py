@@ -75,7 +75,7 @@ def show(recipe: Recipe, *, as_json: bool, quiet: bool) -> None:
     if as_json:
         print_json({"facts": result.facts, "tables": result.tables, "notes": result.notes})
         return
-    console = Console(file=result_stream(), width=None if result_stream().isatty() else 160)
+    console = Console(file=result_stream(), emoji=False, width=None if result_stream().isatty() else 160)
     for title, rows in result.tables.items():
         console.print(rows_table(title, rows))
     for note in result.notes:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .errors import InputError, nearest
 from .plain_pickle import safe_globals
+from .safetensors_header import check_header
 
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _FOLDER_FILES = (
@@ -73,10 +74,11 @@ def read_tensors(string: str | Path) -> dict[str, Tensor]:
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file."""
+    """Tensors of a safetensors file, its header checked first."""
+    check_header(path, f"weights file {str(path)!r}")
     try:
         return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         raise InputError(f"weights file {str(path)!r} is damaged or truncated: {error}") from error
 
 

@@ -31,6 +31,7 @@ READERS = Table(
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 SPLITS = ("train", "val", "test")
+_LARGEST_SIDE = 8192  # pixels
 _HELD_OUT_SHARE = 0.1
 _HELD_OUT_LARGEST = 5000
 _HELD_OUT_SEED = 20180908  # fixed: the held-out images must not change with a run's seed
@@ -256,8 +257,8 @@ def _overridden(preprocessing: Preprocessing, args: dict[str, Any], prefix: str)
         return preprocessing
     try:
         side = int(args["size"])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         side = 0
-    if side < 1:
-        raise InputError(f"data {prefix}: size must be a positive integer, got {args['size']!r}")
+    if not 1 <= side <= _LARGEST_SIDE:
+        raise InputError(f"data {prefix}: size must be an integer from 1 to {_LARGEST_SIDE}, got {args['size']!r:.60}")
     return Preprocessing(preprocessing.mean, preprocessing.std, (side, side), preprocessing.channels)

@@ -16,7 +16,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from . import locks, ownership
-from .errors import InputError
+from .errors import InputError, first_line
 
 _CONTENT, _OLD = "content", "old"
 _SUFFIX = ".compresskit"  # of staging folders, which lie beside what they become
@@ -110,7 +110,7 @@ def _staging(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"cannot write {str(target)!r}: {error.strerror or error}") from error
     except SafetensorError as error:
-        raise InputError(f"cannot write {str(target)!r}: {str(error).splitlines()[0]}") from error
+        raise InputError(f"cannot write {str(target)!r}: {first_line(error)}") from error
     finally:
         _restore(stage, target)
         remove_own(stage)

@@ -23,7 +23,7 @@ def _quiet_download(what: str, build, *args, **kwargs) -> nn.Module:
         return build(*args, **kwargs)
     except (OSError, RuntimeError) as error:
         raise InputError(
-            f"{what}: the published weights cannot be fetched here ({str(error).splitlines()[0]}); name a weights file"
+            f"{what}: the published weights cannot be fetched here ({first_line(error)}); name a weights file"
         ) from error
 
 
@@ -113,7 +113,7 @@ def hf_record(name: str, args: dict[str, Any]) -> dict[str, Any]:
     try:
         config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False, **options)
     except (OSError, ValueError) as error:
-        raise InputError(f"hf:{name}: {str(error).splitlines()[0]}") from error
+        raise InputError(f"hf:{name}: {first_line(error)}") from error
     chosen = wanted or (config.architectures or ["AutoModel"])[0]
     stored = main_dtype(stored_dtypes(path)) if path.is_dir() else None
     if stored is not None:

@@ -22,13 +22,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .storage import Codec
+from .storage import Codec, checked_shape
 
 SEGMENT = 1 << 14
 _LONGEST = 15  # bits of the longest code; a code length takes half a byte
 _WIDEST = 1 << 16  # largest difference between symbols
 _NUMBERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _DENSE, _RUNS = 0, 1
+_ALWAYS_ALLOWED = 1 << 26  # elements of one tensor, however few bytes it takes
+_MOST_A_BYTE = 2048  # elements: a run of 255 in each bit
 _LONGEST_GAP = 255  # this gap stands for as many run values with nothing after them
 
 
@@ -121,7 +123,8 @@ def decode(parts: dict[str, Tensor]) -> Tensor:
     """
     data = parts["coded"].cpu().numpy().tobytes()
     number, mode, shape, place = _read_header(data)
-    count = int(np.prod(shape, dtype=np.int64))
+    # a run may go on after the last coded byte, so a shape can stand for more elements than there are bits
+    count = checked_shape(list(shape), max(_ALWAYS_ALLOWED, _MOST_A_BYTE * len(data))).numel()
     if mode == _DENSE:
         symbols, place, _ = _read_stream(data, place)
     else:
@@ -226,6 +229,8 @@ def _read_stream(data: bytes, place: int) -> tuple[np.ndarray, int, int]:
     except struct.error as error:
         raise ValueError(f"truncated: {error}") from error
     place += 10
+    if count > 8 * (len(data) - place):
+        raise ValueError(f"truncated: {count:,} symbols in {len(data) - place:,} bytes")
     table_bytes = (last + 2) // 2
     lengths = _from_halves(data[place : place + table_bytes], last + 1)
     place += table_bytes

@@ -14,16 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .arrays import check_inputs, check_targets, names_in_npz, read_npz, to_tensor
 from .errors import InputError, nearest, require
+from .images import SUFFIXES, as_pixels, decode, find_images, size_and_bands
+from .reading import check_regular
 from .types import Preprocessing
-from .usercode import file_attribute, import_attribute
+from .usercode import file_attribute, guarded, import_attribute
 
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 _SPLIT_FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 _CACHED_BYTES = 2 << 30  # decoded images up to this size are kept in memory and in the cache folder
+_NPZ_NAMES = ("x", "y", "x_train", "y_train", "x_val", "y_val", "x_test", "y_test")
+_SHOWN_NAMES = 20
 _TEST_SHARE = 0.2
 _SPLIT_SEED = 20180908
-_RESIZE_BEFORE_CROP = 256 / 224
 
 
 class Split(Protocol):
@@ -146,48 +149,18 @@ def _image_split(folder: Path, classes: list[str], preprocessing: Preprocessing)
     paths: list[Path] = []
     targets: list[int] = []
     for label, name in enumerate(classes):
-        found = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in _IMAGE_SUFFIXES)
+        found = find_images(folder / name)
         paths += found
         targets += [label] * len(found)
     if not paths:
-        raise InputError(f"{str(folder)!r} holds no images ({', '.join(_IMAGE_SUFFIXES)})")
-    image = require("PIL.Image", "vision")
-    try:
-        with image.open(paths[0]) as first:
-            own_size = first.size[::-1]
-            channels = preprocessing.channels or len(first.getbands())
-    except OSError as error:
-        raise InputError(f"image {str(paths[0])!r} cannot be read: {error}") from error
+        raise InputError(f"{str(folder)!r} holds no images ({', '.join(SUFFIXES)})")
+    own_size, bands = size_and_bands(paths[0])
+    channels = preprocessing.channels or bands
     size = preprocessing.size or own_size
     split = FileSplit(paths, torch.tensor(targets), tuple(size), 1 if channels == 1 else 3)
     if len(paths) * split.channels * size[0] * size[1] <= _CACHED_BYTES:
         return ArraySplit(_cached(split, folder), split.targets)
     return split
-
-
-def decode(path: Path, size: tuple[int, int], channels: int) -> np.ndarray:
-    """One image as (channels, height, width) uint8; another size is resized with a margin, then centre-cropped."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            image = image.convert("RGB" if channels == 3 else "L")
-            if image.size != (size[1], size[0]):
-                image = _fit(image, size)
-            pixels = np.asarray(image)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise InputError(f"image {str(path)!r} cannot be read: {error}") from error
-    return pixels.transpose(2, 0, 1) if channels == 3 else pixels[None]
-
-
-def _fit(image: Any, size: tuple[int, int]) -> Any:
-    height, width = size
-    # small sources are only scaled: there is no border to spare
-    margin = _RESIZE_BEFORE_CROP if min(image.size) > max(size) else 1.0
-    scale = max(width / image.size[0], height / image.size[1]) * margin
-    image = image.resize((max(round(image.size[0] * scale), width), max(round(image.size[1] * scale), height)))
-    left, top = (image.size[0] - width) // 2, (image.size[1] - height) // 2
-    return image.crop((left, top, left + width, top + height))
 
 
 def cache_folder() -> Path:
@@ -221,21 +194,15 @@ def _cached(split: FileSplit, folder: Path) -> Tensor:
 
 def npz(location: str, preprocessing: Preprocessing) -> Splits:
     """Arrays x_train, y_train, x_test, y_test (and x_val, y_val), or x and y, of a NumPy archive."""
-    path = Path(location)
-    if not path.is_file():
-        raise InputError(f"data file {location!r} does not exist")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, KeyError) as error:
-        raise InputError(f"data file {location!r} is not a readable .npz archive: {error}") from error
+    arrays = read_npz(location, _NPZ_NAMES)
     if "x" in arrays and "y" in arrays:
         split = _array_split(arrays["x"], arrays["y"], location)
         return _divided(split, _classes(split.targets))
     wanted = [f"{axis}_{split}" for split in ("train", "test") for axis in "xy"]
     for name in wanted:
         if name not in arrays:
-            raise InputError(f"data file {location!r} lacks array {name!r}{nearest(name, arrays)}")
+            held = names_in_npz(location)
+            raise InputError(f"data file {location!r} lacks array {name!r}{nearest(name, held[:_SHOWN_NAMES])}")
     train, test = (_array_split(arrays[f"x_{s}"], arrays[f"y_{s}"], location) for s in ("train", "test"))
     val = _array_split(arrays["x_val"], arrays["y_val"], location) if "x_val" in arrays and "y_val" in arrays else None
     return Splits(train, test, val, _classes(train.targets))
@@ -243,27 +210,33 @@ def npz(location: str, preprocessing: Preprocessing) -> Splits:
 
 def csv(location: str, preprocessing: Preprocessing) -> Splits:
     """Numeric columns of a CSV file with a header; whole-number targets are classes."""
-    path = Path(location)
-    if not path.is_file():
-        raise InputError(f"data file {location!r} does not exist")
-    with open(path, newline="") as file:
-        rows = list(csv_module.reader(file))
+    rows = _csv_rows(location)
     if len(rows) < 3:
         raise InputError(f"data file {location!r} needs a header and at least two rows")
-    header = rows[0]
+    header = rows[0][1]
+    if len(header) < 2:
+        raise InputError(f"data file {location!r} needs at least two columns, inputs and a target")
     target = next((header.index(name) for name in ("label", "target") if name in header), len(header) - 1)
-    try:
-        table = np.array([[float(cell) for cell in row] for row in rows[1:]], dtype=np.float64)
-    except ValueError:
-        table = np.empty(0)
-    if table.ndim != 2 or table.shape[1] != len(header):
-        line = next(
-            (i for i, row in enumerate(rows[1:], 2) if len(row) != len(header) or not all(map(_is_number, row))), 2
-        )
-        raise InputError(f"data file {location!r}, line {line}: every row needs {len(header)} numbers")
+    for line, row in rows[1:]:
+        if len(row) != len(header) or not all(map(_is_number, row)):
+            raise InputError(f"data file {location!r}, line {line}: every row needs {len(header)} numbers")
+    table = np.array([[float(cell) for cell in row] for _, row in rows[1:]], dtype=np.float64)
     inputs = np.delete(table, target, axis=1).astype(np.float32)
     split = _array_split(inputs, table[:, target], location)
     return _divided(split, _classes(split.targets))
+
+
+def _csv_rows(location: str) -> list[tuple[int, list[str]]]:
+    """(line that it ends on, cells) of every row that is not empty."""
+    check_regular(location, f"data file {location!r}")
+    with open(location, newline="", encoding="utf-8-sig") as file:
+        reader = csv_module.reader(file)
+        try:
+            return [(reader.line_num, row) for row in reader if row]
+        except UnicodeDecodeError as error:
+            raise InputError(f"data file {location!r} is not UTF-8: {error}; save it as UTF-8") from error
+        except csv_module.Error as error:
+            raise InputError(f"data file {location!r}, line {reader.line_num}: {error}") from error
 
 
 def _is_number(cell: str) -> bool:
@@ -277,10 +250,8 @@ def _is_number(cell: str) -> bool:
 def hf(location: str, preprocessing: Preprocessing) -> Splits:
     """A Hugging Face data set (a folder written by save_to_disk, or an identifier) with columns image and label."""
     datasets = require("datasets", "hf")
-    try:
+    with guarded(f"data 'hf:{location}'", "while it was loaded"):
         found = datasets.load_from_disk(location) if Path(location).is_dir() else datasets.load_dataset(location)
-    except Exception as error:
-        raise InputError(f"data 'hf:{location}' cannot be loaded: {str(error).splitlines()[0]}") from error
     parts = {split: next((found[n] for n in names if n in found), None) for split, names in _SPLIT_FOLDERS.items()}
     if parts["train"] is None or (parts["test"] or parts["val"]) is None:
         raise InputError(f"data 'hf:{location}' needs a train split and a test or validation split")
@@ -298,21 +269,19 @@ def _hf_split(part: Any, location: str, preprocessing: Preprocessing) -> ArraySp
     if image is None or label is None:
         raise InputError(f"data 'hf:{location}' needs columns image and label, it has {', '.join(part.column_names)}")
     channels = preprocessing.channels or 3
-    first = part[0][image]
-    size = preprocessing.size or first.size[::-1]
-    pixels = [np.asarray(_fit(item.convert("RGB" if channels == 3 else "L"), size)) for item in part[image]]
-    stacked = np.stack(pixels)
+    with guarded(f"data 'hf:{location}'", "while its images were read"):
+        size = preprocessing.size or part[0][image].size[::-1]
+        stacked = np.stack([as_pixels(item, size, channels) for item in part[image]])
+        labels = torch.tensor(part[label])
     stacked = stacked.transpose(0, 3, 1, 2) if channels == 3 else stacked[:, None]
-    return ArraySplit(torch.from_numpy(np.ascontiguousarray(stacked)), torch.tensor(part[label]))
+    return _array_split(np.ascontiguousarray(stacked), labels, f"hf:{location}")
 
 
 def factory(where: str, name: str, args: dict[str, Any]) -> Splits:
     """User data: a factory returning (train, test) or (train, val, test), each a pair (inputs, targets)."""
     function = file_attribute(where, name) if where.endswith(".py") else import_attribute(where, name)
-    try:
+    with guarded(f"data factory {where}:{name}"):
         parts = function(**args)
-    except Exception as error:
-        raise InputError(f"data factory {where}:{name} raised {type(error).__name__}: {error}") from error
     if not isinstance(parts, tuple) or len(parts) not in (2, 3):
         raise InputError(f"data factory {where}:{name} must return (train, test) or (train, val, test)")
     splits = [_array_split(*_pair(part, f"{where}:{name}"), f"{where}:{name}") for part in parts]
@@ -326,13 +295,13 @@ def _pair(part: Any, where: str) -> tuple[Any, Any]:
 
 
 def _array_split(inputs: Any, targets: Any, where: str) -> ArraySplit:
-    inputs, targets = torch.as_tensor(inputs), torch.as_tensor(targets)
+    inputs, targets = to_tensor(inputs, f"data {where!r}: inputs"), to_tensor(targets, f"data {where!r}: targets")
     if len(inputs) != len(targets):
         raise InputError(f"data {where!r}: {len(inputs)} inputs but {len(targets)} targets")
     if inputs.dtype == torch.float64:
         inputs = inputs.float()
-    if inputs.is_floating_point() and not torch.isfinite(inputs).all():
-        raise InputError(f"data {where!r}: inputs hold NaN or infinite values")
+    check_inputs(inputs, where)
+    check_targets(targets, where)
     if (
         targets.is_floating_point()
         and targets.dim() == 1
@@ -344,4 +313,5 @@ def _array_split(inputs: Any, targets: Any, where: str) -> ArraySplit:
 
 
 def _classes(targets: Tensor) -> int | None:
-    return int(targets.max()) + 1 if not targets.is_floating_point() and targets.dim() == 1 else None
+    whole = not targets.is_floating_point() and targets.dim() == 1 and len(targets)
+    return int(targets.max()) + 1 if whole else None

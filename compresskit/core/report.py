@@ -8,12 +8,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from .results import write_result
+from .results import printable, write_result
 
 NOT_MEASURED = "not measured"
+
+
+def plain(text: str) -> Text:
+    """Text that is shown as it is: no markup, no emoji codes, no terminal commands in it."""
+    return Text(printable(text))
 
 
 def print_json(content: Any) -> None:
@@ -23,13 +28,13 @@ def print_json(content: Any) -> None:
 
 def report_table(report: dict[str, Any]) -> Table:
     """One row for the original and one a step: parameters, MACs, bytes, metric, latency, memory."""
-    table = Table(title=f"compresskit: {report['recipe'].get('model', 'model')}", title_justify="left")
+    table = Table(title=plain(f"compresskit: {report['recipe'].get('model', 'model')}"), title_justify="left")
     for name in ("step", "parameters", "MACs", "bytes", _metric_name(report), "latency", "speed-up", "peak memory"):
-        table.add_column(name, justify="left" if name == "step" else "right", no_wrap=name != "step")
+        table.add_column(plain(name), justify="left" if name == "step" else "right", no_wrap=name != "step")
     original = report["original"]
-    table.add_row("original", *map(escape, _figures(original, original)))
+    table.add_row("original", *map(plain, _figures(original, original)))
     for step in report["steps"]:
-        table.add_row(step["technique"], *map(escape, _figures(step["measurement"], original)))
+        table.add_row(plain(step["technique"]), *map(plain, _figures(step["measurement"], original)))
     return table
 
 
@@ -69,16 +74,16 @@ def metric_text(metric: dict[str, Any] | None) -> str:
 def rows_table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
     """Any list of row mappings as a table; the columns are the keys in order of first appearance."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    table = Table(title=title, title_justify="left")
+    table = Table(title=plain(title), title_justify="left")
     numeric = {
         c
         for c in columns
         if all(isinstance(row.get(c), int | float | None) and not isinstance(row.get(c), bool) for row in rows)
     }
     for column in columns:
-        table.add_column(column.replace("_", " "), justify="right" if column in numeric else "left")
+        table.add_column(plain(column.replace("_", " ")), justify="right" if column in numeric else "left")
     for row in rows:
-        table.add_row(*(escape(cell(row.get(column))) for column in columns))
+        table.add_row(*(plain(cell(row.get(column))) for column in columns))
     return table
 
 
@@ -99,7 +104,7 @@ def cell(value: Any) -> str:
 
 def report_html(report: dict[str, Any]) -> str:
     """The report that the console shows, as one HTML page without scripts."""
-    console = Console(record=True, width=160, file=io.StringIO())
+    console = Console(record=True, width=160, file=io.StringIO(), emoji=False)
     show_report(report, console)
     return console.export_html()
 
@@ -113,10 +118,10 @@ def show_report(report: dict[str, Any], console: Console) -> None:
     console.print(report_table(report))
     for step in report["steps"]:
         for note in step["notes"]:
-            console.print(f"{step['technique']}: {note}", highlight=False, soft_wrap=True, markup=False)
+            console.print(plain(f"{step['technique']}: {note}"), highlight=False, soft_wrap=True, markup=False)
         for warning in step["warnings"]:
             console.print(
-                f"{step['technique']}: warning: {warning}",
+                plain(f"{step['technique']}: warning: {warning}"),
                 style="yellow",
                 highlight=False,
                 soft_wrap=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import TextIO
@@ -32,3 +33,17 @@ def write_result(text: str, end: str = "\n") -> None:
     encoding = stream.encoding or "utf-8"
     stream.write((text + end).encode(encoding, "backslashreplace").decode(encoding))
     stream.flush()
+
+
+def printable(text: str) -> str:
+    """Text as one line that a terminal shows and does not obey: control and direction characters as escapes."""
+    return "".join(_escaped(character) if _is_command(character) else character for character in text)
+
+
+def _is_command(character: str) -> bool:
+    # Cc: control, ESC included; Cf: direction overrides; Cs: bytes of a name that is no UTF-8; Zl, Zp: line ends
+    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")

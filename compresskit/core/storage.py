@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .errors import InputError
+from .errors import InputError, first_line
 from .table import Row, Table
 
 #: name -> a Codec; encode(tensor) -> parts, decode(parts) -> the same tensor, bit for bit
@@ -21,6 +22,9 @@ CODECS = Table(
     },
 )
 
+_MOST_DIMENSIONS = 64
+_ALWAYS_ALLOWED = 1 << 26  # elements that coded tensors stand for together, however few bytes they take
+_MOST_A_BYTE = 2048
 _SEPARATOR = "::"  # cannot stand in a parameter name
 
 
@@ -61,10 +65,25 @@ def _negative(flat: Tensor) -> Tensor:
 
 def decode_bitmap(parts: dict[str, Tensor]) -> Tensor:
     """Undo `encode_bitmap`."""
-    shape = torch.Size(parts["shape"].tolist())
+    shape = checked_shape(parts["shape"][: _MOST_DIMENSIONS + 1].tolist(), 8 * parts["bitmap"].numel())
+    if parts["bitmap"].dtype != torch.uint8 or parts["bitmap"].numel() != -(-shape.numel() // 8):
+        raise ValueError(f"a bitmap of {parts['bitmap'].numel()} {parts['bitmap'].dtype} for {shape.numel()} elements")
     flat = torch.zeros(shape.numel(), dtype=parts["values"].dtype)
     flat[unpack_bits(parts["bitmap"], shape.numel())] = parts["values"]
     return flat.reshape(shape)
+
+
+def checked_shape(sizes: list[int], largest: int) -> torch.Size:
+    """A shape that a file says, if it has no more elements than the file's bytes can stand for.
+
+    Raises:
+        ValueError: if a size is no size, or there are too many elements.
+    """
+    if len(sizes) > _MOST_DIMENSIONS or not all(isinstance(size, int) and size >= 0 for size in sizes):
+        raise ValueError(f"{sizes[:8]} is no shape")
+    if math.prod(sizes) > largest:
+        raise ValueError(f"a shape of {math.prod(sizes):,} elements, of which the file can hold {largest:,}")
+    return torch.Size(sizes)
 
 
 BITMAP = Codec(encode_bitmap, decode_bitmap)
@@ -98,9 +117,15 @@ def decode_all(entries: dict[str, Tensor]) -> dict[str, Tensor]:
             continue
         codec, _, part = rest.partition(_SEPARATOR)
         coded.setdefault((name, codec), {})[part] = value
+    decoded, allowed = 0, max(_ALWAYS_ALLOWED, _MOST_A_BYTE * sum(value.nbytes for value in entries.values()))
     for (name, codec), parts in coded.items():
+        if name in tensors:
+            raise InputError(f"tensor {name!r} is stored twice")
         try:
             tensors[name] = CODECS.load(codec).decode(parts)
-        except (ValueError, KeyError, RuntimeError, IndexError) as error:
-            raise InputError(f"tensor {name!r} does not decode as {codec}: {error}") from error
+        except Exception as error:  # bytes that no encoder wrote go wrong in many ways
+            raise InputError(f"tensor {name!r} does not decode as {codec}: {first_line(error)[:200]}") from error
+        decoded += tensors[name].numel()
+        if decoded > allowed:
+            raise InputError(f"coded tensors stand for more than {allowed:,} elements, far more than their bytes hold")
     return tensors

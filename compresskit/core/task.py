@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from .augment import MixedTargets
 from .dtypes import widened
-from .errors import InputError
+from .errors import InputError, first_line
 from .modules import evaluating
 from .types import Inputs, call, main_output, to_device
 
@@ -41,7 +41,7 @@ def task_loss(outputs: Any, targets: Any, label_smoothing: float = 0.0) -> Tenso
     except (RuntimeError, ValueError, IndexError) as error:
         raise InputError(
             f"targets of shape {list(targets.shape)} do not fit outputs of shape {list(logits.shape)}: "
-            f"{str(error).splitlines()[0]}"
+            f"{first_line(error)}"
         ) from error
 
 

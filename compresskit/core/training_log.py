@@ -25,7 +25,7 @@ def progress_bar(description: str, total: int, done: int, *, shown: bool) -> Ite
 
     It stays silent where stderr is no terminal, or where another bar is already drawn.
     """
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .copying import copy_module
 from .decisions import Decisions
 from .dtypes import fit_inputs, is_widened
-from .errors import InputError
+from .errors import InputError, first_line
 
 if TYPE_CHECKING:
     from .data import Data
@@ -134,7 +134,7 @@ def call(module: nn.Module, inputs: Inputs) -> Any:
             raise
         raise InputError(
             "the model does not run in float32, in which 16-bit weights are trained and their gradients taken "
-            f"({str(error).splitlines()[0]}); in forward, cast to the weights' dtype in the place of a fixed one"
+            f"({first_line(error)}); in forward, cast to the weights' dtype in the place of a fixed one"
         ) from error
 
 

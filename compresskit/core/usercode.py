@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from typing import Any
 
 from .errors import CompresskitError, InputError, nearest
 
+_OWN_FOLDER = str(Path(__file__).resolve().parents[1]) + os.sep
+_users_places: set[str] = set()  # files, and folders of packages, that the user named
 _LONGEST_REASON = 300  # characters of a foreign message that an error line repeats
 
 #: the folder that holds our package, for processes that are started without the current folder in their path
@@ -49,7 +52,15 @@ def import_attribute(module: str, name: str) -> Any:
             loaded = importlib.import_module(module)
         except ImportError as error:
             raise InputError(f"cannot import {module!r}: {error}") from error
+    _note_place(loaded)
     return _attribute(loaded, name, module)
+
+
+def _note_place(module: Any) -> None:
+    """Remember where a named module's code lies: its package's folder, else its file."""
+    package = sys.modules.get(module.__name__.partition(".")[0], module)
+    places = getattr(package, "__path__", [getattr(package, "__file__", None)])
+    _users_places.update(str(place) for place in places if place)
 
 
 def file_attribute(path: str, name: str) -> Any:
@@ -62,6 +73,7 @@ def file_attribute(path: str, name: str) -> Any:
     if spec is None or not Path(path).is_file():
         raise InputError(f"{path!r} is not a Python file")
     module = importlib.util.module_from_spec(spec)
+    _users_places.add(str(spec.origin))
     sys.modules[spec.name] = module  # dataclasses and pickling of workers look modules up by name
     with _current_folder_importable(), guarded(f"{path!r}", "while being read"):
         spec.loader.exec_module(module)
@@ -81,9 +93,9 @@ def guarded(what: str, when: str = "") -> Iterator[None]:
     """
     try:
         yield
-    except CompresskitError:
+    except (CompresskitError, KeyboardInterrupt, GeneratorExit):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         reason = " ".join(str(error).split())[:_LONGEST_REASON]
         raise InputError(
             f"{what} raised {type(error).__name__}{f' {when}' if when else ''}{f': {reason}' if reason else ''}"
@@ -113,6 +125,30 @@ def call_factory(factory: Any, args: dict[str, Any], what: str) -> Any:
         pass
     with guarded(f"{what} with {args or 'no arguments'}"):
         return factory(**args)
+
+
+def blame(error: BaseException) -> str | None:
+    """Where an exception was raised by code that the user named, and what it says; None where that is not so.
+
+    The innermost frame of the user's files counts, as long as what it called is no code of ours: an error inside of a
+    library that a user's forward calls is the user's, one inside of our own layers is not.
+    """
+    found, trace = None, error.__traceback__
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if _is_users(file):
+            found = f"{file}, line {trace.tb_lineno}"
+        elif file.startswith(_OWN_FOLDER):
+            found = None
+        trace = trace.tb_next
+    if found is None:
+        return None
+    reason = " ".join(str(error).split())[:_LONGEST_REASON]
+    return f"{found}: {type(error).__name__}{f': {reason}' if reason else ''}"
+
+
+def _is_users(file: str) -> bool:
+    return any(file == place or file.startswith(place + os.sep) for place in _users_places)
 
 
 def _attribute(module: Any, name: str, where: str) -> Any:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.edits import replay
-from ..core.errors import InputError
+from ..core.errors import InputError, first_line
 from ..core.modules import eager_modules, get_module
 from ..core.types import Inputs, Loaded, call, main_output
 from .trace import first_tensor
@@ -75,7 +75,7 @@ def make_student(teacher: Loaded, *, width: float = 1.0, depth: float = 1.0) -> 
         with torch.no_grad():
             found = main_output(call(student.module, student.example)).shape
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
-        raise InputError(_cannot(teacher, width, depth, str(error).splitlines()[0])) from error
+        raise InputError(_cannot(teacher, width, depth, first_line(error))) from error
     if found != expected:
         raise InputError(_cannot(teacher, width, depth, f"its output becomes {list(found)}, not {list(expected)}"))
     return student

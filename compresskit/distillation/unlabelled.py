@@ -6,14 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..core import readers
+from ..core.arrays import check_inputs, names_in_npz, read_npz, to_tensor
 from ..core.data import Batches, Data
 from ..core.errors import InputError, nearest
+from ..core.images import SUFFIXES, find_images
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 _NO_LABEL = -1
 
 
@@ -56,9 +56,9 @@ def _read(location: str, labelled: Data) -> readers.ArraySplit | readers.FileSpl
     if not path.is_dir():
         siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         raise InputError(f"unlabelled {location!r} is neither a folder nor an .npz file{nearest(path.name, siblings)}")
-    paths = sorted(file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES)
+    paths = find_images(path)
     if not paths:
-        raise InputError(f"unlabelled folder {location!r} holds no images ({', '.join(_SUFFIXES)})")
+        raise InputError(f"unlabelled folder {location!r} holds no images ({', '.join(SUFFIXES)})")
     if labelled.input_shape is None or len(labelled.input_shape) != 3:
         raise InputError(f"unlabelled folder {location!r}: the data {labelled.name!r} is not of images")
     channels, height, width = labelled.input_shape
@@ -66,13 +66,11 @@ def _read(location: str, labelled: Data) -> readers.ArraySplit | readers.FileSpl
 
 
 def _read_npz(path: Path) -> readers.ArraySplit:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            names = archive.files
-            inputs = archive["x"] if "x" in names else None
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"unlabelled {str(path)!r} is not a readable .npz archive: {error}") from error
-    if inputs is None or not len(inputs):
-        raise InputError(f"unlabelled {str(path)!r} needs an array 'x' with examples; it has {', '.join(names)}")
-    inputs = torch.from_numpy(inputs.astype(np.float32) if inputs.dtype == np.float64 else inputs)
+    inputs = read_npz(str(path), ("x",)).get("x")
+    if inputs is None or not inputs.ndim or not len(inputs):
+        held = ", ".join(names_in_npz(str(path))[:20])
+        raise InputError(f"unlabelled {str(path)!r} needs an array 'x' with examples; it has {held}")
+    inputs = to_tensor(inputs, f"unlabelled {str(path)!r}: x")
+    check_inputs(inputs, str(path))
+    inputs = inputs.float() if inputs.dtype == torch.float64 else inputs
     return readers.ArraySplit(inputs, torch.full((len(inputs),), _NO_LABEL))

@@ -9,10 +9,11 @@ import torch
 
 from ..core.batching import LARGEST_BATCH, evaluation_batch
 from ..core.data import Data, open_data
-from ..core.errors import CompresskitError, InputError, problems_of
+from ..core.errors import CompresskitError, InputError, first_line, problems_of
 from ..core.metrics import make_metric
 from ..core.source import load_model, with_example
 from ..core.types import Context, Loaded, Preprocessing, call, main_output, to_device
+from ..core.usercode import guarded
 from .recipe import RecipeOptions
 
 
@@ -59,6 +60,8 @@ def open_what_opens(
         misfits = problems_of(lambda: _check_input(original, data))
         if data.note:
             log(f"data: {data.note}")
+    else:
+        check_example(original)
 
     def load(string: str, **given: Any) -> Loaded:
         found = load_model(string, seed=options.seed, trust_source=options.trust_source, **given)
@@ -116,8 +119,19 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"device {name!r} is not available here: {str(error).splitlines()[0]}; try cpu") from error
+        raise InputError(f"device {name!r} is not available here: {first_line(error)}; try cpu") from error
     return device
+
+
+def check_example(loaded: Loaded) -> None:
+    """Run a model on its example input once, so that a misfit is named before any work.
+
+    Raises:
+        InputError: if forward raises, whatever it raises.
+    """
+    device = next((p.device for p in loaded.module.parameters()), torch.device("cpu"))
+    with torch.no_grad(), guarded(f"model {loaded.name!r}", "on its example input, which --input sets"):
+        main_output(call(loaded.module, to_device(loaded.example, device)))
 
 
 def _check_input(loaded: Loaded, data: Data) -> None:
@@ -133,7 +147,7 @@ def _check_input(loaded: Loaded, data: Data) -> None:
         shape = list(inputs.shape) if hasattr(inputs, "shape") else type(inputs).__name__
         raise InputError(
             f"data {data.name!r} gives inputs {shape}, which model {loaded.name!r} does not take: "
-            f"{str(error).splitlines()[0]}"
+            f"{first_line(error)}"
         ) from error
     if data.num_classes and outputs.dim() == 2 and outputs.shape[1] < data.num_classes:
         raise InputError(

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import InputError, require
+from ..core.errors import InputError, first_line, require
 from .options import SearchOptions
 from .problem import Choice, Problem
 from .rating import Rating
@@ -172,7 +172,7 @@ def check_storage(url: str) -> None:
         elif path != ":memory:" and not Path(path).absolute().parent.is_dir():
             raise InputError(f"storage {url!r}: folder {str(Path(path).parent)!r} does not exist")
     except failures as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise InputError(f"storage {url!r} does not open: {reason}; e.g. sqlite:///study.db") from error
 
 
@@ -186,7 +186,7 @@ def _storage(url: str) -> Any:
             return storages.get_storage(made)
         except failures as error:
             if not left:
-                reason = str(error).splitlines()[0]
+                reason = first_line(error)
                 raise InputError(f"storage {url!r} does not open: {reason}; e.g. sqlite:///study.db") from error
             time.sleep(0.3)
     return None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..core.errors import InputError, require
+from ..core.errors import InputError, first_line, require
 from ..core.types import Context
 from .rating import Rater, Rating
 
@@ -118,7 +118,7 @@ class Team:
         try:
             self._ray.init(configure_logging=False, log_to_driver=False, **alone)
         except Exception as error:  # Ray raises plain ones where a node does not start
-            raise InputError(f"ray: no cluster: {str(error).strip().splitlines()[0]}; check RAY_ADDRESS") from error
+            raise InputError(f"ray: no cluster: {first_line(error)}; check RAY_ADDRESS") from error
         self._own_connection = True
 
 

@@ -60,15 +60,41 @@ def test_version(invoke):
     assert invoke("--version")[:2] == (0, f"compresskit, version {__version__}\n")
 
 
-def test_a_bug_exits_1_and_debug_shows_the_traceback(compresskit, tmp_path):
-    (tmp_path / "net.py").write_text(
-        "import torch\nclass Net(torch.nn.Module):\n    def forward(self, x):\n        raise AssertionError('inside')\n"
-        "def make():\n    return Net()\n"
-    )
-    done = compresskit("inspect", "net.py:make", "--input", "3,8,8")
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == "compresskit: a bug: AssertionError: inside; --debug shows the traceback"
-    assert "Traceback" in compresskit("inspect", "net.py:make", "--input", "3,8,8", "--debug").stderr
+NET = (
+    "import sys\nfrom torch import nn\nclass Net(nn.Module):\n    def forward(self, x):\n        {forward}\n"
+    "def make():\n    {make}\n    return Net()\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        ({"forward": "raise AssertionError('inside')"}, "raised AssertionError on its example input"),
+        ({"forward": "sys.exit(0)"}, "raised SystemExit on its example input"),
+        ({"forward": "raise BaseException('own')"}, "raised BaseException"),
+        ({"forward": "raise ValueError('first\\nsecond')"}, "first second"),
+        ({"make": "sys.exit('bye')"}, "raised SystemExit: bye"),
+        ({"make": "import no_such_module"}, "ModuleNotFoundError"),
+    ],
+)
+def test_what_named_code_raises_is_no_bug_of_ours(parts, says, invoke, tmp_path):
+    (tmp_path / "net.py").write_text(NET.format(**{"forward": "return x", "make": "pass", **parts}))
+    code, out, err = invoke("inspect", "net.py:make", "--input", "3,8,8")
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert says in err
+
+
+def test_a_bug_exits_1_and_debug_shows_the_traceback(invoke, monkeypatch, tmp_path):
+    from compresskit.pipeline import looking
+
+    monkeypatch.setattr(looking, "inspect_model", lambda loaded: loaded.no_such_attribute)
+    (tmp_path / "net.py").write_text(NET.format(forward="return x", make="pass"))
+    code, _, err = invoke("inspect", "net.py:make", "--input", "3,8,8")
+    assert code == 1
+    assert err.startswith("compresskit: a bug: AttributeError: 'Loaded' object has no attribute 'no_such_attribute'")
+    with pytest.raises(AttributeError):
+        invoke("--debug", "inspect", "net.py:make", "--input", "3,8,8")
 
 
 def test_json_is_alone_on_stdout(compresskit):

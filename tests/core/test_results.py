@@ -1,0 +1,94 @@
+"""Names never command a terminal, markup is shown as text, and only results reach stdout."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+
+import pytest
+from rich.console import Console
+
+from compresskit.core.report import rows_table
+from compresskit.core.results import only_results_on_stdout, printable, write_result
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("layer[red].0[/]", "layer[red].0[/]"),
+        (":smile:", ":smile:"),
+        ("a\x1b[31mb", "a\\x1b[31mb"),
+        ("a\nb\r", "a\\nb\\r"),
+        ("a\u202eb", "a\\u202eb"),
+        ("\udcff", "\\udcff"),
+        ("größe 🙂", "größe 🙂"),
+    ],
+)
+@pytest.mark.parametrize("width", [20, 160])
+def test_tables_show_names_as_they_are(text, shown, width):
+    assert printable(text) == shown
+    stream = io.StringIO()
+    Console(file=stream, width=width).print(rows_table(text, [{text: text}]))
+    assert "\x1b[31m" not in stream.getvalue()
+    if width == 160:
+        assert stream.getvalue().count(shown) == 3
+
+
+def test_prints_go_to_stderr_and_results_to_stdout(capsys):
+    with only_results_on_stdout():
+        print("a print")
+        write_result("a result")
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("a result\n", "a print\n")
+
+
+NET = """
+from torch import nn
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        for name in ("[red]x[/]", ":smile:", "größe", "[/]"):
+            self.add_module(name, nn.Linear(4, 4))
+    def forward(self, x):
+        print("a word")
+        for layer in self.children():
+            x = layer(x)
+        return x
+"""
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"PYTHONIOENCODING": "ascii", "LANG": "C", "LC_ALL": "C", "TERM": "dumb"},
+        {"COLUMNS": "20", "NO_COLOR": "1"},
+        {"FORCE_COLOR": "1", "PYTHONIOENCODING": "utf-8"},
+    ],
+    ids=["ascii", "narrow", "colour"],
+)
+def test_layer_names_on_every_terminal(environment, compresskit, tmp_path):
+    (tmp_path / "[red]é.py").write_text(NET)
+    done = compresskit("inspect", "[red]é.py:Net", "--input", "4", "--json", **environment)
+    assert done.returncode == 0, done.stderr
+    assert [row["layer"] for row in json.loads(done.stdout)["layers"]] == ["[red]x[/]", ":smile:", "größe", "[/]"]
+    done = compresskit("inspect", "[red]é.py:Net", "--input", "4", **environment)
+    assert done.returncode == 0, done.stderr
+    if "COLUMNS" not in environment:
+        assert "[red]x[/]" in done.stderr
+        assert ":smile:" in done.stderr
+
+
+def test_error_lines_name_paths_that_are_no_text(compresskit, tmp_path):
+    name = os.fsdecode(b"\xff\x1b[31m.yaml")
+    done = compresskit("run", name)
+    assert done.returncode == 2
+    assert done.stderr == "compresskit: recipe '\\udcff\\x1b[31m.yaml' does not exist\n"
+
+
+def test_the_html_report_shows_markup_as_text():
+    from compresskit.core.report import plain
+
+    console = Console(record=True, file=io.StringIO(), width=80)
+    console.print(plain("<script>alert(1)</script> [bold]x"))
+    assert "&lt;script&gt;" in console.export_html()
