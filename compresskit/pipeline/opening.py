@@ -61,7 +61,9 @@ def open_what_opens(
         if data.note:
             log(f"data: {data.note}")
     else:
-        check_example(original)
+        misfits = problems_of(lambda: check_example(original))
+        if misfits:
+            return None, [*problems, *misfits]
 
     def load(string: str, **given: Any) -> Loaded:
         found = load_model(string, seed=options.seed, trust_source=options.trust_source, **given)
