@@ -30,3 +30,16 @@ def test_no_parameters_and_named_inputs():
             return {"difference": [a - b]}
 
     assert evaluation_batch(Difference(), {"a": torch.zeros(1, 3), "b": torch.ones(1, 3)}) == 256
+
+
+@pytest.mark.parametrize("eval_batch", [None, 7])
+def test_evaluation_batches_are_chosen_or_obeyed_and_change_no_figure(eval_batch):
+    from compresskit.pipeline.opening import open_context
+    from compresskit.pipeline.recipe import RecipeOptions
+
+    options = RecipeOptions(model="builtin:digits_cnn_small", data="digits", device="cpu", eval_batch=eval_batch)
+    context = open_context(options)
+    assert context.eval_batch == (eval_batch or 256)
+    batches = context.data.batches("test", batch_size=context.eval_batch)
+    one_by_one = context.data.batches("test", batch_size=100)
+    assert context.metric(context.original.module, batches) == context.metric(context.original.module, one_by_one)

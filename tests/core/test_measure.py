@@ -68,3 +68,32 @@ def test_mode_is_restored():
 @pytest.mark.parametrize("batch", [1, 4])
 def test_macs_grow_with_the_batch(batch):
     assert macs(nn.Linear(3, 5), torch.zeros(batch, 3)) == 15 * batch
+
+
+class Remembering(nn.Module):
+    """Keeps what its first call made, as caches of positions and anchors do."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.norm, self.kept = nn.Linear(3, 3), nn.BatchNorm1d(3), None
+
+    def forward(self, x):
+        if self.kept is None:
+            self.kept = torch.ones_like(x) * 2
+        return self.norm(self.layer(x)) * self.kept
+
+
+@pytest.mark.parametrize("measured", ["macs", "memory", "latency"])
+def test_measuring_leaves_a_model_that_trains_as_it_was(measured):
+    net, x = Remembering().train(), torch.randn(4, 3)
+    net.norm.eval()
+    measure = {
+        "macs": lambda: macs(net, x),
+        "memory": lambda: peak_memory_bytes(net, x),
+        "latency": lambda: latency_ab(net, net, x, rounds=1),
+    }
+    before = net.norm.running_mean.clone()
+    measure[measured]()
+    assert [layer.training for layer in net.modules()] == [True, True, False]
+    assert torch.equal(net.norm.running_mean, before)
+    net(x).sum().backward()
