@@ -21,7 +21,15 @@ from . import edits as edit_records, inputs as example_inputs
 from .building import parse
 from .errors import ForwardError, InputError
 from .files import replacing, write_json
-from .manifest import FORMAT_VERSION, LARGEST_MANIFEST_BYTES, check_inside, read_checked, read_json
+from .manifest import (
+    FORMAT_VERSION,
+    LARGEST_MANIFEST_BYTES,
+    check_inside,
+    check_name,
+    check_ties,
+    read_checked,
+    read_json,
+)
 from .module_state import ModuleState, state_of, unique_tensors
 from .probing import PROBE_TOLERANCE, probe, probe_difference
 from .rebuilding import META, NotRepeatable, ProbeMismatch, matching_rebuild, rebuilds
@@ -183,6 +191,7 @@ def _open(
         raise InputError(f"{str(weights_path)!r} does not match the manifest's sha256: it was changed or is damaged")
     record = _trusted_source(manifest, folder, trust_source, given)
     tensors = decode_all(read_safetensors(weights_path))
+    check_ties(manifest, tensors, f"artifact {str(folder)!r}")
     state = ModuleState(tensors, manifest["tied"], manifest["non_persistent"], manifest.get("unset_buffers", []))
     where = where or f"artifact {str(folder)!r}"
     seed = manifest.get("seed", 0)
@@ -221,6 +230,9 @@ def _portable_source(record: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def _trusted_source(manifest: dict, folder: Path, trust_source: bool, given: dict | None) -> dict[str, Any]:
     record = manifest["source"]
+    if record["kind"] == "hf":
+        check_name(manifest, f"artifact {str(folder)!r}", trusted=trust_source or given is not None)
+        return {**record, "carried": True}
     if not isinstance(record, dict) or record.get("kind") not in _USER_CODE:
         return record
     if given:

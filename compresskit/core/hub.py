@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -123,6 +124,11 @@ def hf_record(name: str, args: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
+def _folder(record: dict[str, Any]) -> Path:
+    """Where a transformers model's files may lie; nowhere for a record out of a manifest, which brings all it needs."""
+    return Path(os.devnull if record.get("carried") else record["name"])
+
+
 def _hf_class(record: dict[str, Any]) -> Any:
     transformers = require("transformers", "hf")
     name = str(record["class"])
@@ -151,9 +157,10 @@ def hf_model(record: dict[str, Any], pretrained: bool) -> tuple[nn.Module, dict[
     """A transformers model with the weights that lie beside its configuration, or the published ones."""
     config = _hf_config(record)
     model_class = _hf_class(record)
-    has_weights = any(Path(record["name"]).glob("*.safetensors")) if Path(record["name"]).is_dir() else False
+    folder = _folder(record)
+    has_weights = any(folder.glob("*.safetensors")) if folder.is_dir() else False
     if pretrained or has_weights:
-        stored = stored_dtypes(Path(record["name"])) if has_weights else {}
+        stored = stored_dtypes(folder) if has_weights else {}
         module = _quiet_download(
             f"hf:{record['name']}",
             model_class.from_pretrained,
@@ -167,8 +174,8 @@ def hf_model(record: dict[str, Any], pretrained: bool) -> tuple[nn.Module, dict[
     else:
         module = hf_architecture(record)
     return module, {
-        "example": transformers_example(module, config, record["name"]),
-        "preprocessing": _hf_preprocessing(record["name"], config),
+        "example": transformers_example(module, config, str(folder)),
+        "preprocessing": _hf_preprocessing(str(folder), config),
     }
 
 

@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -37,12 +38,12 @@ _Number = float | Literal["inf", "-inf", "nan"]  # JSON has none of the last thr
 
 #: keys that a kind of source cannot be built without
 _NEEDS = {
-    "builtin": ("name",),
-    "torchvision": ("name",),
-    "timm": ("name",),
+    "builtin": ("name", "args"),
+    "torchvision": ("name", "args"),
+    "timm": ("name", "args"),
     "hf": ("name", "class", "config"),
-    "file": ("path", "factory"),
-    "module": ("module", "factory"),
+    "file": ("path", "factory", "args"),
+    "module": ("module", "factory", "args"),
 }
 
 
@@ -59,7 +60,7 @@ class Source(_Record):
 
     kind: Literal["builtin", "torchvision", "timm", "hf", "file", "module"]
     name: Name | None = None
-    args: dict[Name, Any] = {}
+    args: dict[Name, Any] | None = None
     path: Name | None = None
     module: Name | None = None
     factory: Name | None = None
@@ -225,6 +226,30 @@ def _check_size(content: Any, where: str) -> None:
             waiting += [(value, depth + 1) for value in item.values()]
         elif isinstance(item, list):
             waiting += [(value, depth + 1) for value in item]
+
+
+def check_name(manifest: dict[str, Any], where: str, *, trusted: bool) -> None:
+    """Refuse a transformers source whose name is a path outside of the artifact.
+
+    The name is never followed: the configuration is in the manifest. Earlier releases wrote the folder that a model
+    came from as its name, and the same into the provenance.
+
+    Raises:
+        InputError: if the name leads elsewhere and the provenance does not say so too.
+    """
+    name = manifest["source"]["name"]
+    leads_out = name.startswith(("/", "~", "\\")) or ".." in Path(name).parts
+    provenance = manifest.get("provenance")
+    recorded = isinstance(provenance, dict) and provenance.get("model") == f"hf:{name}"
+    if leads_out and not recorded and not trusted:
+        raise InputError(f"{where}: the source's name {name[:80]!r} is a path outside of the artifact")
+
+
+def check_ties(manifest: dict[str, Any], tensors: Collection[str], where: str) -> None:
+    """Refuse ties to tensors that the weights file does not hold."""
+    for name, kept in manifest["tied"].items():
+        if kept not in tensors:
+            raise InputError(f"{where}: {name[:80]!r} is tied to {kept[:80]!r}, which the weights file does not hold")
 
 
 def check_inside(folder: Path, name: str) -> Path:

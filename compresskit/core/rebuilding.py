@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from . import edits as edit_records
+from .build_limits import check_size, counted
 from .building import builder, seeded
 from .errors import CompresskitError, InputError, described
 from .module_state import ModuleState, fill, state_of
@@ -29,6 +30,7 @@ from .probing import same_outputs
 from .types import Loaded
 
 META, REAL = "meta", "cpu"
+_USER_CODE = ("file", "module")
 
 
 class ProbeMismatch(CompresskitError):
@@ -63,7 +65,8 @@ def rebuilds(
         InputError: if the record names nothing that can be built, or building for real fails.
     """
     edits = list(edits)
-    make = builder(source)  # outside of any device: what a file computes at its top stays real
+    # outside of any device: what a file computes at its top stays real
+    make = _limited(source, builder(source), state, where)
     if device != REAL:
         try:
             module = _rebuild(make, edits, state, seed, where, META)
@@ -72,7 +75,9 @@ def rebuilds(
         if module is not None:
             yield META, module
         module = None  # freed before the next one is allocated
-        make = builder(source)  # a file's caches may hold meta tensors by now
+        make = _limited(source, builder(source), state, where)  # a file's caches may hold meta tensors by now
+    if source.get("kind") not in _USER_CODE:
+        check_size(make, where, sum(tensor.nbytes for tensor in state.tensors.values()))
     try:
         module = _rebuild(make, edits, state, seed, where, REAL)
     except CompresskitError:
@@ -82,6 +87,20 @@ def rebuilds(
     if module is None:
         raise InputError(f"{where}: the constructor puts tensors on the meta device, so that their values are lost")
     yield REAL, module
+
+
+def _limited(
+    source: dict[str, Any], make: Callable[[], nn.Module], state: ModuleState, where: str
+) -> Callable[[], nn.Module]:
+    """The same builder, refused where a description makes far more layers than its weights are; code is free."""
+    if source.get("kind") in _USER_CODE:
+        return make
+
+    def limited() -> nn.Module:
+        with counted(where, len(state.tensors)):
+            return make()
+
+    return limited
 
 
 def check_rebuild(loaded: Loaded) -> str:

@@ -28,6 +28,7 @@ def good(tmp_path_factory) -> Path:
 def changed(good: Path, tmp_path: Path, text: str | None = None, **changes) -> Path:
     folder = tmp_path / "artifact"
     if folder != good:
+        folder.parent.mkdir(exist_ok=True)
         shutil.copytree(good, folder)
     path = folder / "manifest.json"
     path.write_text(text if text is not None else json.dumps({**json.loads(path.read_text()), **changes}))
@@ -43,6 +44,7 @@ WRONG = {
     "no source": ({"source": None}, "source"),
     "a source of an unknown kind": ({"source": {"kind": "url", "name": "x"}}, "source.kind"),
     "a source without its name": ({"source": {"kind": "builtin", "args": {}}}, "'builtin' lacks name"),
+    "a source without arguments": ({"source": {"kind": "builtin", "name": "lenet5"}}, "'builtin' lacks args"),
     "hf without a configuration": ({"source": {"kind": "hf", "name": "x", "class": "X"}}, "'hf' lacks config"),
     "edits that are no list": ({"edits": {}}, "edits: Input should be a valid list"),
     "an edit that is a list": ({"edits": [[]]}, "edits.0"),
@@ -219,6 +221,40 @@ def test_transformers_configurations_of_a_manifest(change, says, good, tmp_path)
     record = {"kind": "hf", "name": "someone/vit", "class": "ViTForImageClassification", "config": config}
     with pytest.raises(InputError, match=says):
         artifact.load(changed(good, tmp_path, source=record))
+
+
+def test_descriptions_of_models_without_end(good, tmp_path):
+    for args, says in [
+        ({"name": "digits_mlp", "args": {"hidden": 100_000}}, "takes 4|missing|has shape"),
+        ({"name": "chain", "args": {"layers": [{"op": "conv", "out": 2, "kernel": 3}] * 4000}}, "is made of"),
+    ]:
+        folder = changed(good, tmp_path / args["name"], source={"kind": "builtin", **args})
+        started = time.process_time()
+        with pytest.raises(InputError, match=says):
+            artifact.load(folder)
+        assert time.process_time() - started < 15
+
+
+def test_a_transformers_name_outside_is_refused_and_none_is_followed(good, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ViTConfig(num_hidden_layers=1, hidden_size=8, num_attention_heads=2, intermediate_size=8,
+                                    image_size=16, patch_size=8)  # fmt: skip
+    original = tmp_path / "vit"
+    transformers.ViTForImageClassification(config).save_pretrained(original)
+    loaded = load_model(f"hf:{original}")
+    folder = tmp_path / "saved"
+    artifact.save(loaded, folder, provenance={"model": f"hf:{original}"})
+    shutil.rmtree(original)
+    again = artifact.load(folder)
+    assert torch.equal(again.module(**again.example).logits, loaded.module(**loaded.example).logits)
+    source = json.loads((folder / "manifest.json").read_text())["source"]
+    with pytest.raises(InputError, match="path outside of the artifact"):
+        artifact.load(changed(folder, tmp_path, source={**source, "name": "/etc"}))
+
+
+def test_ties_to_nothing(good, tmp_path):
+    with pytest.raises(InputError, match="which the weights file does not hold"):
+        artifact.load(changed(good, tmp_path, tied={"0.weight": "nowhere"}))
 
 
 def test_what_is_checked_is_what_is_written(good):
