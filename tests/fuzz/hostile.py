@@ -30,7 +30,7 @@ from compresskit.core.weights import sha256_of
 SMALL = "builtin:digits_cnn_small"
 SLOWEST_REFUSAL_S = 5.0
 LARGEST_REFUSAL_BYTES = 1 << 30
-LONGEST_S = 60  # a try is cut off there, and counted as hung
+LONGEST_S = 240  # a try is cut off there, and counted as hung
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""No input of any kind ends in 1, hangs, or takes long to be refused: some tries of each kind, the same ones every time.
+"""No input of any kind ends in 1 or hangs, or takes long to be refused: some tries of each kind, always the same ones.
 
 `benchmarks/fuzz.py` runs thousands. A try that once failed is kept in FOUND by its kind and number, or by its input.
 """
