@@ -42,7 +42,9 @@ def shares_by_depth(groups: list[Group], shares: list[float]) -> dict[str, float
 def _limits(group: Group, options: PruneOptions, by_depth: float | None) -> Limits:
     names = {name.rpartition(".")[0] for member in group.members for name in member.stored.names if not member.consumes}
     names.add(group.name)
-    whole = any(fnmatchcase(name, pattern) for pattern in options.protect for name in names)
+    parts = [name.split(".") for name in names]
+    within = {".".join(path[:depth]) for path in parts for depth in range(1, len(path) + 1)}  # a block holds its layers
+    whole = any(fnmatchcase(name, pattern) for pattern in options.protect for name in within)
     # a group's own name goes first: the layer of group conv#2 is called conv, like the first group's
     fixed = options.ratios.get(group.name)
     if fixed is None:

@@ -101,3 +101,20 @@ def test_a_width_checked_against_a_number_stays():
     graph = build_graph(Asserting(check).eval(), torch.randn(2, 3, 4, 4))
     assert [group.name for group in graph.groups] == ["inner"]
     assert "a comparison of sizes with the number 16" in graph.left_out["enter"]
+
+
+@pytest.mark.parametrize("name", ["enter", "inner", "leave"])
+def test_a_protected_layer_keeps_its_outputs(name):
+    model = Asserting(by_assert).eval()
+    before = {n: layer.weight.shape[0] for n, layer in model.named_children()}
+    loaded = Loaded(nn.Sequential(model, nn.Conv2d(2, 8, 1), nn.Conv2d(8, 2, 1)).eval(), {}, torch.randn(2, 3, 4, 4))
+    prune(loaded, PruneOptions(ratio=0.5, protect=[f"0.{name}"]), Context(loaded.clone()))
+    assert getattr(loaded.module[0], name).weight.shape[0] == before[name]
+
+
+def test_a_protected_block_keeps_all_its_layers():
+    loaded = Loaded(nn.Sequential(Asserting(by_assert), nn.Conv2d(2, 8, 1), nn.Conv2d(8, 2, 1)).eval(), {},
+                    torch.randn(2, 3, 4, 4))  # fmt: skip
+    prune(loaded, PruneOptions(ratio=0.5, protect=["0"]), Context(loaded.clone()))
+    assert [layer.weight.shape[0] for layer in loaded.module[0].children()] == [16, 16, 2]
+    assert loaded.module[1].weight.shape[0] == 4
