@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from .dtypes import HALVES, model_dtype
 from .errors import CompresskitError, ForwardError, InputError, described
 from .modules import evaluating
-from .types import Loaded, call, to_device
+from .types import Loaded, call, main_output, to_device
 
 _UNINITIALIZED = nn.parameter.UninitializedTensorMixin  # of lazy layers
 _ALREADY_QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
@@ -107,6 +107,7 @@ def _first_run(module: nn.Module, example: Any) -> list[Tensor]:
     """Tensors of the outputs in eval mode; the random state is afterwards as it was."""
     with torch.random.fork_rng(devices=[]), evaluating(module):
         outputs = call(module, example)
+    main_output(outputs)  # raises where there is no tensor to look at
     return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
 
 

@@ -87,7 +87,7 @@ def fill(module: nn.Module, state: ModuleState, where: str) -> None:
         if old is not None and old.shape != value.shape and name not in hidden:
             raise InputError(f"{where}: {name} has shape {list(value.shape)}, the edits say {list(old.shape)}")
         if isinstance(old, nn.Parameter):
-            value = nn.Parameter(value, old.requires_grad and value.is_floating_point())
+            value = nn.Parameter(value, old.requires_grad and (value.is_floating_point() or value.is_complex()))
         if kept in filled and isinstance(filled[kept], nn.Parameter) == isinstance(value, nn.Parameter):
             value = filled[kept]
         setattr(owner, leaf, value)  # recurrent layers keep a list of their weights, which setattr updates

@@ -13,7 +13,6 @@ from ..core.errors import CompresskitError, InputError, first_line, problems_of
 from ..core.metrics import make_metric
 from ..core.source import load_model, with_example
 from ..core.types import Context, Loaded, Preprocessing, call, main_output, to_device
-from ..core.usercode import guarded
 from .recipe import RecipeOptions
 
 
@@ -60,10 +59,6 @@ def open_what_opens(
         misfits = problems_of(lambda: _check_input(original, data))
         if data.note:
             log(f"data: {data.note}")
-    else:
-        misfits = problems_of(lambda: check_example(original))
-        if misfits:
-            return None, [*problems, *misfits]
 
     def load(string: str, **given: Any) -> Loaded:
         found = load_model(string, seed=options.seed, trust_source=options.trust_source, **given)
@@ -123,17 +118,6 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"device {name!r} is not available here: {first_line(error)}; try cpu") from error
     return device
-
-
-def check_example(loaded: Loaded) -> None:
-    """Run a model on its example input once, so that a misfit is named before any work.
-
-    Raises:
-        InputError: if forward raises, whatever it raises.
-    """
-    device = next((p.device for p in loaded.module.parameters()), torch.device("cpu"))
-    with torch.no_grad(), guarded(f"model {loaded.name!r}", "on its example input, which --input sets"):
-        main_output(call(loaded.module, to_device(loaded.example, device)))
 
 
 def _check_input(loaded: Loaded, data: Data) -> None:
