@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,3 +21,19 @@ def unchanged_random_state(device: torch.device = torch.device("cpu")) -> Iterat
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
+
+
+@contextmanager
+def same_draws(seed: int = 0) -> Iterator[None]:
+    """While open, Python, NumPy and torch (on the CPU) draw the numbers of a seed; afterwards as if none were drawn."""
+    with unchanged_random_state():
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the accelerators too
+        yield
+
+
+def random_states() -> tuple[Any, ...]:
+    """States of Python's, NumPy's and torch's generators: equal where equally much was drawn from the same seed."""
+    name, keys, *rest = np.random.get_state()
+    return random.getstate(), (name, keys.tobytes(), *rest), torch.get_rng_state().numpy().tobytes()

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from ..core.copying import copy_module
 from ..core.dtypes import copy_in, fit_inputs
+from ..core.randomness import random_states, same_draws
 from ..core.types import Inputs, call, to_device
 from .cut import cut
 from .graph import Graph
@@ -20,6 +21,12 @@ from .trace import run
 
 #: largest accepted difference, relative to the largest output
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+
+#: why a cut cannot be proven where the model draws noise for the channels that go
+NOISE = (
+    "the output is random: forward draws noise in the shape of these channels, so the cut model draws other numbers "
+    "than the masked one; draw none in eval mode (`if self.training:`)"
+)
 
 
 def masked_outputs(module: nn.Module, example: Inputs, keep: np.ndarray, attention: str) -> list[Tensor]:
@@ -62,7 +69,7 @@ def _wide(tensor: Tensor) -> Tensor:
 
 
 def difference(whole: nn.Module, example: Inputs, graph: Graph, keep: np.ndarray) -> tuple[float, str]:
-    """Cut a copy of a model and compare it with the masked whole.
+    """Cut a copy of a model and compare it with the masked whole, both under the same random seed.
 
     Args:
         whole: the uncut model, in the precision to compare in (`copy_in`).
@@ -70,26 +77,34 @@ def difference(whole: nn.Module, example: Inputs, graph: Graph, keep: np.ndarray
         graph: the model's graph.
         keep: which ids stay, (ids,) bool.
     Returns:
-        the largest relative difference (infinite when the cut model does not run) and why it is infinite.
+        the largest relative difference (infinite when the cut model does not run), and why it is infinite or, where
+        the two draw unlike many random numbers, why it may be large.
     """
     example = fit_inputs(whole, to_device(example, torch.device("cpu")))
     small = copy_module(whole)
     cut(small, graph, keep)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), same_draws():
             outputs = tensors_of(call(small, example))
+            drawn = random_states()
     except Exception as error:  # any failure of foreign code means that this cut does not fit
         return float("inf"), f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    masked = masked_outputs(whole, example, keep, graph.trace.attention)
+    with same_draws():
+        masked = masked_outputs(whole, example, keep, graph.trace.attention)
+        noise = "" if random_states() == drawn else NOISE
     if any(tensor.numel() for tensor in outputs):
         gap = largest_difference(masked, outputs)
-        return gap, "" if gap != float("inf") else "outputs have another shape or are not finite"
+        return gap, noise if gap != float("inf") else "outputs have another shape or are not finite"
     masked = layer_outputs(whole, lambda: masked_outputs(whole, example, keep, graph.trace.attention))
-    return _layers_difference(masked, layer_outputs(small, lambda: call(small, example)))
+    gap, reason = _layers_difference(masked, layer_outputs(small, lambda: call(small, example)))
+    return gap, reason or noise
 
 
 def layer_outputs(module: nn.Module, forward: Callable[[], Any]) -> dict[tuple[str, int], Tensor]:
-    """What every layer without children puts out during a run: (name, how often it ran before) -> output."""
+    """What every layer without children puts out during a run: (name, how often it ran before) -> output.
+
+    Runs draw the same random numbers.
+    """
     found: dict[tuple[str, int], Tensor] = {}
     runs: Counter[str] = Counter()
 
@@ -101,7 +116,7 @@ def layer_outputs(module: nn.Module, forward: Callable[[], Any]) -> dict[tuple[s
     layers = [(name, layer) for name, layer in module.named_modules() if not any(layer.children())]
     handles = [layer.register_forward_hook(lambda _m, _i, out, name=name: keep(name, out)) for name, layer in layers]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), same_draws():
             forward()
     finally:
         for handle in handles:

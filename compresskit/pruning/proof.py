@@ -12,10 +12,19 @@ from torch import nn
 from ..core.dtypes import copy_in, model_dtype
 from ..core.types import Context, Loaded
 from .cut import Unfit
+from .dependence import weak_layers_note
 from .exact import TOLERANCE, difference
 from .graph import Graph
 
 Keep = dict[str, np.ndarray]
+
+#: the proof says little of a layer that moves the output by less than this, relative to its largest value
+WEAK = 1e-6
+
+_UNREPEATABLE = (
+    "the output is random: two runs of the uncut model differ by {:.1e} under the same seed; draw nothing in eval mode "
+    "(`if self.training:`), or draw from torch's global generator"
+)
 
 
 @dataclass
@@ -45,37 +54,46 @@ def proven(loaded: Loaded, graph: Graph, keep: Keep, context: Context) -> Proof:
         graph: its graph.
         keep: units that stay, by group.
     """
-    whole, dtype = _precise(loaded.module, loaded, graph)
+    whole, dtype, uncut_gap = _precise(loaded.module, loaded, graph)
     check = _checker(whole, loaded, graph, TOLERANCE[dtype])
     keep = dict(keep)
     failed: dict[str, str] = {}
     gap, reason = check(keep)
     while keep and not gap <= TOLERANCE[dtype]:
         for name in _culprits(keep, check, TOLERANCE[dtype]):
-            failed[name] = (
-                check({name: keep[name]})[1] or reason or f"the cut model differs from the masked one by {gap:.1e}"
-            )
+            alone, why = check({name: keep[name]})
+            if TOLERANCE[dtype] < uncut_gap < float("inf"):
+                why = _UNREPEATABLE.format(uncut_gap)
+            elif alone <= TOLERANCE[dtype]:
+                why = reason  # it fails in combination only
+            worst = gap if alone <= TOLERANCE[dtype] else alone
+            failed[name] = why or f"the cut model differs from the masked one by {worst:.1e}"
             keep.pop(name)
         gap, reason = check(keep)
     notes = [f"left out {name}: {why}" for name, why in failed.items()]
     for note in notes:
         context.log(note)
+    if keep:
+        notes += weak_layers_note(whole, loaded.example, graph, keep, max(WEAK, TOLERANCE[dtype]), context.log)
     return Proof(keep, gap if keep else 0.0, str(dtype).removeprefix("torch."), failed, notes)
 
 
-def _precise(module: nn.Module, loaded: Loaded, graph: Graph) -> tuple[nn.Module, torch.dtype]:
-    """The model in the widest type in which cutting nothing shows no difference, else in its own."""
+def _precise(module: nn.Module, loaded: Loaded, graph: Graph) -> tuple[nn.Module, torch.dtype, float]:
+    """The model in the widest type in which cutting nothing shows no difference, else in its own; the type, and that
+    difference."""
     own = model_dtype(module) or torch.float32
+    gap = float("inf")
     for dtype in (torch.float64, torch.float32):
         try:
             wide = copy_in(module, dtype)
-            if difference(wide, loaded.example, graph, graph.keep_ids({}))[0] <= TOLERANCE[dtype]:
-                return wide, dtype
+            gap = difference(wide, loaded.example, graph, graph.keep_ids({}))[0]
+            if gap <= TOLERANCE[dtype]:
+                return wide, dtype, gap
         except (RuntimeError, TypeError, ValueError):
             pass  # a model that casts by itself cannot run in a wider type
         if dtype == own:
             break
-    return module, own
+    return module, own, gap
 
 
 def _checker(whole: nn.Module, loaded: Loaded, graph: Graph, tolerance: float) -> Callable[[Keep], tuple[float, str]]:
