@@ -219,7 +219,9 @@ def _preprocessing(record: dict[str, Any]) -> Preprocessing:
 
 
 def _portable_source(record: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """A file source is copied into the artifact, so that no path in a manifest leaves its folder."""
+    """A file source is copied into the artifact and a folder is called by its name alone: no path leaves the artifact."""
+    if record["kind"] == "hf" and Path(record["name"]).is_dir():
+        return {**record, "name": Path(record["name"]).resolve().name}
     if record["kind"] != "file":
         return record
     name = Path(record["path"]).name

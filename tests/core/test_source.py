@@ -146,6 +146,7 @@ def test_the_example_comes_from_the_data_where_the_model_names_none(tmp_path):
     (tmp_path / "net.py").write_text(
         "import torch\nfrom torch import nn\n"
         "def make(): return nn.Linear(4, 2).double()\n"
+        "def embed(): return nn.Embedding(7, 2)\n"
         "def tokens(): return tuple((torch.arange(n * 5).reshape(n, 5) % 7, torch.zeros(n)) for n in (20, 4))\n"
         "def points(): return tuple((torch.rand(n, 4), torch.zeros(n)) for n in (20, 4))\n"
     )
@@ -153,7 +154,7 @@ def test_the_example_comes_from_the_data_where_the_model_names_none(tmp_path):
     example = with_example(load_model(f"{string}:make"), open_data(f"{string}:points")).example
     assert (example.shape, example.dtype) == ((1, 4), torch.float64)
     assert torch.equal(example, make_inputs(describe(example)))
-    example = with_example(load_model(f"{string}:make"), open_data(f"{string}:tokens")).example
+    example = with_example(load_model(f"{string}:embed"), open_data(f"{string}:tokens")).example
     assert torch.equal(example, torch.tensor([[0, 1, 2, 3, 4]]))
     with pytest.raises(InputError, match="--input"):
         with_example(load_model(f"{string}:make"), None)

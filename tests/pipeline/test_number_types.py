@@ -109,7 +109,7 @@ def outputs_of_twin(technique, dtype, parent):
 
 @torch.no_grad()
 def outputs(module):
-    inputs = images()[1][0][:8].to(module.stem.weight.dtype)
+    inputs = images()[1][0][:8].to(next(module.parameters()).dtype)
     return module(inputs).detach()
 
 
