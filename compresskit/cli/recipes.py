@@ -112,6 +112,10 @@ def init_command(model: str, data: str, weights: str | None, path: str, force: b
     if not Path(model).is_dir():
         parse(model, {})  # a model string that names nothing is refused here, with the nearest form
     text = starter_recipe(model, data, weights)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError("a recipe holds UTF-8 text, and one of the names given is none; rename that file") from error
     if path == "-":
         write_result(text, end="")
         return

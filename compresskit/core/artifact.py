@@ -219,7 +219,7 @@ def _preprocessing(record: dict[str, Any]) -> Preprocessing:
 
 
 def _portable_source(record: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """A file source is copied into the artifact and a folder is called by its name alone: no path leaves the artifact."""
+    """A file is copied into the artifact and a folder called by its name alone: no path leaves the artifact."""
     if record["kind"] == "hf" and Path(record["name"]).is_dir():
         return {**record, "name": Path(record["name"]).resolve().name}
     if record["kind"] != "file":

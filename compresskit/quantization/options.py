@@ -270,7 +270,7 @@ class ExportOptions(Options):
         "auto", "where to run the result; auto: onnxruntime for onnx, inductor for pt2", section="Export"
     )
     opset: int = option(21, "ONNX operator set", section="Export", ge=17, le=23)
-    threads: int = option(1, "threads of the runtime while measuring", section="Measuring", ge=1)
+    threads: int = option(1, "threads of the runtime while measuring", section="Measuring", ge=1, le=1024)
     batch_size: int = option(1, "inputs a forward while measuring latency", section="Measuring", ge=1)
     rounds: int = option(
         12, "rounds of interleaved timing against the model in eager PyTorch", section="Measuring", ge=1

@@ -109,7 +109,8 @@ def outputs_of_twin(technique, dtype, parent):
 
 @torch.no_grad()
 def outputs(module):
-    inputs = images()[1][0][:8].to(next(module.parameters()).dtype)
+    stem = module.stem if hasattr(module.stem, "weight") else module.stem[0]  # a chain where it was factored
+    inputs = images()[1][0][:8].to(stem.weight.dtype)
     return module(inputs).detach()
 
 

@@ -189,7 +189,7 @@ def _kills(tmp_path: Path, kind: str, tries: int) -> list[dict]:
 )
 def test_a_run_killed_at_any_moment_resumes_to_equal_weights_and_leaves_nothing(tmp_path, kind, tries):
     rows = _kills(tmp_path, kind, tries)
-    assert len(rows) == tries and any(row["killed"] for row in rows)
-    assert [row["rc"] for row in rows] == [0] * tries
+    assert sum(row["killed"] for row in rows) >= tries  # it goes on until that many were really killed
+    assert {row["rc"] for row in rows} == {0}
     assert all(row["equal"] or row["replayed"] for row in rows), rows
     assert all(row["left"] == [] for row in rows), rows
