@@ -84,12 +84,18 @@ class PreprocessingRecord(_Record):
     channels: Annotated[int, Field(ge=1, le=_LARGEST_SIDE)] | None = None
 
 
-class ProbeRecord(_Record):
-    """What the model computed on its example when it was saved."""
+class OutputRecord(_Record):
+    """Shape and norm of one tensor of a model's output."""
+
+    norm: Annotated[float, Field(ge=0)]  # of the finite values
+    shape: Annotated[list[Size], Field(max_length=MOST_DIMENSIONS)]
+
+
+class ProbeRecord(OutputRecord):
+    """What the model computed on its example when it was saved; further outputs by their path."""
 
     values: Annotated[list[_Number], Field(max_length=_MOST_PROBE_VALUES)]
-    norm: _Number
-    shape: Annotated[list[Size], Field(max_length=MOST_DIMENSIONS)]
+    outputs: Annotated[dict[str, OutputRecord], Field(max_length=_MOST_PROBE_VALUES)] = {}
 
 
 class TensorDescription(_Record):

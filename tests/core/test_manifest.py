@@ -67,6 +67,11 @@ WRONG = {
     "a size without end": ({"preprocessing": {"mean": [], "std": [], "size": [10**9, 1]}}, "preprocessing.size.0"),
     "a hash that is none": ({"weights_sha256": "x"}, "weights_sha256"),
     "a probe of text": ({"probe": {"values": ["x"], "norm": 0.0, "shape": []}}, "probe.values"),
+    "a norm that is no number": ({"probe": {"values": [], "norm": "nan", "shape": []}}, "probe.norm"),
+    "a norm of another output that is text": (
+        {"probe": {"values": [], "norm": 0.0, "shape": [], "outputs": {"a": {"norm": "x", "shape": []}}}},
+        "probe.outputs.a.norm",
+    ),
     "a probe without end": ({"probe": {"values": [0.0] * 10_000, "norm": 0.0, "shape": []}}, "probe.values"),
     "a version that is true": ({"format_version": True}, "format version"),
 }
