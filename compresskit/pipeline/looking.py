@@ -191,12 +191,14 @@ def _reported_metric(string: str) -> dict[str, Any] | None:
 #: and only while it is found
 _FRESH = """
 import json, sys
-package_folder, folder, trust, source = json.loads(sys.argv[1])
+package_folder, folder, trust, source, threads = json.loads(sys.argv[1])
 sys.path.insert(0, package_folder)
 import compresskit
 del sys.path[0]
 results, sys.stdout = sys.stdout, sys.stderr
+import torch
 from compresskit.core import artifact
+torch.set_num_threads(threads)  # sums are rounded as their threads share them
 loaded = artifact.load(folder, trust_source=trust, source=source, check=False)
 print(json.dumps(artifact.probe(loaded)), file=results, flush=True)
 """
@@ -230,8 +232,9 @@ def verify_artifact(folder: str, *, trust_source: bool, source: str | None) -> l
 
 def _fresh_reload(folder: str, trust_source: bool, source: str | None, probe: dict[str, Any]) -> tuple[bool, str]:
     """Whether another process computes the same probe, and what to say about it."""
+    given = json.dumps([PACKAGE_FOLDER, str(folder), trust_source, source, torch.get_num_threads()])
     fresh = subprocess.run(
-        [sys.executable, "-P", "-c", _FRESH, json.dumps([PACKAGE_FOLDER, str(folder), trust_source, source])],
+        [sys.executable, "-P", "-c", _FRESH, given],
         capture_output=True,
         text=True,
         errors="replace",
