@@ -150,6 +150,15 @@ def test_half_of_the_macs_go(invoke, cases, model, example):
     succeeds(invoke("verify", "out", "--trust-source"))
 
 
+def test_a_width_that_forward_spells_out_stays_and_is_named(invoke, cases):
+    """Its state is `new_zeros(batch, 128)`: what goes are the cell's inputs alone."""
+    args = ("--input", "5,16", "--target-macs", "0.5", *LATENCY, "-o", "out")
+    succeeds(invoke("prune", "recurrent.py:cell", *args))
+    assert 0.5 < macs_kept(cases / "out") < 0.71
+    assert "with a tensor of fixed size in cell" in json.dumps(report_of(cases / "out")["steps"][-1]["notes"])
+    succeeds(invoke("verify", "out", "--trust-source"))
+
+
 def test_a_spline_network_is_cut_or_its_reason_is_true(invoke, cases):
     code, out, err = invoke(
         "prune", "parametrized.py:kan", "--input", "64", "--target-macs", "0.5", *LATENCY, "-o", "o"

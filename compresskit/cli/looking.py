@@ -52,7 +52,7 @@ def _inspect(model: str, as_json: bool, **values) -> None:
         f"{f'{memory:,} bytes' if memory else 'not measured'} peak activation memory, {found['edits']} edits"
     )
     if found["macs_leave_out"]:
-        click.echo(f"MACs leave out {', '.join(found['macs_leave_out'])}: operations of unknown cost")
+        click.echo(f"MACs leave out {', '.join(found['macs_leave_out'])}: operations of unknown cost", err=True)
 
 
 inspect_command = SectionedCommand(

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from . import edits as edit_records, inputs as example_inputs
-from .building import parse
+from .building import USER_CODE, parse
 from .errors import ForwardError, InputError
 from .files import replacing, write_json
 from .manifest import (
@@ -40,7 +40,6 @@ from .weights import check_module, read_safetensors, sha256_of
 MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
 REPORT = "report.json"
-_USER_CODE = ("file", "module")
 __all__ = [
     "MANIFEST",
     "PROBE_TOLERANCE",
@@ -235,11 +234,11 @@ def _trusted_source(manifest: dict, folder: Path, trust_source: bool, given: dic
     if record["kind"] == "hf":
         check_name(manifest, f"artifact {str(folder)!r}", trusted=trust_source or given is not None)
         return {**record, "carried": True}
-    if not isinstance(record, dict) or record.get("kind") not in _USER_CODE:
+    if record["kind"] not in USER_CODE:
         return record
     if given:
         same = given.get("factory") == record["factory"]
-        if given["kind"] not in _USER_CODE or not same:
+        if given["kind"] not in USER_CODE or not same:
             raise InputError(
                 f"artifact {str(folder)!r} was made from {_source_string(record)!r}; the given source is another"
             )

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from .measure import peak_memory_bytes
+from .modules import device_of
 from .types import Inputs
 
 LARGEST_BATCH = 256
@@ -26,7 +27,7 @@ def evaluation_batch(module: nn.Module, inputs: Inputs) -> int:
         module: the model.
         inputs: one example, on the model's device.
     """
-    device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
+    device = device_of(module)
     if device.type == "cuda":
         budget = int(torch.cuda.mem_get_info(device)[0] * _CUDA_SHARE)
     elif device.type == "cpu":

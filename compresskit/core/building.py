@@ -27,6 +27,7 @@ from .types import Inputs, Preprocessing
 from .usercode import call_factory, file_attribute, import_attribute
 from .wrappers import unwrapped
 
+USER_CODE = ("file", "module")  # kinds of sources whose code runs only when its user named it
 _PREFIXES = ("torchvision", "timm", "hf", "builtin")
 _MODULE_FORM = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
 FORMS = (

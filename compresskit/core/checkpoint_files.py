@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from .errors import InputError, nearest
+from .errors import InputError, first_line, nearest
 from .plain_pickle import safe_globals
 from .safetensors_header import check_header
 
@@ -197,8 +197,7 @@ def _load_torch(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         raise InputError(f"weights file {str(path)!r} {_refusal(path, str(error))}") from error
     except Exception as error:  # a hostile or cut file may raise anything; nothing of it has run
-        lines = str(error).splitlines() or [type(error).__name__]
-        raise InputError(f"weights file {str(path)!r} is damaged or truncated: {lines[0]}") from error
+        raise InputError(f"weights file {str(path)!r} is damaged or truncated: {first_line(error)}") from error
 
 
 def _refusal(path: Path, message: str) -> str:

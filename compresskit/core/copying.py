@@ -88,7 +88,7 @@ def _rebound(function: types.FunctionType, memo: dict[int, Any]) -> types.Functi
     memo[id(function)] = new  # before its cells: a function may refer to itself
     changed = False
     for cell, old in zip(new_cells, cells, strict=True):
-        if _filled(old):
+        if is_filled(old):
             cell.cell_contents = _copied(old.cell_contents, memo)
             changed |= cell.cell_contents is not old.cell_contents
     defaults = tuple(_copied(value, memo) for value in function.__defaults__ or ())
@@ -118,7 +118,8 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
     return value
 
 
-def _filled(cell: types.CellType) -> bool:
+def is_filled(cell: types.CellType) -> bool:
+    """Whether a closure's cell holds a value yet."""
     try:
         _ = cell.cell_contents
     except ValueError:

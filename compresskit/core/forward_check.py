@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from .dtypes import HALVES, model_dtype
 from .errors import CompresskitError, ForwardError, InputError, described
-from .modules import evaluating
+from .modules import device_of, evaluating
 from .types import Loaded, call, main_output, to_device
 
 _UNINITIALIZED = nn.parameter.UninitializedTensorMixin  # of lazy layers
@@ -85,8 +85,7 @@ def check_forward(loaded: Loaded) -> Loaded:
     Raises:
         InputError: if forward raises anything, or a 16-bit model's output is not finite.
     """
-    device = next((tensor.device for _, tensor in _tensors(loaded.module)), torch.device("cpu"))
-    example = to_device(tree_map_only(Tensor, Tensor.clone, loaded.example), device)
+    example = to_device(tree_map_only(Tensor, Tensor.clone, loaded.example), device_of(loaded.module))
     versions = [leaf._version for leaf in tree_leaves(example) if isinstance(leaf, Tensor)]
     where = f"model {loaded.name!r}"
     try:

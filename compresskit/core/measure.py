@@ -15,7 +15,7 @@ from torch.utils.benchmark import Timer  # noqa: E402
 
 from .dtypes import fit_inputs  # noqa: E402
 from .flops import count_macs  # noqa: E402
-from .modules import evaluating  # noqa: E402
+from .modules import device_of, evaluating  # noqa: E402
 from .types import Inputs, call, invoke  # noqa: E402
 
 _ROUND_SECONDS = 0.15  # one side of one A/B round runs about this long
@@ -108,7 +108,7 @@ def peak_memory_bytes(module: nn.Module, inputs: Inputs) -> int | None:
     Returns:
         Bytes, or None where the profiler reports no allocations (then the report says "not measured").
     """
-    device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
+    device = device_of(module)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 
 from . import artifact
 from .copying import copy_module
 from .errors import CompresskitError, InputError, described
 from .inputs import with_batch
+from .modules import device_of, evaluating
 from .plain_weights import computed_tensors, fold_checked
 from .source import load_model
 from .types import Inputs, Loaded, call, to_device
-from .wrappers import unwrapped
+from .wrappers import inner_module, unwrapped
 
 _ATTRIBUTE = "_compresskit_origin"  # a plain attribute: a deep copy takes it along, a state_dict does not
-_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ def save_module(
     Raises:
         InputError: if the source is unknown, the module is not what the source builds any more, or a weight is NaN.
     """
-    module = _inside(module)
+    module = inner_module(module)
     if options and not source:
         raise InputError(f"{', '.join(options)} would be ignored: name source too")
     origin = _origin_of(load_model(source, **options)) if source else getattr(module, _ATTRIBUTE, None)
@@ -94,7 +92,7 @@ def save_module(
         raise InputError(
             f"model {loaded.name!r}: its input shape is unknown; give example, e.g. torch.zeros(1, 3, 8, 8)"
         )
-    with _modes_kept(module):
+    with evaluating(module):
         loaded = _plain(loaded)
         _check_unchanged(loaded.module, origin)
         _check_forward(loaded)
@@ -105,15 +103,6 @@ def save_module(
                 f"model {loaded.name!r} computes something else than its source with the same weights; undo what was "
                 "changed in it by hand, or change the source alike"
             ) from error
-
-
-def _inside(module: nn.Module) -> nn.Module:
-    """The module within data-parallel, averaging and compile wrappers, found without changing any."""
-    while True:
-        inner = getattr(module, "_orig_mod", module.module if isinstance(module, _WRAPPERS) else None)
-        if not isinstance(inner, nn.Module):
-            return module
-        module = inner
 
 
 def _plain(loaded: Loaded) -> Loaded:
@@ -156,22 +145,10 @@ def _check_unchanged(module: nn.Module, origin: Origin) -> None:
             )
 
 
-@contextmanager
-def _modes_kept(module: nn.Module) -> Iterator[None]:
-    """While open, the module may be put into eval mode; each layer gets its own mode back."""
-    modes = [(layer, layer.training) for layer in module.modules()]
-    try:
-        yield
-    finally:
-        for layer, training in modes:
-            layer.training = training
-
-
 @torch.no_grad()
 def _check_forward(loaded: Loaded) -> None:
-    device = next((parameter.device for parameter in loaded.module.parameters()), torch.device("cpu"))
     try:
-        call(loaded.module.eval(), to_device(loaded.example, device))
+        call(loaded.module.eval(), to_device(loaded.example, device_of(loaded.module)))
     except CompresskitError:
         raise
     except Exception as error:  # anybody's code

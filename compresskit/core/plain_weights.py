@@ -20,7 +20,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.utils._pytree import tree_leaves
 
 from .edit_records import EditRecord, Name, Shape, reads
-from .errors import InputError
+from .errors import InputError, described
 from .modules import get_module
 from .types import Inputs, call
 
@@ -135,7 +135,7 @@ def fold_checked(root: nn.Module, example: Inputs | None) -> tuple[list[dict[str
         if _close(before, _outputs(root, example)):
             return edits, notes
     except Exception as error:
-        reason = f"it no longer runs ({type(error).__name__}: {error})"
+        reason = f"it no longer runs ({described(error)})"
     for module, kind, attributes in saved:
         module.__class__ = kind
         vars(module).clear()
@@ -233,9 +233,7 @@ def _constant(tensor: ComputedTensor) -> Tensor:
     try:
         first, second = (tensor.compute().detach().clone() for _ in range(2))
     except Exception as error:
-        raise InputError(
-            f"{tensor.kind} of {tensor.name} cannot be computed ({type(error).__name__}: {error})"
-        ) from error
+        raise InputError(f"{tensor.kind} of {tensor.name} cannot be computed ({described(error)})") from error
     if not tensor.originals:
         raise InputError(f"{tensor.kind} of {tensor.name} keeps no tensors of its own")
     if not first.is_meta and not torch.equal(first, second):

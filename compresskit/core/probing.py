@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .errors import ForwardError, described
 from .inputs import settle, tensors_of
+from .modules import device_of
 from .types import Loaded, call, children, main_output, to_device
 
 _PROBE_VALUES = 64  # values of the main output kept in the manifest
@@ -116,12 +117,6 @@ def outputs_of(loaded: Loaded, *, example: Any = None, generator_seed: int | Non
             f"{described(error)}; say what it takes with --input"
         ) from error
     return found
-
-
-def device_of(module: nn.Module) -> torch.device:
-    """Where a module's first parameter or buffer lies."""
-    first = next((tensor for tensors in (module.parameters(), module.buffers()) for tensor in tensors), None)
-    return torch.device("cpu") if first is None else first.device
 
 
 def _tensors(outputs: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:

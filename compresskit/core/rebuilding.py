@@ -23,14 +23,14 @@ from torch import Tensor, nn
 
 from . import edits as edit_records
 from .build_limits import check_size, counted
-from .building import builder, seeded
+from .building import USER_CODE, builder, seeded
+from .copying import is_filled
 from .errors import CompresskitError, InputError, described
 from .module_state import ModuleState, fill, state_of
 from .probing import same_outputs
 from .types import Loaded
 
 META, REAL = "meta", "cpu"
-_USER_CODE = ("file", "module")
 
 
 class ProbeMismatch(CompresskitError):
@@ -76,7 +76,7 @@ def rebuilds(
             yield META, module
         module = None  # freed before the next one is allocated
         make = _limited(source, builder(source), state, where)  # a file's caches may hold meta tensors by now
-    if source.get("kind") not in _USER_CODE:
+    if source.get("kind") not in USER_CODE:
         check_size(make, where, sum(tensor.nbytes for tensor in state.tensors.values()))
     try:
         module = _rebuild(make, edits, state, seed, where, REAL)
@@ -93,7 +93,7 @@ def _limited(
     source: dict[str, Any], make: Callable[[], nn.Module], state: ModuleState, where: str
 ) -> Callable[[], nn.Module]:
     """The same builder, refused where a description makes far more layers than its weights are; code is free."""
-    if source.get("kind") in _USER_CODE:
+    if source.get("kind") in USER_CODE:
         return make
 
     def limited() -> nn.Module:
@@ -187,7 +187,7 @@ def _leads_to(item: Any) -> list[Any]:
     if isinstance(item, MethodType):
         return [item.__self__, item.__func__]
     if isinstance(item, FunctionType):
-        cells = [cell.cell_contents for cell in item.__closure__ or () if _is_full(cell)]
+        cells = [cell.cell_contents for cell in item.__closure__ or () if is_filled(cell)]
         return [*cells, *(item.__defaults__ or ()), *(item.__kwdefaults__ or {}).values()]
     slots = [name for kind in type(item).__mro__ for name in _names(vars(kind).get("__slots__", ()))]
     held = [getattr(item, name, None) for name in slots if name not in ("__dict__", "__weakref__")]
@@ -197,14 +197,6 @@ def _leads_to(item: Any) -> list[Any]:
 
 def _names(slots: Any) -> Iterable[str]:
     return [slots] if isinstance(slots, str) else slots
-
-
-def _is_full(cell: Any) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018 - an empty cell raises
-    except ValueError:
-        return False
-    return True
 
 
 def _is_module(item: Any) -> bool:

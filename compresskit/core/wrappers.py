@@ -14,12 +14,21 @@ from torch.optim.swa_utils import AveragedModel
 
 from .edit_records import EditRecord, Shape, reads
 from .errors import InputError
-from .modules import get_module
+from .modules import device_of, get_module
 from .types import Inputs, invoke
 
 _MOST_INPUTS = 64  # of one layer
 
 _WRAPPERS = (DataParallel, DistributedDataParallel, AveragedModel)
+
+
+def inner_module(module: Any) -> Any:
+    """What data-parallel, averaging and compile wrappers stand around, found without changing any."""
+    while True:
+        inner = module.module if isinstance(module, _WRAPPERS) else getattr(module, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            return module
+        module = inner
 
 
 def unwrapped(module: Any, what: str) -> nn.Module:
@@ -31,13 +40,7 @@ def unwrapped(module: Any, what: str) -> nn.Module:
     Raises:
         InputError: if there is no module to change.
     """
-    while True:
-        if isinstance(module, _WRAPPERS):
-            module = module.module
-        elif isinstance(getattr(module, "_orig_mod", None), nn.Module):
-            module = module._orig_mod
-        else:
-            break
+    module = inner_module(module)
     if isinstance(module, torch.jit.ScriptModule):
         raise InputError(f"{what}: a TorchScript module cannot be changed; return the nn.Module it was made from")
     if not isinstance(module, nn.Module):
@@ -112,7 +115,7 @@ def replay_materialize(root: nn.Module, edit: Mapping[str, Any]) -> None:
     layer = get_module(root, edit["target"])
     if not isinstance(layer, LazyModuleMixin) or not layer.has_uninitialized_params():
         raise InputError("not a lazy layer")
-    device = next((tensor.device for tensor in [*layer.parameters(), *layer.buffers()]), torch.device("cpu"))
+    device = device_of(layer)
     inputs = tuple(torch.empty([int(size) for size in shape], device=device) for shape in edit["inputs"])
     layer._infer_parameters(layer, inputs)
 

@@ -13,10 +13,10 @@ from .. import __version__
 from ..core.artifact import REPORT
 from ..core.errors import InputError
 from .fingerprints import WRITTEN, fingerprint, named_paths
-from .recipe import Recipe, RecipeOptions, Step
+from .recipe import Recipe, RecipeOptions
 
 
-def step_keys(recipe: Recipe, leave_out: Collection[Path] = ()) -> list[str]:
+def step_keys(recipe: Recipe, leave_out: Collection[Path] = (), known: dict[Path, str] | None = None) -> list[str]:
     """The key of the recipe's start, and of each step: a change anywhere changes all keys behind it.
 
     A key covers the options, this package's version and the content of every file and folder that the options name:
@@ -25,18 +25,25 @@ def step_keys(recipe: Recipe, leave_out: Collection[Path] = ()) -> list[str]:
     Args:
         recipe: what to do.
         leave_out: absolute paths that do not count, because the run writes them.
+        known: fingerprints that were taken already; those taken here are added, so that no file is read twice.
     Raises:
         InputError: if a named file cannot be read.
     """
-    keys = [_key("", recipe.options.model_dump(exclude={"output", "threads"}), leave_out)]
+    known = {} if known is None else known
+    keys = [_key("", recipe.options.model_dump(exclude={"output", "threads"}), leave_out, known)]
     for step in recipe.steps:
-        keys.append(_step_key(keys[-1], step, leave_out))
+        keys.append(_key(keys[-1] + step.technique, step.options.model_dump(), leave_out, known))
     return keys
 
 
-def data_key(options: RecipeOptions) -> str:
-    """A key of the recipe's data alone: its string, its arguments and the files that they name."""
-    return _key("data", {"data": options.data, "data_arg": options.data_arg}, ())
+def data_key(options: RecipeOptions, known: dict[Path, str] | None = None) -> str:
+    """A key of the recipe's data alone: its string, its arguments and the files that they name.
+
+    Args:
+        options: name the data.
+        known: fingerprints that `step_keys` took.
+    """
+    return _key("data", {"data": options.data, "data_arg": options.data_arg}, (), {} if known is None else known)
 
 
 def input_paths(recipe: Recipe) -> tuple[Path, ...]:
@@ -49,15 +56,13 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100 (links are not followed)
 
 
-def _step_key(previous: str, step: Step, leave_out: Collection[Path]) -> str:
-    return _key(previous + step.technique, step.options.model_dump(), leave_out)
-
-
-def _key(previous: str, options: dict[str, Any], leave_out: Collection[Path]) -> str:
+def _key(previous: str, options: dict[str, Any], leave_out: Collection[Path], known: dict[Path, str]) -> str:
+    paths = named_paths(options)
     try:
-        contents = {str(path): fingerprint(path, leave_out) for path in named_paths(options)}
+        known |= {path: fingerprint(path, leave_out) for path in paths if path not in known}
     except OSError as error:
         raise InputError(f"cannot read {str(error.filename)!r}: {error.strerror}") from error
+    contents = {str(path): known[path] for path in paths}
     kept = {name: value for name, value in options.items() if name not in WRITTEN}
     record = [__version__, previous, kept, contents]
     return hashlib.sha256(json.dumps(record, sort_keys=True, default=str).encode()).hexdigest()

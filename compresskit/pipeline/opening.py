@@ -11,6 +11,7 @@ from ..core.batching import LARGEST_BATCH, evaluation_batch
 from ..core.data import Data, open_data
 from ..core.errors import CompresskitError, InputError, first_line, problems_of
 from ..core.metrics import make_metric
+from ..core.modules import device_of
 from ..core.source import load_model, with_example
 from ..core.types import Context, Loaded, Preprocessing, call, main_output, to_device
 from .recipe import RecipeOptions
@@ -123,10 +124,9 @@ def pick_device(name: str) -> torch.device:
 def _check_input(loaded: Loaded, data: Data) -> None:
     """One batch of the data through the model, so that a misfit is named before any work."""
     inputs, _ = next(iter(data.batches("test", batch_size=2)))
-    device = next((p.device for p in loaded.module.parameters()), torch.device("cpu"))
     try:
         with torch.no_grad():
-            outputs = main_output(call(loaded.module, to_device(inputs, device)))
+            outputs = main_output(call(loaded.module, to_device(inputs, device_of(loaded.module))))
     except CompresskitError:
         raise
     except Exception as error:

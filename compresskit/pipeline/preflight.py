@@ -82,7 +82,7 @@ def checked_export(recipe: RecipeOptions, options: ExportOptions, output: Path, 
             problems += _metric(context.original.clone(), context)
             if problems:  # otherwise it comes next
                 problems += problems_of(lambda: export_program(context.original.module, context.original.example))
-        problems += _space(output, stored_bytes(context.original))
+        problems += _space(output, uncoded_bytes(context.original))
     if problems:
         raise InputError("\n".join(dict.fromkeys(problems)))
     return context
@@ -143,7 +143,7 @@ def _unchangeable(recipe: Recipe) -> list[str]:
 
 def _bytes_that_stay(recipe: Recipe, original: Loaded) -> Iterator[str]:
     """Limits of bytes that a step cannot meet, since training leaves the size of weights as it is."""
-    size_bytes = stored_bytes(original)
+    size_bytes = uncoded_bytes(original)
     for number, step in enumerate(recipe.steps):
         if step.technique != "train" or original.storage:
             return
@@ -272,7 +272,7 @@ def _space(output: Path, needed: int) -> list[str]:
 
 def space_needed(recipe: Recipe, original: Loaded, finished: int = 0) -> int:
     """Bytes that a run's output, finished steps and largest training checkpoint take at most, as far as is known."""
-    size_bytes = stored_bytes(original)
+    size_bytes = uncoded_bytes(original)
     trained = [step.options for step in recipe.steps if step.technique in ("train", "distill") or _trains(step)]
     checkpoint = max((_CHECKPOINT_COPIES[options.optimizer] for options in trained), default=0)
     return size_bytes * (max(len(recipe.steps) - finished, 0) + 1 + checkpoint)
@@ -282,7 +282,7 @@ def _trains(step: Step) -> bool:
     return bool(getattr(step.options, "trains", lambda: False)())
 
 
-def stored_bytes(loaded: Loaded) -> int:
+def uncoded_bytes(loaded: Loaded) -> int:
     """Bytes of a model's tensors, each counted once, before any coding."""
     tensors: dict[int, torch.Tensor] = {
         id(tensor): tensor for tensor in [*loaded.module.parameters(), *loaded.module.buffers()]

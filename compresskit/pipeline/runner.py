@@ -13,7 +13,7 @@ from typing import Any
 
 from ..core import artifact, distributed, files, ownership
 from ..core.decisions import Decisions
-from ..core.errors import CompresskitError, GuardMissed, InputError
+from ..core.errors import CompresskitError, GuardMissed, InputError, first_line
 from ..core.machine import machine
 from ..core.report import report_html
 from ..core.types import Context, Loaded, StepResult
@@ -74,12 +74,13 @@ def run(task: Run) -> dict[str, Any]:
         GuardMissed: if a step missed a guard; finished steps are kept in `OUTPUT.steps`.
     """
     with task.place.held():
-        keys = step_keys(task.recipe, leave_out=(task.place.output, task.place.steps))
+        fingerprints: dict[Path, str] = {}  # of the inputs, each read once
+        keys = step_keys(task.recipe, leave_out=(task.place.output, task.place.steps), known=fingerprints)
         finished = task.place.check(keys[-1], task.log)
-        return _run(task, keys) if finished is None else finished
+        return _run(task, keys, data_key(task.recipe.options, fingerprints)) if finished is None else finished
 
 
-def _run(task: Run, keys: list[str]) -> dict[str, Any]:
+def _run(task: Run, keys: list[str], data: str) -> dict[str, Any]:
     recipe, options = task.recipe, task.recipe.options
     warnings = lint(recipe)
     for warning in warnings:
@@ -87,7 +88,7 @@ def _run(task: Run, keys: list[str]) -> dict[str, Any]:
     timings = recorded_timings(options.timings)
     finished = len(list(task.steps_folder.glob("*-*"))) if task.resume else 0
     context = checked_context(recipe, task.log, output=task.place.output, finished=finished)
-    context = replace(context, recipe=recipe.content(), data_key=data_key(options))
+    context = replace(context, recipe=recipe.content(), data_key=data)
     task.place.begin()
     baseline = measure_model(context.original, context, options) if distributed.is_main() else None
     progress = _Progress(keys[0], baseline, baseline)
@@ -184,8 +185,7 @@ def _taken(
         loaded = artifact.load(place, trust_source=True, source=task.recipe.options.source)
         measurement = Measurement(**record["measurement"])
     except (CompresskitError, OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        task.log(f"{place.name}: done again, because what is in {place} cannot be used: {reason}")
+        task.log(f"{place.name}: done again, because what is in {place} cannot be used: {first_line(error)}")
         return None
     task.log(f"{place.name}: unchanged, taken from {place}")
     loaded.module.to(context.device)

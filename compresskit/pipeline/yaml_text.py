@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from ..core.errors import InputError
+from ..core.errors import InputError, first_line
 
 #: path of keys and list positions -> line, counted from 1
 Lines = dict[tuple[Any, ...], int]
@@ -22,6 +22,7 @@ DEEPEST = 64  # lists and mappings inside each other
 _LONGEST_SCALAR = 1 << 16
 _PREFIX = "tag:yaml.org,2002:"
 _PLAIN = ("str", "int", "float", "bool", "null", "seq", "map")  # what JSON can hold as well, as artifacts must
+_LONGEST_REASON = 200  # characters of what PyYAML says
 _LONGEST_NUMBER = 400  # digits; the largest float has 309
 #: what PyYAML's constructors raise besides YAMLError: `!!bool x`, `!!int x`, `0x_`
 _CONSTRUCTION_ERRORS = (ValueError, KeyError, IndexError, AttributeError, TypeError, OverflowError)
@@ -54,7 +55,8 @@ def parse_yaml(text: str, where: str) -> tuple[Any, Lines]:
     except yaml.YAMLError as error:
         raise InputError(f"{where}{_line(getattr(error, 'problem_mark', None))}: {_reason(error)}") from error
     except _CONSTRUCTION_ERRORS as error:
-        raise InputError(f"{where}: a value is not what its tag or form says ({_first_line(error)})") from error
+        reason = first_line(error)[:_LONGEST_REASON]
+        raise InputError(f"{where}: a value is not what its tag or form says ({reason})") from error
     finally:
         loader.dispose()
 
@@ -65,11 +67,7 @@ def parse_value(text: str, where: str) -> Any:
 
 
 def _reason(error: yaml.YAMLError) -> str:
-    return getattr(error, "problem", None) or _first_line(error)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return getattr(error, "problem", None) or first_line(error)[:_LONGEST_REASON]
 
 
 def _line(mark: yaml.Mark | None) -> str:

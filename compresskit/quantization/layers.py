@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_map_only
 from compresskit.core.dtypes import HALVES
 from compresskit.core.edit_records import reads
 from compresskit.core.errors import InputError
-from compresskit.core.modules import get_module
+from compresskit.core.modules import device_of, get_module
 
 from . import uniform
 from .packing import packed_bytes, unpack
@@ -245,7 +245,7 @@ def convert(layer: nn.Module, spec: Spec) -> nn.Module:
         del layer._parameters[name]
         _register_parameter_buffers(layer, name, parameter, spec)
     layer.__dict__.pop("_flat_weights", None)
-    device = next((tensor.device for tensor in [*layer.parameters(), *layer.buffers()]), torch.device("cpu"))
+    device = device_of(layer)
     for site in ("input", "output"):
         if getattr(spec, site) == "static" and f"{site}_scale" not in layer._buffers:
             layer.register_buffer(f"{site}_scale", torch.ones((), device=device))

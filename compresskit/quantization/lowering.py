@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from compresskit.core.dtypes import cast, model_dtype, widened
-from compresskit.core.errors import InputError, described, require
+from compresskit.core.errors import InputError, described, first_line, require
 from compresskit.core.inputs import with_batch
 from compresskit.core.measure import latency_ab
 from compresskit.core.types import Context, Inputs, Loaded, call, main_output
@@ -97,8 +97,7 @@ def export_onnx(program: torch.export.ExportedProgram, path: Path, *, opset: int
             custom_translation_table=onnx_graph.translations(opset),
         )
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"torch.onnx cannot write this model: {reason}") from error
+        raise InputError(f"torch.onnx cannot write this model: {first_line(error)}") from error
     notes = onnx_graph.finish(graph.model.graph, opset=opset)
     graph.save(str(path))
     return notes

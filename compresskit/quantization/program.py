@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from compresskit.core.dtypes import cast, copy_in, model_dtype
-from compresskit.core.errors import InputError
+from compresskit.core.errors import InputError, first_line
 from compresskit.core.exported import exported_program
 from compresskit.core.inputs import with_batch
 from compresskit.core.types import Inputs
@@ -206,8 +206,7 @@ def export_program(root: nn.Module, example: Inputs) -> torch.export.ExportedPro
         with torch.no_grad():
             program = torch.export.export(lowered, args, kwargs, dynamic_shapes=_by_name(lowered, *free))
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"torch.export cannot trace this model: {reason}") from error
+        raise InputError(f"torch.export cannot trace this model: {first_line(error)}") from error
     merge_quantizers(program.graph)
     program.graph_module.recompile()
     return program

@@ -16,7 +16,7 @@ from compresskit.core.errors import InputError
 from compresskit.core.source import load_model
 from compresskit.pipeline import preflight
 from compresskit.pipeline.plan import make_plan
-from compresskit.pipeline.preflight import check_rebuilding, checked_context, space_needed, stored_bytes
+from compresskit.pipeline.preflight import check_rebuilding, checked_context, space_needed, uncoded_bytes
 from compresskit.pipeline.recipe import validate
 from compresskit.pipeline.runner import Run, run
 
@@ -249,7 +249,7 @@ def test_a_full_disk_is_noticed_at_the_start(here, monkeypatch):
 
 def test_space_is_counted_in_copies_of_the_weights():
     loaded = load_model("builtin:digits_cnn")
-    size_bytes = stored_bytes(loaded)
+    size_bytes = uncoded_bytes(loaded)
     assert size_bytes == sum(v.numel() * v.element_size() for v in loaded.module.state_dict().values())
     quantize, adamw = {"quantize": {}}, {"train": {"optimizer": "adamw"}}
     assert space_needed(recipe(quantize), loaded) == 2 * size_bytes
