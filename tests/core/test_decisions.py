@@ -39,5 +39,6 @@ def test_given_values_are_taken_and_what_is_missing_is_measured():
 
 
 def test_labels_change_with_every_part():
-    assert label("a", 1) == label("a", 1)
+    same_parts = ["a", 1]
+    assert label("a", 1) == label(*same_parts)
     assert len({label("a", 1), label("a", 2), label("b", 1), label("a1"), label(["a", 1])}) == 5

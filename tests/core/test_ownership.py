@@ -21,9 +21,11 @@ def _artifact(folder: Path) -> Path:
 
 
 def test_an_artifact_and_an_empty_folder_may_be_replaced(tmp_path):
-    ownership.check_replaceable(_artifact(tmp_path / "artifact"))
     (tmp_path / "empty").mkdir()
-    ownership.check_replaceable(tmp_path / "empty")
+    for folder in (_artifact(tmp_path / "artifact"), tmp_path / "empty"):
+        before = sorted(folder.iterdir())
+        ownership.check_replaceable(folder)  # raises if it may not
+        assert sorted(folder.iterdir()) == before
 
 
 @pytest.mark.parametrize(

@@ -102,12 +102,11 @@ def test_a_missed_guard_names_the_step_and_keeps_the_last_good_artifact(tmp_path
 
 
 def test_a_held_guard_lets_the_step_pass(tmp_path):
-    run(
-        Run(
-            recipe(TRAIN, {"quantize": {"scheme": "int8-weight", "max_drop": 0.05, "max_bytes": 30000}}),
-            tmp_path / "out",
-        )
-    )
+    guarded = {"quantize": {"scheme": "int8-weight", "max_drop": 0.05, "max_bytes": 30000}}
+    report = run(Run(recipe(TRAIN, guarded), tmp_path / "out"))
+    trained, quantized = (step["measurement"] for step in report["steps"])
+    assert quantized["size_bytes"] <= 30000 < trained["size_bytes"]
+    assert quantized["metric"]["value"] >= trained["metric"]["value"] - 0.05
 
 
 def test_a_missed_guard_exits_3(compresskit, tmp_path):

@@ -26,7 +26,9 @@ def walked(walk, actions):
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("kind", [BoundedWalk, LoweredWalk])
 def test_gymnasium_accepts_the_environments(kind):
-    check_env(kind(toy_problem()), skip_render_check=True)
+    environment = kind(toy_problem())
+    check_env(environment, skip_render_check=True)  # raises if not
+    assert environment.observation_space.contains(environment.reset()[0])
 
 
 def test_a_state_has_the_eleven_features_of_amc():
