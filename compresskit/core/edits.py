@@ -29,7 +29,7 @@ EDITS = Table(
         "remove": Row("core.edits:remove", "a module becomes an identity"),
         "plain_weights": Row("core.plain_weights:replay", "weights computed in every forward become plain ones"),
         "materialize": Row("core.wrappers:replay_materialize", "a lazy layer takes the shapes that inputs give it"),
-        "skip": Row("pruning.depth:replay", "a block passes its first argument through"),
+        "skip": Row("core.skips:replay", "a block passes its input through"),
         "free_heads": Row("pruning.attention:replay", "multi-head attention becomes one whose head width is free"),
         "quantized": Row("quantization.layers:replay", "a layer becomes a quantized layer"),
         "fold": Row("quantization.folding:replay", "a layer takes up the batch normalization after it"),

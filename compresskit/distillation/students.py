@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..core.edits import replay
 from ..core.errors import InputError, first_line
 from ..core.modules import eager_modules, get_module
+from ..core.skips import skip_edit
 from ..core.types import Inputs, Loaded, call, main_output
 from .trace import first_tensor
 
@@ -43,12 +44,12 @@ _WIDTH_ATTRIBUTES = (
 
 
 class _Call(NamedTuple):
-    """How a block is called: shapes that enter and leave, whether one tensor does each, whether a tuple leaves."""
+    """How a block is called: shapes that enter and leave, whether one tensor does each, how to leave the block out."""
 
     entered: tuple[int, ...]
     left: tuple[int, ...]
     alone: bool
-    as_tuple: bool
+    skip: dict[str, Any] | None
 
 
 def make_student(teacher: Loaded, *, width: float = 1.0, depth: float = 1.0) -> Loaded:
@@ -107,7 +108,7 @@ def removable_blocks(module: nn.Module, calls: dict[str, _Call]) -> list[list[tu
         if key != previous:
             runs.append([])
         previous = key
-        runs[-1].append((name, one.entered == one.left))
+        runs[-1].append((name, one.skip is not None))
     return [run for run in runs if len(run) > 1]
 
 
@@ -121,11 +122,12 @@ def block_calls(module: nn.Module, inputs: Inputs) -> dict[str, _Call]:
     calls: dict[str, _Call] = {}
 
     def noting(name: str):
-        def hook(_module: nn.Module, entered: tuple, named: dict[str, Any], left: Any) -> None:
-            first, out = entered[0] if entered else named.get("hidden_states"), first_tensor(left)
-            if isinstance(first, Tensor) and out is not None:
+        def hook(block: nn.Module, entered: tuple, named: dict[str, Any], left: Any) -> None:
+            first, out = first_tensor((*entered, *named.values())), first_tensor(left)
+            if first is not None and out is not None:
                 alone = len(entered) == 1 and not named and isinstance(left, Tensor)
-                calls[name] = _Call(tuple(first.shape), tuple(out.shape), alone, isinstance(left, tuple))
+                skip = skip_edit(name, block, entered, named, left)
+                calls[name] = _Call(tuple(first.shape), tuple(out.shape), alone, skip)
 
         return hook
 
@@ -162,10 +164,10 @@ def _drop_blocks(student: Loaded, depth: float) -> None:
 
 
 def _leave_out(name: str, call: _Call) -> dict[str, Any]:
-    """The edit that takes a block out: an identity, or what passes the first of several arguments through."""
+    """The edit that takes a block out: an identity, or what passes one of several arguments through."""
     if call.alone:
         return {"op": "remove", "target": name}
-    return {"op": "skip", "target": name, "as_tuple": int(call.as_tuple)}
+    return dict(call.skip)
 
 
 def kept_channels(channels: int, width: float) -> Tensor:

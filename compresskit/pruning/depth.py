@@ -3,62 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..core.dtypes import as_real
-from ..core.edit_records import EditRecord, Flag, reads
 from ..core.errors import InputError, described
 from ..core.flops import count_macs
 from ..core.modules import get_module, match_names, set_module
+from ..core.skips import passed, replay, skip_edit
 from ..core.types import Context, Inputs, Loaded, StepResult, call, main_output
 from .evidence import calibration
 from .options import PruneOptions
 
 
-class PassThrough(nn.Module):
-    """Returns its first argument, whatever else it is called with.
+class _Passage(NamedTuple):
+    """One call of a block: the edit that leaves the block out, and the tensors that it takes and gives."""
 
-    Args:
-        as_tuple: wrap the result in a one-element tuple, for layers whose callers unpack one.
-        block: what it stands for; plain attributes that callers read of it (`layer.attention_type`) stay.
-    """
-
-    def __init__(self, as_tuple: bool, block: nn.Module | None = None):
-        super().__init__()
-        own = vars(self).keys()
-        vars(self).update({key: value for key, value in vars(block or self).items() if key not in own})
-        self.as_tuple = as_tuple
-
-    def forward(self, x: Any = None, *_: Any, hidden_states: Any = None, **__: Any) -> Any:
-        """The first argument (or `hidden_states`)."""
-        x = hidden_states if x is None else x
-        return (x,) if self.as_tuple else x
-
-
-class SkipRecord(EditRecord):
-    """Whether the block's callers unpack a tuple."""
-
-    as_tuple: Flag
-
-
-@reads(SkipRecord)
-def replay(root: nn.Module, edit: dict[str, Any]) -> None:
-    """{op: skip, target, as_tuple: 0 | 1}: a block passes its first argument through."""
-    block = get_module(root, edit["target"])
-    set_module(root, edit["target"], PassThrough(bool(edit["as_tuple"]), block))
+    edit: dict[str, Any]
+    entered: Tensor
+    left: Tensor
 
 
 @torch.no_grad()
-def find_blocks(module: nn.Module, example: Inputs) -> dict[str, bool]:
+def find_blocks(module: nn.Module, example: Inputs) -> dict[str, dict[str, Any]]:
     """Layers of a sequence whose output has the shape and type of their input.
 
+    Of nested ones the outermost counts, but a stage that only runs its blocks one after another is not one itself.
+
     Returns:
-        name -> whether the block returns a tuple; outermost blocks only.
+        name -> the edit that leaves the block out.
     """
-    found: dict[str, bool] = {}
+    found: dict[str, _Passage] = {}
     handles = []
     for path, parent in module.named_modules():
         if not isinstance(parent, nn.Sequential | nn.ModuleList):
@@ -68,29 +45,45 @@ def find_blocks(module: nn.Module, example: Inputs) -> dict[str, bool]:
                 continue
             full = f"{path}.{name}" if path else name
             if any(True for _ in child.parameters()) and any(True for _ in child.children()):
-                handles.append(child.register_forward_hook(_shape_watcher(full, found), with_kwargs=True))
+                handles.append(child.register_forward_hook(_passage_watcher(full, found), with_kwargs=True))
     try:
         call(module, example)
     finally:
         for handle in handles:
             handle.remove()
-    return {name: kind for name, kind in found.items() if not any(name.startswith(f"{other}.") for other in found)}
+    order = [name for name, _ in module.named_modules() if name in found]
+    return {name: found[name].edit for name in _blocks_among(order, found)}
 
 
-def _shape_watcher(name: str, found: dict[str, bool]):
-    def look(_module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
-        x = args[0] if args else kwargs.get("hidden_states")
-        first = output[0] if isinstance(output, tuple) and len(output) == 1 else output
-        if isinstance(x, Tensor) and isinstance(first, Tensor) and x.shape == first.shape and x.dtype == first.dtype:
-            found[name] = isinstance(output, tuple)
-        else:
-            found.pop(name, None)
+def _passage_watcher(name: str, found: dict[str, _Passage]):
+    def look(block: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        found.pop(name, None)
+        edit = skip_edit(name, block, args, kwargs, output)
+        if edit is not None:
+            found[name] = _Passage(edit, *passed(edit, block, args, kwargs, output))
 
     return look
 
 
-def removable_blocks(loaded: Loaded, protect: list[str]) -> dict[str, bool]:
-    """Blocks that may go, by name, each with whether it returns a tuple.
+def _blocks_among(names: list[str], found: dict[str, _Passage]) -> list[str]:
+    """The outermost of the names, stages replaced by the blocks inside them."""
+    blocks: list[str] = []
+    for name in _outermost(names):
+        inside = [other for other in names if other.startswith(f"{name}.")]
+        steps = [found[name] for name in _outermost(inside)]
+        gives = [found[name].entered, *(step.left for step in steps)]
+        takes = [*(step.entered for step in steps), found[name].left]
+        is_stage = bool(steps) and all(left is entered for left, entered in zip(gives, takes, strict=True))
+        blocks += _blocks_among(inside, found) if is_stage else [name]
+    return blocks
+
+
+def _outermost(names: list[str]) -> list[str]:
+    return [name for name in names if not any(name.startswith(f"{other}.") for other in names)]
+
+
+def removable_blocks(loaded: Loaded, protect: list[str]) -> dict[str, dict[str, Any]]:
+    """Blocks that may go, by name, each with the edit that leaves it out.
 
     Args:
         loaded: the model.
@@ -117,17 +110,17 @@ def prune_blocks(loaded: Loaded, options: PruneOptions, context: Context) -> Ste
     batches = [loaded.example] if context.data is None else calibration(context, min(options.samples, 256), "block")
     reference = _outputs(loaded.module, batches)
     before, rows, removed = macs(loaded), [], 0
-    wanted = round(len(blocks) * options.ratio) if options.ratio else len(blocks)
+    wanted = max(1, round(len(blocks) * options.ratio)) if options.ratio else len(blocks)
     total, needed = len(blocks), {}
     while blocks and removed < wanted and not _small_enough(loaded, options, before):
-        found = {name: _change_without(loaded.module, name, kind, batches, reference) for name, kind in blocks.items()}
+        found = {name: _change_without(loaded.module, edit, batches, reference) for name, edit in blocks.items()}
         needed |= {name: reason for name, reason in found.items() if isinstance(reason, str)}
         changes = {name: change for name, change in found.items() if name not in needed}
         blocks = {name: blocks[name] for name in changes}
         if not blocks:
             break
         name = min(changes, key=changes.get)
-        edit = {"op": "skip", "target": name, "as_tuple": int(blocks.pop(name))}
+        edit = blocks.pop(name)
         replay(loaded.module, edit)
         loaded.edits.append(edit)
         removed += 1
@@ -144,6 +137,8 @@ def prune_blocks(loaded: Loaded, options: PruneOptions, context: Context) -> Ste
         "macs_kept": kept,
     }
     notes = [f"{name} stays: the model does not run without it ({reason})" for name, reason in needed.items()]
+    if options.ratio and total * options.ratio < 0.5 and removed:
+        notes.append(f"ratio {options.ratio:g} of {total} block(s) is less than one; one went")
     if not removed and needed:
         raise InputError(f"model {loaded.name!r}: no block can go: {notes[0]}")
     if context.data is None:
@@ -170,17 +165,17 @@ def _outputs(module: nn.Module, batches: Sequence[Inputs]) -> list[Tensor]:
 
 
 def _change_without(
-    module: nn.Module, name: str, as_tuple: bool, batches: Sequence[Inputs], reference: list[Tensor]
+    module: nn.Module, edit: dict[str, Any], batches: Sequence[Inputs], reference: list[Tensor]
 ) -> float | str:
     """Relative squared change of the outputs when one block is skipped, or why it cannot be."""
-    block = get_module(module, name)
-    set_module(module, name, PassThrough(as_tuple, block))
+    block = get_module(module, edit["target"])
+    replay(module, edit)
     try:
         outputs = _outputs(module, batches)
     except Exception as error:  # the model's own code reads what only the block has
         return described(error)
     finally:
-        set_module(module, name, block)
+        set_module(module, edit["target"], block)
     if any(a.shape != b.shape for a, b in zip(outputs, reference, strict=True)):
         return "the outputs take another shape"
     gap = sum(float((a - b).square().sum()) for a, b in zip(outputs, reference, strict=True))

@@ -4,8 +4,9 @@ from torch import nn
 
 from compresskit.core import building, edits, source
 from compresskit.core.errors import InputError
+from compresskit.core.skips import PassThrough
 from compresskit.core.types import Context
-from compresskit.pruning.depth import PassThrough, find_blocks
+from compresskit.pruning.depth import find_blocks
 from compresskit.pruning.options import PruneOptions
 from compresskit.pruning.structured import prune
 
@@ -14,7 +15,7 @@ def test_blocks_of_a_residual_network_are_those_that_keep_their_shape():
     loaded = source.load_model("builtin:cifar_resnet20")
     blocks = find_blocks(loaded.module, loaded.example)
     assert sorted(blocks) == [f"layer{s}.{b}" for s, b in [(1, 0), (1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (3, 2)]]
-    assert not any(blocks.values())
+    assert not any(edit["as_tuple"] for edit in blocks.values())
 
 
 def test_the_least_important_block_goes_first():

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from compresskit.core.errors import InputError
+from compresskit.core.skips import PassThrough, replay
 from compresskit.core.types import Context, Loaded
-from compresskit.pruning.depth import PassThrough, prune_blocks, replay
+from compresskit.pruning.depth import prune_blocks
 from compresskit.pruning.options import PruneOptions
 
 

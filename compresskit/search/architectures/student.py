@@ -45,9 +45,7 @@ class Unit:
 def removable_units(loaded: Loaded) -> list[Unit]:
     """Blocks, and single layers of plain sequences, whose outputs have the shape of their inputs."""
     blocks = find_blocks(loaded.module, loaded.example)
-    units = [
-        Unit(name, ({"op": "skip", "target": name, "as_tuple": int(as_tuple)},)) for name, as_tuple in blocks.items()
-    ]
+    units = [Unit(name, (edit,)) for name, edit in blocks.items()]
     for name, followers in _plain_layers(loaded).items():
         if not any(name == block or name.startswith(f"{block}.") for block in blocks):
             units.append(Unit(name, tuple({"op": "remove", "target": target} for target in (name, *followers))))
