@@ -39,7 +39,7 @@ class PassThrough(nn.Module):
             x = args[0] if args and args[0] is not None else kwargs.get("hidden_states")
             return (x,) if self.as_tuple else x
         given = named_arguments(self.skip_names, args, kwargs)
-        left = tuple(None if name is None else given[name] for name in self.skip_returns)
+        left = tuple(None if name is None else given.get(name) for name in self.skip_returns)  # None where left out
         return left if self.as_tuple else left[0]
 
 

@@ -31,11 +31,12 @@ def find_blocks(module: nn.Module, example: Inputs) -> dict[str, dict[str, Any]]
     """Layers of a sequence whose output has the shape and type of their input.
 
     Of nested ones the outermost counts, but a stage that only runs its blocks one after another is not one itself.
+    A layer that is called several times is one only if the same edit leaves every call out.
 
     Returns:
         name -> the edit that leaves the block out.
     """
-    found: dict[str, _Passage] = {}
+    calls: dict[str, _Passage | None] = {}
     handles = []
     for path, parent in module.named_modules():
         if not isinstance(parent, nn.Sequential | nn.ModuleList):
@@ -45,22 +46,24 @@ def find_blocks(module: nn.Module, example: Inputs) -> dict[str, dict[str, Any]]
                 continue
             full = f"{path}.{name}" if path else name
             if any(True for _ in child.parameters()) and any(True for _ in child.children()):
-                handles.append(child.register_forward_hook(_passage_watcher(full, found), with_kwargs=True))
+                handles.append(child.register_forward_hook(_passage_watcher(full, calls), with_kwargs=True))
     try:
         call(module, example)
     finally:
         for handle in handles:
             handle.remove()
+    found = {name: passage for name, passage in calls.items() if passage is not None}
     order = [name for name, _ in module.named_modules() if name in found]
     return {name: found[name].edit for name in _blocks_among(order, found)}
 
 
-def _passage_watcher(name: str, found: dict[str, _Passage]):
+def _passage_watcher(name: str, calls: dict[str, _Passage | None]):
     def look(block: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
-        found.pop(name, None)
         edit = skip_edit(name, block, args, kwargs, output)
-        if edit is not None:
-            found[name] = _Passage(edit, *passed(edit, block, args, kwargs, output))
+        passage = None if edit is None else _Passage(edit, *passed(edit, block, args, kwargs, output))
+        if name in calls and (passage is None or calls[name] is None or calls[name].edit != edit):
+            passage = None
+        calls[name] = passage
 
     return look
 
@@ -78,6 +81,11 @@ def _blocks_among(names: list[str], found: dict[str, _Passage]) -> list[str]:
     return blocks
 
 
+def _holds_any(block: str, layers: Sequence[str]) -> bool:
+    """Whether a block is, holds, or is held by one of the layers."""
+    return any(f"{block}.".startswith(f"{layer}.") or layer.startswith(f"{block}.") for layer in layers)
+
+
 def _outermost(names: list[str]) -> list[str]:
     return [name for name in names if not any(name.startswith(f"{other}.") for other in names)]
 
@@ -87,14 +95,16 @@ def removable_blocks(loaded: Loaded, protect: list[str]) -> dict[str, dict[str, 
 
     Args:
         loaded: the model.
-        protect: name patterns of blocks that stay.
+        protect: name patterns of layers that stay, with the block that each is in and the blocks in each.
     Raises:
         InputError: if there are none, or a pattern matches nothing.
     """
     blocks = find_blocks(loaded.module, loaded.example)
     names = [name for name, _ in loaded.module.named_modules() if name]
-    for name in match_names(protect, names) if protect else []:
-        blocks.pop(name, None)
+    stay = match_names(protect, names) if protect else []
+    found, blocks = blocks, {name: edit for name, edit in blocks.items() if not _holds_any(name, stay)}
+    if found and not blocks:
+        raise InputError(f"model {loaded.name!r}: all of its {len(found)} removable block(s) are protected")
     if not blocks:
         raise InputError(f"model {loaded.name!r}: no block passes its input's shape through, so none can go")
     return blocks

@@ -9,7 +9,7 @@ from torch import nn
 from compresskit.core.errors import InputError
 from compresskit.core.skips import PassThrough, replay
 from compresskit.core.types import Context, Loaded
-from compresskit.pruning.depth import prune_blocks
+from compresskit.pruning.depth import prune_blocks, removable_blocks
 from compresskit.pruning.options import PruneOptions
 
 
@@ -58,3 +58,81 @@ def test_a_block_that_the_model_reads_from_stays_and_is_named():
     assert any("blocks.1 stays" in note and "inner" in note for note in result.notes)
     with pytest.raises(InputError, match=r"no block can go: blocks.0 stays.*inner"):
         pruned(["read"], 0.9)
+
+
+class Stage(nn.Module):
+    """Runs its blocks one after another; `then` is computed after them."""
+
+    def __init__(self, then=None):
+        super().__init__()
+        self.steps, self.then = nn.ModuleList(Block("plain") for _ in range(2)), then
+
+    def forward(self, x):
+        for step in self.steps:
+            x = step(x)
+        return x if self.then is None else self.then(x)
+
+
+def blocks_of(module, protect=()):
+    return list(removable_blocks(Loaded(module.eval(), {}, torch.ones(1, 4), name="net"), list(protect)))
+
+
+STAGES = ["0.steps.0", "0.steps.1", "1.steps.0", "1.steps.1"]
+
+
+def test_a_stage_that_only_chains_its_blocks_gives_them_up_one_by_one():
+    assert blocks_of(nn.Sequential(Stage(), Stage())) == STAGES
+    assert blocks_of(nn.Sequential(nn.Sequential(Stage(), Stage()), nn.Linear(4, 4))) == [f"0.{n}" for n in STAGES]
+    assert blocks_of(nn.Sequential(Stage(torch.tanh), Stage())) == ["0", "1.steps.0", "1.steps.1"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "left"),
+    [
+        ("0.steps.1", ["0.steps.0", "1.steps.0", "1.steps.1"]),
+        ("0.steps.1.inner.0", ["0.steps.0", "1.steps.0", "1.steps.1"]),  # a layer inside of a block
+        ("0", ["1.steps.0", "1.steps.1"]),  # the stage around it
+        ("*.steps.0*", ["0.steps.1", "1.steps.1"]),
+    ],
+)
+def test_a_protected_layer_holds_its_block_and_the_blocks_in_it(pattern, left):
+    assert blocks_of(nn.Sequential(Stage(), Stage()), [pattern]) == left
+
+
+def test_blocks_that_are_all_protected_are_refused_as_such():
+    with pytest.raises(InputError, match=r"'net': all of its 4 removable block\(s\) are protected"):
+        blocks_of(nn.Sequential(Stage(), Stage()), ["*.inner"])
+
+
+class Twice(nn.Module):
+    """Calls a block with a second argument that it hands on, and once more as `again` says."""
+
+    def __init__(self, again):
+        super().__init__()
+        self.again, self.blocks = again, nn.ModuleList([Handing()])
+
+    def forward(self, x):
+        x, bias = self.blocks[0](x, torch.ones(1))
+        return self.again(self, x, bias)
+
+
+class Handing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(4, 4))
+
+    def forward(self, x, bias=None):
+        return self.inner(x), x.mean() if bias is None else bias
+
+
+def test_a_block_called_twice_goes_only_if_one_edit_stands_for_both_calls():
+    assert blocks_of(Twice(lambda net, x, bias: net.blocks[0](x, bias)[0])) == ["blocks.0"]
+    with pytest.raises(InputError, match="no block passes"):
+        blocks_of(Twice(lambda net, x, bias: net.blocks[0](x)[0]))
+
+
+def test_a_ratio_of_less_than_one_block_removes_one_and_says_so():
+    result = pruned(["plain"] * 3, 0.1)
+    assert result.facts["blocks_removed"] == 1
+    assert "ratio 0.1 of 3 block(s) is less than one; one went" in result.notes
+    assert not any("less than one" in note for note in pruned(["plain"] * 3, 0.4).notes)
