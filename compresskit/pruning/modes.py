@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import sys
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -110,20 +112,28 @@ def plain_kernels(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def unchanged_attributes(module: nn.Module) -> Iterator[None]:
-    """Afterwards, attributes and buffers that forward replaced (a state kept between calls) are what they were."""
+    """Afterwards, whatever forward changed in its modules' attributes is what it was: a state kept between calls, a
+    cache in a mapping, list or set, hooks and the mark that they are there; parameters and children stay."""
     before = [
-        (child, dict(vars(child)), dict(child._buffers))
+        (child, dict(vars(child)), _contents(child))
         for child in module.modules()
         if not isinstance(child, torch.jit.ScriptModule)
     ]
     try:
         yield
     finally:
-        for child, attributes, buffers in before:
+        for child, attributes, contents in before:
             vars(child).clear()
             vars(child).update(attributes)
-            child._buffers.clear()
-            child._buffers.update(buffers)
+            for container, items in contents:
+                container.clear()
+                container.extend(items) if isinstance(container, list) else container.update(items)
+
+
+def _contents(module: nn.Module) -> list[tuple[Any, Any]]:
+    """(mapping, list or set among a module's attributes, a copy of it)."""
+    values = [value for name, value in vars(module).items() if name not in ("_parameters", "_modules")]
+    return [(value, copy.copy(value)) for value in values if type(value) in (dict, OrderedDict, list, set)]
 
 
 @contextmanager

@@ -118,3 +118,49 @@ def test_a_protected_block_keeps_all_its_layers():
     prune(loaded, PruneOptions(ratio=0.5, protect=["0"]), Context(loaded.clone()))
     assert [layer.weight.shape[0] for layer in loaded.module[0].children()] == [16, 16, 2]
     assert loaded.module[1].weight.shape[0] == 4
+
+
+class Lazily(nn.Module):
+    """Its first forward puts up hooks, marks that they are there, and fills the containers that it keeps."""
+
+    def __init__(self):
+        super().__init__()
+        self.enter, self.leave = nn.Linear(4, 16), nn.Linear(16, 2)
+        self.ready, self.widths, self.seen, self.calls = False, {}, set(), []
+        self.kept = []
+
+    def forward(self, x):
+        if not self.ready:
+            self.enter.register_forward_hook(lambda _module, _args, output: self.kept.append(output))
+            self.ready = True
+        self.kept = []
+        x = self.enter(x)
+        self.widths.setdefault("enter", x * 0)
+        self.seen.add(x.size(0))
+        self.calls.append(x)
+        (kept,) = self.kept  # a second hook would keep a second one
+        return self.leave(F.relu(kept) + self.widths["enter"])
+
+
+def test_what_a_first_forward_leaves_in_its_modules_does_not_outlive_the_trace(halved):
+    module, x = Lazily().eval(), torch.randn(3, 4)
+    for _ in range(2):
+        build_graph(module, x)
+        assert not module.ready
+        assert not module.enter._forward_hooks
+        assert (module.widths, module.seen, module.calls, module.kept) == ({}, set(), [], [])
+    assert halved(module, x)[0] == {"enter": 16}
+
+
+def test_a_transformers_model_that_never_ran_is_cut():
+    """Its first forward installs hooks that collect hidden states."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.SegformerConfig(
+        hidden_sizes=[16, 16, 16, 16], depths=[1, 1, 1, 1], num_attention_heads=[1, 1, 2, 2], mlp_ratios=[2, 2, 2, 2],
+        decoder_hidden_size=16, num_labels=3,
+    )  # fmt: skip
+    module = transformers.SegformerForSemanticSegmentation(config).eval()
+    loaded = Loaded(module, {}, {"pixel_values": torch.randn(1, 3, 32, 32)})
+    result = prune(loaded, PruneOptions(ratio=0.5), Context(loaded))
+    assert result.facts["macs_kept"] < 0.4
+    assert not [note for note in result.notes if "left out" in note]
