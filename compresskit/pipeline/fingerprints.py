@@ -88,9 +88,10 @@ def _exists(text: str) -> bool:
 
 
 def _module_file(name: str) -> Path | None:
-    """The file of an importable module, found without running anything."""
+    """The file of an importable module, found without running anything; none for one of Python's own (`csv:FILE`)."""
     parts = name.split(".")
-    for root in dict.fromkeys([str(Path.cwd()), *sys.path]):
+    elsewhere = [] if parts[0] in sys.stdlib_module_names else sys.path
+    for root in dict.fromkeys([str(Path.cwd()), *elsewhere]):
         base = Path(root or ".").joinpath(*parts)
         for path in (base.with_suffix(".py") if parts[-1] else base, base / "__init__.py"):
             if path.is_file():

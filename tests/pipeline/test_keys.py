@@ -127,6 +127,14 @@ def test_names_of_libraries_are_no_paths(project):
     assert named_paths({"model": "a\0b/c", "data": "x" * 5000 + "/", "metric": "/"}) == []
 
 
+def test_modules_of_python_itself_are_no_inputs(project):
+    (project / "text.csv").write_text("a,label\n1,0\n")
+    assert [path.name for path in named_paths({"data": "csv:text.csv"})] == ["text.csv"]
+    assert [path.name for path in named_paths({"data": "json.decoder:make"})] == []
+    (project / "csv.py").write_text("def make(): ...\n")
+    assert [path.name for path in named_paths({"model": "csv:make"})] == ["csv.py"]
+
+
 def test_input_paths_are_all_of_a_recipes(project):
     recipe = validate({"model": "net.py:make", "data": "imagefolder:images", "steps": DISTILL})
     assert {path.name for path in input_paths(recipe)} == {"net.py", "images", "teacher", "hf"}
