@@ -65,20 +65,38 @@ RECIPES = {
 }
 
 
-_TECHNIQUES = tuple(f"compresskit.{name}" for name in ("pruning.structured", "decomposition.decompose"))
-_IMPORTED = {
-    "run": (*_TECHNIQUES, "compresskit.quantization.quantize"),
-    "search": ("compresskit.search.search", "optuna", "sqlalchemy.dialects.sqlite"),
-    "quick": ("compresskit.quantization.quantize",),
-    "decompose": _TECHNIQUES,
-}
+def import_what_a_run_imports(recipe: dict, root: Path) -> None:
+    """Import here what one run of a recipe imports, so that the runs forked from this process find it imported."""
+    folder = root / "imports"
+    folder.mkdir()
+    (folder / "recipe.json").write_text(json.dumps(recipe))
+    if code := ended(start(folder, modules=folder / "modules.json"), _FOREVER_S):
+        sys.exit(f"the undisturbed run ended with {code}: {(folder / 'log.txt').read_text().splitlines()[-1:]}")
+    for name in json.loads((folder / "modules.json").read_text()):
+        importlib.import_module(name)
 
 
-def start(folder: Path, *more: str) -> int:
+def imported_modules() -> list[str]:
+    """Names of the modules imported so far that can be imported by name, in the order of their import."""
+    return [name for name, module in sys.modules.items() if importable(name, module)]
+
+
+def importable(name: str, module: object) -> bool:
+    """Whether a module was found on the import path under its own name; some libraries put others in the table."""
+    spec = getattr(module, "__spec__", None)
+    return name != "__main__" and spec is not None and spec.name == name and spec.has_location
+
+
+def start(folder: Path, *more: str, modules: Path | None = None) -> int:
     """Start `compresskit run` in a folder; the process id.
 
     It is forked from this process, which has imported torch already: kills then come while the run works, not while it
     imports, and a try takes seconds.
+
+    Args:
+        folder: holds recipe.json; gets out, out.steps and log.txt.
+        more: further arguments of the command.
+        modules: file that gets the names of the modules imported at the end.
     """
     child = os.fork()
     if child:
@@ -95,6 +113,8 @@ def start(folder: Path, *more: str) -> int:
         cli()
     except SystemExit as error:
         code = int(error.code or 0)
+        if modules is not None:
+            modules.write_text(json.dumps(imported_modules()))
     finally:
         os._exit(code)
 
@@ -177,10 +197,11 @@ def main() -> None:
     options = parser.parse_args()
     sys.path.insert(0, str(REPOSITORY))
     os.environ["OMP_NUM_THREADS"] = "1"
-    for module in ("torch", "compresskit.cli.main", "compresskit.pipeline.runner", *_IMPORTED[options.kind]):
+    for module in ("torch", "compresskit.cli.main", "compresskit.pipeline.runner"):
         importlib.import_module(module)
     recipe, draw = RECIPES[options.kind], random.Random(options.seed)
     with tempfile.TemporaryDirectory(prefix="kill_and_resume.") as root:
+        import_what_a_run_imports(recipe, Path(root))
         whole = one_try(recipe, Path(root), -1, None)
         whole_s = whole["delay_s"]
         rows, latest_s = [], whole_s
