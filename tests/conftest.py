@@ -23,6 +23,23 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
+#: what uses one of them starts processes, trains a model, or reads the checkpoints
+INTEGRATION_FIXTURES = {"compresskit", "digits_model", "cifar_dir", "shared_dir"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test is of one of three tiers: slow, integration, or unit where it is neither.
+
+    `slow` is marked by hand. `integration` is marked by hand, or by a fixture. What is left needs neither a process nor
+    a trained model and less than half a second: `pytest -m unit`.
+    """
+    for item in items:
+        if INTEGRATION_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("integration")
+        if not any(item.iter_markers("slow")) and not any(item.iter_markers("integration")):
+            item.add_marker("unit")
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)

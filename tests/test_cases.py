@@ -14,6 +14,8 @@ from safetensors import safe_open
 
 import compresskit as package
 
+pytestmark = pytest.mark.integration
+
 LATENCY = ("--latency-rounds", "0", "-q")
 
 

@@ -14,6 +14,8 @@ import pytest
 from compresskit.core import artifact
 from compresskit.core.source import load_model
 
+pytestmark = pytest.mark.integration
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 #: modules that Python, torch or we import at some point, and our own name
 NAMES = (

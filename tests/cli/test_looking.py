@@ -51,6 +51,7 @@ def test_verify_passes_then_fails_on_a_changed_file(invoke, digits_model, tmp_pa
     assert "weights match their sha256: failed" in err
 
 
+@pytest.mark.integration
 def test_doctor_names_an_install_line_for_each_missing_extra(invoke):
     code, out, _ = invoke("doctor", "--json")
     rows = json.loads(out)

@@ -34,6 +34,7 @@ def test_help_imports_neither_torch_nor_pydantic():
     assert not modules & {"torch", "pydantic", "numpy", "yaml", "rich"}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", TECHNIQUES)
 def test_help_of_a_technique_imports_no_torch(name):
     assert "torch" not in imported_by(name, "--help")
@@ -104,6 +105,7 @@ def test_json_is_alone_on_stdout(compresskit):
     assert found["macs"] == 2293000
 
 
+@pytest.mark.integration
 def test_an_interrupt_exits_130_and_leaves_no_output(tmp_path):
     process = subprocess.Popen(
         [

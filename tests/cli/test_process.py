@@ -19,6 +19,8 @@ from compresskit.cli.process import Interruption, disk_error
 from compresskit.core import files
 from compresskit.core.errors import InputError
 
+pytestmark = pytest.mark.integration
+
 REPOSITORY = Path(package.__file__).resolve().parent.parent
 
 

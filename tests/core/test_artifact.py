@@ -18,6 +18,7 @@ def loaded():
     return load_model("builtin:digits_cnn_small")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "model",
     [

@@ -126,6 +126,7 @@ def test_techniques_refuse_before_they_read(command, invoke, programs, tmp_path)
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.integration
 def test_a_student_cannot_be_a_program_and_a_teacher_can(invoke, tmp_path):
     from compresskit.core.builtin import BUILTINS
 
@@ -139,6 +140,7 @@ def test_a_student_cannot_be_a_program_and_a_teacher_can(invoke, tmp_path):
     assert code == 0
 
 
+@pytest.mark.integration
 def test_export_writes_a_program_on(invoke, programs, tmp_path):
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")

@@ -48,6 +48,7 @@ def agrees(module: nn.Module, inputs, beside_layers: int) -> None:
     assert found.total - angles == layers_macs(module, inputs) + beside_layers
 
 
+@pytest.mark.integration
 def test_bert():
     # 2 layers, 4 heads, 12 x 12 scores, 8 wide, keys and values
     agrees(build("Bert", intermediate_size=64, **SMALL), {"input_ids": TOKENS}, 2 * 4 * 144 * 16)

@@ -195,6 +195,7 @@ def test_library_arguments_of_a_manifest(model, argument, value, good, tmp_path)
         artifact.load(folder)
 
 
+@pytest.mark.integration
 def test_library_arguments_that_shape_a_model_pass(tmp_path):
     pytest.importorskip("timm")
     loaded = load_model("timm:vit_tiny_patch16_224", model_args={"num_classes": 3, "drop_rate": 0.1})
@@ -228,6 +229,7 @@ def test_transformers_configurations_of_a_manifest(change, says, good, tmp_path)
         artifact.load(changed(good, tmp_path, source=record))
 
 
+@pytest.mark.integration
 def test_descriptions_of_models_without_end(good, tmp_path):
     for args, says in [
         ({"name": "digits_mlp", "args": {"hidden": 100_000}}, "takes 4|missing|has shape"),

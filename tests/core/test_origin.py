@@ -187,6 +187,7 @@ def test_what_is_not_the_source_s_model_any_more_is_refused(pruned, net_file, tm
     assert "cut with compresskit prune" in refused(pruned_again)
 
 
+@pytest.mark.integration
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*deprecated:FutureWarning")
 def test_weights_that_training_computes_are_saved_plain(net_file, tmp_path):
     from torch.nn.utils import parametrizations, prune, weight_norm

@@ -225,6 +225,7 @@ PRUNE, QUANTIZE = ("prune", "--target-macs", "0.5"), ("quantize", "--scheme", "i
 DECOMPOSE = ("decompose", "--ratio", "0.5")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("technique", "factory"),
     [

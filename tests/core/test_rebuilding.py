@@ -98,6 +98,7 @@ def test_loading_leaves_the_generators_alone(tmp_path):
     assert draws() == wanted
 
 
+@pytest.mark.integration
 def test_what_a_file_imports_while_building_on_meta_keeps_its_constants(tmp_path):
     (tmp_path / "lazily_imported.py").write_text("import torch\nCONSTANT = torch.arange(1.0, 4.0)\n")
     (tmp_path / "net.py").write_text(

@@ -24,6 +24,7 @@ def test_every_builtin_takes_its_example(name):
     assert loaded.module(loaded.example).shape == (1, 10)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("name", "size"),
     [

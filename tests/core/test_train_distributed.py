@@ -12,6 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+pytestmark = pytest.mark.integration
+
 WORKER = Path(__file__).with_name("train_worker.py")
 ROOT = Path(__file__).resolve().parents[2]
 #: float32 sums in another order, over eight steps

@@ -38,6 +38,7 @@ def _run(loaded, data=None, **options):
     return decompose(loaded, DecomposeOptions(**options), Context(original=loaded.clone(), data=data))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "options",
     [
@@ -248,6 +249,7 @@ def test_tiny_layers_stay_because_no_rank_costs_less():
     assert any("no rank at which they cost less" in note for note in result.notes)
 
 
+@pytest.mark.integration
 def test_recompose_gives_plain_layers_back():
     loaded = _digits_cnn()
     _run(loaded, energy=0.6)
@@ -328,6 +330,7 @@ def test_an_impossible_latency_budget_says_what_can_be_reached():
         _run(loaded, kind="svd", target_latency=1e-6)
 
 
+@pytest.mark.integration
 def test_a_latency_budget_reports_what_it_asked_for_and_predicts_to_reach_it():
     torch.manual_seed(0)
     layers = [nn.Linear(768, 768) for _ in range(3)]

@@ -9,6 +9,7 @@ from compresskit.decomposition.decompose import decompose
 from compresskit.decomposition.options import DecomposeOptions
 
 
+@pytest.mark.integration
 def test_explain_lists_the_candidates_and_plot_draws_them(tmp_path):
     pytest.importorskip("matplotlib")
     loaded = Loaded(nn.Sequential(nn.Conv2d(8, 12, 3), nn.Conv2d(12, 8, 3)).eval(), {}, torch.randn(1, 8, 9, 9))

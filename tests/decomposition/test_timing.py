@@ -142,6 +142,7 @@ def test_given_ranks_and_embeddings_are_taken_at_their_word():
     assert loaded.edits == []
 
 
+@pytest.mark.integration
 def test_large_layers_get_faster_and_the_report_shows_their_times():
     torch.manual_seed(0)
     loaded = Loaded(nn.Sequential(nn.Linear(768, 768), nn.Linear(768, 768)).eval(), {}, torch.randn(256, 768))

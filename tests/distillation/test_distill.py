@@ -48,6 +48,7 @@ def accuracy(loaded, digits) -> float:
     return make_metric("top1")(loaded.module, digits.batches("test", batch_size=256)).value
 
 
+@pytest.mark.integration
 def test_a_new_student_learns_from_the_current_model_without_any_labels(teacher, digits):
     options = DistillOptions(
         student="builtin:digits_cnn_small", task_weight=0, loss_weight={"kd": 1}, epochs=8, lr=0.1, batch_size=64
@@ -241,6 +242,7 @@ def test_fitnets_second_stage_is_annealed(teacher, digits):
     assert parts[1]["loss_task"] == pytest.approx(parts[0]["loss_task"], rel=1e-3)
 
 
+@pytest.mark.integration
 def test_crd_resumes_exactly_with_its_memory(teacher, digits, tmp_path):
     from compresskit.distillation import distill as module
 
@@ -291,6 +293,7 @@ def test_cached_logits_are_computed_once_and_change_nothing(teacher, digits, tmp
             assert torch.allclose(value, result.loaded.module.state_dict()[name], atol=1e-5), name
 
 
+@pytest.mark.integration
 def test_inputs_without_labels_teach_through_the_teacher_alone(teacher, digits, tmp_path):
     inputs = torch.cat([inputs for inputs, _ in digits.batches("train", batch_size=512)])
     np.savez(tmp_path / "images.npz", x=inputs.numpy())
@@ -307,6 +310,7 @@ def test_inputs_without_labels_teach_through_the_teacher_alone(teacher, digits, 
     assert accuracy(result.loaded, digits) > 0.85
 
 
+@pytest.mark.integration
 def test_a_folder_of_images_without_labels_teaches_too(teacher, digits, tmp_path):
     (tmp_path / "images").mkdir()
     with pytest.raises(InputError, match="holds no images"):

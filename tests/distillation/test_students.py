@@ -32,6 +32,7 @@ def test_a_narrow_student_is_rebuilt_from_its_edits(model):
     assert all(torch.equal(before[name], value) for name, value in teacher.module.state_dict().items())
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "model",
     [
@@ -54,6 +55,7 @@ def test_library_models_can_be_narrowed(model):
     assert 0.2 < share < 0.5
 
 
+@pytest.mark.integration
 def test_a_third_of_resnet56_is_resnet20_with_every_fourth_block_of_a_stage():
     teacher = load_model("builtin:cifar_resnet56")
     student = make_student(teacher, depth=1 / 3)
@@ -143,6 +145,7 @@ def test_models_without_blocks_say_so(cut, message):
         make_student(load_model("builtin:digits_cnn"), **cut)
 
 
+@pytest.mark.integration
 def test_a_model_that_cannot_be_narrowed_says_so():
     pytest.importorskip("torchvision")
     with pytest.raises(InputError, match="swin_t cannot be made a student of width 0.5 .* name a student instead"):

@@ -46,6 +46,7 @@ def check(kind: str, number: int, good: Path, scratch: Path, monkeypatch: pytest
     assert outcome.code != 2 or outcome.lines, f"{kind} {number}: {arguments}: refused without a word"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", hostile.KINDS)
 def test_some_tries_of_each_kind(kind, good, tmp_path, monkeypatch):
     for number in range(SLOW_KINDS.get(kind, TRIES)):

@@ -10,6 +10,8 @@ from compresskit.pipeline.looking import inspect_model
 from compresskit.pipeline.recipe import validate
 from compresskit.pipeline.runner import Run, run
 
+pytestmark = pytest.mark.integration
+
 transformers = pytest.importorskip("transformers")
 
 _LAYERS = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}

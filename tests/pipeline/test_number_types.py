@@ -17,6 +17,8 @@ from compresskit.core import artifact
 from compresskit.pipeline.recipe import validate
 from compresskit.pipeline.runner import Run, run
 
+pytestmark = pytest.mark.integration
+
 TOLERANCE = {"bfloat16": 0.06, "float16": 0.01, "float64": 1e-4}
 TECHNIQUES = {
     "channels": {"prune": {"target_macs": 0.6}},

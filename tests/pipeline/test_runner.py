@@ -21,6 +21,8 @@ from compresskit.core.ownership import MARKER
 from compresskit.pipeline.recipe import validate
 from compresskit.pipeline.runner import Run, run
 
+pytestmark = pytest.mark.integration
+
 REPOSITORY = Path(package.__file__).resolve().parent.parent
 TRAIN = {"train": {"epochs": 2, "lr": 0.1, "batch_size": 64}}
 PRUNE = {"prune": {"ratio": 0.5, "recover": "finetune", "epochs": 1, "lr": 0.05}}

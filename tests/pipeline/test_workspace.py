@@ -20,6 +20,8 @@ from compresskit.core.ownership import MARKER
 from compresskit.pipeline.recipe import validate
 from compresskit.pipeline.runner import Run, run
 
+pytestmark = pytest.mark.integration
+
 REPOSITORY = Path(package.__file__).resolve().parent.parent
 QUANTIZE = {"quantize": {"scheme": "int8-weight"}}
 SHARE = {"quantize": {"scheme": "codebook", "bits": 4}}

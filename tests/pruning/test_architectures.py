@@ -231,6 +231,7 @@ def hugging_face():
     return [pytest.param(*value, id=name) for name, value in configs.items()]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("attention", ["heads", "dims"])
 @pytest.mark.parametrize(("model", "config", "options"), hugging_face())
 def test_hugging_face(model, config, options, attention, halved):
@@ -249,6 +250,7 @@ def test_hugging_face(model, config, options, attention, halved):
         assert 4 in sizes.values()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["swin_t", "regnet_y_400mf"])
 def test_torchvision_structures(name):
     models = pytest.importorskip("torchvision.models")

@@ -101,6 +101,7 @@ def test_without_a_gradient_the_ignored_first_layers_are_found_by_changing_them(
     assert weak == list(weights)[: len(weak)] and 5 < len(weak) < 60
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("string", ["builtin:digits_cnn", "torchvision:resnet18"])
 def test_default_initialized_networks_are_passed_over_in_silence(string):
     pytest.importorskip("torchvision")

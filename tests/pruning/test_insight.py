@@ -42,6 +42,7 @@ def test_explain_of_an_unknown_layer_names_the_nearest():
         look("cifar_resnet20", explain="conv_1")
 
 
+@pytest.mark.integration
 def test_sensitivity_measures_every_group_and_caches(tmp_path):
     loaded = load_model("builtin:digits_mlp")
     data = open_data("digits", loaded.preprocessing)

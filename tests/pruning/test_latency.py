@@ -34,6 +34,7 @@ def test_half_a_layer_has_half_the_widths(layer, shapes):
     assert half(x).shape[1] == half.weight.shape[0]
 
 
+@pytest.mark.integration
 def test_the_table_gives_the_whole_time_for_the_whole_model_and_less_for_less():
     loaded = load_model("builtin:cifar_vgg", model_args={"width": 32})
     graph = build_graph(loaded.module, loaded.example)
@@ -60,6 +61,7 @@ def test_the_slowest_cut_that_meets_the_target_is_taken_else_the_fastest():
     assert best_share(tried[:1], 0.5)[2] == "a"
 
 
+@pytest.mark.integration
 def test_a_latency_target_is_measured():
     loaded = load_model("builtin:cifar_vgg", model_args={"width": 32})
     result = prune(loaded, PruneOptions(target_latency=0.6), Context(loaded.clone()))
@@ -83,6 +85,7 @@ class Counting(nn.Module):
         return self.head(self.second(x / x.shape[1]).relu())
 
 
+@pytest.mark.integration
 def test_a_measured_share_is_not_kept_for_a_cut_that_lost_groups():
     torch.manual_seed(0)
     loaded = Loaded(Counting().eval(), {}, torch.randn(2, 3, 16, 16))

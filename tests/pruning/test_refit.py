@@ -101,6 +101,7 @@ class _Overwrites(_Residual):
         return y + shortcut
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("make", "shape", "together"),
     [
@@ -144,6 +145,7 @@ def test_inputs_that_fill_the_memory_are_not_run_at_once():
     assert not runs_in_one({"a": target}, [{"x": torch.zeros(64, 1)}])
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("name", "samples", "kind"),
     [

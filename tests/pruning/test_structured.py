@@ -43,6 +43,7 @@ def test_builtin_models_at_half_the_macs(name, arguments):
     assert_replays(result.loaded)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "mobilenet_v3_small", "shufflenet_v2_x0_5"])
 def test_torchvision_families(name):
     pytest.importorskip("torchvision")
@@ -52,6 +53,7 @@ def test_torchvision_families(name):
     assert_replays(result.loaded)
 
 
+@pytest.mark.integration
 def test_padded_shortcuts_change_their_pads():
     _, result = pruned("builtin:cifar_resnet56", target_macs=0.5)
     module = result.loaded.module

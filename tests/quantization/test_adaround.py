@@ -36,6 +36,7 @@ def test_every_weight_goes_up_or_down_and_the_choice_is_near_the_best(problem, e
     assert error(given, codes) < 0.8 * error(given, nearest(given))
 
 
+@pytest.mark.integration
 def test_it_never_does_worse_than_nearest_and_repeats_itself(problem, error):
     for seed in range(3):
         given = problem(rows=4, columns=12, bits=2, groups=2, seed=seed)

@@ -90,6 +90,7 @@ class Images:
         return [torch.randn(4, 32, 14, 14, generator=torch.Generator().manual_seed(seed))]
 
 
+@pytest.mark.integration
 def test_the_step_keeps_layers_in_float_and_measures_what_came_out():
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

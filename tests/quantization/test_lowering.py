@@ -8,6 +8,8 @@ from compresskit.quantization.lowering import compare, export
 from compresskit.quantization.options import ExportOptions, QuantizeOptions
 from compresskit.quantization.quantize import quantize
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def static_model(run):

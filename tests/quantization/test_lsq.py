@@ -73,6 +73,7 @@ def _with_plain_weights(layer):
     return plain
 
 
+@pytest.mark.integration
 def test_training_moves_weights_and_steps_and_the_result_still_reloads(loaded_net, net_class, images):
     loaded = loaded_net()
     context = Context(original=loaded.clone(), data=images((3, 8, 8)))

@@ -113,6 +113,7 @@ def test_weights_beside_integer_inputs_keep_eight_bits():
     assert onnx_graph.four_bit_weights(model.graph) == 0
 
 
+@pytest.mark.integration
 def test_an_exported_network_runs_in_integers_throughout(images, tmp_path):
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
@@ -134,6 +135,7 @@ def test_an_exported_network_runs_in_integers_throughout(images, tmp_path):
     assert float((torch.from_numpy(found) - wanted).abs().max()) < 0.02 * float(wanted.abs().max())
 
 
+@pytest.mark.integration
 def test_operator_sets_without_four_bit_types_are_noted(images, tmp_path):
     torch = pytest.importorskip("torch")
     loaded = Loaded(torch.nn.Sequential(torch.nn.Linear(64, 64)).eval(), {}, torch.randn(1, 64))
@@ -152,6 +154,7 @@ def test_operator_sets_without_four_bit_types_are_noted(images, tmp_path):
             torch.testing.assert_close(torch.from_numpy(found), loaded.module(inputs))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("weight_range", ["symmetric", "affine"])
 def test_group_scales_become_blocks_and_a_four_bit_kernel(weight_range, tmp_path):
     torch = pytest.importorskip("torch")
@@ -189,6 +192,7 @@ def test_group_scales_become_blocks_and_a_four_bit_kernel(weight_range, tmp_path
     np.testing.assert_allclose(runner(inputs).numpy(), wanted.numpy(), atol=1e-3)
 
 
+@pytest.mark.integration
 def test_openvino_reads_four_bit_weights(run, tmp_path):
     torch = pytest.importorskip("torch")
     pytest.importorskip("openvino")

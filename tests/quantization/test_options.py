@@ -55,6 +55,7 @@ def test_learned_steps_train_milder_unless_told_otherwise():
     assert not QuantizeOptions(scheme="int4-weight", qat="kd", recover="kd").without_training().trains()
 
 
+@pytest.mark.integration
 def test_options_import_no_torch():
     code = "import sys, compresskit.quantization.options; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

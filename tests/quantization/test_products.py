@@ -137,6 +137,7 @@ def quantized_transformer(**options):
 INPUTS = random(16, 6, 8)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("scheme", ["int8-static", "int8-dynamic"])
 def test_a_transformer_computes_its_attention_in_eight_bits(scheme, tmp_path):
     original, result = quantized_transformer(scheme=scheme)

@@ -17,6 +17,7 @@ def largest_difference(first, second):
     return float((first - second).abs().max())
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "options",
     [

@@ -191,6 +191,7 @@ EVERY_FORM = [
 ]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("options", EVERY_FORM, ids=str)
 def test_artifacts_reload_with_bit_equal_outputs_and_take_their_bytes(tmp_path, options):
     original = load_model("builtin:digits_cnn")

@@ -86,6 +86,7 @@ def test_warming_agents_do_not_learn():
     assert rates == [1e-4, 1e-3]
 
 
+@pytest.mark.integration
 def test_agent_learns_the_best_action():
     """One place, worth most at a share of 0.84."""
     problem = toy_problem(budget=1.0, trials=10_000, weights=(1.0,), sizes=(1.0,), levels=101)

@@ -12,6 +12,8 @@ from compresskit.search.amc import amc, haq
 from compresskit.search.options import SearchOptions
 from tests.search.toy import toy_problem
 
+pytestmark = pytest.mark.integration
+
 
 def options(policy, **values):
     return SearchOptions(budget={"macs": 0.6}, policy=policy, **values)

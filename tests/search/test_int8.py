@@ -69,6 +69,7 @@ def test_int8_saves_time_and_loses_something(subject):
         assert loss > none == 0
 
 
+@pytest.mark.integration
 def test_a_search_is_timed_in_onnxruntime_and_its_recipe_replays(tmp_path):
     recipe = validate({
         "model": "builtin:digits_cnn", "data": "digits", "latency_rounds": 0, "latency_batch": 32,

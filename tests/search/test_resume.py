@@ -12,6 +12,8 @@ import pytest
 
 from compresskit.search.prune import PruneSubject
 
+pytestmark = pytest.mark.integration
+
 pytest.importorskip("optuna")
 
 SEARCHES = {

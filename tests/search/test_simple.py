@@ -99,6 +99,7 @@ def test_greedy_beats_uniform_by_far_with_two_trials_a_place():
     assert problem.subject.loss(choice) < 0.7 * problem.subject.loss(uniform(many_places(), rng(), OPTIONS))
 
 
+@pytest.mark.integration
 def test_greedy_is_near_the_best_allocation_with_many_trials():
     problem, exact = many_places(trials=1000), many_places()
     assert problem.subject.loss(greedy(problem, rng(), OPTIONS)) < 1.05 * problem.subject.loss(

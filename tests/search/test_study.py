@@ -16,6 +16,8 @@ from compresskit.search.options import SearchOptions
 from compresskit.search.simple import uniform
 from tests.search.toy import toy_problem
 
+pytestmark = pytest.mark.integration
+
 optuna = pytest.importorskip("optuna")
 
 

@@ -52,6 +52,7 @@ def found(name, **options):
     return problem, choice
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", [*SAME, *EXACT, *OTHERS])
 def test_each_policy_ends_as_well_as_alone(name, team):
     problem, choice = found(name, team=team)
@@ -94,6 +95,7 @@ def test_what_cannot_be_sent_is_refused(cluster):
         team.rate(problem.subject, problem.rater, [Job(problem.smallest())])
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("policy", ["n2n", "transform", "nas"])
 def test_architectures_take_no_workers(policy):
     with pytest.raises(ValueError, match="ray would be ignored: technique is 'architecture'"):
