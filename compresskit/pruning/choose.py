@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
@@ -55,7 +56,29 @@ def _limits(group: Group, options: PruneOptions, by_depth: float | None) -> Limi
     units = len(group)
     least = max(min(options.min_channels, units), int(np.ceil(options.floor * units)), 1)
     width = group.members[0].positions.size
-    return Limits(multiple_for(units, width, options.round_to), least, fixed, whole)
+    multiple = math.lcm(multiple_for(units, width, options.round_to), group.multiple)
+    return Limits(multiple, least, fixed, whole)
+
+
+def whole_groups_notes(groups: list[Group], limits: Mapping[str, Limits], options: PruneOptions) -> list[str]:
+    """Why groups that could lose units lost none: one line a reason, with the options that decide."""
+    by_reason: dict[str, list[Group]] = {}
+    for group in groups:
+        limit = limits[group.name]
+        if limit.whole and options.amount() is None:
+            reason = "no entry of ratios names"
+        elif limit.whole:
+            reason = "protect holds"
+        elif -(-limit.least // limit.multiple) * limit.multiple >= len(group):
+            bounds = f"min_channels {options.min_channels}, floor {options.floor:g}, round_to {options.round_to}"
+            reason = f"{bounds} leave no less of"
+        else:
+            reason = f"the amount asked for, in steps of {limit.multiple}, takes nothing of"
+        by_reason.setdefault(reason, []).append(group)
+    return [
+        f"{reason} {found[0].name} ({len(found[0])} units){f' and {len(found) - 1} more' if len(found) > 1 else ''}"
+        for reason, found in by_reason.items()
+    ]
 
 
 def allocation_for(

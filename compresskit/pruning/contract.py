@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .ids import along, compact, core, freeze, varying, vector
 from .merge import elementwise, merge, paired
-from .operations import arguments
+from .operations import arguments, flat, plain_name, unknown
 
 Trace = Any
 
@@ -203,6 +203,39 @@ def added_matrix(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Tensor:
     trace.set(made, planes)
     trace.set(output, elementwise(trace, [made, bias], output.shape, "bias"))
     return output
+
+
+def experts(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Tensor:
+    """_grouped_mm of a mixture of experts: rows sorted by expert (rows, k) x (experts, k, n), a matrix an expert.
+
+    The same inputs and outputs go from every expert; experts and rows keep their number.
+    """
+    given = arguments(func, args, kwargs)
+    left, right = args[0], args[1]
+    others = [x for x in flat(args[2:], kwargs) if isinstance(x, Tensor)]
+    if left.dim() != 2 or right.dim() != 3 or any(trace.planes(other) for other in others):
+        return unknown(trace, func, args, kwargs)
+    output = func(trace.masked(left), trace.masked(right), *args[2:], **kwargs)
+    reason = trace.site("product of experts")
+    rows = [freeze(trace.ids, plane, [0], f"{reason} sorts rows by expert") for plane in trace.planes(left)]
+    matrices = [freeze(trace.ids, plane, [0], f"{reason} numbers its experts") for plane in trace.planes(right)]
+    entered = _ids_along(trace, rows, 1, reason)
+    read, made = (_ids_along(trace, matrices, dim, reason) for dim in (1, 2))
+    _meet(trace, right, entered, read, reason)
+    trace.set(output, [] if made is None else [along(1, made, output.shape)])
+    trace.numbered += [core(plane).reshape(-1).numpy() for plane in trace.planes(right) if varying(plane) == (0,)]
+    if plain_name(func) == "_grouped_mm":  # the kernel reads rows that start at multiples of 16 bytes
+        step = max(1, 16 // right.element_size())
+        trace.multiples += [(ids.numpy(), step) for ids in (entered, read, made) if ids is not None]
+    inner = trace.axis(left, 1) if entered is not None else trace.axis(right, 1)
+    trace.cost(int(given["offs"][-1]) if given.get("offs") is not None else len(left), [inner, trace.axis(output, 1)])
+    return output
+
+
+def _ids_along(trace: Trace, planes: list[Tensor], dim: int, reason: str) -> Tensor | None:
+    """The ids along one dimension, (size,), all planes that change along it as one; None where none does."""
+    changing = merge(trace, [plane for plane in planes if dim in varying(plane)], "product of experts")
+    return vector(trace.ids, changing[0], dim, reason) if changing else None
 
 
 def product(

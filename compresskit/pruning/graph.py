@@ -43,11 +43,13 @@ class Group:
         name: the first layer that makes these channels.
         units: the class of each unit, (units,).
         members: where they are stored.
+        multiple: what kernels demand of how many stay.
     """
 
     name: str
     units: np.ndarray
     members: tuple[Member, ...]
+    multiple: int = 1
 
     def __len__(self) -> int:
         return len(self.units)
@@ -130,9 +132,10 @@ def _pinned(trace: Trace, labels: np.ndarray) -> dict[int, str]:
 
 
 def _groups(trace: Trace, labels: np.ndarray, pinned: dict[int, str]) -> tuple[list[Group], dict[str, str]]:
-    consumed = np.zeros(trace.ids.count, dtype=bool)
-    for ids in trace.consumed:
-        consumed[ids] = True
+    consumed = trace.marked(trace.consumed)
+    multiples = np.ones(int(labels.max()) + 1, dtype=np.int64)
+    for ids, multiple in trace.multiples:
+        multiples[labels[ids]] = np.lcm(multiples[labels[ids]], multiple)
     axes = [(stored, dim, ids.numpy()) for stored in trace.stored.values() for dim, ids in enumerate(stored.ids)]
     free = np.ones(len(labels), dtype=bool)
     free[list(pinned)] = False
@@ -159,7 +162,8 @@ def _groups(trace: Trace, labels: np.ndarray, pinned: dict[int, str]) -> tuple[l
         order = np.argsort(_first_member(members).positions[:, 0], kind="stable")
         members = [Member(m.stored, m.dim, m.positions[order], m.consumes) for m in members]
         name = _unique(_layer_name(_first_member(members)), taken)
-        groups.append(Group(name, units_array[order], tuple(members)))
+        multiple = int(np.lcm.reduce(multiples[units_array]))
+        groups.append(Group(name, units_array[order], tuple(members), multiple))
     return groups, _left_out(trace, labels, pinned, free, consumed)
 
 
@@ -169,15 +173,17 @@ def _left_out(
     """Layers, and parameters used as weights, none of whose outputs can go, each with the reason; those that make the
     model's output are not among them."""
     left_out = {}
-    for stored in trace.stored.values():
+    outputs = trace.output_dims()
+    for key, stored in trace.stored.items():
         layer, _, name = stored.names[0].rpartition(".")
-        if len(stored.ids) < 2 or len(stored.ids[0]) < 2:
+        dim = outputs[key]
+        if len(stored.ids) < 2 or len(stored.ids[dim]) < 2:
             continue
         if name not in ("weight", "in_proj_weight"):
-            if not any(consumed[ids.numpy()].any() for ids in stored.ids[1:]):
+            if not any(consumed[ids.numpy()].any() for d, ids in enumerate(stored.ids) if d != dim):
                 continue  # a table of positions and the like is no layer
             layer = stored.names[0]
-        found = np.unique(labels[stored.ids[0].numpy()])
+        found = np.unique(labels[stored.ids[dim].numpy()])
         reasons = [pinned[label] for label in found.tolist() if label in pinned and pinned[label] != OUTPUT]
         if reasons and not free[found].any():
             left_out[layer] = reasons[0]

@@ -134,6 +134,7 @@ def embedding(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
         left = drop(trace.ids, plane, [0], trace.site("rows looked up by number"))
         if left is None:
             trace.ids.pin(plane, trace.site("rows looked up by number"))
+            trace.numbered.append(core(plane).reshape(-1).numpy())
         else:
             planes.append(left.reshape([1] * index.dim() + list(weight.shape[1:])).expand(output.shape))
     trace.set(output, planes)

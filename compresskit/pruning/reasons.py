@@ -89,6 +89,12 @@ def _goals(graph: Graph, label: int, reason: str) -> np.ndarray:
     return found.astype(np.int64)
 
 
+def shortened(lines: list[str], most: int = 4) -> str:
+    """The first of some lines as one, with how many more there are."""
+    more = [f"and {len(lines) - most} more"] if len(lines) > most else []
+    return "; ".join([*lines[:most], *more])
+
+
 def left_out_notes(graph: Graph) -> list[str]:
     """One line a reason for the layers none of whose outputs can go."""
     by_reason: dict[str, list[str]] = {}
@@ -97,10 +103,12 @@ def left_out_notes(graph: Graph) -> list[str]:
     if not by_reason:
         return []
     ties = Ties(graph)
-    makers = {name: stored for stored in graph.trace.stored.values() if stored.ids for name in stored.names}
+    outputs = graph.trace.output_dims()
+    makers = {name: key for key, stored in graph.trace.stored.items() if stored.ids for name in stored.names}
     notes = []
     for names in by_reason.values():
         maker = next(makers[t] for t in (f"{names[0]}.weight", f"{names[0]}.in_proj_weight", names[0]) if t in makers)
         more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-        notes.append(f"left out {', '.join(names[:4])}{more}: {why(graph, ties, maker)}")
+        reason = why(graph, ties, graph.trace.stored[maker], outputs[maker])
+        notes.append(f"left out {', '.join(names[:4])}{more}: {reason}")
     return notes

@@ -148,6 +148,7 @@ RULES: dict[str, Callable] = {
     "addmm": contract.added_matrix,
     "baddbmm": contract.added_matrix,
     "addbmm": unknown,
+    **dict.fromkeys(("_grouped_mm", "grouped_mm_fallback"), contract.experts),
     "_scaled_dot_product_flash_attention_for_cpu": contract.attention,
     "_scaled_dot_product_attention_math": contract.attention,
     "_scaled_dot_product_fused_attention_overrideable": contract.attention,

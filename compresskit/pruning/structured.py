@@ -12,7 +12,7 @@ from ..core.errors import InputError
 from ..core.types import Context, Loaded, StepResult
 from . import geometry
 from .attention import free_heads
-from .choose import allocation_for, budget_notes, choose, counts, limits_for, whole_counts
+from .choose import allocation_for, budget_notes, choose, counts, limits_for, whole_counts, whole_groups_notes
 from .cut import cut
 from .depth import prune_blocks
 from .evidence import Evidence
@@ -22,7 +22,7 @@ from .latency import meet_latency
 from .mend import recalibrate, refit_after_cut, refit_before_cut, refit_kind
 from .options import PruneOptions
 from .proof import Proof, proven
-from .reasons import left_out_notes
+from .reasons import left_out_notes, shortened
 from .sparse import prune_weights
 from .sparsify import sparsify
 from .tables import CRITERIA
@@ -123,8 +123,9 @@ def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> S
     if latency_facts and proof.failed:  # what was measured is no longer what is cut
         latency_facts = {"latency_kept": None}
     if not proof.keep:
-        why = "; ".join(proof.notes) or "every group is too narrow or protected"
-        raise NothingRemoved(f"model {loaded.name!r}: nothing was removed: {why}")
+        limits = limits_for(graph.groups, options, layer_names(loaded))
+        why = proof.notes or [*whole_groups_notes(graph.groups, limits, options), *left_out_notes(graph)]
+        raise NothingRemoved(f"model {loaded.name!r}: nothing was removed: {shortened(why)}")
     ids = graph.keep_ids(proof.keep)
     refit = refit_kind(loaded, options, context)
     whole = copy_module(loaded.module) if refit == "sequential" else None
@@ -161,9 +162,8 @@ def prunable_graph(loaded: Loaded, options: PruneOptions) -> Graph:
     """
     graph = build_graph(loaded.module, loaded.example, options.attention)
     if not graph.groups:
-        found = graph.left_out or {name: reason for name, reason in graph.pinned.items() if reason}
-        reasons = "; ".join(list(dict.fromkeys(found.values()))[:3])
-        raise InputError(f"model {loaded.name!r}: no channels can go{': ' if reasons else ''}{reasons}")
+        reasons = left_out_notes(graph) or list(dict.fromkeys(reason for reason in graph.pinned.values() if reason))
+        raise InputError(f"model {loaded.name!r}: no channels can go{': ' if reasons else ''}{shortened(reasons)}")
     return graph
 
 

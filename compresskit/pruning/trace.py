@@ -87,6 +87,8 @@ class Trace:
             int, int | None
         ] = {}  # group norm -> axis kept apart, where norms meet
         self.consumed: list[np.ndarray] = []
+        self.numbered: list[np.ndarray] = []  # ids of rows, or experts, that are looked up by number
+        self.multiples: list[tuple[np.ndarray, int]] = []  # ids of which a kernel reads multiples of a number only
         self.unknown: dict[str, str] = {}
         self.values: dict[AttributeKey, int] = {}
         self.running = False
@@ -194,6 +196,24 @@ class Trace:
         """Note ids of a weight that a contraction sums over."""
         if self.is_weight(tensor):
             self.consumed.append(core(ids).reshape(-1).numpy())
+
+    def marked(self, rows: list[np.ndarray]) -> np.ndarray:
+        """Which ids are among some rows of them, (ids,) bool."""
+        mask = np.zeros(self.ids.count, dtype=bool)
+        for ids in rows:
+            mask[ids] = True
+        return mask
+
+    def output_dims(self) -> dict[int, int]:
+        """For each stored tensor (by id), the dimension of its outputs: the first, or where its positions are looked up
+        by number (rows of a table, experts) the first other one that no contraction sums over."""
+        consumed, numbered = self.marked(self.consumed), self.marked(self.numbered)
+        found = {}
+        for key, stored in self.stored.items():
+            dims = [d for d, ids in enumerate(stored.ids) if not numbered[ids.numpy()].any()]
+            outputs = [d for d in dims if not consumed[stored.ids[d].numpy()].any()]
+            found[key] = 0 if 0 in dims else next(iter([*outputs, *dims]), 0)
+        return found
 
     # the masked run ------------------------------------------------------------------------------------------------
     def masked(self, tensor: Tensor) -> Tensor:
