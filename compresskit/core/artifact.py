@@ -19,8 +19,10 @@ from torch import nn
 
 from . import edits as edit_records, inputs as example_inputs
 from .building import USER_CODE, parse
+from .copying import copy_module
 from .errors import ForwardError, InputError
 from .files import replacing, write_json
+from .in_memory import MemorySource
 from .manifest import (
     FORMAT_VERSION,
     LARGEST_MANIFEST_BYTES,
@@ -122,18 +124,28 @@ def check_source(loaded: Loaded) -> None:
         raise InputError(f"model {loaded.name!r} comes from a .pt2 file, which is read-only; start from its factory")
 
 
-def load(folder: str | Path, *, trust_source: bool = False, source: str | None = None, check: bool = True) -> Loaded:
+def load(
+    folder: str | Path,
+    *,
+    trust_source: bool = False,
+    source: str | None = None,
+    module: nn.Module | None = None,
+    check: bool = True,
+) -> Loaded:
     """Load an artifact: build the source, replay the edits, read the weights, compare the probe.
 
     Args:
         folder: the artifact directory.
         trust_source: run the user code that the artifact carries, if it does.
         source: user code named again (`path/net.py:factory`), run instead of the carried copy.
+        module: the model before its edits, in the place of what the artifact's source builds; it is left as it is.
         check: compare the weights' hash and the probe output.
     Raises:
         InputError: if anything is missing, damaged, or needs trust that was not given.
     """
-    given = parse(source, {}) if source else None
+    if module is not None and source:
+        raise InputError(f"artifact {str(folder)!r}: source {source!r} would be ignored: a module in memory is given")
+    given = MemorySource(copy_module(module)) if module is not None else parse(source, {}) if source else None
     manifest, record, attempts = _open(Path(folder), trust_source=trust_source, given=given, check_hash=check)
     difference = math.inf
     for device, module in attempts(device=manifest.get("built_on")):
@@ -231,11 +243,15 @@ def _portable_source(record: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def _trusted_source(manifest: dict, folder: Path, trust_source: bool, given: dict | None) -> dict[str, Any]:
     record = manifest["source"]
+    if isinstance(given, MemorySource):
+        return given
     if record["kind"] == "hf":
         check_name(manifest, f"artifact {str(folder)!r}", trusted=trust_source or given is not None)
         return {**record, "carried": True}
     if record["kind"] not in USER_CODE:
         return record
+    if record["kind"] == "memory":
+        return _named_for_memory(record, folder, given)
     if given:
         same = given.get("factory") == record["factory"]
         if given["kind"] not in USER_CODE or not same:
@@ -255,6 +271,20 @@ def _trusted_source(manifest: dict, folder: Path, trust_source: bool, given: dic
     if sha256_of(folder / name) != record.get("sha256"):
         raise InputError(f"{str(folder / name)!r} does not match the manifest's sha256: it was changed")
     return {**record, "path": str(folder / name)}
+
+
+def _named_for_memory(record: dict[str, Any], folder: Path, given: dict[str, Any] | None) -> dict[str, Any]:
+    if given is None:
+        raise InputError(
+            f"artifact {str(folder)!r} was made from a module in memory ({record['name']}), which it does not hold: give "
+            "it again with compresskit.load(FOLDER, model=MODULE), or name code that builds it with --source"
+        )
+    if given["kind"] not in USER_CODE:
+        raise InputError(
+            f"artifact {str(folder)!r} was made from a module in memory ({record['name']}); name code that builds it, "
+            f"e.g. path/net.py:factory, not {_source_string(given)!r}"
+        )
+    return given
 
 
 def _source_string(record: dict[str, Any]) -> str:

@@ -19,15 +19,17 @@ from torch import nn
 
 from . import hub
 from .builtin import BUILTINS
+from .copying import copy_module
 from .dtypes import model_dtype
 from .errors import InputError, nearest
+from .in_memory import MemorySource
 from .inputs import one_of_batch, settle, spread
 from .randomness import unchanged_random_state
 from .types import Inputs, Preprocessing
 from .usercode import call_factory, file_attribute, import_attribute
 from .wrappers import unwrapped
 
-USER_CODE = ("file", "module")  # kinds of sources whose code runs only when its user named it
+USER_CODE = ("file", "module", "memory")  # kinds of sources whose code runs only when its user named it
 _PREFIXES = ("torchvision", "timm", "hf", "builtin")
 _MODULE_FORM = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
 FORMS = (
@@ -108,6 +110,7 @@ def _builder(
         "hf": hub.hf_model,
         "module": _module_factory,
         "file": _file_factory,
+        "memory": _memory_copy,
     }
     if kind not in builders:
         raise InputError(f"source kind {kind!r} is not one of {', '.join(builders)}")
@@ -187,6 +190,12 @@ def _builtin(record: dict[str, Any]) -> Callable[[], nn.Module]:
 def _module_factory(record: dict[str, Any]) -> Callable[[], nn.Module]:
     what = f"{record['module']}:{record['factory']}"
     return partial(call_factory, import_attribute(record["module"], record["factory"]), record["args"], what)
+
+
+def _memory_copy(record: dict[str, Any]) -> Callable[[], nn.Module]:
+    if not isinstance(record, MemorySource):
+        raise InputError(f"{record.get('name')} was a module in memory, which nothing builds again")
+    return partial(copy_module, record.module)
 
 
 def _file_factory(record: dict[str, Any]) -> Callable[[], nn.Module]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from . import readers
+from . import in_memory, loaders, readers
 from .errors import InputError, nearest
 from .inputs import example_of
 from .table import Row, Table
@@ -88,7 +88,7 @@ class Batches:
             chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
             inputs, targets = self.split.take(chosen)
             if isinstance(inputs, Tensor):
-                if inputs.dtype == torch.uint8:
+                if inputs.dtype == torch.uint8 and not getattr(self.split, "as_given", False):
                     inputs = inputs.float() / 255
                 if self.augment is not None:
                     generator = torch.Generator().manual_seed(_mixed(self.seed, self.epoch, number))
@@ -224,7 +224,8 @@ def open_data(string: str, preprocessing: Preprocessing = Preprocessing(), args:
 
     Args:
         string: `digits`, `imagefolder:DIR`, `npz:FILE`, `csv:FILE`, `hf:DIR_OR_ID`, `package.module:factory`,
-            `path/data.py:factory`. A factory returns (train, test) or (train, val, test), each (inputs, targets).
+            `path/data.py:factory`. A factory returns (train, test) or (train, val, test), each (inputs, targets), a
+            Dataset or a DataLoader (see `core.loaders`).
         preprocessing: what the model expects; `size=`, `mean=`, `std=` in args override it.
         args: `size=32` for any form; keyword arguments of a factory.
     Raises:
@@ -237,8 +238,12 @@ def open_data(string: str, preprocessing: Preprocessing = Preprocessing(), args:
         if prefix != "digits" and not location:
             raise InputError(f"data {string!r}: say where it is, e.g. {prefix}:PATH")
         splits = READERS.load(prefix)(location, preprocessing)
+    elif in_memory.is_in_memory(string) and not callable(in_memory.find(string)):
+        if args:
+            raise InputError(f"data {string!r} is an object in memory; leave data_arg out")
+        splits, preprocessing = loaders.splits_of(in_memory.find(string), repr(string)), Preprocessing()
     elif location:
-        splits = readers.factory(prefix, location, args)
+        splits = loaders.factory(prefix, location, args)
     else:
         raise InputError(f"unknown data {string!r}{nearest(prefix, READERS)}")
     for name in SPLITS:

@@ -14,8 +14,8 @@ class CompresskitError(Exception):
     exit_code = 1
 
 
-class InputError(CompresskitError):
-    """Bad input, configuration or usage. The message says what, where, and the mend."""
+class InputError(CompresskitError, ValueError):
+    """Bad input, configuration or usage. The message says what, where, and how to fix it."""
 
     exit_code = 2
 

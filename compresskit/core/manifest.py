@@ -44,6 +44,7 @@ _NEEDS = {
     "hf": ("name", "class", "config"),
     "file": ("path", "factory", "args"),
     "module": ("module", "factory", "args"),
+    "memory": ("name",),
 }
 
 
@@ -58,7 +59,7 @@ class _Record(BaseModel):
 class Source(_Record):
     """What is built: a kind, and what the kind takes; `library_args` checks the arguments of libraries."""
 
-    kind: Literal["builtin", "torchvision", "timm", "hf", "file", "module"]
+    kind: Literal["builtin", "torchvision", "timm", "hf", "file", "module", "memory"]
     name: Name | None = None
     args: dict[Name, Any] | None = None
     path: Name | None = None

@@ -43,13 +43,44 @@ class Origin:
 
 def remember(loaded: Loaded) -> nn.Module:
     """The module, which knows from now on where it came from; so do its copies and what wraps it."""
-    setattr(loaded.module, _ATTRIBUTE, _origin_of(loaded))
+    setattr(loaded.module, _ATTRIBUTE, origin_of(loaded))
     return loaded.module
 
 
-def _origin_of(loaded: Loaded) -> Origin:
+def known_origin(module: nn.Module) -> Origin | None:
+    """Where a module came from, if that was remembered."""
+    found = getattr(module, _ATTRIBUTE, None)
+    return found if isinstance(found, Origin) else None
+
+
+def origin_of(loaded: Loaded) -> Origin:
+    """The origin to remember of a loaded model."""
     record = replace(loaded, module=nn.Identity(), edits=list(loaded.edits), storage=dict(loaded.storage))
     return Origin(record, frozenset(_layers(loaded.module)), _shapes(loaded.module))
+
+
+def loaded_again(module: nn.Module, origin: Origin, example: Inputs | None = None) -> Loaded:
+    """A module as its origin describes it, the module's own weights in it.
+
+    Args:
+        module: without wrappers, in eval mode; other weights, but no other layers or shapes than its origin's.
+        origin: where it came from.
+        example: inputs in the place of the origin's.
+    Raises:
+        InputError: if there is no example, or the module is not what its source and edits make.
+    """
+    record = origin.record
+    loaded = replace(record, module=module, edits=list(record.edits), storage=dict(record.storage), notes=[])
+    if example is not None:
+        loaded = replace(loaded, example=with_batch(example, 1))
+    if loaded.example is None:
+        raise InputError(
+            f"model {loaded.name!r}: its input shape is unknown; give example, e.g. torch.zeros(1, 3, 8, 8)"
+        )
+    loaded = _plain(loaded)
+    _check_unchanged(loaded.module, origin)
+    _check_forward(loaded)
+    return loaded
 
 
 def save_module(
@@ -79,23 +110,14 @@ def save_module(
     module = inner_module(module)
     if options and not source:
         raise InputError(f"{', '.join(options)} would be ignored: name source too")
-    origin = _origin_of(load_model(source, **options)) if source else getattr(module, _ATTRIBUTE, None)
-    if not isinstance(origin, Origin):
+    origin = origin_of(load_model(source, **options)) if source else known_origin(module)
+    if origin is None:
         raise InputError(
             f"this {type(module).__name__} was not loaded by compresskit.load; name what builds it, "
             "e.g. source='path/net.py:factory'"
         )
-    loaded = replace(origin.record, module=module)
-    if example is not None:
-        loaded = replace(loaded, example=with_batch(example, 1))
-    if loaded.example is None:
-        raise InputError(
-            f"model {loaded.name!r}: its input shape is unknown; give example, e.g. torch.zeros(1, 3, 8, 8)"
-        )
     with evaluating(module):
-        loaded = _plain(loaded)
-        _check_unchanged(loaded.module, origin)
-        _check_forward(loaded)
+        loaded = loaded_again(module, origin, example)
         try:
             return artifact.save(loaded, folder, force=force, provenance={"saved_by": "compresskit.save"})
         except artifact.ProbeMismatch as error:

@@ -19,7 +19,7 @@ from .errors import InputError, nearest, require
 from .images import SUFFIXES, as_pixels, decode, find_images, size_and_bands
 from .reading import check_regular
 from .types import Preprocessing
-from .usercode import file_attribute, guarded, import_attribute
+from .usercode import guarded
 
 _SPLIT_FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 _CACHED_BYTES = 2 << 30  # decoded images up to this size are kept in memory and in the cache folder
@@ -30,7 +30,10 @@ _SPLIT_SEED = 20180908
 
 
 class Split(Protocol):
-    """Examples taken by index: `take(indices) -> (inputs, targets)`; uint8 inputs are images in [0, 255]."""
+    """Examples taken by index: `take(indices) -> (inputs, targets)`; uint8 inputs are images in [0, 255].
+
+    A split that is `as_given` holds what the model takes already: nothing is scaled or normalized.
+    """
 
     def __len__(self) -> int: ...
 
@@ -54,12 +57,17 @@ class ArraySplit:
 
     inputs: Tensor
     targets: Tensor
+    as_given: bool = False  # whether images of whole numbers stay what they are, too
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         return self.inputs[indices], self.targets[indices]
+
+    def subset(self, indices: Tensor) -> ArraySplit:
+        """Fewer of the examples."""
+        return ArraySplit(self.inputs[indices], self.targets[indices], self.as_given)
 
 
 @dataclass
@@ -78,6 +86,10 @@ class FileSplit:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             images = list(pool.map(lambda i: decode(self.paths[i], self.size, self.channels), indices.tolist()))
         return torch.from_numpy(np.stack(images)), self.targets[indices]
+
+    def subset(self, indices: Tensor) -> FileSplit:
+        """Fewer of the files."""
+        return FileSplit([self.paths[i] for i in indices.tolist()], self.targets[indices], self.size, self.channels)
 
 
 def digits(location: str, preprocessing: Preprocessing) -> Splits:
@@ -126,20 +138,17 @@ def _flat_imagefolder(root: Path, preprocessing: Preprocessing) -> Splits:
         raise InputError(
             f"data directory {str(root)!r} holds no class folders (expected SPLIT/CLASS/FILE or CLASS/FILE)"
         )
-    return _divided(_image_split(root, classes, preprocessing), len(classes))
+    return divided(_image_split(root, classes, preprocessing), len(classes))
 
 
-def _divided(split: ArraySplit | FileSplit, num_classes: int | None) -> Splits:
+def divided(split: Any, num_classes: int | None) -> Splits:
+    """A fifth of a split held out as test, by a fixed permutation."""
+    if len(split) < 2:
+        raise InputError("1 example is too few to hold a test split out; give (train, test)")
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(_SPLIT_SEED))
     cut = max(int(len(split) * _TEST_SHARE), 1)
     note = f"no test split was there; {cut} examples were held out by a fixed permutation"
-    return Splits(_subset(split, order[cut:]), _subset(split, order[:cut]), None, num_classes, note)
-
-
-def _subset(split: ArraySplit | FileSplit, indices: Tensor) -> ArraySplit | FileSplit:
-    if isinstance(split, ArraySplit):
-        return ArraySplit(split.inputs[indices], split.targets[indices])
-    return FileSplit([split.paths[i] for i in indices.tolist()], split.targets[indices], split.size, split.channels)
+    return Splits(split.subset(order[cut:]), split.subset(order[:cut]), None, num_classes, note)
 
 
 def _image_split(folder: Path, classes: list[str], preprocessing: Preprocessing) -> ArraySplit | FileSplit:
@@ -196,16 +205,16 @@ def npz(location: str, preprocessing: Preprocessing) -> Splits:
     """Arrays x_train, y_train, x_test, y_test (and x_val, y_val), or x and y, of a NumPy archive."""
     arrays = read_npz(location, _NPZ_NAMES)
     if "x" in arrays and "y" in arrays:
-        split = _array_split(arrays["x"], arrays["y"], location)
-        return _divided(split, _classes(split.targets))
+        split = array_split(arrays["x"], arrays["y"], location)
+        return divided(split, classes_of(split.targets))
     wanted = [f"{axis}_{split}" for split in ("train", "test") for axis in "xy"]
     for name in wanted:
         if name not in arrays:
             held = names_in_npz(location)
             raise InputError(f"data file {location!r} lacks array {name!r}{nearest(name, held[:_SHOWN_NAMES])}")
-    train, test = (_array_split(arrays[f"x_{s}"], arrays[f"y_{s}"], location) for s in ("train", "test"))
-    val = _array_split(arrays["x_val"], arrays["y_val"], location) if "x_val" in arrays and "y_val" in arrays else None
-    return Splits(train, test, val, _classes(train.targets))
+    train, test = (array_split(arrays[f"x_{s}"], arrays[f"y_{s}"], location) for s in ("train", "test"))
+    val = array_split(arrays["x_val"], arrays["y_val"], location) if "x_val" in arrays and "y_val" in arrays else None
+    return Splits(train, test, val, classes_of(train.targets))
 
 
 def csv(location: str, preprocessing: Preprocessing) -> Splits:
@@ -222,8 +231,8 @@ def csv(location: str, preprocessing: Preprocessing) -> Splits:
             raise InputError(f"data file {location!r}, line {line}: every row needs {len(header)} numbers")
     table = np.array([[float(cell) for cell in row] for _, row in rows[1:]], dtype=np.float64)
     inputs = np.delete(table, target, axis=1).astype(np.float32)
-    split = _array_split(inputs, table[:, target], location)
-    return _divided(split, _classes(split.targets))
+    split = array_split(inputs, table[:, target], location)
+    return divided(split, classes_of(split.targets))
 
 
 def _csv_rows(location: str) -> list[tuple[int, list[str]]]:
@@ -260,7 +269,7 @@ def hf(location: str, preprocessing: Preprocessing) -> Splits:
     splits = {
         name: _hf_split(part, location, preprocessing) if part is not None else None for name, part in parts.items()
     }
-    return Splits(splits["train"], splits["test"], splits["val"], _classes(splits["train"].targets))
+    return Splits(splits["train"], splits["test"], splits["val"], classes_of(splits["train"].targets))
 
 
 def _hf_split(part: Any, location: str, preprocessing: Preprocessing) -> ArraySplit:
@@ -274,27 +283,11 @@ def _hf_split(part: Any, location: str, preprocessing: Preprocessing) -> ArraySp
         stacked = np.stack([as_pixels(item, size, channels) for item in part[image]])
         labels = torch.tensor(part[label])
     stacked = stacked.transpose(0, 3, 1, 2) if channels == 3 else stacked[:, None]
-    return _array_split(np.ascontiguousarray(stacked), labels, f"hf:{location}")
+    return array_split(np.ascontiguousarray(stacked), labels, f"hf:{location}")
 
 
-def factory(where: str, name: str, args: dict[str, Any]) -> Splits:
-    """User data: a factory returning (train, test) or (train, val, test), each a pair (inputs, targets)."""
-    function = file_attribute(where, name) if where.endswith(".py") else import_attribute(where, name)
-    with guarded(f"data factory {where}:{name}"):
-        parts = function(**args)
-    if not isinstance(parts, tuple) or len(parts) not in (2, 3):
-        raise InputError(f"data factory {where}:{name} must return (train, test) or (train, val, test)")
-    splits = [_array_split(*_pair(part, f"{where}:{name}"), f"{where}:{name}") for part in parts]
-    return Splits(splits[0], splits[-1], splits[1] if len(splits) == 3 else None, _classes(splits[0].targets))
-
-
-def _pair(part: Any, where: str) -> tuple[Any, Any]:
-    if not isinstance(part, tuple | list) or len(part) != 2:
-        raise InputError(f"data factory {where}: each split must be a pair (inputs, targets)")
-    return part[0], part[1]
-
-
-def _array_split(inputs: Any, targets: Any, where: str) -> ArraySplit:
+def array_split(inputs: Any, targets: Any, where: str) -> ArraySplit:
+    """Arrays of a file or factory as a split; float targets that count from 0 in whole numbers are classes."""
     inputs, targets = to_tensor(inputs, f"data {where!r}: inputs"), to_tensor(targets, f"data {where!r}: targets")
     if len(inputs) != len(targets):
         raise InputError(f"data {where!r}: {len(inputs)} inputs but {len(targets)} targets")
@@ -312,6 +305,7 @@ def _array_split(inputs: Any, targets: Any, where: str) -> ArraySplit:
     return ArraySplit(inputs, targets.float() if targets.is_floating_point() else targets.long())
 
 
-def _classes(targets: Tensor) -> int | None:
+def classes_of(targets: Tensor) -> int | None:
+    """Number of classes, or None where targets are not classes."""
     whole = not targets.is_floating_point() and targets.dim() == 1 and len(targets)
     return int(targets.max()) + 1 if whole else None

@@ -65,6 +65,7 @@ def rebuilds(
         InputError: if the record names nothing that can be built, or building for real fails.
     """
     edits = list(edits)
+    device = REAL if source.get("kind") == "memory" else device  # a copy has its values
     # outside of any device: what a file computes at its top stays real
     make = _limited(source, builder(source), state, where)
     if device != REAL:

@@ -11,12 +11,15 @@ from .dtypes import model_dtype
 from .errors import InputError
 from .exported import is_exported, load_exported
 from .forward_check import check_forward, check_state
+from .in_memory import find, is_in_memory
 from .plain_weights import fold_checked
 from .types import Loaded
 from .weights import check_module, fits, load_into, read_weights
 from .wrappers import materialize
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from .data import Data
 
 
@@ -28,6 +31,7 @@ def load_model(
     inputs: list[str] | None = None,
     trust_source: bool = False,
     source: str | None = None,
+    module: nn.Module | None = None,
     seed: int = 0,
 ) -> Loaded:
     """Build and load the model that a string names.
@@ -40,39 +44,46 @@ def load_model(
         inputs: example inputs, `[NAME=]D,D,...[:DTYPE[:HIGH]]` without the batch dimension.
         trust_source: let an artifact run the user code it names, or read a .pt2 file.
         source: user code named again, which an artifact made from user code may then run.
+        module: a module in memory that an artifact's edits are replayed on, in the place of what its source builds.
         seed: seeds the random initialization where no weights are given.
     Raises:
         InputError: naming what is wrong and the nearest valid name.
     """
+    if is_in_memory(string):
+        _refuse(string, "a module in memory", weights=weights, model_args=model_args, inputs=inputs)
+        return _in_memory(string)
     path = Path(string)
     if path.is_dir() or string.rstrip("/").endswith("manifest.json"):
         _refuse(string, "an artifact directory", model_args=model_args, inputs=inputs)
-        loaded = artifact.load(path if path.is_dir() else path.parent, trust_source=trust_source, source=source)
+        folder = path if path.is_dir() else path.parent
+        loaded = artifact.load(folder, trust_source=trust_source, source=source, module=module)
         if weights:
             _load_trained(loaded, weights, string)
         return loaded
+    if module is not None:
+        raise InputError(f"model {string!r} is no artifact directory, whose edits a module in memory could take")
     if is_exported(string):
         _refuse(string, "a .pt2 file", weights=weights, model_args=model_args)
         return load_exported(path, inputs, trust_source=trust_source)
     record = parse(string, model_args or {})
     with seeded(seed):
-        module, defaults = build_with_defaults(record, pretrained=weights == "pretrained")
-        check_state(module, f"model {string!r}")
-        module.eval()
+        built, defaults = build_with_defaults(record, pretrained=weights == "pretrained")
+        check_state(built, f"model {string!r}")
+        built.eval()
         example = example_inputs.parse(inputs) if inputs else defaults["example"]
-        edits, notes = materialize(module, example, f"model {string!r}"), []
+        edits, notes = materialize(built, example, f"model {string!r}"), []
     if weights and weights != "pretrained":
         tensors, where = read_weights(weights), f"weights {weights!r}"
-        if not fits(module, tensors):  # a file in another form than the module's: both become plain
-            folded, lines = fold_checked(module, example)
+        if not fits(built, tensors):  # a file in another form than the module's: both become plain
+            folded, lines = fold_checked(built, example)
             edits, notes = edits + folded, notes + lines
-        notes += load_into(module, tensors, where)
-    folded, lines = fold_checked(module, example)
-    check_module(module, f"model {string!r}")
+        notes += load_into(built, tensors, where)
+    folded, lines = fold_checked(built, example)
+    check_module(built, f"model {string!r}")
     return Loaded(
-        module,
+        built,
         record,
-        None if example is None else example_inputs.with_floating(example, model_dtype(module)),
+        None if example is None else example_inputs.with_floating(example, model_dtype(built)),
         edits + folded,
         preprocessing=defaults["preprocessing"],
         name=string.rpartition(":")[2],
@@ -102,9 +113,17 @@ def _load_trained(loaded: Loaded, weights: str, string: str) -> None:
     loaded.notes += load_into(loaded.module, tensors, f"weights {weights!r}")
 
 
+def _in_memory(string: str) -> Loaded:
+    found = find(string)
+    if not isinstance(found, Loaded):
+        raise InputError(f"model {string!r} is a {type(found).__name__}, not a module")
+    return found.clone()
+
+
 def brings_example(string: str) -> bool:
     """Whether a model string names something saved together with its example input."""
-    return Path(string).is_dir() or string.rstrip("/").endswith("manifest.json") or is_exported(string)
+    is_artifact = Path(string).is_dir() or string.rstrip("/").endswith("manifest.json")
+    return is_artifact or is_in_memory(string) or is_exported(string)
 
 
 def _refuse(string: str, what: str, **given: Any) -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from . import in_memory
 from .errors import CompresskitError, InputError, nearest
 
 _OWN_FOLDER = str(Path(__file__).resolve().parents[1]) + os.sep
@@ -47,6 +48,8 @@ def import_attribute(module: str, name: str) -> Any:
     Raises:
         InputError: if the module does not import, whatever it raises, or has no such attribute.
     """
+    if module == in_memory.PREFIX:
+        return in_memory.find(f"{module}:{name}")
     with _current_folder_importable(), guarded(f"{module!r}", "while being imported"):
         try:
             loaded = importlib.import_module(module)

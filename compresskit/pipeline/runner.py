@@ -64,11 +64,27 @@ class Run:
         return Workspace(ownership.absolute(self.output), self.force, self.resume, input_paths(self.recipe))
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a run leaves in memory.
+
+    Attributes:
+        report: as written to report.json.
+        loaded: the model after the last step; None where an earlier run had finished already.
+    """
+
+    report: dict[str, Any]
+    loaded: Loaded | None
+
+
 def run(task: Run) -> dict[str, Any]:
+    """Run a recipe to its final artifact, and return the report; raises what `carry_out` does."""
+    return carry_out(task).report
+
+
+def carry_out(task: Run) -> Outcome:
     """Run a recipe to its final artifact.
 
-    Returns:
-        The report, as written to report.json.
     Raises:
         InputError: on bad input; nothing existing is touched.
         GuardMissed: if a step missed a guard; finished steps are kept in `OUTPUT.steps`.
@@ -77,10 +93,12 @@ def run(task: Run) -> dict[str, Any]:
         fingerprints: dict[Path, str] = {}  # of the inputs, each read once
         keys = step_keys(task.recipe, leave_out=(task.place.output, task.place.steps), known=fingerprints)
         finished = task.place.check(keys[-1], task.log)
-        return _run(task, keys, data_key(task.recipe.options, fingerprints)) if finished is None else finished
+        if finished is not None:
+            return Outcome(finished, None)
+        return _run(task, keys, data_key(task.recipe.options, fingerprints))
 
 
-def _run(task: Run, keys: list[str], data: str) -> dict[str, Any]:
+def _run(task: Run, keys: list[str], data: str) -> Outcome:
     recipe, options = task.recipe, task.recipe.options
     warnings = lint(recipe)
     for warning in warnings:
@@ -112,7 +130,7 @@ def _run(task: Run, keys: list[str], data: str) -> dict[str, Any]:
         report["labels"] = labels(last)
         _publish(task, progress.place, report)
         task.place.finish(keep_steps=task.keep_steps)
-    return report
+    return Outcome(report, last)
 
 
 @dataclass
@@ -182,7 +200,9 @@ def _taken(
     if record is None:
         return None
     try:
-        loaded = artifact.load(place, trust_source=True, source=task.recipe.options.source)
+        module = getattr(context.original.source, "module", None)  # of a module in memory, which no code builds
+        source = task.recipe.options.source if module is None else None
+        loaded = artifact.load(place, trust_source=True, source=source, module=module)
         measurement = Measurement(**record["measurement"])
     except (CompresskitError, OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
         task.log(f"{place.name}: done again, because what is in {place} cannot be used: {first_line(error)}")

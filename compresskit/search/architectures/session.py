@@ -249,11 +249,13 @@ class Session:
         return True
 
     def _rebuilt(self, described: dict[str, Any], tensors: dict[str, Tensor]) -> Loaded:
-        module = replay(build(described["source"]), described["edits"])
+        own = self.teacher.source  # which may hold more than its record: a module in memory
+        source = own if described["source"] == own else described["source"]
+        module = replay(build(source), described["edits"])
         module.load_state_dict(tensors)
         module.to(self.context.device).eval()
         return replace(
-            self.teacher, module=module, source=described["source"], edits=described["edits"],
+            self.teacher, module=module, source=source, edits=described["edits"],
             storage=described["storage"], name=described["name"],
         )  # fmt: skip
 
