@@ -1,64 +1,61 @@
-"""compresskit makes trained PyTorch models smaller and faster, and measures what it did."""
+"""compresskit makes trained PyTorch models smaller and faster, and measures what it did.
+
+    import compresskit
+
+    result = compresskit.prune(net, data=loader, target_macs=0.5, recover="finetune")
+    result.model        # an ordinary nn.Module
+    result.save("out")  # an artifact; compresskit.load("out", model=net) reads it
+
+Everything is imported when it is first used: `import compresskit` brings no torch.
+"""
 
 from __future__ import annotations
 
-# `python -m compresskit` has the current folder first in its path until __main__ takes it out: nothing is imported here
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-    from typing import Any
-
-    from torch import Tensor, nn
+import sys
 
 __version__ = "0.1.0"
 
+_TECHNIQUES = ("train", "prune", "quantize", "decompose", "distill", "search")
+_VERBS = (*_TECHNIQUES, "run", "export", "measure")
+#: public name -> module of this package; the verbs are made in `api.verbs`
+_HOMES = {
+    "load": "api.models",
+    "save": "api.models",
+    "Result": "api.result",
+    "Measurement": "pipeline.measurement",
+    "CompresskitError": "core.errors",
+    "InputError": "core.errors",
+    "GuardMissed": "core.errors",
+}
+__all__ = ["__version__", *_VERBS, *_HOMES]
 
-def load(string: str, **options: Any) -> nn.Module:
-    """An ordinary nn.Module, in eval mode, from any model string or artifact directory.
 
-    It remembers where it came from, so that `save` writes it as an artifact again after any training.
+def __getattr__(name: str) -> object:
+    if name not in _VERBS and name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # `python -m compresskit` has the current folder first in its path until __main__ takes it out: not imported above
+    import importlib
 
-    Args:
-        string: `torchvision:resnet18`, `builtin:lenet5`, `path/net.py:factory`, an artifact directory, ...
-        options: what `compresskit.core.source.load_model` takes (weights, model_args, trust_source, ...).
-    Raises:
-        compresskit.core.errors.InputError: if the string names nothing loadable.
+    home = importlib.import_module(f".{_HOMES.get(name, 'api.verbs')}", __name__)
+    found = getattr(home, name) if name in _HOMES else home.verb(name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(type(sys)):  # type: ignore[misc]  # the type of modules, without an import
+    """This package, in which a verb stays the function where a room has its name (`compresskit.search`).
+
+    Importing `compresskit.search.options` would set the attribute `search` to the room.
     """
-    from .core.origin import remember
-    from .core.source import load_model
 
-    return remember(load_model(string, **options))
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in _VERBS and isinstance(value, type(sys)):
+            return
+        super().__setattr__(name, value)
 
 
-def save(
-    module: nn.Module,
-    folder: str | Path,
-    *,
-    source: str | None = None,
-    example: Tensor | tuple[Tensor, ...] | Mapping[str, Tensor] | None = None,
-    force: bool = False,
-    **options: Any,
-) -> int:
-    """Write a module as an artifact that loads without pickle, and that every command takes.
-
-    A module that `load` returned keeps its edits, storage and preprocessing: load, train in any loop, save. Any other
-    module needs the string that builds it:
-
-        compresskit.save(net, "runs/mine", source="net.py:make", example=torch.zeros(1, 3, 32, 32))
-
-    Args:
-        module: its weights are saved; torch.compile and data-parallel wrappers are looked through. It is left as it is.
-        folder: the directory to create.
-        source: the model string that builds the module; None takes what `load` made it from.
-        example: inputs that the module takes; None takes the source's own.
-        force: replace an artifact that is there.
-        options: what `load` takes beside the string of the source (model_args, inputs, trust_source).
-    Returns:
-        Size of the weights file in bytes.
-    Raises:
-        compresskit.core.errors.InputError: if the source is unknown or does not build this module, or a weight is NaN.
-    """
-    from .core.origin import save_module
-
-    return save_module(module, folder, source=source, example=example, force=force, **options)
+sys.modules[__name__].__class__ = _Package

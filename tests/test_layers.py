@@ -17,7 +17,8 @@ MAY_IMPORT = {
     **{name: {"core", name} for name in TECHNIQUES},
     "search": {"core", "search", *TECHNIQUES},
     "pipeline": {"core", "search", "pipeline", *TECHNIQUES},
-    "cli": {"core", "search", "pipeline", "cli", *TECHNIQUES},
+    "api": {"core", "search", "pipeline", "api", *TECHNIQUES},
+    "cli": {"core", "search", "pipeline", "api", "cli", *TECHNIQUES},
 }
 
 

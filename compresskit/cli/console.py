@@ -6,30 +6,18 @@ from typing import Any
 
 import click
 from pydantic import ValidationError
-from rich.console import Console
 
 from ..core.errors import InputError
+from ..core.progress import stderr_console, stderr_log
 from ..pipeline.recipe import explain
 from .derive import flag_of
 
-
-def stderr_console() -> Console:
-    """The console that progress and tables go to."""
-    import sys
-
-    return Console(stderr=True, emoji=False, width=None if sys.stderr.isatty() else 160)
+__all__ = ["common_options", "logger", "stderr_console", "validated"]
 
 
 def logger(quiet: bool):
     """A function that prints one line of progress to stderr; silent in other processes of a torchrun."""
-    import os
-
-    if quiet or os.environ.get("RANK", "0") != "0":
-        return lambda line: None
-    from ..core.report import plain
-
-    console = stderr_console()
-    return lambda line: console.print(plain(line), highlight=False, soft_wrap=True, markup=False)
+    return (lambda line: None) if quiet else stderr_log()
 
 
 def common_options() -> list[click.Option]:

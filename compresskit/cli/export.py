@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-from ..core import ownership
 from ..core.results import write_result
 from ..pipeline.recipe import RecipeOptions
 from ..quantization.options import ExportOptions
@@ -21,27 +20,16 @@ _SHARED = options_of(
 def _export(model: str, output: str | None, force: bool, as_json: bool, quiet: bool, **values) -> None:
     options = validated(ExportOptions, given_values(_OWN, values), "export")
     recipe = validated(RecipeOptions, {"model": model, "device": "cpu", **given_values(_SHARED, values)}, "export")
-    shown = f"runs/model.{options.format}" if output is None else output
-    target = ownership.absolute(shown)
-    from ..pipeline.fingerprints import named_paths
-
-    inputs = [*named_paths(recipe.model_dump()), *named_paths(options.model_dump())]
-    # weights of large models lie in a file of their own beside the graph, which names it
-    for path in (target, target.with_name(f"{target.name}.data")):
-        ownership.check_file(path, force=force, inputs=inputs)
-    from ..core import files, locks
     from ..core.report import print_json, rows_table
-    from ..pipeline.preflight import checked_export
-    from ..quantization.lowering import export
+    from ..pipeline.exporting import export_file
 
-    context = checked_export(recipe, options, target, logger(quiet))
-    with locks.in_folder(target), locks.locked(target), files.replacing_file(target) as path:
-        facts = export(context.original, options, context, path)
+    shown = f"runs/model.{options.format}" if output is None else output
+    found = export_file(recipe, options, shown, force=force, log=logger(quiet))
     if as_json:
-        print_json({"model": model, "path": shown, **facts})
+        print_json(found)
         return
     if not quiet:
-        rows = [{"figure": name, "value": value} for name, value in facts.items()]
+        rows = [{"figure": name, "value": value} for name, value in found.items() if name not in ("model", "path")]
         stderr_console().print(rows_table(f"export: {model}", rows))
     write_result(shown)
 

@@ -67,18 +67,17 @@ def show(recipe: Recipe, *, as_json: bool, quiet: bool) -> None:
     from rich.console import Console
 
     from ..core.report import print_json, rows_table
+    from ..pipeline.inspection import inspect_step
     from ..pipeline.opening import open_context
-    from ..pipeline.runner import do_step
 
-    context = open_context(recipe.options, logger(quiet))
-    result = do_step(recipe.steps[0], context.original.clone(), context)
+    found = inspect_step(recipe.steps[0], open_context(recipe.options, logger(quiet)))
     if as_json:
-        print_json({"facts": result.facts, "tables": result.tables, "notes": result.notes})
+        print_json(found)
         return
     console = Console(file=result_stream(), emoji=False, width=None if result_stream().isatty() else 160)
-    for title, rows in result.tables.items():
+    for title, rows in found["tables"].items():
         console.print(rows_table(title, rows))
-    for note in result.notes:
+    for note in found["notes"]:
         write_result(note)
 
 

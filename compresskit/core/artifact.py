@@ -276,8 +276,8 @@ def _trusted_source(manifest: dict, folder: Path, trust_source: bool, given: dic
 def _named_for_memory(record: dict[str, Any], folder: Path, given: dict[str, Any] | None) -> dict[str, Any]:
     if given is None:
         raise InputError(
-            f"artifact {str(folder)!r} was made from a module in memory ({record['name']}), which it does not hold: give "
-            "it again with compresskit.load(FOLDER, model=MODULE), or name code that builds it with --source"
+            f"artifact {str(folder)!r} was made from a module in memory ({record['name']}), which it does not hold: "
+            "give it again with compresskit.load(FOLDER, model=MODULE), or name code that builds it with --source"
         )
     if given["kind"] not in USER_CODE:
         raise InputError(

@@ -42,8 +42,8 @@ def loaded_from(
 
     Args:
         module: any module; wrappers of torch.compile, DataParallel and the like are looked through.
-        example: inputs that it takes, of any batch size; None takes its own (`example_inputs`, `input_shape`), or leaves
-            it to the data.
+        example: inputs that it takes, of any batch size; None takes its own (`example_inputs`, `input_shape`), or
+            leaves it to the data.
         source: the model string that builds it; None finds out.
         options: of `source`, as `load_model` takes them: model_args, trust_source.
     Raises:

@@ -6,14 +6,16 @@ over is therefore given a name, `in-memory:NAME`, which means the object for as 
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from .errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 #: what such strings begin with; no importable module is called so
 PREFIX = "in-memory"
@@ -41,9 +43,9 @@ def named_objects(objects: Mapping[str, Any]) -> Iterator[None]:
     """While open, `in-memory:NAME` means an object; names that are open already go on to hold.
 
     Args:
-        objects: by name, without the prefix.
+        objects: by name, without the prefix; those added later count too.
     """
-    token = _objects.set({**(_objects.get() or {}), **objects})
+    token = _objects.set(ChainMap(objects, _objects.get() or {}))  # type: ignore[arg-type]  # nothing is set in it
     try:
         yield
     finally:

@@ -114,6 +114,30 @@ def parse(forms: Iterable[str], floating: torch.dtype = torch.float32) -> Inputs
     return plain[0] if len(plain) == 1 else tuple(plain)
 
 
+def as_forms(inputs: Inputs) -> list[str]:
+    """Strings from which `parse` makes inputs of the same names, shapes and dtypes, integers of the same range.
+
+    Args:
+        inputs: one tensor, a tuple of tensors or a mapping of tensors, with their batch dimension.
+    Raises:
+        InputError: if a tensor has no batch dimension, or there is anything but tensors.
+    """
+    if isinstance(inputs, Mapping):
+        return [f"{name}={_form(value)}" for name, value in inputs.items()]
+    return [_form(value) for value in (inputs if isinstance(inputs, tuple | list) else (inputs,))]
+
+
+def _form(tensor: Any) -> str:
+    if not isinstance(tensor, Tensor) or not tensor.dim():
+        raise InputError("an example of a model string is made of tensors with a batch dimension; write it as input")
+    shape = ",".join(str(size) for size in tensor.shape[1:])
+    if tensor.dtype == torch.float32 and shape:
+        return shape
+    if tensor.dtype.is_floating_point or tensor.dtype.is_complex or tensor.dtype == torch.bool:
+        return f"{shape}:{_name(tensor.dtype)}"
+    return f"{shape}:{_name(tensor.dtype)}:{max(int(tensor.max()), 0) + 1 if tensor.numel() else 2}"
+
+
 def with_batch(inputs: Inputs, batch: int) -> Inputs:
     """Example inputs of another batch size."""
     return make(describe(inputs), batch)

@@ -73,7 +73,9 @@ def _is_loaded(part: Any) -> bool:
 
 def _array_pair(part: Any, where: str) -> tuple[Any, Any]:
     if not isinstance(part, tuple | list) or len(part) != 2:
-        raise InputError(f"data factory {where}: each split must be a pair (inputs, targets), a Dataset or a DataLoader")
+        raise InputError(
+            f"data factory {where}: each split must be a pair (inputs, targets), a Dataset or a DataLoader"
+        )
     return part[0], part[1]
 
 
@@ -125,8 +127,8 @@ def _split(source: Any, where: str) -> Any:
         if isinstance(source, Iterable) and not isinstance(source, str | bytes | Mapping | Tensor):
             return HeldSplit.read(source, where)
     raise InputError(
-        f"data {where} is of type {type(source).__name__}; give a data string, a DataLoader, a Dataset, a pair of tensors "
-        "(inputs, targets) or an iterable of batches"
+        f"data {where} is of type {type(source).__name__}; give a data string, a DataLoader, a Dataset, a pair of "
+        "tensors (inputs, targets) or an iterable of batches"
     )
 
 
@@ -296,4 +298,3 @@ def _joined(parts: list[Any]) -> Any:
     if isinstance(first, tuple):
         return tuple(_joined(list(values)) for values in zip(*parts, strict=True))
     return torch.cat(parts)
-

@@ -17,16 +17,25 @@ _TOO_LARGE = 1 << 63  # tensors count in 64 bits, and so does everything that re
 LARGEST_SEED = (1 << 32) - 1  # NumPy's generators take no larger one
 
 
-def option(default: Any, help: str, *, section: str = "Options", **constraints: Any) -> Any:
+def option(
+    default: Any,
+    help: str,
+    *,
+    section: str = "Options",
+    takes: Literal["", "model", "data", "function"] = "",
+    **constraints: Any,
+) -> Any:
     """A field with its help text and the section of `--help` it stands in.
 
     Args:
         default: the default value; `...` makes the option required.
         help: one line, starting lower-case, units named.
         section: heading in `--help` and in the docs table.
+        takes: what Python code may give in the place of the string: a module, data, or a function.
         constraints: pydantic's ge, gt, le, lt, min_length, pattern.
     """
-    return Field(default, description=help, json_schema_extra={"section": section}, **constraints)
+    extra = {"section": section, **({"takes": takes} if takes else {})}
+    return Field(default, description=help, json_schema_extra=extra, **constraints)
 
 
 def choice(table: Table) -> Any:

@@ -102,6 +102,14 @@ def cell(value: Any) -> str:
     return str(value)
 
 
+def report_fragment(report: dict[str, Any]) -> str:
+    """The same as a piece of a page, with its styles in it, for notebooks."""
+    console = Console(record=True, width=140, file=io.StringIO(), emoji=False)
+    show_report(report, console)
+    style = "white-space: pre; overflow-x: auto; line-height: normal; font-family: monospace"
+    return console.export_html(inline_styles=True, code_format=f'<pre style="{style}">{{code}}</pre>')
+
+
 def report_html(report: dict[str, Any]) -> str:
     """The report that the console shows, as one HTML page without scripts."""
     console = Console(record=True, width=160, file=io.StringIO(), emoji=False)

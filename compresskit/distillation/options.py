@@ -19,13 +19,14 @@ class DistillOptions(TrainStepOptions):
         "teacher's model string; several form an ensemble; default: the original model, or the current one where "
         "a new student takes its place",
         section="Models",
+        takes="model",
     )
     teacher_args: dict[str, float | int | str] = option(
         {}, "arguments of the teachers' factories, e.g. num_classes=10", section="Models"
     )
     teacher_weights: list[str] = option([], "weights file of each teacher", section="Models")
     student: str | None = option(
-        None, "model string of a new student that replaces the current model", section="Models"
+        None, "model string of a new student that replaces the current model", section="Models", takes="model"
     )
     student_weights: str | None = option(None, "weights file of the new student", section="Models")
     student_args: dict[str, float | int | str] = option(

@@ -20,8 +20,9 @@ class RecipeOptions(Options):
     """What a recipe says besides its steps; technique commands take the same as flags."""
 
     model: str = option(
-        ..., "model string: torchvision:NAME, builtin:NAME, path/net.py:factory, an artifact, ...", section="Model"
-    )
+        ..., "model string: torchvision:NAME, builtin:NAME, path/net.py:factory, an artifact, ...", section="Model",
+        takes="model",
+    )  # fmt: skip
     weights: str | None = option(
         None,
         "weights file (.safetensors, .pt, .pth, .ckpt, .bin, shards; FILE#KEY for a part), or 'pretrained'",
@@ -38,10 +39,13 @@ class RecipeOptions(Options):
     )
     trust_source: bool = option(False, "run the user code that an artifact carries, or read a .pt2", section="Model")
     data: str | None = option(
-        None, "data string: digits, imagefolder:DIR, npz:FILE, csv:FILE, path/data.py:factory", section="Data"
-    )
+        None, "data string: digits, imagefolder:DIR, npz:FILE, csv:FILE, path/data.py:factory", section="Data",
+        takes="data",
+    )  # fmt: skip
     data_arg: dict[str, Any] = option({}, "argument of the data, e.g. size=64", section="Data")
-    metric: str = option("top1", "top1, top5, mse, agreement, or package.module:function", section="Data")
+    metric: str = option(
+        "top1", "top1, top5, mse, agreement, or package.module:function", section="Data", takes="function"
+    )
     eval_limit: int | None = option(None, "evaluate on only this many test examples", section="Data", ge=1)
     eval_batch: int | None = option(
         None, "examples a batch in evaluation; default: what keeps activations small, at most 256", section="Data", ge=1
@@ -98,9 +102,16 @@ def read_recipe(path: str | Path, assignments: tuple[str, ...] = ()) -> Recipe:
     content, lines = read_yaml(path)
     if not isinstance(content, dict):
         raise InputError(f"recipe {str(path)!r} must be a mapping with model and steps")
+    return from_content(content, assignments, where=str(path), lines=lines)
+
+
+def from_content(
+    content: dict[str, Any], assignments: tuple[str, ...] = (), *, where: str = "recipe", lines: Lines | None = None
+) -> Recipe:
+    """A recipe from plain data, which is changed by `--set` assignments first; see `validate`."""
     for assignment in assignments:
         set_value(content, assignment)
-    return validate(content, where=str(path), lines=lines)
+    return validate(content, where=where, lines=lines)
 
 
 def validate(content: dict[str, Any], *, where: str = "recipe", lines: Lines | None = None) -> Recipe:

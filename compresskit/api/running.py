@@ -1,0 +1,223 @@
+"""Calls of the verbs carried out: objects get names, the pipeline runs as for a command, and the model comes back."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ..core import artifact
+from ..core.errors import GuardMissed, InputError
+from ..core.from_memory import on_device_of
+from ..core.inputs import as_forms
+from ..core.options import Options
+from ..core.origin import remember
+from ..core.types import Loaded
+from ..pipeline import runner
+from ..pipeline.exporting import export_file
+from ..pipeline.inspection import inspect_step
+from ..pipeline.measurement import Measurement, measure_model
+from ..pipeline.opening import open_context
+from ..pipeline.recipe import Recipe, RecipeOptions, Step, explain, from_content, read_recipe
+from ..pipeline.techniques import TECHNIQUES
+from ..quantization.options import ExportOptions
+from .objects import Objects
+from .result import Result
+from .session import Log, session
+from .signatures import is_list, takes
+from .verbs import fields_of
+
+_OF_A_MODULE = ("source", "model_arg", "trust_source")  # options that say what builds a module in memory
+_NOT_OF_A_MODULE = ("weights", "input")
+
+
+def technique(verb: str, model: Any, options: dict[str, Any]) -> Result:
+    """One technique on one model.
+
+    Args:
+        verb: a row of TECHNIQUES.
+        model: as the caller gave it.
+        options: all keywords, checked to be known.
+    """
+    objects = Objects()
+    with session(objects.named, options.get("progress")) as log:
+        shared = recipe_options(verb, model, options, objects)
+        own_model = TECHNIQUES[verb].options_model()
+        own = validated(verb, own_model, fields_of(own_model, options), objects)
+        recipe = Recipe(shared, (Step(verb, own),))
+        if own.prints_only():
+            context = open_context(shared, log)
+            found = _plain(inspect_step(recipe.steps[0], context))
+            return Result(remember(on_device_of_call(context.original, objects)), found, None)
+        return _run(recipe, objects, options, _command(verb, shared.model, own), log, keep_steps=False)
+
+
+def run(verb: str, recipe: Any, options: dict[str, Any]) -> Result:
+    """A recipe from a file or a mapping."""
+    objects = Objects()
+    assignments = options.get("assignments", ())
+    assignments = (assignments,) if isinstance(assignments, str) else tuple(assignments)
+    with session(objects.named, options.get("progress")) as log:
+        if isinstance(recipe, Mapping):
+            read = from_content(_named(recipe, objects, options.get("example")), assignments)
+        elif options.get("example") is not None:
+            raise InputError("run: example is for a module in memory, in a recipe that is a mapping; a file says input")
+        else:
+            read = read_recipe(os.fspath(recipe), assignments)
+        output = options.get("output") or read.options.output
+        keep_steps = output is not None
+        return _run(read, objects, {**options, "output": output}, ["compresskit.run"], log, keep_steps=keep_steps)
+
+
+def export(verb: str, model: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """A model written for another runtime."""
+    objects = Objects()
+    with session(objects.named, options.get("progress")) as log:
+        own = validated(verb, ExportOptions, fields_of(ExportOptions, options), objects)
+        left_out = tuple(ExportOptions.model_fields)
+        shared = recipe_options(verb, model, {"device": "cpu", **options}, objects, left_out)
+        output = os.fspath(options.get("output") or f"runs/model.{own.format}")
+        return _plain(export_file(shared, own, output, force=bool(options.get("force")), log=log))
+
+
+def measure(verb: str, model: Any, options: dict[str, Any]) -> Measurement:
+    """A model measured."""
+    objects = Objects()
+    against = options.get("against")
+    with session(objects.named, options.get("progress")) as log:
+        shared = recipe_options(verb, model, options, objects)
+        other = None if against is None else objects.model(against)
+        context = open_context(shared, log)
+        baseline = context.load(other) if other is not None and context.load is not None else None
+        return measure_model(context.original, context, shared, against=baseline)
+
+
+RUNNERS: dict[str, Callable[[str, Any, dict[str, Any]], Any]] = {"run": run, "export": export, "measure": measure}
+
+
+def recipe_options(
+    verb: str, model: Any, options: dict[str, Any], objects: Objects, leave_out: tuple[str, ...] = ()
+) -> RecipeOptions:
+    """The recipe's options of a call, its model opened where it is a module in memory."""
+    given = {name: value for name, value in fields_of(RecipeOptions, options).items() if name not in leave_out}
+    given.pop("output", None)
+    string = _model_string(verb, model, given, options.get("example"), objects)
+    return validated(verb, RecipeOptions, {"model": string, **given}, objects)
+
+
+def validated(verb: str, model: type[Options], values: Mapping[str, Any], objects: Objects) -> Any:
+    """Options from what a call gave: objects named, a lone value in the place of a list.
+
+    Raises:
+        InputError: all errors, one line each.
+    """
+    plain = {}
+    for name, value in values.items():
+        field = model.model_fields[name]
+        value = objects.option(f"{verb}: {name}", value, takes(field))
+        lone = is_list(field.annotation) and not isinstance(value, list) and value is not None
+        plain[name] = [value] if lone else value
+    try:
+        return model.model_validate(plain)
+    except ValidationError as error:
+        raise InputError("\n".join(f"{verb}: {message}" for _, message in explain(error, model))) from None
+
+
+def on_device_of_call(loaded: Loaded, objects: Objects) -> Loaded:
+    """A loaded model on the device of the module that its call was given; on the CPU without one."""
+    on_device_of(loaded.module, objects.module)
+    return loaded
+
+
+def _model_string(verb: str, model: Any, given: dict[str, Any], example: Any, objects: Objects) -> str:
+    """The string of the call's model; what belongs to a module in memory is taken out of the options."""
+    if isinstance(model, str | os.PathLike):
+        if example is not None:
+            if given.get("input"):
+                raise InputError(f"{verb}: example and input say the same; give one of them")
+            given["input"] = as_forms(example)
+        return os.fspath(model)
+    for name in _NOT_OF_A_MODULE:
+        if given.get(name):
+            raise InputError(f"{verb}: {name} would be ignored: the model is a module in memory; leave {name} out")
+    built = {name: given.pop(name) for name in _OF_A_MODULE if given.get(name)}
+    if "model_arg" in built:
+        built["model_args"] = built.pop("model_arg")
+    return objects.model(model, example=example, **built)
+
+
+def _named(recipe: Mapping[str, Any], objects: Objects, example: Any) -> dict[str, Any]:
+    """A recipe's mapping as plain data."""
+    given = {name: value for name, value in recipe.items() if name not in ("model", "steps")}
+    content: dict[str, Any] = {}
+    if "model" in recipe:
+        content["model"] = _model_string("run", recipe["model"], given, example, objects)
+    for name, value in given.items():
+        content[name] = objects.option(f"run: {name}", value, _taken(RecipeOptions, name))
+    if "steps" in recipe:
+        content["steps"] = [_named_step(step, objects) for step in recipe["steps"]]
+    return content
+
+
+def _named_step(step: Any, objects: Objects) -> Any:
+    if not isinstance(step, Mapping):
+        return step
+    named = {}
+    for verb, options in step.items():
+        model = TECHNIQUES[verb].options_model() if verb in TECHNIQUES else Options
+        named[verb] = (
+            {name: objects.option(f"run: {verb}.{name}", value, _taken(model, name)) for name, value in options.items()}
+            if isinstance(options, Mapping)
+            else options
+        )
+    return named
+
+
+def _taken(model: type[Options], name: str) -> str:
+    return takes(model.model_fields[name]) if name in model.model_fields else ""
+
+
+def _run(
+    recipe: Recipe, objects: Objects, options: Mapping[str, Any], command: list[str], log: Log, *, keep_steps: bool
+) -> Result:
+    output, temporary = options.get("output"), None
+    if output is None:
+        temporary = Path(tempfile.mkdtemp(prefix="compresskit-"))
+        output = temporary / "model"
+    force, resume = bool(options.get("force")), bool(options.get("resume"))
+    try:
+        task = runner.Run(recipe, Path(output), force, resume, command, log, keep_steps)
+        outcome = runner.carry_out(task)
+        loaded = outcome.loaded or _loaded_again(task, recipe, objects)
+    except GuardMissed:
+        raise  # the message names the last good artifact, which may lie in the temporary folder
+    except BaseException:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    module = remember(on_device_of_call(loaded, objects))
+    return Result(module, _plain(outcome.report), task.place.output, temporary=temporary)
+
+
+def _loaded_again(task: runner.Run, recipe: Recipe, objects: Objects) -> Loaded:
+    """The model of an output that an earlier run had finished."""
+    original = next((one for one in objects.named.values() if isinstance(one, Loaded)), None)
+    module = getattr(original.source, "module", None) if original is not None else None
+    source = recipe.options.source if module is None else None
+    return artifact.load(task.place.output, trust_source=True, source=source, module=module)
+
+
+def _command(verb: str, model: str, own: Options) -> list[str]:
+    given = "".join(f", {name}={value!r}" for name, value in own.model_dump(exclude_unset=True).items())
+    return [f"compresskit.{verb}({model!r}{given})"]
+
+
+def _plain(content: dict[str, Any]) -> dict[str, Any]:
+    """What JSON keeps of it: the same as `--json` prints."""
+    return json.loads(json.dumps(content, default=str))

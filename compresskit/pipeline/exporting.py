@@ -1,0 +1,44 @@
+"""Exports: a model written to a file for another runtime, checked before work, the file whole or not there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..core import ownership
+from .fingerprints import named_paths
+from .recipe import RecipeOptions
+
+if TYPE_CHECKING:
+    from ..quantization.options import ExportOptions
+
+
+def export_file(
+    recipe: RecipeOptions, options: ExportOptions, output: str, *, force: bool, log: Callable[[str], None]
+) -> dict[str, Any]:
+    """Write a model for another runtime, run it there, and compare.
+
+    Args:
+        recipe: names the model, the data and the metric.
+        options: format, runtime, what is measured.
+        output: the file to write.
+        force: replace a file that is there.
+        log: prints a line of progress.
+    Returns:
+        The model's string, the path as given, and the figures.
+    Raises:
+        InputError: a line for each thing that fails before anything is written; or if the runtime fails.
+    """
+    target = ownership.absolute(output)
+    inputs = [*named_paths(recipe.model_dump()), *named_paths(options.model_dump())]
+    # weights of large models lie in a file of their own beside the graph, which names it
+    for path in (target, target.with_name(f"{target.name}.data")):
+        ownership.check_file(path, force=force, inputs=inputs)
+    from ..core import files, locks
+    from ..quantization.lowering import export
+    from .preflight import checked_export
+
+    context = checked_export(recipe, options, target, log)
+    with locks.in_folder(target), locks.locked(target), files.replacing_file(target) as path:
+        facts = export(context.original, options, context, path)
+    return {"model": recipe.model, "path": output, **facts}
