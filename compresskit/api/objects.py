@@ -39,6 +39,7 @@ class Objects:
     def __init__(self) -> None:
         self.named: dict[str, Any] = {}
         self.module: nn.Module | None = None
+        self._example: Any = None
 
     def model(self, value: Any, **options: Any) -> str:
         """The string of a model: itself, or the name of a module.
@@ -58,8 +59,10 @@ class Objects:
                 f"a model is a string, an artifact directory, an nn.Module or a Result, not {type(value).__name__}"
             )
         if self.module is None:
-            self.module = value
+            self.module, self._example = value, options.get("example")
         loaded = loaded_from(value, **options)
+        if loaded.example is None and self._example is not None:  # a teacher takes what the model does
+            loaded = loaded_from(value, **{**options, "example": self._example})
         return self._add(loaded, type(value).__name__, _digest_of(loaded))
 
     def data(self, value: Any) -> str | None:

@@ -6,6 +6,7 @@ Imports no torch: `help(compresskit.prune)` is quick, and the stub for type chec
 from __future__ import annotations
 
 import inspect
+import json
 import textwrap
 import types
 from collections.abc import Iterator, Mapping
@@ -63,12 +64,12 @@ def annotation_text(annotation: Any, metadata: Any = ()) -> str:
     """The type of an option as Python text: lists take a lone value too, tables are their names."""
     table = next((item for item in metadata if isinstance(item, Table)), None)
     if table is not None:
-        return f"Literal[{', '.join(map(repr, table))}]"
+        return f"Literal[{', '.join(map(quoted, table))}]"
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return annotation_text(arguments[0], arguments[1:])
     if origin is Literal:
-        return f"Literal[{', '.join(map(repr, arguments))}]"
+        return f"Literal[{', '.join(map(quoted, arguments))}]"
     if origin in (Union, types.UnionType):
         return " | ".join(dict.fromkeys(annotation_text(item) for item in arguments))
     if origin in (list, tuple):
@@ -79,6 +80,11 @@ def annotation_text(annotation: Any, metadata: Any = ()) -> str:
     if annotation is type(None):
         return "None"
     return getattr(annotation, "__name__", None) or str(annotation)
+
+
+def quoted(value: Any) -> str:
+    """A plain value as Python text, strings in double quotes."""
+    return json.dumps(value) if isinstance(value, str) else repr(value)
 
 
 def signature(first: Parameter, keywords: list[Parameter], returns: str) -> inspect.Signature:

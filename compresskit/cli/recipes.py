@@ -71,15 +71,23 @@ def run_command(
 @click.command(
     "schema",
     cls=SectionedCommand,
-    epilog="compresskit schema > recipe.schema.json\ncompresskit schema --markdown > docs/options.md",
+    epilog="compresskit schema > recipe.schema.json\ncompresskit schema --markdown > docs/options.md\n"
+    "compresskit schema --stub > compresskit/__init__.pyi",
 )
 @click.option("--markdown", is_flag=True, help="The options of every technique as tables.")
-def schema_command(markdown: bool) -> None:
+@click.option("--stub", is_flag=True, help="The stub of the Python API, for type checkers.")
+def schema_command(markdown: bool, stub: bool) -> None:
     """Print the recipe's JSON schema, for editors that complete and check YAML."""
     import json
 
+    from ..api.stub import stub_text
     from ..pipeline.docs import options_markdown
 
+    if markdown and stub:
+        raise InputError("--markdown and --stub are two texts; give one of them")
+    if stub:
+        write_result(stub_text(), end="")
+        return
     write_result(options_markdown() if markdown else json.dumps(json_schema(), indent=2) + "\n", end="")
 
 

@@ -57,6 +57,11 @@ def is_in_memory(string: str) -> bool:
     return string.startswith(f"{PREFIX}:")
 
 
+def label(string: str) -> str:
+    """What reports call an object: its name without the digits that tell it from others."""
+    return string.partition(":")[2].rpartition("_")[0]
+
+
 def find(string: str) -> Any:
     """The object that `in-memory:NAME` means.
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from . import in_memory
 from .dtypes import widened
 from .errors import InputError, described, nearest
 from .modules import evaluating
@@ -159,4 +160,4 @@ def make_metric(string: str, original: nn.Module | None = None) -> Metric:
     if not colon:
         raise InputError(f"unknown metric {string!r}{nearest(string, METRICS)}")
     found = file_attribute(module, function) if module.endswith(".py") else import_attribute(module, function)
-    return Metric(function, found, original)
+    return Metric(in_memory.label(string) if in_memory.is_in_memory(string) else function, found, original)
