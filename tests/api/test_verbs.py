@@ -25,6 +25,8 @@ from compresskit.pipeline.techniques import TECHNIQUES
 from compresskit.quantization.options import ExportOptions
 from tests.conftest import REPOSITORY
 
+pytestmark = pytest.mark.integration
+CNN = "builtin:digits_cnn"
 QUICK = {"latency_rounds": 0}
 X = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(1))
 
@@ -282,18 +284,18 @@ def test_a_look_at_a_model_returns_what_it_found(net, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        (["builtin:digits_cnn"], {"target_mac": 0.5}, "prune: unknown option 'target_mac'; did you mean 'target_macs'?"),
-        (["builtin:digits_cnn"], {"target_macs": 1.5}, "prune: target_macs should be less than 1, got 1.5"),
-        (["builtin:digits_cnn"], {}, "prune: nothing says how much to prune"),
+        ([CNN], {"target_mac": 0.5}, "prune: unknown option 'target_mac'; did you mean 'target_macs'?"),
+        ([CNN], {"target_macs": 1.5}, "prune: target_macs should be less than 1, got 1.5"),
+        ([CNN], {}, "prune: nothing says how much to prune"),
         (["builtin:digit_cnn"], {"ratio": 0.5}, "did you mean 'digits_cnn'?"),
         ([3], {"ratio": 0.5}, "a model is a string, an artifact directory, an nn.Module or a Result, not int"),
         ([], {"ratio": 0.5}, "prune takes one model and keyword options, got 0 positional arguments"),
-        (["builtin:digits_cnn", "out"], {"ratio": 0.5}, "got 2 positional arguments"),
-        (["builtin:digits_cnn"], {"ratio": 0.5, "data": 3}, "is of type int; give a data string, a DataLoader"),
-        (["builtin:digits_cnn"], {"ratio": 0.5, "criterion": nn.ReLU()}, "prune: criterion takes plain values, not ReLU"),
-        (["builtin:digits_cnn"], {"ratio": 0.5, "progress": 3}, "progress is 'rich', a function of one line, or None"),
+        ([CNN, "out"], {"ratio": 0.5}, "got 2 positional arguments"),
+        ([CNN], {"ratio": 0.5, "data": 3}, "is of type int; give a data string, a DataLoader"),
+        ([CNN], {"ratio": 0.5, "criterion": nn.ReLU()}, "prune: criterion takes plain values, not ReLU"),
+        ([CNN], {"ratio": 0.5, "progress": 3}, "progress is 'rich', a function of one line"),
         ([nn.Linear(3, 3)], {"ratio": 0.5}, "its input shape is unknown; give"),
-        ([nn.Linear(3, 3)], {"ratio": 0.5, "weights": "w.pt"}, "prune: weights would be ignored: the model is a module"),
+        ([nn.Linear(3, 3)], {"ratio": 0.5, "weights": "w.pt"}, "weights would be ignored: the model is a module"),
         ([nn.Linear(3, 3)], {"ratio": 0.5, "example": X}, "model 'Linear' does not run on its example input"),
     ],
 )  # fmt: skip

@@ -97,6 +97,7 @@ def test_weights_that_are_computed_become_plain_with_an_edit(tmp_path):
         assert torch.equal(artifact.load(tmp_path / "out", module=net).module(X), loaded.module(X))
 
 
+@pytest.mark.integration
 def test_models_of_libraries_describe_themselves(tmp_path):
     transformers = pytest.importorskip("transformers")
     config = transformers.BertConfig(
@@ -109,6 +110,7 @@ def test_models_of_libraries_describe_themselves(tmp_path):
     assert type(artifact.load(tmp_path / "out").module).__name__ == "BertModel"  # nobody gives it again
 
 
+@pytest.mark.integration
 def test_a_timm_model_is_named():
     timm = pytest.importorskip("timm")
     net = timm.create_model("resnet10t", num_classes=7)
