@@ -78,6 +78,8 @@ def make(description: Any, batch: int | None = None) -> Any:
             return [make(value) for value in items] * (batch or 1) if items else []
         with torch.device("cpu"):  # also where a model is being built on meta
             return _make_tensor(description, batch)
+    except InputError:  # of something inside, which is a ValueError too
+        raise
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
         raise InputError(f"malformed input description {str(description)[:200]}: {error}") from error
 
