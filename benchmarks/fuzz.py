@@ -15,7 +15,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from tests.fuzz import hostile  # noqa: E402
+from tests.fuzz import execution, hostile  # noqa: E402
 
 
 def main() -> None:
@@ -35,10 +35,8 @@ def main() -> None:
         for kind in options.kinds:
             rows.append(_many(kind, options, good, Path(folder) / "try", failures))
             print(rows[-1], file=sys.stderr, flush=True)
-    text = _table(rows, options)
+    text = _table(rows, options) + "".join(f"\n- `{failure}`" for failure in failures) + ("\n" if failures else "")
     print(text)
-    for failure in failures:
-        print(failure)
     if options.out:
         options.out.write_text(text)
     sys.exit(1 if failures else 0)
@@ -64,7 +62,7 @@ def _many(kind: str, options: argparse.Namespace, good: Path, scratch: Path, fai
         "rc 2": codes[2],
         "rc 3": codes[3],
         "rc 1": codes[1],
-        "hung": codes[-1],
+        "cut off": codes[-1],
         "other": sum(count for code, count in codes.items() if code not in (-1, 0, 1, 2, 3)),
         "slowest refusal, CPU s": f"{slowest:.2f}",
         "largest growth, MiB": f"{largest / 2**20:.0f}",
@@ -81,7 +79,8 @@ def _table(rows: list[dict], options: argparse.Namespace) -> str:
         f"`python benchmarks/fuzz.py --tries {options.tries} --first {options.first}`, one process, one thread, "
         f"Python {platform.python_version()}, torch {torch.__version__}, {platform.machine()} {platform.system()}. "
         "Every try is decided by its kind and number (`tests/fuzz/hostile.py`). The slowest and the largest are those "
-        "of refused inputs (rc 2); growth is of resident memory during one try.",
+        "of refused inputs (rc 2); growth is of resident memory during one try. A try is cut off after "
+        f"{execution.LONGEST_S} s. What ended otherwise than in 0, 2 or 3 is listed below the table.",
         "",
         "| " + " | ".join(columns) + " |",
         "| --- |" + " ---: |" * (len(columns) - 1),

@@ -20,7 +20,7 @@ SLOW_KINDS = {"option_values": 3, "user_code": 3, "recipe_values": 4}
 FOUND = [
     ("manifest_source", 5051),  # a source without arguments
     ("artifact_weights", 0),  # complex weights in a real layer
-    ("artifact_weights", 10),  # bytes in the place of floats
+    ("artifact_weights", 54),  # bytes in the place of floats
     ("npz_arrays", 3),  # big-endian numbers
     ("npz_arrays", 6),  # a type without fields
     ("npz_arrays", 11),  # a single number
