@@ -148,7 +148,7 @@ def load(
     given = MemorySource(copy_module(module)) if module is not None else parse(source, {}) if source else None
     manifest, record, attempts = _open(Path(folder), trust_source=trust_source, given=given, check_hash=check)
     difference = math.inf
-    for device, module in attempts(device=manifest.get("built_on")):
+    for device, module in attempts(device=manifest["built_on"]):
         check_module(module, f"artifact {str(folder)!r}")
         loaded = _loaded(module, record, manifest)
         try:
@@ -203,9 +203,9 @@ def _open(
     record = _trusted_source(manifest, folder, trust_source, given)
     tensors = decode_all(read_safetensors(weights_path))
     check_ties(manifest, tensors, f"artifact {str(folder)!r}")
-    state = ModuleState(tensors, manifest["tied"], manifest["non_persistent"], manifest.get("unset_buffers", []))
+    state = ModuleState(tensors, manifest["tied"], manifest["non_persistent"], manifest["unset_buffers"])
     where = where or f"artifact {str(folder)!r}"
-    seed = manifest.get("seed", 0)
+    seed = manifest["seed"]
     return manifest, record, partial(rebuilds, record, manifest["edits"], state, seed=seed, where=where)
 
 
@@ -218,15 +218,15 @@ def _loaded(module: nn.Module, record: dict[str, Any], manifest: dict[str, Any])
         manifest["storage"],
         _preprocessing(manifest["preprocessing"]),
         manifest["name"],
-        seed=manifest.get("seed", 0),
+        seed=manifest["seed"],
     )
 
 
 def _preprocessing(record: dict[str, Any]) -> Preprocessing:
-    size = record.get("size")
-    return Preprocessing(
-        tuple(record["mean"]), tuple(record["std"]), tuple(size) if size else None, record.get("channels")
-    )
+    size, mean, std = record["size"], tuple(record["mean"]), tuple(record["std"])
+    if len(mean) != len(std):  # earlier releases recorded whatever attributes of these names a module had
+        mean, std = (), ()
+    return Preprocessing(mean, std, tuple(size) if size else None, record["channels"])
 
 
 def _portable_source(record: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -5,11 +5,13 @@ A record is {kind, ...}. Weights are not part of it.
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -154,10 +156,17 @@ def own_example(module: nn.Module) -> Inputs | None:
         given = getattr(module, name, None)
         if given is not None and not callable(given):
             return settle(one_of_batch(given))
+    shape = _declared_shape(module)
+    return None if shape is None else spread([1, *shape], model_dtype(module) or torch.float32)
+
+
+def _declared_shape(module: nn.Module) -> tuple[int, ...] | None:
+    """The `input_shape` of a module; None where it has none, or something else of that name."""
     shape = getattr(module, "input_shape", None)
-    if shape is None or callable(shape) or not all(isinstance(size, int) for size in shape):
+    if not isinstance(shape, list | tuple) or not shape:
         return None
-    return spread([1, *shape], model_dtype(module) or torch.float32)
+    sizes = [size for size in shape if isinstance(size, Integral) and not isinstance(size, bool) and size > 0]
+    return tuple(map(int, sizes)) if len(sizes) == len(shape) else None
 
 
 def source_string(record: dict[str, Any]) -> str:
@@ -168,15 +177,30 @@ def source_string(record: dict[str, Any]) -> str:
 
 
 def preprocessing_of(module: nn.Module) -> Preprocessing:
-    """What a module says of its own inputs through `mean`, `std` and `input_shape` attributes."""
-    shape = getattr(module, "input_shape", ()) or ()
-    image = len(shape) == 3
-    return Preprocessing(
-        tuple(getattr(module, "mean", ()) or ()),
-        tuple(getattr(module, "std", ()) or ()),
-        tuple(shape[1:]) if image else None,
-        shape[0] if image else None,
-    )
+    """What a module says of its own inputs: `mean` and `std`, a number a channel each, and `input_shape`.
+
+    Attributes of these names that are anything else (buffers, methods, a single number) belong to the module's own
+    forward, which then normalizes by itself.
+
+    Raises:
+        InputError: if `std` holds a zero.
+    """
+    shape, mean, std = _declared_shape(module), _numbers(module, "mean"), _numbers(module, "std")
+    if len(mean) != len(std):
+        mean, std = (), ()
+    if 0 in std:
+        raise InputError(f"the model's attribute std holds a zero, by which images cannot be divided: {std}")
+    height_width, channels = (shape[1:], shape[0]) if shape is not None and len(shape) == 3 else (None, None)
+    return Preprocessing(mean, std, height_width, channels)
+
+
+def _numbers(module: nn.Module, name: str) -> tuple[float, ...]:
+    """An attribute that is a list or tuple of finite numbers; empty where it is anything else."""
+    values = getattr(module, name, ())
+    if not isinstance(values, list | tuple) or not all(isinstance(value, Real) for value in values):
+        return ()
+    values = tuple(map(float, values))
+    return values if all(map(math.isfinite, values)) else ()
 
 
 def _builtin(record: dict[str, Any]) -> Callable[[], nn.Module]:

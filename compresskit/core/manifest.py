@@ -14,7 +14,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .edit_records import MOST_DIMENSIONS, Name, Shape, Size, explain
 from .errors import InputError
@@ -84,6 +84,12 @@ class PreprocessingRecord(_Record):
     )
     channels: Annotated[int, Field(ge=1, le=_LARGEST_SIDE)] | None = None
 
+    @model_validator(mode="after")
+    def _can_be_applied(self) -> PreprocessingRecord:
+        if 0 in self.std:
+            raise ValueError("std holds a zero")
+        return self
+
 
 class OutputRecord(_Record):
     """Shape and norm of one tensor of a model's output."""
@@ -123,10 +129,12 @@ class Manifest(_Record):
     probe: ProbeRecord
     seed: Annotated[int, Field(ge=0, lt=1 << 64)] = 0
     unset_buffers: Annotated[list[Name], Field(max_length=_MOST_NAMES)] = []
+    built_on: Annotated[str, Field(max_length=32)] | None = None
+    provenance: dict[str, Any] = {}
 
 
 def read_checked(path: Path) -> dict[str, Any]:
-    """The content of a manifest file, of this format and sound.
+    """The content of a manifest file, of this format and sound, with the defaults of optional keys filled in.
 
     Raises:
         InputError: on one line, naming the file, the key and what is wrong.
@@ -154,7 +162,14 @@ def read_checked(path: Path) -> dict[str, Any]:
         raise InputError(f"{where}: a source of kind {checked.source.kind!r} lacks {', '.join(checked.source.lacks())}")
     if elements > LARGEST_EXAMPLE:
         raise InputError(f"{where}: inputs of {elements:,} elements are more than {LARGEST_EXAMPLE:,}")
-    return manifest
+    return {
+        **manifest,
+        "preprocessing": checked.preprocessing.model_dump(),
+        "seed": checked.seed,
+        "unset_buffers": checked.unset_buffers,
+        "built_on": checked.built_on,
+        "provenance": checked.provenance,
+    }
 
 
 def _described_elements(description: Any) -> int:
@@ -246,8 +261,7 @@ def check_name(manifest: dict[str, Any], where: str, *, trusted: bool) -> None:
     """
     name = manifest["source"]["name"]
     leads_out = name.startswith(("/", "~", "\\")) or ".." in Path(name).parts
-    provenance = manifest.get("provenance")
-    recorded = isinstance(provenance, dict) and provenance.get("model") == f"hf:{name}"
+    recorded = manifest["provenance"].get("model") == f"hf:{name}"
     if leads_out and not recorded and not trusted:
         raise InputError(f"{where}: the source's name {name[:80]!r} is a path outside of the artifact")
 

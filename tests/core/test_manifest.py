@@ -16,6 +16,7 @@ from compresskit.core.edits import EDITS, check
 from compresskit.core.errors import InputError
 from compresskit.core.manifest import read_checked
 from compresskit.core.source import load_model
+from compresskit.core.types import Preprocessing
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,9 @@ WRONG = {
     "inputs of a thousand tensors": ({"inputs": {"tuple": [tensor(10**6)] * 1000}}, "inputs of 1,000,000,000 elements"),
     "a mapping of inputs that is a list": ({"inputs": {"mapping": []}}, "mapping must hold a mapping"),
     "a size without end": ({"preprocessing": {"mean": [], "std": [], "size": [10**9, 1]}}, "preprocessing.size.0"),
+    "a standard deviation of zero": ({"preprocessing": {"mean": [0.5], "std": [0.0]}}, "std holds a zero"),
+    "a device that is a list": ({"built_on": ["meta"]}, "built_on"),
+    "a provenance that is text": ({"provenance": "x"}, "provenance"),
     "a hash that is none": ({"weights_sha256": "x"}, "weights_sha256"),
     "a probe of text": ({"probe": {"values": ["x"], "norm": 0.0, "shape": []}}, "probe.values"),
     "a norm that is no number": ({"probe": {"values": [], "norm": "nan", "shape": []}}, "probe.norm"),
@@ -266,3 +270,21 @@ def test_ties_to_nothing(good, tmp_path):
 
 def test_what_is_checked_is_what_is_written(good):
     assert read_checked(good / "manifest.json")["source"]["name"] == "digits_cnn_small"
+
+
+@pytest.mark.parametrize(
+    "left", [{}, {"mean": [0.5]}, {"std": [0.5]}, {"size": None}, {"mean": [0.5, 0.5], "std": [1]}]
+)
+def test_a_part_of_the_preprocessing_is_no_normalization(left, good, tmp_path):
+    assert artifact.load(changed(good, tmp_path, preprocessing=left)).preprocessing == Preprocessing()
+
+
+def test_keys_that_earlier_releases_did_not_write_get_their_defaults(good, tmp_path):
+    folder = changed(good, tmp_path)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for key in ("seed", "unset_buffers", "built_on", "provenance"):
+        del manifest[key]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    checked = artifact.read_manifest(folder)
+    assert [checked[key] for key in ("seed", "unset_buffers", "built_on", "provenance")] == [0, [], None, {}]
+    assert artifact.load(folder).seed == 0

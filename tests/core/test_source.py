@@ -8,12 +8,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 import compresskit
+from compresskit.core.building import own_example, preprocessing_of
 from compresskit.core.builtin import BUILTINS, cifar_resnet56
 from compresskit.core.data import open_data
 from compresskit.core.errors import InputError
 from compresskit.core.inputs import describe, make as make_inputs
 from compresskit.core.source import load_model, with_example
-from compresskit.core.types import call, main_output
+from compresskit.core.types import Preprocessing, call, main_output
 from compresskit.core.weights import read_weights
 
 
@@ -61,6 +62,43 @@ def bert_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bert")
     transformers.BertForSequenceClassification(config).save_pretrained(folder)
     return folder
+
+
+class _WithAttributes(nn.Module):
+    """Normalizes by itself, or declares what it expects; attributes of these names may be anything."""
+
+    def __init__(self, **attributes):
+        super().__init__()
+        for name, value in attributes.items():
+            self.register_buffer(name, value) if isinstance(value, torch.Tensor) else setattr(self, name, value)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({"mean": [0.5], "std": (2,), "input_shape": [1, 8, 9]}, Preprocessing((0.5,), (2.0,), (8, 9), 1)),
+        ({"mean": torch.zeros(1, 3, 1, 1), "std": torch.ones(1, 3, 1, 1)}, Preprocessing()),
+        ({"mean": 0.5, "std": 0.2}, Preprocessing()),
+        ({"mean": [0.5, 0.5], "std": [0.2]}, Preprocessing()),
+        ({"mean": [0.5], "std": None}, Preprocessing()),
+        ({"mean": "imagenet", "std": "imagenet"}, Preprocessing()),
+        ({"mean": [float("nan")], "std": [1.0]}, Preprocessing()),
+        ({"mean": lambda x: x, "input_shape": 5}, Preprocessing()),
+        ({"input_shape": (3, "a", 8)}, Preprocessing()),
+        ({"input_shape": (3, 0, 8)}, Preprocessing()),
+        ({"input_shape": torch.Size([64])}, Preprocessing()),
+    ],
+    ids=str,
+)
+def test_only_lists_of_numbers_declare_a_preprocessing(attributes, expected):
+    module = _WithAttributes(**attributes)
+    assert preprocessing_of(module) == expected
+    assert (own_example(module) is None) == (expected.size is None and attributes.get("input_shape") != (64,))
+
+
+def test_a_declared_standard_deviation_of_zero_is_refused():
+    with pytest.raises(InputError, match="std holds a zero"):
+        preprocessing_of(_WithAttributes(mean=(0.0, 0.0), std=(1.0, 0.0)))
 
 
 def test_transformers_folder_with_its_weights(bert_folder):

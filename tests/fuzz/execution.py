@@ -34,7 +34,7 @@ class Outcome:
     stdout: str = ""
 
 
-class Hung(KeyboardInterrupt):
+class CutOff(KeyboardInterrupt):
     """A try took too long."""
 
 
@@ -79,7 +79,7 @@ def problem(outcome: Outcome) -> str:
 @contextlib.contextmanager
 def _deadline():
     def end(*_: object) -> None:
-        raise Hung
+        raise CutOff
 
     old = signal.signal(signal.SIGALRM, end)
     signal.alarm(LONGEST_S)
