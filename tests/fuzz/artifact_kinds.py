@@ -23,9 +23,16 @@ def _artifact(draw: random.Random, good: Path, scratch: Path) -> Path:
     return scratch / "a"
 
 
-def _inspect_or_diff(draw: random.Random, folder: str) -> list[str]:
+def _read(draw: random.Random, folder: str, good: Path) -> list[str]:
+    """A command that reads an artifact: most of what is hostile is met while it loads, the rest by data and by diff."""
     trust = draw.choice(([], ["--trust-source"]))
-    return draw.choice((["inspect", folder, *trust], ["inspect", folder, "--json", *trust]))
+    commands = (
+        ["inspect", folder, *trust],
+        ["inspect", folder, "--json", *trust],
+        ["inspect", folder, "--data", f"npz:{good}/d.npz", *trust],
+        ["diff", str(good / "artifacts" / "plain"), folder, "--latency-rounds", "0", *trust],
+    )
+    return draw.choice(commands)
 
 
 @kind
@@ -36,7 +43,7 @@ def manifest_values(draw: random.Random, good: Path, scratch: Path) -> list[str]
     for key in ("provenance", "versions"):  # read by nothing; changing them is no test
         content[key] = {}
     path.write_text(json.dumps(mutated(content, draw, draw.choice((1, 1, 1, 2, 3)))))
-    return _inspect_or_diff(draw, "a")
+    return _read(draw, "a", good)
 
 
 @kind
@@ -44,7 +51,7 @@ def manifest_bytes(draw: random.Random, good: Path, scratch: Path) -> list[str]:
     """Bytes of a manifest changed."""
     path = _artifact(draw, good, scratch) / "manifest.json"
     path.write_bytes(noisy(path.read_bytes(), draw))
-    return _inspect_or_diff(draw, "a")
+    return _read(draw, "a", good)
 
 
 @kind
@@ -67,7 +74,7 @@ def manifest_edits(draw: random.Random, good: Path, scratch: Path) -> list[str]:
     ]
     content["edits"] = mutated([*edits, draw.choice(extra)], draw, draw.choice((0, 1, 2)))
     path.write_text(json.dumps(content))
-    return _inspect_or_diff(draw, "a")
+    return _read(draw, "a", good)
 
 
 @kind
@@ -86,7 +93,7 @@ def manifest_source(draw: random.Random, good: Path, scratch: Path) -> list[str]
     ]
     content["source"] = mutated(draw.choice(sources), draw, draw.choice((0, 1, 2)))
     path.write_text(json.dumps(content))
-    return _inspect_or_diff(draw, "a")
+    return _read(draw, "a", good)
 
 
 @kind
@@ -105,7 +112,7 @@ def artifact_weights(draw: random.Random, good: Path, scratch: Path) -> list[str
         save_file(tensors, path)
     content = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps({**content, "weights_sha256": sha256_of(path)}))
-    return _inspect_or_diff(draw, "a")
+    return _read(draw, "a", good)
 
 
 def _spoiled(tensor: torch.Tensor, draw: random.Random) -> torch.Tensor:

@@ -91,3 +91,53 @@ def user_code(draw: random.Random, good: Path, scratch: Path) -> list[str]:
     if draw.random() < 0.2:
         return ["prune", "code.py:make", "--ratio", "0.5", "--latency-rounds", "0", "-q", "-o", "o", *subject[:2]]
     return ["inspect", "code.py:make", *subject]
+
+
+#: attributes that some library or this package reads of a module
+ATTRIBUTES = (
+    "mean", "std", "input_shape", "example_inputs", "example_input_array", "config", "pretrained_cfg", "weight", "bias",
+    "main_input_name", "num_classes", "dtype", "device", "groups", "in_channels", "out_features", "module", "_orig_mod",
+    "hooks", "name", "loss", "no_split_modules", "batch_first", "__len__", "stride", "kernel_size",
+)  # fmt: skip
+
+VALUES_OF_ATTRIBUTES = (
+    "5", "-1", "10**30", "0.5", "float('nan')", "'x'", "None", "[]", "[1, 'a']", "(1, 8, 8)", "(10**6, 10**6, 3)",
+    "(0,)", "[0.5]", "[0.0]", "torch.zeros(3)", "torch.zeros(1, 1, 8, 8)", "torch.zeros(0)", "lambda x: x", "object()",
+    "{}", "{'a': 1}", "nn.Linear(2, 2)", "nn.Parameter(torch.zeros(2))", "type", "Net", "self", "[torch.zeros(3)]",
+    "torch.float16", "torch.device('meta')", "b'x'", "{1, 2}", "iter(())", "[[]]", "np.float32(1)", "np.ones(3)",
+)  # fmt: skip
+
+
+@kind
+def module_attributes(draw: random.Random, good: Path, scratch: Path) -> list[str]:
+    """Modules whose attributes of well-known names hold something else, or raise when they are read."""
+    lines, properties = [], []
+    for name in draw.sample(ATTRIBUTES, draw.choice((1, 1, 2))):
+        if draw.random() < 0.15:
+            error = draw.choice(("ValueError('x')", "AttributeError('x')", "KeyError", "RuntimeError", "SystemExit(3)"))
+            properties.append(f"    @property\n    def {name}(self):\n        raise {error}\n")
+        else:
+            holder = draw.choice(("self", "self", "self.l"))
+            lines.append(f"        object.__setattr__({holder}, {name!r}, {draw.choice(VALUES_OF_ATTRIBUTES)})\n")
+    (scratch / "code.py").write_text(
+        "import numpy as np\nimport torch\nfrom torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n"
+        "        self.c, self.l = nn.Conv2d(1, 8, 3), nn.Linear(8, 10)\n"
+        f"{''.join(lines)}"
+        "    def forward(self, x):\n        return self.l(self.c(x).relu().mean((2, 3)))\n"
+        f"{''.join(properties)}"
+    )
+    shutil.copyfile(good / "d.npz", scratch / "d.npz")
+    command = draw.choice(
+        (
+            ["inspect"],
+            ["inspect"],
+            ["prune", "--ratio", "0.5"],
+            ["quantize", "--scheme", "int8-static"],
+            ["quantize", "--scheme", "int4-weight"],
+            ["decompose", "--energy", "0.5", "--slower-layers", "allow"],
+        )  # fmt: skip
+    )
+    made = [] if command == ["inspect"] else ["--latency-rounds", "0", "-q", "-o", "o"]
+    return [*command[:1], "code.py:Net", *command[1:], "--input", "1,8,8", "--data", "npz:d.npz", *made]

@@ -84,7 +84,7 @@ def csv_text(draw: random.Random, good: Path, scratch: Path) -> list[str]:
     else:
         content = noisy(text.encode(), draw)
     (scratch / "d.csv").write_bytes(content if draw.random() < 0.9 else content.decode("latin-1").encode("utf-16"))
-    return ["inspect", SMALL, "--data", "csv:d.csv"]
+    return ["inspect", "builtin:digits_mlp", "--data", "csv:d.csv"]
 
 
 @kind
