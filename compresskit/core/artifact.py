@@ -33,6 +33,7 @@ from .manifest import (
     read_json,
 )
 from .module_state import ModuleState, state_of, unique_tensors
+from .preprocessing import declared_normalization
 from .probing import PROBE_TOLERANCE, probe, probe_difference
 from .rebuilding import META, NotRepeatable, ProbeMismatch, matching_rebuild, rebuilds
 from .storage import decode_all, encode_all
@@ -223,10 +224,9 @@ def _loaded(module: nn.Module, record: dict[str, Any], manifest: dict[str, Any])
 
 
 def _preprocessing(record: dict[str, Any]) -> Preprocessing:
-    size, mean, std = record["size"], tuple(record["mean"]), tuple(record["std"])
-    if len(mean) != len(std):  # earlier releases recorded whatever attributes of these names a module had
-        mean, std = (), ()
-    return Preprocessing(mean, std, tuple(size) if size else None, record["channels"])
+    # earlier releases recorded whatever attributes of these names a module had
+    mean, std = declared_normalization(record["mean"], record["std"], "the manifest")
+    return Preprocessing(mean, std, tuple(record["size"]) if record["size"] else None, record["channels"])
 
 
 def _portable_source(record: dict[str, Any], folder: Path) -> dict[str, Any]:

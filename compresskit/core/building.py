@@ -5,13 +5,11 @@ A record is {kind, ...}. Weights are not part of it.
 
 from __future__ import annotations
 
-import math
 import random
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +24,7 @@ from .dtypes import model_dtype
 from .errors import InputError, nearest
 from .in_memory import MemorySource
 from .inputs import one_of_batch, settle, spread
+from .preprocessing import declared_normalization, declared_shape
 from .randomness import unchanged_random_state
 from .types import Inputs, Preprocessing
 from .usercode import call_factory, file_attribute, import_attribute
@@ -156,17 +155,8 @@ def own_example(module: nn.Module) -> Inputs | None:
         given = getattr(module, name, None)
         if given is not None and not callable(given):
             return settle(one_of_batch(given))
-    shape = _declared_shape(module)
+    shape = declared_shape(getattr(module, "input_shape", None))
     return None if shape is None else spread([1, *shape], model_dtype(module) or torch.float32)
-
-
-def _declared_shape(module: nn.Module) -> tuple[int, ...] | None:
-    """The `input_shape` of a module; None where it has none, or something else of that name."""
-    shape = getattr(module, "input_shape", None)
-    if not isinstance(shape, list | tuple) or not shape:
-        return None
-    sizes = [size for size in shape if isinstance(size, Integral) and not isinstance(size, bool) and size > 0]
-    return tuple(map(int, sizes)) if len(sizes) == len(shape) else None
 
 
 def source_string(record: dict[str, Any]) -> str:
@@ -185,22 +175,12 @@ def preprocessing_of(module: nn.Module) -> Preprocessing:
     Raises:
         InputError: if `std` holds a zero.
     """
-    shape, mean, std = _declared_shape(module), _numbers(module, "mean"), _numbers(module, "std")
-    if len(mean) != len(std):
-        mean, std = (), ()
-    if 0 in std:
-        raise InputError(f"the model's attribute std holds a zero, by which images cannot be divided: {std}")
-    height_width, channels = (shape[1:], shape[0]) if shape is not None and len(shape) == 3 else (None, None)
-    return Preprocessing(mean, std, height_width, channels)
-
-
-def _numbers(module: nn.Module, name: str) -> tuple[float, ...]:
-    """An attribute that is a list or tuple of finite numbers; empty where it is anything else."""
-    values = getattr(module, name, ())
-    if not isinstance(values, list | tuple) or not all(isinstance(value, Real) for value in values):
-        return ()
-    values = tuple(map(float, values))
-    return values if all(map(math.isfinite, values)) else ()
+    shape = declared_shape(getattr(module, "input_shape", None))
+    channels, *height_width = shape if shape is not None and len(shape) == 3 else (None,)
+    mean, std = declared_normalization(
+        getattr(module, "mean", None), getattr(module, "std", None), f"the model ({type(module).__name__})"
+    )
+    return Preprocessing(mean, std, tuple(height_width) or None, channels)
 
 
 def _builtin(record: dict[str, Any]) -> Callable[[], nn.Module]:

@@ -15,6 +15,8 @@ from torch import nn
 from .errors import CompresskitError, InputError, first_line, nearest, require
 from .hub_examples import transformers_example
 from .library_args import TIMM_EXTRAS, library_args, makers_of, transformers_config
+from .manifest import LARGEST_MANIFEST_BYTES, read_json
+from .preprocessing import declared_normalization, declared_shape
 from .stored_dtypes import loading_dtype, main_dtype, restore_dtypes, stored_dtypes
 from .types import Inputs, Preprocessing
 
@@ -161,15 +163,16 @@ def hf_model(record: dict[str, Any], pretrained: bool) -> tuple[nn.Module, dict[
     has_weights = any(folder.glob("*.safetensors")) if folder.is_dir() else False
     if pretrained or has_weights:
         stored = stored_dtypes(folder) if has_weights else {}
-        module = _quiet_download(
-            f"hf:{record['name']}",
-            model_class.from_pretrained,
-            record["name"],
-            config=config,
-            use_safetensors=True,
-            trust_remote_code=False,
-            dtype=loading_dtype(stored) if stored else "auto",
-        )
+        with _without_progress_bars(when=has_weights):  # a download may take long, and shows how far it is
+            module = _quiet_download(
+                f"hf:{record['name']}",
+                model_class.from_pretrained,
+                record["name"],
+                config=config,
+                use_safetensors=True,
+                trust_remote_code=False,
+                dtype=loading_dtype(stored) if stored else "auto",
+            )
         restore_dtypes(module, stored)
     else:
         module = hf_architecture(record)
@@ -179,20 +182,33 @@ def hf_model(record: dict[str, Any], pretrained: bool) -> tuple[nn.Module, dict[
     }
 
 
+@contextmanager
+def _without_progress_bars(when: bool) -> Iterator[None]:
+    """No bars of transformers inside, where asked for; they are as they were afterwards."""
+    logging = require("transformers.utils.logging", "hf")
+    if not when or not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
+
+
 def _hf_preprocessing(name: str, config: Any) -> Preprocessing:
     size = getattr(config, "image_size", None)
-    if size is None:
+    shape = declared_shape(size if isinstance(size, list | tuple) else (size, size))
+    if shape is None or len(shape) != 2:
         return Preprocessing()
-    height, width = size if isinstance(size, list | tuple) else (size, size)
     settings = Path(name) / "preprocessor_config.json"
-    found = json.loads(settings.read_text()) if settings.is_file() else {}
+    where = repr(str(settings))
+    found = read_json(settings, where, LARGEST_MANIFEST_BYTES) if settings.is_file() else {}
+    if not isinstance(found, dict):
+        raise InputError(f"{where} holds a {type(found).__name__}, not a mapping")
     half = (0.5, 0.5, 0.5)
-    return Preprocessing(
-        tuple(found.get("image_mean", half)),
-        tuple(found.get("image_std", half)),
-        (height, width),
-        getattr(config, "num_channels", 3),
-    )
+    mean, std = declared_normalization(found.get("image_mean", half), found.get("image_std", half), where)
+    return Preprocessing(mean, std, shape, getattr(config, "num_channels", 3))
 
 
 def _filled(example: Any) -> Any:

@@ -14,7 +14,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from .edit_records import MOST_DIMENSIONS, Name, Shape, Size, explain
 from .errors import InputError
@@ -83,12 +83,6 @@ class PreprocessingRecord(_Record):
         None
     )
     channels: Annotated[int, Field(ge=1, le=_LARGEST_SIDE)] | None = None
-
-    @model_validator(mode="after")
-    def _can_be_applied(self) -> PreprocessingRecord:
-        if 0 in self.std:
-            raise ValueError("std holds a zero")
-        return self
 
 
 class OutputRecord(_Record):

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from compresskit.core.dtypes import fit_inputs
-from compresskit.core.modules import eager_modules
+from compresskit.core.modules import eager_modules, evaluating
 from compresskit.core.types import Inputs, call
 
 #: one value of the computation: (storage, offset, shape, strides, writes so far)
@@ -135,20 +135,16 @@ def trace(root: nn.Module, inputs: Inputs) -> Trace:
 
         handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
         handles.append(module.register_forward_hook(leave, with_kwargs=True))
-    modes = [(module, module.training) for module in root.modules()]
     fused_attention = torch.backends.mha.get_fastpath_enabled()
     try:
-        root.eval()
         torch.backends.mha.set_fastpath_enabled(False)
-        with _Recorder(record, stack, kept):
+        with evaluating(root), _Recorder(record, stack, kept):
             output = call(root, inputs)
         record.outputs = _keys(output)
     finally:
         torch.backends.mha.set_fastpath_enabled(fused_attention)
         for handle in handles:
             handle.remove()
-        for module, training in modes:
-            module.training = training
     return record
 
 

@@ -66,7 +66,7 @@ WRONG = {
     "inputs of a thousand tensors": ({"inputs": {"tuple": [tensor(10**6)] * 1000}}, "inputs of 1,000,000,000 elements"),
     "a mapping of inputs that is a list": ({"inputs": {"mapping": []}}, "mapping must hold a mapping"),
     "a size without end": ({"preprocessing": {"mean": [], "std": [], "size": [10**9, 1]}}, "preprocessing.size.0"),
-    "a standard deviation of zero": ({"preprocessing": {"mean": [0.5], "std": [0.0]}}, "std holds a zero"),
+    "a standard deviation of zero": ({"preprocessing": {"mean": [0.5], "std": [0.0]}}, "a standard deviation of zero"),
     "a device that is a list": ({"built_on": ["meta"]}, "built_on"),
     "a provenance that is text": ({"provenance": "x"}, "provenance"),
     "a hash that is none": ({"weights_sha256": "x"}, "weights_sha256"),

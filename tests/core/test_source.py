@@ -97,7 +97,7 @@ def test_only_lists_of_numbers_declare_a_preprocessing(attributes, expected):
 
 
 def test_a_declared_standard_deviation_of_zero_is_refused():
-    with pytest.raises(InputError, match="std holds a zero"):
+    with pytest.raises(InputError, match="standard deviation of zero"):
         preprocessing_of(_WithAttributes(mean=(0.0, 0.0), std=(1.0, 0.0)))
 
 
@@ -108,6 +108,35 @@ def test_transformers_folder_with_its_weights(bert_folder):
     assert call(loaded.module, loaded.example).logits.shape == (1, 3)
     stored = read_weights(bert_folder / "model.safetensors")
     assert torch.equal(loaded.module.state_dict()["classifier.weight"], stored["classifier.weight"])
+
+
+def test_transformers_weights_load_without_progress_bars(bert_folder, capfd):
+    from transformers.utils import logging
+
+    assert logging.is_progress_bar_enabled()
+    load_model(f"hf:{bert_folder}")
+    assert capfd.readouterr() == ("", "")
+    assert logging.is_progress_bar_enabled()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("{", "damaged"),
+        ("[]", "holds a list, not a mapping"),
+        ('{"image_mean": [0.5], "image_std": [0]}', "standard deviation of zero"),
+    ],
+)
+def test_a_damaged_image_configuration_is_refused_in_one_line(tmp_path, content, says):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ViTConfig(
+        hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=8, patch_size=4
+    )
+    transformers.ViTForImageClassification(config).save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(content)
+    with pytest.raises(InputError, match=says) as error:
+        load_model(f"hf:{tmp_path}")
+    assert "preprocessor_config.json" in str(error.value)
 
 
 def test_transformers_artifact_needs_neither_folder_nor_hub(bert_folder, tmp_path):
