@@ -106,6 +106,7 @@ def save(
             "probe": probe(loaded),
             "versions": versions(),
             "provenance": provenance or {},
+            "files": sorted(files or ()),
         }
         write_json(temporary / MANIFEST, manifest)
         for name, path in (files or {}).items():

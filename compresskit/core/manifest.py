@@ -125,6 +125,7 @@ class Manifest(_Record):
     unset_buffers: Annotated[list[Name], Field(max_length=_MOST_NAMES)] = []
     built_on: Annotated[str, Field(max_length=32)] | None = None
     provenance: dict[str, Any] = {}
+    files: Annotated[list[Name], Field(max_length=_MOST_NAMES)] | None = None  # further ones beside the weights
 
 
 def read_checked(path: Path) -> dict[str, Any]:

@@ -13,6 +13,12 @@ from .errors import InputError
 MARKER = ".compresskit.json"  # in every folder of ours that is no artifact: names the output that it belongs to
 _MANIFEST = "manifest.json"
 _MANIFEST_KEYS = {"format_version", "weights_sha256", "edits", "source"}  # other tools write a manifest.json too
+_ARTIFACT_FILES = {_MANIFEST, "model.safetensors", "report.json", "report.html", "recipe.json", MARKER}
+#: what techniques put beside the weights in releases whose manifests did not list it
+_UNLISTED_FILES = {
+    "decomposition.png", "sensitivity.png", "sensitivity.svg", "search.png", "loss_curves.svg", "recipe.yaml",
+}  # fmt: skip
+_LEFT_BY_OTHERS = {".DS_Store", "Thumbs.db", "desktop.ini"}  # file managers write them, and nobody misses them
 _LONGEST_NAME_BYTES = 200  # file systems allow 255; siblings carry a few more characters
 
 
@@ -42,7 +48,8 @@ def check_replaceable(folder: Path, inputs: Iterable[Path] = ()) -> None:
         folder: an absolute path at which something exists.
         inputs: files and folders that the run reads.
     Raises:
-        InputError: unless the folder is empty or carries our marker, and holds no input, nor the current folder.
+        InputError: unless the folder is empty or carries our marker, and holds no input, nor the current folder, nor
+            files of somebody else.
     """
     shown = f"output {str(folder)!r}"
     if folder.is_symlink():
@@ -60,6 +67,39 @@ def check_replaceable(folder: Path, inputs: Iterable[Path] = ()) -> None:
             f"{shown} was not written by compresskit (it holds no manifest of ours), and is never replaced; "
             "give another name, or move it away"
         )
+    if is_artifact(folder):
+        refuse_foreign(shown, foreign_entries(folder))
+
+
+def refuse_foreign(shown: str, names: list[str]) -> None:
+    """Raises InputError if there are files of somebody else in what would be replaced, naming the first of them."""
+    if names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        raise InputError(
+            f"{shown} also holds {', '.join(map(repr, names[:3]))}{more}, not written by compresskit, and is not "
+            "replaced; move that away, or give another name"
+        )
+
+
+def foreign_entries(folder: Path) -> list[str]:
+    """Names of files and folders that lie in an artifact's folder and were not put there by this tool."""
+    manifest = _json(folder / _MANIFEST)
+    manifest = manifest if isinstance(manifest, dict) else {}
+    source, listed = manifest.get("source"), manifest.get("files")
+    named = [*(listed if isinstance(listed, list) else _UNLISTED_FILES)]
+    named += [source.get("path")] if isinstance(source, dict) else []
+    known = {*_ARTIFACT_FILES, *_LEFT_BY_OTHERS, *(name for name in named if isinstance(name, str))}
+    with os.scandir(folder) as entries:
+        return sorted(
+            entry.name
+            for entry in entries
+            if not (_is_bytecode(entry) if entry.is_dir(follow_symlinks=False) else entry.name in known)
+        )
+
+
+def _is_bytecode(entry: os.DirEntry) -> bool:
+    """Whether a folder holds nothing but what Python compiled of the artifact's own code."""
+    return entry.name == "__pycache__" and all(path.suffix == ".pyc" for path in Path(entry.path).iterdir())
 
 
 def check_file(path: Path, *, force: bool, inputs: Iterable[Path] = ()) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ from ..core.errors import CompresskitError, InputError
 from ..core.weights import sha256_of
 
 _WORK = ".work"
+_OWN_STEP = re.compile(r"\d+-[\w-]+(\.work)?|\.\d+-[\w-]+\.[0-9a-f]{8}\.compresskit|\.\d+-[\w-]+\.lock")
 
 
 @dataclass(frozen=True)
@@ -107,9 +109,21 @@ class Workspace:
                 return False
             raise InputError(f"{shown} was not written by compresskit for this output; move it away")
         ownership.check_replaceable(steps, self.inputs)
+        ownership.refuse_foreign(shown.rstrip(","), self._foreign_in_steps())
         if not (self.force or self.resume):
             raise InputError(f"{shown} holds an unfinished run; --resume goes on with it, --force starts anew")
         return True
+
+    def _foreign_in_steps(self) -> list[str]:
+        """What lies among the finished steps and is not ours, by its path there."""
+        foreign = []
+        for entry in sorted(self.steps.iterdir()):
+            if entry.name == ownership.MARKER or (_OWN_STEP.fullmatch(entry.name) and entry.is_dir()):
+                inside = ownership.foreign_entries(entry) if ownership.is_artifact(entry) else []
+                foreign += [f"{entry.name}/{name}" for name in inside]
+            else:
+                foreign.append(entry.name)
+        return foreign
 
     def begin(self) -> None:
         """Make the folder of finished steps; those of an earlier run stay only for a resume."""
@@ -121,7 +135,12 @@ class Workspace:
         ownership.write_marker(self.steps, self.output)
 
     def finish(self, *, keep_steps: bool) -> None:
-        """Delete what only a resume would have needed: scratch folders, and finished steps unless they are kept."""
+        """Delete what only a resume would have needed: scratch folders, and finished steps unless they are kept.
+
+        Where somebody put files of their own meanwhile, all stays.
+        """
+        if self._foreign_in_steps():
+            return
         if not keep_steps:
             files.remove_own(self.steps)
             return

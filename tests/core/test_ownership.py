@@ -46,6 +46,43 @@ def test_a_folder_with_an_input_in_it_is_never_replaced(tmp_path):
     ownership.check_replaceable(folder, [tmp_path, tmp_path / "artifact2" / "net.py"])
 
 
+@pytest.mark.parametrize("listed", [{}, {"files": ["recipe.yaml"]}, {"files": [[], {}]}, {"files": 3}], ids=str)
+def test_files_of_somebody_else_in_an_artifact_are_never_deleted(tmp_path, listed):
+    folder = _artifact(tmp_path / "artifact")
+    manifest = {**MANIFEST, "source": {"path": "net.py"}, **listed}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    for name in ("model.safetensors", "report.json", "report.html", "recipe.json", "net.py", ".DS_Store"):
+        (folder / name).write_text("ours")
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__" / "net.cpython-311.pyc").write_bytes(b"")
+    ownership.check_replaceable(folder)
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"also holds 'notes.txt', not written by compresskit") as error:
+        ownership.check_replaceable(folder)
+    assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match="'notes.txt'"), files.replacing(folder, force=True) as new:
+        (new / "fresh").write_text("new")
+    assert (folder / "notes.txt").read_text() == "mine"
+    (folder / "notes.txt").unlink()
+    (folder / "__pycache__" / "thesis.tex").write_text("mine")
+    for number in range(4):
+        (folder / f"run{number}").mkdir()
+    with pytest.raises(InputError, match=r"also holds '__pycache__', 'run0', 'run1' and 2 more"):
+        ownership.check_replaceable(folder)
+
+
+def test_files_that_a_technique_made_are_ours_whether_the_manifest_lists_them_or_not(tmp_path):
+    folder = _artifact(tmp_path / "artifact")  # as earlier releases wrote them
+    (folder / "search.png").write_bytes(b"")
+    ownership.check_replaceable(folder)
+    (folder / "manifest.json").write_text(json.dumps({**MANIFEST, "files": ["new_plot.png"]}))
+    (folder / "new_plot.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"also holds 'search.png', not"):
+        ownership.check_replaceable(folder)
+    (folder / "search.png").unlink()
+    ownership.check_replaceable(folder)
+
+
 def test_links_files_and_the_current_folder_are_never_replaced(tmp_path, monkeypatch):
     folder = _artifact(tmp_path / "artifact")
     (tmp_path / "link").symlink_to(folder)

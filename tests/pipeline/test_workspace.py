@@ -64,6 +64,30 @@ def test_steps_of_somebody_else_are_never_touched(tmp_path, flags):
         assert tree(tmp_path) == before
 
 
+@pytest.mark.parametrize("place", ["out/notes.txt", "out.steps/notes.txt", "out.steps/0-quantize/notes.txt"])
+def test_notes_of_the_user_are_never_deleted(tmp_path, place):
+    run(Run(recipe(), tmp_path / "out", keep_steps=True))
+    (tmp_path / place).write_text("mine")
+    before = tree(tmp_path)
+    for flags in ({"force": True}, {"force": True, "resume": True}):
+        with pytest.raises(InputError, match=r"also holds '[\w/-]*notes\.txt', not written by compresskit"):
+            run(Run(recipe(SHARE), tmp_path / "out", **flags))
+        assert tree(tmp_path) == before
+    (tmp_path / place).unlink()
+    run(Run(recipe(SHARE), tmp_path / "out", force=True))
+    assert tree(tmp_path)["out/model.safetensors"] != before["out/model.safetensors"]
+
+
+def test_notes_that_appear_among_the_steps_during_a_run_stay(tmp_path):
+    def put_notes(line: str) -> None:
+        if (tmp_path / "out.steps").is_dir():
+            (tmp_path / "out.steps" / "notes.txt").write_text("mine")
+
+    run(Run(recipe(), tmp_path / "out", keep_steps=False, log=put_notes))
+    assert (tmp_path / "out.steps" / "notes.txt").read_text() == "mine"
+    assert (tmp_path / "out" / "manifest.json").is_file()
+
+
 def test_an_artifact_is_replaced_by_force_alone_and_a_finished_run_by_nothing(tmp_path):
     first = run(Run(recipe(), tmp_path / "out", keep_steps=False))
     time_ns = (tmp_path / "out" / "manifest.json").stat().st_mtime_ns
