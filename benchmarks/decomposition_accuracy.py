@@ -24,19 +24,19 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from compresskit.core.data import open_data
+from compresskit.analysis.measure.layer_latency import interleaved_ms
+from compresskit.analysis.measure.measure import latency_ab, macs, parameter_count
+from compresskit.artifact.source import load_model
 from compresskit.core.errors import CompresskitError
-from compresskit.core.latency import interleaved_ms
-from compresskit.core.measure import latency_ab, macs, parameter_count
-from compresskit.core.metrics import make_metric
-from compresskit.core.modules import set_module
 from compresskit.core.options import TrainOptions
-from compresskit.core.source import load_model
-from compresskit.core.train import train
+from compresskit.core.tensors.modules import set_module
 from compresskit.core.types import Context, Loaded, call
+from compresskit.data.dataset import open_data
 from compresskit.decomposition.decompose import decompose
 from compresskit.decomposition.options import DecomposeOptions
 from compresskit.distillation.distill import recover_objective
+from compresskit.evaluation.metrics import make_metric
+from compresskit.training.loop import train
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "models"
 MODELS = {

@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from compresskit.core.data import open_data
-from compresskit.core.metrics import make_metric
+from compresskit.artifact.source import load_model
 from compresskit.core.options import TrainOptions
-from compresskit.core.source import load_model
-from compresskit.core.train import train
 from compresskit.core.types import Context
+from compresskit.data.dataset import open_data
+from compresskit.evaluation.metrics import make_metric
+from compresskit.training.loop import train
 
 
 def main() -> None:

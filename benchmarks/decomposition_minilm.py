@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from compresskit.core.measure import latency_ab, macs, parameter_count
-from compresskit.core.source import load_model
+from compresskit.analysis.measure.measure import latency_ab, macs, parameter_count
+from compresskit.artifact.source import load_model
 from compresskit.core.types import Context, Inputs
 from compresskit.decomposition.decompose import decompose
 from compresskit.decomposition.options import DecomposeOptions

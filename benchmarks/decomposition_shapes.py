@@ -16,8 +16,8 @@ from itertools import product
 
 import torch
 
-from compresskit.core.measure import latency_ab, macs, parameter_count
-from compresskit.core.source import load_model
+from compresskit.analysis.measure.measure import latency_ab, macs, parameter_count
+from compresskit.artifact.source import load_model
 from compresskit.core.types import Context
 from compresskit.decomposition.decompose import decompose
 from compresskit.decomposition.options import DecomposeOptions

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 
 import compresskit
-from compresskit.core.data import open_data
-from compresskit.core.source import load_model
+from compresskit.artifact.source import load_model
 from compresskit.core.types import Context
+from compresskit.data.dataset import open_data
 from compresskit.distillation.distill import distill
 from compresskit.distillation.options import DistillOptions
 

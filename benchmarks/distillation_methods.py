@@ -18,17 +18,17 @@ from pathlib import Path
 import torch
 
 import compresskit
-from compresskit.core.data import open_data
-from compresskit.core.metrics import make_metric
-from compresskit.core.source import load_model
-from compresskit.core.train import train
+from compresskit.artifact.source import load_model
 from compresskit.core.types import Context, Loaded
+from compresskit.data.dataset import open_data
+from compresskit.distillation.matching.traced_run import Taken
 from compresskit.distillation.models import Teacher
 from compresskit.distillation.objective import Objective
 from compresskit.distillation.options import DistillOptions
 from compresskit.distillation.plan import make_plan
 from compresskit.distillation.students import make_student
-from compresskit.distillation.trace import Taken
+from compresskit.evaluation.metrics import make_metric
+from compresskit.training.loop import train
 
 METHODS = ("none", "kd", "fitnet", "at", "rkd", "dkd", "crd", "reviewkd")
 LAYERS = ("layer1", "layer2", "layer3")
@@ -43,7 +43,7 @@ class Remembered:
         self.row = torch.full((int(batches.order().max()) + 1,), -1)
         self.row[batches.order()] = torch.arange(len(batches.order()))
         parts = []
-        from compresskit.distillation.trace import tapped
+        from compresskit.distillation.matching.traced_run import tapped
 
         with torch.no_grad():
             for inputs, _ in batches:

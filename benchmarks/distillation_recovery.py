@@ -12,16 +12,16 @@ import time
 import torch
 
 import compresskit
-from compresskit.core.data import open_data
-from compresskit.core.metrics import make_metric
+from compresskit.artifact.source import load_model
 from compresskit.core.options import TrainOptions
-from compresskit.core.source import load_model
-from compresskit.core.train import train
 from compresskit.core.types import Context
+from compresskit.data.dataset import open_data
 from compresskit.distillation.distill import distill, recover_objective
 from compresskit.distillation.options import DistillOptions
+from compresskit.evaluation.metrics import make_metric
 from compresskit.pruning.options import PruneOptions
-from compresskit.pruning.structured import prune
+from compresskit.pruning.structured.prune import prune
+from compresskit.training.loop import train
 
 METHODS = ("fine-tuned", "distilled", "distilled with hints")
 #: the cut that keeps most of the accuracy without training (see pruning_resnet56.py)

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 import torchvision
 
-from compresskit.core.batching import evaluation_batch
-from compresskit.core.data import open_data
-from compresskit.core.metrics import make_metric
+from compresskit.analysis.measure.batch_size import evaluation_batch
+from compresskit.data.dataset import open_data
+from compresskit.evaluation.metrics import make_metric
 
 MODELS = ("efficientnet_b0", "mobilenet_v3_large", "resnet18")
 

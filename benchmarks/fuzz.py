@@ -1,6 +1,6 @@
 """Hostile inputs by the thousand: what each kind ends with, how long it takes, how much memory.
 
-    python benchmarks/fuzz.py --tries 200
+python benchmarks/fuzz.py --tries 200
 """
 
 from __future__ import annotations

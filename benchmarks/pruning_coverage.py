@@ -35,11 +35,11 @@ from pruning_coverage_models import SUITES, randomized
 from torch import nn
 
 from compresskit.core.types import Context, Loaded, call
-from compresskit.pruning.attention import free_heads
-from compresskit.pruning.cut import Unfit, cut
-from compresskit.pruning.exact import difference, tensors_of
-from compresskit.pruning.graph import Group, build_graph
-from compresskit.pruning.proof import proven
+from compresskit.pruning.dependency.graph import Group, build_graph
+from compresskit.pruning.structured.equivalence import difference, tensors_of
+from compresskit.pruning.structured.free_heads import free_heads
+from compresskit.pruning.structured.group_equivalence import proven
+from compresskit.pruning.structured.surgery import Unfit, cut
 
 warnings.filterwarnings("ignore")
 logging.disable(logging.WARNING)

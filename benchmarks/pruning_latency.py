@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from compresskit.core.source import load_model
+from compresskit.artifact.source import load_model
 from compresskit.core.types import Context
 from compresskit.pruning.options import PruneOptions
-from compresskit.pruning.structured import prune
+from compresskit.pruning.structured.prune import prune
 
 
 @torch.no_grad()

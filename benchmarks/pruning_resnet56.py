@@ -17,12 +17,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from compresskit.core.batchnorm import estimate_batchnorm
-from compresskit.core.data import open_data
-from compresskit.core.source import load_model
+from compresskit.artifact.source import load_model
 from compresskit.core.types import Context
+from compresskit.data.dataset import open_data
 from compresskit.pruning.options import PruneOptions
-from compresskit.pruning.structured import prune
+from compresskit.pruning.structured.prune import prune
+from compresskit.training.batchnorm import estimate_batchnorm
 
 RIDGES = (1e-3, 1e-2, 1e-1)
 INNER = ["conv1", "layer2.0.conv2", "layer3.0.conv2"]

@@ -19,13 +19,13 @@ import torch
 from quantization_peers import Rows, interleaved_ms, nncf_int8, ort_int8, to_onnx, versions
 from torch import nn
 
-from compresskit.core.data import Data, open_data
-from compresskit.core.metrics import make_metric
-from compresskit.core.source import load_model
+from compresskit.artifact.source import load_model
 from compresskit.core.types import Context, Loaded
+from compresskit.data.dataset import Data, open_data
+from compresskit.evaluation.metrics import make_metric
+from compresskit.export.runtimes import Exported, onnxruntime, openvino
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.quantize import quantize
-from compresskit.quantization.runtimes import Exported, onnxruntime, openvino
 
 STATIC = {
     "compresskit": {},

@@ -20,19 +20,19 @@ from typing import Any, NamedTuple
 import torch
 from quantization_peers import Rows
 
-from compresskit.core import artifact
-from compresskit.core.data import open_data
-from compresskit.core.metrics import make_metric
+from compresskit.artifact import artifact
+from compresskit.artifact.source import load_model
 from compresskit.core.options import TrainStepOptions
-from compresskit.core.source import load_model
-from compresskit.core.train import train
 from compresskit.core.types import Context, Loaded
+from compresskit.data.dataset import open_data
+from compresskit.evaluation.metrics import make_metric
 from compresskit.pruning.options import PruneOptions
-from compresskit.pruning.structured import prune
-from compresskit.quantization.lsq import distill_objective
+from compresskit.pruning.structured.prune import prune
+from compresskit.quantization.formats.weights import bytes_by_kind
 from compresskit.quantization.options import QuantizeOptions
+from compresskit.quantization.qat import distill_objective
 from compresskit.quantization.quantize import quantize
-from compresskit.quantization.weights import bytes_by_kind
+from compresskit.training.loop import train
 
 #: share of weights removed; the paper keeps 8 % of both LeNets
 PRUNED = {"lenet300": 0.92, "lenet5": 0.92}

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import torch
 
 from compresskit.core.types import Loaded
-from compresskit.quantization.lowering import export_onnx
-from compresskit.quantization.program import export_program
-from compresskit.quantization.runtimes import Exported
+from compresskit.export.exporters.export_program import export_program
+from compresskit.export.lowering import export_onnx
+from compresskit.export.runtimes import Exported
 
 
 def to_onnx(loaded: Loaded, path: Path) -> Exported:

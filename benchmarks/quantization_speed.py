@@ -17,13 +17,13 @@ import torch
 from quantization_peers import Milliseconds, Rows, interleaved_ms, nncf_int8, ort_int8, to_onnx, versions
 from torch import nn
 
-from compresskit.core.source import load_model
+from compresskit.artifact.source import load_model
 from compresskit.core.types import Context, Loaded
-from compresskit.quantization.lowering import compare
+from compresskit.export.exporters.export_program import export_program
+from compresskit.export.lowering import compare
+from compresskit.export.runtimes import Exported, Runner, inductor, onnxruntime, openvino
 from compresskit.quantization.options import QuantizeOptions
-from compresskit.quantization.program import export_program
 from compresskit.quantization.quantize import quantize
-from compresskit.quantization.runtimes import Exported, Runner, inductor, onnxruntime, openvino
 
 _CALIBRATION = 16
 

@@ -32,19 +32,19 @@ import torch
 from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 
-from compresskit.core.data import open_data
-from compresskit.core.metrics import make_metric
+from compresskit.artifact.source import load_model
 from compresskit.core.options import TrainOptions
-from compresskit.core.source import load_model
-from compresskit.core.train import train
 from compresskit.core.types import Context, Loaded
-from compresskit.search.architectures.lessons import distillation, remembered_logits
-from compresskit.search.architectures.search import trained_anew
-from compresskit.search.architectures.session import BATCH, Child, Session
-from compresskit.search.architectures.space import ChainSpace
-from compresskit.search.architectures.student import Shrinker, build_student, measured_costs
+from compresskit.data.dataset import open_data
+from compresskit.evaluation.metrics import make_metric
+from compresskit.search.nas.search import trained_anew
+from compresskit.search.nas.session import BATCH, Child, Session
+from compresskit.search.nas.space import ChainSpace
+from compresskit.search.nas.student import Shrinker, build_student, measured_costs
+from compresskit.search.nas.teacher_cache import distillation, remembered_logits
 from compresskit.search.options import SearchOptions
 from compresskit.search.tables import ARCHITECTURES
+from compresskit.training.loop import train
 
 NOISY = "noisy-digits"
 #: standard deviation of the noise, in units of the brightest pixel

@@ -29,17 +29,17 @@ from typing import Any
 import torch
 
 import compresskit
-from compresskit.core.data import open_data
+from compresskit.artifact.source import load_model
 from compresskit.core.machine import machine
-from compresskit.core.metrics import make_metric
 from compresskit.core.options import TrainOptions
-from compresskit.core.source import load_model
-from compresskit.core.train import train
 from compresskit.core.types import Context, Loaded
+from compresskit.data.dataset import open_data
+from compresskit.evaluation.metrics import make_metric
 from compresskit.search.options import SearchOptions
-from compresskit.search.problem import Choice, Problem
+from compresskit.search.problem.search_space import Choice, Problem
 from compresskit.search.search import carry_out, problem_of, run_policy
 from compresskit.search.tables import SUBJECTS
+from compresskit.training.loop import train
 
 POLICIES = {
     "prune": ["uniform", "random", "greedy", "evolution", "amc", "solve", "auto"],

@@ -19,12 +19,12 @@ from typing import Any
 import torch
 from search_policies import SETTINGS, options_of, versions
 
-from compresskit.core.data import open_data
-from compresskit.core.metrics import make_metric
-from compresskit.core.source import load_model
+from compresskit.artifact.source import load_model
 from compresskit.core.types import Context, Loaded
+from compresskit.data.dataset import open_data
 from compresskit.distillation.distill import distill
 from compresskit.distillation.options import DistillOptions
+from compresskit.evaluation.metrics import make_metric
 from compresskit.search.search import carry_out
 from compresskit.search.tables import SUBJECTS
 

@@ -224,9 +224,7 @@ def test_a_hostile_recipe_is_refused_in_one_line(invoke, cases, text):
 def test_a_decomposition_replayed_with_its_timings_decides_alike(invoke, cases):
     hashes = set()
     for number, replayed in enumerate([(), ("--timings", "o0"), ("--timings", "o0")]):
-        succeeds(
-            invoke("decompose", "builtin:digits_cnn", "--energy", "0.85", *replayed, *LATENCY, "-o", f"o{number}")
-        )
+        succeeds(invoke("decompose", "builtin:digits_cnn", "--energy", "0.85", *replayed, *LATENCY, "-o", f"o{number}"))
         hashes.add(report_of(cases / f"o{number}")["weights_sha256"])
     assert len(hashes) == 1
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import nn
 
-from ..core.origin import remember, save_module
+from ..artifact.origin import remember, save_module
+from ..artifact.source import load_model
 from ..core.results import only_results_on_stdout
-from ..core.source import load_model
 from .types import Example
 
 

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..core.checkpoint import fingerprint
+from ..artifact.module_state import state_of
 from ..core.errors import InputError
 from ..core.from_memory import loaded_from
 from ..core.in_memory import PREFIX, MemorySource
-from ..core.module_state import state_of
 from ..core.types import Loaded
+from ..training.checkpoint import fingerprint
 from .result import Result
 
 _PLAIN = (str, int, float, bool, type(None))

@@ -12,14 +12,15 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from ..core import artifact, files, ownership
+from ..artifact import artifact
+from ..artifact.codecs.storage import decode_all
+from ..artifact.disk import files, ownership
+from ..artifact.module_state import state_of
+from ..artifact.origin import save_module
 from ..core.errors import CompresskitError, InputError
-from ..core.module_state import state_of
-from ..core.origin import save_module
 from ..core.report import NOT_MEASURED, metric_text, report_fragment, rows_table, show_report
 from ..core.results import only_results_on_stdout
-from ..core.storage import decode_all
-from ..core.weights import read_safetensors
+from ..model.checkpoints.weights import read_safetensors
 
 
 class Result:

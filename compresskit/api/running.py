@@ -12,13 +12,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..core import artifact
+from ..artifact import artifact
+from ..artifact.origin import remember
 from ..core.errors import GuardMissed, InputError
 from ..core.from_memory import on_device_of
-from ..core.inputs import as_forms
 from ..core.options import Options
-from ..core.origin import remember
 from ..core.types import Loaded
+from ..model.example_inputs import as_forms
 from ..pipeline import runner
 from ..pipeline.exporting import export_file
 from ..pipeline.inspection import inspect_step

@@ -11,8 +11,8 @@ import torch
 from ..core.errors import InputError
 from ..core.in_memory import named_objects
 from ..core.progress import stderr_log
-from ..core.randomness import unchanged_random_state
 from ..core.results import only_results_on_stdout, result_stream
+from ..core.tensors.randomness import unchanged_random_state
 
 if TYPE_CHECKING:
     from .types import Progress

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from ..core.options import Options
-from ..core.table import Table
+from ..core.registry import Table
 
 #: what an option takes besides strings: the name of its type in `api.types`
 _OBJECTS = {"model": "Model", "data": "Data", "function": "Callable[..., Any]"}

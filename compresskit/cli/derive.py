@@ -10,9 +10,9 @@ import click
 import yaml
 
 from ..core.errors import InputError
+from ..core.registry import Table
 from ..core.results import only_results_on_stdout
-from ..core.table import Table
-from ..pipeline.yaml_text import parse_value
+from ..pipeline.yaml.text import parse_value
 
 _SCALARS = (int, float, str)
 

@@ -80,8 +80,8 @@ def diff_command(
     as_json: bool,
 ) -> None:  # fmt: skip
     """Compare two models (any model strings): layers that differ, edits, and measured figures side by side."""
+    from ..artifact.source import brings_example, load_model, with_example
     from ..core.report import print_json, rows_table
-    from ..core.source import brings_example, load_model, with_example
     from ..pipeline.looking import diff_models
 
     loaded = []

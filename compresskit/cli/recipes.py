@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..core import ownership
+from ..artifact.disk import ownership
 from ..core.errors import InputError
 from ..core.results import write_result
 from ..pipeline.recipe import json_schema, read_recipe
@@ -112,10 +112,10 @@ def schema_command(markdown: bool, stub: bool) -> None:
 @click.option("-f", "--force", is_flag=True, help="Replace an existing file.")
 def init_command(model: str, data: str, weights: str | None, path: str, force: bool) -> None:
     """Write a recipe for a model and data, every usual option in it with its meaning as a comment."""
-    from ..core import files
-    from ..core.building import parse
+    from ..artifact.disk import files
+    from ..model.builders import parse
     from ..pipeline.docs import starter_recipe
-    from ..pipeline.fingerprints import named_paths
+    from ..pipeline.resume.fingerprints import named_paths
 
     if not Path(model).is_dir():
         parse(model, {})  # a model string that names nothing is refused here, with the nearest form

@@ -16,21 +16,21 @@ from typing import Any
 
 from torch import nn
 
-from .building import own_example, preprocessing_of
-from .copying import copy_module
-from .dtypes import model_dtype
+from ..artifact.origin import known_origin, loaded_again, origin_of
+from ..artifact.rebuilding import check_rebuild
+from ..artifact.source import load_model
+from ..model.builders import own_example, preprocessing_of
+from ..model.checkpoints.weights import check_module
+from ..model.example_inputs import with_batch, with_floating
+from ..model.forward_check import check_state
+from ..model.plain_weights import fold_checked
+from ..model.wrappers import inner_module, materialize, unwrapped
 from .errors import CompresskitError, InputError
-from .forward_check import check_state
 from .in_memory import MemorySource
-from .inputs import with_batch, with_floating
-from .modules import device_of
-from .origin import known_origin, loaded_again, origin_of
-from .plain_weights import fold_checked
-from .rebuilding import check_rebuild
-from .source import load_model
+from .tensors.copying import copy_module
+from .tensors.dtypes import model_dtype
+from .tensors.modules import device_of
 from .types import Inputs, Loaded
-from .weights import check_module
-from .wrappers import inner_module, materialize, unwrapped
 
 _NO_PLACE = ("__main__", "__mp_main__", "builtins")  # modules that another process does not import
 

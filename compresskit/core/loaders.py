@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 from torch.utils.data.sampler import BatchSampler, RandomSampler, SequentialSampler, SubsetRandomSampler
 
-from .arrays import check_inputs, check_targets, to_tensor
+from ..data.arrays import check_inputs, check_targets, to_tensor
+from ..data.sources import ArraySplit, Split, Splits, array_split, classes_of, divided
+from ..model.example_inputs import tensors_of
 from .errors import InputError
-from .inputs import tensors_of
-from .readers import ArraySplit, Split, Splits, array_split, classes_of, divided
-from .usercode import file_attribute, guarded, import_attribute
+from .user_imports import file_attribute, guarded, import_attribute
 
 #: keys of a batch's targets, where a batch is a mapping
 TARGETS = ("labels", "label", "targets", "target")

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
-from .table import Table
+from .registry import Table
 
 _TOO_LARGE = 1 << 63  # tensors count in 64 bits, and so does everything that reads an option
 LARGEST_SEED = (1 << 32) - 1  # NumPy's generators take no larger one

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from .copying import copy_module
 from .decisions import Decisions
-from .dtypes import fit_inputs, is_widened
 from .errors import InputError, first_line
+from .tensors.copying import copy_module
+from .tensors.dtypes import fit_inputs, is_widened
 
 if TYPE_CHECKING:
-    from .data import Data
-    from .metrics import Metric
+    from ..data.dataset import Data
+    from ..evaluation.metrics import Metric
 
 #: one batch of inputs: a tensor, a tuple of positional tensors, or a mapping of keyword tensors
 Inputs = Tensor | tuple | Mapping[str, Tensor]

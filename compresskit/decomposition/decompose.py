@@ -9,26 +9,26 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from ..core.batchnorm import estimate_batchnorm
+from ..analysis.measure.measure import macs, parameter_count
 from ..core.errors import InputError
-from ..core.measure import macs, parameter_count
-from ..core.modules import get_module, match_names
+from ..core.tensors.modules import get_module, match_names
 from ..core.types import Context, Inputs, Loaded, StepResult, to_device
-from .algebra import cp_sensitivity, cp_tensor
+from ..training.batchnorm import estimate_batchnorm
 from .explain import candidate_table, choice_table, compact_table, plot
-from .fit import fit_activation, fit_weight
-from .geometry import geometry_of
-from .kinds import Ranks, seen
-from .layers import install, recompose
-from .lstm import KIND as LSTM_INPUT, decompose_lstms, is_plain_lstm
+from .fit.fit import fit_activation, fit_weight
+from .methods.algebra import cp_sensitivity, cp_tensor
+from .methods.geometry import geometry_of
+from .methods.kinds import Ranks, seen
+from .methods.lstm import KIND as LSTM_INPUT, decompose_lstms, is_plain_lstm
 from .options import DecomposeOptions
-from .plan import Candidate, Layer, candidates_of
-from .replace import WIDEST_COLUMNS, evidence_for, replace_layers, takes_data
-from .rules import Totals, predicted_latency_share
-from .sensitivity import measure_losses, outputs_of
-from .survey import Site, survey
+from .ranks.candidates import Candidate, Layer, candidates_of
+from .ranks.rank_selection import Totals, predicted_latency_share
+from .ranks.sensitivity import measure_losses, outputs_of
+from .ranks.timing import TimeTable, choose_faster, is_faster_in_place, move_into_model, time_candidates
+from .surgery.find_layers import Site, survey
+from .surgery.layers import install, recompose
+from .surgery.surgery import WIDEST_COLUMNS, evidence_for, replace_layers, takes_data
 from .tables import KINDS, RANK_RULES
-from .timing import TimeTable, choose_faster, is_faster_in_place, move_into_model, time_candidates
 
 _BATCH = 64
 _PROBE_SAMPLES = 128  # inputs on which each layer's effect on the whole model is measured

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import require
-from .plan import Candidate, Layer
+from .ranks.candidates import Candidate, Layer
 
 
 def choice_table(layers: list[Layer], choices: list[Candidate | None]) -> list[dict[str, Any]]:

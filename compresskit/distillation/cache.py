@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.checkpoint import fingerprint
 from ..core.types import Inputs
+from ..training.checkpoint import fingerprint
 
 
 class LogitCache:

@@ -9,11 +9,11 @@ import torch
 
 from ..core import distributed
 from ..core.options import TrainOptions
-from ..core.train import train
-from ..core.training_log import curve_files
 from ..core.types import Context, Loaded, StepResult
+from ..training.logging import curve_files
+from ..training.loop import train
 from .losses.term import Loss, Setup, Signals
-from .matching import table
+from .matching.matching import table
 from .models import Teacher, choose_teachers, load
 from .objective import Objective, WeightedTerm
 from .options import DistillOptions

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.data import preprocess
+from ..artifact.source import load_model
 from ..core.errors import InputError
-from ..core.source import load_model
 from ..core.types import Context, Inputs, Loaded, Preprocessing, call, main_output
-from ..core.weights import load_into, read_weights
+from ..data.dataset import preprocess
+from ..model.checkpoints.weights import load_into, read_weights
 from .options import DistillOptions
 
 

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import InputError
-from ..core.task import task_loss
 from ..core.types import Inputs, call, main_output
+from ..evaluation.losses import task_loss
 from .cache import LogitCache
 from .losses.logits import hard_targets
 from .losses.term import Signals, Term
-from .matching import Pair
+from .matching.matching import Pair
+from .matching.traced_run import Taken, attention_watched, tapped
 from .models import Teacher
-from .trace import Taken, attention_watched, tapped
 
 
 @dataclass(frozen=True)

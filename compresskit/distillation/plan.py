@@ -13,17 +13,17 @@ from torch import Tensor
 
 from ..core import distributed
 from ..core.errors import CompresskitError, InputError, described, nearest
-from ..core.inputs import with_batch
-from ..core.modules import get_module
+from ..core.tensors.modules import get_module
 from ..core.types import Context, Inputs, Loaded, to_device
+from ..model.example_inputs import with_batch
 from .cache import LogitCache
 from .losses.term import Loss, Setup
-from .matching import Pair, attention_pairs, match, norm_before_relu
+from .matching.matching import Pair, attention_pairs, match, norm_before_relu
+from .matching.traced_run import Trace, attention_watched, trace
 from .models import Teacher
 from .objective import Objective, Taps, WeightedTerm
 from .options import DistillOptions
 from .tables import LOSSES
-from .trace import Trace, attention_watched, trace
 
 _FEATURES = {"features", "before_relu", "embeddings"}
 

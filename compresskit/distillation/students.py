@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..core.edits import replay
+from ..artifact.edits import replay
+from ..artifact.skips import skip_edit
 from ..core.errors import InputError, first_line
-from ..core.modules import eager_modules, get_module
-from ..core.skips import skip_edit
+from ..core.tensors.modules import eager_modules, get_module
 from ..core.types import Inputs, Loaded, call, main_output
-from .trace import first_tensor
+from .matching.traced_run import first_tensor
 
 #: integer attributes that a forward pass reads and that follow the width
 _WIDTH_ATTRIBUTES = (

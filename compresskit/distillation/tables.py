@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..core.table import Row, Table
+from ..core.registry import Row, Table
 
 #: a row is a losses.term.Loss: a maker of the term, the paper's weight, and what it needs
 LOSSES = Table(

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from ..core import readers
-from ..core.arrays import check_inputs, names_in_npz, read_npz, to_tensor
-from ..core.data import Batches, Data
 from ..core.errors import InputError, nearest
-from ..core.images import SUFFIXES, find_images
+from ..data import sources
+from ..data.arrays import check_inputs, names_in_npz, read_npz, to_tensor
+from ..data.dataset import Batches, Data
+from ..data.images import SUFFIXES, find_images
 
 _NO_LABEL = -1
 
@@ -49,7 +49,7 @@ class UnlabelledData:
         return replace(found, split=self._split, indices=indices)
 
 
-def _read(location: str, labelled: Data) -> readers.ArraySplit | readers.FileSplit:
+def _read(location: str, labelled: Data) -> sources.ArraySplit | sources.FileSplit:
     path = Path(location)
     if path.suffix == ".npz" and path.is_file():
         return _read_npz(path)
@@ -62,10 +62,10 @@ def _read(location: str, labelled: Data) -> readers.ArraySplit | readers.FileSpl
     if labelled.input_shape is None or len(labelled.input_shape) != 3:
         raise InputError(f"unlabelled folder {location!r}: the data {labelled.name!r} is not of images")
     channels, height, width = labelled.input_shape
-    return readers.FileSplit(paths, torch.full((len(paths),), _NO_LABEL), (height, width), channels)
+    return sources.FileSplit(paths, torch.full((len(paths),), _NO_LABEL), (height, width), channels)
 
 
-def _read_npz(path: Path) -> readers.ArraySplit:
+def _read_npz(path: Path) -> sources.ArraySplit:
     inputs = read_npz(str(path), ("x",)).get("x")
     if inputs is None or not inputs.ndim or not len(inputs):
         held = ", ".join(names_in_npz(str(path))[:20])
@@ -73,4 +73,4 @@ def _read_npz(path: Path) -> readers.ArraySplit:
     inputs = to_tensor(inputs, f"unlabelled {str(path)!r}: x")
     check_inputs(inputs, str(path))
     inputs = inputs.float() if inputs.dtype == torch.float64 else inputs
-    return readers.ArraySplit(inputs, torch.full((len(inputs),), _NO_LABEL))
+    return sources.ArraySplit(inputs, torch.full((len(inputs),), _NO_LABEL))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..core import ownership
-from .fingerprints import named_paths
+from ..artifact.disk import ownership
 from .recipe import RecipeOptions
+from .resume.fingerprints import named_paths
 
 if TYPE_CHECKING:
     from ..quantization.options import ExportOptions
@@ -34,8 +34,8 @@ def export_file(
     # weights of large models lie in a file of their own beside the graph, which names it
     for path in (target, target.with_name(f"{target.name}.data")):
         ownership.check_file(path, force=force, inputs=inputs)
-    from ..core import files, locks
-    from ..quantization.lowering import export
+    from ..artifact.disk import files, locks
+    from ..export.lowering import export
     from .preflight import checked_export
 
     context = checked_export(recipe, options, target, log)

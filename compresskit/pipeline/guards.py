@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..core import artifact
+from ..artifact import artifact
 from ..core.errors import GuardMissed, InputError
-from ..core.metrics import Metric
+from ..evaluation.metrics import Metric
 from .measurement import Measurement
 
 

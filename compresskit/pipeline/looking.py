@@ -13,14 +13,15 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from ..core import artifact, measure
+from ..analysis.measure import measure
+from ..analysis.measure.macs import MacCount, count_macs
+from ..artifact import artifact
 from ..core.errors import CompresskitError, InputError, described
-from ..core.exported import by_layer, single_example
-from ..core.flops import MacCount, count_macs
-from ..core.modules import eager_modules
+from ..core.tensors.modules import eager_modules
 from ..core.types import Loaded
-from ..core.usercode import PACKAGE_FOLDER
-from ..core.weights import sha256_of
+from ..core.user_imports import PACKAGE_FOLDER
+from ..model.checkpoints.weights import sha256_of
+from ..model.exported import by_layer, single_example
 from .measurement import stored_bytes
 
 _PRUNABLE = (nn.modules.conv._ConvNd, nn.Linear, nn.Embedding, nn.MultiheadAttention, nn.RNNBase)
@@ -197,7 +198,7 @@ import compresskit
 del sys.path[0]
 results, sys.stdout = sys.stdout, sys.stderr
 import torch
-from compresskit.core import artifact
+from compresskit.artifact import artifact
 torch.set_num_threads(threads)  # sums are rounded as their threads share them
 loaded = artifact.load(folder, trust_source=trust, source=source, check=False)
 print(json.dumps(artifact.probe(loaded)), file=results, flush=True)

@@ -9,11 +9,12 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from ..core import artifact, measure
+from ..analysis.measure import measure
+from ..artifact import artifact
+from ..artifact.codecs.storage import encode_all
 from ..core.errors import InputError
-from ..core.inputs import with_batch
-from ..core.storage import encode_all
 from ..core.types import Context, Loaded, to_device
+from ..model.example_inputs import with_batch
 from .recipe import RecipeOptions
 
 

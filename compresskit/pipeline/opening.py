@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from ..core.batching import LARGEST_BATCH, evaluation_batch
-from ..core.data import Data, open_data
+from ..analysis.measure.batch_size import LARGEST_BATCH, evaluation_batch
+from ..artifact.source import load_model, with_example
 from ..core.errors import CompresskitError, InputError, first_line, problems_of
-from ..core.metrics import make_metric
-from ..core.modules import device_of
-from ..core.source import load_model, with_example
+from ..core.tensors.modules import device_of
 from ..core.types import Context, Loaded, Preprocessing, call, main_output, to_device
+from ..data.dataset import Data, open_data
+from ..evaluation.metrics import make_metric
 from .recipe import RecipeOptions
 
 
@@ -132,8 +132,7 @@ def _check_input(loaded: Loaded, data: Data) -> None:
     except Exception as error:
         shape = list(inputs.shape) if hasattr(inputs, "shape") else type(inputs).__name__
         raise InputError(
-            f"data {data.name!r} gives inputs {shape}, which model {loaded.name!r} does not take: "
-            f"{first_line(error)}"
+            f"data {data.name!r} gives inputs {shape}, which model {loaded.name!r} does not take: {first_line(error)}"
         ) from error
     if data.num_classes and outputs.dim() == 2 and outputs.shape[1] < data.num_classes:
         raise InputError(

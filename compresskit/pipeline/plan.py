@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from ..core import measure
-from ..core.inputs import with_batch
+from ..analysis.measure import measure
 from ..core.report import print_json, rows_table
 from ..core.types import Context, Loaded, to_device
+from ..model.example_inputs import with_batch
 from .lint import lint
 from .preflight import checked_context
 from .recipe import Recipe, Step

@@ -11,17 +11,18 @@ from pathlib import Path
 
 import torch
 
-from ..core import artifact, distributed
+from ..artifact import artifact
+from ..artifact.probing import outputs_of
+from ..artifact.rebuilding import ProbeMismatch, check_rebuild
+from ..artifact.source import load_model
+from ..core import distributed
 from ..core.errors import InputError, described, problems_of, require
-from ..core.exported import refuse_change
-from ..core.probing import outputs_of
-from ..core.randomness import unchanged_random_state
-from ..core.rebuilding import ProbeMismatch, check_rebuild
-from ..core.source import load_model
-from ..core.train_check import check_training
+from ..core.tensors.randomness import unchanged_random_state
 from ..core.types import Context, Loaded
+from ..export.exporters.export_program import export_program
+from ..model.exported import refuse_change
 from ..quantization.options import ExportOptions
-from ..quantization.program import export_program
+from ..training.train_check import check_training
 from .opening import open_what_opens
 from .recipe import Recipe, RecipeOptions, Step
 from .steps import follow, model_after, place_of

@@ -11,7 +11,7 @@ from pydantic import ValidationError, field_validator
 from ..core.errors import InputError, nearest
 from ..core.options import LARGEST_SEED, Options, option
 from .techniques import TECHNIQUES
-from .yamlfile import Lines, line_of, read_yaml, set_value
+from .yaml.lines import Lines, line_of, read_yaml, set_value
 
 _MOST_THREADS = 1024  # the runtime starts each one that it is asked for
 

@@ -11,22 +11,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..core import artifact, distributed, files, ownership
+from ..artifact import artifact
+from ..artifact.disk import files, ownership
+from ..core import distributed
 from ..core.decisions import Decisions
 from ..core.errors import CompresskitError, GuardMissed, InputError, first_line
 from ..core.machine import machine
 from ..core.report import report_html
 from ..core.types import Context, Loaded, StepResult
-from ..core.weights import sha256_of
+from ..model.checkpoints.weights import sha256_of
 from .guards import check_guards
-from .keys import data_key, input_paths, recorded_timings, step_keys
 from .lint import lint
 from .measurement import Measurement, labels, measure_model, warnings_of
 from .preflight import checked_context
 from .recipe import Recipe, Step
+from .resume.keys import data_key, input_paths, recorded_timings, step_keys
+from .resume.workspace import Workspace, finished_report, remove_tree
 from .steps import becomes_original, follow
 from .techniques import TECHNIQUES
-from .workspace import Workspace, finished_report, remove_tree
 
 REPORT_VERSION = 1
 
@@ -232,7 +234,7 @@ def do_step(step: Step, loaded: Loaded, context: Context) -> StepResult:
 
 
 def _recover(mode: str, loaded: Loaded, options: Any, context: Context) -> dict[str, Any]:
-    from ..core.train import train
+    from ..training.loop import train
 
     if mode == "finetune":
         return train(loaded, options, context)

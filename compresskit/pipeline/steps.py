@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ..core.metrics import make_metric
 from ..core.types import Context, Loaded
+from ..evaluation.metrics import make_metric
 from .recipe import Recipe, Step
 
 #: (number, step, current model, context) -> the model after the step

@@ -43,15 +43,15 @@ class Technique(NamedTuple):
 TECHNIQUES: dict[str, Technique] = {
     "train": Technique(
         "compresskit.core.options:TrainStepOptions",
-        "compresskit.core.train:train_step",
+        "compresskit.training.loop:train_step",
         "Train or fine-tune a model.",
         "train builtin:digits_cnn --data digits --epochs 10 -o runs/base",
         "same",
-        check="compresskit.core.train_check:check_training",
+        check="compresskit.training.train_check:check_training",
     ),
     "prune": Technique(
         "compresskit.pruning.options:PruneOptions",
-        "compresskit.pruning.structured:prune",
+        "compresskit.pruning.structured.prune:prune",
         "Remove channels, heads, blocks or single weights.",
         "prune runs/base --data digits --target-macs 0.5 --recover finetune -o runs/pruned",
         check="compresskit.pruning.check:check",

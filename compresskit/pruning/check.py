@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from ..core.errors import InputError, problems_of
-from ..core.train_check import check_training
 from ..core.types import Context, Loaded
-from .attention import free_heads
-from .choose import limits_for
-from .depth import removable_blocks
-from .graph import build_graph
-from .insight import explain
+from ..training.train_check import check_training
+from .allocation.allocation import limits_for
+from .dependency.graph import build_graph
 from .options import PruneOptions
-from .sparse import prunable_layers
-from .structured import layer_names, prunable_graph
+from .structured.block_pruning import removable_blocks
+from .structured.diagnostics import explain
+from .structured.free_heads import free_heads
+from .structured.prune import layer_names, prunable_graph
+from .unstructured import prunable_layers
 
 
 def check(loaded: Loaded, options: PruneOptions, context: Context) -> None:

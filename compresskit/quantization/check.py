@@ -5,16 +5,16 @@ from __future__ import annotations
 from functools import partial
 
 from compresskit.core.errors import InputError, problems_of
-from compresskit.core.train_check import check_training
 from compresskit.core.types import Context, Loaded
+from compresskit.training.train_check import check_training
 
-from .activations import product_operands
-from .folding import fold_batchnorm
-from .lsq import distill_objective
-from .mixed import check_budget
+from ..analysis.dataflow import trace
+from .calibration.activations import product_operands
+from .mixed_precision.choice import check_budget
 from .options import QuantizeOptions
 from .plan import make_plan
-from .trace import trace
+from .qat import distill_objective
+from .transforms.folding import fold_batchnorm
 
 
 def check(loaded: Loaded, options: QuantizeOptions, context: Context) -> None:

@@ -9,14 +9,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from compresskit.core.dtypes import FLOATS
 from compresskit.core.errors import InputError
-from compresskit.core.modules import match_names
+from compresskit.core.tensors.dtypes import FLOATS
+from compresskit.core.tensors.modules import match_names
 
-from .layers import Quantized, output_axis
+from ..analysis.dataflow import Trace, shared_parameters
+from .formats.layer_spec import Spec
+from .formats.layers import Quantized, output_axis
 from .options import QuantizeOptions
-from .spec import Spec
-from .trace import Trace, shared_parameters
 
 _WEIGHTED = (
     nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,

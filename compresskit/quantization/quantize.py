@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from compresskit.core.decisions import label
 from compresskit.core.errors import InputError
-from compresskit.core.inputs import with_batch
-from compresskit.core.modules import get_module
-from compresskit.core.train import train
+from compresskit.core.tensors.modules import get_module
 from compresskit.core.types import Context, Inputs, Loaded, StepResult
+from compresskit.model.example_inputs import with_batch
+from compresskit.training.loop import train
 
-from . import calibration, latency, smoothing, timing
-from .activations import (
+from ..analysis.dataflow import trace
+from .calibration import calibration
+from .calibration.activations import (
     Ranges,
     activation_levels,
     activation_ranges,
@@ -26,24 +27,25 @@ from .activations import (
     quantize_activations,
     ranges_of,
 )
-from .bias import correct_bias
-from .codebook import share_weights
-from .equalization import equalize
-from .folding import fold_batchnorm
-from .latency import choose_int8
-from .layers import convert, to_matrix
-from .lsq import distill_objective, take_over, trainable
-from .mixed import allocate
-from .moments import Moments, collect, layers_with_patches
+from .formats.codebook import share_weights
+from .formats.layer_spec import Spec
+from .formats.layers import convert, to_matrix
+from .formats.uniform import Grid, make_grid
+from .formats.weights import safe_scale_type, store_codebook, store_float8, store_grid
+from .mixed_precision import latency_budget, layer_timing
+from .mixed_precision.choice import allocate
+from .mixed_precision.latency_budget import choose_int8
 from .options import QuantizeOptions
 from .plan import LayerPlan, chosen_names, make_plan
+from .qat import distill_objective, take_over, trainable
 from .report import layer_table, size_facts
-from .rounding import Problem
-from .spec import Spec
+from .rounding.bias_correction import correct_bias
+from .rounding.moments import Moments, collect, layers_with_patches
+from .rounding.nearest import Problem
 from .tables import ROUNDINGS
-from .trace import trace
-from .uniform import Grid, make_grid
-from .weights import safe_scale_type, store_codebook, store_float8, store_grid
+from .transforms import smoothing
+from .transforms.equalization import equalize
+from .transforms.folding import fold_batchnorm
 
 #: how the copy is quantized on which layers are timed
 _TIMED_WITH = {
@@ -100,7 +102,7 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
     ranges = activation_ranges(loaded.module, record, plans, operands, batches, options)
     if times:
         variants = int8_layers(loaded.module, plans, ranges, moments, options, context.seed)
-        damages = latency.measured_damages(loaded.module, variants, batches)
+        damages = latency_budget.measured_damages(loaded.module, variants, batches)
         plans, found, tables["latency"] = choose_int8(plans, *times, damages, options.target_latency)
         facts |= found
         ranges = ranges_of(find_all_sites(loaded.module, record, plans, operands, options), ranges)
@@ -248,19 +250,19 @@ def _grid(matrix: Tensor, spec: Spec, options: QuantizeOptions) -> Grid:
 
 def layer_times(
     loaded: Loaded, plans: list[LayerPlan], options: QuantizeOptions, context: Context
-) -> list[timing.Profile]:
+) -> list[layer_timing.Profile]:
     """Times of the layers in ONNX Runtime, in float and in int8; a poorly calibrated int8 copy is no slower."""
     trial = loaded.clone()
     quantize(trial, options.model_copy(update=_TIMED_WITH), context)
     example = with_batch(loaded.example, context.latency_batch)
     names = [plan.name for plan in plans]
 
-    def profiled() -> list[timing.Profile]:
+    def profiled() -> list[layer_timing.Profile]:
         context.log("timing layers in ONNX Runtime")
-        return timing.profiles([loaded.module, trial.module], example, names)
+        return layer_timing.profiles([loaded.module, trial.module], example, names)
 
     asked = f"layers in ONNX Runtime {label(str(loaded.module), str(trial.module), names, context.latency_batch)}"
-    return [timing.Profile(*one) for one in context.decisions(asked, profiled)]
+    return [layer_timing.Profile(*one) for one in context.decisions(asked, profiled)]
 
 
 def int8_layers(
@@ -276,7 +278,7 @@ def int8_layers(
     inputs = {site.module: edges for site, edges in ranges.items() if site.side == "input"}
     made = {}
     for plan in plans:
-        holder, own = latency.alone(root, plan)
+        holder, own = latency_budget.alone(root, plan)
         quantize_layer(holder, own, options, moments.get(plan.name), seed)
         layer = holder[own.name]
         if plan.name in inputs:
@@ -291,7 +293,7 @@ def _compare_latency(
 ) -> list[str]:
     """Measure what came out beside the float model in ONNX Runtime; a note where the target is missed."""
     example = with_batch(loaded.example, context.latency_batch)
-    float_ms, own_ms = timing.latencies_ms([float_model, loaded.module], example)
+    float_ms, own_ms = layer_timing.latencies_ms([float_model, loaded.module], example)
     share = own_ms / float_ms
     facts |= {"onnxruntime_float_ms": float_ms, "onnxruntime_ms": own_ms, "measured_latency_share": share}
     if share <= options.target_latency:

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compresskit.core.capture import stream
-from compresskit.core.modules import get_module
+from compresskit.analysis.calibration.hooks import stream
+from compresskit.core.tensors.modules import get_module
 from compresskit.core.types import Inputs, Loaded, main_output
 
-from .layers import Quantized
-from .uniform import sqnr_db
-from .weights import bytes_by_kind
+from .formats.layers import Quantized
+from .formats.uniform import sqnr_db
+from .formats.weights import bytes_by_kind
 
 
 def size_facts(before: nn.Module, after: Loaded) -> dict[str, Any]:

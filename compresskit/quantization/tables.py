@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from compresskit.core.table import Row, Table
+from compresskit.core.registry import Row, Table
 
 _PACKAGE = "compresskit.quantization"
 
@@ -53,9 +53,9 @@ CODEBOOK_STARTS = Table(
     "codebook start",
     _PACKAGE,
     {
-        "linear": Row("codebook:linear_start", "centroids at equal distances; keeps large weights best"),
-        "density": Row("codebook:density_start", "centroids at equal shares of the weights"),
-        "random": Row("codebook:random_start", "centroids at weights drawn by the seed"),
+        "linear": Row("formats.codebook:linear_start", "centroids at equal distances; keeps large weights best"),
+        "density": Row("formats.codebook:density_start", "centroids at equal shares of the weights"),
+        "random": Row("formats.codebook:random_start", "centroids at weights drawn by the seed"),
     },
 )
 
@@ -63,15 +63,27 @@ OBSERVERS = Table(
     "observer",
     _PACKAGE,
     {
-        "minmax": Row("observers:MinMax", "the smallest and largest value seen"),
+        "minmax": Row("calibration.observers:MinMax", "the smallest and largest value seen"),
         "moving-average": Row(
-            "observers:MovingAverage", "averages of each batch's smallest and largest value", "Jacob et al., 2018"
+            "calibration.observers:MovingAverage",
+            "averages of each batch's smallest and largest value",
+            "Jacob et al., 2018",
         ),
-        "percentile": Row("observers:Percentile", "all but the rarest values on each side", "Wu et al., 2020"),
+        "percentile": Row(
+            "calibration.observers:Percentile",
+            "all but the rarest values on each side",
+            "Wu et al., 2020",
+        ),
         "mse": Row(
-            "observers:MeanSquaredError", "the range with the smallest squared rounding error", "Banner et al., 2019"
+            "calibration.observers:MeanSquaredError",
+            "the range with the smallest squared rounding error",
+            "Banner et al., 2019",
         ),
-        "entropy": Row("observers:Entropy", "the range with the smallest Kullback-Leibler divergence", "Migacz, 2017"),
+        "entropy": Row(
+            "calibration.observers:Entropy",
+            "the range with the smallest Kullback-Leibler divergence",
+            "Migacz, 2017",
+        ),
     },
 )
 
@@ -81,7 +93,10 @@ OBSERVER_CHOICES = Table(
     _PACKAGE,
     {
         **OBSERVERS,
-        "auto": Row("calibration:choose", "for each tensor the observer with the smallest layer output error"),
+        "auto": Row(
+            "calibration.calibration:choose",
+            "for each tensor the observer with the smallest layer output error",
+        ),
     },
 )
 
@@ -89,12 +104,14 @@ ROUNDINGS = Table(
     "rounding",
     _PACKAGE,
     {
-        "nearest": Row("rounding:nearest", "to the nearest level"),
+        "nearest": Row("rounding.nearest:nearest", "to the nearest level"),
         "adaround": Row(
-            "adaround:adaround", "up or down as suits the layer's output, learned on data", "Nagel et al., 2020"
+            "rounding.adaround:adaround",
+            "up or down as suits the layer's output, learned on data",
+            "Nagel et al., 2020",
         ),
         "gptq": Row(
-            "gptq:gptq", "column by column, later columns making up for earlier errors", "Frantar et al., 2023"
+            "rounding.gptq:gptq", "column by column, later columns making up for earlier errors", "Frantar et al., 2023"
         ),
     },
 )
@@ -103,10 +120,13 @@ RUNTIMES = Table(
     "runtime",
     _PACKAGE,
     {
-        "auto": Row("runtimes:preferred", "onnxruntime for .onnx, inductor for .pt2"),
-        "eager": Row("runtimes:eager", "PyTorch as it is; quantized layers compute in float"),
-        "inductor": Row("runtimes:inductor", "torch.compile; integer kernels on x86 through torchao"),
-        "onnxruntime": Row("runtimes:onnxruntime", "ONNX Runtime on the CPU"),
-        "openvino": Row("runtimes:openvino", "OpenVINO on the CPU"),
+        "auto": Row("compresskit.export.runtimes:preferred", "onnxruntime for .onnx, inductor for .pt2"),
+        "eager": Row("compresskit.export.runtimes:eager", "PyTorch as it is; quantized layers compute in float"),
+        "inductor": Row(
+            "compresskit.export.runtimes:inductor",
+            "torch.compile; integer kernels on x86 through torchao",
+        ),
+        "onnxruntime": Row("compresskit.export.runtimes:onnxruntime", "ONNX Runtime on the CPU"),
+        "openvino": Row("compresskit.export.runtimes:openvino", "OpenVINO on the CPU"),
     },
 )

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from ..analysis.dataflow import trace
 from ..core.errors import InputError, problems_of
 from ..core.types import Context, Loaded
-from ..decomposition.survey import survey
+from ..decomposition.surgery.find_layers import survey
 from ..pruning.options import PruneOptions
-from ..pruning.structured import prunable_graph
+from ..pruning.structured.prune import prunable_graph
 from ..quantization.plan import make_plan
-from ..quantization.trace import trace
-from .architectures.session import check_reward
-from .architectures.space import ChainSpace
+from .nas.session import check_reward
+from .nas.space import ChainSpace
 from .options import SearchOptions
-from .quantize import quantize_options
-from .study import check_storage
+from .policies.study import check_storage
+from .spaces.quantize import quantize_options
 from .tables import ARCHITECTURES
 
 #: costs that quantizing weights changes

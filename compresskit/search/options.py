@@ -10,8 +10,8 @@ from ..core.options import choice, option
 from ..decomposition.tables import KINDS
 from ..pruning.tables import CRITERIA
 from ..quantization.tables import ROUNDINGS
-from .architectures.options import ArchitectureOptions
-from .budget import bounds_latency, check_budget, read_budget
+from .nas.options import ArchitectureOptions
+from .problem.budget import bounds_latency, check_budget, read_budget
 from .tables import POLICIES, SUBJECTS
 
 #: options that only some policies read

@@ -9,7 +9,7 @@ import yaml
 
 from ..core.errors import InputError, require
 from ..core.types import Context
-from .problem import Choice, Problem
+from .problem.search_space import Choice, Problem
 
 
 def policy_rows(problem: Problem, choice: Choice) -> list[dict[str, Any]]:

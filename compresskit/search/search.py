@@ -13,22 +13,22 @@ import numpy as np
 
 from ..core.errors import GuardMissed, InputError
 from ..core.types import Context, Loaded, StepResult
-from ..quantization.weights import bytes_by_kind
+from ..quantization.formats.weights import bytes_by_kind
 from . import report
-from .budget import bounds_latency, limits_of
-from .finalists import best_after_training, cheapest_within
 from .options import SearchOptions
-from .problem import Choice, Problem, Subject
-from .rating import Rater
+from .problem.budget import bounds_latency, limits_of
+from .problem.evaluator import Rater
+from .problem.finalists import best_after_training, cheapest_within
+from .problem.latency_budget import decided, timer_of, verdict, within_latency
+from .problem.search_space import Choice, Problem, Subject
+from .problem.worker_pool import Team
 from .tables import ARCHITECTURES, POLICIES, SUBJECTS
-from .team import Team
-from .timed import decided, timer_of, verdict, within_latency
 
 #: winners that are made until one is within the bytes, and how far below it the next is looked for
 _TRIES, _SLIGHTLY_LESS = 3, 0.9999
 #: technique -> (options model, entry point); what carries out a winning step
 _CARRIES_OUT = {
-    "prune": ("compresskit.pruning.options:PruneOptions", "compresskit.pruning.structured:prune"),
+    "prune": ("compresskit.pruning.options:PruneOptions", "compresskit.pruning.structured.prune:prune"),
     "decompose": (
         "compresskit.decomposition.options:DecomposeOptions",
         "compresskit.decomposition.decompose:decompose",

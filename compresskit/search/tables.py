@@ -2,48 +2,51 @@
 
 from __future__ import annotations
 
-from ..core.table import Row, Table
+from ..core.registry import Row, Table
 
 _PACKAGE = "compresskit.search"
 
 #: a row's function makes the subject: (loaded, options, context) -> places, exact costs, compressed copies;
 #: that of architecture searches by itself
 SUBJECTS = Table("technique", _PACKAGE, {
-    "prune": Row("prune:PruneSubject", "channels of each group that stay"),
-    "decompose": Row("decompose:DecomposeSubject", "ranks of each layer's factors"),
+    "prune": Row("spaces.prune:PruneSubject", "channels of each group that stay"),
+    "decompose": Row("spaces.decompose:DecomposeSubject", "ranks of each layer's factors"),
     "quantize": Row(
-        "quantize:quantize_subject", "bits of each layer's weights; under a latency budget which layers compute in int8"
+        "spaces.quantize:quantize_subject",
+        "bits of each layer's weights; under a latency budget which layers compute in int8"
     ),
-    "mixed": Row("mixed:MixedSubject", "channels, ranks and bits together"),
-    "architecture": Row("architectures.search:search_architecture", "a new, smaller network that the model teaches"),
+    "mixed": Row("spaces.mixed:MixedSubject", "channels, ranks and bits together"),
+    "architecture": Row("nas.search:search_architecture", "a new, smaller network that the model teaches"),
 })  # fmt: skip
 
 #: policies of technique architecture; a row's function takes a Session and leaves its children there
 ARCHITECTURES = Table("policy", _PACKAGE, {
     "n2n": Row(
-        "architectures.n2n:n2n", "agents take out the model's layers and narrow the rest", "Ashok et al., 2018"
+        "nas.n2n:n2n", "agents take out the model's layers and narrow the rest", "Ashok et al., 2018"
     ),
     "transform": Row(
-        "architectures.transform:transform", "a small network grows, keeping its function", "Cai et al., 2018"
+        "nas.transform:transform", "a small network grows, keeping its function", "Cai et al., 2018"
     ),
     "nas": Row(
-        "architectures.nas:nas", "a controller writes networks that share weights",
+        "nas.nas:nas", "a controller writes networks that share weights",
         "Zoph & Le, 2017; Pham et al., 2018",
     ),
 })  # fmt: skip
 
 #: a row's function takes a Problem and a generator and returns the best choice it found
 POLICIES = Table("policy", _PACKAGE, {
-    "auto": Row("auto:auto", "solve, then exchanges between places; takes what scores best and says which"),
-    "uniform": Row("simple:uniform", "the same share everywhere"),
-    "random": Row("simple:random", "random shares, scaled to the budget"),
-    "greedy": Row("simple:greedy", "many small cuts, each where it costs least", "Yang et al., NetAdapt, 2018"),
-    "evolution": Row("samplers:evolution", "NSGA-II on score and cost, through optuna", "Deb et al., 2002"),
-    "tpe": Row("samplers:tpe", "tree-structured Parzen estimators, through optuna", "Bergstra et al., 2011"),
-    "amc": Row("amc:amc", "an agent sets each place's ratio in turn (DDPG)", "He et al., 2018"),
-    "haq": Row("amc:haq", "an agent sets each layer's bits in turn (DDPG)", "Wang et al., 2019"),
+    "auto": Row("policies.auto:auto", "solve, then exchanges between places; takes what scores best and says which"),
+    "uniform": Row("policies.baselines:uniform", "the same share everywhere"),
+    "random": Row("policies.baselines:random", "random shares, scaled to the budget"),
+    "greedy": Row(
+        "policies.baselines:greedy", "many small cuts, each where it costs least", "Yang et al., NetAdapt, 2018",
+    ),
+    "evolution": Row("policies.samplers:evolution", "NSGA-II on score and cost, through optuna", "Deb et al., 2002"),
+    "tpe": Row("policies.samplers:tpe", "tree-structured Parzen estimators, through optuna", "Bergstra et al., 2011"),
+    "amc": Row("policies.amc:amc", "an agent sets each place's ratio in turn (DDPG)", "He et al., 2018"),
+    "haq": Row("policies.amc:haq", "an agent sets each layer's bits in turn (DDPG)", "Wang et al., 2019"),
     "solve": Row(
-        "solve:solve", "one probe of each place, the budget allocated exactly, then corrected for interaction",
+        "policies.solve:solve", "one probe of each place, the budget allocated exactly, then corrected for interaction",
         "after Frantar & Alistarh, SPDY, 2022",
     ),
     **ARCHITECTURES,

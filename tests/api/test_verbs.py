@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, TensorDataset
 import compresskit as package
 from compresskit.api.stub import stub_text
 from compresskit.api.verbs import VERBS, keywords_of
-from compresskit.core import artifact
-from compresskit.core.data import open_data
+from compresskit.artifact import artifact
+from compresskit.data.dataset import open_data
 from compresskit.pipeline.recipe import RecipeOptions
 from compresskit.pipeline.techniques import TECHNIQUES
 from compresskit.quantization.options import ExportOptions

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from compresskit.core.builtin import digits_cnn_small
+from compresskit.model.zoo import digits_cnn_small
 
 SMALL = "builtin:digits_cnn_small"
 
@@ -212,7 +212,7 @@ def test_all_errors_of_a_recipe_at_once(invoke, tmp_path):
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(invoke, tmp_path, monkeypatch):
-    from compresskit.core import artifact
+    from compresskit.artifact import artifact
 
     def full(*arguments):
         raise OSError(28, "No space left on device")

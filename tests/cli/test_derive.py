@@ -10,7 +10,7 @@ import pytest
 from compresskit.cli.derive import FieldOption, flag_of, given_values, options_of
 from compresskit.cli.technique import technique_command
 from compresskit.core.options import Options, choice, option
-from compresskit.core.table import Row, Table
+from compresskit.core.registry import Row, Table
 from compresskit.pipeline.recipe import RecipeOptions, json_schema
 from compresskit.pipeline.techniques import TECHNIQUES
 

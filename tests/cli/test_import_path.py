@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from compresskit.core import artifact
-from compresskit.core.source import load_model
+from compresskit.artifact import artifact
+from compresskit.artifact.source import load_model
 
 pytestmark = pytest.mark.integration
 

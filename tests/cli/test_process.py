@@ -15,8 +15,8 @@ import pytest
 from safetensors.numpy import save_file
 
 import compresskit as package
+from compresskit.artifact.disk import files
 from compresskit.cli.process import Interruption, disk_error
-from compresskit.core import files
 from compresskit.core.errors import InputError
 
 pytestmark = pytest.mark.integration

@@ -8,10 +8,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset, WeightedRandomSampler
 from torch.utils.data.sampler import BatchSampler, SequentialSampler, SubsetRandomSampler
 
-from compresskit.core.data import open_data
 from compresskit.core.errors import InputError
 from compresskit.core.in_memory import named_objects
 from compresskit.core.loaders import HeldSplit, pair_of, splits_of
+from compresskit.data.dataset import open_data
 
 X = torch.arange(50 * 6, dtype=torch.float32).reshape(50, 6)
 Y = torch.arange(50) % 10

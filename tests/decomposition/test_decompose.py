@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from compresskit.core import edits
-from compresskit.core.building import build
-from compresskit.core.data import open_data
+from compresskit.analysis.measure.measure import macs, parameter_count
+from compresskit.artifact import edits
+from compresskit.artifact.source import load_model
 from compresskit.core.errors import GuardMissed, InputError
-from compresskit.core.measure import macs, parameter_count
-from compresskit.core.source import load_model
 from compresskit.core.types import Context, Loaded
+from compresskit.data.dataset import open_data
 from compresskit.decomposition.decompose import decompose
 from compresskit.decomposition.options import DecomposeOptions
+from compresskit.model.builders import build
 
 
 @pytest.fixture(scope="module")

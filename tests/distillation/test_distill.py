@@ -7,15 +7,15 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from compresskit.core.data import open_data
+from compresskit.artifact.source import load_model
 from compresskit.core.errors import InputError
-from compresskit.core.metrics import make_metric
 from compresskit.core.options import TrainOptions
-from compresskit.core.source import load_model
-from compresskit.core.train import train
 from compresskit.core.types import Context
+from compresskit.data.dataset import open_data
 from compresskit.distillation.distill import distill, recover_objective
 from compresskit.distillation.options import DistillOptions
+from compresskit.evaluation.metrics import make_metric
+from compresskit.training.loop import train
 
 
 @pytest.fixture(scope="module")
@@ -344,7 +344,7 @@ def test_losses_between_examples_say_what_they_see_under_torchrun(monkeypatch, t
 
 
 def test_a_teacher_assistant_by_two_steps_of_a_recipe(digits_model, tmp_path):
-    from compresskit.core.artifact import load
+    from compresskit.artifact.artifact import load
     from compresskit.pipeline.recipe import validate
     from compresskit.pipeline.runner import Run, run
 

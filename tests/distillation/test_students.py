@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from compresskit.core.building import build
-from compresskit.core.edits import replay
+from compresskit.artifact.edits import replay
+from compresskit.artifact.source import load_model
 from compresskit.core.errors import InputError
-from compresskit.core.source import load_model
 from compresskit.distillation.students import block_calls, kept_channels, make_student, removable_blocks
+from compresskit.model.builders import build
 
 
 def rebuilt(student):

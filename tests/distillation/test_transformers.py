@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from compresskit.core.data import Data
-from compresskit.core.readers import ArraySplit, Splits
 from compresskit.core.types import Context, Loaded, Preprocessing
+from compresskit.data.dataset import Data
+from compresskit.data.sources import ArraySplit, Splits
 from compresskit.distillation.distill import distill
 from compresskit.distillation.options import DistillOptions
 
@@ -111,8 +111,8 @@ def test_a_language_model_learns_token_by_token(loss):
 
 
 def test_attention_by_gradients_of_the_input():
-    from compresskit.core.data import open_data
-    from compresskit.core.source import load_model
+    from compresskit.artifact.source import load_model
+    from compresskit.data.dataset import open_data
 
     teacher, student = load_model("builtin:digits_cnn_small"), load_model("builtin:digits_cnn_small", seed=1)
     context = Context(teacher, open_data("digits", teacher.preprocessing))

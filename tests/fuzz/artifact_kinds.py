@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from compresskit.core.weights import sha256_of
+from compresskit.model.checkpoints.weights import sha256_of
 
 from .kinds import SMALL, kind
 from .mutation import mutated, noisy

@@ -38,8 +38,8 @@ def prepare(folder: Path) -> Path:
 
 
 def _make_artifacts(folder: Path) -> None:
-    from compresskit.core import artifact
-    from compresskit.core.source import load_model
+    from compresskit.artifact import artifact
+    from compresskit.artifact.source import load_model
 
     artifacts = folder / "artifacts"
     plain = load_model(SMALL)

@@ -12,7 +12,7 @@ import torch
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from compresskit.core.errors import InputError
-from compresskit.pipeline.yaml_text import parse_yaml
+from compresskit.pipeline.yaml.text import parse_yaml
 from tests.fuzz import hostile
 
 TRIES = 6
@@ -77,7 +77,7 @@ def test_any_text_is_yaml_or_one_line(text):
 @example(bytes([1, 1, 2, *[255] * 8, *[0] * 12]))
 @example(b"\x01\x00\x01\xff\xff\xff\x00" + b"\xff" * 4 + b"\x00" * 8)
 def test_any_bytes_are_a_code_or_one_line(content):
-    from compresskit.core.storage import decode_all
+    from compresskit.artifact.codecs.storage import decode_all
 
     coded = torch.frombuffer(bytearray(content), dtype=torch.uint8) if content else torch.zeros(0, dtype=torch.uint8)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from compresskit.core import artifact
+from compresskit.artifact import artifact
 from compresskit.pipeline.looking import inspect_model
 from compresskit.pipeline.recipe import validate
 from compresskit.pipeline.runner import Run, run

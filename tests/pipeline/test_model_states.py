@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from compresskit.core import artifact
+from compresskit.artifact import artifact
 from compresskit.core.errors import InputError
 from compresskit.core.types import call, main_output
 from compresskit.pipeline.recipe import validate

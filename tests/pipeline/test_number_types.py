@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
-from compresskit.core import artifact
+from compresskit.artifact import artifact
 from compresskit.pipeline.recipe import validate
 from compresskit.pipeline.runner import Run, run
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from compresskit.core import artifact
+from compresskit.artifact import artifact
+from compresskit.artifact.source import load_model
 from compresskit.core.errors import InputError
-from compresskit.core.source import load_model
 from compresskit.pipeline import preflight
 from compresskit.pipeline.plan import make_plan
 from compresskit.pipeline.preflight import check_rebuilding, checked_context, space_needed, uncoded_bytes

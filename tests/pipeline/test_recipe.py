@@ -11,7 +11,7 @@ from compresskit.pipeline.docs import options_markdown, starter_recipe
 from compresskit.pipeline.lint import lint
 from compresskit.pipeline.recipe import RecipeOptions, json_schema, read_recipe, validate
 from compresskit.pipeline.techniques import TECHNIQUES
-from compresskit.pipeline.yamlfile import read_yaml, set_value
+from compresskit.pipeline.yaml.lines import read_yaml, set_value
 
 
 def test_lines_of_nested_keys(tmp_path):

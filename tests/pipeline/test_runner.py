@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file
 
 import compresskit as package
-from compresskit.core import artifact
+from compresskit.artifact import artifact
+from compresskit.artifact.disk.ownership import MARKER
 from compresskit.core.errors import GuardMissed, InputError
-from compresskit.core.ownership import MARKER
 from compresskit.pipeline.recipe import validate
 from compresskit.pipeline.runner import Run, run
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from compresskit.core.types import call
-from compresskit.pruning.cut import cut
-from compresskit.pruning.exact import difference, double_copy
-from compresskit.pruning.graph import build_graph
+from compresskit.pruning.dependency.graph import build_graph
+from compresskit.pruning.structured.equivalence import difference, double_copy
+from compresskit.pruning.structured.surgery import cut
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from compresskit.core import edits
-from compresskit.pruning.attention import HeadAttention, free_heads
-from compresskit.pruning.exact import difference
-from compresskit.pruning.graph import build_graph
+from compresskit.artifact import edits
+from compresskit.pruning.dependency.graph import build_graph
+from compresskit.pruning.structured.equivalence import difference
+from compresskit.pruning.structured.free_heads import HeadAttention, free_heads
 
 
 class Recurrent(nn.Module):

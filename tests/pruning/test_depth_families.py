@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from compresskit.core import artifact
-from compresskit.core.modules import get_module
-from compresskit.core.source import load_model
+from compresskit.artifact import artifact
+from compresskit.artifact.source import load_model
+from compresskit.core.tensors.modules import get_module
 from compresskit.core.types import Context, call, main_output
-from compresskit.pruning.depth import find_blocks, prune_blocks
 from compresskit.pruning.options import PruneOptions
+from compresskit.pruning.structured.block_pruning import find_blocks, prune_blocks
 
 transformers = pytest.importorskip("transformers")
 

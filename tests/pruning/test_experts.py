@@ -8,15 +8,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from compresskit.core import artifact
+from compresskit.analysis.measure.macs import count_macs
+from compresskit.artifact import artifact
+from compresskit.artifact.source import load_model
 from compresskit.core.errors import InputError
-from compresskit.core.flops import count_macs
-from compresskit.core.source import load_model
 from compresskit.core.types import Context, Loaded, call, main_output
-from compresskit.pruning.graph import build_graph
+from compresskit.pruning.dependency.graph import build_graph
+from compresskit.pruning.dependency.reasons import left_out_notes
 from compresskit.pruning.options import PruneOptions
-from compresskit.pruning.reasons import left_out_notes
-from compresskit.pruning.structured import prune
+from compresskit.pruning.structured.prune import prune
 
 if not hasattr(F, "grouped_mm"):
     pytest.skip("this torch has no grouped_mm", allow_module_level=True)

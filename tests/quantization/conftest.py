@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 from compresskit.core.types import Context, Loaded
-from compresskit.quantization.moments import output_error
+from compresskit.quantization.formats.uniform import make_grid
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.quantize import quantize
-from compresskit.quantization.rounding import Problem
-from compresskit.quantization.uniform import make_grid
+from compresskit.quantization.rounding.moments import output_error
+from compresskit.quantization.rounding.nearest import Problem
 
 
 class Images:

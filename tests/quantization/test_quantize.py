@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from compresskit.core import artifact
-from compresskit.core.data import open_data
-from compresskit.core.edits import replay
+from compresskit.artifact import artifact
+from compresskit.artifact.edits import replay
+from compresskit.artifact.source import load_model
 from compresskit.core.errors import InputError
-from compresskit.core.metrics import make_metric
-from compresskit.core.source import load_model
 from compresskit.core.types import Context, Loaded
-from compresskit.quantization.layers import quantized_layers
+from compresskit.data.dataset import open_data
+from compresskit.evaluation.metrics import make_metric
+from compresskit.quantization.formats.layers import quantized_layers
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.quantize import quantize
 from compresskit.quantization.tables import SCHEMES

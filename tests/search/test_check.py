@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from compresskit.artifact.source import load_model
 from compresskit.core.errors import InputError
-from compresskit.core.metrics import make_metric
-from compresskit.core.source import load_model
 from compresskit.core.types import Context, Loaded
+from compresskit.evaluation.metrics import make_metric
 from compresskit.search.check import check
 from compresskit.search.options import SearchOptions
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from compresskit.search.prune import PruneSubject
+from compresskit.search.spaces.prune import PruneSubject
 
 pytestmark = pytest.mark.integration
 

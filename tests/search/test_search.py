@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from compresskit.core.artifact import load
+from compresskit.artifact.artifact import load
 from compresskit.pipeline.recipe import read_recipe, validate
 from compresskit.pipeline.runner import Run, run
 
@@ -33,10 +33,10 @@ def test_budget_is_met_exactly_and_the_recipe_replays_it(digits_model, tmp_path,
 
 
 def test_held_out_split_scores_and_test_split_is_not_read(digits_model, tmp_path, monkeypatch):
-    from compresskit.core.data import open_data
-    from compresskit.core.metrics import make_metric
-    from compresskit.core.source import load_model
+    from compresskit.artifact.source import load_model
     from compresskit.core.types import Context
+    from compresskit.data.dataset import open_data
+    from compresskit.evaluation.metrics import make_metric
     from compresskit.search.options import SearchOptions
     from compresskit.search.search import open_problem
 

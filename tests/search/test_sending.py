@@ -10,8 +10,8 @@ from rich.console import Console
 
 from compresskit.core.types import call
 from compresskit.search.options import SearchOptions
+from compresskit.search.problem.worker_pool import _packed
 from compresskit.search.search import open_problem
-from compresskit.search.team import _packed
 
 cloudpickle = pytest.importorskip("cloudpickle", reason="what Ray brings with it is the same")
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from compresskit.search.problem import Place, Problem
-from compresskit.search.rating import Rating
+from compresskit.search.problem.evaluator import Rating
+from compresskit.search.problem.search_space import Place, Problem
 
 
 class Candidate(nn.Module):

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...core.augment import MixedTargets
 from ...core.errors import InputError
+from ...data.transforms import MixedTargets
 from .term import Loss, Setup, Signals, Term
 
 _IGNORED = -100  # cross_entropy's own mark of positions that do not count

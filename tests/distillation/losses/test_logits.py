@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from compresskit.core.augment import MixedTargets
 from compresskit.core.errors import InputError
+from compresskit.data.transforms import MixedTargets
 from compresskit.distillation.losses import logits as losses
 from compresskit.distillation.losses.term import Setup, Signals
 

@@ -1,0 +1,76 @@
+"""Watching layers while data runs through a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ...core.tensors.modules import evaluating, get_module
+from ...core.types import Inputs, call, to_device
+
+#: (layer, positional inputs, output) -> None
+Watcher = Callable[[nn.Module, tuple, object], None]
+
+
+class Reached(Exception):
+    """Raised by a watcher to end a forward pass at the layer that was waited for."""
+
+
+@contextmanager
+def watch(root: nn.Module, watchers: Mapping[str, Watcher]):
+    """Call each named layer's watcher after every forward of that layer, while the context is open."""
+    with ExitStack() as stack:
+        for name, watcher in watchers.items():
+            handle = get_module(root, name).register_forward_hook(watcher)
+            stack.callback(handle.remove)
+        yield
+
+
+@torch.no_grad()
+def stream(
+    root: nn.Module, batches: Iterable[Inputs], watchers: Mapping[str, Watcher], device: torch.device | None = None
+):
+    """Run batches of inputs through a model in eval mode, feeding the watchers; keeps nothing itself."""
+    with evaluating(root), watch(root, watchers):
+        for inputs in batches:
+            call(root, to_device(inputs, device) if device else inputs)
+
+
+_SUMS = (torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__iadd__, Tensor.__radd__)
+
+
+class Sums(TorchFunctionMode):
+    """While open, tells what is added to the tensors that wait in it, such as the shortcut of a residual branch."""
+
+    def __init__(self):
+        super().__init__()
+        self._waiting: dict[int, tuple[Tensor, int, Callable[[Tensor, Tensor], None]]] = {}
+
+    def wait(self, tensor: Tensor, look: Callable[[Tensor, Tensor], None]) -> None:
+        """Call `look` with this tensor and the other operand, before it is added to one of the same shape.
+
+        A tensor that was changed in place until then is no longer what was waited for.
+        """
+        self._waiting[id(tensor)] = tensor, tensor._version, look  # held, so that its id stays its own
+
+    def pass_on(self, tensor: Tensor, successor: Tensor) -> None:
+        """Wait for another tensor, made from this one, in its place."""
+        if id(tensor) in self._waiting:
+            self.wait(successor, self._waiting.pop(id(tensor))[2])
+
+    def forget(self) -> None:
+        """Stop waiting for all."""
+        self._waiting.clear()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in _SUMS and self._waiting and len(args) == 2 and all(isinstance(one, Tensor) for one in args):
+            for one, other in (args, args[::-1]):
+                if id(one) in self._waiting and one.shape == other.shape:
+                    tensor, version, look = self._waiting.pop(id(one))
+                    if tensor._version == version:
+                        look(tensor, other)
+        return func(*args, **(kwargs or {}))

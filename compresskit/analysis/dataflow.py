@@ -1,0 +1,156 @@
+"""Which operation made a tensor and which ones read it, from one forward run on the example input.
+
+Operations are seen at the aten level by a dispatch mode, so nothing about the model has to be exportable.
+A tensor is known by where it lies in memory and by how often that memory was written, so in-place operations make
+new values and an identity module makes none.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from compresskit.core.tensors.dtypes import fit_inputs
+from compresskit.core.tensors.modules import eager_modules, evaluating
+from compresskit.core.types import Inputs, call
+
+#: one value of the computation: (storage, offset, shape, strides, writes so far)
+Key = tuple
+
+
+@dataclass(frozen=True)
+class Node:
+    """One aten operation: its name without overload ("convolution"), the module that ran it, what it read and made."""
+
+    op: str
+    module: str
+    inputs: tuple[Key, ...]
+    outputs: tuple[Key, ...]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a module: the tensors among its arguments and in what it returned."""
+
+    inputs: tuple[Key, ...]
+    outputs: tuple[Key, ...]
+
+
+@dataclass
+class Trace:
+    """A run of a model.
+
+    Attributes:
+        nodes: operations in order.
+        calls: module name -> its calls in order; a module with several names goes by its first.
+        outputs: what the model returned.
+    """
+
+    nodes: list[Node] = field(default_factory=list)
+    calls: dict[str, list[Call]] = field(default_factory=lambda: defaultdict(list))
+    outputs: tuple[Key, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.consumers: dict[Key, list[Node]] = defaultdict(list)
+        self.producer: dict[Key, Node] = {}
+
+    def add(self, node: Node) -> None:
+        """Append an operation."""
+        self.nodes.append(node)
+        for key in dict.fromkeys(node.inputs):
+            self.consumers[key].append(node)
+        for key in node.outputs:
+            self.producer.setdefault(key, node)
+
+    def single_output(self, name: str) -> Key | None:
+        """What a module called exactly once returned, if that is one tensor."""
+        calls = self.calls.get(name, [])
+        return calls[0].outputs[0] if len(calls) == 1 and len(calls[0].outputs) == 1 else None
+
+
+def key_of(tensor: Tensor, writes: int = 0) -> Key:
+    """The value a tensor holds now, or after `writes` more in-place writes."""
+    return (
+        tensor.untyped_storage()._cdata,
+        tensor.storage_offset(),
+        tuple(tensor.shape),
+        tensor.stride(),
+        tensor._version + writes,
+    )
+
+
+def _keys(tree: Any) -> tuple[Key, ...]:
+    return tuple(key_of(leaf) for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
+
+
+class _Recorder(TorchDispatchMode):
+    def __init__(self, trace: Trace, stack: list[str], kept: list[Any]):
+        super().__init__()
+        self.trace, self.stack, self.kept = trace, stack, kept
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        inputs = _keys((args, kwargs))
+        result = func(*args, **kwargs)
+        # the write is counted only after this returns
+        writes = any(
+            argument.alias_info is not None and argument.alias_info.is_write for argument in func._schema.arguments
+        )
+        outputs = tuple(key_of(leaf, int(writes)) for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
+        # memory must not be given to another tensor while the trace lasts
+        self.kept.append((args, kwargs, result))
+        self.trace.add(Node(func.overloadpacket.__name__, self.stack[-1], inputs, outputs))
+        return result
+
+
+@torch.no_grad()
+def trace(root: nn.Module, inputs: Inputs) -> Trace:
+    """Run a model once in eval mode and record what happened.
+
+    Args:
+        root: the model.
+        inputs: its example input; batch size 1 is enough.
+    """
+    record, stack, kept = Trace(), [""], []
+    inputs = fit_inputs(root, inputs)  # before the run, whose operations are all the model's
+    handles = []
+    for name, module in eager_modules(root):
+
+        def enter(_module, args, kwargs, name=name):
+            stack.append(name)
+            kept.append((args, kwargs))
+            record.calls[name].append(Call(_keys((args, kwargs)), ()))
+
+        def leave(_module, _args, _kwargs, output, name=name):
+            stack.pop()
+            kept.append(output)
+            call_inputs = record.calls[name][-1].inputs
+            record.calls[name][-1] = Call(call_inputs, _keys(output))
+
+        handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
+        handles.append(module.register_forward_hook(leave, with_kwargs=True))
+    fused_attention = torch.backends.mha.get_fastpath_enabled()
+    try:
+        torch.backends.mha.set_fastpath_enabled(False)
+        with evaluating(root), _Recorder(record, stack, kept):
+            output = call(root, inputs)
+        record.outputs = _keys(output)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused_attention)
+        for handle in handles:
+            handle.remove()
+    return record
+
+
+def shared_parameters(root: nn.Module) -> set[str]:
+    """Names of parameters that several modules (or names) hold in common."""
+    names: dict[int, list[str]] = defaultdict(list)
+    for name, parameter in root.named_parameters(remove_duplicate=False):
+        names[id(parameter)].append(name)
+    return {name for group in names.values() if len(group) > 1 for name in group}

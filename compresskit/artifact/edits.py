@@ -1,0 +1,142 @@
+"""Edits: JSON-able records of a model's final geometry, and replaying them.
+
+An edit is a flat mapping with `op` (a row of EDITS) and `target` (a dotted module path); the other keys are
+the op's own. Replaying works on any device, meta included, and sets shapes only: weights come afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from ..core.edit_records import EditRecord, Integer, Name, Shape, as_record, reads
+from ..core.errors import InputError
+from ..core.registry import Row, Table
+from ..core.tensors.modules import get_module, set_module
+
+_MOST_INTEGERS = 4096  # of one attribute
+
+#: every op an artifact may name; rows resolve lazily, so core does not import the packages above it
+EDITS = Table(
+    "edit",
+    "compresskit",
+    {
+        "resize": Row(
+            "artifact.edits:resize",
+            "tensors of a module take new shapes, and integer attributes new values",
+        ),
+        "remove": Row("artifact.edits:remove", "a module becomes an identity"),
+        "plain_weights": Row("model.plain_weights:replay", "weights computed in every forward become plain ones"),
+        "materialize": Row("model.wrappers:replay_materialize", "a lazy layer takes the shapes that inputs give it"),
+        "skip": Row("artifact.skips:replay", "a block passes its input through"),
+        "free_heads": Row(
+            "pruning.structured.free_heads:replay",
+            "multi-head attention becomes one whose head width is free",
+        ),
+        "quantized": Row("quantization.formats.layers:replay", "a layer becomes a quantized layer"),
+        "fold": Row("quantization.transforms.folding:replay", "a layer takes up the batch normalization after it"),
+        "factored": Row("decomposition.surgery.layers:replay", "a layer becomes a chain of smaller layers"),
+        "merged": Row("decomposition.surgery.layers:replay_merged", "a chain of factors becomes one layer again"),
+    },
+)
+
+
+def check(edits: Iterable[dict[str, Any]], where: str) -> None:
+    """Check edits that a manifest holds against the record of their op; nothing is built.
+
+    Raises:
+        InputError: naming the first edit that is malformed, and what is wrong with it.
+    """
+    for number, edit in enumerate(edits):
+        op = edit.get("op")
+        if not isinstance(op, str) or op not in EDITS:
+            raise InputError(f"{where}: edit {number}: op {str(op)[:80]!r} is not one of {', '.join(EDITS)}")
+        record = getattr(EDITS.load(op), "record", None)
+        if record is None:
+            continue
+        try:
+            as_record(edit, record)
+        except ValueError as error:
+            raise InputError(f"{where}: edit {number} ({op} {str(edit.get('target'))[:80]}): {error}") from None
+
+
+def replay(root: nn.Module, edits: Iterable[dict[str, Any]]) -> nn.Module:
+    """Apply edits to a freshly built module, in order, in place.
+
+    Raises:
+        InputError: if an op is not allow-listed or does not fit the module.
+    """
+    for number, edit in enumerate(edits):
+        op = edit.get("op")
+        if op not in EDITS:
+            raise InputError(f"edit {number}: op {op!r} is not one of {', '.join(EDITS)}")
+        try:
+            EDITS.load(op)(root, edit)
+        except InputError as error:
+            raise InputError(f"edit {number} ({op} {edit.get('target')}): {error}") from None
+        except Exception as error:  # a layer refuses sizes that do not fit it in many ways
+            raise InputError(f"edit {number} ({op} {edit.get('target')}): malformed: {error!r}"[:400]) from error
+    return root
+
+
+class ResizeRecord(EditRecord):
+    """Final shapes of tensors and final values of integer attributes."""
+
+    shapes: dict[Name, Shape] = {}
+    attributes: dict[Name, Integer | Annotated[list[Integer], Field(max_length=_MOST_INTEGERS)]] = {}
+
+
+class RemoveRecord(EditRecord):
+    """Nothing but the target."""
+
+
+@reads(ResizeRecord)
+def resize(root: nn.Module, edit: dict[str, Any]) -> None:
+    """{op, target, shapes: {tensor: [ints]}, attributes: {name: int | [ints]}}: final shapes and attributes.
+
+    A tensor that other modules share (tied weights) stays one tensor.
+    """
+    module = get_module(root, edit["target"])
+    for name, shape in edit.get("shapes", {}).items():
+        set_tensor_shape(root, module, name, tuple(int(size) for size in shape))
+    for name, value in edit.get("attributes", {}).items():
+        set_attribute(module, name, value)
+
+
+@reads(RemoveRecord)
+def remove(root: nn.Module, edit: dict[str, Any]) -> None:
+    """{op, target}: the module at target passes its input through."""
+    get_module(root, edit["target"])
+    set_module(root, edit["target"], nn.Identity())
+
+
+def set_tensor_shape(root: nn.Module, module: nn.Module, name: str, shape: tuple[int, ...]) -> None:
+    """Replace a module's parameter or buffer by an empty one of the given shape, wherever in `root` it stands."""
+    old = module._parameters.get(name)
+    if old is None:
+        old = module._buffers.get(name)
+    if old is None:
+        raise InputError(f"no parameter or buffer {name!r}")
+    new = torch.empty(shape, dtype=old.dtype, device=old.device)
+    if isinstance(old, nn.Parameter):
+        new = nn.Parameter(new, old.requires_grad)
+    for owner in root.modules():
+        names = [key for slots in (owner._parameters, owner._buffers) for key, value in slots.items() if value is old]
+        for key in names:
+            setattr(owner, key, new)  # recurrent layers keep a list of their weights, which setattr updates
+
+
+def set_attribute(module: nn.Module, name: str, value: Any) -> None:
+    """Set an existing integer (or tuple of integers) attribute; nothing else may be set by an edit."""
+    if not hasattr(module, name) or name in module._modules or name in module._parameters or name in module._buffers:
+        raise InputError(f"no attribute {name!r}")
+    if not all(isinstance(item, int) for item in (value if isinstance(value, list | tuple) else [value])):
+        raise InputError(f"attribute {name!r} must be an integer or a list of integers, got {value!r}")
+    old = getattr(module, name)
+    if not all(isinstance(item, int) for item in (old if isinstance(old, list | tuple) else [old])):
+        raise InputError(f"attribute {name!r} is not an integer or a list of integers")
+    setattr(module, name, type(old)(value) if isinstance(old, tuple | list) else value)

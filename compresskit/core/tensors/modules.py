@@ -1,0 +1,72 @@
+"""Addressing submodules and tensors by dotted name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+
+import torch
+from torch import nn
+
+from ..errors import InputError, nearest
+
+
+def get_module(root: nn.Module, path: str) -> nn.Module:
+    """The submodule at a dotted path; '' is the root.
+
+    Raises:
+        InputError: naming the nearest existing path.
+    """
+    try:
+        return root.get_submodule(path)
+    except AttributeError:
+        names = [name for name, _ in root.named_modules() if name]
+        raise InputError(f"no layer named {path!r} in the model{nearest(path, names)}") from None
+
+
+def set_module(root: nn.Module, path: str, module: nn.Module) -> None:
+    """Put a module in the place of the submodule at a dotted path."""
+    parent_path, _, name = path.rpartition(".")
+    parent = get_module(root, parent_path)
+    if name not in parent._modules:
+        raise InputError(f"no layer named {path!r} in the model{nearest(name, list(parent._modules))}")
+    parent._modules[name] = module
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module's first parameter or buffer lies; the CPU for one without any."""
+    first = next((tensor for tensors in (module.parameters(), module.buffers()) for tensor in tensors), None)
+    return torch.device("cpu") if first is None else first.device
+
+
+def eager_modules(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Modules by path that Python runs, the root included; scripted ones take no hooks and are left out."""
+    return ((path, module) for path, module in root.named_modules() if not isinstance(module, torch.jit.ScriptModule))
+
+
+def match_names(patterns: Iterable[str], names: Iterable[str], what: str = "layer") -> list[str]:
+    """Names that any of the shell-style patterns matches, in the order of `names`.
+
+    Raises:
+        InputError: if a pattern matches nothing, naming the nearest name.
+    """
+    names = list(names)
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise InputError(f"no {what} matches {pattern!r}{nearest(pattern, names)}")
+    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+@contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Modules in eval mode inside; each of their layers is in its own mode again afterwards."""
+    layers = [layer for module in modules for layer in module.modules()]
+    modes = [layer.training for layer in layers]
+    try:
+        for layer in layers:
+            layer.training = False
+        yield
+    finally:
+        for layer, mode in zip(layers, modes, strict=True):
+            layer.training = mode

@@ -1,0 +1,273 @@
+"""Data strings: from `digits` or `imagefolder:DIR` to batches that a model takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..core import in_memory, loaders
+from ..core.errors import InputError, nearest
+from ..core.registry import Row, Table
+from ..core.types import Preprocessing
+from ..model.example_inputs import example_of
+from . import sources
+
+#: prefix -> reader(location, args, preprocessing) -> Splits
+READERS = Table(
+    "data form",
+    "compresskit",
+    {
+        "digits": Row("data.sources:digits", "1,797 grey 8x8 digits that ship with scikit-learn; no download"),
+        "imagefolder": Row("data.sources:imagefolder", "imagefolder:DIR, images as SPLIT/CLASS/FILE"),
+        "npz": Row("data.sources:npz", "npz:FILE, arrays x_train, y_train, x_test, y_test (or x and y)"),
+        "csv": Row(
+            "data.sources:csv",
+            "csv:FILE, numeric columns; the target is the column label, target, or the last",
+        ),
+        "hf": Row("data.sources:hf", "hf:DIR_OR_ID, a Hugging Face data set of images and labels"),
+    },
+)
+
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+SPLITS = ("train", "val", "test")
+_LARGEST_SIDE = 8192  # pixels
+_HELD_OUT_SHARE = 0.1
+_HELD_OUT_LARGEST = 5000
+_HELD_OUT_SEED = 20180908  # fixed: the held-out images must not change with a run's seed
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Batches of one split, in an order that depends only on seed and epoch; iterate as often as needed.
+
+    Attributes:
+        split: the examples.
+        indices: which examples, in order.
+        transform: (raw inputs) -> what the model takes.
+        augment: (inputs in [0, 1], generator) -> the same, before normalization.
+    """
+
+    split: sources.Split
+    indices: Tensor
+    batch_size: int
+    transform: Callable[[Tensor], Tensor]
+    shuffle: bool = False
+    seed: int = 0
+    epoch: int = 0
+    augment: Augment | None = None
+
+    def __len__(self) -> int:
+        return -(-len(self.indices) // self.batch_size)
+
+    @property
+    def samples(self) -> int:
+        """Number of examples."""
+        return len(self.indices)
+
+    def at_epoch(self, epoch: int) -> Batches:
+        """The same batches in another epoch's order."""
+        return Batches(
+            self.split, self.indices, self.batch_size, self.transform, self.shuffle, self.seed, epoch, self.augment
+        )
+
+    def order(self) -> Tensor:
+        """The indices in this epoch's order."""
+        if not self.shuffle:
+            return self.indices
+        generator = torch.Generator().manual_seed(_mixed(self.seed, self.epoch))
+        return self.indices[torch.randperm(len(self.indices), generator=generator)]
+
+    def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
+        return self.starting_at(0)
+
+    def starting_at(self, batch: int) -> Iterator[tuple[Any, Tensor]]:
+        """Iterate from a batch on; each batch's augmentation depends only on seed, epoch and its number."""
+        order = self.order()
+        for number in range(batch, len(self)):
+            chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
+            inputs, targets = self.split.take(chosen)
+            if isinstance(inputs, Tensor):
+                if inputs.dtype == torch.uint8 and not getattr(self.split, "as_given", False):
+                    inputs = inputs.float() / 255
+                if self.augment is not None:
+                    generator = torch.Generator().manual_seed(_mixed(self.seed, self.epoch, number))
+                    inputs = self.augment(inputs, generator)
+                inputs = self.transform(inputs)
+            yield inputs, targets
+
+
+def _mixed(*numbers: int) -> int:
+    """One seed out of several numbers."""
+    mixed = 0
+    for number in numbers:
+        mixed = (mixed * 1_000_003 + number) % (1 << 63)
+    return mixed
+
+
+class Data:
+    """An opened data set: three splits, fitted to one model's preprocessing.
+
+    Attributes:
+        name: the data string.
+        num_classes: number of classes, or None where targets are not classes.
+        input_shape: shape of one input as the model gets it; None where an input is not one tensor.
+        example: inputs of one example, of the data's own dtypes; for models that name none.
+        note: how missing splits were made, for reports; empty when all were there.
+    """
+
+    def __init__(self, name: str, splits: sources.Splits, preprocessing: Preprocessing):
+        self.name = name
+        self.num_classes = splits.num_classes
+        self.note = splits.note
+        self._preprocessing = preprocessing
+        self._splits, self._indices = _three_splits(splits)
+        first, _ = next(iter(self.batches("test", batch_size=1)))
+        self.input_shape = tuple(first.shape[1:]) if isinstance(first, Tensor) else None
+        self.example = example_of(first)
+
+    def size(self, split: str) -> int:
+        """Number of examples in a split."""
+        return len(self._indices[self._check(split)])
+
+    def batches(
+        self,
+        split: str,
+        *,
+        batch_size: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        limit: int | None = None,
+        augment: Augment | None = None,
+    ) -> Batches:
+        """Batches of (inputs, targets).
+
+        Args:
+            split: train, val (held out from train) or test.
+            batch_size: examples a batch.
+            shuffle: another order each epoch, decided by the seed.
+            seed: decides order and augmentation.
+            limit: use only this many examples, the same ones for every seed, spread over the split.
+            augment: changes inputs in [0, 1] before normalization.
+        """
+        indices = self._indices[self._check(split)]
+        if limit is not None and limit < len(indices):
+            generator = torch.Generator().manual_seed(_HELD_OUT_SEED)
+            indices = indices[torch.randperm(len(indices), generator=generator)[:limit].sort().values]
+        return Batches(self._splits[split], indices, batch_size, self._transform, shuffle, seed, 0, augment)
+
+    def calibration(self, samples: int, *, batch_size: int = 64, seed: int = 0) -> list[Tensor]:
+        """Inputs of `samples` training examples in batches, unaugmented, the same for the same seed."""
+        batches = self.batches("train", batch_size=batch_size, shuffle=True, seed=seed)
+        wanted = min(samples, batches.samples)
+        chosen = Batches(batches.split, batches.order()[:wanted], batch_size, self._transform)
+        return [inputs for inputs, _ in chosen]
+
+    def _check(self, split: str) -> str:
+        if split not in SPLITS:
+            raise InputError(f"unknown split {split!r}{nearest(split, SPLITS)}")
+        return split
+
+    def _transform(self, inputs: Tensor) -> Tensor:
+        return preprocess(inputs, self._preprocessing)
+
+
+def preprocess(inputs: Tensor, wanted: Preprocessing) -> Tensor:
+    """Fit images in [0, 1] to a model: channels, size, normalization; other tensors pass as they are.
+
+    Args:
+        inputs: (batch, channels, height, width), or anything else.
+        wanted: what the model expects.
+    """
+    if inputs.dim() != 4:
+        return inputs
+    if wanted.channels and wanted.channels != inputs.shape[1]:
+        if inputs.shape[1] == 1:
+            inputs = inputs.expand(-1, wanted.channels, -1, -1)
+        elif wanted.channels == 1:
+            inputs = inputs.mean(1, keepdim=True)
+        else:
+            raise InputError(f"the data has {inputs.shape[1]} channels, the model takes {wanted.channels}")
+    if wanted.size and tuple(inputs.shape[2:]) != tuple(wanted.size):
+        inputs = F.interpolate(inputs, size=wanted.size, mode="bilinear", antialias=True, align_corners=False)
+    if wanted.mean:
+        mean, std = (torch.tensor(values).reshape(1, -1, 1, 1) for values in (wanted.mean, wanted.std))
+        if mean.shape[1] in (1, inputs.shape[1]):
+            inputs = (inputs - mean) / std
+    return inputs
+
+
+def _three_splits(splits: sources.Splits) -> tuple[dict[str, sources.Split], dict[str, Tensor]]:
+    """Give every split its examples; a missing val is held out from train, by a fixed permutation."""
+    train, val, test = splits.train, splits.val, splits.test
+    everything = torch.arange(len(train))
+    if val is not None:
+        return {"train": train, "val": val, "test": test}, {
+            "train": everything,
+            "val": torch.arange(len(val)),
+            "test": torch.arange(len(test)),
+        }
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(_HELD_OUT_SEED))
+    held_out = min(int(len(train) * _HELD_OUT_SHARE), _HELD_OUT_LARGEST)
+    if held_out < 1:
+        raise InputError(f"{len(train)} training examples are too few to hold a validation split out")
+    indices = {
+        "train": order[held_out:].sort().values,
+        "val": order[:held_out].sort().values,
+        "test": torch.arange(len(test)),
+    }
+    return {"train": train, "val": train, "test": test}, indices
+
+
+def open_data(string: str, preprocessing: Preprocessing = Preprocessing(), args: dict[str, Any] | None = None) -> Data:
+    """Open the data that a string names, fitted to a model's preprocessing.
+
+    Args:
+        string: `digits`, `imagefolder:DIR`, `npz:FILE`, `csv:FILE`, `hf:DIR_OR_ID`, `package.module:factory`,
+            `path/data.py:factory`. A factory returns (train, test) or (train, val, test), each (inputs, targets), a
+            Dataset or a DataLoader (see `core.loaders`).
+        preprocessing: what the model expects; `size=`, `mean=`, `std=` in args override it.
+        args: `size=32` for any form; keyword arguments of a factory.
+    Raises:
+        InputError: if the string, the files or the arguments are wrong, naming the nearest valid name.
+    """
+    args = dict(args or {})
+    prefix, _, location = string.partition(":")
+    if prefix in READERS:
+        preprocessing = _overridden(preprocessing, args, prefix)
+        if prefix != "digits" and not location:
+            raise InputError(f"data {string!r}: say where it is, e.g. {prefix}:PATH")
+        splits = READERS.load(prefix)(location, preprocessing)
+    elif in_memory.is_in_memory(string) and not callable(in_memory.find(string)):
+        if args:
+            raise InputError(f"data {string!r} is an object in memory; leave data_arg out")
+        splits, preprocessing = loaders.splits_of(in_memory.find(string), repr(string)), Preprocessing()
+    elif location:
+        splits = loaders.factory(prefix, location, args)
+    else:
+        raise InputError(f"unknown data {string!r}{nearest(prefix, READERS)}")
+    for name in SPLITS:
+        split = getattr(splits, name)
+        if split is not None and not len(split):
+            raise InputError(f"data {string!r}: split {name} is empty")
+    return Data(string, splits, preprocessing)
+
+
+def _overridden(preprocessing: Preprocessing, args: dict[str, Any], prefix: str) -> Preprocessing:
+    known = ("size",)
+    for name in args:
+        if name not in known:
+            raise InputError(f"data {prefix}: unknown argument {name!r}{nearest(name, known)}")
+    if "size" not in args:
+        return preprocessing
+    try:
+        side = int(args["size"])
+    except (TypeError, ValueError, OverflowError):
+        side = 0
+    if not 1 <= side <= _LARGEST_SIDE:
+        raise InputError(f"data {prefix}: size must be an integer from 1 to {_LARGEST_SIDE}, got {args['size']!r:.60}")
+    return Preprocessing(preprocessing.mean, preprocessing.std, (side, side), preprocessing.channels)

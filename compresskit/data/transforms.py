@@ -1,0 +1,154 @@
+"""Random changes of training batches; every draw comes from the generator that is passed in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..core.errors import InputError, require
+from ..core.registry import Row, Table
+
+#: name -> (inputs in [0, 1], generator) -> inputs
+AUGMENTATIONS = Table(
+    "augmentation",
+    "compresskit",
+    {
+        "crop": Row("data.transforms:random_crop", "pad by an eighth of the side with zeros and cut at a random place"),
+        "flip": Row("data.transforms:random_flip", "mirror half of the images left-right"),
+        "randaugment": Row(
+            "data.transforms:rand_augment",
+            "two random operations of torchvision's list",
+            "Cubuk et al., 2020",
+        ),
+    },
+)
+
+
+@dataclass(frozen=True)
+class MixedTargets:
+    """Targets of blended examples: `share` of `first` and the rest of `second`."""
+
+    first: Tensor
+    second: Tensor
+    share: float
+
+
+def map_targets(function: Callable[[Any], Any], targets: Any) -> Any:
+    """Apply a function to targets, blended or not."""
+    if isinstance(targets, MixedTargets):
+        return MixedTargets(function(targets.first), function(targets.second), targets.share)
+    return function(targets)
+
+
+def compose(names: Sequence[str]) -> Callable[[Tensor, torch.Generator], Tensor] | None:
+    """One augmentation that applies the named ones in the table's order; None where there are none."""
+    functions = [AUGMENTATIONS.load(name) for name in AUGMENTATIONS if name in names]
+    if not functions:
+        return None
+
+    def augment(inputs: Tensor, generator: torch.Generator) -> Tensor:
+        for function in functions:
+            inputs = function(inputs, generator)
+        return inputs
+
+    return augment
+
+
+def random_crop(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Shift each image by up to an eighth of its side in each direction, filling with zeros.
+
+    Args:
+        images: (batch, channels, height, width).
+    """
+    _check_images(images)
+    batch, _, height, width = images.shape
+    pad = max(1, min(height, width) // 8)
+    padded = F.pad(images, (pad, pad, pad, pad))
+    top = torch.randint(0, 2 * pad + 1, (batch, 1), generator=generator) + torch.arange(height)
+    left = torch.randint(0, 2 * pad + 1, (batch, 1), generator=generator) + torch.arange(width)
+    # (batch, height, width, channels): advanced indices around a slice come first
+    cut = padded[torch.arange(batch)[:, None, None], :, top[:, :, None], left[:, None, :]]
+    return cut.permute(0, 3, 1, 2).contiguous()
+
+
+def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror each image left-right with probability one half; (batch, channels, height, width)."""
+    _check_images(images)
+    flipped = torch.rand(len(images), generator=generator) < 0.5
+    return torch.where(flipped[:, None, None, None], images.flip(3), images)
+
+
+def rand_augment(images: Tensor, generator: torch.Generator) -> Tensor:
+    """RandAugment as torchvision has it: two operations at magnitude 9 an image.
+
+    Args:
+        images: (batch, 1 or 3, height, width) in [0, 1].
+    Source: Cubuk et al., "RandAugment", 2020.
+    """
+    _check_images(images)
+    transform = require("torchvision.transforms.v2", "vision").RandAugment()
+    seed = int(torch.randint(0, 2**31, (1,), generator=generator))
+    grey = images.shape[1] == 1
+    quantized = (images.expand(-1, 3, -1, -1) if grey else images).mul(255).round().clamp(0, 255).to(torch.uint8)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # torchvision draws from the global generator
+        changed = torch.stack([transform(image) for image in quantized]).float() / 255
+    return changed.mean(1, keepdim=True) if grey else changed
+
+
+def _check_images(images: Tensor) -> None:
+    if images.dim() != 4:
+        raise InputError(
+            f"augment works on images, and a batch of this data has shape {list(images.shape)}; leave it out"
+        )
+
+
+def mix(
+    inputs: Tensor, targets: Tensor, generator: torch.Generator, *, mixup: float, cutmix: float
+) -> tuple[Tensor, MixedTargets]:
+    """Mixup or CutMix with a random partner; where both are on, one of them is drawn each time.
+
+    Args:
+        inputs: (batch, ...); CutMix needs (batch, channels, height, width).
+        targets: (batch, ...).
+        mixup: alpha of the Beta distribution that the blend is drawn from; 0 is off.
+        cutmix: the same for the area of the pasted box.
+    Sources: Zhang et al., "mixup", 2018; Yun et al., "CutMix", 2019.
+    """
+    partner = torch.randperm(len(inputs), generator=generator)
+    paste = cutmix > 0 and (mixup == 0 or bool(torch.rand((), generator=generator) < 0.5))
+    share = _beta(cutmix if paste else mixup, generator)
+    if paste:
+        _check_images(inputs)
+        top, bottom, left, right = _box(inputs.shape[2], inputs.shape[3], share, generator)
+        mixed = inputs.clone()
+        mixed[:, :, top:bottom, left:right] = inputs[partner, :, top:bottom, left:right]
+        share = 1 - (bottom - top) * (right - left) / (inputs.shape[2] * inputs.shape[3])
+    else:
+        mixed = share * inputs + (1 - share) * inputs[partner]
+    return mixed, MixedTargets(targets, targets[partner], share)
+
+
+def _beta(alpha: float, generator: torch.Generator) -> float:
+    """One draw of Beta(alpha, alpha): a ratio of gamma draws."""
+    first, second = (
+        float(torch._standard_gamma(torch.tensor(alpha, dtype=torch.float64), generator=generator)) for _ in "ab"
+    )
+    return first / (first + second) if first + second > 0 else 0.5
+
+
+def _box(height: int, width: int, share: float, generator: torch.Generator) -> tuple[int, int, int, int]:
+    cut = (1 - share) ** 0.5
+    middle_y, middle_x = (int(torch.randint(0, side, (1,), generator=generator)) for side in (height, width))
+    half_y, half_x = int(height * cut) // 2, int(width * cut) // 2
+    return (
+        max(middle_y - half_y, 0),
+        min(middle_y + half_y, height),
+        max(middle_x - half_x, 0),
+        min(middle_x + half_x, width),
+    )

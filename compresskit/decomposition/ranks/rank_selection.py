@@ -1,0 +1,131 @@
+"""Rank rules: one candidate for each layer, or None to leave the layer as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ...analysis.allocation.knapsack import choose
+from ...core.errors import GuardMissed
+from ..options import DecomposeOptions
+from .candidates import Candidate, Layer
+
+Choices = list[Candidate | None]
+
+
+@dataclass(frozen=True)
+class Totals:
+    """The whole model before the step, from measurement: what layers outside the plan cost stays."""
+
+    macs: int
+    params: int
+    bytes: int
+    bytes_per_param: float
+    latency_ms: float = 0.0
+
+
+def by_energy(layers: list[Layer], options: DecomposeOptions, totals: Totals) -> Choices:
+    """The cheapest candidate that keeps a share of the energy: 1 - error^2."""
+    return [_cheapest(layer, lambda one: one.error**2 <= 1 - options.energy + 1e-12) for layer in layers]
+
+
+def by_error(layers: list[Layer], options: DecomposeOptions, totals: Totals) -> Choices:
+    """The cheapest candidate within a relative error."""
+    return [_cheapest(layer, lambda one: one.error <= options.max_error) for layer in layers]
+
+
+def by_ratio(layers: list[Layer], options: DecomposeOptions, totals: Totals) -> Choices:
+    """The most accurate candidate within the same share of its MACs (an embedding: parameters) in every layer."""
+
+    def within(layer: Layer, one: Candidate) -> bool:
+        if layer.site.geometry.form == "embedding":
+            return one.params <= options.ratio * layer.site.params
+        return one.macs <= options.ratio * layer.site.macs
+
+    return [_most_accurate([one for one in layer.candidates if within(layer, one)]) for layer in layers]
+
+
+def by_fixed_rank(layers: list[Layer], options: DecomposeOptions, totals: Totals) -> Choices:
+    """The most accurate of the kinds at the one rank."""
+    return [_most_accurate(layer.candidates) for layer in layers]
+
+
+def by_given_ranks(layers: list[Layer], options: DecomposeOptions, totals: Totals) -> Choices:
+    """The most accurate of the kinds at each layer's own rank."""
+    return [_most_accurate(layer.candidates) for layer in layers]
+
+
+def by_evbmf(layers: list[Layer], options: DecomposeOptions, totals: Totals) -> Choices:
+    """The cheapest kind at the ranks that variational Bayes gives it, which all keep what is not noise."""
+    return [_cheapest(layer, lambda one: True) for layer in layers]
+
+
+def by_budget(layers: list[Layer], options: DecomposeOptions, totals: Totals) -> Choices:
+    """Least total loss within the budget; every layer may also stay.
+
+    Raises:
+        GuardMissed: if the smallest ranks are still above the budget, with the least that can be reached.
+    """
+    cost_of, budget, whole, unit = budget_terms(options, totals)
+    kept = whole - sum(cost_of(layer, None) for layer in layers)
+    rows: list[list[Candidate | None]] = [[None, *layer.candidates] for layer in layers]
+    costs = [[cost_of(layer, one) for one in row] for layer, row in zip(layers, rows, strict=True)]
+    losses = [[0.0 if one is None else one.loss for one in row] for row in rows]
+    chosen = choose(costs, losses, budget - kept)
+    if chosen is None:
+        least = kept + sum(min(row) for row in costs)
+        raise GuardMissed(
+            f"{unit} cannot come down to {budget:,.6g} by decomposition: the smallest ranks leave {least:,.6g} "
+            f"of {whole:,.6g}; set the target above {least / whole:.3f} of the model, or prune first"
+        )
+    return [row[index] for row, index in zip(rows, chosen, strict=True)]
+
+
+def budget_terms(
+    options: DecomposeOptions, totals: Totals
+) -> tuple[Callable[[Layer, Candidate | None], float], float, float, str]:
+    """(cost of a layer under a choice, budget for the whole model, the model's cost now, name of the unit)."""
+    if options.target_macs is not None:
+        return _macs, options.target_macs * totals.macs, totals.macs, "MACs"
+    if options.target_params is not None:
+        return _params, options.target_params * totals.params, totals.params, "parameters"
+    if options.target_bytes is not None:
+
+        def size_bytes(layer: Layer, one: Candidate | None) -> float:
+            return _params(layer, one) * totals.bytes_per_param
+
+        return size_bytes, options.target_bytes, totals.bytes, "bytes"
+    return _latency, options.target_latency * totals.latency_ms, totals.latency_ms, "latency in ms"
+
+
+def predicted_latency_share(layers: list[Layer], choices: Choices, totals: Totals) -> float | None:
+    """The model's latency after the choices over its latency before, as the layers' own timings add up to.
+
+    Returns:
+        the share, or None where not all that was chosen has been timed.
+    """
+    chosen = [(layer, one) for layer, one in zip(layers, choices, strict=True) if one is not None]
+    if not totals.latency_ms or any(one.latency_ms is None for _, one in chosen):
+        return None
+    return 1 - sum(layer.latency_ms - one.latency_ms for layer, one in chosen) / totals.latency_ms
+
+
+def _macs(layer: Layer, one: Candidate | None) -> float:
+    return layer.site.macs if one is None else one.macs
+
+
+def _params(layer: Layer, one: Candidate | None) -> float:
+    return layer.site.params if one is None else one.params
+
+
+def _latency(layer: Layer, one: Candidate | None) -> float:
+    return layer.latency_ms if one is None else one.latency_ms
+
+
+def _cheapest(layer: Layer, allowed: Callable[[Candidate], bool]) -> Candidate | None:
+    found = [one for one in layer.candidates if allowed(one)]
+    return min(found, key=lambda one: (one.macs, one.params, one.error), default=None)
+
+
+def _most_accurate(candidates: list[Candidate]) -> Candidate | None:
+    return min(candidates, key=lambda one: (one.error, one.macs, one.params), default=None)

@@ -1,0 +1,191 @@
+"""Putting the chosen factors into the model: all layers at once, or one after the other in calling order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...analysis.calibration.hooks import Reached, watch
+from ...core.tensors.copying import copy_module
+from ...core.tensors.modules import get_module
+from ...core.types import Inputs, Loaded, call, to_device
+from ...training.batchnorm import channel_scale
+from ..fit.fit import Evidence, Fit
+from ..fit.moments import Moments, batches_of_sites, collect_moments, columns, moments_of_rows, regression, samples
+from ..methods.kinds import rows_of, weight_of_rows
+from ..options import DecomposeOptions
+from ..ranks.candidates import Candidate, Layer
+from ..tables import KINDS, OBJECTIVES
+from .find_layers import Site
+from .layers import chain_with_bias, install
+
+WIDEST_COLUMNS = 8192  # a covariance of more columns would take gigabytes; such layers are fitted to their weights
+_DOUBLE_ELEMENTS = 2_000_000  # larger weights are factored in float32: in float64 that would take minutes
+
+
+def weight_evidence(root: nn.Module, site: Site) -> Evidence:
+    """What is known of a layer without data."""
+    layer = get_module(root, site.name)
+    weight = layer.weight.detach()
+    weight = weight.to(torch.float64 if weight.numel() <= _DOUBLE_ELEMENTS else torch.float32)
+    bias = getattr(layer, "bias", None)
+    zeros = weight.new_zeros(site.geometry.out_channels)
+    return Evidence(weight, zeros if bias is None else bias.detach().to(weight))
+
+
+def data_evidence(root: nn.Module, site: Site, moments: Moments) -> Evidence:
+    """What is known of a layer from the moments of its inputs in the original model."""
+    evidence = weight_evidence(root, site)
+    evidence.target = evidence.target.to(moments.mean.dtype)
+    evidence.bias = evidence.bias.to(moments.mean.dtype)
+    parts = rows_of(site.geometry, evidence.target).chunk(site.geometry.groups)
+    outputs = [part @ mean for part, mean in zip(parts, moments.mean, strict=True)]
+    evidence.moments, evidence.mean_output = moments, torch.cat(outputs) + evidence.bias
+    return evidence
+
+
+def takes_data(site: Site, options: DecomposeOptions) -> bool:
+    """Whether a layer's factors are fitted to data; embeddings and very wide layers are not."""
+    fits = site.geometry.form != "embedding" and columns(site.geometry) <= WIDEST_COLUMNS
+    return options.objective != "weight" and fits
+
+
+def evidence_for(
+    root: nn.Module,
+    sites: list[Site],
+    options: DecomposeOptions,
+    batches: list[Inputs],
+    seed: int,
+    device: torch.device,
+) -> Iterator[tuple[Site, Evidence]]:
+    """Each site with its evidence from the model as it is, a few sites' covariances in memory at a time."""
+    with_data = [site for site in sites if takes_data(site, options)]
+    for site in sites:
+        if not takes_data(site, options):
+            yield site, weight_evidence(root, site)
+    for run in batches_of_sites(with_data):
+        moments = collect_moments(root, run, batches, rows=options.calibration_rows, seed=seed, device=device)
+        for site in run:
+            yield site, data_evidence(root, site, moments.pop(site.name))
+
+
+def replace_layers(
+    loaded: Loaded,
+    layers: list[Layer],
+    choices: list[Candidate | None],
+    options: DecomposeOptions,
+    batches: list[Inputs],
+    seed: int,
+    device: torch.device,
+    log: Callable[[str], None],
+) -> dict[str, float]:
+    """Replace every layer that has a choice, in place, appending the edits.
+
+    Returns:
+        layer name -> relative error of the fitted factors, of the layers really replaced.
+    """
+    chosen = {layer.site.name: (layer.site, one) for layer, one in zip(layers, choices, strict=True) if one is not None}
+    reference = copy_module(loaded.module)
+    stepwise = options.objective == "nonlinear" or options.inputs == "compressed"
+    errors: dict[str, float] = {}
+
+    def put(site: Site, one: Candidate, evidence: Evidence) -> None:
+        objective = options.objective if evidence.moments is not None else "weight"
+        fit = OBJECTIVES.load(objective)(KINDS.load(one.kind), site.geometry, one.ranks, evidence)
+        edit = put_factors(loaded.module, site, one, fit, fitted_to_data=evidence.moments is not None)
+        if edit is not None:
+            loaded.edits.append(edit)
+            loaded.storage.pop(f"{site.name}.weight", None)
+            errors[site.name] = fit.error
+
+    sites = [site for site, _ in chosen.values()]
+    together = [site for site in sites if not (stepwise and takes_data(site, options))]
+    one_by_one = [site for site in sites if stepwise and takes_data(site, options)]
+    for site, evidence in evidence_for(reference, together, options, batches, seed, device):
+        put(site, chosen[site.name][1], evidence)
+    for number, site in enumerate(one_by_one, 1):
+        log(f"fitting {site.name} ({number} of {len(one_by_one)})")
+        given = loaded.module if options.inputs == "compressed" else reference
+        put(site, chosen[site.name][1], sampled_evidence(reference, given, site, options, batches, seed, device))
+    return errors
+
+
+def put_factors(
+    root: nn.Module, site: Site, one: Candidate, fit: Fit, *, fitted_to_data: bool
+) -> dict[str, Any] | None:
+    """Install a fit in the place of a layer; None, and nothing done, if its bias would make the layer larger.
+
+    A bias that the layer did not have goes into the running mean of the batch normalization behind it, if there is one.
+    """
+    bias = fit.bias if site.geometry.bias or fitted_to_data else None
+    if fitted_to_data and not site.geometry.bias and site.norm is not None:
+        running_mean = get_module(root, site.norm).running_mean
+        running_mean.sub_(fit.bias.to(running_mean))
+        bias = None
+    elif not site.saves(chain_with_bias(one.kind, site.geometry, one.ranks, bias is not None)):
+        return None
+    return install(root, site.name, one.kind, one.ranks, fit.factors, bias)
+
+
+def sampled_evidence(
+    reference: nn.Module,
+    given: nn.Module,
+    site: Site,
+    options: DecomposeOptions,
+    batches: list[Inputs],
+    seed: int,
+    device: torch.device,
+) -> Evidence:
+    """Evidence with matching rows: inputs from one model, wanted outputs from the reference.
+
+    Where the two models differ, the target becomes the linear map from the inputs that arrive to the outputs wanted
+    (asymmetric reconstruction).
+
+    Source: Zhang et al., TPAMI 2016, section 3.3.
+    """
+    evidence = weight_evidence(reference, site)
+    pairs = (_input_and_wanted(reference, given, site, to_device(batch, device)) for batch in batches)
+    flat = ((x, y) for both in pairs for x, y in both)
+    calls = max(len(batches) * len(site.calls), 1)
+    inputs, outputs = samples(flat, site.geometry, max(options.calibration_rows // calls, 1), seed)
+    moments = moments_of_rows(inputs)
+    start = rows_of(site.geometry, evidence.target).to(inputs)
+    if given is not reference:
+        start = regression(inputs, outputs, moments, start)
+    evidence.target, evidence.bias = weight_of_rows(site.geometry, start), evidence.bias.to(inputs)
+    evidence.moments, evidence.mean_output = moments, outputs.mean(0)
+    evidence.inputs, evidence.outputs, evidence.relu = inputs, outputs, site.relu
+    if site.norm is not None:
+        evidence.scale, evidence.shift = _affine(get_module(reference, site.norm), inputs)
+    return evidence
+
+
+def _affine(norm: nn.Module, like: Tensor) -> tuple[Tensor, Tensor]:
+    """A batch normalization in eval mode as (scale, shift)."""
+    scale = channel_scale(norm).to(like)
+    shift = -norm.running_mean.to(like) * scale
+    return scale, shift if norm.bias is None else shift + norm.bias.detach().to(like)
+
+
+def _input_and_wanted(reference: nn.Module, given: nn.Module, site: Site, batch: Inputs) -> list[tuple[Tensor, Tensor]]:
+    wanted = _calls_of(reference, site, batch)
+    arriving = wanted if given is reference else _calls_of(given, site, batch)
+    return [(inputs, outputs) for (inputs, _), (_, outputs) in zip(arriving, wanted, strict=True)]
+
+
+@torch.no_grad()
+def _calls_of(root: nn.Module, site: Site, batch: Inputs) -> list[tuple[Tensor, Tensor]]:
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def note(layer: nn.Module, inputs: tuple, output: Tensor) -> None:
+        seen.append((inputs[0].detach().clone(), output.detach().clone()))  # clones: a ReLU may overwrite them in place
+        if len(seen) == len(site.calls):
+            raise Reached
+
+    with watch(root, {site.name: note}), suppress(Reached):
+        call(root, batch)
+    return seen

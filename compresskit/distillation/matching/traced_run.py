@@ -1,0 +1,170 @@
+"""A traced run of a model: which modules gave which features, in which order; and taking features out again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...core.tensors.modules import eager_modules, evaluating, get_module
+from ...core.types import Inputs, call, main_output
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One module's output during a run.
+
+    Attributes:
+        name: dotted path of the module.
+        shape: of its (first) output tensor.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a run of one example gave.
+
+    Attributes:
+        features: outputs of all modules in the order in which they finished; a container comes after its children.
+        classifier: path of the last linear layer that gave the logits, or None.
+        output: the main output's shape.
+    """
+
+    features: tuple[Feature, ...]
+    classifier: str | None
+    output: tuple[int, ...]
+
+
+@torch.no_grad()
+def trace(module: nn.Module, inputs: Inputs) -> Trace:
+    """Run a module once in eval mode and note what every submodule returned."""
+    found: dict[str, Feature] = {}
+    classifier: list[str] = []
+    output = None
+    with ExitStack() as stack:
+        stack.enter_context(evaluating(module))
+        for name, child in eager_modules(module):
+            if name:
+                handle = child.register_forward_hook(_noting(name, found))
+                stack.callback(handle.remove)
+        output = main_output(call(module, inputs))
+    for name, feature in found.items():
+        child = get_module(module, name)
+        if isinstance(child, nn.Linear) and feature.shape == tuple(output.shape):
+            classifier.append(name)
+    return Trace(tuple(found.values()), classifier[-1] if classifier else None, tuple(output.shape))
+
+
+def _noting(name: str, found: dict[str, Feature]):
+    def hook(_module: nn.Module, _inputs: tuple, output: Any) -> None:
+        tensor = first_tensor(output)
+        if tensor is not None:
+            found.pop(name, None)  # a module that runs twice counts where it last finished
+            found[name] = Feature(name, tuple(tensor.shape))
+
+    return hook
+
+
+def first_tensor(output: Any) -> Tensor | None:
+    """The main tensor of a module's output, or None."""
+    try:
+        return main_output(output)
+    except TypeError:
+        return None
+
+
+@dataclass
+class Taken:
+    """What taps took from one forward.
+
+    Attributes:
+        outputs: layer -> its output.
+        before_relu: layer -> the same before the ReLU that gave it, where one did.
+        embedding: input of the classifier.
+    """
+
+    outputs: dict[str, Tensor] = field(default_factory=dict)
+    before_relu: dict[str, Tensor] = field(default_factory=dict)
+    embedding: Tensor | None = None
+
+
+@contextmanager
+def tapped(
+    module: nn.Module, names: Sequence[str], classifier: str | None, relu_inputs: Literal["skip", "keep"] = "skip"
+) -> Iterator[Taken]:
+    """While open, forwards of a module fill what is yielded.
+
+    Args:
+        module: whose forwards are watched.
+        names: layers whose outputs are taken.
+        classifier: layer whose input is taken, or None.
+        relu_inputs: whether inputs of ReLUs are kept as well, to find features before them.
+    """
+    taken = Taken()
+    with ExitStack() as stack:
+        inputs_of = stack.enter_context(_relus_watched()) if relu_inputs == "keep" else {}
+        for name in dict.fromkeys(names):
+
+            def keep(_module: nn.Module, _inputs: tuple, output: Any, name: str = name) -> None:
+                taken.outputs[name] = tensor = first_tensor(output)
+                taken.before_relu[name] = inputs_of.get(id(tensor), (tensor, tensor))[1]
+
+            stack.callback(get_module(module, name).register_forward_hook(keep).remove)
+        if classifier is not None:
+
+            def keep_input(_module: nn.Module, inputs: tuple) -> None:
+                taken.embedding = inputs[0]
+
+            stack.callback(get_module(module, classifier).register_forward_pre_hook(keep_input).remove)
+        yield taken
+
+
+@contextmanager
+def _relus_watched() -> Iterator[dict[int, tuple[Tensor, Tensor]]]:
+    """While open, torch.nn.functional.relu notes id(output) -> (output, input); holding the output keeps its id."""
+    inputs_of: dict[int, tuple[Tensor, Tensor]] = {}
+    original = F.relu
+
+    def watching(tensor: Tensor, inplace: bool = False) -> Tensor:
+        before = tensor.clone() if inplace else tensor
+        output = original(tensor, inplace)
+        inputs_of[id(output)] = (output, before)
+        return output
+
+    F.relu = watching
+    try:
+        yield inputs_of
+    finally:
+        F.relu = original
+
+
+@contextmanager
+def attention_watched() -> Iterator[list[tuple[Tensor, Tensor, Tensor]]]:
+    """While open, every scaled dot-product attention adds its (queries, keys, values) to a list.
+
+    Models that call torch's function are seen, whatever library they come from; the fused inference path of
+    nn.MultiheadAttention, which goes around it, is off meanwhile.
+    """
+    calls: list[tuple[Tensor, Tensor, Tensor]] = []
+    original = F.scaled_dot_product_attention
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+
+    def watching(query: Tensor, key: Tensor, value: Tensor, *rest: Any, **options: Any) -> Tensor:
+        calls.append((query, key, value))
+        return original(query, key, value, *rest, **options)
+
+    F.scaled_dot_product_attention = watching
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield calls
+    finally:
+        F.scaled_dot_product_attention = original
+        torch.backends.mha.set_fastpath_enabled(fast_path)

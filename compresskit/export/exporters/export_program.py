@@ -1,0 +1,268 @@
+"""Quantized models as graphs that runtimes turn into integer kernels.
+
+A copy of the model gets its quantization written out in PyTorch's standard quantize/dequantize operators and is
+exported. torch.onnx turns those into QuantizeLinear/DequantizeLinear pairs, which ONNX Runtime and OpenVINO fuse with
+the layer between them; inductor's x86 passes recognise the same pairs in a `.pt2`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from compresskit.core.errors import InputError, first_line
+from compresskit.core.tensors.dtypes import cast, copy_in, model_dtype
+from compresskit.core.types import Inputs
+from compresskit.model.example_inputs import with_batch
+from compresskit.model.exported import exported_program
+
+from ...core.tensors.copying import copy_module
+from ...quantization.formats import uniform
+from ...quantization.formats.layers import (
+    Quantized,
+    along_channels,
+    from_matrix,
+    quantized_class,
+    quantized_layers,
+    to_matrix,
+)
+
+#: operators that mean "the same codes again" when nothing stands between them
+_QUANTIZE, _DEQUANTIZE = "quantize_per_tensor", "dequantize_per_tensor"
+
+
+def decomposed() -> Any:
+    """PyTorch's namespace of standard quantization operators; importing their module registers them."""
+    import torch.ao.quantization.fx._decomposed
+
+    return torch.ops.quantized_decomposed
+
+
+class Lowered(Quantized):
+    """A quantized layer whose arithmetic is written in standard operators."""
+
+    def quantize_input(self, values: Tensor) -> Tensor:
+        spec = self.spec
+        if spec.input_multiplier:
+            values = values * along_channels(self.input_multiplier, self)
+        if spec.input == "static":
+            return _round_trip(values, self.input_constants, spec.input_bits)
+        if spec.input == "dynamic":
+            return _dynamic_round_trip(values, spec.input_bits, symmetric=spec.input_symmetric)
+        return values
+
+    def quantize_operand(self, values: Tensor, index: int) -> Tensor:
+        spec = self.spec
+        if spec.operand_ranges == "dynamic":
+            return _dynamic_round_trip(values, spec.operand_bits, symmetric=spec.operand_symmetric)
+        return _round_trip(values, self.operand_constants[index], spec.operand_bits)
+
+    def quantize_output(self, output: Tensor) -> Tensor:
+        if not output.is_floating_point():
+            return output
+        return _round_trip(output, self.output_constants, self.spec.output_bits)
+
+    def dequantized(self, parameter: str) -> Tensor:
+        values = getattr(self, f"{parameter}_lowered")
+        if values.is_floating_point():
+            return values
+        scale = getattr(self, f"{parameter}_lowered_scale")
+        zero_point = self._buffers.get(f"{parameter}_lowered_zero_point")  # groups with symmetric ranges have none
+        if self.spec.granularity == "group":
+            limits = (-128, 127, torch.int8, self.spec.group_size, torch.float32)
+            matrix = decomposed().dequantize_per_channel_group(values, scale, zero_point, *limits)
+            shape = self.parameter_shapes[parameter]
+            columns = shape.numel() // shape[self.spec.axis]
+            matrix = matrix[:, :columns] if columns < matrix.shape[1] else matrix
+            return matrix if matrix.shape == shape else from_matrix(matrix, shape, self.spec.axis)
+        return decomposed().dequantize_per_channel(values, scale, zero_point, self.spec.axis, -128, 127, torch.int8)
+
+
+class LoweredEmbedding(Lowered):
+    """An embedding that looks up codes and scales, and so never dequantizes its whole table."""
+
+    def _float_forward(self, indices: Tensor) -> Tensor:
+        codes, scale, zero_point = (
+            nn.functional.embedding(indices, table)
+            for table in (
+                self.weight_lowered,
+                self.weight_lowered_scale.unsqueeze(1),
+                self.weight_lowered_zero_point.unsqueeze(1),
+            )
+        )
+        return (codes.float() - zero_point) * scale
+
+
+def _round_trip(values: Tensor, constants: tuple[float, int], bits: int) -> Tensor:
+    limits = (*constants, 0, uniform.highest_code(bits), torch.uint8)
+    return decomposed().dequantize_per_tensor(decomposed().quantize_per_tensor(values, *limits), *limits)
+
+
+def _dynamic_round_trip(values: Tensor, bits: int, *, symmetric: bool) -> Tensor:
+    limits = (0, uniform.highest_code(bits), torch.uint8)
+    if symmetric:
+        scale, zero_point = uniform.range_to_scale(*values.aminmax(), bits, symmetric=True)
+        zero_point = zero_point.long()
+    else:
+        scale, zero_point = decomposed().choose_qparams.tensor(values, *limits[:2], uniform.SMALLEST_SCALE, torch.uint8)
+    codes = decomposed().quantize_per_tensor.tensor(values, scale, zero_point, *limits)
+    return decomposed().dequantize_per_tensor.tensor(codes, scale, zero_point, *limits)
+
+
+@cache
+def _lowered_class(float_class: type[nn.Module], parameters: tuple[str, ...], looks_up: bool) -> type:
+    base, own = quantized_class(float_class, parameters), LoweredEmbedding if looks_up else Lowered
+    return type(f"Lowered{float_class.__name__}", (own, base), {"float_class": float_class, "__module__": __name__})
+
+
+def lower(root: nn.Module) -> nn.Module:
+    """A copy of a model whose quantized layers compute in standard quantize/dequantize operators.
+
+    Integer weights become int8 with a scale a channel or a group; those of other formats, and what recurrent layers
+    and bags of embeddings read, become float constants.
+    """
+    lowered = copy_module(root).eval()
+    decomposed()
+    for layer in quantized_layers(lowered).values():
+        for site in ("input", "output"):
+            if getattr(layer.spec, site) == "static":
+                constants = (float(getattr(layer, f"{site}_scale")), int(getattr(layer, f"{site}_zero_point")))
+                setattr(layer, f"{site}_constants", constants)
+        if layer.spec.operands and layer.spec.operand_ranges == "static":
+            layer.operand_constants = list(
+                zip(layer.operand_scale.tolist(), layer.operand_zero_point.tolist(), strict=True)
+            )
+        for name in layer.spec.parameters:
+            _lower_parameter(layer, name)
+        integers = "weight_lowered" in layer._buffers and not layer.weight_lowered.is_floating_point()
+        looks_up = isinstance(layer, nn.Embedding) and integers
+        layer.__class__ = _lowered_class(layer.float_class, layer.spec.parameters, looks_up)
+    return lowered
+
+
+@torch.no_grad()
+def _lower_parameter(layer: Quantized, name: str) -> None:
+    """Give a layer `NAME_lowered` constants: int8 codes with their scales where possible, else float weights."""
+    spec = layer.spec
+    rows = layer.parameter_shapes[name][spec.axis]
+    if not _lowers_to_integers(layer):
+        layer.register_buffer(f"{name}_lowered", layer.dequantized(name).contiguous())
+        return
+    if spec.granularity == "group":
+        _lower_groups(layer, name)
+        return
+    shape = layer.parameter_shapes[name]
+    middle = uniform.middle_code(spec.bits)
+    zero_point = torch.zeros(rows, dtype=torch.int64)
+    if not spec.symmetric:
+        zero_point += to_matrix(getattr(layer, f"{name}_zero_point").long(), 0).reshape(-1) - middle
+    signed = (layer.codes(name).to(torch.int16) - middle).to(torch.int8)
+    layer.register_buffer(f"{name}_lowered", from_matrix(signed, shape, spec.axis).contiguous())
+    layer.register_buffer(
+        f"{name}_lowered_scale", getattr(layer, f"{name}_scale").float().reshape(-1).expand(rows).contiguous()
+    )
+    layer.register_buffer(f"{name}_lowered_zero_point", zero_point)
+
+
+def _lowers_to_integers(layer: Quantized) -> bool:
+    if layer.spec.format != "int" or isinstance(layer, nn.RNNBase | nn.RNNCellBase | nn.EmbeddingBag):
+        return False
+    return not isinstance(layer, nn.Embedding) or (layer.max_norm is None and layer.spec.granularity != "group")
+
+
+def _lower_groups(layer: Quantized, name: str) -> None:
+    """Codes as (rows, columns), the columns filled up to whole groups; scales and zero points as (rows, groups)."""
+    spec, middle = layer.spec, uniform.middle_code(layer.spec.bits)
+    codes = layer.codes(name).to(torch.int16) - middle
+    codes = nn.functional.pad(codes, (0, -codes.shape[1] % spec.group_size)).to(torch.int8)
+    zero_point = None if spec.symmetric else getattr(layer, f"{name}_zero_point").to(torch.int16) - middle
+    layer.register_buffer(f"{name}_lowered", codes.contiguous())
+    layer.register_buffer(f"{name}_lowered_scale", getattr(layer, f"{name}_scale").float().contiguous())
+    if zero_point is not None:
+        layer.register_buffer(f"{name}_lowered_zero_point", zero_point.to(torch.int8))
+
+
+def export_program(root: nn.Module, example: Inputs) -> torch.export.ExportedProgram:
+    """Export a model, its quantization in standard operators, each tensor quantized once.
+
+    The batch size is left free where the model does not fix it. Whatever type the model computes in, its graph
+    computes in float32, for which all runtimes have kernels on all processors.
+
+    Raises:
+        InputError: if torch.export cannot trace the model, or it is a program already and of another type.
+    """
+    program = exported_program(root)
+    if program is not None:  # it is one already, of the sizes that it was exported for
+        if model_dtype(root) not in (None, torch.float32):
+            raise InputError("an exported program that does not compute in float32 stays as it is; export its factory")
+        return program
+    if model_dtype(root) not in (None, torch.float32):
+        root = copy_in(root, torch.float32)
+        example = cast(example, torch.float32)
+    lowered = lower(root)
+    # torch.export takes a size of 1 for a constant
+    inputs = with_batch(example, 2)
+    args, kwargs = as_arguments(inputs)
+    free = tree_map(lambda tensor: {0: torch.export.Dim.AUTO} if tensor.dim() else None, (args, kwargs))
+    try:
+        with torch.no_grad():
+            program = torch.export.export(lowered, args, kwargs, dynamic_shapes=_by_name(lowered, *free))
+    except Exception as error:
+        raise InputError(f"torch.export cannot trace this model: {first_line(error)}") from error
+    merge_quantizers(program.graph)
+    program.graph_module.recompile()
+    return program
+
+
+def _by_name(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Shapes keyed by argument name, as torch.export wants them; surplus positionals belong to *args."""
+    parameters = list(inspect.signature(module.forward).parameters.values())
+    named: dict[str, Any] = {}
+    for position, value in enumerate(args):
+        parameter = parameters[position]
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            named[parameter.name] = args[position:]
+            break
+        named[parameter.name] = value
+    if kwargs and not set(kwargs) <= {parameter.name for parameter in parameters}:
+        return named | {parameters[-1].name: kwargs}
+    return named | kwargs
+
+
+def as_arguments(inputs: Inputs) -> tuple[tuple, dict[str, Tensor]]:
+    """Positional and keyword arguments that a batch of inputs stands for."""
+    if isinstance(inputs, Tensor):
+        return (inputs,), {}
+    if isinstance(inputs, tuple | list):
+        return tuple(inputs), {}
+    return (), dict(inputs)
+
+
+def merge_quantizers(graph: torch.fx.Graph) -> int:
+    """Drop quantizers of tensors that hold the same codes already, and quantize each tensor once.
+
+    Returns:
+        how many quantize operations went away.
+    """
+    seen: dict[tuple, torch.fx.Node] = {}
+    dropped = 0
+    for node in list(graph.nodes):
+        if node.op != "call_function" or not str(node.target).endswith(f"{_QUANTIZE}.default"):
+            continue
+        source, parameters = node.args[0], node.args[1:]
+        same = seen.get((source, parameters))
+        if same is None and str(source.target).endswith(f"{_DEQUANTIZE}.default") and source.args[1:] == parameters:
+            same = source.args[0]
+        if same is None:
+            seen[source, parameters] = node
+            continue
+        node.replace_all_uses_with(same)
+        graph.erase_node(node)
+        dropped += 1
+    graph.eliminate_dead_code()
+    return dropped

@@ -1,0 +1,175 @@
+"""Exporting a model to a file, running it in its runtime, and comparing it there with the model it came from."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from compresskit.analysis.measure.measure import latency_ab
+from compresskit.core.errors import InputError, described, first_line, require
+from compresskit.core.tensors.dtypes import cast, model_dtype, widened
+from compresskit.core.types import Context, Inputs, Loaded, call, main_output
+from compresskit.model.example_inputs import with_batch
+
+from ..quantization.formats.layers import quantized_layers
+from ..quantization.options import ExportOptions
+from ..quantization.tables import RUNTIMES
+from .exporters import onnx_graph
+from .exporters.export_program import export_program
+from .float_reference import float_twin
+from .runtimes import Exported
+
+
+def export(loaded: Loaded, options: ExportOptions, context: Context, out_path: str | Path) -> dict[str, Any]:
+    """Export a model, run it in its runtime, and compare.
+
+    Args:
+        loaded: the model, quantized or not.
+        options: format, runtime, what to measure.
+        context: data and metric where there are any.
+        out_path: the file to write.
+    Returns:
+        facts: file, bytes, runtime with version, agreement and largest difference against the model in eager
+        PyTorch, latency against the same layers computing in float in eager PyTorch, and the metric in the runtime.
+    Raises:
+        InputError: if the model cannot be exported, or the runtime is not installed.
+    """
+    path = Path(out_path)
+    _check_batch(loaded, options)
+    program = export_program(loaded.module, loaded.example)
+    notes = computes_in(loaded.module)
+    if options.format == "onnx":
+        notes += export_onnx(program, path, opset=options.opset)
+    else:
+        export_pt2(program, path)
+    runtime = options.chosen_runtime()
+    inputs = cast(with_batch(loaded.example, options.batch_size), torch.float32)
+    runner = RUNTIMES.load(runtime)(Exported(loaded.module.eval(), program, path, inputs, options.threads))
+    facts: dict[str, Any] = {
+        "file": path.name,
+        "format": options.format,
+        "file_bytes": _bytes_on_disk(path),
+        "size_label": "stored",
+        "runtime": runtime,
+        "runtime_version": _version(runtime),
+        "quantized_layers": sum(bool(layer.spec.parameters) for layer in quantized_layers(loaded.module).values()),
+    }
+    facts |= compare(loaded.module, runner, comparison_batches(loaded, options, context))
+    facts |= _latency(float_twin(loaded.module), runner, inputs, options)
+    if context.data is not None and context.metric is not None:
+        facts[f"{context.metric.name}_in_runtime"] = context.metric(
+            runner, context.data.batches("test", batch_size=context.eval_batch)
+        ).value
+    return facts | ({"notes": "; ".join(notes)} if notes else {})
+
+
+@torch.no_grad()
+def _check_batch(loaded: Loaded, options: ExportOptions) -> None:
+    try:
+        call(loaded.module.eval(), with_batch(loaded.example, options.batch_size))
+    except Exception as error:  # anybody's code
+        raise InputError(
+            f"model {loaded.name!r} does not take a batch of {options.batch_size}: {described(error)}; "
+            "give a size that it takes with --batch-size"
+        ) from error
+
+
+def export_onnx(program: torch.export.ExportedProgram, path: Path, *, opset: int = 21) -> list[str]:
+    """Write an exported program as ONNX; quantize/dequantize operators become their ONNX namesakes.
+
+    Returns:
+        notes on what the operator set does not allow.
+    Raises:
+        InputError: if onnx is not installed or an operator has no ONNX form.
+    """
+    require("onnx", "onnx")
+    require("onnxscript", "onnx")
+    try:
+        graph = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=opset,
+            verbose=False,
+            custom_translation_table=onnx_graph.translations(opset),
+        )
+    except Exception as error:
+        raise InputError(f"torch.onnx cannot write this model: {first_line(error)}") from error
+    notes = onnx_graph.finish(graph.model.graph, opset=opset)
+    graph.save(str(path))
+    return notes
+
+
+def computes_in(module: nn.Module) -> list[str]:
+    """A note where the model computes in another type than its graph."""
+    dtype = model_dtype(module)
+    if dtype in (None, torch.float32):
+        return []
+    return [f"the graph computes in float32, the model in {str(dtype).removeprefix('torch.')}"]
+
+
+def export_pt2(program: torch.export.ExportedProgram, path: Path) -> None:
+    """Write an exported program as `.pt2`."""
+    torch.export.save(program, str(path))
+
+
+def comparison_batches(loaded: Loaded, options: ExportOptions, context: Context) -> list[Inputs]:
+    """Inputs to compare on: test data where there is any, else the example's own values."""
+    size = options.batch_size
+    if context.data is None:
+        return [cast(with_batch(loaded.example, size), torch.float32)]
+    batches = context.data.batches("test", batch_size=size, limit=max(options.samples // size, 1) * size)
+    return [inputs for inputs, _ in batches]
+
+
+@torch.no_grad()
+def compare(module: nn.Module, runner: nn.Module, batches: list[Inputs]) -> dict[str, Any]:
+    """How near a runtime's outputs are to the module's.
+
+    Returns:
+        agreement: share of outputs with the same largest entry; largest_difference and output_scale (largest
+        |output|) of the module; compared_samples.
+    """
+    same, total, largest, scale = 0, 0, 0.0, 0.0
+    module.eval()
+    for inputs in batches:
+        wanted, found = widened(main_output(call(module, inputs))), main_output(call(runner, inputs))
+        same += int((wanted.argmax(-1) == found.argmax(-1)).sum())
+        total += wanted.argmax(-1).numel()
+        largest = max(largest, float((wanted - found).abs().max()))
+        scale = max(scale, float(wanted.abs().max()))
+    return {"agreement": same / total, "largest_difference": largest, "output_scale": scale, "compared_samples": total}
+
+
+def _latency(baseline: nn.Module, runner: nn.Module, inputs: Inputs, options: ExportOptions) -> dict[str, Any]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(options.threads)
+    try:
+        timing = latency_ab(baseline, runner, inputs, rounds=options.rounds, batch_size=options.batch_size)
+    finally:
+        torch.set_num_threads(threads)
+    return {
+        "latency_label": "simulated" if options.chosen_runtime() == "eager" else "executed",
+        "latency_ms": timing.model_ms,
+        "eager_float_latency_ms": timing.baseline_ms,
+        "speedup": timing.speedup,
+        "speedup_low": timing.speedup_low,
+        "speedup_high": timing.speedup_high,
+        "batch_size": timing.batch_size,
+        "threads": options.threads,
+        "processor": platform.processor() or platform.machine(),
+    }
+
+
+def _bytes_on_disk(path: Path) -> int:
+    # weights beyond ONNX's size limit stand in a file of their own beside it
+    external = path.with_name(path.name + ".data")
+    return path.stat().st_size + (external.stat().st_size if external.exists() else 0)
+
+
+def _version(runtime: str) -> str:
+    module = {"onnxruntime": "onnxruntime", "openvino": "openvino"}.get(runtime, "torch")
+    return getattr(require(module, "onnx"), "__version__", "unknown")

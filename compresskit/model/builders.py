@@ -1,0 +1,207 @@
+"""Source records: the JSON-able part of a model string, from which the unedited module is built again.
+
+A record is {kind, ...}. Weights are not part of it.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..core.errors import InputError, nearest
+from ..core.in_memory import MemorySource
+from ..core.preprocessing import declared_normalization, declared_shape
+from ..core.tensors.copying import copy_module
+from ..core.tensors.dtypes import model_dtype
+from ..core.tensors.randomness import unchanged_random_state
+from ..core.types import Inputs, Preprocessing
+from ..core.user_imports import call_factory, file_attribute, import_attribute
+from .example_inputs import one_of_batch, settle, spread
+from .libraries import hub
+from .wrappers import unwrapped
+from .zoo import BUILTINS
+
+USER_CODE = ("file", "module", "memory")  # kinds of sources whose code runs only when its user named it
+_PREFIXES = ("torchvision", "timm", "hf", "builtin")
+_MODULE_FORM = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+FORMS = (
+    "torchvision:NAME, timm:NAME, hf:DIR_OR_ID, builtin:NAME, package.module:factory, path/net.py:factory, "
+    "an artifact directory, a .pt2 file"
+)
+
+
+def parse(string: str, model_args: dict[str, Any]) -> dict[str, Any]:
+    """A source record from a model string that names a factory.
+
+    Raises:
+        InputError: if the string has none of the forms.
+    """
+    prefix, colon, name = string.partition(":")
+    if colon and prefix in _PREFIXES and name:
+        if prefix == "hf":
+            return hub.hf_record(name, model_args)
+        return {"kind": prefix, "name": name, "args": model_args}
+    if colon and (prefix.endswith(".py") or "/" in prefix):
+        if not Path(prefix).is_file():
+            raise InputError(f"model {string!r}: file {prefix!r} does not exist")
+        return {"kind": "file", "path": prefix, "factory": name, "args": model_args}
+    if _MODULE_FORM.match(string):
+        return {"kind": "module", "module": prefix, "factory": name, "args": model_args}
+    if "/" in string or string.startswith("."):
+        raise InputError(f"model {string!r} does not exist; a model is one of {FORMS}")
+    raise InputError(f"model {string!r} is none of the known forms{_form_hint(string)}")
+
+
+def _form_hint(string: str) -> str:
+    if string in BUILTINS:
+        return f"; did you mean 'builtin:{string}'?"
+    prefix, colon, name = string.partition(":")
+    hint = nearest(prefix, _PREFIXES) if colon else ""
+    return hint.replace(f"{prefix!r}", repr(prefix)) if "mean" in hint else f": {FORMS}"
+
+
+def build(record: dict[str, Any]) -> nn.Module:
+    """The unedited module of a source record, on the current default device (meta included)."""
+    return builder(record)()
+
+
+def builder(record: dict[str, Any]) -> Callable[[], nn.Module]:
+    """What builds the unedited module of a source record, without weights; files and modules are imported here.
+
+    Raises:
+        InputError: if the record names a file, a module or an attribute that is not there.
+    """
+    make = _builder(record, weights="none")
+    return lambda: make()[0]
+
+
+def build_with_defaults(record: dict[str, Any], pretrained: bool) -> tuple[nn.Module, dict[str, Any]]:
+    """The module with its weights where a library brings them, and its defaults.
+
+    Returns:
+        (module, {"example": inputs or None, "preprocessing": Preprocessing}).
+    """
+    kind = record.get("kind")
+    if pretrained and kind not in ("torchvision", "timm", "hf"):
+        raise InputError(f"weights 'pretrained': a {kind} model has no published weights; name a weights file")
+    module, found = _builder(record, "published" if pretrained else "own")()
+    return module, {
+        "example": own_example(module) if "example" not in found else found["example"],
+        "preprocessing": found.get("preprocessing", preprocessing_of(module)),
+    }
+
+
+def _builder(
+    record: dict[str, Any], weights: Literal["none", "own", "published"]
+) -> Callable[[], tuple[nn.Module, dict[str, Any]]]:
+    kind = record.get("kind")
+    builders = {
+        "builtin": _builtin,
+        "torchvision": hub.torchvision_model,
+        "timm": hub.timm_model,
+        "hf": hub.hf_model,
+        "module": _module_factory,
+        "file": _file_factory,
+        "memory": _memory_copy,
+    }
+    if kind not in builders:
+        raise InputError(f"source kind {kind!r} is not one of {', '.join(builders)}")
+    if kind == "hf" and weights == "none":
+        make = partial(_without_defaults, partial(hub.hf_architecture, record))
+    elif kind in ("torchvision", "timm", "hf"):
+        make = partial(builders[kind], record, weights == "published")
+    else:
+        make = partial(_without_defaults, builders[kind](record))
+
+    def unwrapped_model() -> tuple[nn.Module, dict[str, Any]]:
+        module, found = make()
+        return unwrapped(module, f"model {source_string(record)!r}"), found
+
+    return unwrapped_model
+
+
+def _without_defaults(make: Callable[[], nn.Module]) -> tuple[nn.Module, dict[str, Any]]:
+    return make(), {}
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's, numpy's and Python's generators start from a seed, and go on afterwards as if nothing had been drawn."""
+    with unchanged_random_state():
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.manual_seed(seed)
+        yield
+
+
+def own_example(module: nn.Module) -> Inputs | None:
+    """What a module says of its inputs: `example_inputs` (or Lightning's `example_input_array`), else `input_shape`.
+
+    Returns:
+        Settled inputs of one example, floats of `input_shape` in the module's own dtype; None where it says nothing.
+    Raises:
+        InputError: if `example_inputs` is not made of tensors.
+    """
+    for name in ("example_inputs", "example_input_array"):
+        given = getattr(module, name, None)
+        if given is not None and not callable(given):
+            return settle(one_of_batch(given))
+    shape = declared_shape(getattr(module, "input_shape", None))
+    return None if shape is None else spread([1, *shape], model_dtype(module) or torch.float32)
+
+
+def source_string(record: dict[str, Any]) -> str:
+    """The model string that a source record came from."""
+    if record.get("factory"):
+        return f"{record.get('path') or record.get('module')}:{record['factory']}"
+    return f"{record.get('kind')}:{record.get('name')}"
+
+
+def preprocessing_of(module: nn.Module) -> Preprocessing:
+    """What a module says of its own inputs: `mean` and `std`, a number a channel each, and `input_shape`.
+
+    Attributes of these names that are anything else (buffers, methods, a single number) belong to the module's own
+    forward, which then normalizes by itself.
+
+    Raises:
+        InputError: if `std` holds a zero.
+    """
+    shape = declared_shape(getattr(module, "input_shape", None))
+    channels, *height_width = shape if shape is not None and len(shape) == 3 else (None,)
+    mean, std = declared_normalization(
+        getattr(module, "mean", None), getattr(module, "std", None), f"the model ({type(module).__name__})"
+    )
+    return Preprocessing(mean, std, tuple(height_width) or None, channels)
+
+
+def _builtin(record: dict[str, Any]) -> Callable[[], nn.Module]:
+    try:
+        factory = BUILTINS.load(record["name"])
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    return partial(call_factory, factory, record["args"], f"builtin:{record['name']}")
+
+
+def _module_factory(record: dict[str, Any]) -> Callable[[], nn.Module]:
+    what = f"{record['module']}:{record['factory']}"
+    return partial(call_factory, import_attribute(record["module"], record["factory"]), record["args"], what)
+
+
+def _memory_copy(record: dict[str, Any]) -> Callable[[], nn.Module]:
+    if not isinstance(record, MemorySource):
+        raise InputError(f"{record.get('name')} was a module in memory, which nothing builds again")
+    return partial(copy_module, record.module)
+
+
+def _file_factory(record: dict[str, Any]) -> Callable[[], nn.Module]:
+    what = f"{record['path']}:{record['factory']}"
+    return partial(call_factory, file_attribute(record["path"], record["factory"]), record["args"], what)

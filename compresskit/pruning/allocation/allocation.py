@@ -1,0 +1,147 @@
+"""What of each group stays: limits from the options, and the share or budget that decides within them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+
+from ...core.errors import InputError, nearest
+from ..dependency import cost as geometry
+from ..dependency.graph import Graph, Group
+from ..options import PruneOptions
+from ..tables import SCOPES
+from .units import Allocation, Limits, multiple_for
+
+
+def limits_for(groups: list[Group], options: PruneOptions, layers: list[str]) -> dict[str, Limits]:
+    """What each group may lose, from rounding, floors, protection and overrides.
+
+    Raises:
+        InputError: if a pattern matches neither a layer nor a group.
+    """
+    known = list(dict.fromkeys([*layers, *(group.name for group in groups)]))
+    for pattern in [*options.protect, *options.ratios]:
+        if not any(fnmatchcase(name, pattern) for name in known):
+            raise InputError(f"no layer or group matches {pattern!r}{nearest(pattern, known)}")
+    by_depth = shares_by_depth(groups, options.depth_ratios)
+    return {group.name: _limits(group, options, by_depth.get(group.name)) for group in groups}
+
+
+def shares_by_depth(groups: list[Group], shares: list[float]) -> dict[str, float]:
+    """Share that each group loses when the given shares are spread evenly from the first group run to the last."""
+    if not shares:
+        return {}
+    depth = np.linspace(0, 1, len(groups)) if len(groups) > 1 else np.zeros(1)
+    spread = np.interp(depth, np.linspace(0, 1, len(shares)), shares)
+    return {group.name: float(share) for group, share in zip(groups, spread, strict=True)}
+
+
+def _limits(group: Group, options: PruneOptions, by_depth: float | None) -> Limits:
+    names = {name.rpartition(".")[0] for member in group.members for name in member.stored.names if not member.consumes}
+    names.add(group.name)
+    parts = [name.split(".") for name in names]
+    within = {".".join(path[:depth]) for path in parts for depth in range(1, len(path) + 1)}  # a block holds its layers
+    whole = any(fnmatchcase(name, pattern) for pattern in options.protect for name in within)
+    # a group's own name goes first: the layer of group conv#2 is called conv, like the first group's
+    fixed = options.ratios.get(group.name)
+    if fixed is None:
+        matching = (share for pattern, share in options.ratios.items() if any(fnmatchcase(n, pattern) for n in names))
+        fixed = next(matching, by_depth)
+    if fixed is None and options.amount() is None:
+        whole = True  # only overrides were given
+    units = len(group)
+    least = max(min(options.min_channels, units), int(np.ceil(options.floor * units)), 1)
+    width = group.members[0].positions.size
+    multiple = math.lcm(multiple_for(units, width, options.round_to), group.multiple)
+    return Limits(multiple, least, fixed, whole)
+
+
+def whole_groups_notes(groups: list[Group], limits: Mapping[str, Limits], options: PruneOptions) -> list[str]:
+    """Why groups that could lose units lost none: one line a reason, with the options that decide."""
+    by_reason: dict[str, list[Group]] = {}
+    for group in groups:
+        limit = limits[group.name]
+        if limit.whole and options.amount() is None:
+            reason = "no entry of ratios names"
+        elif limit.whole:
+            reason = "protect holds"
+        elif -(-limit.least // limit.multiple) * limit.multiple >= len(group):
+            bounds = f"min_channels {options.min_channels}, floor {options.floor:g}, round_to {options.round_to}"
+            reason = f"{bounds} leave no less of"
+        else:
+            reason = f"the amount asked for, in steps of {limit.multiple}, takes nothing of"
+        by_reason.setdefault(reason, []).append(group)
+    return [
+        f"{reason} {found[0].name} ({len(found[0])} units){f' and {len(found) - 1} more' if len(found) > 1 else ''}"
+        for reason, found in by_reason.items()
+    ]
+
+
+def allocation_for(
+    graph: Graph, scores: Mapping[str, np.ndarray], limits: Mapping[str, Limits], options: PruneOptions
+) -> Allocation:
+    """Scores, pools and limits as one allocation."""
+    return Allocation(graph.groups, scores, SCOPES.load(options.scope)(graph.groups), limits)
+
+
+def choose(graph: Graph, allocation: Allocation, options: PruneOptions) -> tuple[dict[str, np.ndarray], float | None]:
+    """Which units stay, and the share of its cost that was aimed at; None where ratios say how much goes."""
+    cost, budget = budget_of(graph, options)
+    if cost is None:
+        return allocation.choose(allocation.at_ratio(options.ratio or 0.0)), None
+    return allocation.choose(allocation.for_budget(cost, budget)), budget / cost(whole_counts(graph))
+
+
+def budget_of(graph: Graph, options: PruneOptions) -> tuple[Callable[[np.ndarray], float] | None, float]:
+    """What is limited, as a function of the kept counts, and its limit; None where only ratios are given."""
+    whole = whole_counts(graph)
+    if options.target_macs is not None:
+        cost = geometry.macs(graph)
+        return cost, options.target_macs * cost(whole)
+    if options.target_params is not None:
+        cost = geometry.parameters(graph)
+        return cost, options.target_params * cost(whole)
+    if options.target_bytes is not None:
+        return geometry.stored_bytes(graph), float(options.target_bytes)
+    return None, 0.0
+
+
+def whole_counts(graph: Graph) -> np.ndarray:
+    """Units of each group of the model as it is."""
+    return np.array([len(group) for group in graph.groups])
+
+
+def counts(graph: Graph, keep: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Units of each group that stay."""
+    return np.array([int(keep[g.name].sum()) if g.name in keep else len(g) for g in graph.groups])
+
+
+#: option -> (what it limits, the fact that says what is kept of it)
+_KEPT = {
+    "target_macs": ("MACs", "macs_kept"),
+    "target_params": ("parameters", "params_kept"),
+    "target_bytes": ("bytes", "tensor_bytes_kept"),
+    "target_latency": ("latency", "latency_kept"),
+}
+
+
+def budget_notes(facts: dict[str, Any], target: float | None, options: PruneOptions) -> list[str]:
+    """What a reader must know where a budget was not met closely from below."""
+    if target is None:
+        return []
+    what, fact = _KEPT[options.amount()]
+    got = facts[fact]
+    if got is None:
+        return [f"{what}: not measured again after groups were left out; the report's own measurement holds"]
+    asked = f"{what}: asked to keep {target:.1%}, kept {got:.1%}"
+    if got > target:
+        return [f"{asked}: floors, protected layers and groups left out allow no less"]
+    if got < target * 0.99:
+        if options.target_latency is not None:
+            return [f"{asked}: the slowest of {facts['latency_cuts_measured']} measured cuts that meets it"]
+        return [f"{asked}: the next larger step would exceed the budget (round_to {options.round_to})"]
+    return []

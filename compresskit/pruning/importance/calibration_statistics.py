@@ -1,0 +1,147 @@
+"""What criteria look at: weights, and (made when first asked for) gradients and activations on calibration data."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...core.errors import InputError
+from ...core.tensors.modules import get_module
+from ...core.types import Context, Inputs, Loaded, to_device
+from ..dependency.graph import Graph, Member
+from ..recovery.sampled_outputs import refittable
+from .channel_statistics import Channels, Gradients, channel_statistics, output_sensitivity, weight_gradients
+from .moments import Moments, input_moments, measurable
+
+
+class Evidence:
+    """Weights, gradients and activations of a model.
+
+    Args:
+        loaded: the model that is scored.
+        graph: its groups.
+        context: data, device and seed.
+        reduction: how scores of the layers that share a unit combine.
+        samples: calibration examples.
+        points: positions sampled from each example's feature maps.
+        what: who needs data, in the words of an error message.
+    """
+
+    def __init__(
+        self, loaded: Loaded, graph: Graph, context: Context, *, reduction: str = "mean", samples: int = 2048,
+        points: int = 16, what: str = "this criterion",
+    ):  # fmt: skip
+        self.loaded = loaded
+        self.graph = graph
+        self.context = context
+        self.reduction = reduction
+        self.samples = samples
+        self.points = points
+        self.what = what
+        self.generator = torch.Generator().manual_seed(context.seed)
+
+    def tensor(self, member: Member) -> Tensor:
+        """The present values of a member's tensor."""
+        return tensor_named(self.loaded.module, member.name)
+
+    @cached_property
+    def inputs(self) -> list[Inputs]:
+        """Calibration inputs on the run's device.
+
+        Raises:
+            InputError: if the run has no data.
+        """
+        return calibration(self.context, self.samples, self.what)
+
+    def layer(self, member: Member) -> tuple[str, nn.Module]:
+        """The layer that owns a member."""
+        name = member.name.rpartition(".")[0]
+        return name, get_module(self.loaded.module, name)
+
+    def reads(self, member: Member) -> bool:
+        """Whether a member is the input dimension of a layer whose inputs can be measured."""
+        return (
+            member.consumes and member.dim == 1 and member.name.endswith("weight") and measurable(self.layer(member)[1])
+        )
+
+    @cached_property
+    def moments(self) -> dict[str, Moments]:
+        """Moments of the inputs of every measurable layer that reads a group, by layer name."""
+        readers = [self.layer(m)[0] for group in self.graph.groups for m in group.members if self.reads(m)]
+        return input_moments(
+            self.loaded.module, list(dict.fromkeys(readers)), self.inputs, points=self.points, generator=self.generator
+        )
+
+    @property
+    def labelled(self) -> list[tuple[Inputs, Tensor]]:
+        """Calibration examples with their targets, on the run's device."""
+        data = required_data(self.context, self.what)
+        batches = data.batches("train", batch_size=64, shuffle=True, seed=self.context.seed, limit=self.samples)
+        device = self.context.device
+        return [(to_device(inputs, device), to_device(targets, device)) for inputs, targets in batches]
+
+    @cached_property
+    def gradients(self) -> Gradients:
+        """Gradients of the task loss on calibration examples."""
+        return weight_gradients(self.loaded.module, self.labelled)
+
+    @cached_property
+    def channels(self) -> dict[str, Channels]:
+        """Statistics of the inputs of every layer that reads a group, by layer name."""
+        return channel_statistics(self.loaded.module, self._readers(), ((inputs, None) for inputs in self.inputs))
+
+    @cached_property
+    def effects(self) -> dict[str, Channels]:
+        """The same, with the first-order effect of each channel on the task loss."""
+        for p in self.loaded.module.parameters():
+            if p.is_floating_point():
+                p.requires_grad_(True)
+        return channel_statistics(self.loaded.module, self._readers(), self.labelled, with_loss=True)
+
+    @cached_property
+    def sensitivity(self) -> dict[str, Tensor]:
+        """How much the loss minds errors in the outputs of layers that read a group, by layer name."""
+        for p in self.loaded.module.parameters():
+            if p.is_floating_point():
+                p.requires_grad_(True)
+        return output_sensitivity(self.loaded.module, self._readers(), self.labelled)
+
+    def is_reader(self, member: Member) -> bool:
+        """Whether a member is the input dimension of a linear layer or a convolution."""
+        return (
+            member.consumes and member.dim == 1 and member.name.endswith("weight") and refittable(self.layer(member)[1])
+        )
+
+    def _readers(self) -> list[str]:
+        return list(dict.fromkeys(self.layer(m)[0] for g in self.graph.groups for m in g.members if self.is_reader(m)))
+
+
+def required_data(context: Context, what: str) -> Any:
+    """The run's data.
+
+    Raises:
+        InputError: if the run has none.
+    """
+    if context.data is None:
+        raise InputError(f"{what} needs data; give --data, e.g. --data imagefolder:DIR")
+    return context.data
+
+
+def calibration(context: Context, samples: int, what: str) -> list[Inputs]:
+    """Calibration inputs on the run's device.
+
+    Raises:
+        InputError: if the run has no data.
+    """
+    data = required_data(context, what)
+    return [to_device(batch, context.device) for batch in data.calibration(samples, seed=context.seed)]
+
+
+def tensor_named(module: nn.Module, name: str) -> Tensor:
+    """A parameter or buffer by its full name, without its graph."""
+    owner, _, attribute = name.rpartition(".")
+    tensor = getattr(get_module(module, owner), attribute).detach()
+    return tensor.float() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor

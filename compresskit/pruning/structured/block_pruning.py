@@ -1,0 +1,192 @@
+"""Granularity `block`: whole residual blocks or transformer layers go, least important first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ...analysis.measure.macs import count_macs
+from ...artifact.skips import passed, replay, skip_edit
+from ...core.errors import InputError, described
+from ...core.tensors.dtypes import as_real
+from ...core.tensors.modules import get_module, match_names, set_module
+from ...core.types import Context, Inputs, Loaded, StepResult, call, main_output
+from ..importance.calibration_statistics import calibration
+from ..options import PruneOptions
+
+
+class _Passage(NamedTuple):
+    """One call of a block: the edit that leaves the block out, and the tensors that it takes and gives."""
+
+    edit: dict[str, Any]
+    entered: Tensor
+    left: Tensor
+
+
+@torch.no_grad()
+def find_blocks(module: nn.Module, example: Inputs) -> dict[str, dict[str, Any]]:
+    """Layers of a sequence whose output has the shape and type of their input.
+
+    Of nested ones the outermost counts, but a stage that only runs its blocks one after another is not one itself.
+    A layer that is called several times is one only if the same edit leaves every call out.
+
+    Returns:
+        name -> the edit that leaves the block out.
+    """
+    calls: dict[str, _Passage | None] = {}
+    handles = []
+    for path, parent in module.named_modules():
+        if not isinstance(parent, nn.Sequential | nn.ModuleList):
+            continue
+        for name, child in parent.named_children():
+            if isinstance(child, torch.jit.ScriptModule):
+                continue
+            full = f"{path}.{name}" if path else name
+            if any(True for _ in child.parameters()) and any(True for _ in child.children()):
+                handles.append(child.register_forward_hook(_passage_watcher(full, calls), with_kwargs=True))
+    try:
+        call(module, example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    found = {name: passage for name, passage in calls.items() if passage is not None}
+    order = [name for name, _ in module.named_modules() if name in found]
+    return {name: found[name].edit for name in _blocks_among(order, found)}
+
+
+def _passage_watcher(name: str, calls: dict[str, _Passage | None]):
+    def look(block: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        edit = skip_edit(name, block, args, kwargs, output)
+        passage = None if edit is None else _Passage(edit, *passed(edit, block, args, kwargs, output))
+        if name in calls and (passage is None or calls[name] is None or calls[name].edit != edit):
+            passage = None
+        calls[name] = passage
+
+    return look
+
+
+def _blocks_among(names: list[str], found: dict[str, _Passage]) -> list[str]:
+    """The outermost of the names, stages replaced by the blocks inside them."""
+    blocks: list[str] = []
+    for name in _outermost(names):
+        inside = [other for other in names if other.startswith(f"{name}.")]
+        steps = [found[name] for name in _outermost(inside)]
+        gives = [found[name].entered, *(step.left for step in steps)]
+        takes = [*(step.entered for step in steps), found[name].left]
+        is_stage = bool(steps) and all(left is entered for left, entered in zip(gives, takes, strict=True))
+        blocks += _blocks_among(inside, found) if is_stage else [name]
+    return blocks
+
+
+def _holds_any(block: str, layers: Sequence[str]) -> bool:
+    """Whether a block is, holds, or is held by one of the layers."""
+    return any(f"{block}.".startswith(f"{layer}.") or layer.startswith(f"{block}.") for layer in layers)
+
+
+def _outermost(names: list[str]) -> list[str]:
+    return [name for name in names if not any(name.startswith(f"{other}.") for other in names)]
+
+
+def removable_blocks(loaded: Loaded, protect: list[str]) -> dict[str, dict[str, Any]]:
+    """Blocks that may go, by name, each with the edit that leaves it out.
+
+    Args:
+        loaded: the model.
+        protect: name patterns of layers that stay, with the block that each is in and the blocks in each.
+    Raises:
+        InputError: if there are none, or a pattern matches nothing.
+    """
+    blocks = find_blocks(loaded.module, loaded.example)
+    names = [name for name, _ in loaded.module.named_modules() if name]
+    stay = match_names(protect, names) if protect else []
+    found, blocks = blocks, {name: edit for name, edit in blocks.items() if not _holds_any(name, stay)}
+    if found and not blocks:
+        raise InputError(f"model {loaded.name!r}: all of its {len(found)} removable block(s) are protected")
+    if not blocks:
+        raise InputError(f"model {loaded.name!r}: no block passes its input's shape through, so none can go")
+    return blocks
+
+
+def prune_blocks(loaded: Loaded, options: PruneOptions, context: Context) -> StepResult:
+    """Remove blocks one at a time: always the one whose removal changes the outputs least, measured anew after each.
+
+    Raises:
+        InputError: if the model has no removable blocks.
+    """
+    blocks = removable_blocks(loaded, options.protect)
+    batches = [loaded.example] if context.data is None else calibration(context, min(options.samples, 256), "block")
+    reference = _outputs(loaded.module, batches)
+    before, rows, removed = macs(loaded), [], 0
+    wanted = max(1, round(len(blocks) * options.ratio)) if options.ratio else len(blocks)
+    total, needed = len(blocks), {}
+    while blocks and removed < wanted and not _small_enough(loaded, options, before):
+        found = {name: _change_without(loaded.module, edit, batches, reference) for name, edit in blocks.items()}
+        needed |= {name: reason for name, reason in found.items() if isinstance(reason, str)}
+        changes = {name: change for name, change in found.items() if name not in needed}
+        blocks = {name: blocks[name] for name in changes}
+        if not blocks:
+            break
+        name = min(changes, key=changes.get)
+        edit = blocks.pop(name)
+        replay(loaded.module, edit)
+        loaded.edits.append(edit)
+        removed += 1
+        rows.append(
+            {"block": name, "output change": round(changes[name], 4), "MACs kept": f"{macs(loaded) / before:.1%}"}
+        )
+        context.log(f"removed {name}: outputs change by {changes[name]:.4f}")
+    kept = macs(loaded) / before
+    facts = {
+        "blocks": total,
+        "blocks_removed": removed,
+        "macs_before": before,
+        "macs_after": macs(loaded),
+        "macs_kept": kept,
+    }
+    notes = [f"{name} stays: the model does not run without it ({reason})" for name, reason in needed.items()]
+    if options.ratio and total * options.ratio < 0.5 and removed:
+        notes.append(f"ratio {options.ratio:g} of {total} block(s) is less than one; one went")
+    if not removed and needed:
+        raise InputError(f"model {loaded.name!r}: no block can go: {notes[0]}")
+    if context.data is None:
+        notes.append("importance was measured on the example input alone; give --data for a real measurement")
+    if options.target_macs is not None and kept > options.target_macs:
+        notes.append(f"MACs: asked to keep {options.target_macs:.1%}, kept {kept:.1%} with every removable block gone")
+    return StepResult(loaded, facts, notes, {"removed blocks": rows})
+
+
+def _small_enough(loaded: Loaded, options: PruneOptions, before: int) -> bool:
+    if options.target_macs is not None:
+        return macs(loaded) <= options.target_macs * before
+    return False
+
+
+def macs(loaded: Loaded) -> int:
+    """Multiply-accumulates of one run on the example input."""
+    return count_macs(loaded.module, loaded.example).total
+
+
+@torch.no_grad()
+def _outputs(module: nn.Module, batches: Sequence[Inputs]) -> list[Tensor]:
+    return [as_real(main_output(call(module, inputs))).float() for inputs in batches]
+
+
+def _change_without(
+    module: nn.Module, edit: dict[str, Any], batches: Sequence[Inputs], reference: list[Tensor]
+) -> float | str:
+    """Relative squared change of the outputs when one block is skipped, or why it cannot be."""
+    block = get_module(module, edit["target"])
+    replay(module, edit)
+    try:
+        outputs = _outputs(module, batches)
+    except Exception as error:  # the model's own code reads what only the block has
+        return described(error)
+    finally:
+        set_module(module, edit["target"], block)
+    if any(a.shape != b.shape for a, b in zip(outputs, reference, strict=True)):
+        return "the outputs take another shape"
+    gap = sum(float((a - b).square().sum()) for a, b in zip(outputs, reference, strict=True))
+    return gap / max(sum(float(b.square().sum()) for b in reference), 1e-12)

@@ -1,0 +1,263 @@
+"""Structured pruning: whole channels, heads and groups go, and the cut is proven."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...core.errors import InputError
+from ...core.tensors.copying import copy_module
+from ...core.types import Context, Loaded, StepResult
+from ..allocation.allocation import (
+    allocation_for,
+    budget_notes,
+    choose,
+    counts,
+    limits_for,
+    whole_counts,
+    whole_groups_notes,
+)
+from ..allocation.latency_model import meet_latency
+from ..dependency import cost as geometry
+from ..dependency.graph import Graph, build_graph
+from ..dependency.reasons import left_out_notes, shortened
+from ..importance.calibration_statistics import Evidence
+from ..options import PruneOptions
+from ..recovery.recovery import recalibrate, refit_after_cut, refit_before_cut, refit_kind
+from ..recovery.regularized_training import sparsify
+from ..tables import CRITERIA
+from ..unstructured import prune_weights
+from .block_pruning import prune_blocks
+from .diagnostics import explain, sensitivity
+from .free_heads import free_heads
+from .group_equivalence import Proof, proven
+from .surgery import cut
+
+
+def prune(loaded: Loaded, options: PruneOptions, context: Context) -> StepResult:
+    """Prune a model in place.
+
+    Args:
+        loaded: the model.
+        options: what, how much and by which criterion.
+        context: data, seed, log.
+    Returns:
+        the pruned model with its edits, facts (exactness, achieved budget), and notes of what was left out.
+    Raises:
+        InputError: if nothing can be pruned, a pattern matches no layer, or a criterion lacks data.
+    """
+    if options.granularity == "block":
+        return prune_blocks(loaded, options, context)
+    if options.granularity in ("weight", "n:m"):
+        return prune_weights(loaded, options, context)
+    if options.looks_only():
+        return look(loaded, options, context)
+    if options.cuts_follow == "one-shot":
+        return prune_channels(loaded, options, context)
+    return prune_in_steps(loaded, options, context)
+
+
+def prune_in_steps(loaded: Loaded, options: PruneOptions, context: Context) -> StepResult:
+    """Cut along a schedule, with recovery between the cuts; a step too small for any group is passed over."""
+    field = options.amount()
+    final = 1 - options.ratio if field == "ratio" else getattr(options, field)
+    macs, params, wanted_before = 1.0, 1.0, 1.0
+    result = None
+    for number, wanted in enumerate(kept_shares(options.cuts_follow, options.cuts, final), 1):
+        reached = {"ratio": wanted_before, "target_macs": macs, "target_params": params}[field]
+        share = wanted / reached
+        wanted_before = wanted
+        if share >= 1:
+            continue
+        step = options.model_copy(update={field: 1 - share if field == "ratio" else share})
+        if result is not None and context.recover is not None:
+            context.recover(loaded)
+        try:
+            found = prune_channels(loaded, step, context)
+        except NothingRemoved:
+            continue
+        context.log(f"cut {number} of {options.cuts}")
+        macs, params = macs * found.facts["macs_kept"], params * found.facts["params_kept"]
+        if result is not None:
+            found.facts["macs_before"] = result.facts["macs_before"]
+            found.facts["largest_difference"] = max(
+                found.facts["largest_difference"], result.facts["largest_difference"]
+            )
+        found.facts |= {"macs_kept": macs, "params_kept": params}
+        result = found
+    if result is None:
+        raise NothingRemoved(f"model {loaded.name!r}: nothing was removed in any of {options.cuts} cuts")
+    return result
+
+
+def kept_shares(schedule: str, cuts: int, final: float) -> list[float]:
+    """Share of the whole that is kept after each cut, growing less linearly or as 1 - (1 - t)^3.
+
+    Source: Zhu & Gupta, "To Prune, or Not to Prune", 2017, eq. 1 (cubic).
+    """
+    progress = [cut / cuts for cut in range(1, cuts + 1)]
+    if schedule == "cubic":
+        progress = [1 - (1 - t) ** 3 for t in progress]
+    return [1 - (1 - final) * t for t in progress]
+
+
+class NothingRemoved(InputError):
+    """No group could lose anything."""
+
+
+def look(loaded: Loaded, options: PruneOptions, context: Context) -> StepResult:
+    """Explain a layer's ties, or measure sensitivity; nothing is cut."""
+    graph = build_graph(loaded.module, loaded.example, options.attention)
+    if options.explain is not None:
+        result = explain(graph, options.explain)
+        result.loaded = loaded
+        return result
+    evidence = evidence_for(loaded, graph, options, context)
+    return sensitivity(loaded, graph, score_groups(graph, evidence, options), context)
+
+
+def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> StepResult:
+    """Granularity `channel`: real removal by groups."""
+    loaded.edits += free_heads(loaded.module)
+    graph = prunable_graph(loaded, options)
+    training: dict[str, Any] = {}
+    if options.sparsify != "none":
+        training = sparsify(loaded, graph, choose_units(loaded, graph, options, context).keep, options, context)
+    evidence, keep, target, latency_facts = choose_units(loaded, graph, options, context)
+    result = StepResult(loaded)
+    proof = proven(loaded, graph, keep, context)
+    if latency_facts and proof.failed:  # what was measured is no longer what is cut
+        latency_facts = {"latency_kept": None}
+    if not proof.keep:
+        limits = limits_for(graph.groups, options, layer_names(loaded))
+        why = proof.notes or [*whole_groups_notes(graph.groups, limits, options), *left_out_notes(graph)]
+        raise NothingRemoved(f"model {loaded.name!r}: nothing was removed: {shortened(why)}")
+    ids = graph.keep_ids(proof.keep)
+    refit = refit_kind(loaded, options, context)
+    whole = copy_module(loaded.module) if refit == "sequential" else None
+    refitted = 0
+    if refit == "inputs":
+        refitted = refit_before_cut(loaded.module, graph, ids, evidence, options.ridge)
+    loaded.edits += cut(loaded.module, graph, ids)
+    if whole is not None:
+        refitted = refit_after_cut(whole, loaded, graph, ids, options, context)
+    normalized_layers = 0 if whole is not None else recalibrate(loaded, options, context)
+    result.facts = {
+        **_facts(graph, proof),
+        "criterion": options.criterion,
+        "scope": options.scope,
+        "refit": refit,
+        "layers_refitted": refitted,
+        "batchnorm_layers_recalibrated": normalized_layers,
+        **latency_facts,
+        **({"sparsify": training} if training else {}),
+    }
+    result.notes = proof.notes + budget_notes(result.facts, target, options) + left_out_notes(graph)
+    if context.data is not None and refit == "none" and options.recover == "none":
+        result.notes.append("no layer was refitted; reconstruct auto keeps more of the accuracy")
+    result.tables["pruned groups"] = _rows(graph, proof.keep)
+    context.log(f"pruned {len(proof.keep)} groups; largest difference from the masked model {proof.difference:.1e}")
+    return result
+
+
+def prunable_graph(loaded: Loaded, options: PruneOptions) -> Graph:
+    """The groups of a model.
+
+    Raises:
+        InputError: if there are none.
+    """
+    graph = build_graph(loaded.module, loaded.example, options.attention)
+    if not graph.groups:
+        reasons = left_out_notes(graph) or list(dict.fromkeys(reason for reason in graph.pinned.values() if reason))
+        raise InputError(f"model {loaded.name!r}: no channels can go{': ' if reasons else ''}{shortened(reasons)}")
+    return graph
+
+
+def _facts(graph: Graph, proof: Proof) -> dict[str, Any]:
+    """How exact the cut is, and what it leaves of the model."""
+    whole, kept = whole_counts(graph), counts(graph, proof.keep)
+    macs, params, size = geometry.macs(graph)(whole), geometry.parameters(graph), geometry.stored_bytes(graph)
+    left = geometry.exact_macs(graph, graph.keep_ids(proof.keep))
+    return {
+        "largest_difference": proof.difference,
+        "difference_dtype": proof.dtype,
+        "groups": len(graph.groups),
+        "groups_pruned": len(proof.keep),
+        "groups_left_out": len(graph.left_out) + len(proof.failed),
+        "channels_removed": int(sum((~mask).sum() for mask in proof.keep.values())),
+        "macs_before": round(macs),
+        "macs_after": int(left),
+        "macs_kept": left / macs if macs else 1.0,
+        "params_kept": params(kept) / params(whole) if params(whole) else 1.0,
+        "tensor_bytes_kept": size(kept) / size(whole),
+    }
+
+
+class Chosen(NamedTuple):
+    """What stays, and why: evidence, units that stay by group, the share aimed at, facts about latency."""
+
+    evidence: Evidence
+    keep: dict[str, np.ndarray]
+    target: float | None
+    facts: dict[str, Any]
+
+
+def choose_units(loaded: Loaded, graph: Graph, options: PruneOptions, context: Context) -> Chosen:
+    """Score the units and choose which stay, within the options' limits and budget."""
+    evidence = evidence_for(loaded, graph, options, context)
+    scores = score_groups(graph, evidence, options)
+    allocation = allocation_for(graph, scores, limits_for(graph.groups, options, layer_names(loaded)), options)
+    if options.target_latency is not None:
+        keep, facts = meet_latency(loaded, graph, allocation, options.target_latency, context)
+        return Chosen(evidence, keep, options.target_latency, facts)
+    return Chosen(evidence, *choose(graph, allocation, options), {})
+
+
+def evidence_for(loaded: Loaded, graph: Graph, options: PruneOptions, context: Context) -> Evidence:
+    """What the criterion looks at."""
+    return Evidence(
+        loaded, graph, context, reduction=options.reduction, samples=options.samples, points=options.points,
+        what=f"criterion {options.criterion!r}",
+    )  # fmt: skip
+
+
+def score_groups(graph: Graph, evidence: Evidence, options: PruneOptions) -> dict[str, np.ndarray]:
+    """Normalized scores of every group's units."""
+    criterion = CRITERIA.load(options.criterion)
+    raw = {group.name: criterion(group, evidence).numpy() for group in graph.groups}
+    if options.normalize != "macs":
+        return {name: normalized(scores, options.normalize) for name, scores in raw.items()}
+    cost, whole = geometry.macs(graph), whole_counts(graph)
+    for number, group in enumerate(graph.groups):
+        fewer = whole.copy()
+        fewer[number] -= 1
+        raw[group.name] = raw[group.name] / max(cost(whole) - cost(fewer), 1.0)
+    return raw
+
+
+def normalized(scores: np.ndarray, how: str) -> np.ndarray:
+    """Scores divided by their group's mean, max, sum or median."""
+    if how == "none":
+        return scores
+    scale = float(getattr(np, how)(scores))
+    return scores / scale if scale > 0 else scores
+
+
+def layer_names(loaded: Loaded) -> list[str]:
+    """Names of all modules but the root."""
+    return [name for name, _ in loaded.module.named_modules() if name]
+
+
+def _rows(graph: Graph, keep: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    return [
+        {
+            "group": g.name,
+            "units": len(g),
+            "kept": int(keep[g.name].sum()),
+            "layers": len({m.name.rpartition(".")[0] for m in g.members}),
+        }
+        for g in graph.groups
+        if g.name in keep
+    ]

@@ -1,0 +1,140 @@
+"""Bits for every layer: measured sensitivity, and the best choice under a budget, exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compresskit.core.errors import InputError
+from compresskit.core.tensors.modules import get_module
+from compresskit.core.types import Inputs, call, main_output
+
+
+class Choice(NamedTuple):
+    """One way to store or compute one layer: what it takes of the budget, and what it costs the output."""
+
+    bits: int
+    cost: int
+    damage: float
+
+
+def solve(menus: list[list[Choice]], budget: int, unit: str = "bytes") -> list[Choice]:
+    """One choice a layer with the smallest sum of damage whose costs fit the budget.
+
+    Dynamic programming over layers. A state is what the layers so far take and cost; a state that another beats in
+    both is dropped, which loses no optimum.
+
+    Args:
+        menus: for each layer its choices.
+        budget: largest sum of costs.
+        unit: of costs, for the message.
+    Returns:
+        a choice for each layer.
+    Raises:
+        InputError: if even the smallest choices do not fit.
+    """
+    smallest = [min(choice.cost for choice in menu) for menu in menus]
+    if sum(smallest) > budget:
+        raise InputError(f"the budget of {budget} {unit} is below the smallest possible, {sum(smallest)} {unit}")
+    rest = np.append(np.cumsum(smallest[::-1])[::-1][1:], 0)
+    sizes, damages = np.zeros(1, dtype=np.int64), np.zeros(1)
+    steps: list[tuple[np.ndarray, np.ndarray]] = []
+    for menu, needed_later in zip(menus, rest, strict=True):
+        all_sizes = (sizes[:, None] + np.array([choice.cost for choice in menu])).reshape(-1)
+        all_damages = (damages[:, None] + np.array([choice.damage for choice in menu])).reshape(-1)
+        order = np.lexsort((all_damages, all_sizes))
+        order = order[all_sizes[order] <= budget - needed_later]
+        # in order of size, keep only what is better than everything smaller
+        best_before = np.minimum.accumulate(np.append(np.inf, all_damages[order][:-1]))
+        kept = order[all_damages[order] < best_before]
+        steps.append((kept // len(menu), kept % len(menu)))
+        sizes, damages = all_sizes[kept], all_damages[kept]
+    state = int(damages.argmin())
+    chosen = []
+    for menu, (parents, picks) in zip(reversed(menus), reversed(steps), strict=True):
+        chosen.append(menu[int(picks[state])])
+        state = int(parents[state])
+    return chosen[::-1]
+
+
+@torch.no_grad()
+def sensitivities(
+    root: nn.Module,
+    variants: dict[str, dict[int, Callable[[], dict[str, Tensor]]]],
+    batches: Iterable[Inputs],
+    log: Callable[[str], None] = lambda line: None,
+) -> dict[str, dict[int, float]]:
+    """How far the model's output moves when one layer alone is quantized.
+
+    Args:
+        root: the float model; restored before returning.
+        variants: layer -> bits -> function giving that layer's parameters after rounding, by name.
+        batches: re-iterable inputs.
+        log: told of every layer.
+    Returns:
+        layer -> bits -> mean Kullback-Leibler divergence of the outputs from the float model's (squared error for
+        outputs that are no class logits), per sample.
+    """
+    batches = list(batches)
+    references = [main_output(call(root, inputs)) for inputs in batches]
+    found: dict[str, dict[int, float]] = {}
+    for name, by_bits in variants.items():
+        layer = get_module(root, name)
+        found[name] = {}
+        for bits, rounded in by_bits.items():
+            kept = {
+                key: layer._parameters[key].detach().clone()
+                for key in layer._parameters
+                if layer._parameters[key] is not None
+            }
+            for key, value in rounded().items():
+                layer._parameters[key].copy_(value)
+            total = sum(
+                divergence(main_output(call(root, inputs)), wanted)
+                for inputs, wanted in zip(batches, references, strict=True)
+            )
+            found[name][bits] = total / max(sum(len(wanted) for wanted in references), 1)
+            for key, value in kept.items():
+                layer._parameters[key].copy_(value)
+        log(f"sensitivity of {name}: " + ", ".join(f"{bits} bits {damage:.3g}" for bits, damage in found[name].items()))
+    return found
+
+
+def divergence(outputs: Tensor, reference: Tensor) -> float:
+    """Kullback-Leibler divergence (squared error for outputs that are no class logits), summed over samples."""
+    if outputs.dim() < 2 or outputs.shape[-1] < 2:
+        return float((outputs - reference).square().sum())
+    wanted, given = (part.double().log_softmax(-1) for part in (reference, outputs))
+    return float((wanted.exp() * (wanted - given)).sum())
+
+
+def sensitivity_table(found: dict[str, dict[int, float]], chosen: dict[str, int]) -> list[dict[str, Any]]:
+    """One row a layer: the damage of each number of bits, and the bits it got."""
+    return [
+        {
+            "layer": name,
+            **{f"damage_at_{bits}": damage for bits, damage in by_bits.items()},
+            "chosen_bits": chosen.get(name),
+        }
+        for name, by_bits in found.items()
+    ]
+
+
+def plot(found: dict[str, dict[int, float]], path: Any) -> None:
+    """Draw sensitivity by layer, one line for each number of bits, on a logarithmic scale."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(max(6, 0.25 * len(found)), 4), layout="tight")
+    axes = figure.add_subplot()
+    names = list(found)
+    for bits in sorted({bits for by_bits in found.values() for bits in by_bits}):
+        axes.plot(names, [found[name].get(bits, float("nan")) for name in names], marker=".", label=f"{bits} bits")
+    axes.set_yscale("log")
+    axes.set_ylabel("divergence of the output per sample")
+    axes.tick_params(axis="x", rotation=90, labelsize=6)
+    axes.legend()
+    figure.savefig(path)

@@ -1,0 +1,204 @@
+"""Quantization-aware training with learned step sizes (LSQ), through the shared training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compresskit.core.tensors.dtypes import widened
+from compresskit.core.types import Inputs, call, main_output
+from compresskit.evaluation.losses import task_loss
+
+from ..core.tensors.copying import copy_module
+from .formats import uniform
+from .formats.layer_spec import Spec
+from .formats.layers import Quantized, along_channels, from_matrix, quantized_class, quantized_layers, to_matrix
+from .formats.uniform import Grid
+from .formats.weights import store_grid
+
+_SMALLEST_STEP = 1e-8
+_TEMPERATURE, _TEACHER_SHARE = 4.0, 0.9
+
+
+def scale_gradient(values: Tensor, factor: float) -> Tensor:
+    """The values themselves, with their gradient multiplied by a factor."""
+    return values * factor + (values - values * factor).detach()
+
+
+def round_through(values: Tensor) -> Tensor:
+    """Rounded values whose gradient passes unchanged."""
+    return values + (values.round() - values).detach()
+
+
+def learned_step(values: Tensor, step: Tensor, lowest: Tensor | int, highest: Tensor | int, factor: float) -> Tensor:
+    """Quantize and dequantize with a step size that has a gradient.
+
+    The step's gradient is round(v / s) - v / s inside the range and the range's end outside; the values' gradient is
+    1 inside and 0 outside.
+
+    Args:
+        values: any shape.
+        step: broadcasts against values, positive.
+        lowest, highest: smallest and largest whole number of steps.
+        factor: multiplies the step's gradient.
+    Source: Esser et al., "Learned Step Size Quantization", ICLR 2020, eq. 1 to 5.
+    """
+    step = scale_gradient(step, factor)
+    steps = torch.minimum(torch.maximum(values / step, torch.as_tensor(lowest)), torch.as_tensor(highest))
+    return round_through(steps) * step
+
+
+def gradient_factor(count: int, highest: int) -> float:
+    """1 / sqrt(count * highest): keeps the step's updates in proportion to the weights'; section 2.2."""
+    return (count * max(highest, 1)) ** -0.5
+
+
+class Trainable(Quantized):
+    """A quantized layer in training: float weights, and steps that are parameters.
+
+    Steps are stored flat, so that the optimizer takes them for vectors and does not decay them.
+    """
+
+    @property
+    def weight_dtype(self) -> torch.dtype | None:
+        """The number type of the weights in training."""
+        return getattr(self, f"{self.spec.parameters[0]}_float").dtype if self.spec.parameters else None
+
+    def dequantized(self, parameter: str) -> Tensor:
+        spec = self.spec
+        weight = getattr(self, f"{parameter}_float")
+        matrix = to_matrix(weight, spec.axis)
+        shape, zero_point = self.grids[parameter]
+        step = getattr(self, f"{parameter}_step").clamp(min=_SMALLEST_STEP).reshape(shape)
+        step, zero_point = (
+            uniform.expand_groups(part, matrix.shape[1], spec.group_size) for part in (step, zero_point)
+        )
+        lowest = uniform.lowest_symmetric_code(spec.bits) if spec.symmetric else 0
+        top = uniform.highest_code(spec.bits)
+        shared = weight.numel() // getattr(self, f"{parameter}_step").numel()
+        factor = gradient_factor(shared, top - uniform.middle_code(spec.bits))
+        rounded = learned_step(matrix, step, lowest - zero_point, top - zero_point, factor)
+        return from_matrix(rounded, weight.shape, spec.axis)
+
+    def quantize_input(self, values: Tensor) -> Tensor:
+        spec = self.spec
+        if spec.input != "static":
+            return super().quantize_input(values)
+        if spec.input_multiplier:
+            values = values * along_channels(self.input_multiplier, self)
+        return self._activation(values, "input", spec.input_bits)
+
+    def quantize_output(self, output: Tensor) -> Tensor:
+        return self._activation(output, "output", self.spec.output_bits)
+
+    def quantize_operand(self, values: Tensor, index: int) -> Tensor:
+        if self.spec.operand_ranges == "dynamic":
+            return super().quantize_operand(values, index)
+        return self._activation(values, "operand", self.spec.operand_bits, index)
+
+    def _activation(self, values: Tensor, side: str, bits: int, index: int = 0) -> Tensor:
+        zero_point = int(getattr(self, f"{side}_zero_point").reshape(-1)[index])
+        top = uniform.highest_code(bits)
+        step = getattr(self, f"{side}_step")[index].clamp(min=_SMALLEST_STEP)
+        factor = gradient_factor(values[0].numel(), top - zero_point)
+        return learned_step(values, step, -zero_point, top - zero_point, factor)
+
+
+@cache
+def _trainable_class(float_class: type[nn.Module], parameters: tuple[str, ...]) -> type:
+    base = quantized_class(float_class, parameters)
+    return type(
+        f"Trainable{float_class.__name__}", (Trainable, base), {"float_class": float_class, "__module__": __name__}
+    )
+
+
+def trainable(quantized: nn.Module, float_model: nn.Module) -> nn.Module:
+    """A copy of a quantized model to train: weights from the float model, steps from the quantized one's scales."""
+    copied = copy_module(quantized)
+    for path, layer in quantized_layers(copied).items():
+        if layer.spec.format == "int":
+            _make_trainable(layer, float_model.get_submodule(path))
+    return copied
+
+
+def _make_trainable(layer: Quantized, float_layer: nn.Module) -> None:
+    layer.grids = {}
+    for name in layer.spec.parameters:
+        scale = getattr(layer, f"{name}_scale").float()
+        layer.grids[name] = (scale.shape, _zero_points(layer, name, scale))
+        del layer._buffers[f"{name}_values"], layer._buffers[f"{name}_scale"]
+        layer.register_parameter(f"{name}_float", nn.Parameter(getattr(float_layer, name).detach().clone()))
+        layer.register_parameter(f"{name}_step", nn.Parameter(scale.reshape(-1).clone()))
+    for side in static_sides(layer.spec):
+        step = layer._buffers.pop(f"{side}_scale")
+        layer.register_parameter(f"{side}_step", nn.Parameter(step.reshape(-1).clone()))
+    layer.__class__ = _trainable_class(layer.float_class, layer.spec.parameters)
+
+
+def static_sides(spec: Spec) -> list[str]:
+    """Where a layer holds calibrated scales of activations."""
+    operands = ["operand"] if spec.operands and spec.operand_ranges == "static" else []
+    return [side for side in ("input", "output") if getattr(spec, side) == "static"] + operands
+
+
+def _zero_points(layer: Quantized, name: str, scale: Tensor) -> Tensor:
+    if layer.spec.symmetric:
+        return torch.full_like(scale, uniform.middle_code(layer.spec.bits))
+    return getattr(layer, f"{name}_zero_point").float()
+
+
+@torch.no_grad()
+def take_over(trained: nn.Module, quantized: nn.Module) -> None:
+    """Write what was trained back into the quantized model: codes and scales, and every parameter both have."""
+    written: set[str] = set()
+    for path, layer in quantized_layers(quantized).items():
+        source = trained.get_submodule(path)
+        if not isinstance(source, Trainable):
+            continue
+        for name in layer.spec.parameters:
+            shape, zero_point = source.grids[name]
+            step = getattr(source, f"{name}_step").clamp(min=_SMALLEST_STEP).reshape(shape)
+            stored = step.to(getattr(layer, f"{name}_scale").dtype).float()
+            lowest = uniform.lowest_symmetric_code(layer.spec.bits) if layer.spec.symmetric else 0
+            grid = Grid(stored, zero_point, layer.spec.bits, lowest, layer.spec.group_size)
+            codes = grid.nearest(to_matrix(getattr(source, f"{name}_float"), layer.spec.axis))
+            store_grid(layer, name, grid, codes)
+        prefix = f"{path}." if path else ""
+        written |= {prefix + name for name in layer._buffers if name != "input_multiplier"}
+        for side in static_sides(layer.spec):
+            scale = getattr(layer, f"{side}_scale")
+            scale.copy_(getattr(source, f"{side}_step").clamp(min=_SMALLEST_STEP).reshape(scale.shape))
+    found = trained.state_dict()
+    for name, tensor in [*quantized.named_parameters(), *quantized.named_buffers()]:
+        if name in found and name not in written:
+            tensor.copy_(found[name])
+
+
+def distill_objective(teacher: nn.Module) -> Callable[[nn.Module, Inputs, Any], Tensor]:
+    """The float model's logits as soft targets, beside the data's own targets.
+
+    0.9 T^2 KL(teacher || student) at T = 4, plus 0.1 times the task's loss. Outputs that are no class logits are
+    compared by squared error.
+
+    Source: Hinton, Vinyals & Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2.
+    """
+    teacher.eval()
+
+    def objective(module: nn.Module, inputs: Inputs, targets: Any) -> Tensor:
+        outputs = call(module, inputs)
+        with torch.no_grad():
+            wanted = widened(main_output(call(teacher, inputs)))
+        logits = widened(main_output(outputs))
+        hard = task_loss(outputs, targets)
+        if logits.dim() < 2 or logits.shape[-1] < 2:
+            return _TEACHER_SHARE * F.mse_loss(logits, wanted) + (1 - _TEACHER_SHARE) * hard
+        student_log, teacher_log = ((part / _TEMPERATURE).log_softmax(-1).flatten(0, -2) for part in (logits, wanted))
+        soft = F.kl_div(student_log, teacher_log, log_target=True, reduction="batchmean") * _TEMPERATURE**2
+        return _TEACHER_SHARE * soft + (1 - _TEACHER_SHARE) * hard
+
+    return objective

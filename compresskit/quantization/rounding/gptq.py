@@ -1,0 +1,70 @@
+"""GPTQ: rounding column by column, later columns making up for what earlier ones lost."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..formats import uniform
+from .moments import output_error
+from .nearest import Problem, nearest
+
+#: share of the mean diagonal that is added to the diagonal, as in the paper
+_DAMPING = 0.01
+_BLOCK = 128
+
+
+@torch.no_grad()
+def gptq(problem: Problem) -> Tensor:
+    """Round a weight matrix so that the layer's output error stays small.
+
+    Columns are rounded in order of falling input energy. After column i, the columns left are moved by
+    -(w_i - q_i) / U_ii * U_i,: where U is the upper Cholesky factor of the inverse of the damped moments.
+
+    Args:
+        problem: weights, grid and input moments.
+    Returns:
+        codes, (rows, columns).
+    Source: Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers",
+        ICLR 2023, section 3 and algorithm 1.
+    """
+    if problem.moments is None:
+        return nearest(problem)
+    rows, columns = problem.matrix.shape
+    moments = problem.moments.double()
+    groups = moments.shape[0]
+    order = moments.diagonal(dim1=1, dim2=2).sum(0).argsort(descending=True, stable=True)
+    weights = problem.matrix.double().reshape(groups, -1, columns)[:, :, order].clone()
+    scale, zero_point = (
+        part.double().expand(rows, columns).reshape(groups, -1, columns)[:, :, order]
+        for part in problem.grid.wide(columns)
+    )
+    factor = _inverse_factor(moments[:, order][:, :, order])
+    codes = torch.empty_like(weights)
+    for start in range(0, columns, _BLOCK):
+        stop = min(start + _BLOCK, columns)
+        errors = torch.zeros_like(weights[:, :, start:stop])
+        for column in range(start, stop):
+            weight, step, zero = weights[:, :, column], scale[:, :, column], zero_point[:, :, column]
+            codes[:, :, column] = uniform.quantize(weight, step, zero, problem.grid.bits, problem.grid.lowest)
+            lost = (weight - (codes[:, :, column] - zero) * step) / factor[:, column, column, None]
+            errors[:, :, column - start] = lost
+            weights[:, :, column + 1 : stop] -= lost.unsqueeze(2) * factor[:, column, None, column + 1 : stop]
+        # the columns of later blocks take all of this block's corrections at once
+        weights[:, :, stop:] -= errors @ factor[:, start:stop, stop:]
+    codes = codes[:, :, order.argsort()].reshape(rows, columns).float()
+    # being greedy, it can lose on a matrix of few columns
+    start = nearest(problem)
+    lost, lost_at_start = (output_error(problem.grid.values(c) - problem.matrix, moments) for c in (codes, start))
+    return codes if lost < lost_at_start else start
+
+
+def _inverse_factor(moments: Tensor) -> Tensor:
+    """Upper Cholesky factors of the inverses of damped moments, (groups, columns, columns)."""
+    diagonal = moments.diagonal(dim1=1, dim2=2)
+    # an input that is always zero gets a unit of its own: its weight is rounded to nearest
+    unused = diagonal == 0
+    damping = _DAMPING * diagonal.mean(1, keepdim=True).clamp(min=1e-12)
+    damped = moments + torch.diag_embed(damping + unused.double())
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
+    return torch.linalg.cholesky(inverse, upper=True)

@@ -1,0 +1,94 @@
+"""Scaling input channels before quantizing: SmoothQuant and activation-aware weight quantization (AWQ)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from compresskit.core.tensors.dtypes import in_float32
+
+from ..formats.layer_spec import Spec
+from ..formats.layers import convert, to_matrix
+from ..formats.uniform import Grid
+from ..rounding.moments import Moments, output_error
+from .equalization import input_channel_ranges, scale_input_channels
+
+_EXPONENTS = 20
+
+
+def smoothing_factors(activations: Tensor, weights: Tensor, strength: float) -> Tensor:
+    """How much each input channel is divided by: max|X|^strength / max|W|^(1 - strength).
+
+    Args:
+        activations: largest |input| of each channel, (channels,).
+        weights: largest |weight| that meets each channel, (channels,).
+        strength: 0 leaves all range to the activations, 1 moves all of it to the weights.
+    Returns:
+        (channels,); 1 where a channel is never used.
+    Source: Xiao et al., "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language Models",
+        ICML 2023, eq. 4.
+    """
+    usable = (activations > 0) & (weights > 0)
+    factors = activations.clamp(min=1e-20).pow(strength) / weights.clamp(min=1e-20).pow(1 - strength)
+    return torch.where(usable, factors, torch.ones_like(factors))
+
+
+@in_float32
+@torch.no_grad()
+def search_factors(layer: nn.Module, moments: Moments, make_grid: Callable[[Tensor], Grid], axis: int = 0) -> Tensor:
+    """Channel factors s = (mean |x|)^a with the a in [0, 1] of least output error after rounding.
+
+    The weights are multiplied by s and the input divided by it, so what rounding does to W s is divided by s again.
+
+    Args:
+        layer: a linear layer or convolution.
+        moments: of its inputs.
+        make_grid: gives the grid for a weight matrix.
+        axis: the weight's output dimension.
+    Returns:
+        (in_channels,).
+    Source: Lin et al., "AWQ: Activation-aware Weight Quantization for On-Device LLM Compression and Acceleration",
+        MLSys 2024, eq. 4 and 5.
+    """
+    magnitude = moments.mean_magnitude().float().clamp(min=1e-8)
+    matrix = to_matrix(layer.weight.detach().clone(), axis)
+    second = moments.mean_second()
+    original = layer.weight.detach().clone()
+    best, best_error = torch.ones_like(magnitude), float("inf")
+    for step in range(_EXPONENTS):
+        factors = magnitude.pow(step / _EXPONENTS)
+        factors = factors / (factors.max() * factors.min()).sqrt()
+        scale_input_channels(layer, factors)
+        scaled = to_matrix(layer.weight.detach(), axis)
+        grid = make_grid(scaled)
+        layer.weight.copy_(grid.values(grid.nearest(scaled)).reshape(original.shape))
+        scale_input_channels(layer, 1 / factors)
+        error = float(output_error(to_matrix(layer.weight.detach(), axis) - matrix, second))
+        layer.weight.copy_(original)
+        if error < best_error:
+            best, best_error = factors, error
+    return best
+
+
+@in_float32
+@torch.no_grad()
+def move_to_weights(layer: nn.Module, factors: Tensor) -> Spec:
+    """Divide a layer's input by the factors and multiply its weights by them; it computes the same.
+
+    Returns:
+        what the layer was converted to.
+    """
+    scale_input_channels(layer, factors)
+    spec = Spec(input_multiplier=True)
+    convert(layer, spec)
+    layer.input_multiplier.copy_(1 / factors)
+    return spec
+
+
+@in_float32
+def smooth(layer: nn.Module, moments: Moments, strength: float) -> Spec:
+    """Apply SmoothQuant to one layer."""
+    factors = smoothing_factors(moments.largest, input_channel_ranges(layer), strength)
+    return move_to_weights(layer, factors)

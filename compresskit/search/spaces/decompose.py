@@ -1,0 +1,240 @@
+"""Decomposition as a search: each place is a layer, its levels are ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...analysis.measure.measure import macs, parameter_count
+from ...analysis.sensitivity.channels import output_sensitivities
+from ...core.errors import InputError
+from ...core.tensors.modules import get_module
+from ...core.types import Context, Loaded
+from ...decomposition.fit.fit import Evidence, Fit, fit_activation, fit_weight
+from ...decomposition.fit.moments import Moments
+from ...decomposition.methods.geometry import chain_params
+from ...decomposition.methods.kinds import Ranks, chain_of, compose, split_groups
+from ...decomposition.options import DecomposeOptions
+from ...decomposition.ranks.candidates import Candidate, Layer, candidates_of, kinds_for
+from ...decomposition.ranks.timing import TimeTable, is_faster, move_into_model
+from ...decomposition.surgery.find_layers import Site, survey
+from ...decomposition.surgery.layers import chain_with_bias
+from ...decomposition.surgery.surgery import evidence_for, put_factors
+from ...decomposition.tables import KINDS
+from ...training.batchnorm import estimate_batchnorm
+from ..options import SearchOptions
+from ..problem.budget import bounds_latency
+from ..problem.evaluator import first_examples
+from ..problem.features import layer_features
+from ..problem.search_space import Choice, Place
+
+_BATCH = 64
+
+
+@dataclass
+class _Level:
+    """One layer at one rank: its factors, what it is expected to do to the output, and what it saves."""
+
+    candidate: Candidate
+    fit: Fit
+    divergence: float
+    saved: dict[str, float]
+    fitted_to_data: bool
+
+
+class DecomposeSubject:
+    """Layers of a model, each fitted once at every rank; a candidate puts fitted factors together.
+
+    Args:
+        loaded: the model (stays untouched).
+        options: kind, space and calibration.
+        context: data and seed.
+        moments: takes up the moments of each layer's inputs, where given.
+    Raises:
+        InputError: if no layer can be decomposed.
+    """
+
+    def __init__(
+        self, loaded: Loaded, options: SearchOptions, context: Context, moments: dict[str, Moments] | None = None
+    ):
+        self._loaded = loaded
+        self._options = options
+        sites, left_out = survey(loaded)
+        self.notes = [f"left out {name}: {reason}" for name, reason in left_out.items()]
+        sites = [site for site in sites if site.geometry.form != "embedding"]
+        batches = context.data.calibration(options.samples, batch_size=_BATCH, seed=context.seed)
+        self._recalibration = first_examples(batches, options.recalibration_samples)
+        sensitivities = output_sensitivities(
+            loaded.module, [site.name for site in sites], first_examples(batches, options.probe_samples),
+            seed=context.seed, errors="independent",
+        )  # fmt: skip
+        plan = DecomposeOptions.model_validate(decompose_values(options, {"*": 1}))
+        levels: dict[str, list[_Level]] = {}
+        for site, evidence in evidence_for(loaded.module, sites, plan, batches, context.seed, context.device):
+            levels[site.name] = self._fitted(site, evidence, sensitivities.get(site.name))
+            if moments is not None and evidence.moments is not None:
+                moments[site.name] = evidence.moments
+            context.log(f"fitted {site.name} at {len(levels[site.name])} ranks")
+        timed = self._times(sites, levels, context) if bounds_latency(options.budget) else {}
+        self.sites = [site for site in sites if levels[site.name]]
+        self._levels = [levels[site.name] for site in self.sites]
+        if not self.sites:
+            raise InputError(f"model {loaded.name!r}: no layer has a rank at which it costs less")
+        self._whole = {
+            "macs": float(macs(loaded.module, loaded.example)), "params": float(parameter_count(loaded.module)),
+            "bytes": float(sum(t.numel() * t.element_size() for t in loaded.module.state_dict().values())),
+            **timed,
+        }  # fmt: skip
+        self.places = self._make_places()
+
+    def _fitted(self, site: Site, evidence: Evidence, sensitivity: Tensor | None) -> list[_Level]:
+        """The layer at each of its ranks, cheapest first."""
+        found: dict[Ranks, _Level] = {}
+        to_data = evidence.moments is not None
+        bias = site.geometry.bias or (to_data and site.norm is None)
+        size = get_module(self._loaded.module, site.name).weight.element_size()
+        for share in np.linspace(self._options.floor, 1, self._options.levels)[:-1]:
+            one = at_share(site, evidence, self._options, float(share))
+            if one is None or one.ranks in found:
+                continue
+            chain = chain_with_bias(one.kind, site.geometry, one.ranks, bias)
+            if not site.saves(chain):
+                continue  # a bias that is new would make the layer larger
+            fit = (fit_activation if to_data else fit_weight)(KINDS.load(one.kind), site.geometry, one.ranks, evidence)
+            params = site.params - chain_params(chain)
+            saved = {"macs": float(site.macs - one.macs), "params": float(params), "bytes": float(params * size)}
+            divergence = expected_divergence(site, one, fit, evidence, sensitivity)
+            found[one.ranks] = _Level(one, fit, divergence, saved, to_data)
+        return sorted(found.values(), key=lambda level: level.candidate.macs)
+
+    def _times(self, sites: list[Site], levels: dict[str, list[_Level]], context: Context) -> dict[str, float]:
+        """The model's milliseconds; each level gets what it saves of them, and levels that save none go."""
+        table, layers = TimeTable(self._loaded.module, context.latency_batch, context.decisions), []
+        for site in sites:
+            layer = Layer(site)
+            layer.candidates = table.time(layer, [level.candidate for level in levels[site.name]])
+            layers.append(layer)
+        whole_ms = move_into_model(self._loaded, layers, context.latency_batch, context.decisions)
+        for layer in layers:
+            kept = []
+            slowest = 0.0  # a rank up never takes less time, whatever the clock says
+            for level, one in zip(levels[layer.site.name], layer.candidates, strict=True):
+                slowest = max(slowest, one.latency_ms)
+                one = replace(one, latency_ms=slowest)
+                if is_faster(layer, one):
+                    saved = {**level.saved, "latency_ms": layer.latency_ms - slowest}
+                    kept.append(replace(level, candidate=one, saved=saved))
+            levels[layer.site.name] = kept
+            if not kept:
+                self.notes.append(f"left out {layer.site.name}: no rank is measured to be faster than the layer")
+        return {"latency_ms": whole_ms}
+
+    def latency_shares(self, layer: str) -> list[float]:
+        """What each level of a layer takes of its time, where the budget bounds latency."""
+        levels = dict(zip((site.name for site in self.sites), self._levels, strict=True))[layer]
+        return [ms / (ms + level.saved["latency_ms"]) for level in levels if (ms := level.candidate.latency_ms)]
+
+    def _make_places(self) -> list[Place]:
+        features = layer_features(self._loaded, [site.name for site in self.sites])
+        places = []
+        for site, levels in zip(self.sites, self._levels, strict=True):
+            shares = (*(level.candidate.macs / site.macs for level in levels), 1.0)
+            labels = (*(f"rank {' x '.join(map(str, level.candidate.ranks))}" for level in levels), "whole")
+            seen = {**features.get(site.name, {}), "macs": site.macs / max(self._whole["macs"], 1)}
+            places.append(Place(site.name, shares, labels, seen))
+        return places
+
+    def _chosen(self, choice: Choice) -> list[tuple[Site, _Level]]:
+        """The layers that a choice replaces."""
+        rows = zip(self.sites, self._levels, choice, strict=True)
+        return [(site, levels[level]) for site, levels, level in rows if level < len(levels)]
+
+    def costs(self, choice: Choice) -> dict[str, float]:
+        """MACs, parameters, bytes and, where the budget bounds it, the predicted latency of a choice."""
+        chosen = self._chosen(choice)
+        return {name: whole - sum(level.saved[name] for _, level in chosen) for name, whole in self._whole.items()}
+
+    def whole_costs(self) -> dict[str, float]:
+        """The same of the model as it is."""
+        return dict(self._whole)
+
+    @torch.no_grad()
+    def build(self, choice: Choice) -> nn.Module:
+        """A copy with the factors in it, BatchNorm statistics estimated again."""
+        module = self._loaded.clone().module
+        for site, level in self._chosen(choice):
+            put_factors(module, site, level.candidate, level.fit, fitted_to_data=level.fitted_to_data)
+        if self._recalibration:
+            estimate_batchnorm(module, self._recalibration)
+        return module
+
+    def errors(self, place: int) -> list[float]:
+        """Predicted divergence of each level: the output errors of the layer, weighted."""
+        return [*(level.divergence for level in self._levels[place]), 0.0]
+
+    def steps(self, choice: Choice) -> list[dict[str, Any]]:
+        """A `decompose` step with these ranks."""
+        ranks = {site.name: level.candidate.ranks[0] for site, level in self._chosen(choice)}
+        return [decompose_step(self._options, ranks)] if ranks else []
+
+
+def decompose_step(options: SearchOptions, ranks: dict[str, int]) -> dict[str, Any]:
+    """The recipe step that gives the winner's layers these ranks."""
+    inputs = {"inputs": "compressed"} if options.refit == "sequential" else {}
+    return {"decompose": decompose_values(options, ranks) | inputs}
+
+
+def decompose_values(options: SearchOptions, ranks: dict[str, int]) -> dict[str, Any]:
+    """The options of a `decompose` step at given ranks."""
+    return {
+        "kind": options.kind, "ranks": ranks, "objective": "activation", "norms": "reestimate",
+        "calibration_samples": options.samples,
+    }  # fmt: skip
+
+
+def at_share(site: Site, evidence: Evidence, options: SearchOptions, share: float) -> Candidate | None:
+    """What the `decompose` step makes of a layer at the largest rank that keeps no more than a share of its MACs."""
+    rank = rank_at(site, options, share)
+    if rank is None:
+        return None
+    plan = DecomposeOptions.model_validate(decompose_values(options, {"*": rank}))
+    found = candidates_of(site, evidence, plan)
+    return min(found, key=lambda one: (one.error, one.macs, one.params), default=None)
+
+
+def rank_at(site: Site, options: SearchOptions, share: float) -> int | None:
+    """The largest rank at which a layer's chain costs at most a share of its MACs; None if not even one does."""
+    kinds = kinds_for(site, DecomposeOptions.model_validate(decompose_values(options, {"*": 1})))
+    if not kinds:
+        return None
+    kind = KINDS.load(kinds[-1])
+    limits = kind.limits(site.geometry.one_group())
+    low, high = 0, max(limits)
+    while low < high:
+        middle = (low + high + 1) // 2
+        chain = chain_of(kind, site.geometry, tuple(min(middle, limit) for limit in limits))
+        if site.macs_of(chain) <= share * site.macs:
+            low = middle
+        else:
+            high = middle - 1
+    return low or None
+
+
+def expected_divergence(
+    site: Site, one: Candidate, fit: Fit, evidence: Evidence, sensitivity: Tensor | None
+) -> float:  # fmt: skip
+    """Half the squared errors of a layer's output channels, each weighted by how much the prediction depends on it."""
+    chain = chain_of(KINDS.load(one.kind), site.geometry, one.ranks)
+    lost = evidence.target - compose(site.geometry, chain, fit.factors)
+    errors = []
+    for group, part in enumerate(split_groups(site.geometry, lost)):
+        flat = part.flatten(1)
+        pushed = flat if evidence.moments is None else flat @ evidence.moments.covariance[group]
+        errors.append((flat * pushed).sum(1))
+    if sensitivity is None:
+        return one.error**2
+    return 0.5 * float((torch.cat(errors).double() * sensitivity).sum().clamp_min(0))

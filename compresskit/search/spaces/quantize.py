@@ -1,0 +1,161 @@
+"""Quantization as a search: each place is a layer, its levels are bits a weight."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...analysis.dataflow import trace
+from ...analysis.sensitivity.channels import output_sensitivities
+from ...core.errors import InputError
+from ...core.tensors.copying import copy_module
+from ...core.tensors.modules import get_module
+from ...core.types import Context, Loaded
+from ...quantization.formats.layers import Spec, to_matrix
+from ...quantization.formats.weights import bytes_by_kind
+from ...quantization.options import QuantizeOptions
+from ...quantization.plan import make_plan
+from ...quantization.quantize import quantize_layer
+from ...quantization.rounding.moments import Moments, collect, layers_with_patches, output_error
+from ...quantization.transforms.folding import fold_batchnorm
+from ..options import SearchOptions
+from ..problem.budget import bounds_latency
+from ..problem.features import layer_features
+from ..problem.search_space import Choice, Place
+from .int8 import Int8Subject
+
+
+def quantize_subject(loaded: Loaded, options: SearchOptions, context: Context) -> QuantizeSubject | Int8Subject:
+    """Bits of weights; where the budget bounds time, int8 or float, because fewer bits than eight save none here."""
+    return (Int8Subject if bounds_latency(options.budget) else QuantizeSubject)(loaded, options, context)
+
+
+class QuantizeSubject:
+    """Weights of a model's layers, each rounded once to every width; a candidate puts rounded weights together.
+
+    Args:
+        loaded: the model (stays untouched).
+        options: widths, rounding and calibration.
+        context: data and seed.
+    Raises:
+        InputError: if no layer can be quantized.
+    """
+
+    def __init__(self, loaded: Loaded, options: SearchOptions, context: Context):
+        self._options = options
+        self._context = context
+        self._whole_bytes = float(sum(bytes_by_kind(loaded.module, loaded.storage).values()))
+        self._folded = loaded.clone()
+        self.folds = fold_batchnorm(self._folded)
+        self._folded.module.eval()
+        self._bits = sorted(set(options.bits))
+        self.specs: dict[str, list[Spec]] = {}  # layer -> for each width, how it is stored
+        self._rounded: dict[str, list[dict[str, Tensor]]] = {}  # layer -> for each width, its weights
+        self._layer_bytes: dict[str, list[float]] = {}
+        self.notes: list[str] = []
+        for bits in self._bits:
+            self._round_all(bits)
+        # a quantized layer's own bytes count everything that it holds, its bias too
+        own = sum(sum(bytes_by_kind(get_module(self._folded.module, name)).values()) for name in self._rounded)
+        self._fixed_bytes = float(sum(bytes_by_kind(self._folded.module, loaded.storage).values())) - own
+        self.places = self._make_places()
+
+    def _batches(self, samples: int) -> list[Any]:
+        if self._context.data is None:
+            raise InputError("search scores candidates on data; name some with --data, e.g. --data digits")
+        return self._context.data.calibration(samples, seed=self._context.seed)
+
+    @cached_property
+    def _moments(self) -> dict[str, Moments]:
+        root = self._folded.module
+        names = [name for name, _ in root.named_modules()]
+        # estimates need fewer examples than rounding does
+        rounds = self._options.rounding != "nearest"
+        batches = self._batches(self._options.samples if rounds else self._options.probe_samples)
+        return collect(root, layers_with_patches(root, names), batches, self._context.seed)
+
+    def _round_all(self, bits: int) -> None:
+        """Round every layer to one width; what is kept are the weights, and what they take stored."""
+        options = quantize_options(self._options, bits=bits)
+        work = copy_module(self._folded.module)
+        plans, self.notes = make_plan(work, trace(work, self._folded.example), options)
+        for plan in plans:
+            moments = self._moments.get(plan.name) if options.needs_moments() else None
+            quantize_layer(work, plan, options, moments, self._context.seed)
+            layer = get_module(work, plan.name)
+            weights = {name: layer.dequantized(name).detach() for name in layer.spec.parameters}
+            self._rounded.setdefault(plan.name, []).append(weights)
+            self.specs.setdefault(plan.name, []).append(layer.spec)
+            self._layer_bytes.setdefault(plan.name, []).append(float(sum(bytes_by_kind(layer).values())))
+
+    def _make_places(self) -> list[Place]:
+        features = layer_features(self._folded, self._rounded)
+        total = sum(sizes[-1] for sizes in self._layer_bytes.values())
+        shares = tuple(bits / self._bits[-1] for bits in self._bits)
+        labels = tuple(f"{bits} bits" for bits in self._bits)
+        return [
+            Place(name, shares, labels, {**features.get(name, {}), "macs": sizes[-1] / total})
+            for name, sizes in self._layer_bytes.items()
+        ]
+
+    def costs(self, choice: Choice) -> dict[str, float]:
+        """Bytes of all tensors as they are stored."""
+        chosen = sum(sizes[level] for sizes, level in zip(self._layer_bytes.values(), choice, strict=True))
+        return {"bytes": self._fixed_bytes + chosen}
+
+    def whole_costs(self) -> dict[str, float]:
+        """Bytes of the model as it is."""
+        return {"bytes": self._whole_bytes}
+
+    @torch.no_grad()
+    def build(self, choice: Choice) -> nn.Module:
+        """A float copy that computes what the quantized model computes."""
+        module = copy_module(self._folded.module)
+        for (name, widths), level in zip(self._rounded.items(), choice, strict=True):
+            layer = get_module(module, name)
+            for parameter, weight in widths[level].items():
+                layer._parameters[parameter].copy_(weight)
+        return module
+
+    @cached_property
+    def _sensitivities(self) -> dict[str, Tensor]:
+        batches = self._batches(self._options.probe_samples)
+        return output_sensitivities(self._folded.module, list(self._moments), batches, seed=self._context.seed)
+
+    @torch.no_grad()
+    def errors(self, place: int) -> list[float]:
+        """Predicted divergence of each width: the error of the layer's outputs, weighted."""
+        name = self.places[place].name
+        layer = get_module(self._folded.module, name)
+        widths = self._rounded[name]
+        if name not in self._moments or name not in self._sensitivities:
+            return [
+                float(sum((layer._parameters[p].detach() - w).square().sum() for p, w in weights.items()))
+                for weights in widths
+            ]
+        second = self._moments[name].mean_second()
+        factor = self._sensitivities[name].sqrt().unsqueeze(1)  # (out, 1): errors of a row count by its channel
+        found = []
+        for weights in widths:
+            delta = to_matrix(weights["weight"].double() - layer.weight.detach().double(), 0)
+            found.append(0.5 * float(output_error(delta * factor, second)))
+        return found
+
+    def steps(self, choice: Choice) -> list[dict[str, Any]]:
+        """A `quantize` step with these bits for each layer."""
+        bits_for = {
+            place.name: self._bits[level] for place, level in zip(self.places, choice, strict=True)
+        }  # fmt: skip
+        options = quantize_options(self._options, bits_for=bits_for)
+        return [{"quantize": options.model_dump(exclude_unset=True)}]
+
+
+def quantize_options(options: SearchOptions, **values: Any) -> QuantizeOptions:
+    """The options of a `quantize` step as the search makes it."""
+    given: dict[str, Any] = {"scheme": "int8-weight", "first_last": "same", "rounding": options.rounding}
+    if options.rounding != "nearest":
+        given["calibration_samples"] = options.samples
+    return QuantizeOptions(**given, **values)

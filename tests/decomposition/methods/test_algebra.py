@@ -1,0 +1,94 @@
+"""Factorizations against tensorly, and on tensors whose factors are known."""
+
+import pytest
+import torch
+
+from compresskit.decomposition.methods.algebra import (
+    cp,
+    cp_sensitivity,
+    cp_tensor,
+    tensor_train,
+    truncated_svd,
+    tucker2,
+)
+
+DOUBLE = torch.float64
+
+
+def _noise(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=DOUBLE)
+
+
+def test_truncated_svd_is_the_best_of_many_random_factors():
+    matrix = _noise(6, 9)
+    left, right = truncated_svd(matrix, 2)
+    best = (matrix - left @ right).norm()
+    for seed in range(20):
+        basis = torch.linalg.qr(torch.randn(6, 2, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE))[0]
+        assert best <= (matrix - basis @ basis.mT @ matrix).norm()
+
+
+def test_tucker2_is_as_good_as_tensorlys():
+    partial_tucker = pytest.importorskip("tensorly.decomposition").partial_tucker
+    kernel = _noise(8, 6, 9)
+    left, core, right = tucker2(kernel, 3, 4, sweeps=100)
+    ours = (kernel - torch.einsum("os,srk,ri->oik", left, core, right)).norm().item()
+    (peer_core, (a, b)), _ = partial_tucker(kernel.numpy(), rank=[4, 3], modes=[0, 1], n_iter_max=100, tol=1e-10)
+    rebuilt = torch.einsum("os,ir,srk->oik", *map(torch.from_numpy, (a, b, peer_core)))
+    assert ours == pytest.approx((kernel - rebuilt).norm().item(), rel=1e-3)
+
+
+def test_tucker2_takes_ranks_larger_than_the_other_rank_times_taps():
+    kernel = _noise(5, 8, 1)
+    left, core, right = tucker2(kernel, 7, 1)
+    assert (left.shape, core.shape, right.shape) == ((5, 1), (1, 7, 1), (7, 8))
+    best = torch.linalg.svdvals(kernel[:, :, 0])[1:].norm()
+    torch.testing.assert_close((kernel - torch.einsum("os,srk,ri->oik", left, core, right)).norm(), best)
+
+
+def test_tensor_train_equals_tensorlys():
+    decomposition = pytest.importorskip("tensorly.decomposition")
+    tensorly = pytest.importorskip("tensorly")
+    tensor = _noise(5, 3, 3, 6)
+    rebuilt = tensor_train(tensor, (3, 6, 4))
+    total = rebuilt[0]
+    for core in rebuilt[1:]:
+        total = torch.einsum("...a,abc->...bc", total, core)
+    peer = decomposition.tensor_train(tensor.numpy(), rank=[1, 3, 6, 4, 1])
+    torch.testing.assert_close(total.squeeze(0).squeeze(-1), torch.from_numpy(tensorly.tt_to_tensor(peer)))
+
+
+def test_tensor_train_pads_ranks_that_earlier_ranks_make_useless():
+    cores = tensor_train(_noise(5, 3, 3, 6), (1, 9, 4))
+    assert [tuple(core.shape) for core in cores] == [(1, 5, 1), (1, 3, 9), (9, 3, 4), (4, 6, 1)]
+
+
+def test_cp_recovers_a_tensor_of_low_rank_and_is_no_worse_than_tensorly():
+    factors = [_noise(7, 3), _noise(6, 3).flip(0), _noise(9, 3)]
+    found, _ = cp(cp_tensor(factors), 3, sweeps=300)
+    assert (cp_tensor(found) - cp_tensor(factors)).norm() < 1e-3 * cp_tensor(factors).norm()
+    decomposition, tensorly = pytest.importorskip("tensorly.decomposition"), pytest.importorskip("tensorly")
+    kernel = _noise(8, 6, 9)
+    ours, _ = cp(kernel, 10, sweeps=200)
+    peer = decomposition.parafac(kernel.numpy(), 10, n_iter_max=200, init="svd", random_state=0)
+    peer_error = (kernel - torch.from_numpy(tensorly.cp_to_tensor(peer))).norm()
+    assert (kernel - cp_tensor(ours)).norm() < 1.05 * peer_error
+
+
+def test_cp_sensitivity_is_the_expected_squared_change():
+    factors = [_noise(4, 2), _noise(3, 2), _noise(5, 2)]
+    generator, total, trials, step = torch.Generator().manual_seed(0), 0.0, 3000, 1e-4
+    for _ in range(trials):
+        moved = [f + step * torch.randn(f.shape, generator=generator, dtype=DOUBLE) for f in factors]
+        total += (cp_tensor(moved) - cp_tensor(factors)).square().sum().item() / step**2
+    assert total / trials == pytest.approx(cp_sensitivity(factors), rel=0.05)
+
+
+def test_cp_of_a_degenerate_tensor_keeps_its_components_small():
+    # a (x) a (x) b + a (x) b (x) a + b (x) a (x) a has border rank 2: exact fits of rank 2 only exist in the limit of
+    # two diverging components that cancel
+    a, b = torch.tensor([1.0, 0], dtype=DOUBLE), torch.tensor([0, 1.0], dtype=DOUBLE)
+    tensor = sum(torch.einsum("i,j,k->ijk", *three) for three in ((a, a, b), (a, b, a), (b, a, a)))
+    factors, _ = cp(tensor, 2)
+    components = torch.stack([cp_tensor([f[:, r : r + 1] for f in factors]).norm() for r in range(2)])
+    assert components.max() < 20 * tensor.norm()

@@ -1,0 +1,76 @@
+"""Metrics against hand-computed values."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from compresskit.core.errors import InputError
+from compresskit.evaluation.metrics import interval, make_metric, mse, top1, top5
+
+
+def test_top1_and_top5_by_hand():
+    outputs = torch.tensor([[6.0, 5, 4, 3, 2, 1], [1, 2, 3, 4, 5, 6]])
+    assert top1(outputs, torch.tensor([0, 0])).tolist() == [1, 0]
+    assert top5(outputs, torch.tensor([4, 0])).tolist() == [1, 0]
+    assert top5(outputs[:, :3], torch.tensor([2, 0])).tolist() == [1, 1]
+
+
+def test_mse_by_hand():
+    assert mse(torch.tensor([[1.0, 2], [0, 0]]), torch.tensor([[0.0, 0], [3, 4]])).tolist() == [2.5, 12.5]
+    assert mse(torch.ones(2, 1), torch.zeros(2)).tolist() == [1, 1]
+    assert make_metric("mse").drop(1.0, 1.5) == 0.5
+
+
+def test_wilson_interval_by_hand():
+    score = interval(torch.cat([torch.ones(8), torch.zeros(2)]))
+    # Wilson score interval of 8 in 10 at 95 %
+    assert (score.value, score.samples) == (pytest.approx(0.8), 10)
+    assert score.low == pytest.approx(0.4901625, abs=1e-6)
+    assert score.high == pytest.approx(0.9433178, abs=1e-6)
+
+
+def test_normal_interval_by_hand():
+    score = interval(torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    half = 1.959964 * 1.2909944 / 2
+    assert (score.low, score.high) == (pytest.approx(2.5 - half, abs=1e-5), pytest.approx(2.5 + half, abs=1e-5))
+
+
+def test_agreement_compares_with_the_original():
+    original, other = nn.Linear(3, 2), nn.Linear(3, 2)
+    batches = [(torch.randn(50, 3), torch.zeros(50, dtype=torch.long))]
+    metric = make_metric("agreement", original)
+    assert metric(original, batches).value == 1
+    expected = (original(batches[0][0]).argmax(1) == other(batches[0][0]).argmax(1)).float().mean()
+    assert metric(other, batches).value == pytest.approx(expected.item())
+
+
+def test_a_users_metric(tmp_path):
+    (tmp_path / "m.py").write_text(
+        "def worst(outputs, targets):\n    return (outputs - targets).abs().amax(1)\nworst.higher_is_better = False\n"
+        "def wrong(outputs, targets):\n    return outputs.mean()\n"
+    )
+    metric = make_metric(f"{tmp_path}/m.py:worst")
+    assert not metric.higher_is_better
+    assert metric(nn.Identity(), [(torch.tensor([[1.0, -3]]), torch.zeros(1, 2))]).value == 3
+    with pytest.raises(InputError, match="one value an example"):
+        make_metric(f"{tmp_path}/m.py:wrong")(nn.Identity(), [(torch.ones(2, 2), torch.ones(2))])
+
+
+def test_nan_outputs_are_refused():
+    with pytest.raises(InputError, match="NaN on evaluation batch 1"):
+        label = torch.zeros(1, dtype=torch.int64)
+        make_metric("top1")(nn.Identity(), [(torch.ones(1, 2), label), (torch.full((1, 2), torch.nan), label)])
+
+
+def test_training_mode_is_restored():
+    module = nn.Dropout()
+    make_metric("top1")(module.train(), [(torch.ones(1, 2), torch.zeros(1, dtype=torch.int64))])
+    assert module.training
+
+
+def test_float_targets_are_no_classes():
+    for name in ("top1", "top5"):
+        with pytest.raises(InputError, match=f"metric '{name}' compares classes, and the targets are floats"):
+            make_metric(name)(nn.Identity(), [(torch.ones(3, 2), torch.tensor([0.5, 1.5, 2.0]))])

@@ -1,0 +1,154 @@
+"""Exported programs compute what the quantized model computes, and quantize each tensor once."""
+
+import pytest
+import torch
+from torch import nn
+
+from compresskit.core.errors import InputError
+from compresskit.core.types import Context, Loaded
+from compresskit.export.exporters.export_program import export_program, lower
+from compresskit.quantization.options import QuantizeOptions
+from compresskit.quantization.quantize import quantize
+
+INPUTS = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+
+
+def largest_difference(first, second):
+    return float((first - second).abs().max())
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"scheme": "int8-static"},
+        {"scheme": "int8-static", "activation_range": "symmetric", "weight_range": "affine", "code_range": "full"},
+        {"scheme": "int8-static", "granularity": "tensor", "smooth": 0.5},
+        {"scheme": "int8-dynamic"},
+        {"scheme": "int8-weight"},
+        {"scheme": "int4-weight", "granularity": "group", "group_size": 8},
+        {"scheme": "float8-weight"},
+    ],
+    ids=str,
+)
+def test_program_computes_what_the_model_computes(options, run):
+    module = run(**options).loaded.module
+    with torch.no_grad():
+        wanted = module(INPUTS)
+        assert largest_difference(lower(module)(INPUTS), wanted) < 1e-2 * float(wanted.abs().max())
+        # another batch size than the example's
+        found = export_program(module, torch.randn(1, 3, 8, 8)).module()(INPUTS)
+    assert largest_difference(found, wanted) < 1e-2 * float(wanted.abs().max())
+
+
+def test_lowering_leaves_the_model_alone(run):
+    module = run(scheme="int8-static").loaded.module
+    before = module(INPUTS)
+    lower(module)
+    assert torch.equal(module(INPUTS), before)
+    assert "Lowered" not in str(module)
+
+
+def calls(program, name):
+    return [node for node in program.graph.nodes if name in str(node.target)]
+
+
+def test_a_tensor_that_two_layers_read_is_quantized_once(run):
+    program = export_program(run(scheme="int8-static").loaded.module, torch.randn(1, 3, 8, 8))
+    # the image, what both branches read, what both return, and the head's input
+    assert (
+        len(calls(program, "quantize_per_tensor.default")) - len(calls(program, "dequantize_per_tensor.default")) == 5
+    )
+    weights = calls(program, "dequantize_per_channel")
+    assert len(weights) == 4
+    assert all(program.state_dict[name].dtype == torch.int8 for name in program.state_dict if name.endswith("_lowered"))
+
+
+def test_a_chain_of_blocks_does_not_requantize_what_a_block_returned(images):
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+        def forward(self, x):
+            return torch.relu(x + self.conv(x))
+
+    torch.manual_seed(0)
+    loaded = Loaded(nn.Sequential(Block(), Block()).eval(), {}, torch.randn(1, 3, 8, 8))
+    quantize(loaded, QuantizeOptions(scheme="int8-static"), Context(original=loaded.clone(), data=images((3, 8, 8))))
+    program = export_program(loaded.module, loaded.example)
+    # the image; both convolutions' outputs; the first block's output, quantized where it is returned and not again by
+    # the convolution that reads it. What the last block returns is the model's own output.
+    quantizers = [
+        node for node in calls(program, "quantize_per_tensor.default") if "dequantize" not in str(node.target)
+    ]
+    assert len(quantizers) == 4
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"scheme": "int8-weight"},
+        {"scheme": "int4-weight", "weight_range": "affine"},
+        {"scheme": "int4-weight", "granularity": "group", "group_size": 5},
+        {"scheme": "float8-weight"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag, nn.LSTM, nn.Conv3d, nn.ConvTranspose1d])
+def test_every_kind_of_layer_lowers(kind, options):
+    torch.manual_seed(0)
+    tables = {nn.Embedding: (9, 7), nn.EmbeddingBag: (9, 7), nn.LSTM: (6, 5, 2), nn.Conv3d: (2, 3, 2)}
+    layer = kind(*tables.get(kind, (2, 4, 3)))
+    floats = {nn.LSTM: (4, 3, 6), nn.Conv3d: (2, 2, 3, 4, 4), nn.ConvTranspose1d: (2, 2, 8)}
+    inputs = torch.randn(floats[kind]) if kind in floats else torch.tensor([[1, 8, 1], [0, 3, 2]])
+    loaded = Loaded(nn.Sequential(layer).eval(), {}, inputs[:1])
+    quantize(loaded, QuantizeOptions(first_last="same", **options), Context(original=loaded.clone()))
+    with torch.no_grad():
+        wanted, found = loaded.module(inputs), lower(loaded.module)(inputs)
+    pairs = zip(torch.utils._pytree.tree_leaves(wanted), torch.utils._pytree.tree_leaves(found), strict=True)
+    for ours, lowered in pairs:
+        torch.testing.assert_close(lowered, ours)
+
+
+def test_an_embedding_looks_up_codes(tmp_path):
+    loaded = Loaded(nn.Sequential(nn.Embedding(50, 8), nn.Linear(8, 2)).eval(), {}, torch.tensor([[1, 2]]))
+    quantize(loaded, QuantizeOptions(first_last="same"), Context(original=loaded.clone()))
+    program = export_program(loaded.module, loaded.example)
+    shapes = [tensor.shape for tensor in program.state_dict.values() if tensor.is_floating_point()]
+    assert torch.Size([50, 8]) not in shapes
+    ids = torch.tensor([[4, 49, 0]])
+    with torch.no_grad():
+        torch.testing.assert_close(
+            export_program(loaded.module, torch.tensor([[1, 2, 3]])).module()(ids), loaded.module(ids)
+        )
+
+
+def test_a_model_that_cannot_be_traced_is_refused():
+    class Branching(nn.Module):
+        def forward(self, x):
+            return x if float(x.sum()) > 0 else -x
+
+    with pytest.raises(InputError, match="torch.export cannot trace this model"):
+        export_program(Branching(), torch.randn(1, 3))
+
+
+def test_keyword_inputs():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 2)
+
+        def forward(self, *, values):
+            return self.layer(values)
+
+    module = Net().eval()
+    program = export_program(module, {"values": torch.randn(1, 3)})
+    inputs = torch.randn(4, 3)
+    torch.testing.assert_close(program.module()(values=inputs), module(values=inputs))
+
+
+def test_float_models_export_too(loaded_net):
+    module = loaded_net().module
+    with torch.no_grad():
+        torch.testing.assert_close(export_program(module, torch.randn(1, 3, 8, 8)).module()(INPUTS), module(INPUTS))

@@ -1,0 +1,144 @@
+import pytest
+import torch
+from pydantic import ValidationError
+
+from compresskit.artifact.source import load_model
+from compresskit.core.errors import InputError
+from compresskit.core.types import Context
+from compresskit.data.dataset import open_data
+from compresskit.pruning.allocation.layer_sparsity import erk, everything, lamp_scores
+from compresskit.pruning.importance.moments import Moments
+from compresskit.pruning.importance.weight_importance import (
+    WeightEvidence,
+    n_of_m_mask,
+    prune_with_update,
+    top_mask,
+    wanda,
+)
+from compresskit.pruning.options import PruneOptions
+from compresskit.pruning.structured.prune import prune
+
+
+def pruned(**options):
+    loaded = load_model("builtin:digits_cnn", model_args={"width": 16})
+    context = Context(loaded.clone(), data=open_data("digits", loaded.preprocessing))
+    return prune(loaded, PruneOptions(**options), context)
+
+
+def test_n_of_m_keeps_the_largest_of_each_group():
+    scores = torch.tensor([[5.0, 1, 4, 2, 0, 0, 3, 9], [1, 2, 3, 4, 4, 3, 2, 1]])
+    assert n_of_m_mask(scores, 2, 4).int().tolist() == [[1, 0, 1, 0, 0, 0, 1, 1], [0, 0, 1, 1, 1, 1, 0, 0]]
+
+
+def test_n_of_m_with_a_remainder():
+    assert n_of_m_mask(torch.tensor([[1.0, 2, 3, 4, 5]]), 2, 4).int().tolist() == [[0, 0, 1, 1, 1]]
+
+
+@pytest.mark.parametrize(("keep", "count"), [(0.0, 0), (0.5, 2), (1.0, 4)])
+def test_top_mask_counts(keep, count):
+    assert int(top_mask(torch.ones(2, 2), keep).sum()) == count
+
+
+def test_lamp_scores_by_hand():
+    # squares 1, 4, 9: 1/14, 4/13, 9/9
+    torch.testing.assert_close(lamp_scores(torch.tensor([1.0, -2, 3])), torch.tensor([1 / 14, 4 / 13, 1.0]).double())
+
+
+def test_erk_keeps_the_budget_and_caps_at_one():
+    weights = {"a": torch.ones(4, 2), "b": torch.ones(100, 100)}
+    density = erk(weights, weights, 0.3)
+    assert density["a"] == 1.0
+    assert sum(density[n] * w.numel() for n, w in weights.items()) == pytest.approx(0.3 * 10008)
+
+
+def test_global_allocation_follows_the_scores():
+    scores = {"a": torch.tensor([1.0, 2]), "b": torch.tensor([3.0, 4])}
+    assert everything(scores, scores, 0.5) == {"a": 0.0, "b": 1.0}
+
+
+def moments_of(x):
+    return Moments(x.T @ x, x.sum(0), len(x))
+
+
+def test_wanda_by_hand():
+    x = torch.tensor([[3.0, 0], [4, 2]])  # norms over rms: sqrt(25 / 2), sqrt(4 / 2)
+    scores = wanda(torch.tensor([[1.0, -5]]), WeightEvidence(moments_of(x)))
+    torch.testing.assert_close(scores, torch.tensor([[12.5**0.5, 5 * 2**0.5]]))
+
+
+@pytest.mark.parametrize("pattern", [(2, 4), None])
+def test_updates_lower_the_output_error(pattern):
+    x = torch.randn(500, 6, dtype=torch.float64) @ torch.randn(6, 16, dtype=torch.float64)
+    x += 0.1 * torch.randn(500, 16, dtype=torch.float64)
+    weight = torch.randn(8, 16, dtype=torch.float64)
+    mask_of = lambda s, _: n_of_m_mask(s, *pattern) if pattern else top_mask(s, 0.5)  # noqa: E731
+    updated = prune_with_update(weight, moments_of(x), mask_of, block=8)
+    plain = weight * mask_of(weight.abs(), 0)
+    error = lambda w: float((x @ (w - weight).T).square().sum())  # noqa: E731
+    assert int((updated == 0).sum()) == 64
+    assert error(updated) < 0.5 * error(plain)
+
+
+@pytest.mark.parametrize("saliency", ["magnitude", "random", "gradient", "wanda", "sparsegpt"])
+def test_every_saliency_reaches_the_sparsity_and_stores_bitmaps(saliency):
+    result = pruned(granularity="weight", ratio=0.75, saliency=saliency, samples=128)
+    assert result.facts["sparsity"] == pytest.approx(0.75, abs=0.01)
+    assert result.loaded.storage == dict.fromkeys(["0.weight", "3.weight", "7.weight", "12.weight"], "bitmap")
+    assert any("no runtime was measured" in note for note in result.notes)
+    weight = result.loaded.module[3].weight
+    assert not torch.signbit(weight[weight == 0]).any()
+
+
+@pytest.mark.parametrize("allocation", ["global", "lamp", "erk"])
+def test_allocations_reach_the_sparsity_overall(allocation):
+    result = pruned(granularity="weight", ratio=0.8, allocation=allocation)
+    assert result.facts["sparsity"] == pytest.approx(0.8, abs=0.01)
+    assert len({row["zeros"] for row in result.tables["sparse layers"]}) > 1
+
+
+@pytest.mark.parametrize(("pattern", "kept"), [("2:4", 2), ("4:8", 4), ("1:3", 1)])
+def test_every_group_of_m_keeps_n(pattern, kept):
+    result = pruned(granularity="n:m", pattern=pattern, protect=["0"])
+    m = int(pattern[2:])
+    weight = result.loaded.module[3].weight.flatten(1)
+    groups = weight[:, : weight.shape[1] // m * m].reshape(len(weight), -1, m)
+    assert ((groups != 0).sum(2) == kept).all()
+    assert "0.weight" not in result.loaded.storage
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"granularity": "weight"}, "needs ratio"),
+        ({"granularity": "n:m", "ratio": 0.5}, "pattern 2:4 says how much"),
+        ({"granularity": "n:m", "pattern": "4:2"}, "0 < N < M"),
+        ({"granularity": "weight", "ratio": 0.5, "criterion": "l1"}, "criterion would be ignored"),
+        ({"ratio": 0.5, "saliency": "wanda"}, "saliency would be ignored"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(options, message):
+    with pytest.raises(ValidationError, match=message):
+        PruneOptions(**options)
+
+
+def test_a_saliency_that_needs_data_says_so():
+    loaded = load_model("builtin:digits_mlp")
+    with pytest.raises(InputError, match="saliency 'wanda' needs data"):
+        prune(loaded, PruneOptions(granularity="weight", ratio=0.5, saliency="wanda"), Context(loaded))
+
+
+def test_batchnorm_statistics_follow_the_zeros(digits_model):
+    loaded = load_model(str(digits_model))
+    data = open_data("digits", loaded.preprocessing)
+    norms = sum(isinstance(layer, torch.nn.BatchNorm2d) for layer in loaded.module.modules())
+    for recalibrate, expected in (("auto", norms), ("never", 0)):
+        options = PruneOptions(granularity="weight", ratio=0.7, samples=256, recalibrate=recalibrate)
+        model = loaded.clone()
+        result = prune(model, options, Context(loaded, data=data))
+        assert norms > 0 and result.facts["batchnorm_layers_recalibrated"] == expected
+        same = torch.equal(_first_norm(model).running_var, _first_norm(loaded).running_var)
+        assert same == (recalibrate == "never")
+
+
+def _first_norm(loaded):
+    return next(layer for layer in loaded.module.modules() if isinstance(layer, torch.nn.BatchNorm2d))

@@ -1,0 +1,77 @@
+"""GPTQ against a plain transcription of its algorithm and against every possible rounding."""
+
+import itertools
+
+import torch
+
+from compresskit.quantization.formats.uniform import Grid
+from compresskit.quantization.rounding.gptq import gptq
+from compresskit.quantization.rounding.nearest import Problem, nearest
+
+
+def grid_parts(given):
+    return given.grid.scale, given.grid.zero_point
+
+
+def transcription(given):
+    """Algorithm 1 with blocks of one column, columns in order of falling energy."""
+    hessian = given.moments[0] * 2
+    columns = hessian.shape[0]
+    order = hessian.diagonal().argsort(descending=True)
+    weights = given.matrix.double()[:, order]
+    scale, zero = given.grid.wide(columns)
+    hessian = hessian[order][:, order] + 0.01 * hessian.diagonal().mean() * torch.eye(columns)
+    inverse = torch.linalg.inv(hessian)
+    codes = torch.zeros_like(weights)
+    for i in range(columns):
+        codes[:, i : i + 1] = torch.clamp(
+            torch.round(weights[:, i : i + 1] / scale) + zero, given.grid.lowest, 2**given.grid.bits - 1
+        )
+        rounding_error = (weights[:, i] - ((codes[:, i : i + 1] - zero) * scale)[:, 0]) / inverse[i, i]
+        weights = weights - rounding_error[:, None] * inverse[i][None]
+        # remove row and column i from the inverse (eq. 3)
+        inverse = inverse - inverse[:, i : i + 1] @ inverse[i : i + 1] / inverse[i, i]
+    return codes[:, order.argsort()].float()
+
+
+def test_equals_the_algorithm_done_one_column_at_a_time(problem):
+    given = problem(rows=4, columns=10)
+    assert torch.equal(gptq(given), transcription(given))
+
+
+def test_beats_nearest_and_comes_near_the_best_of_all_roundings(problem, error):
+    given = problem(rows=1, columns=6, bits=2, seed=3)
+    best = min(
+        error(given, torch.tensor([codes], dtype=torch.float32)) for codes in itertools.product(range(4), repeat=6)
+    )
+    assert error(given, nearest(given)) > 1.5 * error(given, gptq(given))
+    assert error(given, gptq(given)) <= 3 * best
+
+
+def test_blocks_change_nothing(problem, error):
+    given = problem(rows=2, columns=150, bits=4)
+    assert error(given, gptq(given)) < 0.7 * error(given, nearest(given))
+    assert torch.equal(gptq(given), transcription(given))
+
+
+def test_weight_groups_of_a_grouped_convolution_are_rounded_by_themselves(problem):
+    one, other = problem(rows=4, columns=12, seed=1), problem(rows=4, columns=12, seed=2)
+    # the same moments in both groups, so that both are rounded in the same order
+    grid = Grid(*(torch.cat(parts) for parts in zip(grid_parts(one), grid_parts(other), strict=True)), one.grid.bits)
+    both = Problem(torch.cat([one.matrix, other.matrix]), grid, torch.cat([one.moments, one.moments]))
+    alone = [gptq(one), gptq(Problem(other.matrix, other.grid, one.moments))]
+    assert torch.equal(gptq(both), torch.cat(alone))
+
+
+def test_group_scales_and_inputs_that_are_never_used(problem):
+    given = problem(rows=3, columns=8, granularity="group", group_size=3)
+    given.moments[:, 2] = 0
+    given.moments[:, :, 2] = 0
+    codes = gptq(given)
+    assert torch.equal(codes[:, 2], nearest(given)[:, 2])
+    assert codes.min() >= 0 and codes.max() <= 7
+
+
+def test_without_moments_it_rounds_to_nearest(problem):
+    given = problem()
+    assert torch.equal(gptq(Problem(given.matrix, given.grid)), nearest(given))

@@ -1,0 +1,123 @@
+"""Learned step size: the paper's gradients by hand, and training that reaches what was stored."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from compresskit.artifact.edits import replay
+from compresskit.core.types import Context
+from compresskit.quantization.options import QuantizeOptions
+from compresskit.quantization.qat import distill_objective, gradient_factor, learned_step, take_over, trainable
+from compresskit.quantization.quantize import quantize
+from compresskit.quantization.transforms.folding import fold_batchnorm
+
+
+def test_gradients_of_equations_three_and_five():
+    values = torch.tensor([0.7, -0.3, 5.0, -9.0], requires_grad=True)
+    step = torch.tensor(0.5, requires_grad=True)
+    quantized = learned_step(values, step, -2, 1, 1.0)
+    # v / s = 1.4, -0.6, 10, -18, clipped to -2..1
+    assert quantized.tolist() == [0.5, -0.5, 0.5, -1.0]
+    quantized.sum().backward()
+    assert values.grad.tolist() == [0.0, 1.0, 0.0, 0.0]
+    # 1 (clipped above), -1 + 0.6 (inside), 1, -2
+    assert float(step.grad) == pytest.approx(1 - 0.4 + 1 - 2)
+
+
+def test_the_factor_scales_only_the_gradient_of_the_step():
+    results = []
+    for factor in (1.0, 0.25):
+        values, step = torch.randn(20).requires_grad_(), torch.tensor(0.3, requires_grad=True)
+        torch.manual_seed(0)
+        values.data.copy_(torch.randn(20))
+        output = learned_step(values, step, -4, 3, factor)
+        output.square().sum().backward()
+        results.append((output.detach(), values.grad, step.grad))
+    torch.testing.assert_close(results[0][0], results[1][0])
+    torch.testing.assert_close(results[0][1], results[1][1])
+    torch.testing.assert_close(results[0][2] * 0.25, results[1][2])
+    assert gradient_factor(100, 4) == pytest.approx(1 / 20)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"scheme": "int8-static"},
+        {"scheme": "int4-weight", "granularity": "group", "group_size": 5, "weight_range": "affine"},
+        {"scheme": "int2-weight", "first_last": "same"},
+        {"scheme": "int8-dynamic", "smooth": 0.5},
+    ],
+    ids=str,
+)
+def test_untrained_it_computes_what_the_quantized_model_computes_and_takes_back_the_same(run, options):
+    quantized = run(**options).loaded.module
+    inputs = torch.randn(4, 3, 8, 8)
+    before = {name: tensor.clone() for name, tensor in quantized.state_dict().items()}
+    # weights that lie on the grid are rounded to themselves
+    twin = nn.Module()
+    twin.get_submodule = lambda path: _with_plain_weights(quantized.get_submodule(path))
+    shadow = trainable(quantized, twin)
+    with torch.no_grad():
+        wanted, found = quantized(inputs), shadow(inputs)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    take_over(shadow, quantized)
+    after = quantized.state_dict()
+    assert all(torch.allclose(before[name].float(), after[name].float(), rtol=1e-6) for name in before)
+
+
+def _with_plain_weights(layer):
+    plain = nn.Module()
+    for name in layer.spec.parameters:
+        plain.register_parameter(name, nn.Parameter(layer.dequantized(name).detach().clone()))
+    return plain
+
+
+@pytest.mark.integration
+def test_training_moves_weights_and_steps_and_the_result_still_reloads(loaded_net, net_class, images):
+    loaded = loaded_net()
+    context = Context(original=loaded.clone(), data=images((3, 8, 8)))
+    result = quantize(loaded, QuantizeOptions(scheme="int8-static", bits=2, first_last="same"), context)
+    quantized = result.loaded.module
+    float_model = loaded_net()
+    fold_batchnorm(float_model)
+    shadow = trainable(quantized, float_model.module)
+    names = [name for name, _ in shadow.named_parameters()]
+    assert {"left.weight_float", "left.weight_step", "left.input_step", "left.output_step"} <= set(names)
+    inputs = torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    teacher = float_model.module
+    optimizer = torch.optim.Adam(shadow.parameters(), 2e-3)
+
+    def distance(module):
+        return F.mse_loss(module(inputs), teacher(inputs).detach())
+
+    start = distance(quantized).item()
+    for _ in range(80):
+        optimizer.zero_grad()
+        distance(shadow).backward()
+        optimizer.step()
+    take_over(shadow, quantized)
+    assert distance(quantized).item() < 0.5 * start
+    assert distance(quantized).item() == pytest.approx(distance(shadow).item(), rel=0.1)
+    with torch.device("meta"):
+        rebuilt = net_class()
+    replay(rebuilt, loaded.edits)
+    rebuilt = rebuilt.to_empty(device="cpu").eval()
+    rebuilt.load_state_dict(quantized.state_dict(), strict=True)
+    assert torch.equal(rebuilt(inputs), quantized(inputs))
+
+
+def test_soft_targets_by_hand():
+    class Fixed(nn.Module):
+        def __init__(self, logits):
+            super().__init__()
+            self.logits = torch.tensor([logits])
+
+        def forward(self, inputs):
+            return self.logits.expand(len(inputs), -1)
+
+    targets = torch.tensor([0])
+    loss = distill_objective(Fixed([4.0, 0.0]))(Fixed([0.0, 0.0]), torch.zeros(1), targets)
+    soft = torch.tensor([4.0, 0.0]).div(4).softmax(0)
+    divergence = float((soft * (soft / 0.5).log()).sum())
+    assert float(loss) == pytest.approx(0.9 * 16 * divergence + 0.1 * float(torch.log(torch.tensor(2.0))), rel=1e-5)
