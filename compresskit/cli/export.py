@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from ..core.results import write_result
+from ..export.options import ExportOptions
 from ..pipeline.recipe import RecipeOptions
-from ..quantization.options import ExportOptions
 from .console import logger, stderr_console, validated
 from .derive import SectionedCommand, given_values, options_of
 

@@ -16,12 +16,12 @@ from compresskit.core.types import Context, Inputs, Loaded, call, main_output
 from compresskit.model.example_inputs import with_batch
 
 from ..quantization.formats.layers import quantized_layers
-from ..quantization.options import ExportOptions
-from ..quantization.tables import RUNTIMES
 from .exporters import onnx_graph
 from .exporters.export_program import export_program
 from .float_reference import float_twin
+from .options import ExportOptions
 from .runtimes import Exported
+from .tables import RUNTIMES
 
 
 def export(loaded: Loaded, options: ExportOptions, context: Context, out_path: str | Path) -> dict[str, Any]:

@@ -20,8 +20,8 @@ from ..core.errors import InputError, described, problems_of, require
 from ..core.tensors.randomness import unchanged_random_state
 from ..core.types import Context, Loaded
 from ..export.exporters.export_program import export_program
+from ..export.options import ExportOptions
 from ..model.exported import refuse_change
-from ..quantization.options import ExportOptions
 from ..training.train_check import check_training
 from .opening import open_what_opens
 from .recipe import Recipe, RecipeOptions, Step

@@ -115,18 +115,3 @@ ROUNDINGS = Table(
         ),
     },
 )
-
-RUNTIMES = Table(
-    "runtime",
-    _PACKAGE,
-    {
-        "auto": Row("compresskit.export.runtimes:preferred", "onnxruntime for .onnx, inductor for .pt2"),
-        "eager": Row("compresskit.export.runtimes:eager", "PyTorch as it is; quantized layers compute in float"),
-        "inductor": Row(
-            "compresskit.export.runtimes:inductor",
-            "torch.compile; integer kernels on x86 through torchao",
-        ),
-        "onnxruntime": Row("compresskit.export.runtimes:onnxruntime", "ONNX Runtime on the CPU"),
-        "openvino": Row("compresskit.export.runtimes:openvino", "OpenVINO on the CPU"),
-    },
-)

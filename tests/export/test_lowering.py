@@ -5,7 +5,8 @@ import torch
 
 from compresskit.core.types import Context
 from compresskit.export.lowering import compare, export
-from compresskit.quantization.options import ExportOptions, QuantizeOptions
+from compresskit.export.options import ExportOptions
+from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.quantize import quantize
 
 pytestmark = pytest.mark.integration

@@ -258,7 +258,7 @@ def test_space_is_counted_in_copies_of_the_weights():
 
 
 def test_an_export_names_the_missing_package_and_the_model_that_does_not_trace(here):
-    from compresskit.quantization.options import ExportOptions
+    from compresskit.export.options import ExportOptions
 
     options = ExportOptions.model_validate({"format": "onnx"})
     (here / "out").write_text("")

@@ -190,9 +190,9 @@ def scripted(trace: Trace, module: nn.Module) -> Iterator[None]:
 
 
 #: folders whose frames are not the user's code
-_LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent))
+_LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]))
 
-_RUN = str(Path(__file__).parent / "trace.py")
+_RUN = str(Path(__file__).parent / "tracer.py")
 
 
 def user_line() -> str:
