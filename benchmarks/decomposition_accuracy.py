@@ -30,12 +30,13 @@ from compresskit.artifact.source import load_model
 from compresskit.core.errors import CompresskitError
 from compresskit.core.options import TrainOptions
 from compresskit.core.tensors.modules import set_module
-from compresskit.core.types import Context, Loaded, call
+from compresskit.core.types import Loaded, call
 from compresskit.data.dataset import open_data
 from compresskit.decomposition.decompose import decompose
 from compresskit.decomposition.options import DecomposeOptions
 from compresskit.distillation.distill import recover_objective
 from compresskit.evaluation.metrics import make_metric
+from compresskit.training.context import Context
 from compresskit.training.loop import train
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "models"

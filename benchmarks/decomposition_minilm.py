@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from compresskit.analysis.measure.measure import latency_ab, macs, parameter_count
 from compresskit.artifact.source import load_model
-from compresskit.core.types import Context, Inputs
+from compresskit.core.types import Inputs
 from compresskit.decomposition.decompose import decompose
 from compresskit.decomposition.options import DecomposeOptions
+from compresskit.training.context import Context
 
 MODULES = (
     "argparse", "ast", "asyncio", "calendar", "collections", "csv", "datetime", "decimal", "difflib", "email",

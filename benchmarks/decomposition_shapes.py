@@ -18,9 +18,9 @@ import torch
 
 from compresskit.analysis.measure.measure import latency_ab, macs, parameter_count
 from compresskit.artifact.source import load_model
-from compresskit.core.types import Context
 from compresskit.decomposition.decompose import decompose
 from compresskit.decomposition.options import DecomposeOptions
+from compresskit.training.context import Context
 
 SKIP = {"vgg16": ["classifier.*"], "resnet50": []}
 

@@ -16,10 +16,10 @@ import torch
 
 import compresskit
 from compresskit.artifact.source import load_model
-from compresskit.core.types import Context
 from compresskit.data.dataset import open_data
 from compresskit.distillation.distill import distill
 from compresskit.distillation.options import DistillOptions
+from compresskit.training.context import Context
 
 
 def epoch_seconds(teacher, data, images: int, cache: Path | None) -> tuple[float, float, float]:

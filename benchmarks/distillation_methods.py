@@ -19,15 +19,16 @@ import torch
 
 import compresskit
 from compresskit.artifact.source import load_model
-from compresskit.core.types import Context, Loaded
+from compresskit.core.types import Loaded
 from compresskit.data.dataset import open_data
-from compresskit.distillation.matching.traced_run import Taken
+from compresskit.distillation.matching.traced_run import CapturedFeatures
 from compresskit.distillation.models import Teacher
 from compresskit.distillation.objective import Objective
 from compresskit.distillation.options import DistillOptions
 from compresskit.distillation.plan import make_plan
 from compresskit.distillation.students import make_student
 from compresskit.evaluation.metrics import make_metric
+from compresskit.training.context import Context
 from compresskit.training.loop import train
 
 METHODS = ("none", "kd", "fitnet", "at", "rkd", "dkd", "crd", "reviewkd")
@@ -52,10 +53,10 @@ class Remembered:
                 parts.append((logits, taken.embedding, *(taken.outputs[name] for name in LAYERS)))
         self.logits, self.embeddings, *self.features = (torch.cat(column) for column in zip(*parts, strict=True))
 
-    def replay(self, indices: torch.Tensor) -> tuple[torch.Tensor, Taken, list]:
+    def replay(self, indices: torch.Tensor) -> tuple[torch.Tensor, CapturedFeatures, list]:
         rows = self.row[indices]
         features = {name: values[rows] for name, values in zip(LAYERS, self.features, strict=True)}
-        return self.logits[rows], Taken(features, features, self.embeddings[rows]), []
+        return self.logits[rows], CapturedFeatures(features, features, self.embeddings[rows]), []
 
 
 def remember(objective: Objective, remembered: Remembered) -> None:

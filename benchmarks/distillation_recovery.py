@@ -14,13 +14,13 @@ import torch
 import compresskit
 from compresskit.artifact.source import load_model
 from compresskit.core.options import TrainOptions
-from compresskit.core.types import Context
 from compresskit.data.dataset import open_data
 from compresskit.distillation.distill import distill, recover_objective
 from compresskit.distillation.options import DistillOptions
 from compresskit.evaluation.metrics import make_metric
 from compresskit.pruning.options import PruneOptions
 from compresskit.pruning.structured.prune import prune
+from compresskit.training.context import Context
 from compresskit.training.loop import train
 
 METHODS = ("fine-tuned", "distilled", "distilled with hints")

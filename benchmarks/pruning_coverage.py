@@ -34,12 +34,13 @@ import torch
 from pruning_coverage_models import SUITES, randomized
 from torch import nn
 
-from compresskit.core.types import Context, Loaded, call
+from compresskit.core.types import Loaded, call
 from compresskit.pruning.dependency.graph import Group, build_graph
 from compresskit.pruning.structured.equivalence import difference, tensors_of
 from compresskit.pruning.structured.free_heads import free_heads
 from compresskit.pruning.structured.group_equivalence import proven
-from compresskit.pruning.structured.surgery import Unfit, cut
+from compresskit.pruning.structured.surgery import NotExpressible, cut
+from compresskit.training.context import Context
 
 warnings.filterwarnings("ignore")
 logging.disable(logging.WARNING)
@@ -68,7 +69,7 @@ def ours(module: nn.Module, example: Any) -> dict[str, Any]:
     try:
         cut(small, graph, ids)
         fits = True
-    except Unfit as error:
+    except NotExpressible as error:
         fits, reason = False, f"a number is hard-coded ({error})"
     row = {"seconds": time.process_time() - start, "params": count(small) / count(module), "left_out": 0}
     start = time.process_time()

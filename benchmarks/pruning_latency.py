@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 from compresskit.artifact.source import load_model
-from compresskit.core.types import Context
 from compresskit.pruning.options import PruneOptions
 from compresskit.pruning.structured.prune import prune
+from compresskit.training.context import Context
 
 
 @torch.no_grad()

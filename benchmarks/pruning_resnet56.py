@@ -18,11 +18,11 @@ import torch
 from torch import nn
 
 from compresskit.artifact.source import load_model
-from compresskit.core.types import Context
 from compresskit.data.dataset import open_data
 from compresskit.pruning.options import PruneOptions
 from compresskit.pruning.structured.prune import prune
 from compresskit.training.batchnorm import estimate_batchnorm
+from compresskit.training.context import Context
 
 RIDGES = (1e-3, 1e-2, 1e-1)
 INNER = ["conv1", "layer2.0.conv2", "layer3.0.conv2"]

@@ -20,12 +20,13 @@ from quantization_peers import Rows, interleaved_ms, nncf_int8, ort_int8, to_onn
 from torch import nn
 
 from compresskit.artifact.source import load_model
-from compresskit.core.types import Context, Loaded
+from compresskit.core.types import Loaded
 from compresskit.data.dataset import Data, open_data
 from compresskit.evaluation.metrics import make_metric
 from compresskit.export.runtimes import Exported, onnxruntime, openvino
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.quantize import quantize
+from compresskit.training.context import Context
 
 STATIC = {
     "compresskit": {},

@@ -23,7 +23,7 @@ from quantization_peers import Rows
 from compresskit.artifact import artifact
 from compresskit.artifact.source import load_model
 from compresskit.core.options import TrainStepOptions
-from compresskit.core.types import Context, Loaded
+from compresskit.core.types import Loaded
 from compresskit.data.dataset import open_data
 from compresskit.evaluation.metrics import make_metric
 from compresskit.pruning.options import PruneOptions
@@ -32,6 +32,7 @@ from compresskit.quantization.formats.weights import bytes_by_kind
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.qat import distill_objective
 from compresskit.quantization.quantize import quantize
+from compresskit.training.context import Context
 from compresskit.training.loop import train
 
 #: share of weights removed; the paper keeps 8 % of both LeNets

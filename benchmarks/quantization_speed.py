@@ -18,12 +18,13 @@ from quantization_peers import Milliseconds, Rows, interleaved_ms, nncf_int8, or
 from torch import nn
 
 from compresskit.artifact.source import load_model
-from compresskit.core.types import Context, Loaded
+from compresskit.core.types import Loaded
 from compresskit.export.exporters.export_program import export_program
 from compresskit.export.lowering import compare
 from compresskit.export.runtimes import Exported, Runner, inductor, onnxruntime, openvino
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.quantize import quantize
+from compresskit.training.context import Context
 
 _CALIBRATION = 16
 

@@ -34,7 +34,7 @@ from sklearn.datasets import load_digits
 
 from compresskit.artifact.source import load_model
 from compresskit.core.options import TrainOptions
-from compresskit.core.types import Context, Loaded
+from compresskit.core.types import Loaded
 from compresskit.data.dataset import open_data
 from compresskit.evaluation.metrics import make_metric
 from compresskit.search.nas.search import trained_anew
@@ -44,6 +44,7 @@ from compresskit.search.nas.student import Shrinker, build_student, measured_cos
 from compresskit.search.nas.teacher_cache import distillation, remembered_logits
 from compresskit.search.options import SearchOptions
 from compresskit.search.tables import ARCHITECTURES
+from compresskit.training.context import Context
 from compresskit.training.loop import train
 
 NOISY = "noisy-digits"

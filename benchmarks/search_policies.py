@@ -32,13 +32,15 @@ import compresskit
 from compresskit.artifact.source import load_model
 from compresskit.core.machine import machine
 from compresskit.core.options import TrainOptions
-from compresskit.core.types import Context, Loaded
+from compresskit.core.types import Loaded
 from compresskit.data.dataset import open_data
 from compresskit.evaluation.metrics import make_metric
 from compresskit.search.options import SearchOptions
-from compresskit.search.problem.search_space import Choice, Problem
+from compresskit.search.problem.search_space import Problem
+from compresskit.search.problem.subject import Choice
 from compresskit.search.search import carry_out, problem_of, run_policy
 from compresskit.search.tables import SUBJECTS
+from compresskit.training.context import Context
 from compresskit.training.loop import train
 
 POLICIES = {

@@ -20,13 +20,14 @@ import torch
 from search_policies import SETTINGS, options_of, versions
 
 from compresskit.artifact.source import load_model
-from compresskit.core.types import Context, Loaded
+from compresskit.core.types import Loaded
 from compresskit.data.dataset import open_data
 from compresskit.distillation.distill import distill
 from compresskit.distillation.options import DistillOptions
 from compresskit.evaluation.metrics import make_metric
 from compresskit.search.search import carry_out
 from compresskit.search.tables import SUBJECTS
+from compresskit.training.context import Context
 
 RESULTS = Path(__file__).parent / "results" / "search_recovery.md"
 #: what a row is trained with; rows that agree in it make one table

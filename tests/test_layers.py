@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 from pathlib import Path
 
 import pytest
@@ -29,39 +30,64 @@ FLOORS = [
 MAY_IMPORT = {room: {room}.union(*FLOORS[:floor]) for floor, rooms in enumerate(FLOORS) for room in rooms}
 #: imports that still point up, and are to go: file -> rooms
 STILL_UPWARD = {
-    "artifact/source.py": {"data"},
-    "core/types.py": {"data", "evaluation"},
     "quantization/mixed_precision/layer_timing.py": {"export"},
 }
 
 
-def imported_packages(path: Path) -> set[str]:
-    """Rooms of compresskit that a file imports, anywhere in it."""
-    package = ["compresskit", *path.parent.parts]
+def imported_files(path: Path) -> set[Path]:
+    """Files of compresskit that a file imports, anywhere in it, also for type checkers alone."""
+    package = list(path.parent.parts)
     found = set()
     for node in ast.walk(ast.parse((ROOT / path).read_text())):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            targets = [alias.name.split(".")[1:] for alias in node.names if alias.name.startswith("compresskit.")]
         elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            module = ".".join([*base, node.module] if node.module else base)
-            names = [module] if module.count(".") else [f"{module}.{alias.name}" for alias in node.names]
+            module = node.module.split(".") if node.module else []
+            if node.level:
+                base = [*package[: len(package) - node.level + 1], *module]
+            elif module[0] == "compresskit":
+                base = module[1:]
+            else:
+                continue
+            targets = [[*base, alias.name] for alias in node.names]
         else:
             continue
-        found |= {name.split(".")[1] for name in names if name.startswith("compresskit.")}
-    return found & set(MAY_IMPORT)
+        found |= {file for target in targets if (file := _file_of(target)) is not None}
+    return found - {path}
+
+
+def _file_of(target: list[str]) -> Path | None:
+    """The file that a dotted target names: itself, or the one that its last name is defined in."""
+    for parts in (target, target[:-1]):
+        for file in (Path(*parts).with_suffix(".py"), Path(*parts, "__init__.py")) if parts else ():
+            if (ROOT / file).is_file():
+                return file
+    return None
+
+
+def imported_rooms(path: Path) -> set[str]:
+    """Rooms of compresskit that a file imports."""
+    return {file.parts[0] for file in imported_files(path) if len(file.parts) > 1}
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if len(path.parts) > 1], ids=str)
 def test_imports_point_down(path):
-    assert imported_packages(path) - MAY_IMPORT[path.parts[0]] == STILL_UPWARD.get(path.as_posix(), set())
+    assert imported_rooms(path) - MAY_IMPORT[path.parts[0]] == STILL_UPWARD.get(path.as_posix(), set())
 
 
 def test_an_upward_import_is_seen(tmp_path, monkeypatch):
-    (tmp_path / "core").mkdir()
+    for room in ("core", "pipeline", "cli"):
+        (tmp_path / room).mkdir()
+        (tmp_path / room / "__init__.py").touch()
+    (tmp_path / "pipeline" / "runner.py").touch()
     (tmp_path / "core" / "bad.py").write_text("def f():\n    from ..pipeline import runner\n    from .. import cli\n")
     monkeypatch.setitem(globals(), "ROOT", tmp_path)
-    assert imported_packages(Path("core/bad.py")) == {"pipeline", "cli"}
+    assert imported_rooms(Path("core/bad.py")) == {"pipeline", "cli"}
+
+
+def test_no_files_import_each_other_in_a_circle():
+    order = graphlib.TopologicalSorter({path: imported_files(path) for path in FILES})
+    assert len(list(order.static_order())) == len(FILES)  # a circle raises CycleError, which names it
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)

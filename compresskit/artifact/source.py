@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from torch import nn
 
 from ..core.errors import InputError
 from ..core.in_memory import find, is_in_memory
 from ..core.tensors.dtypes import model_dtype
-from ..core.types import Loaded
+from ..core.types import Inputs, Loaded
 from ..model import example_inputs
 from ..model.builders import build_with_defaults, parse, seeded
 from ..model.checkpoints.weights import check_module, fits, load_into, read_weights
@@ -17,11 +19,6 @@ from ..model.forward_check import check_forward, check_state
 from ..model.plain_weights import fold_checked
 from ..model.wrappers import materialize
 from . import artifact
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from ..data.dataset import Data
 
 
 def load_model(
@@ -135,14 +132,14 @@ def _refuse(string: str, what: str, **given: Any) -> None:
             )
 
 
-def with_example(loaded: Loaded, data: Data | None) -> Loaded:
-    """The same model with an example input, taken from the data where the model names none.
+def with_example(loaded: Loaded, data_example: Inputs | None) -> Loaded:
+    """The same model with an example input, that of the data where the model names none.
 
     Raises:
         InputError: if neither the model nor the data says what the input looks like, or the model does not run on it.
     """
-    if loaded.example is None and data is not None and data.example is not None:
-        loaded.example = example_inputs.with_floating(data.example, model_dtype(loaded.module))
+    if loaded.example is None and data_example is not None:
+        loaded.example = example_inputs.with_floating(data_example, model_dtype(loaded.module))
     if loaded.example is None:
         raise InputError(f"model {loaded.name!r}: its input shape is unknown; give --input, e.g. --input 3,224,224")
     return check_forward(loaded)

@@ -1,23 +1,18 @@
-"""The few records that every layer passes around: a loaded model, a step's context, a step's result."""
+"""The few records that every room passes around: a loaded model, its inputs, and how it is called."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .decisions import Decisions
 from .errors import InputError, first_line
 from .tensors.copying import copy_module
 from .tensors.dtypes import fit_inputs, is_widened
-
-if TYPE_CHECKING:
-    from ..data.dataset import Data
-    from ..evaluation.metrics import Metric
 
 #: one batch of inputs: a tensor, a tuple of positional tensors, or a mapping of keyword tensors
 Inputs = Tensor | tuple | Mapping[str, Tensor]
@@ -62,63 +57,6 @@ class Loaded:
     def clone(self) -> Loaded:
         """A deep copy: changing it leaves this one untouched."""
         return copy.deepcopy(self, {id(self.module): copy_module(self.module)})
-
-
-@dataclass
-class Context:
-    """What the runner hands to a technique besides the model and its options.
-
-    Attributes:
-        original: the model before any step; the default teacher and the baseline of every comparison.
-        data: opened data, or None where the recipe names none.
-        metric: the metric callable, or None where there is no data.
-        seed: the run's seed; a technique derives every generator from it.
-        device: where to compute.
-        log: prints one line of progress to stderr.
-        recover: trains a Loaded in place by the step's recover/training options (iterative schedules call it
-            between cuts); the runner calls it once after the step by itself.
-        load: turns a model string into a Loaded (for teachers and students), same rules as the command line.
-        recipe: the whole recipe as plain data, for techniques that write one; None outside of a recipe.
-        latency_batch: examples a forward where latency is measured.
-        eval_batch: examples a forward where a metric is measured.
-        folder: a scratch folder kept for this step across a kill and --resume (caches, checkpoints, plots).
-        data_key: changes with the content of the data's files, for what is cached beyond one run.
-        decisions: times that decide weights are measured through it, so that a resume and a replay decide alike.
-    """
-
-    original: Loaded
-    data: Data | None = None
-    metric: Metric | None = None
-    seed: int = 0
-    device: torch.device = torch.device("cpu")
-    log: Callable[[str], None] = lambda line: None
-    recover: Callable[[Loaded], dict[str, Any]] | None = None
-    load: Callable[[str], Loaded] | None = None
-    folder: Any = None  # pathlib.Path | None
-    recipe: dict[str, Any] | None = None
-    latency_batch: int = 1
-    eval_batch: int = 256
-    decisions: Decisions = field(default_factory=Decisions)
-    data_key: str = ""
-
-
-@dataclass
-class StepResult:
-    """What a technique returns.
-
-    Attributes:
-        loaded: the changed model; its edits include the new ones.
-        facts: JSON-able figures for report.json, keyed by plain names with units.
-        notes: lines a reader of the report must see (groups left out, a target missed and why).
-        tables: named tables for the console and report: name -> list of JSON-able row dicts.
-        files: name -> path of files (plots) in the step folder to copy into the artifact.
-    """
-
-    loaded: Loaded
-    facts: dict[str, Any] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    files: dict[str, Any] = field(default_factory=dict)
 
 
 def call(module: nn.Module, inputs: Inputs) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..core.types import Context, Loaded
+from ..core.types import Loaded
+from ..training.context import Context
 from .decompose import merge_factors, sites_for
 from .options import DecomposeOptions
 

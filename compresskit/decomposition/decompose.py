@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from ..analysis.measure.measure import macs, parameter_count
 from ..core.errors import InputError
 from ..core.tensors.modules import get_module, match_names
-from ..core.types import Context, Inputs, Loaded, StepResult, to_device
+from ..core.types import Inputs, Loaded, to_device
 from ..training.batchnorm import estimate_batchnorm
+from ..training.context import Context, StepResult
 from .explain import candidate_table, choice_table, compact_table, plot
 from .fit.fit import fit_activation, fit_weight
 from .methods.algebra import cp_sensitivity, cp_tensor

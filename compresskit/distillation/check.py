@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from ..core.errors import InputError, problems_of
-from ..core.types import Context, Loaded
+from ..core.types import Loaded
+from ..training.context import Context
 from ..training.train_check import check_training
 from .distill import choose_student, with_unlabelled
 from .models import Teacher, choose_teachers

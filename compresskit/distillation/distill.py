@@ -9,10 +9,11 @@ import torch
 
 from ..core import distributed
 from ..core.options import TrainOptions
-from ..core.types import Context, Loaded, StepResult
+from ..core.types import Loaded
+from ..training.context import Context, StepResult
 from ..training.logging import curve_files
 from ..training.loop import train
-from .losses.term import Loss, Setup, Signals
+from .losses.term import DistillationBatch, Loss, Setup
 from .matching.matching import table
 from .models import Teacher, choose_teachers, load
 from .objective import Objective, WeightedTerm
@@ -119,7 +120,7 @@ def recover_objective(context: Context, options: TrainOptions) -> Objective:
     """
     teacher = Teacher([context.original], context.original.preprocessing, context.device)
     loss: Loss = LOSSES.load("kd")
-    term = loss.make(Setup(Signals(torch.zeros(1, 1), torch.zeros(1, 1))))
+    term = loss.make(Setup(DistillationBatch(torch.zeros(1, 1), torch.zeros(1, 1))))
     return Objective(
         teacher,
         [WeightedTerm("kd", loss.weight, term)],

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from ..artifact.source import load_model
 from ..core.errors import InputError
-from ..core.types import Context, Inputs, Loaded, Preprocessing, call, main_output
+from ..core.types import Inputs, Loaded, Preprocessing, call, main_output
 from ..data.dataset import preprocess
 from ..model.checkpoints.weights import load_into, read_weights
+from ..training.context import Context
 from .options import DistillOptions
 
 

@@ -15,9 +15,9 @@ from ..core.types import Inputs, call, main_output
 from ..evaluation.losses import task_loss
 from .cache import LogitCache
 from .losses.logits import hard_targets
-from .losses.term import Signals, Term
+from .losses.term import DistillationBatch, Term
 from .matching.matching import Pair
-from .matching.traced_run import Taken, attention_watched, tapped
+from .matching.traced_run import CapturedFeatures, attention_watched, tapped
 from .models import Teacher
 
 
@@ -142,7 +142,7 @@ class Objective:
         self.parts = {name: loss.item() for name, loss in losses.items()} if len(losses) > 1 else {}
         return sum(losses.values())
 
-    def signals(self, module: nn.Module, inputs: Inputs, targets: Any) -> Signals:
+    def signals(self, module: nn.Module, inputs: Inputs, targets: Any) -> DistillationBatch:
         """Run both models on a batch and take out what the losses need."""
         gradients = "gradients" in self._taps.needs
         if gradients:
@@ -152,11 +152,11 @@ class Objective:
         answer, mine, my_attention = self._run(module, inputs, "student")
         if self._cache is not None and self._rows is not None:
             with torch.no_grad():
-                taught, theirs, their_attention = self._cache(inputs, self._rows, self._teacher), Taken(), []
+                taught, theirs, their_attention = self._cache(inputs, self._rows, self._teacher), CapturedFeatures(), []
         else:
             with torch.set_grad_enabled(gradients):
                 taught, theirs, their_attention = self._run(self._teacher.modules[0], inputs, "teacher")
-        found = Signals(answer, taught.detach(), targets, self._indices, progress=self._progress)
+        found = DistillationBatch(answer, taught.detach(), targets, self._indices, progress=self._progress)
         names = list(zip(self._taps.layers("student"), self._taps.layers("teacher"), strict=True))
         if theirs.outputs:
             found.features = [(mine.outputs[a], theirs.outputs[b].detach()) for a, b in names]
@@ -171,7 +171,7 @@ class Objective:
             )
         return found
 
-    def _run(self, module: nn.Module, inputs: Inputs, side: str) -> tuple[Tensor, Taken, list]:
+    def _run(self, module: nn.Module, inputs: Inputs, side: str) -> tuple[Tensor, CapturedFeatures, list]:
         relu_inputs = "keep" if "before_relu" in self._taps.needs else "skip"
         classifier = self._taps.classifiers[side == "teacher"] if "embeddings" in self._taps.needs else None
         with ExitStack() as stack:
@@ -186,7 +186,7 @@ def _flushed(weighted: WeightedTerm) -> dict[str, Tensor]:
     return weighted.term.memory.state_dict()
 
 
-def _embedding(taken: Taken, names: list[tuple[str, str]], side: int) -> Tensor:
+def _embedding(taken: CapturedFeatures, names: list[tuple[str, str]], side: int) -> Tensor:
     """The classifier's input, or the last stage averaged over its places."""
     if taken.embedding is not None:
         return taken.embedding.flatten(1)

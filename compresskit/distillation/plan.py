@@ -14,8 +14,9 @@ from torch import Tensor
 from ..core import distributed
 from ..core.errors import CompresskitError, InputError, described, nearest
 from ..core.tensors.modules import get_module
-from ..core.types import Context, Inputs, Loaded, to_device
+from ..core.types import Inputs, Loaded, to_device
 from ..model.example_inputs import with_batch
+from ..training.context import Context
 from .cache import LogitCache
 from .losses.term import Loss, Setup
 from .matching.matching import Pair, attention_pairs, match, norm_before_relu

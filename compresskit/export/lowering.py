@@ -12,8 +12,9 @@ from torch import nn
 from compresskit.analysis.measure.measure import latency_ab
 from compresskit.core.errors import InputError, described, first_line, require
 from compresskit.core.tensors.dtypes import cast, model_dtype, widened
-from compresskit.core.types import Context, Inputs, Loaded, call, main_output
+from compresskit.core.types import Inputs, Loaded, call, main_output
 from compresskit.model.example_inputs import with_batch
+from compresskit.training.context import Context
 
 from ..quantization.formats.layers import quantized_layers
 from .exporters import onnx_graph

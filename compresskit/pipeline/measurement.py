@@ -13,8 +13,9 @@ from ..analysis.measure import measure
 from ..artifact import artifact
 from ..artifact.codecs.storage import encode_all
 from ..core.errors import InputError
-from ..core.types import Context, Loaded, to_device
+from ..core.types import Loaded, to_device
 from ..model.example_inputs import with_batch
+from ..training.context import Context
 from .recipe import RecipeOptions
 
 

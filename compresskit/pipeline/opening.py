@@ -11,9 +11,10 @@ from ..analysis.measure.batch_size import LARGEST_BATCH, evaluation_batch
 from ..artifact.source import load_model, with_example
 from ..core.errors import CompresskitError, InputError, first_line, problems_of
 from ..core.tensors.modules import device_of
-from ..core.types import Context, Loaded, Preprocessing, call, main_output, to_device
+from ..core.types import Loaded, Preprocessing, call, main_output, to_device
 from ..data.dataset import Data, open_data
 from ..evaluation.metrics import make_metric
+from ..training.context import Context
 from .recipe import RecipeOptions
 
 
@@ -52,7 +53,7 @@ def open_what_opens(
     for note in original.notes:
         log(note)
     own_example = original.example is not None
-    misfits = problems_of(lambda: with_example(original, data))
+    misfits = problems_of(lambda: with_example(original, data and data.example))
     if misfits:
         return None, [*problems, *misfits]
     original.module.to(device)
@@ -65,7 +66,7 @@ def open_what_opens(
         found = load_model(string, seed=options.seed, trust_source=options.trust_source, **given)
         for note in found.notes:
             log(note)
-        found = with_example(found, data)
+        found = with_example(found, data and data.example)
         found.module.to(device)
         return found
 

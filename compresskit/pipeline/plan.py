@@ -12,8 +12,9 @@ from rich.console import Console
 
 from ..analysis.measure import measure
 from ..core.report import print_json, rows_table
-from ..core.types import Context, Loaded, to_device
+from ..core.types import Loaded, to_device
 from ..model.example_inputs import with_batch
+from ..training.context import Context
 from .lint import lint
 from .preflight import checked_context
 from .recipe import Recipe, Step

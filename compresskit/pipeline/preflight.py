@@ -18,10 +18,11 @@ from ..artifact.source import load_model
 from ..core import distributed
 from ..core.errors import InputError, described, problems_of, require
 from ..core.tensors.randomness import unchanged_random_state
-from ..core.types import Context, Loaded
+from ..core.types import Loaded
 from ..export.exporters.export_program import export_program
 from ..export.options import ExportOptions
 from ..model.exported import refuse_change
+from ..training.context import Context
 from ..training.train_check import check_training
 from .opening import open_what_opens
 from .recipe import Recipe, RecipeOptions, Step

@@ -18,8 +18,9 @@ from ..core.decisions import Decisions
 from ..core.errors import CompresskitError, GuardMissed, InputError, first_line
 from ..core.machine import machine
 from ..core.report import report_html
-from ..core.types import Context, Loaded, StepResult
+from ..core.types import Loaded
 from ..model.checkpoints.weights import sha256_of
+from ..training.context import Context, StepResult
 from .guards import check_guards
 from .lint import lint
 from .measurement import Measurement, labels, measure_model, warnings_of

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ..core.types import Context, Loaded
+from ..core.types import Loaded
 from ..evaluation.metrics import make_metric
+from ..training.context import Context
 from .recipe import Recipe, Step
 
 #: (number, step, current model, context) -> the model after the step

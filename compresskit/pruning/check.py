@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..core.errors import InputError, problems_of
-from ..core.types import Context, Loaded
+from ..core.types import Loaded
+from ..training.context import Context
 from ..training.train_check import check_training
 from .allocation.allocation import limits_for
 from .dependency.graph import build_graph

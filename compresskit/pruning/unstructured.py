@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from ..core.errors import InputError
 from ..core.tensors.dtypes import FLOATS
 from ..core.tensors.modules import match_names
-from ..core.types import Context, Loaded, StepResult
+from ..core.types import Loaded
+from ..training.context import Context, StepResult
 from .importance.calibration_statistics import calibration, required_data
 from .importance.channel_statistics import weight_gradients
 from .importance.moments import input_moments, measurable

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from compresskit.core.errors import InputError, problems_of
-from compresskit.core.types import Context, Loaded
+from compresskit.core.types import Loaded
+from compresskit.training.context import Context
 from compresskit.training.train_check import check_training
 
 from ..analysis.dataflow import trace

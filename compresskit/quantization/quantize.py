@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from compresskit.core.decisions import label
 from compresskit.core.errors import InputError
 from compresskit.core.tensors.modules import get_module
-from compresskit.core.types import Context, Inputs, Loaded, StepResult
+from compresskit.core.types import Inputs, Loaded
 from compresskit.model.example_inputs import with_batch
+from compresskit.training.context import Context, StepResult
 from compresskit.training.loop import train
 
 from ..analysis.dataflow import trace

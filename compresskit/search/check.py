@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from ..analysis.dataflow import trace
 from ..core.errors import InputError, problems_of
-from ..core.types import Context, Loaded
+from ..core.types import Loaded
 from ..decomposition.surgery.find_layers import survey
 from ..pruning.options import PruneOptions
 from ..pruning.structured.prune import prunable_graph
 from ..quantization.plan import make_plan
+from ..training.context import Context
 from .nas.session import check_reward
 from .nas.space import ChainSpace
 from .options import SearchOptions

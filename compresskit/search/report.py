@@ -8,8 +8,9 @@ from typing import Any
 import yaml
 
 from ..core.errors import InputError, require
-from ..core.types import Context
-from .problem.search_space import Choice, Problem
+from ..training.context import Context
+from .problem.search_space import Problem
+from .problem.subject import Choice
 
 
 def policy_rows(problem: Problem, choice: Choice) -> list[dict[str, Any]]:

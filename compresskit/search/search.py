@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import GuardMissed, InputError
-from ..core.types import Context, Loaded, StepResult
+from ..core.types import Loaded
 from ..quantization.formats.weights import bytes_by_kind
+from ..training.context import Context, StepResult
 from . import report
 from .options import SearchOptions
 from .problem.budget import bounds_latency, limits_of
 from .problem.evaluator import Rater
 from .problem.finalists import best_after_training, cheapest_within
 from .problem.latency_budget import decided, timer_of, verdict, within_latency
-from .problem.search_space import Choice, Problem, Subject
-from .problem.worker_pool import Team
+from .problem.search_space import Problem
+from .problem.subject import Choice, Subject
+from .problem.worker_pool import WorkerPool
 from .tables import ARCHITECTURES, POLICIES, SUBJECTS
 
 #: winners that are made until one is within the bytes, and how far below it the next is looked for
@@ -54,7 +56,7 @@ def search(loaded: Loaded, options: SearchOptions, context: Context) -> StepResu
         raise InputError("search scores candidates on data; name some with --data, e.g. --data digits")
     if options.policy in ARCHITECTURES:
         return SUBJECTS.load(options.technique)(loaded, options, context)
-    with Team(options.ray) if options.ray else nullcontext() as team:
+    with WorkerPool(options.ray) if options.ray else nullcontext() as team:
         problem, choice = _found(loaded, options, context, team)
     if options.finetune_finalists:
         choice = best_after_training(problem, choice, loaded, options, context, carry_out)
@@ -68,7 +70,7 @@ def search(loaded: Loaded, options: SearchOptions, context: Context) -> StepResu
     return result
 
 
-def _found(loaded: Loaded, options: SearchOptions, context: Context, team: Team | None) -> tuple[Problem, Choice]:
+def _found(loaded: Loaded, options: SearchOptions, context: Context, team: WorkerPool | None) -> tuple[Problem, Choice]:
     """The policy's choice, and the problem that it belongs to."""
     problem = open_problem(loaded, options, context, team)
 
@@ -115,7 +117,7 @@ def _carried_out(problem: Problem, choice: Choice, loaded: Loaded, context: Cont
     return choice, result
 
 
-def open_problem(loaded: Loaded, options: SearchOptions, context: Context, team: Team | None = None) -> Problem:
+def open_problem(loaded: Loaded, options: SearchOptions, context: Context, team: WorkerPool | None = None) -> Problem:
     """The problem that the options state."""
     subject = SUBJECTS.load(options.technique)(loaded, options, context)
     return problem_of(subject, loaded, options, context, team=team)
@@ -124,7 +126,7 @@ def open_problem(loaded: Loaded, options: SearchOptions, context: Context, team:
 def problem_of(
     subject: Subject, loaded: Loaded, options: SearchOptions, context: Context,
     clock: Callable[[], float] = time.perf_counter, limits: dict[str, float] | None = None,
-    team: Team | None = None,
+    team: WorkerPool | None = None,
 ) -> Problem:  # fmt: skip
     """The problem on a subject that is there already; its budget, scores and history are its own.
 

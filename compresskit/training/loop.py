@@ -18,14 +18,15 @@ from ..core import distributed
 from ..core.errors import Diverged, InputError
 from ..core.options import GuardOptions, TrainOptions, TrainStepOptions
 from ..core.tensors.dtypes import float32_weights
-from ..core.types import Context, Inputs, Loaded, StepResult, to_device
+from ..core.types import Inputs, Loaded, to_device
 from ..data import transforms
 from ..evaluation.losses import plain_objective
 from . import checkpoint, logging
+from .context import Context, StepResult
 from .ddp_wrapper import Joined, Objective, shared
 from .optim import clip_gradients, learning_rate, make_optimizer, number_type
 from .state import State
-from .validator import Judge
+from .validator import Validator
 from .weights import TrainedWeights
 
 _SEED_STRIDE = 1_000_003
@@ -130,7 +131,7 @@ class _Run:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.state = State()
         self.weights = TrainedWeights(loaded, self.sharded, options.ema)
-        self.judge = Judge(
+        self.judge = Validator(
             self.trained, options, context, self.weights, sharded=bool(self.sharded), norm_inputs=self._norm_inputs
         )
 

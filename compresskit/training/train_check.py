@@ -12,9 +12,10 @@ from torch import nn
 from ..core.errors import CompresskitError, InputError, described
 from ..core.options import TrainOptions
 from ..core.tensors.dtypes import float32_weights
-from ..core.types import Context, Loaded, to_device
+from ..core.types import Loaded, to_device
 from ..data import transforms
 from ..evaluation.losses import plain_objective
+from .context import Context
 from .ddp_wrapper import Objective
 from .loop import check_divides
 from .optim import make_optimizer, number_type

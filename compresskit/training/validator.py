@@ -8,14 +8,15 @@ from torch import nn
 
 from ..core import distributed
 from ..core.options import TrainOptions
-from ..core.types import Context, Inputs
+from ..core.types import Inputs
 from ..evaluation.losses import mean_loss
 from .batchnorm import estimate_batchnorm
+from .context import Context
 from .state import State
 from .weights import TrainedWeights
 
 
-class Judge:
+class Validator:
     """Evaluates the weights that would be kept (the average where there is one), and remembers the best.
 
     Args:

@@ -219,10 +219,10 @@ def test_the_example_comes_from_the_data_where_the_model_names_none(tmp_path):
         "def points(): return tuple((torch.rand(n, 4), torch.zeros(n)) for n in (20, 4))\n"
     )
     string = f"{tmp_path}/net.py"
-    example = with_example(load_model(f"{string}:make"), open_data(f"{string}:points")).example
+    example = with_example(load_model(f"{string}:make"), open_data(f"{string}:points").example).example
     assert (example.shape, example.dtype) == ((1, 4), torch.float64)
     assert torch.equal(example, make_inputs(describe(example)))
-    example = with_example(load_model(f"{string}:embed"), open_data(f"{string}:tokens")).example
+    example = with_example(load_model(f"{string}:embed"), open_data(f"{string}:tokens").example).example
     assert torch.equal(example, torch.tensor([[0, 1, 2, 3, 4]]))
     with pytest.raises(InputError, match="--input"):
         with_example(load_model(f"{string}:make"), None)

@@ -10,11 +10,12 @@ from compresskit.analysis.measure.measure import macs, parameter_count
 from compresskit.artifact import edits
 from compresskit.artifact.source import load_model
 from compresskit.core.errors import GuardMissed, InputError
-from compresskit.core.types import Context, Loaded
+from compresskit.core.types import Loaded
 from compresskit.data.dataset import open_data
 from compresskit.decomposition.decompose import decompose
 from compresskit.decomposition.options import DecomposeOptions
 from compresskit.model.builders import build
+from compresskit.training.context import Context
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from compresskit.core.types import Context, Loaded
+from compresskit.core.types import Loaded
 from compresskit.decomposition.decompose import decompose
 from compresskit.decomposition.options import DecomposeOptions
+from compresskit.training.context import Context
 
 
 @pytest.mark.integration

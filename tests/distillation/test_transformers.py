@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from compresskit.core.types import Context, Loaded, Preprocessing
+from compresskit.core.types import Loaded, Preprocessing
 from compresskit.data.dataset import Data
 from compresskit.data.sources import ArraySplit, Splits
 from compresskit.distillation.distill import distill
 from compresskit.distillation.options import DistillOptions
+from compresskit.training.context import Context
 
 TOKENS, WORDS = 6, 20
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from compresskit.core.types import Context
 from compresskit.export.lowering import compare, export
 from compresskit.export.options import ExportOptions
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.quantize import quantize
+from compresskit.training.context import Context
 
 pytestmark = pytest.mark.integration
 

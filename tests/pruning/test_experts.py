@@ -12,11 +12,12 @@ from compresskit.analysis.measure.macs import count_macs
 from compresskit.artifact import artifact
 from compresskit.artifact.source import load_model
 from compresskit.core.errors import InputError
-from compresskit.core.types import Context, Loaded, call, main_output
+from compresskit.core.types import Loaded, call, main_output
 from compresskit.pruning.dependency.graph import build_graph
 from compresskit.pruning.dependency.reasons import left_out_notes
 from compresskit.pruning.options import PruneOptions
 from compresskit.pruning.structured.prune import prune
+from compresskit.training.context import Context
 
 if not hasattr(F, "grouped_mm"):
     pytest.skip("this torch has no grouped_mm", allow_module_level=True)

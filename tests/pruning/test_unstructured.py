@@ -4,7 +4,6 @@ from pydantic import ValidationError
 
 from compresskit.artifact.source import load_model
 from compresskit.core.errors import InputError
-from compresskit.core.types import Context
 from compresskit.data.dataset import open_data
 from compresskit.pruning.allocation.layer_sparsity import erk, everything, lamp_scores
 from compresskit.pruning.importance.moments import Moments
@@ -17,6 +16,7 @@ from compresskit.pruning.importance.weight_importance import (
 )
 from compresskit.pruning.options import PruneOptions
 from compresskit.pruning.structured.prune import prune
+from compresskit.training.context import Context
 
 
 def pruned(**options):

@@ -6,11 +6,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from compresskit.artifact.edits import replay
-from compresskit.core.types import Context
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.qat import distill_objective, gradient_factor, learned_step, take_over, trainable
 from compresskit.quantization.quantize import quantize
 from compresskit.quantization.transforms.folding import fold_batchnorm
+from compresskit.training.context import Context
 
 
 def test_gradients_of_equations_three_and_five():

@@ -8,13 +8,14 @@ from compresskit.artifact import artifact
 from compresskit.artifact.edits import replay
 from compresskit.artifact.source import load_model
 from compresskit.core.errors import InputError
-from compresskit.core.types import Context, Loaded
+from compresskit.core.types import Loaded
 from compresskit.data.dataset import open_data
 from compresskit.evaluation.metrics import make_metric
 from compresskit.quantization.formats.layers import quantized_layers
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.quantize import quantize
 from compresskit.quantization.tables import SCHEMES
+from compresskit.training.context import Context
 
 
 @pytest.mark.parametrize("scheme", [name for name in SCHEMES if name != "codebook"])

@@ -7,9 +7,10 @@ import json
 import torch
 from torch import nn
 
-from compresskit.core.types import Context, Loaded
+from compresskit.core.types import Loaded
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.quantize import quantize
+from compresskit.training.context import Context
 
 
 def test_exact_copies_have_no_noise_figure():

@@ -1,9 +1,9 @@
 import pytest
 
 from compresskit.artifact.source import load_model
-from compresskit.core.types import Context
 from compresskit.data.dataset import open_data
 from compresskit.evaluation.metrics import make_metric
+from compresskit.training.context import Context
 
 
 @pytest.fixture(scope="module")

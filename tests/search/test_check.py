@@ -10,10 +10,11 @@ from torch import nn
 
 from compresskit.artifact.source import load_model
 from compresskit.core.errors import InputError
-from compresskit.core.types import Context, Loaded
+from compresskit.core.types import Loaded
 from compresskit.evaluation.metrics import make_metric
 from compresskit.search.check import check
 from compresskit.search.options import SearchOptions
+from compresskit.training.context import Context
 
 
 def refusal(loaded: Loaded | None = None, metric: str = "top1", **options) -> str:

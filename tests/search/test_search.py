@@ -34,11 +34,11 @@ def test_budget_is_met_exactly_and_the_recipe_replays_it(digits_model, tmp_path,
 
 def test_held_out_split_scores_and_test_split_is_not_read(digits_model, tmp_path, monkeypatch):
     from compresskit.artifact.source import load_model
-    from compresskit.core.types import Context
     from compresskit.data.dataset import open_data
     from compresskit.evaluation.metrics import make_metric
     from compresskit.search.options import SearchOptions
     from compresskit.search.search import open_problem
+    from compresskit.training.context import Context
 
     loaded = load_model(str(digits_model))
     data = open_data("digits", loaded.preprocessing)

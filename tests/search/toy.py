@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from compresskit.search.problem.evaluator import Rating
-from compresskit.search.problem.search_space import Place, Problem
+from compresskit.search.problem.search_space import Problem
+from compresskit.search.problem.subject import Place
 
 
 class Candidate(nn.Module):

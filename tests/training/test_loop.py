@@ -13,9 +13,9 @@ from torch import nn
 from compresskit.artifact.source import load_model
 from compresskit.core.errors import InputError
 from compresskit.core.options import TrainOptions, TrainStepOptions
-from compresskit.core.types import Context
 from compresskit.data.dataset import open_data
 from compresskit.evaluation.metrics import make_metric
+from compresskit.training.context import Context
 from compresskit.training.loop import train, train_step
 
 

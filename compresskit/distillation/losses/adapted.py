@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from .logits import ramp
 from .shapes import as_map, pooled_alike, seeded
-from .term import Loss, Setup, Signals, Term
+from .term import DistillationBatch, Loss, Setup, Term
 
 _START_VARIANCE = 5.0
 _SLOPE = 0.1  # of leaky ReLUs in factor transfer
@@ -205,7 +205,7 @@ def _make_variational(setup: Setup) -> Term:
 def _make_factor(setup: Setup) -> Term:
     factors = seeded(setup.seed, lambda: Factors(*_channels(setup)[-1], setup.arguments["rate"]))
 
-    def compute(signals: Signals) -> Tensor:
+    def compute(signals: DistillationBatch) -> Tensor:
         transfer, reconstruction = factors(*signals.features[-1])
         return transfer + setup.arguments["reconstruction"] * reconstruction
 
@@ -228,7 +228,7 @@ def _make_overhaul(setup: Setup) -> Term:
         for norm, (_, channels) in zip(norms, pairs, strict=True)
     ]
 
-    def compute(signals: Signals) -> Tensor:
+    def compute(signals: DistillationBatch) -> Tensor:
         loss = 0.0
         for number, (student, teacher) in enumerate(signals.before_relu):
             student, teacher = pooled_alike(student, teacher)
@@ -253,7 +253,7 @@ def _make_review(setup: Setup) -> Term:
         for number, (student, teacher) in enumerate(pairs)
     )
 
-    def compute(signals: Signals) -> Tensor:
+    def compute(signals: DistillationBatch) -> Tensor:
         loss, deeper = 0.0, None
         for stage, (student, teacher) in zip(reversed(stages), reversed(_review_features(signals)), strict=True):
             student, teacher = as_map(student), as_map(teacher)
@@ -264,7 +264,7 @@ def _make_review(setup: Setup) -> Term:
     return Term(compute, [stages])
 
 
-def _review_features(signals: Signals) -> list[tuple[Tensor, Tensor]]:
+def _review_features(signals: DistillationBatch) -> list[tuple[Tensor, Tensor]]:
     """Stages and, as the deepest one, the pooled feature before the classifier."""
     return [*signals.features, *([signals.embeddings] if signals.embeddings else [])]
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ...core.errors import InputError
 from .shapes import seeded, vectors
-from .term import Loss, Setup, Signals, Term
+from .term import DistillationBatch, Loss, Setup, Term
 
 _TINY = 1e-7
 
@@ -138,7 +138,7 @@ def _make_contrast(setup: Setup) -> Term:
         ),
     )
 
-    def compute(signals: Signals) -> Tensor:
+    def compute(signals: DistillationBatch) -> Tensor:
         if signals.indices is None:
             raise InputError("loss crd needs the indices of the examples, which this data does not give")
         student, teacher = (

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ...core.errors import InputError
 from ...data.transforms import MixedTargets
-from .term import Loss, Setup, Signals, Term
+from .term import DistillationBatch, Loss, Setup, Term
 
 _IGNORED = -100  # cross_entropy's own mark of positions that do not count
 
@@ -172,7 +172,7 @@ def _make_dkd(setup: Setup) -> Term:
     arguments = dict(setup.arguments)
     warmup = arguments.pop("warmup")
 
-    def compute(signals: Signals) -> Tensor:
+    def compute(signals: DistillationBatch) -> Tensor:
         targets = hard_targets(signals.targets, "dkd")
         loss = dkd(signals.student, signals.teacher, targets, temperature=setup.temperature, **arguments)
         return ramp(signals.progress, warmup) * loss

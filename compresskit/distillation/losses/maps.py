@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from ...core.errors import InputError
 from .shapes import as_map, pooled_alike, seeded
-from .term import Loss, Setup, Signals, Term, on_stages
+from .term import DistillationBatch, Loss, Setup, Term, on_stages
 
 
 def hint(student: Tensor, teacher: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ def _make_fitnet(setup: Setup) -> Term:
     student, teacher = (as_map(feature) for feature in setup.signals.features[middle])
     regressor = seeded(setup.seed, lambda: Regressor(student, teacher, kernel_size))
 
-    def compute(signals: Signals) -> Tensor:
+    def compute(signals: DistillationBatch) -> Tensor:
         student, teacher = signals.features[middle]
         return hint(regressor(student), as_map(teacher))
 
@@ -138,7 +138,7 @@ def _make_flow(setup: Setup) -> Term:
         for number, (mine, theirs) in enumerate(zip(*widths, strict=True))
     ]
 
-    def compute(signals: Signals) -> Tensor:
+    def compute(signals: DistillationBatch) -> Tensor:
         mine = [adapter(as_map(student)) for adapter, (student, _) in zip(adapters, signals.features, strict=True)]
         theirs = [teacher for _, teacher in signals.features]
         steps = range(len(theirs) - 1)

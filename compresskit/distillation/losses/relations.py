@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .shapes import seeded, vectors
-from .term import Loss, Setup, Signals, Term, on_embeddings
+from .term import DistillationBatch, Loss, Setup, Term, on_embeddings
 
 _TINY = 1e-7
 
@@ -127,7 +127,7 @@ def _make_correlation(setup: Setup) -> Term:
         for number, side in enumerate(setup.signals.embeddings)
     )
 
-    def compute(signals: Signals) -> Tensor:
+    def compute(signals: DistillationBatch) -> Tensor:
         student, teacher = (embed(vectors(side)) for embed, side in zip(embeds, signals.embeddings, strict=True))
         return correlation_congruence(student, teacher, **arguments)
 

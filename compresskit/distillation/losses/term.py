@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 @dataclass
-class Signals:
+class DistillationBatch:
     """What a batch gave.
 
     Attributes:
@@ -54,7 +54,7 @@ class Setup:
         teacher_norms: for each matched stage, the teacher's batch norm before the stage's last ReLU, or None.
     """
 
-    signals: Signals
+    signals: DistillationBatch
     temperature: float = 4.0
     arguments: Mapping[str, float] = field(default_factory=dict)
     examples: int = 0
@@ -74,7 +74,7 @@ class Term:
         memory: module whose buffers must survive a kill, but that is not trained.
     """
 
-    compute: Callable[[Signals], Tensor]
+    compute: Callable[[DistillationBatch], Tensor]
     adapters: list[nn.Module] = field(default_factory=list)
     memory: nn.Module | None = None
 

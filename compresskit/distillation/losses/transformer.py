@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ...core.errors import ShapeError
 from .shapes import seeded
-from .term import Loss, Setup, Signals, Term
+from .term import DistillationBatch, Loss, Setup, Term
 
 
 def hidden_states(student: Tensor, teacher: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ def _make_relation(setup: Setup) -> Term:
     # by default as many relation heads as the student has attention heads
     heads = int(setup.arguments["heads"]) or setup.signals.attention[-1][0][0].shape[1]
 
-    def compute(signals: Signals) -> Tensor:
+    def compute(signals: DistillationBatch) -> Tensor:
         return self_attention_relation(*signals.attention[-1], heads=heads)
 
     return Term(compute)

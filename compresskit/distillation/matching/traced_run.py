@@ -82,7 +82,7 @@ def first_tensor(output: Any) -> Tensor | None:
 
 
 @dataclass
-class Taken:
+class CapturedFeatures:
     """What taps took from one forward.
 
     Attributes:
@@ -99,7 +99,7 @@ class Taken:
 @contextmanager
 def tapped(
     module: nn.Module, names: Sequence[str], classifier: str | None, relu_inputs: Literal["skip", "keep"] = "skip"
-) -> Iterator[Taken]:
+) -> Iterator[CapturedFeatures]:
     """While open, forwards of a module fill what is yielded.
 
     Args:
@@ -108,7 +108,7 @@ def tapped(
         classifier: layer whose input is taken, or None.
         relu_inputs: whether inputs of ReLUs are kept as well, to find features before them.
     """
-    taken = Taken()
+    taken = CapturedFeatures()
     with ExitStack() as stack:
         inputs_of = stack.enter_context(_relus_watched()) if relu_inputs == "keep" else {}
         for name in dict.fromkeys(names):

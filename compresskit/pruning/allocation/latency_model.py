@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from ...analysis.measure.layer_latency import interleaved_ms, layer_inputs
 from ...analysis.measure.measure import latency_ab
 from ...core.decisions import Decisions, label
-from ...core.types import Context, Inputs, Loaded, to_device
+from ...core.types import Inputs, Loaded, to_device
 from ...model.example_inputs import with_batch
+from ...training.context import Context
 from ..dependency.cost import widths
 from ..dependency.graph import Graph
-from ..structured.surgery import Unfit, cut
+from ..structured.surgery import NotExpressible, cut
 from .units import Allocation
 
 #: shares of a layer's inputs and outputs at which it is timed
@@ -65,7 +66,7 @@ def meet_latency(
             if target * _CLOSE <= share <= target:
                 break
             aim = next_aim([one[:2] for one in tried], target)
-    except Unfit:  # the proof will leave out what does not fit; until then there is nothing to time
+    except NotExpressible:  # the proof will leave out what does not fit; until then there is nothing to time
         return allocation.choose(allocation.for_budget(table, target * table.whole_ms)), {"latency_kept": None}
     share, predicted, keep = best_share(tried, target)
     return keep, {"latency_kept": share, "latency_predicted": predicted, "latency_cuts_measured": len(tried)}

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from .records import Count
 from .symbolic_int import AttributeKey, Axis, Expr, evaluate, leaves
-from .tracer import Count, Trace
+from .tracer import Trace
 
 
 class Solver:

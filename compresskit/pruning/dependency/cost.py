@@ -8,8 +8,8 @@ import numpy as np
 from torch import nn
 
 from .graph import Graph
+from .records import Stored
 from .symbolic_int import Axis
-from .tracer import Stored
 
 
 class Products:

@@ -16,8 +16,9 @@ from torch import nn
 from ...core.types import Inputs
 from .channel_ids import PINNED
 from .constraints import Solver
+from .records import Stored
 from .shapes import regular_classes
-from .tracer import OUTPUT, Stored, Trace, run
+from .tracer import OUTPUT, Trace, run
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from .channel_ids import varying
 from .op_rules import factories, normalization
-from .symbolic_int import Number, expression, leaves
+from .records import Count
+from .symbolic_int import Axis, Number, expression, leaves
 
 Trace = Any
 
@@ -118,9 +119,6 @@ def _bounds(trace: Trace, tensor: Tensor, dim: int, place: slice) -> None:
 
 
 def _rows(trace: Trace, ids: np.ndarray, number: int) -> None:
-    from .symbolic_int import Axis
-    from .tracer import Count
-
     expr = expression(number)
     if leaves(expr, "attr") or leaves(expr, "size"):
         trace.counts.append(Count(Axis((ids,), ids.shape[1], trace), expr, trace.site("slice")))
@@ -155,9 +153,6 @@ def _group_norm(trace: Trace, name: str, args: tuple, kwargs: dict, output: Tens
     axis = trace.axis(output, 1)
     if not axis.planes or int(groups) in (1,):
         return
-    from .symbolic_int import Axis
-    from .tracer import Count
-
     # a group stays while any channel of it stays
     ids = axis.planes[0][0].reshape(int(groups), -1).T
     expr = expression(groups)

@@ -10,7 +10,7 @@ from scipy.sparse.csgraph import breadth_first_order
 
 from .channel_ids import PINNED
 from .graph import Graph
-from .tracer import Stored
+from .records import Stored
 
 #: operations named of a chain; the middle of a longer one is left out
 LONGEST = 5

@@ -7,7 +7,6 @@ through it (`rules`), and a function mode sees the calls that Python makes, with
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,41 +27,11 @@ from .modes import (
     unchanged_attributes,
     user_line,
 )
+from .records import Cost, Count, Stored
 from .symbolic_int import AttributeKey, Axis, Expr, attribute_numbers, expression, leaves
 
 #: why the channels of the last layers stay
 OUTPUT = "it reaches the model's output"
-
-
-@dataclass(frozen=True, eq=False)
-class Count:
-    """A number that must equal how many positions stay along an axis."""
-
-    axis: Axis
-    expr: Expr
-    site: str
-
-
-@dataclass(frozen=True, eq=False)
-class Cost:
-    """Multiply-accumulates of one contraction: a constant times the kept positions of each axis."""
-
-    constant: int
-    axes: tuple[Axis, ...]
-    site: str
-
-
-@dataclass(eq=False)
-class Stored:
-    """A parameter or buffer: every name it goes by, and the ids along its dimensions."""
-
-    names: list[str]
-    tensor: Tensor
-    planes: list[Tensor] = field(default_factory=list)
-    ids: list[Tensor] = field(default_factory=list)  # one (size,) tensor a dimension
-    stays: str = ""  # why nothing of it can go, if so
-    persistent: bool = True
-    used: bool = False
 
 
 class Trace:

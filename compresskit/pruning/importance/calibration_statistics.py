@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ...core.errors import InputError
 from ...core.tensors.modules import get_module
-from ...core.types import Context, Inputs, Loaded, to_device
+from ...core.types import Inputs, Loaded, to_device
+from ...training.context import Context
 from ..dependency.graph import Graph, Member
 from ..recovery.sampled_outputs import refittable
 from .channel_statistics import Channels, Gradients, channel_statistics, output_sensitivity, weight_gradients

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from ...core.tensors.modules import get_module
-from ...core.types import Context, Loaded, to_device
+from ...core.types import Loaded, to_device
 from ...training.batchnorm import estimate_batchnorm
+from ...training.context import Context
 from ..dependency.graph import Graph
 from ..importance.calibration_statistics import Evidence, calibration
 from ..options import PruneOptions

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...core.types import Context, Inputs, Loaded, call
+from ...core.types import Inputs, Loaded, call
 from ...evaluation.losses import task_loss
+from ...training.context import Context
 from ...training.loop import train
 from ..dependency.graph import Graph, Group
 from ..importance.importance import per_unit

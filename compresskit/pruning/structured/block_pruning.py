@@ -13,7 +13,8 @@ from ...artifact.skips import passed, replay, skip_edit
 from ...core.errors import InputError, described
 from ...core.tensors.dtypes import as_real
 from ...core.tensors.modules import get_module, match_names, set_module
-from ...core.types import Context, Inputs, Loaded, StepResult, call, main_output
+from ...core.types import Inputs, Loaded, call, main_output
+from ...training.context import Context, StepResult
 from ..importance.calibration_statistics import calibration
 from ..options import PruneOptions
 

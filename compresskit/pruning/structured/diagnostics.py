@@ -14,10 +14,11 @@ import numpy as np
 
 from ...core.errors import InputError, nearest
 from ...core.tensors.copying import copy_module
-from ...core.types import Context, Loaded, StepResult
+from ...core.types import Loaded
+from ...training.context import Context, StepResult
 from ..dependency.graph import Graph, Group, Member
 from ..dependency.reasons import Ties, why
-from .surgery import Unfit, cut
+from .surgery import NotExpressible, cut
 
 RATIOS = (0.25, 0.5, 0.75)
 #: validation examples a measurement takes
@@ -158,7 +159,7 @@ def _measured(
     try:
         cut(module, graph, graph.keep_ids({group.name: mask}))
         return context.metric(module, batches).value
-    except (Unfit, RuntimeError):
+    except (NotExpressible, RuntimeError):
         return None  # this group cannot lose so much alone; pruning leaves it out, too
 
 

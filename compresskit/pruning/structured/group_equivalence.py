@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from ...core.tensors.dtypes import copy_in, model_dtype
-from ...core.types import Context, Loaded
+from ...core.types import Loaded
+from ...training.context import Context
 from ..dependency.graph import Graph
 from .equivalence import TOLERANCE, difference
 from .output_dependence import weak_layers_note
-from .surgery import Unfit
+from .surgery import NotExpressible
 
 Keep = dict[str, np.ndarray]
 
@@ -102,7 +103,7 @@ def _checker(whole: nn.Module, loaded: Loaded, graph: Graph, tolerance: float) -
             return 0.0, ""
         try:
             return difference(whole, loaded.example, graph, graph.keep_ids(keep))
-        except Unfit as error:
+        except NotExpressible as error:
             return float("inf"), f"a number is hard-coded ({error})"
 
     return check

@@ -9,7 +9,8 @@ import numpy as np
 
 from ...core.errors import InputError
 from ...core.tensors.copying import copy_module
-from ...core.types import Context, Loaded, StepResult
+from ...core.types import Loaded
+from ...training.context import Context, StepResult
 from ..allocation.allocation import (
     allocation_for,
     budget_notes,

@@ -27,7 +27,7 @@ _DESCRIPTIONS = {
 }
 
 
-class Unfit(ValueError):
+class NotExpressible(ValueError):
     """What should stay does not fit the numbers that a forward pass computes with; `counts` cannot hold."""
 
     def __init__(self, counts: list):
@@ -48,11 +48,11 @@ def cut(
     Returns:
         edits of final geometry, one a changed module.
     Raises:
-        Unfit: if no attribute values fit what stays.
+        NotExpressible: if no attribute values fit what stays.
     """
     values, violated = graph.solver.solve(keep)
     if violated:
-        raise Unfit(violated)
+        raise NotExpressible(violated)
     shapes: dict[str, dict[str, list[int]]] = defaultdict(dict)
     for stored in graph.trace.stored.values():
         masks = [keep[ids.numpy()] for ids in stored.ids]

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from compresskit.core.errors import InputError
 from compresskit.core.tensors.modules import get_module
-from compresskit.core.types import Context, Inputs
+from compresskit.core.types import Inputs
+from compresskit.training.context import Context
 
 from ..formats.layer_spec import Spec
 from ..formats.layers import from_matrix, to_matrix

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from ...core.errors import GuardMissed
-from ...core.types import Context, Loaded, StepResult
+from ...core.types import Loaded
+from ...training.context import Context, StepResult
 from ..options import SearchOptions
 from ..tables import ARCHITECTURES
 from . import report

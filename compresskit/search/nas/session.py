@@ -15,9 +15,10 @@ from ...artifact.edits import replay
 from ...core.errors import Diverged, GuardMissed, InputError
 from ...core.options import TrainOptions
 from ...core.tensors.copying import copy_module
-from ...core.types import Context, Loaded
+from ...core.types import Loaded
 from ...model.builders import build
 from ...training import checkpoint
+from ...training.context import Context
 from ...training.loop import Objective, train
 from ..options import SearchOptions
 from ..problem.evaluator import Rater

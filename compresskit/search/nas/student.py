@@ -13,7 +13,7 @@ from torch import nn
 from ...analysis.measure import measure
 from ...artifact.edits import replay
 from ...core.errors import InputError, nearest
-from ...core.types import Context, Loaded, call
+from ...core.types import Loaded, call
 from ...pruning.dependency import cost
 from ...pruning.dependency.graph import Group, build_graph
 from ...pruning.options import PruneOptions
@@ -21,6 +21,7 @@ from ...pruning.structured.block_pruning import find_blocks
 from ...pruning.structured.group_equivalence import proven
 from ...pruning.structured.prune import evidence_for, score_groups
 from ...pruning.structured.surgery import cut
+from ...training.context import Context
 from ..problem.features import layer_features
 
 #: what the policies see of a layer: kernel side, stride, outputs, inputs, share of the parameters, whole block or layer

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...core.types import Context, Inputs, Loaded, call, main_output
-from ...distillation.losses.term import Setup, Signals
+from ...core.types import Inputs, Loaded, call, main_output
+from ...distillation.losses.term import DistillationBatch, Setup
 from ...distillation.models import Teacher
 from ...distillation.objective import Objective, WeightedTerm
 from ...distillation.tables import LOSSES
 from ...evaluation.losses import task_loss
+from ...training.context import Context
 
 
 class RememberedLogits:
@@ -54,7 +55,7 @@ def remembered_logits(context: Context) -> RememberedLogits:
 def distillation(teacher: Loaded, memory: RememberedLogits, context: Context) -> Objective:
     """Hinton's loss against the teacher (weight 0.9, temperature 4) and the targets, as `recover: kd` has it."""
     loss = LOSSES.load("kd")
-    term = loss.make(Setup(Signals(torch.zeros(1, 1), torch.zeros(1, 1))))
+    term = loss.make(Setup(DistillationBatch(torch.zeros(1, 1), torch.zeros(1, 1))))
     taught = Teacher([teacher], teacher.preprocessing, context.device)
     return Objective(taught, [WeightedTerm("kd", loss.weight, term)], task_weight=loss.task_weight, cache=memory)
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from ..options import SearchOptions
-from ..problem.search_space import Choice, Problem
+from ..problem.search_space import Problem
+from ..problem.subject import Choice
 from .agent import Agent, own_randomness
 from .environment import BoundedWalk, LoweredWalk, Walk, Walks, reward_of
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..options import SearchOptions
-from ..problem.search_space import Choice, Problem
+from ..problem.search_space import Problem
+from ..problem.subject import Choice
 from .baselines import uniform
 from .solve import solve
 

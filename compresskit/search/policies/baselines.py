@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from ..options import SearchOptions
-from ..problem.search_space import Choice, Problem, replaced
+from ..problem.search_space import Problem, replaced
+from ..problem.subject import Choice
 
 #: cuts that a greedy search makes at a place on average, fewest and most; trials that it takes for one where it can
 _CUTS_A_PLACE, _TRIALS_A_CUT = (2, 8), 2

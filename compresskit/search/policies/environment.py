@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...core.errors import require
-from ..problem.search_space import Choice, Problem, Trial
+from ..problem.search_space import Problem, Trial
+from ..problem.subject import Choice
 
 if TYPE_CHECKING:
     import gymnasium

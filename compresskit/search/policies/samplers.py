@@ -13,7 +13,8 @@ import numpy as np
 from ...core.errors import require
 from ..options import SearchOptions
 from ..problem.evaluator import Rating
-from ..problem.search_space import Choice, Problem
+from ..problem.search_space import Problem
+from ..problem.subject import Choice
 from .study import SharedStudy
 
 _POPULATION = 16

@@ -18,7 +18,8 @@ import numpy as np
 
 from ...analysis.allocation.several_budgets import Allocator
 from ..options import SearchOptions
-from ..problem.search_space import Choice, Place, Problem, Trial
+from ..problem.search_space import Problem, Trial
+from ..problem.subject import Choice, Place
 
 #: shares of the levels at which a place is probed
 _PROBED = (0.25, 0.6)

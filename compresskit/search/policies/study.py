@@ -23,7 +23,8 @@ import numpy as np
 from ...core.errors import InputError, first_line, require
 from ..options import SearchOptions
 from ..problem.evaluator import Rating
-from ..problem.search_space import Choice, Problem
+from ..problem.search_space import Problem
+from ..problem.subject import Choice
 
 #: seconds that a process waits for another one's write to a sqlite file
 _PATIENCE = 60

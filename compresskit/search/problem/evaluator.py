@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...core.errors import InputError
-from ...core.types import Context, Inputs, call, main_output, to_device
+from ...core.types import Inputs, call, main_output, to_device
+from ...training.context import Context
 
 _BATCH = 64  # activations of small batches stay in the processor's cache
 

@@ -8,10 +8,12 @@ from typing import Any
 
 from ...core.errors import GuardMissed
 from ...core.options import TrainOptions
-from ...core.types import Context, Loaded, StepResult
+from ...core.types import Loaded
+from ...training.context import Context, StepResult
 from ...training.loop import train
 from ..options import SearchOptions
-from .search_space import Choice, Problem
+from .search_space import Problem
+from .subject import Choice
 
 _BATCH = 64
 _RATE = 0.01

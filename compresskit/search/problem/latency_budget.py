@@ -10,11 +10,13 @@ from torch import nn
 from ...analysis.measure.measure import latency_ab
 from ...core.decisions import label
 from ...core.errors import GuardMissed
-from ...core.types import Context, Loaded, to_device
+from ...core.types import Loaded, to_device
 from ...model.example_inputs import with_batch
 from ...pruning.allocation.latency_model import best_share, next_aim
 from ...quantization.mixed_precision.layer_timing import latencies_ms
-from .search_space import Choice, Problem
+from ...training.context import Context
+from .search_space import Problem
+from .subject import Choice
 
 #: winners that are timed; one this close below the budget ends the search
 _ATTEMPTS = 5

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .evaluator import Rating
-from .worker_pool import Job
+from .worker_pool import RatingRequest
 
 
 def remembered(path: Path | None) -> dict[Any, tuple[Rating, float]]:
@@ -27,7 +27,7 @@ def remembered(path: Path | None) -> dict[Any, tuple[Rating, float]]:
     return found
 
 
-def remember(path: Path | None, job: Job, rating: Rating, seconds: float) -> None:
+def remember(path: Path | None, job: RatingRequest, rating: Rating, seconds: float) -> None:
     """Add a rating to a file; without one nothing is kept."""
     if path is None:
         return

@@ -9,68 +9,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
-from torch import nn
 
 from ...core.errors import GuardMissed, InputError
 from .evaluator import Rater, Rating
 from .score_cache import remember, remembered
-from .worker_pool import Job, Team
-
-Choice = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Place:
-    """One decision.
-
-    Attributes:
-        name: the layer or group.
-        shares: of each level, what it keeps, growing; the last is the whole place unless the technique always cuts.
-        labels: of each level, what it means ("12 of 16", "4 bits").
-        features: what an agent sees of the layer: name -> number.
-        readers: how many layers read what the place changes; their errors are alike, so that summing them up as if they
-            were independent says too little.
-    """
-
-    name: str
-    shares: tuple[float, ...]
-    labels: tuple[str, ...]
-    features: dict[str, float] = field(default_factory=dict)
-    readers: int = 1
-
-    def __len__(self) -> int:
-        return len(self.shares)
-
-    def nearest(self, share: float) -> int:
-        """The level whose share is nearest to a wanted one."""
-        return int(np.abs(np.asarray(self.shares) - share).argmin())
-
-
-class Subject(Protocol):
-    """What is searched over: one technique on one model."""
-
-    places: list[Place]
-    notes: list[str]
-
-    def costs(self, choice: Choice) -> dict[str, float]:
-        """Exact costs of a choice: name -> absolute figure."""
-
-    def whole_costs(self) -> dict[str, float]:
-        """Costs of the model as it is."""
-
-    def errors(self, place: int) -> list[float]:
-        """Predicted divergence of each level alone, up to one factor, found without running the model."""
-
-    def build(self, choice: Choice) -> nn.Module:
-        """A compressed copy."""
-
-    def steps(self, choice: Choice) -> list[dict[str, Any]]:
-        """The recipe steps that make this choice, each {technique: options}."""
+from .subject import Choice, Subject
+from .worker_pool import RatingRequest, WorkerPool
 
 
 @dataclass(frozen=True)
@@ -106,7 +54,7 @@ class Problem:
         self, subject: Subject, limits: dict[str, float], rater: Rater, *, trials: int,
         seconds: float | None = None, log: Callable[[str], None] = lambda line: None, folder: Path | None = None,
         source: str = "",
-        clock: Callable[[], float] = time.perf_counter, team: Team | None = None,
+        clock: Callable[[], float] = time.perf_counter, team: WorkerPool | None = None,
     ):  # fmt: skip
         self.subject = subject
         self.places = subject.places
@@ -246,7 +194,7 @@ class Problem:
         """Score choices, at once where there are workers; those that were scored before cost nothing."""
         wanted = [tuple(int(level) for level in choice) for choice in choices]
         new = [choice for choice in dict.fromkeys(wanted) if choice not in self._seen]
-        for choice, (rating, seconds) in zip(new, self._rated([Job(choice) for choice in new]), strict=True):
+        for choice, (rating, seconds) in zip(new, self._rated([RatingRequest(choice) for choice in new]), strict=True):
             self._record(choice, rating, seconds)
         return [self._seen[choice] for choice in wanted]
 
@@ -258,7 +206,7 @@ class Problem:
         elif choice not in self._seen:
             self._record(choice, rating, 0.0)
 
-    def _rated(self, jobs: Sequence[Job]) -> Iterator[tuple[Rating, float]]:
+    def _rated(self, jobs: Sequence[RatingRequest]) -> Iterator[tuple[Rating, float]]:
         """Rating of each job and the seconds that it took; what an earlier run found is remembered."""
         new = [job for job in jobs if job.key not in self._remembered]
         fresh = self._from_team(new) if self.team and new else map(self._rated_here, new)
@@ -271,12 +219,12 @@ class Problem:
                 remember(self._memory, job, rating, seconds)
             yield rating, seconds
 
-    def _rated_here(self, job: Job) -> tuple[Rating, float]:
+    def _rated_here(self, job: RatingRequest) -> tuple[Rating, float]:
         begin = self._clock()
         rating = job.rate(self.subject, self.rater)
         return rating, self._clock() - begin
 
-    def _from_team(self, jobs: Sequence[Job]) -> Iterator[tuple[Rating, float]]:
+    def _from_team(self, jobs: Sequence[RatingRequest]) -> Iterator[tuple[Rating, float]]:
         begin = self._clock()
         ratings = self.team.rate(self.subject, self.rater, jobs)
         seconds = (self._clock() - begin) / len(jobs)
@@ -313,7 +261,7 @@ class Problem:
     def probe_all(self, points: Sequence[tuple[int, int]]) -> list[float]:
         """`probe` of each (place, level), at once where there are workers."""
         new = [point for point in dict.fromkeys(points) if point not in self._probes]
-        jobs = [Job(replaced(self.largest(), *point), probed=point) for point in new]
+        jobs = [RatingRequest(replaced(self.largest(), *point), probed=point) for point in new]
         for point, (rating, _) in zip(new, self._rated(jobs), strict=True):
             self._probes[point] = rating.divergence
             if len(self._probes) % 20 == 0:

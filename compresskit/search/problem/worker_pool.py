@@ -12,23 +12,21 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pickle import PicklingError
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from ...core.errors import InputError, first_line, require
-from ...core.types import Context
+from ...training.context import Context
 from .evaluator import Rater, Rating
-
-if TYPE_CHECKING:
-    from .search_space import Subject
+from .subject import Subject
 
 #: how often a lost worker is started again, and a candidate that it had in hand given out again
 _RESTARTS = 3
 
 
 @dataclass(frozen=True)
-class Job:
+class RatingRequest:
     """One candidate to rate.
 
     Attributes:
@@ -54,7 +52,7 @@ class Job:
         return rater.rate(module) if self.probed is None else rater.probe(module)
 
 
-class Team:
+class WorkerPool:
     """Ray workers, started when they are first needed and ended with the context.
 
     Without an address in RAY_ADDRESS a cluster of this machine alone is started, and stopped again.
@@ -71,7 +69,7 @@ class Team:
         self._workers: list[Any] = []
         self._own_connection = False
 
-    def __enter__(self) -> Team:
+    def __enter__(self) -> WorkerPool:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -80,7 +78,7 @@ class Team:
         if self._own_connection:
             self._ray.shutdown()
 
-    def rate(self, subject: Subject, rater: Rater, jobs: Sequence[Job]) -> list[Rating]:
+    def rate(self, subject: Subject, rater: Rater, jobs: Sequence[RatingRequest]) -> list[Rating]:
         """The rating of each job, each done by the worker that is free first.
 
         Raises:
@@ -130,7 +128,7 @@ class _Worker:
         self._sent: Any = None
         self._parts: Any = None
 
-    def rate(self, sent: list[Any], job: Job) -> Rating:
+    def rate(self, sent: list[Any], job: RatingRequest) -> Rating:
         """Rate a candidate of the subject that was sent."""
         if self._sent != sent[0]:
             ray = require("ray", "ray")

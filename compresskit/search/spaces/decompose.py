@@ -13,7 +13,7 @@ from ...analysis.measure.measure import macs, parameter_count
 from ...analysis.sensitivity.channels import output_sensitivities
 from ...core.errors import InputError
 from ...core.tensors.modules import get_module
-from ...core.types import Context, Loaded
+from ...core.types import Loaded
 from ...decomposition.fit.fit import Evidence, Fit, fit_activation, fit_weight
 from ...decomposition.fit.moments import Moments
 from ...decomposition.methods.geometry import chain_params
@@ -26,11 +26,12 @@ from ...decomposition.surgery.layers import chain_with_bias
 from ...decomposition.surgery.surgery import evidence_for, put_factors
 from ...decomposition.tables import KINDS
 from ...training.batchnorm import estimate_batchnorm
+from ...training.context import Context
 from ..options import SearchOptions
 from ..problem.budget import bounds_latency
 from ..problem.evaluator import first_examples
 from ..problem.features import layer_features
-from ..problem.search_space import Choice, Place
+from ..problem.subject import Choice, Place
 
 _BATCH = 64
 

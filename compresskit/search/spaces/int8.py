@@ -13,7 +13,7 @@ from ...analysis.dataflow import trace
 from ...core.errors import InputError
 from ...core.tensors.copying import copy_module
 from ...core.tensors.modules import get_module, set_module
-from ...core.types import Context, Loaded
+from ...core.types import Loaded
 from ...quantization.calibration.activations import (
     activation_ranges,
     find_all_sites,
@@ -27,9 +27,10 @@ from ...quantization.options import QuantizeOptions
 from ...quantization.plan import make_plan
 from ...quantization.quantize import collect_moments, int8_layers, layer_times
 from ...quantization.transforms.folding import fold_batchnorm
+from ...training.context import Context
 from ..options import SearchOptions
 from ..problem.features import layer_features
-from ..problem.search_space import Choice, Place
+from ..problem.subject import Choice, Place
 
 _INT8 = 0
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from ...analysis.dataflow import trace
 from ...core.errors import InputError
-from ...core.types import Context, Loaded
+from ...core.types import Loaded
 from ...decomposition.fit.fit import fit_activation, fit_weight
 from ...decomposition.fit.moments import Moments
 from ...decomposition.ranks.candidates import Candidate
@@ -24,10 +24,11 @@ from ...quantization.quantize import quantize_layer
 from ...quantization.rounding.moments import collect, layers_with_patches
 from ...quantization.transforms.folding import fold_batchnorm
 from ...training.batchnorm import estimate_batchnorm
+from ...training.context import Context
 from ..options import SearchOptions
 from ..problem.budget import bounds_latency
 from ..problem.evaluator import first_examples
-from ..problem.search_space import Choice, Place
+from ..problem.subject import Choice, Place
 from .decompose import DecomposeSubject, decompose_step
 from .mixed_costs import Chain, MixedCosts
 from .prune import PruneSubject

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...analysis.sensitivity.channels import output_sensitivities
 from ...core.errors import InputError
-from ...core.types import Context, Loaded, to_device
+from ...core.types import Loaded, to_device
 from ...model.example_inputs import with_batch
 from ...pruning.allocation.latency_model import LatencyTable
 from ...pruning.dependency import cost
@@ -22,12 +22,13 @@ from ...pruning.structured.group_equivalence import proven
 from ...pruning.structured.prune import evidence_for, score_groups
 from ...pruning.structured.surgery import cut
 from ...training.batchnorm import estimate_batchnorm
+from ...training.context import Context
 from ..options import SearchOptions
 from ..problem.budget import bounds_latency
 from ..problem.evaluator import first_examples
 from ..problem.features import layer_features
 from ..problem.latency_budget import decided
-from ..problem.search_space import Choice, Place
+from ..problem.subject import Choice, Place
 
 
 class PruneSubject:

@@ -13,7 +13,7 @@ from ...analysis.sensitivity.channels import output_sensitivities
 from ...core.errors import InputError
 from ...core.tensors.copying import copy_module
 from ...core.tensors.modules import get_module
-from ...core.types import Context, Loaded
+from ...core.types import Loaded
 from ...quantization.formats.layers import Spec, to_matrix
 from ...quantization.formats.weights import bytes_by_kind
 from ...quantization.options import QuantizeOptions
@@ -21,10 +21,11 @@ from ...quantization.plan import make_plan
 from ...quantization.quantize import quantize_layer
 from ...quantization.rounding.moments import Moments, collect, layers_with_patches, output_error
 from ...quantization.transforms.folding import fold_batchnorm
+from ...training.context import Context
 from ..options import SearchOptions
 from ..problem.budget import bounds_latency
 from ..problem.features import layer_features
-from ..problem.search_space import Choice, Place
+from ..problem.subject import Choice, Place
 from .int8 import Int8Subject
 
 

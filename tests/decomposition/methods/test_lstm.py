@@ -9,10 +9,11 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from compresskit.artifact import edits
 from compresskit.core.errors import InputError
-from compresskit.core.types import Context, Loaded
+from compresskit.core.types import Loaded
 from compresskit.decomposition.decompose import decompose
 from compresskit.decomposition.methods.lstm import FactoredLSTM
 from compresskit.decomposition.options import DecomposeOptions
+from compresskit.training.context import Context
 
 
 class _Tagger(nn.Module):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from compresskit.core.errors import GuardMissed
-from compresskit.core.types import Context, Loaded
+from compresskit.core.types import Loaded
 from compresskit.decomposition.decompose import decompose
 from compresskit.decomposition.methods.geometry import Call, Geometry
 from compresskit.decomposition.options import DecomposeOptions
@@ -13,6 +13,7 @@ from compresskit.decomposition.ranks.candidates import Candidate, Layer
 from compresskit.decomposition.ranks.rank_selection import Totals, by_budget, by_energy
 from compresskit.decomposition.ranks.timing import TimeTable, choose_faster, move_into_model, time_candidates
 from compresskit.decomposition.surgery.find_layers import Site, survey
+from compresskit.training.context import Context
 
 TOTALS = Totals(macs=200, params=200, bytes=800, bytes_per_param=4.0)
 

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from compresskit.core.types import Context, Loaded
+from compresskit.core.types import Loaded
 from compresskit.decomposition.decompose import decompose
 from compresskit.decomposition.options import DecomposeOptions
 from compresskit.decomposition.surgery.find_layers import survey
 from compresskit.decomposition.surgery.surgery import _calls_of
 from compresskit.training.batchnorm import estimate_batchnorm
+from compresskit.training.context import Context
 
 
 class _Batches:

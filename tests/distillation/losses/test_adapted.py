@@ -10,15 +10,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from compresskit.distillation.losses import adapted
-from compresskit.distillation.losses.term import Setup, Signals
+from compresskit.distillation.losses.term import DistillationBatch, Setup
 
 
 def feature(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def signals_of(*pairs, **rest) -> Signals:
-    return Signals(torch.zeros(1), torch.zeros(1), features=pairs, before_relu=pairs, **rest)
+def signals_of(*pairs, **rest) -> DistillationBatch:
+    return DistillationBatch(torch.zeros(1), torch.zeros(1), features=pairs, before_relu=pairs, **rest)
 
 
 def test_gaussian_likelihood_by_hand():

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from compresskit.core.errors import InputError
 from compresskit.distillation.losses.contrast import CRD, Memory, noise_contrastive
-from compresskit.distillation.losses.term import Setup, Signals
+from compresskit.distillation.losses.term import DistillationBatch, Setup
 
 
 def unit(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -68,7 +68,7 @@ def test_the_memory_takes_the_embeddings_in_before_the_next_batch():
 
 def test_the_term_has_a_gradient_and_pulls_the_pair_together():
     embeddings = (torch.randn(4, 6, generator=torch.Generator().manual_seed(3)), unit(4, 9, seed=4))
-    signals = Signals(torch.zeros(1), torch.zeros(1), embeddings=embeddings, indices=torch.arange(4))
+    signals = DistillationBatch(torch.zeros(1), torch.zeros(1), embeddings=embeddings, indices=torch.arange(4))
     settings = {"negatives": 16.0, "temperature": 0.07, "momentum": 0.5, "width": 8.0}
     term = CRD.make(Setup(signals, arguments=settings, examples=30))
     optimizer = torch.optim.SGD(term.adapters[0].parameters(), lr=0.05)
@@ -84,7 +84,7 @@ def test_the_term_has_a_gradient_and_pulls_the_pair_together():
 
 
 def test_without_indices_or_examples_it_says_so():
-    signals = Signals(torch.zeros(1), torch.zeros(1), embeddings=(unit(4, 6), unit(4, 9)))
+    signals = DistillationBatch(torch.zeros(1), torch.zeros(1), embeddings=(unit(4, 6), unit(4, 9)))
     with pytest.raises(InputError, match="crd needs to know the training data's examples"):
         CRD.make(Setup(signals, arguments=CRD.arguments))
     term = CRD.make(Setup(signals, arguments=CRD.arguments, examples=30))
@@ -112,7 +112,7 @@ def test_the_memory_holds_only_the_examples_that_the_training_uses():
     embeddings = (unit(2, 6), unit(2, 6, seed=1))
     rows = torch.full((10,), -1)
     rows[[3, 5, 9]] = torch.arange(3)
-    signals = Signals(torch.zeros(1), torch.zeros(1), embeddings=embeddings, indices=torch.tensor([9, 3]))
+    signals = DistillationBatch(torch.zeros(1), torch.zeros(1), embeddings=embeddings, indices=torch.tensor([9, 3]))
     settings = {**CRD.arguments, "width": 4.0}
     term = CRD.make(Setup(signals, arguments=settings, examples=3, rows=rows))
     assert term.memory.student.shape == (3, 4) and term.memory.negatives == 3

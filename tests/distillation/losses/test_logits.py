@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from compresskit.core.errors import InputError
 from compresskit.data.transforms import MixedTargets
 from compresskit.distillation.losses import logits as losses
-from compresskit.distillation.losses.term import Setup, Signals
+from compresskit.distillation.losses.term import DistillationBatch, Setup
 
 
 def random_logits(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -86,8 +86,8 @@ def test_dkd_stays_finite_where_probabilities_underflow():
 def test_dkd_warms_up_over_a_twelfth_of_any_training(done, factor):
     # Zhao et al.: 20 of 240 epochs, linearly; a run of two epochs warms up over the same share of its steps
     student, teacher, targets = random_logits(3, 5), random_logits(3, 5, seed=1), torch.tensor([0, 4, 2])
-    term = losses.DKD.make(Setup(Signals(student, teacher), 4.0, losses.DKD.arguments))
-    found = term.compute(Signals(student, teacher, targets, progress=done))
+    term = losses.DKD.make(Setup(DistillationBatch(student, teacher), 4.0, losses.DKD.arguments))
+    found = term.compute(DistillationBatch(student, teacher, targets, progress=done))
     whole = losses.dkd(student, teacher, targets, temperature=4.0, alpha=1.0, beta=2.0)
     assert found.item() == pytest.approx(factor * whole.item(), rel=1e-5)
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from compresskit.core.errors import InputError, ShapeError
 from compresskit.distillation.losses import maps
-from compresskit.distillation.losses.term import Setup, Signals
+from compresskit.distillation.losses.term import DistillationBatch, Setup
 
 
 def feature(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -18,7 +18,7 @@ def feature(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def setup_of(*pairs, **arguments) -> Setup:
-    return Setup(Signals(torch.zeros(1), torch.zeros(1), features=pairs), arguments=arguments)
+    return Setup(DistillationBatch(torch.zeros(1), torch.zeros(1), features=pairs), arguments=arguments)
 
 
 def test_attention_map_by_hand():
@@ -64,7 +64,7 @@ def test_hint_regressor_brings_shapes_together_and_its_loss_is_the_mean_square()
     assert isinstance(regressor[-1], nn.ReLU)  # the teacher's feature is positive
     regressed = regressor(student)
     assert regressed.shape == teacher.shape
-    signals = Signals(torch.zeros(1), torch.zeros(1), features=[(student, teacher)])
+    signals = DistillationBatch(torch.zeros(1), torch.zeros(1), features=[(student, teacher)])
     assert term.compute(signals).item() == pytest.approx((regressed - teacher).square().mean().item(), rel=1e-5)
 
 
@@ -113,7 +113,7 @@ def test_flow_of_equal_features_is_zero_and_adapters_stand_only_where_widths_dif
     pairs = [(feature(2, c, 4, 4), feature(2, c, 4, 4)) for c in (2, 3)]
     term = maps.FSP.make(setup_of(*pairs))
     assert term.adapters == []
-    assert term.compute(Signals(torch.zeros(1), torch.zeros(1), features=pairs)).item() == 0
+    assert term.compute(DistillationBatch(torch.zeros(1), torch.zeros(1), features=pairs)).item() == 0
     term = maps.FSP.make(setup_of((feature(2, 2, 4, 4), feature(2, 3, 4, 4)), pairs[1]))
     assert [tuple(adapter.weight.shape[:2]) for adapter in term.adapters] == [(3, 2)]
 

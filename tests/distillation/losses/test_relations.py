@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from compresskit.distillation.losses import relations
-from compresskit.distillation.losses.term import Setup, Signals
+from compresskit.distillation.losses.term import DistillationBatch, Setup
 
 
 def rows(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -116,7 +116,7 @@ def test_probabilistic_is_torchdistills():
 
 
 def test_the_correlation_term_embeds_both_sides_in_one_width():
-    signals = Signals(torch.zeros(1), torch.zeros(1), embeddings=(rows(4, 6), rows(4, 9, seed=1)))
+    signals = DistillationBatch(torch.zeros(1), torch.zeros(1), embeddings=(rows(4, 6), rows(4, 9, seed=1)))
     term = relations.CC.make(Setup(signals, arguments={"gamma": 0.4, "order": 2.0, "width": 16.0}))
     assert [tuple(layer.weight.shape) for layer in term.adapters[0]] == [(16, 6), (16, 9)]
     assert math.isfinite(term.compute(signals).item())

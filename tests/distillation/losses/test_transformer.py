@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from compresskit.core.errors import ShapeError
 from compresskit.distillation.losses import transformer
-from compresskit.distillation.losses.term import Setup, Signals
+from compresskit.distillation.losses.term import DistillationBatch, Setup
 
 
 def values(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -71,7 +71,7 @@ def test_relation_heads_that_do_not_divide_are_refused():
 
 def test_hidden_states_are_projected_where_widths_differ():
     pairs = [(values(2, 5, 4), values(2, 5, 6, seed=1)), (values(2, 5, 6), values(2, 5, 6, seed=1))]
-    signals = Signals(torch.zeros(1), torch.zeros(1), features=pairs)
+    signals = DistillationBatch(torch.zeros(1), torch.zeros(1), features=pairs)
     term = transformer.HIDDEN.make(Setup(signals))
     first, second = term.adapters[0]
     expected = (first(pairs[0][0]) - pairs[0][1]).square().mean() + (pairs[1][0] - pairs[1][1]).square().mean()

@@ -5,10 +5,11 @@ import torch
 from torch import nn
 
 from compresskit.core.errors import InputError
-from compresskit.core.types import Context, Loaded
+from compresskit.core.types import Loaded
 from compresskit.export.exporters.export_program import export_program, lower
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.quantize import quantize
+from compresskit.training.context import Context
 
 INPUTS = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(3))
 

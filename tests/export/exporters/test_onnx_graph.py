@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from compresskit.core.types import Context, Loaded
+from compresskit.core.types import Loaded
 from compresskit.export.exporters import onnx_graph
 from compresskit.export.exporters.export_program import export_program
 from compresskit.export.lowering import export_onnx
 from compresskit.export.runtimes import Exported, openvino
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.quantize import quantize
+from compresskit.training.context import Context
 
 ir = pytest.importorskip("onnx_ir")
 ort = pytest.importorskip("onnxruntime")

@@ -6,11 +6,12 @@ from torch import nn
 
 from compresskit.artifact.source import load_model
 from compresskit.core.errors import InputError
-from compresskit.core.types import Context, Loaded
+from compresskit.core.types import Loaded
 from compresskit.pruning.allocation.allocation import shares_by_depth
 from compresskit.pruning.dependency.graph import Group
 from compresskit.pruning.options import PruneOptions
 from compresskit.pruning.structured.prune import prune
+from compresskit.training.context import Context
 
 
 def groups(count):

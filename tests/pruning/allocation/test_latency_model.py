@@ -4,11 +4,12 @@ import torch
 from torch import nn
 
 from compresskit.artifact.source import load_model
-from compresskit.core.types import Context, Loaded
+from compresskit.core.types import Loaded
 from compresskit.pruning.allocation.latency_model import LatencyTable, _narrowed, best_share, interpolated, next_aim
 from compresskit.pruning.dependency.graph import build_graph
 from compresskit.pruning.options import PruneOptions
 from compresskit.pruning.structured.prune import prune
+from compresskit.training.context import Context
 
 
 def test_interpolation_between_and_beyond_measured_widths():

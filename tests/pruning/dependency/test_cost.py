@@ -5,13 +5,14 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from compresskit.analysis.measure.macs import count_macs
-from compresskit.core.types import Context, Loaded
+from compresskit.core.types import Loaded
 from compresskit.model.zoo import BUILTINS
 from compresskit.pruning.dependency import cost
 from compresskit.pruning.dependency.graph import build_graph
 from compresskit.pruning.options import PruneOptions
 from compresskit.pruning.structured.prune import prune
 from compresskit.pruning.structured.surgery import cut
+from compresskit.training.context import Context
 
 
 def test_predictions_equal_what_the_cut_model_has():

@@ -4,10 +4,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from compresskit.core.errors import InputError
-from compresskit.core.types import Context, Loaded
+from compresskit.core.types import Loaded
 from compresskit.pruning.dependency.graph import build_graph
 from compresskit.pruning.options import PruneOptions
 from compresskit.pruning.structured.prune import prune
+from compresskit.training.context import Context
 
 
 class Scripted(nn.Module):

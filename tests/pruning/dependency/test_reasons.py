@@ -3,12 +3,13 @@ import torch
 from torch import nn
 
 from compresskit.core.errors import InputError
-from compresskit.core.types import Context, Loaded
+from compresskit.core.types import Loaded
 from compresskit.pruning.dependency.graph import build_graph
 from compresskit.pruning.dependency.reasons import left_out_notes
 from compresskit.pruning.options import PruneOptions
 from compresskit.pruning.structured.diagnostics import explain
 from compresskit.pruning.structured.prune import prune
+from compresskit.training.context import Context
 
 
 class Chain(nn.Module):

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from compresskit.artifact.source import load_model
-from compresskit.core.types import Context, Loaded
+from compresskit.core.types import Loaded
 from compresskit.data.dataset import open_data
 from compresskit.pruning.dependency.graph import build_graph
 from compresskit.pruning.importance.calibration_statistics import Evidence
@@ -11,6 +11,7 @@ from compresskit.pruning.importance.importance import unit_sums
 from compresskit.pruning.options import PruneOptions
 from compresskit.pruning.structured.prune import prune
 from compresskit.pruning.tables import CRITERIA
+from compresskit.training.context import Context
 
 NEED_DATA = {
     "taylor", "activation-taylor", "fisher", "activation", "apoz", "variance", "wanda", "reconstruction",

@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from compresskit.artifact.source import load_model
-from compresskit.core.types import Context
 from compresskit.data.dataset import open_data
 from compresskit.pruning.options import PruneOptions
 from compresskit.pruning.recovery.recovery import refit_kind
@@ -13,6 +12,7 @@ from compresskit.pruning.recovery.refit import Fit, prospect, refit, refit_all, 
 from compresskit.pruning.recovery.sampled_outputs import Target, record_targets, refittable
 from compresskit.pruning.structured.prune import prune
 from compresskit.training.batchnorm import estimate_batchnorm
+from compresskit.training.context import Context
 
 
 def _fit(*with_intercept):

@@ -5,7 +5,6 @@ from pydantic import ValidationError
 
 from compresskit.artifact.source import load_model
 from compresskit.core.errors import InputError
-from compresskit.core.types import Context
 from compresskit.data.dataset import open_data
 from compresskit.pruning.dependency.graph import build_graph
 from compresskit.pruning.options import PruneOptions
@@ -20,6 +19,7 @@ from compresskit.pruning.recovery.regularized_training import (
 )
 from compresskit.pruning.structured.prune import choose_units, prune
 from compresskit.pruning.tables import REGULARIZERS
+from compresskit.training.context import Context
 
 
 def units(squares, scales=(), goes=None, elements=4):

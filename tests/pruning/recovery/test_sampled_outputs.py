@@ -4,13 +4,13 @@ from torch import nn
 
 from compresskit.artifact.source import load_model
 from compresskit.core.errors import InputError
-from compresskit.core.types import Context
 from compresskit.data.dataset import open_data
 from compresskit.pruning.importance.moments import input_moments
 from compresskit.pruning.options import PruneOptions
 from compresskit.pruning.recovery.sampled_outputs import patches
 from compresskit.pruning.structured.prune import prune
 from compresskit.training.batchnorm import estimate_batchnorm
+from compresskit.training.context import Context
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,11 @@ from torch import nn
 from compresskit.artifact import edits, source
 from compresskit.artifact.skips import PassThrough
 from compresskit.core.errors import InputError
-from compresskit.core.types import Context
 from compresskit.model import builders
 from compresskit.pruning.options import PruneOptions
 from compresskit.pruning.structured.block_pruning import find_blocks
 from compresskit.pruning.structured.prune import prune
+from compresskit.training.context import Context
 
 
 def test_blocks_of_a_residual_network_are_those_that_keep_their_shape():

@@ -8,9 +8,10 @@ from torch import nn
 
 from compresskit.artifact.skips import PassThrough, replay
 from compresskit.core.errors import InputError
-from compresskit.core.types import Context, Loaded
+from compresskit.core.types import Loaded
 from compresskit.pruning.options import PruneOptions
 from compresskit.pruning.structured.block_pruning import prune_blocks, removable_blocks
+from compresskit.training.context import Context
 
 
 class Block(nn.Module):

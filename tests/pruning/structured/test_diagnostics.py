@@ -2,11 +2,11 @@ import pytest
 
 from compresskit.artifact.source import load_model
 from compresskit.core.errors import InputError
-from compresskit.core.types import Context
 from compresskit.data.dataset import open_data
 from compresskit.evaluation.metrics import METRICS, Metric
 from compresskit.pruning.options import PruneOptions
 from compresskit.pruning.structured.prune import kept_shares, prune
+from compresskit.training.context import Context
 
 
 def look(name, context=None, **options):

@@ -8,11 +8,12 @@ from torch import nn
 
 from compresskit.core.errors import InputError
 from compresskit.core.tensors.randomness import random_states
-from compresskit.core.types import Context, Loaded
+from compresskit.core.types import Loaded
 from compresskit.pruning.dependency.graph import build_graph
 from compresskit.pruning.options import PruneOptions
 from compresskit.pruning.structured.group_equivalence import proven
 from compresskit.pruning.structured.prune import prune
+from compresskit.training.context import Context
 
 
 class Noisy(nn.Module):

@@ -3,11 +3,12 @@ import torch
 from torch import nn
 
 from compresskit.artifact import source
-from compresskit.core.types import Context, Loaded
+from compresskit.core.types import Loaded
 from compresskit.pruning.options import PruneOptions
 from compresskit.pruning.structured import output_dependence
 from compresskit.pruning.structured.output_dependence import weak_layers
 from compresskit.pruning.structured.prune import prune
+from compresskit.training.context import Context
 
 
 def deep(activation, layers=60):

@@ -4,10 +4,10 @@ from pydantic import ValidationError
 
 from compresskit.artifact import edits, source
 from compresskit.core.errors import InputError
-from compresskit.core.types import Context
 from compresskit.model import builders
 from compresskit.pruning.options import PruneOptions
 from compresskit.pruning.structured.prune import prune
+from compresskit.training.context import Context
 
 
 def pruned(string, model_args=None, **options):

@@ -4,10 +4,11 @@ import torch
 from compresskit.artifact import artifact
 from compresskit.artifact.edits import replay
 from compresskit.artifact.source import load_model
-from compresskit.core.types import Context, call
+from compresskit.core.types import call
 from compresskit.model.builders import build
 from compresskit.pruning.options import PruneOptions
 from compresskit.pruning.structured.prune import prune
+from compresskit.training.context import Context
 
 TIED = """
 from torch import nn

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from compresskit.artifact.edits import replay
 from compresskit.core.errors import InputError
-from compresskit.core.types import Context, Loaded
+from compresskit.core.types import Loaded
 from compresskit.export.exporters.export_program import export_program, lower
 from compresskit.export.lowering import export_onnx
 from compresskit.export.runtimes import Exported, openvino
@@ -19,6 +19,7 @@ from compresskit.quantization.formats.layers import convert, quantize_activation
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.qat import take_over, trainable
 from compresskit.quantization.quantize import quantize
+from compresskit.training.context import Context
 
 
 def random(*shape):

@@ -9,11 +9,11 @@ from sklearn.cluster import KMeans
 
 from compresskit.artifact.codecs.storage import decode_all, encode_all
 from compresskit.artifact.edits import replay
-from compresskit.core.types import Context
 from compresskit.quantization.formats.codebook import kmeans, nearest_centroid, share_weights
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.quantize import quantize
 from compresskit.quantization.tables import CODEBOOK_STARTS
+from compresskit.training.context import Context
 
 
 def cost(values, centroids):

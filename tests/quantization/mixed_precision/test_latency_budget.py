@@ -7,13 +7,14 @@ import torch
 from torch import nn
 
 from compresskit.core.errors import InputError
-from compresskit.core.types import Context, Loaded
+from compresskit.core.types import Loaded
 from compresskit.quantization.formats.layer_spec import Spec
 from compresskit.quantization.mixed_precision.latency_budget import alone, choose_int8, measured_damages
 from compresskit.quantization.mixed_precision.layer_timing import Profile, owners
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.plan import LayerPlan
 from compresskit.quantization.quantize import quantize
+from compresskit.training.context import Context
 
 PLANS = [LayerPlan(name, Spec(("weight",)), fixed=name == "a") for name in "abcd"]
 FLOAT = Profile({"a": 1.0, "b": 4.0, "c": 2.0, "d": 0.5}, 10.0)  # 2.5 ms are spent elsewhere

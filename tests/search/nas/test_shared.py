@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from compresskit.artifact.source import load_model
-from compresskit.core.types import Context
 from compresskit.data.dataset import open_data
 from compresskit.evaluation.metrics import make_metric
 from compresskit.model.chain import chain
@@ -16,6 +15,7 @@ from compresskit.search.nas.shared import SharedWeights
 from compresskit.search.nas.space import ChainSpace
 from compresskit.search.nas.student import measured_costs
 from compresskit.search.options import SearchOptions
+from compresskit.training.context import Context
 
 
 def conv(out, kernel=3):

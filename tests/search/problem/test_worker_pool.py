@@ -10,7 +10,7 @@ from compresskit.core.errors import InputError
 from compresskit.pipeline.recipe import validate
 from compresskit.pipeline.runner import Run, run
 from compresskit.search.options import SearchOptions
-from compresskit.search.problem.worker_pool import Job, Team
+from compresskit.search.problem.worker_pool import RatingRequest, WorkerPool
 from compresskit.search.tables import POLICIES
 from tests.search.toy import best_possible, toy_problem
 
@@ -40,7 +40,7 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def team(cluster):
-    with Team(2) as made:
+    with WorkerPool(2) as made:
         yield made
 
 
@@ -84,15 +84,15 @@ def test_a_search_on_two_workers_finds_what_one_process_finds(cluster, digits_mo
 
 def test_more_workers_than_processors_are_refused(cluster):
     problem = toy_problem()
-    with Team(1000) as team, pytest.raises(InputError, match="1000 workers need a CPU each, the cluster has 4"):
-        team.rate(problem.subject, problem.rater, [Job(problem.smallest())])
+    with WorkerPool(1000) as team, pytest.raises(InputError, match="1000 workers need a CPU each, the cluster has 4"):
+        team.rate(problem.subject, problem.rater, [RatingRequest(problem.smallest())])
 
 
 def test_what_cannot_be_sent_is_refused(cluster):
     problem = toy_problem()
     problem.subject.notes = (line for line in ())
-    with Team(2) as team, pytest.raises(InputError, match="cannot be sent to workers: .*generator"):
-        team.rate(problem.subject, problem.rater, [Job(problem.smallest())])
+    with WorkerPool(2) as team, pytest.raises(InputError, match="cannot be sent to workers: .*generator"):
+        team.rate(problem.subject, problem.rater, [RatingRequest(problem.smallest())])
 
 
 @pytest.mark.integration

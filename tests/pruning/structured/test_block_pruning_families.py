@@ -11,9 +11,10 @@ from torch import nn
 from compresskit.artifact import artifact
 from compresskit.artifact.source import load_model
 from compresskit.core.tensors.modules import get_module
-from compresskit.core.types import Context, call, main_output
+from compresskit.core.types import call, main_output
 from compresskit.pruning.options import PruneOptions
 from compresskit.pruning.structured.block_pruning import find_blocks, prune_blocks
+from compresskit.training.context import Context
 
 transformers = pytest.importorskip("transformers")
 
