@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..artifact.from_memory import loaded_from
 from ..artifact.module_state import state_of
 from ..core.errors import InputError
-from ..core.from_memory import loaded_from
 from ..core.in_memory import PREFIX, MemorySource
 from ..core.types import Loaded
 from ..training.checkpoint import fingerprint

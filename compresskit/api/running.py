@@ -13,11 +13,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..artifact import artifact
+from ..artifact.from_memory import on_device_of
 from ..artifact.origin import remember
 from ..core.errors import GuardMissed, InputError
-from ..core.from_memory import on_device_of
 from ..core.options import Options
 from ..core.types import Loaded
+from ..export.options import ExportOptions
 from ..model.example_inputs import as_forms
 from ..pipeline import runner
 from ..pipeline.exporting import export_file
@@ -26,12 +27,10 @@ from ..pipeline.measurement import Measurement, measure_model
 from ..pipeline.opening import open_context
 from ..pipeline.recipe import Recipe, RecipeOptions, Step, explain, from_content, read_recipe
 from ..pipeline.techniques import TECHNIQUES
-from ..quantization.options import ExportOptions
 from .objects import Objects
 from .result import Result
 from .session import Log, session
-from .signatures import is_list, takes
-from .verbs import fields_of
+from .signatures import fields_of, is_list, takes
 
 _OF_A_MODULE = ("source", "model_arg", "trust_source")  # options that say what builds a module in memory
 _NOT_OF_A_MODULE = ("weights", "input")

@@ -131,3 +131,8 @@ def _help(field: Any, default: Any) -> str:
     if table:
         text += f" ({'; '.join(f'{name}: {row.described()}' for name, row in table.items())})"
     return text if default in (None, ..., "", [], {}, (), False) else f"{text}; default: {default!r}"
+
+
+def fields_of(model: type[Options], options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a call that belong to an options model."""
+    return {name: value for name, value in options.items() if name in model.model_fields}

@@ -10,10 +10,9 @@ from functools import cache
 from typing import Any
 
 from ..core.errors import InputError, nearest
-from ..core.options import Options
+from ..export.options import ExportOptions
 from ..pipeline.recipe import RecipeOptions
 from ..pipeline.techniques import TECHNIQUES
-from ..quantization.options import ExportOptions
 from . import signatures
 from .signatures import Parameter
 
@@ -146,8 +145,3 @@ def bound(verb: str, first: str, arguments: tuple[Any, ...], options: dict[str, 
         if name not in known:
             raise InputError(f"{verb}: unknown option {name!r}{nearest(name, known)}")
     return values[0]
-
-
-def fields_of(model: type[Options], options: dict[str, Any]) -> dict[str, Any]:
-    """The options of a call that belong to an options model."""
-    return {name: value for name, value in options.items() if name in model.model_fields}

@@ -19,6 +19,7 @@ from torch import nn
 
 from ..core.errors import ForwardError, InputError
 from ..core.in_memory import MemorySource
+from ..core.limits.json_files import LARGEST_MANIFEST_BYTES, read_json
 from ..core.preprocessing import declared_normalization
 from ..core.tensors.copying import copy_module
 from ..core.types import Loaded, Preprocessing
@@ -30,12 +31,10 @@ from .codecs.storage import decode_all, encode_all
 from .disk.files import replacing, write_json
 from .manifest import (
     FORMAT_VERSION,
-    LARGEST_MANIFEST_BYTES,
     check_inside,
     check_name,
     check_ties,
     read_checked,
-    read_json,
 )
 from .module_state import ModuleState, state_of, unique_tensors
 from .probing import PROBE_TOLERANCE, probe, probe_difference

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..core import in_memory, loaders
+from ..core import in_memory
 from ..core.errors import InputError, nearest
 from ..core.registry import Row, Table
 from ..core.types import Preprocessing
 from ..model.example_inputs import example_of
-from . import sources
+from . import loaders, sources
 
 #: prefix -> reader(location, args, preprocessing) -> Splits
 READERS = Table(
@@ -229,7 +229,7 @@ def open_data(string: str, preprocessing: Preprocessing = Preprocessing(), args:
     Args:
         string: `digits`, `imagefolder:DIR`, `npz:FILE`, `csv:FILE`, `hf:DIR_OR_ID`, `package.module:factory`,
             `path/data.py:factory`. A factory returns (train, test) or (train, val, test), each (inputs, targets), a
-            Dataset or a DataLoader (see `core.loaders`).
+            Dataset or a DataLoader (see `data.loaders`).
         preprocessing: what the model expects; `size=`, `mean=`, `std=` in args override it.
         args: `size=32` for any form; keyword arguments of a factory.
     Raises:

@@ -10,7 +10,7 @@ from .recipe import RecipeOptions
 from .resume.fingerprints import named_paths
 
 if TYPE_CHECKING:
-    from ..quantization.options import ExportOptions
+    from ..export.options import ExportOptions
 
 
 def export_file(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..core.types import Context
+from ..training.context import Context
 from .recipe import Step
 from .runner import do_step
 

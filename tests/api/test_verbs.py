@@ -20,9 +20,9 @@ from compresskit.api.stub import stub_text
 from compresskit.api.verbs import VERBS, keywords_of
 from compresskit.artifact import artifact
 from compresskit.data.dataset import open_data
+from compresskit.export.options import ExportOptions
 from compresskit.pipeline.recipe import RecipeOptions
 from compresskit.pipeline.techniques import TECHNIQUES
-from compresskit.quantization.options import ExportOptions
 from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.integration

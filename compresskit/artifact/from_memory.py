@@ -16,21 +16,21 @@ from typing import Any
 
 from torch import nn
 
-from ..artifact.origin import known_origin, loaded_again, origin_of
-from ..artifact.rebuilding import check_rebuild
-from ..artifact.source import load_model
+from ..core.errors import CompresskitError, InputError
+from ..core.in_memory import MemorySource
+from ..core.tensors.copying import copy_module
+from ..core.tensors.dtypes import model_dtype
+from ..core.tensors.modules import device_of
+from ..core.types import Inputs, Loaded
 from ..model.builders import own_example, preprocessing_of
 from ..model.checkpoints.weights import check_module
 from ..model.example_inputs import with_batch, with_floating
 from ..model.forward_check import check_state
 from ..model.plain_weights import fold_checked
 from ..model.wrappers import inner_module, materialize, unwrapped
-from .errors import CompresskitError, InputError
-from .in_memory import MemorySource
-from .tensors.copying import copy_module
-from .tensors.dtypes import model_dtype
-from .tensors.modules import device_of
-from .types import Inputs, Loaded
+from .origin import known_origin, loaded_again, origin_of
+from .rebuilding import check_rebuild
+from .source import load_model
 
 _NO_PLACE = ("__main__", "__mp_main__", "builtins")  # modules that another process does not import
 

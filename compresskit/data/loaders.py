@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 from torch.utils.data.sampler import BatchSampler, RandomSampler, SequentialSampler, SubsetRandomSampler
 
-from ..data.arrays import check_inputs, check_targets, to_tensor
-from ..data.sources import ArraySplit, Split, Splits, array_split, classes_of, divided
+from ..core.errors import InputError
+from ..core.user_imports import file_attribute, guarded, import_attribute
 from ..model.example_inputs import tensors_of
-from .errors import InputError
-from .user_imports import file_attribute, guarded, import_attribute
+from .arrays import check_inputs, check_targets, to_tensor
+from .sources import ArraySplit, Split, Splits, array_split, classes_of, divided
 
 #: keys of a batch's targets, where a batch is a mapping
 TARGETS = ("labels", "label", "targets", "target")

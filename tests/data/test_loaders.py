@@ -10,8 +10,8 @@ from torch.utils.data.sampler import BatchSampler, SequentialSampler, SubsetRand
 
 from compresskit.core.errors import InputError
 from compresskit.core.in_memory import named_objects
-from compresskit.core.loaders import HeldSplit, pair_of, splits_of
 from compresskit.data.dataset import open_data
+from compresskit.data.loaders import HeldSplit, pair_of, splits_of
 
 X = torch.arange(50 * 6, dtype=torch.float32).reshape(50, 6)
 Y = torch.arange(50) % 10
@@ -151,6 +151,6 @@ def test_code_that_raises_is_blamed():
 
 
 def test_an_endless_iterable_ends(monkeypatch):
-    monkeypatch.setattr("compresskit.core.loaders._LARGEST_HELD_BYTES", 10_000)
+    monkeypatch.setattr("compresskit.data.loaders._LARGEST_HELD_BYTES", 10_000)
     with pytest.raises(InputError, match="give a Dataset, whose examples are read when needed"):
         splits_of(((X, Y) for _ in iter(int, 1)), "'d'")
