@@ -83,7 +83,7 @@ class _WithAttributes(nn.Module):
         ({"mean": [0.5], "std": None}, Preprocessing()),
         ({"mean": "imagenet", "std": "imagenet"}, Preprocessing()),
         ({"mean": [float("nan")], "std": [1.0]}, Preprocessing()),
-        ({"mean": lambda x: x, "input_shape": 5}, Preprocessing()),
+        ({"mean": len, "input_shape": 5}, Preprocessing()),
         ({"input_shape": (3, "a", 8)}, Preprocessing()),
         ({"input_shape": (3, 0, 8)}, Preprocessing()),
         ({"input_shape": torch.Size([64])}, Preprocessing()),
