@@ -150,3 +150,83 @@ def test_transformers_mixtures_lose_widths_and_reload(family, tmp_path):
         main_output(call(again.module, again.example)), main_output(call(loaded.module, loaded.example)),
         rtol=0, atol=1e-6,
     )  # fmt: skip
+
+
+class Branch(nn.Module):
+    def __init__(self, width, hidden):
+        super().__init__()
+        self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
+
+    def forward(self, x):
+        return self.down(F.silu(self.up(x)))
+
+
+class Looped(nn.Module):
+    """Every token goes to two of three branches; `collect` adds up what they make of it."""
+
+    def __init__(self, collect):
+        super().__init__()
+        self.collect, self.embed = collect, nn.Embedding(11, 16)
+        self.gate, self.head = nn.Linear(16, 3, bias=False), nn.Linear(16, 5)
+        self.branches = nn.ModuleList(Branch(16, 32) for _ in range(3))
+
+    def forward(self, tokens):
+        x = self.embed(tokens).flatten(0, 1)
+        chosen = self.gate(x).softmax(-1).topk(2, -1).indices
+        sums = torch.zeros_like(x)
+        for number, branch in enumerate(self.branches):
+            sums = self.collect(sums, x, branch, chosen == number)
+        return self.head(x + sums)
+
+
+def by_index_add(sums, x, branch, mine):
+    rows, _ = torch.where(mine)
+    return sums.index_add_(0, rows, branch(x[rows]))
+
+
+def by_scatter_add(sums, x, branch, mine):
+    rows, _ = torch.where(mine)
+    return sums.scatter_add(0, rows[:, None].expand(-1, x.size(1)), branch(x[rows]))
+
+
+def by_number(sums, x, branch, mine):
+    rows, _ = torch.where(mine)
+    sums[rows] += branch(x[rows])
+    return sums
+
+
+def by_mask(sums, x, branch, mine):
+    mask = mine.any(-1)
+    sums[mask] += branch(x[mask])
+    return sums
+
+
+def by_mask_written(sums, x, branch, mine):
+    mask = mine.any(-1)
+    sums[mask] = sums[mask] + branch(x[mask])
+    return sums
+
+
+@pytest.mark.parametrize("collect", [by_index_add, by_scatter_add, by_number, by_mask, by_mask_written])
+def test_branches_that_take_rows_of_a_batch_are_cut(collect, halved):
+    torch.manual_seed(0)
+    sizes, left = halved(Looped(collect), TOKENS)
+    assert sizes == {"embed": 16} | {f"branches.{number}.up": 32 for number in range(3)}
+    assert left < 0.35
+
+
+def test_rows_that_channels_choose_stay():
+    """A mask made of the channels themselves: which rows it takes is not known before the cut."""
+
+    class Chosen(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 16), nn.Linear(16, 2)
+
+        def forward(self, x):
+            y = self.first(x)
+            return self.second(y * (y[y > 0].mean() + 1))
+
+    graph = build_graph(Chosen().eval(), torch.randn(3, 4))
+    assert not graph.groups
+    assert "operation index in the model" in graph.left_out["first"]

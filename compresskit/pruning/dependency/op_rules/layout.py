@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -144,9 +145,9 @@ def embedding(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
 def index(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
     """x[indices]: indexed dimensions keep their length, the others go through."""
     tensor, indices = args[0], args[1]
-    if any(isinstance(i, Tensor) and (i.dtype == torch.bool or trace.planes(i)) for i in indices):
+    if any(isinstance(i, Tensor) and (i.dtype == torch.uint8 or trace.planes(i)) for i in indices):
         return unknown(trace, func, args, kwargs)
-    dims = [d for d, i in enumerate(indices) if i is not None]
+    dims = _indexed(indices)
     output = func(*args, **kwargs)
     planes = []
     for plane in trace.planes(tensor):
@@ -160,16 +161,48 @@ def index_put(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
     """x[rows] = values: the rows keep their number; along the other dimensions what is written meets what was there."""
     tensor, indices, values = args[:3]
     places = [d for d, i in enumerate(indices) if i is not None]
-    plain = len(places) == 1 and indices[places[0]].dim() == 1 and indices[places[0]].dtype != torch.bool
+    plain = len(places) == 1 and indices[places[0]].dim() == 1 and indices[places[0]].dtype != torch.uint8
     if not plain or trace.planes(indices[places[0]]):
         return unknown(trace, func, args, kwargs)
+    rows = indices[places[0]]
+    count = int(rows.sum()) if rows.dtype == torch.bool else len(rows)
+    return _written(trace, lambda: func(*args, **kwargs), tensor, trace.planes(values), places[0], count)
+
+
+def index_add(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
+    """index_add and scatter_add along one dimension: rows of the source are added to rows of the tensor."""
+    given = arguments(func, args, kwargs)
+    tensor, dim, rows, values = given["self"], given["dim"] % args[0].dim(), given["index"], args[3]
+    fits = all(rows.dim() < 2 or rows.size(d) == values.size(d) for d in range(values.dim()))
+    alike = all(tensor.size(d) == values.size(d) for d in range(values.dim()) if d != dim)
+    widths = trace.planes(rows) if rows.dim() == values.dim() > 1 else []  # rows expanded to the width of the values
+    if len(widths) < len(trace.planes(rows)) or any(dim in varying(plane) for plane in widths) or not fits or not alike:
+        return unknown(trace, func, args, kwargs)
+    planes = [*trace.planes(values), *widths]
+    return _written(trace, lambda: func(*args, **kwargs), tensor, planes, dim, values.size(dim))
+
+
+def _indexed(indices: list[Tensor | None]) -> list[int]:
+    """Dimensions that x[indices] looks up; a mask covers as many as it has."""
+    dims, here = [], 0
+    for entry in indices:
+        covered = entry.dim() if entry is not None and entry.dtype == torch.bool else 1
+        dims += [] if entry is None else range(here, here + covered)
+        here += covered
+    return dims
+
+
+def _written(
+    trace: Trace, run: Callable[[], Tensor], tensor: Tensor, values: list[Tensor], dim: int, count: int
+) -> Tensor:
+    """`count` rows of a tensor along a dimension take values of some planes, by the operation that `run` runs."""
     zeros = not trace.planes(tensor) and not tensor.any()
-    output = func(*args, **kwargs)
-    dim, shape = places[0], list(output.shape)
+    output = run()
+    shape = list(output.shape)
     reason = trace.site("elements written by number")
     written = []
-    for plane in trace.planes(values):
-        plane = freeze(trace.ids, plane.expand([*shape[:dim], len(indices[dim]), *shape[dim + 1 :]]), [dim], reason)
+    for plane in values:
+        plane = freeze(trace.ids, plane.expand([*shape[:dim], count, *shape[dim + 1 :]]), [dim], reason)
         written.append(plane.narrow(dim, 0, 1).expand(shape))
     before = [freeze(trace.ids, plane, [dim], reason) for plane in trace.planes(tensor)]
     if zeros or (before and written):

@@ -140,6 +140,7 @@ RULES: dict[str, Callable] = {
     "index": layout.index,
     "index_put": layout.index_put,
     "index_select": layout.index_select,
+    **dict.fromkeys(("index_add", "scatter_add"), layout.index_add),
     "native_group_norm": normalization.group_norm,
     "convolution": contraction.convolution,
     "deform_conv2d": contraction.deformable_convolution,
