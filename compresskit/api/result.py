@@ -72,7 +72,7 @@ class Result:
         if target != self._folder:
             with files.replacing(target, force=force) as staged:
                 for entry in self._folder.iterdir():
-                    if entry.name != ownership.MARKER:
+                    if entry.is_file() and entry.name != ownership.MARKER:  # no bytecode of its source
                         shutil.copyfile(entry, staged / entry.name)
         return (target / artifact.WEIGHTS).stat().st_size
 
