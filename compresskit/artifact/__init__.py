@@ -1,0 +1,1 @@
+"""What is written and loaded again: manifest, weights, edits, probes; no pickle."""

@@ -1,0 +1,1 @@
+"""From a data string or object to batches that a model takes."""

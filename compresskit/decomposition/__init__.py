@@ -1,0 +1,1 @@
+"""Layers replaced by chains of low-rank factors."""

@@ -1,0 +1,1 @@
+"""Losses against targets, and metrics with their intervals."""

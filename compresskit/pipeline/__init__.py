@@ -1,0 +1,1 @@
+"""Recipes: validated, checked before work, run, resumed, guarded."""

@@ -1,0 +1,1 @@
+"""Each layer's share found under budgets, for any technique or several."""

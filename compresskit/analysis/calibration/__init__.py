@@ -1,0 +1,1 @@
+"""What layers read and give while calibration data runs through a model."""

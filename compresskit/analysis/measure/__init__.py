@@ -1,0 +1,1 @@
+"""MACs, bytes, memory and latency, measured on the thing itself."""

@@ -1,0 +1,1 @@
+"""How much a model depends on its parts."""

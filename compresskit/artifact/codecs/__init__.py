@@ -1,0 +1,1 @@
+"""How one tensor is laid out in the weights file."""

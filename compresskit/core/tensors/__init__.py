@@ -1,0 +1,1 @@
+"""Modules and tensors whatever they compute: copies, number types, dotted names, random states."""

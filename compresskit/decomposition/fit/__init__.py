@@ -1,0 +1,1 @@
+"""Fitting factors to weights, to outputs, or through the activation that follows."""

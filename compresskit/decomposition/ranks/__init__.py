@@ -1,0 +1,1 @@
+"""Candidates for each layer, and the rule that picks one."""

@@ -1,0 +1,1 @@
+"""Finding layers, and putting factors in their place."""

@@ -1,0 +1,1 @@
+"""How many units each group keeps, and which groups compete."""

@@ -1,0 +1,1 @@
+"""Which channels move together, found by running the model once."""

@@ -1,0 +1,1 @@
+"""What follows a cut or prepares it: refits, statistics, regularized training."""

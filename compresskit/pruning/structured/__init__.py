@@ -1,0 +1,1 @@
+"""Cutting whole channels and blocks, and proving each cut."""

@@ -1,0 +1,1 @@
+"""Which activations are quantized, and their ranges."""

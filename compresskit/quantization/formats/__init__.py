@@ -1,0 +1,1 @@
+"""Number formats: codes, scales and packed buffers, and the layers that compute with them."""

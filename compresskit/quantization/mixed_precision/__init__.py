@@ -1,0 +1,1 @@
+"""Bits or number types for each layer, under a budget."""

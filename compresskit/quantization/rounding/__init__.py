@@ -1,0 +1,1 @@
+"""Choosing each weight's level: nearest, AdaRound, GPTQ, and what bias correction makes up for."""

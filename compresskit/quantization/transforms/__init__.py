@@ -1,0 +1,1 @@
+"""Changes before rounding that leave the function as it is: folding, equalization, smoothing."""

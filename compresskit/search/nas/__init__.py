@@ -1,0 +1,1 @@
+"""Searching for whole networks that the model teaches."""

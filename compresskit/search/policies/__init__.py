@@ -1,0 +1,1 @@
+"""How a search picks its candidates."""

@@ -1,0 +1,1 @@
+"""A search problem: places, exact costs, scores that are remembered, workers."""

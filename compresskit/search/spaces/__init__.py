@@ -1,0 +1,1 @@
+"""What is searched over, one file a technique."""

@@ -1,0 +1,1 @@
+"""How ids of channels move through each kind of operation."""

@@ -1,0 +1,34 @@
+"""ARCHITECTURE.md names every room and only files that are there, and each room says in one line what it is for."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import compresskit
+
+ROOT = Path(compresskit.__file__).parent
+PAGE = ROOT.parent / "ARCHITECTURE.md"
+ROOMS = sorted(path.parent for path in ROOT.rglob("*/__init__.py"))
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.relative_to(ROOT).as_posix())
+def test_a_room_says_what_it_is_for(room):
+    text = ast.get_docstring(ast.parse((room / "__init__.py").read_text()))
+    assert text
+    assert len(text.splitlines()[0]) > 20
+
+
+def test_the_page_names_every_room_at_the_top():
+    page = PAGE.read_text()
+    assert [room.name for room in ROOMS if room.parent == ROOT and not re.search(rf"\b{room.name}\b", page)] == []
+
+
+def test_the_page_names_only_files_and_folders_that_are_there():
+    named = {place for place in re.findall(r"`([\w./]+)`", PAGE.read_text()) if "/" in place}
+    assert len(named) > 15
+    missing = [place for place in sorted(named) if not ((ROOT / place).exists() or (ROOT.parent / place).exists())]
+    assert missing == []
