@@ -30,6 +30,7 @@ def assert_same(first, second):
         assert torch.equal(value.nan_to_num(), found[path].nan_to_num()), path
 
 
+@pytest.mark.filterwarnings("ignore:the constructor warns")
 @pytest.mark.parametrize("kind", ZOO, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("form", ["file", "module"])
 def test_every_constructor_saves_and_reloads(kind, form, tmp_path):

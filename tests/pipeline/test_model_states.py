@@ -102,6 +102,7 @@ def done(folder, name, technique):
     return report, artifact.load(folder, source=f"{__file__}:{name}")
 
 
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 @pytest.mark.parametrize("technique", STEPS)
 @pytest.mark.parametrize("name", ["NoWidth", "AnythingGoes", "InPlace", "Masked", "transposed", "Spectral"])
 def test_a_model_in_an_unusual_state_is_saved_and_reloads(name, technique, tmp_path):
@@ -120,6 +121,7 @@ def test_a_model_in_an_unusual_state_is_saved_and_reloads(name, technique, tmp_p
         assert loaded.module.w.dtype is torch.complex64 and torch.equal(loaded.module.w, Spectral().w)
 
 
+@pytest.mark.filterwarnings("ignore:Complex modules are a new feature")
 @pytest.mark.parametrize(
     "technique, match",
     [

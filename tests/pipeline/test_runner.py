@@ -155,14 +155,15 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
         return [sys.executable, "-m", "compresskit", "run", "r.yaml", "-o", out, *more]
 
     subprocess.run(command("whole"), cwd=tmp_path, env=environment, check=True, capture_output=True)
-    process = subprocess.Popen(command("killed"), cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
-    # the first step is done and the second has finished some epochs
-    deadline = time.monotonic() + 120
-    for line in process.stderr:
-        if line.startswith("epoch 3 of 12") or time.monotonic() > deadline:
-            break
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with subprocess.Popen(
+        command("killed"), cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        # the first step is done and the second has finished some epochs
+        deadline = time.monotonic() + 120
+        for line in process.stderr:
+            if line.startswith("epoch 3 of 12") or time.monotonic() > deadline:
+                break
+        process.send_signal(signal.SIGKILL)
     assert not (tmp_path / "killed").exists()
     assert (tmp_path / "killed.steps" / "0-train" / "manifest.json").exists()
     assert not (tmp_path / "killed.steps" / "1-train").exists()

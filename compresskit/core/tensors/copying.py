@@ -38,6 +38,9 @@ def copy_module(module: nn.Module) -> nn.Module:
         other = memo.get(id(own), own)
         if other is not own and not isinstance(own, torch.jit.ScriptModule):
             _rebind_all(vars(own), vars(other), memo)
+    for parameter in copied.parameters():
+        if not parameter.is_leaf:  # scripted modules copy theirs on the graph, where no gradient arrives
+            parameter.detach_().requires_grad_(True)
     return copied
 
 

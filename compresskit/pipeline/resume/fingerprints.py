@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sys
+import warnings
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,9 @@ def imported_files(path: Path) -> set[Path]:
 
 def _imports(file: Path) -> list[str]:
     try:
-        tree = ast.parse(file.read_bytes())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on how the user's code spells its strings, whenever it is imported
+            tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError, OSError, RecursionError):
         return []
     names: list[str] = []

@@ -48,6 +48,7 @@ def macs_of(function, *layers) -> int:
         (lambda: nn.RNN(8, 16), 21 * 384),
     ],
 )
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_recurrent_layers(layer, expected, dtype):
     assert macs_of(lambda rnn: rnn(X.to(dtype)), layer().to(dtype)) == expected

@@ -128,6 +128,16 @@ def test_a_copy_and_its_original_do_not_meet(kind):
     assert torch.equal(copied(x), changed)
 
 
+@pytest.mark.filterwarnings("ignore:.*deprecated")
+def test_a_copy_of_a_scripted_layer_learns():
+    module = Scripted()
+    module.layer.bias.requires_grad_(False)
+    copied = copy_module(module)
+    copied(torch.ones(3, 4)).sum().backward()
+    torch.testing.assert_close(copied.layer.weight.grad, torch.full((4, 4), 3.0))
+    assert not copied.layer.bias.requires_grad and module.layer.weight.grad is None
+
+
 def test_what_is_not_the_modules_stays_shared():
     outside = nn.Linear(4, 4)
     module = nn.Linear(4, 4)

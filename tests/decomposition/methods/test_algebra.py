@@ -63,6 +63,7 @@ def test_tensor_train_pads_ranks_that_earlier_ranks_make_useless():
     assert [tuple(core.shape) for core in cores] == [(1, 5, 1), (1, 3, 9), (9, 3, 4), (4, 6, 1)]
 
 
+@pytest.mark.filterwarnings("ignore:Trying to compute SVD with n_eigenvecs")  # tensorly's start
 def test_cp_recovers_a_tensor_of_low_rank_and_is_no_worse_than_tensorly():
     factors = [_noise(7, 3), _noise(6, 3).flip(0), _noise(9, 3)]
     found, _ = cp(cp_tensor(factors), 3, sweeps=300)

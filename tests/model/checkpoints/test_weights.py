@@ -335,7 +335,7 @@ FOREIGN = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated")
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_other_files_say_what_they_are(tmp_path, kind):
     make, name, says = FOREIGN[kind]

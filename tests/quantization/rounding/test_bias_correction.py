@@ -11,11 +11,11 @@ from compresskit.quantization.rounding.moments import collect
 def test_shift_by_hand():
     layer = nn.Linear(2, 1)
     moments = collect(nn.Sequential(layer), ["0"], [torch.tensor([[1.0, 2.0], [3.0, 4.0]])])["0"]
-    before = float(layer.bias)
+    before = layer.bias.item()
     # mean input (2, 3), weight change (0.5, -1): the output moves by 1 - 3
     shift = correct_bias(layer, torch.tensor([[0.5, -1.0]]), moments)
     assert shift.tolist() == [-2.0]
-    assert abs(float(layer.bias) - (before + 2.0)) < 1e-6
+    assert abs(layer.bias.item() - (before + 2.0)) < 1e-6
 
 
 def test_mean_output_of_a_grouped_convolution_is_restored():
@@ -27,6 +27,6 @@ def test_mean_output_of_a_grouped_convolution_is_restored():
     delta = torch.randn_like(layer.weight) * 0.1
     with torch.no_grad():
         layer.weight += delta
-    assert float((layer(inputs).mean((0, 2, 3)) - wanted).abs().max()) > 0.01
+    assert (layer(inputs).mean((0, 2, 3)) - wanted).abs().max().item() > 0.01
     correct_bias(layer, to_matrix(delta, 0), moments)
     torch.testing.assert_close(layer(inputs).mean((0, 2, 3)), wanted, rtol=1e-4, atol=1e-5)
