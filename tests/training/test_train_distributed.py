@@ -1,4 +1,4 @@
-"""Two processes under torchrun train the model that one process trains, and survive the loss of one of them."""
+"""Two processes of torchrun's agent train the model that one process trains, and survive the loss of one of them."""
 
 from __future__ import annotations
 
@@ -18,15 +18,6 @@ WORKER = Path(__file__).with_name("train_worker.py")
 ROOT = Path(__file__).resolve().parents[2]
 #: float32 sums in another order, over eight steps
 TOLERANCE = 1e-5
-
-
-def launch(folder: Path, processes: int, options: dict, **settings) -> subprocess.CompletedProcess:
-    folder.mkdir(exist_ok=True)
-    arguments = [str(WORKER), json.dumps({"folder": str(folder), "options": options, **settings})]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [*(launcher if processes > 1 else [sys.executable]), *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, check=False)
 
 
 def result_of(folder: Path) -> tuple[dict[str, torch.Tensor], dict]:
@@ -50,24 +41,23 @@ OPTIONS = {
 }
 
 
-@pytest.fixture(scope="module")
-def one_process(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("one")
-    finished = launch(folder, 1, OPTIONS)
-    assert finished.returncode == 0, finished.stderr
-    return result_of(folder)
-
-
 @pytest.mark.parametrize("sharding", ["none", pytest.param("fsdp", marks=pytest.mark.slow)])
-def test_two_processes_equal_one_and_a_killed_pair_resumes(one_process, tmp_path, sharding):
-    options = {**OPTIONS, "checkpoint_steps": 2, "sharding": sharding}
-    killed = launch(tmp_path, 2, options, kill_at=6)
-    assert killed.returncode != 0
-    assert not (tmp_path / "weights.safetensors").exists()
-    resumed = launch(tmp_path, 2, options)
-    assert resumed.returncode == 0, resumed.stderr
-    weights, facts = result_of(tmp_path)
+def test_two_processes_equal_one_and_a_killed_pair_resumes(tmp_path, sharding):
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    two.mkdir()
+    settings = {"one": str(one), "two": str(two), "options": OPTIONS, "kill_at": 6}
+    settings["in_two"] = {"checkpoint_steps": 2, "sharding": sharding}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(WORKER), json.dumps(settings)]
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, check=False)
+    assert finished.returncode == 0, finished.stderr
+    outcome = json.loads(finished.stdout)
+    assert not outcome["killed_ended_well"] and "weights.safetensors" not in outcome["left"]
+    assert outcome["resumed_ended_well"], finished.stderr
+    expected, expected_facts = result_of(one)
+    weights, facts = result_of(two)
     assert facts["processes"] == 2
     assert facts["resumed_from_step"] == 4
-    assert largest_difference(weights, one_process[0]) < TOLERANCE
-    assert facts["history"][-1]["loss"] == pytest.approx(one_process[1]["history"][-1]["loss"], abs=TOLERANCE)
+    assert largest_difference(weights, expected) < TOLERANCE
+    assert facts["history"][-1]["loss"] == pytest.approx(expected_facts["history"][-1]["loss"], abs=TOLERANCE)
