@@ -131,6 +131,7 @@ def test_macs_of_recurrent_layers(invoke, cases, factory, gates):
     assert json.loads(out)["macs"] == recurrent + 20 * 10 * 48 + 128 * 5
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated")
 @pytest.mark.parametrize(
     ("model", "example"),
     [
@@ -171,6 +172,7 @@ def test_a_spline_network_is_cut_or_its_reason_is_true(invoke, cases):
         assert macs_kept(cases / "o") <= 0.5
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated")
 def test_a_scripted_layer_is_left_out_and_named(invoke, cases):
     code, _, err = invoke(
         "prune", "small.py:scripted", "--input", "3,16,16", "--target-macs", "0.5", *LATENCY, "-o", "out"

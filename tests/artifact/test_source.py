@@ -25,6 +25,7 @@ def test_every_builtin_takes_its_example(name):
     assert loaded.module(loaded.example).shape == (1, 10)
 
 
+@pytest.mark.filterwarnings("ignore:The default weight initialization of inception_v3")
 @pytest.mark.integration
 @pytest.mark.parametrize(
     ("name", "size"),

@@ -138,9 +138,9 @@ def test_an_interrupt_exits_130_and_leaves_no_output(tmp_path):
     assert not list(tmp_path.rglob("*.tmp*"))
 
 
-def test_explain_prints_to_stdout_and_writes_nothing(compresskit, tmp_path):
-    done = compresskit("prune", "builtin:lenet5", "--explain", "conv1", cwd=tmp_path)
-    assert done.returncode == 0 and "it makes them" in done.stdout
-    assert not list(tmp_path.iterdir())
-    done = compresskit("prune", "builtin:lenet5", "--explain", "conv1", "--json", cwd=tmp_path)
-    assert json.loads(done.stdout)["facts"]["layer"] == "conv1"
+def test_explain_prints_to_stdout_and_writes_nothing(invoke, tmp_path):
+    code, out, _ = invoke("prune", "builtin:lenet5", "--explain", "conv1")
+    assert code == 0 and "it makes them" in out
+    code, out, _ = invoke("prune", "builtin:lenet5", "--explain", "conv1", "--json")
+    assert json.loads(out)["facts"]["layer"] == "conv1"
+    assert not list(tmp_path.iterdir())  # the current folder

@@ -111,14 +111,14 @@ def test_a_held_guard_lets_the_step_pass(tmp_path):
     assert quantized["metric"]["value"] >= trained["metric"]["value"] - 0.05
 
 
-def test_a_missed_guard_exits_3(compresskit, tmp_path):
+def test_a_missed_guard_exits_3(invoke, tmp_path):
     (tmp_path / "r.yaml").write_text(
         "model: builtin:digits_cnn_small\ndata: digits\nlatency_rounds: 0\noutput: out\n"
         "steps:\n  - quantize: {max_bytes: 10}\n"
     )
-    done = compresskit("run", "r.yaml")
-    assert done.returncode == 3
-    assert "step 0-quantize" in done.stderr.splitlines()[-1]
+    code, _, errors = invoke("run", "r.yaml")
+    assert code == 3
+    assert "step 0-quantize" in errors.splitlines()[-1]
 
 
 def test_user_code_is_copied_and_runs_again_only_when_named(tmp_path, monkeypatch):
