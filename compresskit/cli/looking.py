@@ -6,7 +6,7 @@ import click
 
 from ..core.errors import GuardMissed
 from ..core.results import write_result
-from ..pipeline.recipe import RecipeOptions
+from ..pipeline.recipe import MOST_LATENCY_ROUNDS, RecipeOptions
 from .console import logger, stderr_console, validated
 from .derive import SectionedCommand, given_values, options_of
 
@@ -69,8 +69,9 @@ inspect_command = SectionedCommand(
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 @click.option(
-    "--latency-rounds", default=8, show_default=True, type=click.IntRange(0), help="A/B rounds; 0 leaves latency out."
-)
+    "--latency-rounds", default=8, show_default=True, type=click.IntRange(0, MOST_LATENCY_ROUNDS),
+    help="A/B rounds; 0 leaves latency out.",
+)  # fmt: skip
 @click.option("--trust-source", is_flag=True, help="Run the user code that an artifact carries, or read a .pt2.")
 @click.option("--source", help="The user code an artifact was made from, named again.")
 @click.option("--input", "inputs", multiple=True, help="Example input of models that bring none, as in inspect.")

@@ -13,6 +13,7 @@ from ..core.options import LARGEST_SEED, Options, option
 from .techniques import TECHNIQUES
 from .yaml.lines import Lines, line_of, read_yaml, set_value
 
+MOST_LATENCY_ROUNDS = 100_000  # hours for a small model; the clock scatters by far less long before
 _MOST_THREADS = 1024  # the runtime starts each one that it is asked for
 
 
@@ -52,8 +53,9 @@ class RecipeOptions(Options):
     )
     latency_batch: int = option(1, "examples a forward in latency measurements", section="Run", ge=1)
     latency_rounds: int = option(
-        12, "A/B rounds in latency measurements; 0 leaves latency unmeasured", section="Run", ge=0
-    )
+        12, "A/B rounds in latency measurements; 0 leaves latency unmeasured", section="Run", ge=0,
+        le=MOST_LATENCY_ROUNDS,
+    )  # fmt: skip
     timings: str | None = option(
         None,
         "artifact of an earlier run, or its report.json: what was timed there decides here too, where a step chooses "

@@ -166,3 +166,19 @@ def test_manifest_holds_what_replays_it(tmp_path, loaded):
     assert manifest["versions"]["torch"] == torch.__version__
     assert manifest["provenance"] == {"command": ["x"]}
     assert manifest["inputs"] == {"shape": [1, 1, 8, 8], "dtype": "float32"}
+
+
+def test_a_channels_last_model_is_stored_in_the_plain_layout_and_computes_the_same(tmp_path):
+    loaded = load_model("builtin:digits_cnn_small")
+    loaded.module.to(memory_format=torch.channels_last)
+    assert not loaded.module[3].weight.is_contiguous()
+    artifact.save(loaded, tmp_path / "a")
+    # as with torch's own load_state_dict, the layout is the caller's to choose again
+    again = artifact.load(tmp_path / "a")
+    assert all(tensor.is_contiguous() for tensor in again.module.state_dict().values())
+    inputs = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(again.module(inputs), loaded.module(inputs))
+        torch.testing.assert_close(again.module.to(memory_format=torch.channels_last)(inputs), loaded.module(inputs))
+    for name, tensor in loaded.module.state_dict().items():
+        assert torch.equal(tensor, again.module.state_dict()[name]), name

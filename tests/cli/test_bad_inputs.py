@@ -223,3 +223,9 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(invoke, tmp_path, monkeypatc
     assert "No space left on device" in err.splitlines()[-1]
     assert not (tmp_path / "out").exists()
     assert not list(tmp_path.rglob("*.safetensors.tmp"))
+
+
+@pytest.mark.parametrize("command", [["diff", SMALL, SMALL], ["prune", SMALL, "--ratio", "0.5", "-o", "out"]])
+def test_more_latency_rounds_than_anybody_waits_for_are_refused(command, invoke):
+    code, _, err = invoke(*command, "--latency-rounds", str(2**63 - 1))
+    assert code == 2 and "100000" in err.replace(",", "") and "Traceback" not in err
