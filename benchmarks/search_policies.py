@@ -35,10 +35,11 @@ from compresskit.core.options import TrainOptions
 from compresskit.core.types import Loaded
 from compresskit.data.dataset import open_data
 from compresskit.evaluation.metrics import make_metric
+from compresskit.search.carrying_out import carry_out
 from compresskit.search.options import SearchOptions
 from compresskit.search.problem.search_space import Problem
 from compresskit.search.problem.subject import Choice
-from compresskit.search.search import carry_out, problem_of, run_policy
+from compresskit.search.search import problem_of, run_policy
 from compresskit.search.tables import SUBJECTS
 from compresskit.training.context import Context
 from compresskit.training.loop import train

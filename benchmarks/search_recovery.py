@@ -25,7 +25,7 @@ from compresskit.data.dataset import open_data
 from compresskit.distillation.distill import distill
 from compresskit.distillation.options import DistillOptions
 from compresskit.evaluation.metrics import make_metric
-from compresskit.search.search import carry_out
+from compresskit.search.carrying_out import carry_out
 from compresskit.search.tables import SUBJECTS
 from compresskit.training.context import Context
 

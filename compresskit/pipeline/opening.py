@@ -14,6 +14,7 @@ from ..core.tensors.modules import device_of
 from ..core.types import Loaded, Preprocessing, call, main_output, to_device
 from ..data.dataset import Data, open_data
 from ..evaluation.metrics import make_metric
+from ..export import layer_timing
 from ..training.context import Context
 from .recipe import RecipeOptions
 
@@ -75,7 +76,7 @@ def open_what_opens(
     data = None if misfits else data
     context = Context(
         original, data, metric, options.seed, device, log, load=load, latency_batch=options.latency_batch,
-        eval_batch=options.eval_batch or _evaluation_batch(original, data, device),
+        eval_batch=options.eval_batch or _evaluation_batch(original, data, device), runtime=layer_timing,
     )  # fmt: skip
     return context, [*problems, *misfits]
 

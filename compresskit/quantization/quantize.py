@@ -14,7 +14,7 @@ from compresskit.core.errors import InputError
 from compresskit.core.tensors.modules import get_module
 from compresskit.core.types import Inputs, Loaded
 from compresskit.model.example_inputs import with_batch
-from compresskit.training.context import Context, StepResult
+from compresskit.training.context import Context, Profile, StepResult
 from compresskit.training.loop import train
 
 from ..analysis.dataflow import trace
@@ -33,7 +33,7 @@ from .formats.layer_spec import Spec
 from .formats.layers import convert, to_matrix
 from .formats.uniform import Grid, make_grid
 from .formats.weights import safe_scale_type, store_codebook, store_float8, store_grid
-from .mixed_precision import latency_budget, layer_timing
+from .mixed_precision import latency_budget
 from .mixed_precision.choice import allocate
 from .mixed_precision.latency_budget import choose_int8
 from .options import QuantizeOptions
@@ -249,21 +249,19 @@ def _grid(matrix: Tensor, spec: Spec, options: QuantizeOptions) -> Grid:
     )
 
 
-def layer_times(
-    loaded: Loaded, plans: list[LayerPlan], options: QuantizeOptions, context: Context
-) -> list[layer_timing.Profile]:
+def layer_times(loaded: Loaded, plans: list[LayerPlan], options: QuantizeOptions, context: Context) -> list[Profile]:
     """Times of the layers in ONNX Runtime, in float and in int8; a poorly calibrated int8 copy is no slower."""
     trial = loaded.clone()
     quantize(trial, options.model_copy(update=_TIMED_WITH), context)
     example = with_batch(loaded.example, context.latency_batch)
     names = [plan.name for plan in plans]
 
-    def profiled() -> list[layer_timing.Profile]:
+    def profiled() -> list[Profile]:
         context.log("timing layers in ONNX Runtime")
-        return layer_timing.profiles([loaded.module, trial.module], example, names)
+        return context.runtime_timer().profiles([loaded.module, trial.module], example, names)
 
     asked = f"layers in ONNX Runtime {label(str(loaded.module), str(trial.module), names, context.latency_batch)}"
-    return [layer_timing.Profile(*one) for one in context.decisions(asked, profiled)]
+    return [Profile(*one) for one in context.decisions(asked, profiled)]
 
 
 def int8_layers(
@@ -294,7 +292,7 @@ def _compare_latency(
 ) -> list[str]:
     """Measure what came out beside the float model in ONNX Runtime; a note where the target is missed."""
     example = with_batch(loaded.example, context.latency_batch)
-    float_ms, own_ms = layer_timing.latencies_ms([float_model, loaded.module], example)
+    float_ms, own_ms = context.runtime_timer().latencies_ms([float_model, loaded.module], example)
     share = own_ms / float_ms
     facts |= {"onnxruntime_float_ms": float_ms, "onnxruntime_ms": own_ms, "measured_latency_share": share}
     if share <= options.target_latency:

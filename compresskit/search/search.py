@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,6 +14,7 @@ from ..core.types import Loaded
 from ..quantization.formats.weights import bytes_by_kind
 from ..training.context import Context, StepResult
 from . import report
+from .carrying_out import carry_out
 from .options import SearchOptions
 from .problem.budget import bounds_latency, limits_of
 from .problem.evaluator import Rater
@@ -28,15 +27,6 @@ from .tables import ARCHITECTURES, POLICIES, SUBJECTS
 
 #: winners that are made until one is within the bytes, and how far below it the next is looked for
 _TRIES, _SLIGHTLY_LESS = 3, 0.9999
-#: technique -> (options model, entry point); what carries out a winning step
-_CARRIES_OUT = {
-    "prune": ("compresskit.pruning.options:PruneOptions", "compresskit.pruning.structured.prune:prune"),
-    "decompose": (
-        "compresskit.decomposition.options:DecomposeOptions",
-        "compresskit.decomposition.decompose:decompose",
-    ),
-    "quantize": ("compresskit.quantization.options:QuantizeOptions", "compresskit.quantization.quantize:quantize"),
-}
 
 
 def search(loaded: Loaded, options: SearchOptions, context: Context) -> StepResult:
@@ -153,26 +143,6 @@ def run_policy(name: str, problem: Problem, seed: int, options: SearchOptions) -
     if not problem.fits(choice):
         raise GuardMissed(f"policy {name!r} found nothing within the budget; give it more trials or seconds")
     return choice
-
-
-def carry_out(steps: Sequence[dict[str, Any]], loaded: Loaded, context: Context) -> StepResult:
-    """Do recipe steps on a model, one after the other; facts are keyed by technique where there are several."""
-    whole = StepResult(loaded)
-    for step in steps:
-        ((technique, values),) = step.items()
-        model, run = (_resolve(target) for target in _CARRIES_OUT[technique])
-        result = run(whole.loaded, model.model_validate(values), context)
-        whole.loaded = result.loaded
-        whole.facts |= result.facts if len(steps) == 1 else {technique: result.facts}
-        whole.notes += result.notes
-        whole.tables |= result.tables
-        whole.files |= result.files
-    return whole
-
-
-def _resolve(target: str) -> Any:
-    module, _, name = target.partition(":")
-    return getattr(importlib.import_module(module), name)
 
 
 def _describe(

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import torch
+from torch import nn
 
 from ..core.decisions import Decisions
-from ..core.types import Loaded
+from ..core.errors import InputError
+from ..core.types import Inputs, Loaded
 from ..data.dataset import Data
 from ..evaluation.metrics import Metric
+
+
+class Profile(NamedTuple):
+    """Milliseconds of one forward: of each layer's own nodes, and of all nodes."""
+
+    layers: dict[str, float]
+    total_ms: float
+
+
+class RuntimeTimer(Protocol):
+    """Times models in the runtime that computes in integers, which eager PyTorch does not (`export.layer_timing`)."""
+
+    def profiles(self, modules: list[nn.Module], example: Inputs, names: Iterable[str]) -> list[Profile]:
+        """Of each model, the time of each named layer."""
+
+    def latencies_ms(self, modules: list[nn.Module], example: Inputs, rounds: int = ...) -> list[float]:
+        """Milliseconds of one forward of each model, taken in turn."""
 
 
 @dataclass
@@ -33,6 +52,7 @@ class Context:
         eval_batch: examples a forward where a metric is measured.
         folder: a scratch folder kept for this step across a kill and --resume (caches, checkpoints, plots).
         data_key: changes with the content of the data's files, for what is cached beyond one run.
+        runtime: what times layers where latency in int8 is asked for.
         decisions: times that decide weights are measured through it, so that a resume and a replay decide alike.
     """
 
@@ -50,6 +70,17 @@ class Context:
     eval_batch: int = 256
     decisions: Decisions = field(default_factory=Decisions)
     data_key: str = ""
+    runtime: RuntimeTimer | None = None
+
+    def runtime_timer(self) -> RuntimeTimer:
+        """What times layers in int8.
+
+        Raises:
+            InputError: if the caller gave none.
+        """
+        if self.runtime is None:
+            raise InputError("a latency of int8 is measured in a runtime; give the context runtime=export.layer_timing")
+        return self.runtime
 
 
 @dataclass

@@ -13,10 +13,10 @@ from torch import nn
 from compresskit.core.errors import InputError
 from compresskit.core.tensors.modules import get_module, set_module
 from compresskit.core.types import Inputs, call, main_output
+from compresskit.training.context import Profile
 
 from ..plan import LayerPlan
 from .allocation import Choice, divergence, solve
-from .layer_timing import Profile
 
 _FLOAT_BITS = 32
 _NS = 1_000_000  # nanoseconds a millisecond: whole numbers, as the exact solver wants them

@@ -13,7 +13,6 @@ from ...core.errors import GuardMissed
 from ...core.types import Loaded, to_device
 from ...model.example_inputs import with_batch
 from ...pruning.allocation.latency_model import best_share, next_aim
-from ...quantization.mixed_precision.layer_timing import latencies_ms
 from ...training.context import Context
 from .search_space import Problem
 from .subject import Choice
@@ -42,7 +41,7 @@ def timed(loaded: Loaded, module: nn.Module, context: Context, rounds: int = _RO
 def timed_in_onnxruntime(loaded: Loaded, module: nn.Module, context: Context, rounds: int = _ROUNDS) -> Timing:
     """The same in ONNX Runtime on one thread, whose kernels compute quantized layers in integers."""
     example = with_batch(loaded.example, context.latency_batch)
-    before_ms, after_ms = latencies_ms([loaded.module, module], example, rounds=4 * rounds)
+    before_ms, after_ms = context.runtime_timer().latencies_ms([loaded.module, module], example, rounds=4 * rounds)
     return Timing(before_ms, after_ms, after_ms / before_ms)
 
 

@@ -8,13 +8,14 @@ from torch import nn
 
 from compresskit.core.errors import InputError
 from compresskit.core.types import Loaded
+from compresskit.export import layer_timing
+from compresskit.export.layer_timing import owners
 from compresskit.quantization.formats.layer_spec import Spec
 from compresskit.quantization.mixed_precision.latency_budget import alone, choose_int8, measured_damages
-from compresskit.quantization.mixed_precision.layer_timing import Profile, owners
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.plan import LayerPlan
 from compresskit.quantization.quantize import quantize
-from compresskit.training.context import Context
+from compresskit.training.context import Context, Profile
 
 PLANS = [LayerPlan(name, Spec(("weight",)), fixed=name == "a") for name in "abcd"]
 FLOAT = Profile({"a": 1.0, "b": 4.0, "c": 2.0, "d": 0.5}, 10.0)  # 2.5 ms are spent elsewhere
@@ -99,7 +100,7 @@ def test_the_step_keeps_layers_in_float_and_measures_what_came_out():
     body = [nn.Conv2d(32, 96, 3), nn.ReLU(), nn.Conv2d(96, 96, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     loaded = Loaded(nn.Sequential(*body, nn.Linear(96, 5)).eval(), {}, torch.randn(1, 32, 14, 14))
     options = QuantizeOptions(scheme="int8-static", target_latency=0.999, first_last="same")
-    result = quantize(loaded, options, Context(original=loaded.clone(), data=Images()))
+    result = quantize(loaded, options, Context(original=loaded.clone(), data=Images(), runtime=layer_timing))
     rows = {row["layer"]: row for row in result.tables["latency"]}
     assert list(rows) == ["0", "2", "6"]
     assert all(rows[name]["float_ms"] > 0 and rows[name]["int8_ms"] > 0 for name in ("0", "2"))

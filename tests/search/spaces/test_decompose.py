@@ -12,8 +12,8 @@ from compresskit.artifact.artifact import load
 from compresskit.core.types import Loaded, call
 from compresskit.pipeline.recipe import read_recipe, validate
 from compresskit.pipeline.runner import Run, run
+from compresskit.search.carrying_out import carry_out
 from compresskit.search.options import SearchOptions
-from compresskit.search.search import carry_out
 from compresskit.search.spaces.decompose import DecomposeSubject, rank_at
 from compresskit.training.context import Context
 

@@ -8,8 +8,8 @@ import torch
 
 from compresskit.analysis.measure import measure
 from compresskit.core.types import call
+from compresskit.search.carrying_out import carry_out
 from compresskit.search.options import SearchOptions
-from compresskit.search.search import carry_out
 from compresskit.search.spaces.prune import PruneSubject, _counts, refit_errors
 
 

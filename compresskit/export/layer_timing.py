@@ -11,30 +11,23 @@ from collections import defaultdict
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import nn
 
-from compresskit.analysis.measure.layer_latency import interleaved_ms
-from compresskit.core.errors import require
-from compresskit.core.types import Inputs, call
-
-from ...export.exporters.export_program import export_program
-from ...export.lowering import export_onnx
-from ...export.runtimes import Exported, onnxruntime
+from ..analysis.measure.layer_latency import interleaved_ms
+from ..core.errors import require
+from ..core.types import Inputs, call
+from ..training.context import Profile
+from .exporters.export_program import export_program
+from .lowering import export_onnx
+from .runtimes import Exported, onnxruntime
 
 _WARM_UP, _ROUNDS = 3, 20
 _TIME = "_kernel_time"
 _MADE_UP = re.compile(r"(_token_\d+|_nchwc|_nhwc)+$")  # what the runtime appends to names of nodes it rewrote
 _COMPUTING = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _SCOPES = "pkg.torch.onnx.name_scopes"  # torch.onnx notes here which modules a node was in, outermost first
-
-
-class Profile(NamedTuple):
-    """Milliseconds of one forward: of each layer's own nodes, and of all nodes."""
-
-    layers: dict[str, float]
-    total_ms: float
 
 
 def profiles(modules: list[nn.Module], example: Inputs, names: Iterable[str]) -> list[Profile]:
