@@ -5,7 +5,6 @@ Made by `compresskit schema --stub`; a test compares it with the file.
 
 from __future__ import annotations
 
-import textwrap
 from typing import Any
 
 from .signatures import Parameter, quoted
@@ -25,7 +24,7 @@ from .pipeline.measurement import Measurement as Measurement
 
 __version__: str
 """
-_WIDTH = 116
+_WIDTH = 120
 
 
 def stub_text() -> str:
@@ -42,14 +41,25 @@ def _function(verb: str) -> str:
 
 
 def _keyword(one: Parameter) -> list[str]:
-    line = f"{one.name}: {one.annotation}{_default(one.default)},"
-    if len(line) <= _WIDTH:
-        return [f"    {line}"]
-    # a long Literal goes over several lines inside its brackets
-    before, bracket, rest = line.partition("[")
-    inner, _, after = rest.rpartition("]")
-    wrapped = textwrap.wrap(inner, _WIDTH - 4, break_long_words=False, break_on_hyphens=False)
-    return [f"    {before}{bracket}", *(f"        {part}" for part in wrapped), f"    ]{after}"]
+    before, after = f"    {one.name}: ", f"{_default(one.default)},"
+    if len(before + one.annotation + after) <= _WIDTH:
+        return [before + one.annotation + after]
+    first, *rest = one.annotation.split(" | ")
+    lines = [*_broken(first, before), *(line for part in rest for line in _broken(part, "    | "))]
+    return [*lines[:-1], lines[-1] + after]
+
+
+def _broken(part: str, before: str, indent: str = "    ") -> list[str]:
+    """A type over several lines, a name of a table on each, as formatters write it."""
+    head, bracket, inner = part.partition("[")
+    if not bracket:
+        return [before + part]
+    inner = inner.removesuffix("]")
+    if head == "Literal":
+        lines = [f"{indent}    {name}," for name in inner.split(", ")]
+    else:
+        lines = _broken(inner, f"{indent}    ", f"{indent}    ")
+    return [f"{before}{head}[", *lines, f"{indent}]"]
 
 
 def _default(value: Any) -> str:
