@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import require
+from ..core.figures import new_figure
 from .ranks.candidates import Candidate, Layer
 
 
@@ -86,10 +87,8 @@ def plot(layers: list[Layer], choices: list[Candidate | None], path: Path) -> No
     Raises:
         InputError: if matplotlib is not installed.
     """
-    require("matplotlib", "plot").use("Agg")
-    pyplot = require("matplotlib.pyplot", "plot")
-    figure, (curves, bars) = pyplot.subplots(1, 2, figsize=(13, max(4, 0.18 * len(layers) + 1.5)))
-    colours = pyplot.get_cmap("viridis")
+    figure, (curves, bars) = new_figure(2, (13, max(4, 0.18 * len(layers) + 1.5)))
+    colours = require("matplotlib", "plot").colormaps["viridis"]
     for number, (layer, chosen) in enumerate(zip(layers, choices, strict=True)):
         colour = colours(number / max(len(layers) - 1, 1))
         front = _front(layer)
@@ -106,7 +105,6 @@ def plot(layers: list[Layer], choices: list[Candidate | None], path: Path) -> No
     bars.set(xlabel="loss at half the layer's MACs", title="sensitivity")
     figure.tight_layout()
     figure.savefig(path, dpi=120)
-    pyplot.close(figure)
 
 
 def _front(layer: Layer) -> list[tuple[float, float]]:

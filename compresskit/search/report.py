@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from ..core.errors import InputError, require
+from ..core.errors import InputError
+from ..core.figures import new_figure
 from ..training.context import Context
 from .problem.search_space import Problem
 from .problem.subject import Choice
@@ -61,16 +62,14 @@ def write_recipe(found: list[dict[str, Any]], context: Context, folder: Path) ->
 
 def plots(problem: Problem, choice: Choice, folder: Path, notes: list[str]) -> dict[str, Path]:
     """Draw the learning curve, all trials with their Pareto front, and the winning policy; needs matplotlib."""
+    height = max(4.0, 0.16 * len(problem.places) + 1.5)
     try:
-        require("matplotlib", "plot").use("Agg")
+        figure, (learning, trials, policy) = new_figure(3, (17, height))
     except InputError as error:
         notes.append(f"no plots: {error}")
         return {}
-    pyplot = require("matplotlib.pyplot", "plot")
     path = Path(folder) / "search.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    height = max(4.0, 0.16 * len(problem.places) + 1.5)
-    figure, (learning, trials, policy) = pyplot.subplots(1, 3, figsize=(17, height))
     rows = curve(problem)
     learning.plot([row["trial"] for row in rows], [row["score"] for row in rows], ".", color="grey", label="trial")
     best = [(row["trial"], row["best"]) for row in rows if row["best"] is not None]
@@ -90,5 +89,4 @@ def plots(problem: Problem, choice: Choice, folder: Path, notes: list[str]) -> d
     policy.set(xlabel="share kept", title="winning policy", xlim=(0, 1))
     figure.tight_layout()
     figure.savefig(path, dpi=110)
-    pyplot.close(figure)
     return {"search.png": path}

@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from ...core.errors import InputError, require
+from ...core.errors import InputError
+from ...core.figures import new_figure
 from ...core.options import TrainOptions
 from ...core.types import Loaded
 from .session import BATCH, Child, Session
@@ -140,14 +141,12 @@ def _teacher(given: dict[str, Any]) -> dict[str, Any]:
 def plots(session: Session, winner: Child, notes: list[str]) -> dict[str, Path]:
     """Draw the learning curve, all networks with their Pareto front, and the winner; needs matplotlib."""
     try:
-        require("matplotlib", "plot").use("Agg")
+        figure, (learning, networks, network) = new_figure(3, (17, 5))
     except InputError as error:
         notes.append(f"no plots: {error}")
         return {}
-    pyplot = require("matplotlib.pyplot", "plot")
     path = Path(session.context.folder) / "search.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure, (learning, networks, network) = pyplot.subplots(1, 3, figsize=(17, 5))
     _draw_learning(learning, session)
     scored = [child for child in session.children if child.score is not None]
     networks.plot([_load(session, c) for c in scored], [c.score for c in scored], ".", color="grey")
@@ -162,7 +161,6 @@ def plots(session: Session, winner: Child, notes: list[str]) -> dict[str, Path]:
     network.set(xlabel="channels", title="best network")
     figure.tight_layout()
     figure.savefig(path, dpi=110)
-    pyplot.close(figure)
     return {"search.png": path}
 
 

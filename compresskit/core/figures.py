@@ -1,0 +1,22 @@
+"""Plots: figures that belong to nobody's window or notebook."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .errors import require
+
+
+def new_figure(columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
+    """A figure with axes side by side, drawn to files alone: the caller's pyplot keeps its backend and its figures.
+
+    Args:
+        columns: number of axes.
+        size: (width, height) in inches.
+    Returns:
+        (matplotlib Figure, array of Axes).
+    Raises:
+        InputError: if matplotlib is not installed, with the install line.
+    """
+    figure = require("matplotlib.figure", "plot").Figure(figsize=size)
+    return figure, figure.subplots(1, columns)
