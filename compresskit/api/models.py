@@ -11,6 +11,7 @@ from torch import nn
 
 from ..artifact.origin import remember, save_module
 from ..artifact.source import load_model
+from ..core.errors import InputError
 from ..core.results import only_results_on_stdout
 from .types import Example
 
@@ -43,6 +44,8 @@ def load(
     Raises:
         InputError: (a ValueError) if the string names nothing loadable, or the module is another one.
     """
+    if model is not None and not isinstance(model, nn.Module):
+        raise InputError(f"load: model is the module that the artifact was made from, not {type(model).__name__}")
     with only_results_on_stdout():
         loaded = load_model(
             os.fspath(string),

@@ -58,6 +58,8 @@ class Objects:
             raise InputError(
                 f"a model is a string, an artifact directory, an nn.Module or a Result, not {type(value).__name__}"
             )
+        if isinstance(options.get("example"), list):
+            options["example"] = tuple(options["example"])
         if self.module is None:
             self.module, self._example = value, options.get("example")
         loaded = loaded_from(value, **options)

@@ -16,6 +16,7 @@ from ..artifact import artifact
 from ..artifact.from_memory import on_device_of
 from ..artifact.origin import remember
 from ..core.errors import GuardMissed, InputError
+from ..core.in_memory import find
 from ..core.options import Options
 from ..core.types import Loaded
 from ..export.options import ExportOptions
@@ -67,8 +68,10 @@ def run(verb: str, recipe: Any, options: dict[str, Any]) -> Result:
             read = from_content(_named(recipe, objects, options.get("example")), assignments)
         elif options.get("example") is not None:
             raise InputError("run: example is for a module in memory, in a recipe that is a mapping; a file says input")
-        else:
+        elif isinstance(recipe, str | os.PathLike):
             read = read_recipe(os.fspath(recipe), assignments)
+        else:
+            raise InputError(f"run: a recipe is a YAML file or a mapping, not {type(recipe).__name__}")
         output = options.get("output") or read.options.output
         keep_steps = output is not None
         return _run(read, objects, {**options, "output": output}, ["compresskit.run"], log, keep_steps=keep_steps)
@@ -148,7 +151,10 @@ def _model_string(verb: str, model: Any, given: dict[str, Any], example: Any, ob
     built = {name: given.pop(name) for name in _OF_A_MODULE if given.get(name)}
     if "model_arg" in built:
         built["model_args"] = built.pop("model_arg")
-    return objects.model(model, example=example, **built)
+    string = objects.model(model, example=example, **built)
+    if objects.named and find(string).example is None and given.get("data") is None:
+        raise InputError(f"{verb}: what the module takes is unknown; give example, e.g. torch.zeros(1, 3, 224, 224)")
+    return string
 
 
 def _named(recipe: Mapping[str, Any], objects: Objects, example: Any) -> dict[str, Any]:
@@ -160,7 +166,8 @@ def _named(recipe: Mapping[str, Any], objects: Objects, example: Any) -> dict[st
     for name, value in given.items():
         content[name] = objects.option(f"run: {name}", value, _taken(RecipeOptions, name))
     if "steps" in recipe:
-        content["steps"] = [_named_step(step, objects) for step in recipe["steps"]]
+        steps = recipe["steps"]
+        content["steps"] = [_named_step(one, objects) for one in steps] if isinstance(steps, list | tuple) else steps
     return content
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
@@ -18,13 +19,14 @@ if TYPE_CHECKING:
     from .types import Progress
 
 Log = Callable[[str], None]
+_one_at_a_time = threading.RLock()  # a progress function may call again
 
 
 @contextmanager
 def session(objects: dict[str, Any], progress: Progress) -> Iterator[Log]:
     """While open, objects have their names; random states, threads and gradient mode are put back afterwards.
 
-    Prints of models and data go to stderr.
+    Prints of models and data go to stderr. All of these belong to the process, so a call from another thread waits.
 
     Args:
         objects: by name.
@@ -33,18 +35,19 @@ def session(objects: dict[str, Any], progress: Progress) -> Iterator[Log]:
         a function that takes a line of progress.
     """
     log = logger(progress)
-    threads = torch.get_num_threads()
-    try:
-        with (
-            named_objects(objects),
-            only_results_on_stdout(),
-            unchanged_random_state(),
-            torch.inference_mode(False),
-            torch.enable_grad(),
-        ):
-            yield log
-    finally:
-        torch.set_num_threads(threads)
+    with _one_at_a_time:
+        threads = torch.get_num_threads()
+        try:
+            with (
+                named_objects(objects),
+                only_results_on_stdout(),
+                unchanged_random_state(),
+                torch.inference_mode(False),
+                torch.enable_grad(),
+            ):
+                yield log
+        finally:
+            torch.set_num_threads(threads)
 
 
 def logger(progress: Progress) -> Log:

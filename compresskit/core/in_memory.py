@@ -59,7 +59,7 @@ def is_in_memory(string: str) -> bool:
 
 def label(string: str) -> str:
     """What reports call an object: its name without the digits that tell it from others."""
-    return string.partition(":")[2].rpartition("_")[0]
+    return string.partition(":")[2].rpartition("_")[0].strip("_")
 
 
 def find(string: str) -> Any:

@@ -7,6 +7,7 @@ import inspect
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -82,10 +83,11 @@ def test_a_verb_takes_the_options_of_its_command(verb):
 
 
 def test_a_verb_stays_a_function_beside_a_room_of_its_name():
+    import compresskit.export.options
     import compresskit.search.options
 
     assert inspect.isfunction(package.search) and inspect.ismodule(sys.modules["compresskit.search.options"])
-    assert compresskit.search is package.search
+    assert compresskit.search is package.search and inspect.isfunction(package.export)
     with pytest.raises(AttributeError, match="no attribute 'prun'"):
         _ = package.prun
 
@@ -120,6 +122,8 @@ def test_what_is_loaded_onto_another_module_is_refused(net, tmp_path):
         package.load(tmp_path / "out", model=other)
     with pytest.raises(package.InputError, match="edit 0 .resize"):
         package.load(tmp_path / "out", model=nn.Linear(3, 3))
+    with pytest.raises(package.InputError, match="the module that the artifact was made from, not int"):
+        package.load(tmp_path / "out", model=3)
     with pytest.raises(package.InputError, match="is no artifact directory"):
         package.load("builtin:lenet5", model=net)
 
@@ -294,7 +298,7 @@ def test_a_look_at_a_model_returns_what_it_found(net, tmp_path):
         ([CNN], {"ratio": 0.5, "data": 3}, "is of type int; give a data string, a DataLoader"),
         ([CNN], {"ratio": 0.5, "criterion": nn.ReLU()}, "prune: criterion takes plain values, not ReLU"),
         ([CNN], {"ratio": 0.5, "progress": 3}, "progress is 'rich', a function of one line"),
-        ([nn.Linear(3, 3)], {"ratio": 0.5}, "its input shape is unknown; give"),
+        ([nn.Linear(3, 3)], {"ratio": 0.5}, "prune: what the module takes is unknown; give example"),
         ([nn.Linear(3, 3)], {"ratio": 0.5, "weights": "w.pt"}, "weights would be ignored: the model is a module"),
         ([nn.Linear(3, 3)], {"ratio": 0.5, "example": X}, "model 'Linear' does not run on its example input"),
     ],
@@ -335,6 +339,46 @@ def test_a_recipe_runs_with_objects_in_the_place_of_strings(net, tmp_path):
     assert result.report["steps"][1]["options"]["ratio"] == 0.25 and content["steps"][1]["prune"]["ratio"] == 0.5
     result.save(tmp_path / "out")
     assert package.load(tmp_path / "out", model=net)(X).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (None, "run: a recipe is a YAML file or a mapping, not NoneType"),
+        ({"model": CNN, "steps": 3}, "steps must be a list"),
+        ({"model": CNN, "steps": [3]}, "a step is one technique with its options"),
+        ({"model": CNN, "steps": [{"prun": {}}]}, "did you mean 'prune'?"),
+        ({"model": CNN, "steps": [{"prune": {"ratio": 0.5, "scope": nn.ReLU()}}]}, "run: prune.scope takes plain"),
+        ("missing.yaml", "recipe 'missing.yaml' does not exist"),
+    ],
+)
+def test_a_mistake_in_a_recipe_is_one_line(recipe, message):
+    with pytest.raises(package.InputError) as mistake:
+        package.run(recipe)
+    assert message in str(mistake.value) and len(str(mistake.value).splitlines()) == 1
+
+
+def test_calls_of_several_threads_wait_for_each_other_and_a_callback_may_call(net):
+    def call(width: int) -> int:
+        inner: list[int] = []
+
+        def measured(line: str) -> None:
+            inner.append(package.measure(Net(width), example=X, **QUICK).macs)
+
+        result = package.prune(Net(width), example=X, ratio=0.5, progress=measured, **QUICK)
+        assert inner and inner[0] == result.report["original"]["macs"]
+        return result.model.second.out_channels
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(call, (16, 32))) == [8, 16]
+
+
+def test_grad_mode_of_the_caller_does_not_count(net):
+    options = {"data": "digits", "recover": "finetune", "epochs": 0.05, "train_limit": 200, **QUICK}
+    with torch.inference_mode():
+        result = package.prune(net, example=X, ratio=0.5, **options)
+        assert torch.is_inference_mode_enabled()
+    assert "recovery" in result.report["steps"][0]["facts"]
 
 
 def test_resume_takes_what_an_earlier_call_with_the_same_objects_finished(net, tmp_path):
