@@ -237,6 +237,26 @@ def test_a_string_gives_them_too(same, invoke, tmp_path, digits_model):
     same(invoke, tmp_path, "prune", ["--ratio", "0.5"], {"ratio": 0.5}, model=digits_model)
 
 
+@pytest.mark.parametrize(
+    ("technique", "flags", "options"),
+    [
+        ("prune", ["--target-macs", "0.5"], {"target_macs": 0.5}),
+        ("quantize", ["--scheme", "int4-weight"], {"scheme": "int4-weight"}),
+    ],
+)
+def test_a_residual_network_of_its_own_class_gives_them_too(technique, flags, options, invoke, tmp_path):
+    code, _, err = invoke(
+        technique, "builtin:cifar_resnet20", *flags, "--latency-rounds", 0, "-q", "-o", tmp_path / "cli"
+    )
+    assert code == 0, err
+    net = package.load("builtin:cifar_resnet20")
+    del net._compresskit_origin  # as if its user had written the class
+    getattr(package, technique)(net, example=torch.zeros(1, 3, 32, 32), **options, **QUICK).save(tmp_path / "api")
+    assert artifact.read_manifest(tmp_path / "api")["source"]["kind"] == "memory"
+    command, call = (load_file(tmp_path / name / artifact.WEIGHTS) for name in ("cli", "api"))
+    assert command.keys() == call.keys() and all(torch.equal(command[name], call[name]) for name in command)
+
+
 # -- data, metrics, progress -----------------------------------------------------------------------------------------
 
 
