@@ -12,9 +12,8 @@ from ..core.tensors.dtypes import FLOATS
 from ..core.tensors.modules import match_names
 from ..core.types import Loaded
 from ..training.context import Context, StepResult
-from .importance.calibration_statistics import calibration, required_data
+from .importance.calibration_statistics import calibration, input_moments, measurable, required_data
 from .importance.channel_statistics import weight_gradients
-from .importance.moments import input_moments, measurable
 from .importance.weight_importance import WeightEvidence, n_of_m_mask, prune_with_update, top_mask
 from .options import PruneOptions
 from .recovery.recovery import recalibrate

@@ -28,6 +28,7 @@ from .calibration.activations import (
     quantize_activations,
     ranges_of,
 )
+from .calibration.layer_inputs import LayerInputs, collect_inputs, roundable
 from .formats.codebook import share_weights
 from .formats.layer_spec import Spec
 from .formats.layers import convert, to_matrix
@@ -41,7 +42,6 @@ from .plan import LayerPlan, chosen_names, make_plan
 from .qat import distill_objective, take_over, trainable
 from .report import layer_table, size_facts
 from .rounding.bias_correction import correct_bias
-from .rounding.moments import Moments, collect, layers_with_patches
 from .rounding.nearest import Problem
 from .tables import ROUNDINGS
 from .transforms import smoothing
@@ -85,15 +85,21 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
     if options.equalize:
         facts["equalized_pairs"] = len(equalize(loaded.module, record))
     times = layer_times(loaded, plans, options, context) if options.target_latency is not None else []
-    moments = collect_moments(loaded.module, plans, batches, options, context)
-    _scale_inputs(loaded, plans, moments, options)
-    if moments and (options.smooth is not None or options.awq):
-        moments = collect_moments(loaded.module, plans, batches, options, context)
+    statistics = collect_statistics(loaded.module, plans, batches, options, context)
+    _scale_inputs(loaded, plans, statistics, options)
+    if statistics and (options.smooth is not None or options.awq):
+        statistics = collect_statistics(loaded.module, plans, batches, options, context)
     tables: dict[str, list[dict[str, Any]]] = {}
     files: dict[str, Any] = {}
     if options.target_bits is not None:
         allocation = allocate(
-            loaded.module, plans, moments, batches, options, context, lambda matrix, spec: _grid(matrix, spec, options)
+            loaded.module,
+            plans,
+            statistics,
+            batches,
+            options,
+            context,
+            lambda matrix, spec: _grid(matrix, spec, options),
         )
         plans = allocation.plans
         facts |= allocation.facts
@@ -102,7 +108,7 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
     float_model = loaded.clone().module
     ranges = activation_ranges(loaded.module, record, plans, operands, batches, options)
     if times:
-        variants = int8_layers(loaded.module, plans, ranges, moments, options, context.seed)
+        variants = int8_layers(loaded.module, plans, ranges, statistics, options, context.seed)
         damages = latency_budget.measured_damages(loaded.module, variants, batches)
         plans, found, tables["latency"] = choose_int8(plans, *times, damages, options.target_latency)
         facts |= found
@@ -110,13 +116,13 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
     facts["quantized_layers"] = len(plans)
     for plan in plans:
         context.log(f"quantizing {plan.name} to {plan.spec.bits} bits")
-        spec = quantize_layer(loaded.module, plan, options, moments.get(plan.name), context.seed)
+        spec = quantize_layer(loaded.module, plan, options, statistics.get(plan.name), context.seed)
         loaded.edits.append(spec.as_edit(plan.name))
         _set_storage(loaded, plan.name, spec, options)
     notes += quantize_activations(loaded, plans, operands, ranges, options)
     if options.scheme_row().activations != "none":
         facts["quantized_product_operands"] = sum(operands.values())
-    notes += _missing_moments(plans, moments, options)
+    notes += _rounded_to_nearest(plans, statistics, options)
     if any(plan.spec.bits == 7 and not plan.spec.packed for plan in plans) and options.uses_half_range():
         notes.append(
             "int8 weights use 7-bit codes, which x86 kernels without VNNI cannot saturate; code_range full: all 8"
@@ -142,39 +148,39 @@ def _calibration_batches(options: QuantizeOptions, context: Context) -> Iterable
     return context.data.calibration(samples, batch_size=batch_size, seed=context.seed)
 
 
-def collect_moments(
+def collect_statistics(
     root: nn.Module, plans: list[LayerPlan], batches: Iterable[Inputs], options: QuantizeOptions, context: Context
-) -> dict[str, Moments]:
-    """Moments of the layers' inputs, where the options need them."""
+) -> dict[str, LayerInputs]:
+    """Statistics of the layers' inputs, where the options need them."""
     if not options.needs_moments():
         return {}
-    return collect(root, layers_with_patches(root, [plan.name for plan in plans]), batches, context.seed)
+    return collect_inputs(root, roundable(root, [plan.name for plan in plans]), batches, context.seed)
 
 
 def _scale_inputs(
-    loaded: Loaded, plans: list[LayerPlan], moments: dict[str, Moments], options: QuantizeOptions
+    loaded: Loaded, plans: list[LayerPlan], statistics: dict[str, LayerInputs], options: QuantizeOptions
 ) -> None:
     """Apply SmoothQuant or AWQ to every layer it fits, and record the edits."""
     if options.smooth is None and not options.awq:
         return
     for plan in plans:
         layer = get_module(loaded.module, plan.name)
-        if plan.name not in moments or (options.smooth is not None and plan.spec.input == "none"):
+        if plan.name not in statistics or (options.smooth is not None and plan.spec.input == "none"):
             continue
         if options.smooth is not None:
-            edit = smoothing.smooth(layer, moments[plan.name], options.smooth)
+            edit = smoothing.smooth(layer, statistics[plan.name], options.smooth)
         else:
 
             def grid_of(matrix: Tensor, spec: Spec = plan.spec) -> Grid:
                 return _grid(matrix, spec, options)
 
-            factors = smoothing.search_factors(layer, moments[plan.name], grid_of, plan.spec.axis)
+            factors = smoothing.search_factors(layer, statistics[plan.name], grid_of, plan.spec.axis)
             edit = smoothing.move_to_weights(layer, factors)
         loaded.edits.append(edit.as_edit(plan.name))
 
 
 def quantize_layer(
-    root: nn.Module, plan: LayerPlan, options: QuantizeOptions, moments: Moments | None, seed: int
+    root: nn.Module, plan: LayerPlan, options: QuantizeOptions, statistics: LayerInputs | None, seed: int
 ) -> Spec:
     """Round one layer's weights and convert the layer in place; static activations are left for later.
 
@@ -182,7 +188,7 @@ def quantize_layer(
         root: the model.
         plan: the layer, and how to quantize it.
         options: rounding and ranges.
-        moments: of the layer's inputs, where a method needs them.
+        statistics: of the layer's inputs, where a method needs them.
         seed: for methods that draw anything.
     Returns:
         the spec that the layer got.
@@ -203,13 +209,13 @@ def quantize_layer(
             store_codebook(layer, name, *shared)
         else:
             grid = _grid(matrix, spec, options)
-            second = moments.mean_second() if moments else None
+            second = statistics.moments.second_moment() if statistics else None
             codes = ROUNDINGS.load(options.rounding)(Problem(matrix, grid, second, seed))
             store_grid(layer, name, grid, codes)
-    if options.bias_correction and moments and layer.bias is not None:
+    if options.bias_correction and statistics and layer.bias is not None:
         with torch.no_grad():
             rounded = to_matrix(layer.dequantized("weight"), spec.axis)
-        correct_bias(layer, rounded - matrices["weight"], moments)
+        correct_bias(layer, rounded - matrices["weight"], statistics.moments)
     return spec
 
 
@@ -268,7 +274,7 @@ def int8_layers(
     root: nn.Module,
     plans: list[LayerPlan],
     ranges: Ranges,
-    moments: dict[str, Moments],
+    statistics: dict[str, LayerInputs],
     options: QuantizeOptions,
     seed: int,
 ) -> dict[str, nn.Module]:
@@ -278,7 +284,7 @@ def int8_layers(
     made = {}
     for plan in plans:
         holder, own = latency_budget.alone(root, plan)
-        quantize_layer(holder, own, options, moments.get(plan.name), seed)
+        quantize_layer(holder, own, options, statistics.get(plan.name), seed)
         layer = holder[own.name]
         if plan.name in inputs:
             convert(layer, Spec(input="static", input_symmetric=levels.symmetric))
@@ -300,9 +306,13 @@ def _compare_latency(
     return [f"target_latency {options.target_latency:g} is missed: measured {share:.2f} in ONNX Runtime"]
 
 
-def _missing_moments(plans: list[LayerPlan], moments: dict[str, Moments], options: QuantizeOptions) -> list[str]:
+def _rounded_to_nearest(
+    plans: list[LayerPlan], statistics: dict[str, LayerInputs], options: QuantizeOptions
+) -> list[str]:
     if not options.needs_moments():
         return []
     return [
-        f"{plan.name}: rounded to nearest, no method here covers its kind" for plan in plans if plan.name not in moments
+        f"{plan.name}: rounded to nearest, no method here covers its kind"
+        for plan in plans
+        if plan.name not in statistics
     ]

@@ -2,11 +2,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from compresskit.analysis.calibration.moments import MomentSums
 from compresskit.artifact.source import load_model
 from compresskit.core.errors import InputError
 from compresskit.data.dataset import open_data
 from compresskit.pruning.allocation.layer_sparsity import erk, everything, lamp_scores
-from compresskit.pruning.importance.moments import Moments
 from compresskit.pruning.importance.weight_importance import (
     WeightEvidence,
     n_of_m_mask,
@@ -57,7 +57,9 @@ def test_global_allocation_follows_the_scores():
 
 
 def moments_of(x):
-    return Moments(x.T @ x, x.sum(0), len(x))
+    sums = MomentSums()
+    sums.update(x[:, None])
+    return sums
 
 
 def test_wanda_by_hand():

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from compresskit.analysis.calibration.moments import output_error
 from compresskit.core.types import Loaded
 from compresskit.quantization.formats.uniform import make_grid
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.quantize import quantize
-from compresskit.quantization.rounding.moments import output_error
 from compresskit.quantization.rounding.nearest import Problem
 from compresskit.training.context import Context
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ...core.tensors.modules import evaluating, get_module
+from ...core.tensors.modules import eager_modules, evaluating, get_module
 from ...core.types import Inputs, call, to_device
 
-#: (layer, positional inputs, output) -> None
-Watcher = Callable[[nn.Module, tuple, object], None]
+#: (layer, inputs, output) -> None; inputs given by name follow those given by position
+Watcher = Callable[[nn.Module, tuple, Any], Any]
+#: (layer name, positional inputs, named inputs, output) -> None
+CallWatcher = Callable[[str, tuple, dict[str, Any], Any], None]
 
 
 class Reached(Exception):
@@ -21,19 +24,52 @@ class Reached(Exception):
 
 
 @contextmanager
-def watch(root: nn.Module, watchers: Mapping[str, Watcher]):
-    """Call each named layer's watcher after every forward of that layer, while the context is open."""
+def watch(root: nn.Module, watchers: Mapping[str, Watcher]) -> Iterator[None]:
+    """Call each named layer's watcher after every forward of that layer, while the context is open.
+
+    What a watcher returns takes the output's place, unless it is None.
+    """
     with ExitStack() as stack:
         for name, watcher in watchers.items():
-            handle = get_module(root, name).register_forward_hook(watcher)
-            stack.callback(handle.remove)
+
+            def look(layer: nn.Module, given: tuple, named: dict, output: Any, watcher: Watcher = watcher) -> Any:
+                return watcher(layer, (*given, *named.values()), output)
+
+            stack.callback(get_module(root, name).register_forward_hook(look, with_kwargs=True).remove)
         yield
+
+
+@contextmanager
+def watch_calls(root: nn.Module, look: CallWatcher, names: Iterable[str] | None = None) -> Iterator[None]:
+    """Show every call of a model's layers to a function, in the order in which they finish, while the context is open.
+
+    Args:
+        root: the model.
+        look: what sees the calls.
+        names: the layers; None for all that Python runs, the root included.
+    """
+    layers = eager_modules(root) if names is None else ((name, get_module(root, name)) for name in names)
+    with ExitStack() as stack:
+        for name, layer in layers:
+
+            def tell(_layer: nn.Module, given: tuple, named: dict, output: Any, name: str = name) -> None:
+                look(name, given, named, output)
+
+            stack.callback(layer.register_forward_hook(tell, with_kwargs=True).remove)
+        yield
+
+
+@torch.no_grad()
+def run_watched(root: nn.Module, inputs: Inputs, look: CallWatcher, names: Iterable[str] | None = None) -> Any:
+    """Run a model once, in the modes that its layers are in, under `watch_calls`; returns what the model returns."""
+    with watch_calls(root, look, names):
+        return call(root, inputs)
 
 
 @torch.no_grad()
 def stream(
     root: nn.Module, batches: Iterable[Inputs], watchers: Mapping[str, Watcher], device: torch.device | None = None
-):
+) -> None:
     """Run batches of inputs through a model in eval mode, feeding the watchers; keeps nothing itself."""
     with evaluating(root), watch(root, watchers):
         for inputs in batches:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...analysis.calibration.moments import Moments
 from ..methods.geometry import Geometry
 from ..methods.kinds import (
     Kind,
@@ -22,7 +23,7 @@ from ..methods.kinds import (
     split_groups,
     weight_of_rows,
 )
-from .moments import Moments, regression
+from .least_squares import regression
 
 
 @dataclass

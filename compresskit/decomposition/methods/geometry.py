@@ -59,6 +59,11 @@ class Geometry:
         return prod(self.kernel)
 
     @property
+    def columns(self) -> int:
+        """How many inputs one output meets: the length of a row of the weight as a matrix."""
+        return self.in_channels // self.groups * self.taps
+
+    @property
     def weight_shape(self) -> tuple[int, ...]:
         """The weight as the layer holds it; `held` makes it from (out, in / groups, *kernel)."""
         if self.form in ("embedding", "linear-in-out"):

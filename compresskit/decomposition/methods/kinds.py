@@ -85,7 +85,7 @@ def split_groups(layer: Geometry, weight: Tensor) -> list[Tensor]:
 
 
 def rows_of(layer: Geometry, weight: Tensor) -> Tensor:
-    """The weight as a matrix whose product with a row of `moments.input_rows` is the output: (out, columns)."""
+    """The weight as a matrix whose product with a row of `im2col.input_rows` is the output: (out, columns)."""
     return seen(layer, weight).flatten(1)
 
 

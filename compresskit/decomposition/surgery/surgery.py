@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from ...analysis.calibration.hooks import Reached, watch
+from ...analysis.calibration.moments import Moments, moments_of_rows
 from ...core.tensors.copying import copy_module
 from ...core.tensors.modules import get_module
 from ...core.types import Inputs, Loaded, call, to_device
 from ...training.batchnorm import channel_scale
 from ..fit.fit import Evidence, Fit
-from ..fit.moments import Moments, batches_of_sites, collect_moments, columns, moments_of_rows, regression, samples
+from ..fit.layer_inputs import batches_of_sites, collect_moments, samples
+from ..fit.least_squares import regression
 from ..methods.kinds import rows_of, weight_of_rows
 from ..options import DecomposeOptions
 from ..ranks.candidates import Candidate, Layer
@@ -50,7 +52,7 @@ def data_evidence(root: nn.Module, site: Site, moments: Moments) -> Evidence:
 
 def takes_data(site: Site, options: DecomposeOptions) -> bool:
     """Whether a layer's factors are fitted to data; embeddings and very wide layers are not."""
-    fits = site.geometry.form != "embedding" and columns(site.geometry) <= WIDEST_COLUMNS
+    fits = site.geometry.form != "embedding" and site.geometry.columns <= WIDEST_COLUMNS
     return options.objective != "weight" and fits
 
 
@@ -70,7 +72,8 @@ def evidence_for(
     for run in batches_of_sites(with_data):
         moments = collect_moments(root, run, batches, rows=options.calibration_rows, seed=seed, device=device)
         for site in run:
-            yield site, data_evidence(root, site, moments.pop(site.name))
+            reached = site.name in moments
+            yield site, data_evidence(root, site, moments.pop(site.name)) if reached else weight_evidence(root, site)
 
 
 def replace_layers(
@@ -151,7 +154,7 @@ def sampled_evidence(
     pairs = (_input_and_wanted(reference, given, site, to_device(batch, device)) for batch in batches)
     flat = ((x, y) for both in pairs for x, y in both)
     calls = max(len(batches) * len(site.calls), 1)
-    inputs, outputs = samples(flat, site.geometry, max(options.calibration_rows // calls, 1), seed)
+    inputs, outputs = samples(flat, get_module(reference, site.name), max(options.calibration_rows // calls, 1), seed)
     moments = moments_of_rows(inputs)
     start = rows_of(site.geometry, evidence.target).to(inputs)
     if given is not reference:

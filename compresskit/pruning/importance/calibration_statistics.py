@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ...analysis.calibration.collect import collect
+from ...analysis.calibration.moments import InputMoments, MomentSums, Precision
+from ...analysis.calibration.positions import per_example
 from ...core.errors import InputError
 from ...core.tensors.modules import get_module
 from ...core.types import Inputs, Loaded, to_device
 from ...training.context import Context
 from ..dependency.graph import Graph, Member
 from ..recovery.sampled_outputs import refittable
-from .channel_statistics import Channels, Gradients, channel_statistics, output_sensitivity, weight_gradients
-from .moments import Moments, input_moments, measurable
+from .channel_statistics import (
+    Channels,
+    Gradients,
+    channel_statistics,
+    first_order_effects,
+    output_sensitivity,
+    weight_gradients,
+)
+
+#: layers that read more columns than this are not refitted: their second moments alone would take 300 MB
+MOST_COLUMNS = 6144
+#: products of float32 rows are summed in float64, except of layers so wide that it would be slow and large
+_PRECISION = Precision(sums=torch.float64, widest=1024)
 
 
 class Evidence:
@@ -69,7 +84,7 @@ class Evidence:
         )
 
     @cached_property
-    def moments(self) -> dict[str, Moments]:
+    def moments(self) -> dict[str, MomentSums]:
         """Moments of the inputs of every measurable layer that reads a group, by layer name."""
         readers = [self.layer(m)[0] for group in self.graph.groups for m in group.members if self.reads(m)]
         return input_moments(
@@ -92,15 +107,15 @@ class Evidence:
     @cached_property
     def channels(self) -> dict[str, Channels]:
         """Statistics of the inputs of every layer that reads a group, by layer name."""
-        return channel_statistics(self.loaded.module, self._readers(), ((inputs, None) for inputs in self.inputs))
+        return channel_statistics(self.loaded.module, self._readers(), self.inputs)
 
     @cached_property
-    def effects(self) -> dict[str, Channels]:
-        """The same, with the first-order effect of each channel on the task loss."""
+    def effects(self) -> dict[str, Tensor]:
+        """The first-order effect on the task loss of each input channel of the same layers, by layer name."""
         for p in self.loaded.module.parameters():
             if p.is_floating_point():
                 p.requires_grad_(True)
-        return channel_statistics(self.loaded.module, self._readers(), self.labelled, with_loss=True)
+        return first_order_effects(self.loaded.module, self._readers(), self.labelled)
 
     @cached_property
     def sensitivity(self) -> dict[str, Tensor]:
@@ -118,6 +133,28 @@ class Evidence:
 
     def _readers(self) -> list[str]:
         return list(dict.fromkeys(self.layer(m)[0] for g in self.graph.groups for m in g.members if self.is_reader(m)))
+
+
+def measurable(layer: nn.Module) -> bool:
+    """Whether the moments of a layer's input can be held."""
+    return refittable(layer) and layer.weight[0].numel() <= MOST_COLUMNS
+
+
+def input_moments(
+    module: nn.Module, names: Sequence[str], batches: Iterable[Inputs], *, points: int, generator: torch.Generator
+) -> dict[str, MomentSums]:
+    """Moments of what layers read, each with one group.
+
+    Args:
+        module: the model.
+        names: layers (`measurable`).
+        batches: calibration inputs.
+        points: output positions sampled from each example.
+        generator: draws the positions.
+    """
+    sample = per_example(points, generator)
+    taken = collect(module, {name: InputMoments(sample, _PRECISION) for name in names}, batches)
+    return {name: one.sums for name, one in taken.items()}
 
 
 def required_data(context: Context, what: str) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...analysis.calibration.channels import ChannelSums, channel_axis, channel_rows
+from ...analysis.calibration.collect import collect
 from ...analysis.calibration.hooks import watch
 from ...core.tensors.dtypes import float32_weights, in_float32, widened
-from ...core.tensors.modules import get_module
 from ...core.types import Inputs, call, main_output
 
 
@@ -33,14 +33,12 @@ class Channels:
         magnitude: mean of |x|.
         mean, square: mean of x and of x^2.
         zeros: share of elements that are zero.
-        taylor: mean over examples of |sum of x * dloss/dx|; zeros where no loss was given.
     """
 
     magnitude: Tensor
     mean: Tensor
     square: Tensor
     zeros: Tensor
-    taylor: Tensor
 
 
 def task_loss(outputs: Any, targets: Tensor) -> Tensor:
@@ -112,73 +110,57 @@ def output_sensitivity(
             examples += len(targets)
             for (name, _), gradient in zip(seen, gradients, strict=True):
                 if gradient is not None:
-                    rows = _rows(module.get_submodule(name), widened(gradient)).square().sum(0).double().cpu()
+                    rows = channel_rows(module.get_submodule(name), widened(gradient)).square().sum(0).double().cpu()
                     sums[name] = sums[name] + rows if name in sums else rows
     return {name: total / examples for name, total in sums.items()}
 
 
-def channel_statistics(
-    module: nn.Module, names: Sequence[str], batches: Iterable[tuple[Inputs, Tensor | None]], *, with_loss: bool = False
-) -> dict[str, Channels]:
-    """Statistics of the input channels of layers.
+def channel_statistics(module: nn.Module, names: Sequence[str], batches: Iterable[Inputs]) -> dict[str, Channels]:
+    """Statistics of the input channels of layers, by layer name."""
+    sums = collect(module, {name: ChannelSums() for name in names}, batches)
+    return {
+        name: Channels(*(total / one.count for total in (one.magnitude, one.total, one.square, one.zeros)))
+        for name, one in sums.items()
+    }
+
+
+def first_order_effects(
+    module: nn.Module, names: Sequence[str], batches: Iterable[tuple[Inputs, Tensor]]
+) -> dict[str, Tensor]:
+    """What removing each input channel of layers does to the task loss, to first order.
 
     Args:
-        module: the model, in eval mode.
+        module: the model, in eval mode; its parameters take gradients.
         names: layers.
-        batches: (inputs, targets); targets are only read when `with_loss`.
-        with_loss: also measure the first-order effect on the task loss.
+        batches: (inputs, targets).
+    Returns:
+        layer name -> (channels,) float64: mean over examples of |sum of x * dloss/dx|, of the layers that are reached.
     """
-    sums: dict[str, Channels] = {}
-    counts: dict[str, int] = {}
+    sums: dict[str, Tensor] = {}
     seen: list[tuple[str, Tensor]] = []
 
     def watcher(name: str):
         def look(layer: nn.Module, inputs: tuple, _output: Any) -> None:
-            x = inputs[0]
-            if with_loss and x.requires_grad:
-                seen.append((name, x))
-            rows = _rows(layer, widened(x.detach()))
-            if name not in sums:
-                sums[name] = Channels(*(torch.zeros(rows.shape[1], dtype=torch.float64) for _ in range(5)))
-            found = sums[name]
-            found.magnitude += rows.abs().sum(0).double().cpu()
-            found.mean += rows.sum(0).double().cpu()
-            found.square += rows.square().sum(0).double().cpu()
-            found.zeros += (rows == 0).sum(0).double().cpu()
-            counts[name] = counts.get(name, 0) + len(rows)
+            channels = inputs[0].shape[channel_axis(layer, inputs[0])]
+            sums.setdefault(name, torch.zeros(channels, dtype=torch.float64))
+            if inputs[0].requires_grad:
+                seen.append((name, inputs[0]))
 
         return look
 
     examples = 0
     # gradients of 16 bits underflow
-    types = float32_weights(module) if with_loss else nullcontext()
-    with types, watch(module, {name: watcher(name) for name in names}), torch.set_grad_enabled(with_loss):
+    with float32_weights(module), watch(module, {name: watcher(name) for name in names}), torch.enable_grad():
         for inputs, targets in batches:
             seen.clear()
-            outputs = call(module, inputs)
-            if with_loss:
-                examples += len(targets)
-                _add_taylor(module, sums, seen, task_loss(outputs, targets) * len(targets))
-    for name, found in sums.items():
-        for kind in ("magnitude", "mean", "square", "zeros"):
-            setattr(found, kind, getattr(found, kind) / counts[name])
-        found.taylor /= max(examples, 1)
-    return sums
-
-
-def _add_taylor(module: nn.Module, sums: dict[str, Channels], seen: list[tuple[str, Tensor]], loss: Tensor) -> None:
-    gradients = torch.autograd.grad(loss, [x for _, x in seen], allow_unused=True)
-    for (name, x), gradient in zip(seen, gradients, strict=True):
-        if gradient is not None:
-            effect = (widened(x) * widened(gradient)).detach()
-            channel = effect.dim() - 1 if isinstance(get_module(module, name), nn.Linear) else 1
-            others = [d for d in range(1, effect.dim()) if d != channel]
-            effect = effect.sum(others) if others else effect
-            sums[name].taylor += effect.abs().sum(0).double().cpu()
-
-
-def _rows(layer: nn.Module, x: Tensor) -> Tensor:
-    """(samples, channels) of a layer's input."""
-    if isinstance(layer, nn.Linear):
-        return x.reshape(-1, x.shape[-1])
-    return x.movedim(1, -1).reshape(-1, x.shape[1])
+            loss = task_loss(call(module, inputs), targets) * len(targets)
+            gradients = torch.autograd.grad(loss, [x for _, x in seen], allow_unused=True)
+            examples += len(targets)
+            for (name, x), gradient in zip(seen, gradients, strict=True):
+                if gradient is not None:
+                    effect = (widened(x) * widened(gradient)).detach()
+                    channel = channel_axis(module.get_submodule(name), effect)
+                    others = [dim for dim in range(1, effect.dim()) if dim != channel]
+                    effect = effect.sum(others) if others else effect
+                    sums[name] += effect.abs().sum(0).double().cpu()
+    return {name: total / max(examples, 1) for name, total in sums.items()}

@@ -107,12 +107,12 @@ def activation_taylor(group: Group, evidence: Evidence) -> Tensor:
     Source: Molchanov et al., "Pruning Convolutional Neural Networks for Resource Efficient Inference", ICLR 2017,
     eq. 4.
     """
-    return _from_channels(group, evidence, evidence.effects, "taylor")
+    return _from_channels(group, evidence, evidence.effects)
 
 
 def activation(group: Group, evidence: Evidence) -> Tensor:
     """Mean absolute activation of each unit where it is read."""
-    return _from_channels(group, evidence, evidence.channels, "magnitude")
+    return _from_channels(group, evidence, _each(evidence, "magnitude"))
 
 
 def apoz(group: Group, evidence: Evidence) -> Tensor:
@@ -120,21 +120,26 @@ def apoz(group: Group, evidence: Evidence) -> Tensor:
 
     Source: Hu et al., "Network Trimming: A Data-Driven Neuron Pruning Approach", 2016.
     """
-    return 1 - _from_channels(group, evidence, evidence.channels, "zeros", average=True)
+    return 1 - _from_channels(group, evidence, _each(evidence, "zeros"), average=True)
 
 
 def variance(group: Group, evidence: Evidence) -> Tensor:
     """Variance of each unit's activations: a constant one can move into a bias."""
-    mean = _from_channels(group, evidence, evidence.channels, "mean", average=True)
-    return (_from_channels(group, evidence, evidence.channels, "square", average=True) - mean.square()).clamp_min(0)
+    mean, square = (_from_channels(group, evidence, _each(evidence, kind), average=True) for kind in ("mean", "square"))
+    return (square - mean.square()).clamp_min(0)
 
 
-def _from_channels(group: Group, evidence: Evidence, channels: dict, kind: str, average: bool = False) -> Tensor:
+def _each(evidence: Evidence, kind: str) -> dict[str, Tensor]:
+    """One statistic of the input channels of each layer."""
+    return {name: getattr(one, kind) for name, one in evidence.channels.items()}
+
+
+def _from_channels(group: Group, evidence: Evidence, channels: dict[str, Tensor], average: bool = False) -> Tensor:
     """A statistic of the layers that read a unit, summed (or averaged) over its places."""
     rows = []
     for member in group.members:
         if evidence.is_reader(member) and evidence.layer(member)[0] in channels:
-            values = getattr(channels[evidence.layer(member)[0]], kind)[torch.from_numpy(member.positions)]
+            values = channels[evidence.layer(member)[0]][torch.from_numpy(member.positions)]
             rows.append(values.mean(1) if average else values.sum(1))
     if not rows:
         return torch.ones(len(group), dtype=torch.float64) if average else l1(group, evidence)
@@ -186,7 +191,7 @@ def _eliminated(group: Group, evidence: Evidence, sensitivity: dict[str, Tensor]
             kernel = weight.shape[1] // module.weight.shape[1]
             columns = (places.unsqueeze(-1) * kernel + torch.arange(kernel)).reshape(len(group), -1)
             scale = None if sensitivity is None else sensitivity[layer]
-            readers.append(Reader(evidence.moments[layer].centered(), weight, columns, output_scale=scale))
+            readers.append(Reader(evidence.moments[layer].covariance()[0], weight, columns, output_scale=scale))
     if not readers:
         return l2(group, evidence).square() / l2(group, evidence).square().sum().clamp_min(1e-12)
     return eliminate(readers, len(group))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .moments import Moments
+from ...analysis.calibration.moments import MomentSums
 
 
 @dataclass
@@ -21,7 +21,7 @@ class WeightEvidence:
         generator: for random scores.
     """
 
-    moments: Moments | None = None
+    moments: MomentSums | None = None
     gradient: Tensor | None = None
     generator: torch.Generator | None = None
 
@@ -48,7 +48,7 @@ def wanda(weight: Tensor, evidence: WeightEvidence) -> Tensor:
     """
     if evidence.moments is None:
         return magnitude(weight, evidence)
-    norm = (evidence.moments.gram.diagonal() / evidence.moments.count).sqrt()
+    norm = (evidence.moments.second[0].diagonal() / evidence.moments.count).sqrt()
     return (weight.detach().flatten(1).abs() * norm.to(weight.dtype)).view(weight.shape)
 
 
@@ -63,9 +63,9 @@ def sparsegpt(weight: Tensor, evidence: WeightEvidence) -> Tensor:
     return (weight.detach().flatten(1).double() / diagonal).square().view(weight.shape)
 
 
-def inverse_factor(moments: Moments, damping: float = 0.01) -> Tensor:
+def inverse_factor(moments: MomentSums, damping: float = 0.01) -> Tensor:
     """Upper Cholesky factor of the inverse of the damped second moments, (columns, columns) float64."""
-    hessian = moments.gram.double() / moments.count
+    hessian = moments.second[0].double() / moments.count
     scale = hessian.diagonal().mean().clamp_min(1e-12)
     hessian = hessian + damping * scale * torch.eye(len(hessian), dtype=torch.float64, device=hessian.device)
     return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(hessian)), upper=True)
@@ -91,7 +91,7 @@ def n_of_m_mask(scores: Tensor, n: int, m: int) -> Tensor:
     return mask.view(len(scores), -1)[:, :columns]
 
 
-def prune_with_update(weight: Tensor, moments: Moments, mask_of: Any, block: int = 128) -> Tensor:
+def prune_with_update(weight: Tensor, moments: MomentSums, mask_of: Any, block: int = 128) -> Tensor:
     """Prune columns from left to right; what each loses is made up for by the columns to its right.
 
     Args:

@@ -51,7 +51,7 @@ def refit_before_cut(module: nn.Module, graph: Graph, keep: np.ndarray, evidence
             continue
         kernel = layer.weight[0].numel() // layer.weight.shape[1]
         stays = torch.from_numpy(np.flatnonzero(np.repeat(mask, kernel)))
-        covariance = moments.centered().double()
+        covariance = moments.covariance()[0].double()
         weight = layer.weight.detach().double().flatten(1).T  # (columns, out)
         inner = covariance[stays][:, stays]
         pull = ridge * inner.diagonal().mean() + 1e-12
@@ -60,7 +60,7 @@ def refit_before_cut(module: nn.Module, graph: Graph, keep: np.ndarray, evidence
         fitted[stays] = torch.linalg.solve(inner + pull * torch.eye(len(stays), dtype=inner.dtype), right)
         with torch.no_grad():
             if layer.bias is not None:
-                layer.bias += ((weight - fitted).T @ (moments.total.double() / moments.count)).to(layer.bias.dtype)
+                layer.bias += ((weight - fitted).T @ (moments.first[0].double() / moments.count)).to(layer.bias.dtype)
             layer.weight.copy_(fitted.T.reshape(layer.weight.shape))
         count += 1
     return count

@@ -15,17 +15,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...analysis.calibration.hooks import Reached, Sums, watch
+from ...analysis.calibration.im2col import input_rows, output_positions, output_rows, window_of
+from ...analysis.calibration.moments import RegressionSums
 from ...core.tensors.modules import get_module
 from ...core.types import Inputs, call
 from ...training.batchnorm import channel_scale
-from .sampled_outputs import Target, patches, positions_of, refittable, rows_at
+from .sampled_outputs import Target, refittable
 
 #: activations that may be held for a refit of all layers in one run, and how many of the widest a model holds at once
 _MOST_BYTES, _HELD = 4 << 30, 3
@@ -47,48 +48,33 @@ class Fit:
     ridge: float
 
 
-class _Equations:
-    """Normal equations of one layer: second moments of what it reads and should give."""
+def _equations(layer: nn.Module) -> RegressionSums:
+    return RegressionSums(layer.weight[0].numel(), layer.weight.shape[0], layer.weight.device)
 
-    def __init__(self, layer: nn.Module):
-        columns, rows = layer.weight[0].numel(), layer.weight.shape[0]
-        zeros = partial(torch.zeros, dtype=torch.float64, device=layer.weight.device)
-        self.gram, self.cross = zeros(columns, columns), zeros(columns, rows)
-        self.sums_x, self.sums_y = zeros(columns), zeros(rows)
-        self.energy, self.count = 0.0, 0
 
-    def add(self, x: Tensor, y: Tensor) -> None:
-        """Take in samples, (samples, columns) and (samples, rows) float64."""
-        self.gram.addmm_(x.T, x)
-        self.cross.addmm_(x.T, y)
-        self.sums_x.add_(x.sum(0))
-        self.sums_y.add_(y.sum(0))
-        self.energy += float(y.square().sum())
-        self.count += len(x)
-
-    def solve(self, module: nn.Module, name: str, target: Target, fit: Fit) -> float:
-        """Put the solution into the layer; returns the share of the output's variance that is left unexplained."""
-        layer, intercept = get_module(module, name), name in fit.intercepts
-        norm = get_module(module, target.norm) if target.norm is not None else None
-        gram, cross, energy = self.gram, self.cross, self.energy
-        mean_x, mean_y = self.sums_x / self.count, self.sums_y / self.count
-        if intercept:
-            gram.sub_(torch.outer(mean_x, mean_x) * self.count)
-            cross.sub_(torch.outer(mean_x, mean_y) * self.count)
-            energy -= float(mean_y.square().sum()) * self.count
-        elif layer.bias is not None:
-            cross.sub_(torch.outer(self.sums_x, layer.bias.double()))
-        before = layer.weight.double().flatten(1).T
-        pull = fit.ridge * float(gram.diagonal().mean()) + 1e-12
-        system = gram + pull * torch.eye(len(gram), dtype=torch.float64, device=gram.device)
-        weight = torch.linalg.solve(system, cross + pull * before)
-        layer.weight.copy_(weight.T.reshape(layer.weight.shape))
-        if intercept and layer.bias is not None:
-            layer.bias.copy_(mean_y - mean_x @ weight)
-        elif intercept and norm is not None and norm.running_mean is not None:
-            norm.running_mean.sub_(mean_y - mean_x @ weight)  # later layers see the mended mean
-        left = energy - 2 * float((weight * cross).sum()) + float((weight * (gram @ weight)).sum())
-        return max(left, 0.0) / energy if energy > 0 else 0.0
+def _solve(sums: RegressionSums, module: nn.Module, name: str, target: Target, fit: Fit) -> float:
+    """Put the solution into the layer; returns the share of the output's variance that is left unexplained."""
+    layer, intercept = get_module(module, name), name in fit.intercepts
+    norm = get_module(module, target.norm) if target.norm is not None else None
+    gram, cross, energy, count = sums.inputs.second[0], sums.cross, sums.energy, sums.inputs.count
+    mean_x, mean_y = sums.inputs.mean()[0], sums.outputs / count
+    if intercept:
+        gram.sub_(torch.outer(mean_x, mean_x) * count)
+        cross.sub_(torch.outer(mean_x, mean_y) * count)
+        energy -= float(mean_y.square().sum()) * count
+    elif layer.bias is not None:
+        cross.sub_(torch.outer(sums.inputs.first[0], layer.bias.double()))
+    before = layer.weight.double().flatten(1).T
+    pull = fit.ridge * float(gram.diagonal().mean()) + 1e-12
+    system = gram + pull * torch.eye(len(gram), dtype=torch.float64, device=gram.device)
+    weight = torch.linalg.solve(system, cross + pull * before)
+    layer.weight.copy_(weight.T.reshape(layer.weight.shape))
+    if intercept and layer.bias is not None:
+        layer.bias.copy_(mean_y - mean_x @ weight)
+    elif intercept and norm is not None and norm.running_mean is not None:
+        norm.running_mean.sub_(mean_y - mean_x @ weight)  # later layers see the mended mean
+    left = energy - 2 * float((weight * cross).sum()) + float((weight * (gram @ weight)).sum())
+    return max(left, 0.0) / energy if energy > 0 else 0.0
 
 
 @torch.no_grad()
@@ -153,9 +139,10 @@ def prospect(module: nn.Module, example: Inputs, *, examples: int, points: int) 
         def note(layer: nn.Module, inputs: tuple, output: Tensor) -> None:
             nonlocal widest, once, samples
             once = once and name not in kept
-            positions = positions_of(layer, output)
+            _, positions = output_positions(window_of(layer), output)
             used = min(points, positions)
-            kept[name] = 2 * used * (output[0].numel() // positions)  # the output, and perhaps what is added to it
+            # the output, and perhaps what is added to it
+            kept[name] = 2 * used * (output[0].numel() // positions)
             widest = max(widest, output[0].numel())
             samples = min(samples, examples * used / layer.weight[0].numel())
 
@@ -174,16 +161,16 @@ def _refit_in_one_run(
     sums = Sums()
 
     def solve(name: str, layer: nn.Module, x: Tensor, others: Sequence[Tensor | None]) -> None:
-        target, kept = targets[name], fit.kept.get(name)
-        equations, gain = _Equations(layer), _gain(module, target.norm)
+        target, kept, window = targets[name], fit.kept.get(name), window_of(layer)
+        equations, gain = _equations(layer), _gain(module, target.norm)
         for number, part in enumerate(x.split(sizes)):
             positions = target.positions[number]
             wanted = _kept(target.outputs[number], kept)
             if others[number] is not None:
                 beside = _kept(target.beside[number], kept)
-                wanted = wanted + (beside - rows_at(layer, others[number], positions).double()) * gain
-            equations.add(patches(layer, part, positions).double(), wanted)
-        equations.solve(module, name, target, fit)
+                wanted = wanted + (beside - output_rows(window, others[number], positions).double()) * gain
+            equations.update(input_rows(window, part, positions)[:, 0].double(), wanted)
+        _solve(equations, module, name, target, fit)
         _drop(target, targets, log)
 
     def watcher(name: str):
@@ -226,10 +213,10 @@ def refit(module: nn.Module, name: str, target: Target, batches: Sequence[Inputs
     Returns:
         the share of the output's variance that is not explained after the fit.
     """
-    equations = _Equations(get_module(module, name))
+    equations = _equations(get_module(module, name))
     for x, y in _pairs(module, name, target, batches, fit.kept.get(name)):
-        equations.add(x, y)
-    return equations.solve(module, name, target, fit)
+        equations.update(x, y)
+    return _solve(equations, module, name, target, fit)
 
 
 def _pairs(
@@ -249,13 +236,16 @@ def _pairs(
 
     def look(layer: nn.Module, inputs: tuple, output: Any) -> None:
         wanted, positions, beside = next(calls)
-        pair = [patches(layer, inputs[0], positions).double(), _kept(wanted, outputs_kept)]
+        window = window_of(layer)
+        # a copy: an activation in place may overwrite what the layer read
+        read = input_rows(window, inputs[0], positions)[:, 0].to(torch.float64, copy=True)
+        pair = [read, _kept(wanted, outputs_kept)]
         found.append(pair)
         if beside is None and runs_once:
             raise Reached
 
         def lacking(_summand: Tensor, other: Tensor) -> None:
-            pair[1] += (_kept(beside, outputs_kept) - rows_at(layer, other, positions).double()) * gain
+            pair[1] += (_kept(beside, outputs_kept) - output_rows(window, other, positions).double()) * gain
             raise Reached
 
         if beside is not None:

@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ...analysis.calibration.hooks import Sums, watch
+from ...analysis.calibration.im2col import output_positions, output_rows, window_of
+from ...analysis.calibration.positions import per_example
 from ...core.types import Inputs, call
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -26,14 +27,14 @@ class Target:
 
     Attributes:
         outputs: one (samples, out) tensor a batch.
-        positions: for each batch, the sampled output positions (flat index), shared by all its examples.
+        positions: for each batch, the sampled output positions, as indices into its flattened (examples, positions).
         beside: what was then added to the output (behind `norm`), (samples, out) a batch; empty where nothing was.
         norm: the BatchNorm that reads the output directly.
         width: the most numbers that an example's output has.
     """
 
     outputs: list[Tensor] = field(default_factory=list)
-    positions: list[Tensor] = field(default_factory=list)
+    positions: list[Tensor | None] = field(default_factory=list)
     beside: list[Tensor] = field(default_factory=list)
     norm: str | None = None
     width: int = 0
@@ -63,17 +64,23 @@ def record_targets(
     """
     targets: dict[str, Target] = {}
     made: dict[int, tuple[str, Tensor]] = {}  # outputs are held, so that their ids stay their own
-    sums = Sums()
+    sample, sums = per_example(points, generator), Sums()
 
     def watcher(name: str):
         def look(layer: nn.Module, inputs: tuple, output: Any) -> None:
             target = targets.setdefault(name, Target())
-            chosen = sampled(positions_of(layer, output), points, generator)
+            window = window_of(layer)
+            chosen = sample(*output_positions(window, output))
+
+            def rows(tensor: Tensor) -> Tensor:
+                taken = output_rows(window, tensor, chosen)
+                return taken.clone() if chosen is None else taken  # an activation in place may overwrite a view
+
             target.positions.append(chosen)
-            target.outputs.append(rows_at(layer, output, chosen))
+            target.outputs.append(rows(output))
             target.width = max(target.width, output[0].numel())
             made[id(output)] = name, output
-            sums.wait(output, lambda _output, other: target.beside.append(rows_at(layer, other, chosen)))
+            sums.wait(output, lambda _output, other: target.beside.append(rows(other)))
 
         return look
 
@@ -93,54 +100,3 @@ def record_targets(
             made.clear()
             sums.forget()
     return targets
-
-
-def sampled(count: int, points: int, generator: torch.Generator) -> Tensor:
-    """Up to `points` of `count` positions, (points,)."""
-    return torch.arange(count) if count <= points else torch.randperm(count, generator=generator)[:points]
-
-
-def positions_of(layer: nn.Module, output: Tensor) -> int:
-    """How many output positions a layer has for each example."""
-    return output[0].numel() // (output.shape[-1] if isinstance(layer, nn.Linear) else output.shape[1])
-
-
-def rows_at(layer: nn.Module, output: Tensor, positions: Tensor) -> Tensor:
-    """A layer's output at sampled positions, (examples * points, channels)."""
-    if isinstance(layer, nn.Linear):
-        flat = output.reshape(output.shape[0], -1, output.shape[-1])
-    else:
-        flat = output.flatten(2).transpose(1, 2)
-    return flat[:, positions].reshape(-1, flat.shape[2])
-
-
-def patches(layer: nn.Module, x: Tensor, positions: Tensor) -> Tensor:
-    """What a layer reads at sampled output positions.
-
-    Args:
-        layer: a linear layer or a convolution.
-        x: its input.
-        positions: flat output positions, (points,).
-    Returns:
-        (examples * points, in_features), columns in the order of the flattened weight.
-    """
-    if isinstance(layer, nn.Linear):
-        return x.reshape(x.shape[0], -1, x.shape[-1])[:, positions].reshape(-1, x.shape[-1])
-    padding = layer.padding
-    if isinstance(padding, str):
-        total = [
-            d * (k - 1) if padding == "same" else 0 for d, k in zip(layer.dilation, layer.kernel_size, strict=True)
-        ]
-        pads = [side for t in reversed(total) for side in (t // 2, t - t // 2)]
-    else:
-        pads = [side for p in reversed(padding) for side in (p, p)]
-    x = F.pad(x, pads)
-    windows = x
-    for axis, (kernel, stride, dilation) in enumerate(
-        zip(layer.kernel_size, layer.stride, layer.dilation, strict=True)
-    ):
-        windows = windows.unfold(2 + axis, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
-    space = len(layer.kernel_size)
-    where = torch.unravel_index(positions, windows.shape[2 : 2 + space])
-    picked = windows[(slice(None), slice(None), *where)]  # (examples, channels, points, *kernel)
-    return picked.movedim(2, 1).reshape(picked.shape[0] * len(positions), -1)

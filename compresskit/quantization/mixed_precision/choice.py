@@ -14,13 +14,13 @@ from compresskit.core.tensors.modules import get_module
 from compresskit.core.types import Inputs
 from compresskit.training.context import Context
 
+from ..calibration.layer_inputs import LayerInputs
 from ..formats.layer_spec import Spec
 from ..formats.layers import from_matrix, to_matrix
 from ..formats.packing import packed_bytes
 from ..formats.uniform import Grid
 from ..options import QuantizeOptions
 from ..plan import LayerPlan, with_bits
-from ..rounding.moments import Moments
 from ..rounding.nearest import Problem
 from ..tables import ROUNDINGS
 from . import allocation
@@ -39,7 +39,7 @@ class Allocation:
 def allocate(
     root: nn.Module,
     plans: list[LayerPlan],
-    moments: dict[str, Moments],
+    statistics: dict[str, LayerInputs],
     batches: Iterable[Inputs],
     options: QuantizeOptions,
     context: Context,
@@ -52,7 +52,7 @@ def allocate(
     Args:
         root: the float model.
         plans: all layers to quantize.
-        moments: of their inputs, for rounding methods that use them.
+        statistics: of their inputs, for rounding methods that use them.
         batches: inputs to measure on.
         options: target_bits, candidate_bits, rounding.
         context: log, seed, folder.
@@ -67,7 +67,7 @@ def allocate(
 
     def variant(plan: LayerPlan, bits: int) -> Callable[[], dict[str, Tensor]]:
         return lambda: rounded_weights(
-            root, with_bits(plan, bits, options), options, moments.get(plan.name), grid_of, context.seed
+            root, with_bits(plan, bits, options), options, statistics.get(plan.name), grid_of, context.seed
         )
 
     variants = {plan.name: {bits: variant(plan, bits) for bits in bits_menu} for plan in free}
@@ -116,7 +116,7 @@ def rounded_weights(
     root: nn.Module,
     plan: LayerPlan,
     options: QuantizeOptions,
-    moments: Moments | None,
+    statistics: LayerInputs | None,
     grid_of: Callable[[Tensor, Spec], Grid],
     seed: int,
 ) -> dict[str, Tensor]:
@@ -128,7 +128,7 @@ def rounded_weights(
         matrix = to_matrix(weight.float(), spec.axis)
         grid = grid_of(matrix, spec)
         codes = ROUNDINGS.load(options.rounding)(
-            Problem(matrix, grid, moments.mean_second() if moments else None, seed)
+            Problem(matrix, grid, statistics.moments.second_moment() if statistics else None, seed)
         )
         result[name] = from_matrix(grid.values(codes), weight.shape, spec.axis)
     return result

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ...analysis.calibration.moments import output_error
 from ..formats import uniform
-from .moments import output_error
 from .nearest import Problem, nearest
 
 #: the rectified sigmoid stretches (0, 1) to (GAMMA, ZETA) before it is clipped

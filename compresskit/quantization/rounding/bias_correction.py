@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .moments import Moments
+from ...analysis.calibration.moments import MomentSums
 
 
 @torch.no_grad()
-def correct_bias(layer: nn.Module, delta: Tensor, moments: Moments) -> Tensor:
+def correct_bias(layer: nn.Module, delta: Tensor, moments: MomentSums) -> Tensor:
     """Subtract the expected output shift of a weight change from a layer's bias.
 
     Args:
@@ -21,7 +21,7 @@ def correct_bias(layer: nn.Module, delta: Tensor, moments: Moments) -> Tensor:
     Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019,
         eq. 17, with the mean input measured on data.
     """
-    mean = moments.mean_first().to(delta.dtype)
+    mean = moments.mean().to(delta.dtype)
     split = delta.reshape(mean.shape[0], -1, delta.shape[1])
     shift = (split @ mean.unsqueeze(2)).reshape(-1)
     layer.bias -= shift

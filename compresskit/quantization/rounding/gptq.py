@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ...analysis.calibration.moments import output_error
 from ..formats import uniform
-from .moments import output_error
 from .nearest import Problem, nearest
 
 #: share of the mean diagonal that is added to the diagonal, as in the paper

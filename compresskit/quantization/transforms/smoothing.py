@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from compresskit.core.tensors.dtypes import in_float32
 
+from ...analysis.calibration.moments import output_error
+from ..calibration.layer_inputs import LayerInputs
 from ..formats.layer_spec import Spec
 from ..formats.layers import convert, to_matrix
 from ..formats.uniform import Grid
-from ..rounding.moments import Moments, output_error
 from .equalization import input_channel_ranges, scale_input_channels
 
 _EXPONENTS = 20
@@ -37,14 +38,14 @@ def smoothing_factors(activations: Tensor, weights: Tensor, strength: float) -> 
 
 @in_float32
 @torch.no_grad()
-def search_factors(layer: nn.Module, moments: Moments, make_grid: Callable[[Tensor], Grid], axis: int = 0) -> Tensor:
+def search_factors(layer: nn.Module, inputs: LayerInputs, make_grid: Callable[[Tensor], Grid], axis: int = 0) -> Tensor:
     """Channel factors s = (mean |x|)^a with the a in [0, 1] of least output error after rounding.
 
     The weights are multiplied by s and the input divided by it, so what rounding does to W s is divided by s again.
 
     Args:
         layer: a linear layer or convolution.
-        moments: of its inputs.
+        inputs: statistics of its inputs.
         make_grid: gives the grid for a weight matrix.
         axis: the weight's output dimension.
     Returns:
@@ -52,9 +53,9 @@ def search_factors(layer: nn.Module, moments: Moments, make_grid: Callable[[Tens
     Source: Lin et al., "AWQ: Activation-aware Weight Quantization for On-Device LLM Compression and Acceleration",
         MLSys 2024, eq. 4 and 5.
     """
-    magnitude = moments.mean_magnitude().float().clamp(min=1e-8)
+    magnitude = inputs.channels.mean().float().clamp(min=1e-8)
     matrix = to_matrix(layer.weight.detach().clone(), axis)
-    second = moments.mean_second()
+    second = inputs.moments.second_moment()
     original = layer.weight.detach().clone()
     best, best_error = torch.ones_like(magnitude), float("inf")
     for step in range(_EXPONENTS):
@@ -88,7 +89,7 @@ def move_to_weights(layer: nn.Module, factors: Tensor) -> Spec:
 
 
 @in_float32
-def smooth(layer: nn.Module, moments: Moments, strength: float) -> Spec:
+def smooth(layer: nn.Module, inputs: LayerInputs, strength: float) -> Spec:
     """Apply SmoothQuant to one layer."""
-    factors = smoothing_factors(moments.largest, input_channel_ranges(layer), strength)
+    factors = smoothing_factors(inputs.channels.largest, input_channel_ranges(layer), strength)
     return move_to_weights(layer, factors)

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...analysis.calibration.moments import Moments
 from ...analysis.measure.measure import macs, parameter_count
 from ...analysis.sensitivity.channels import output_sensitivities
 from ...core.errors import InputError
 from ...core.tensors.modules import get_module
 from ...core.types import Loaded
 from ...decomposition.fit.fit import Evidence, Fit, fit_activation, fit_weight
-from ...decomposition.fit.moments import Moments
 from ...decomposition.methods.geometry import chain_params
 from ...decomposition.methods.kinds import Ranks, chain_of, compose, split_groups
 from ...decomposition.options import DecomposeOptions

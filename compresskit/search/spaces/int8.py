@@ -25,7 +25,7 @@ from ...quantization.formats.weights import bytes_by_kind
 from ...quantization.mixed_precision.latency_budget import measured_damages
 from ...quantization.options import QuantizeOptions
 from ...quantization.plan import make_plan
-from ...quantization.quantize import collect_moments, int8_layers, layer_times
+from ...quantization.quantize import collect_statistics, int8_layers, layer_times
 from ...quantization.transforms.folding import fold_batchnorm
 from ...training.context import Context
 from ..options import SearchOptions
@@ -65,9 +65,9 @@ class Int8Subject:
         self.notes += [f"left out {name}: int8 makes it no faster" for name, gain in gains.items() if gain <= 0]
         if not self._plans:
             raise InputError(f"model {loaded.name!r}: no layer is faster in int8 in ONNX Runtime here")
-        moments = collect_moments(root, self._plans, batches, self._options, context)
+        statistics = collect_statistics(root, self._plans, batches, self._options, context)
         self._ranges = activation_ranges(root, self._record, self._plans, self._operands, batches, self._options)
-        self._layers = int8_layers(root, self._plans, self._ranges, moments, self._options, context.seed)
+        self._layers = int8_layers(root, self._plans, self._ranges, statistics, self._options, context.seed)
         self._whole = {
             "latency_ms": in_float.total_ms,
             "bytes": float(sum(bytes_by_kind(loaded.module, loaded.storage).values())),

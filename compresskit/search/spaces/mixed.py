@@ -10,18 +10,18 @@ import numpy as np
 import torch
 from torch import nn
 
+from ...analysis.calibration.moments import Moments
 from ...analysis.dataflow import trace
 from ...core.errors import InputError
 from ...core.types import Loaded
 from ...decomposition.fit.fit import fit_activation, fit_weight
-from ...decomposition.fit.moments import Moments
 from ...decomposition.ranks.candidates import Candidate
 from ...decomposition.surgery.find_layers import Site
 from ...decomposition.surgery.surgery import data_evidence, put_factors, weight_evidence
 from ...decomposition.tables import KINDS
+from ...quantization.calibration.layer_inputs import collect_inputs, roundable
 from ...quantization.plan import make_plan
 from ...quantization.quantize import quantize_layer
-from ...quantization.rounding.moments import collect, layers_with_patches
 from ...quantization.transforms.folding import fold_batchnorm
 from ...training.batchnorm import estimate_batchnorm
 from ...training.context import Context
@@ -189,7 +189,7 @@ class MixedSubject:
         if stays is None or stays.all():
             return moments
         columns = torch.from_numpy(np.flatnonzero(np.repeat(stays, moments.mean.shape[1] // len(stays))))
-        return Moments(moments.count, moments.mean[:, columns], moments.covariance[:, columns][:, :, columns])
+        return moments.of_columns(columns)
 
     def _round(self, module: nn.Module, chains: dict[str, Chain], bits: dict[str, int]) -> None:
         """Fold and round in place, as the `quantize` step does."""
@@ -197,14 +197,14 @@ class MixedSubject:
         loaded = replace(self._loaded, module=module, edits=[], storage={})
         fold_batchnorm(loaded)
         plans, _ = make_plan(module, trace(module, loaded.example), options)
-        moments = {}
+        statistics = {}
         if options.needs_moments():
             batches = self._context.data.calibration(
                 options.calibration_samples, batch_size=options.calibration_batch, seed=seed
             )
-            moments = collect(module, layers_with_patches(module, [plan.name for plan in plans]), batches, seed)
+            statistics = collect_inputs(module, roundable(module, [plan.name for plan in plans]), batches, seed)
         for plan in plans:
-            quantize_layer(module, plan, options, moments.get(plan.name), seed)
+            quantize_layer(module, plan, options, statistics.get(plan.name), seed)
 
     def _quantize_options(self, chains: dict[str, Chain], bits: dict[str, int]) -> Any:
         widths = sorted(set(self._options.bits))

@@ -190,7 +190,7 @@ class PruneSubject:
             if not self._evidence.reads(member):
                 continue
             name, layer = self._evidence.layer(member)
-            covariance = self._evidence.moments[name].centered().double()
+            covariance = self._evidence.moments[name].covariance()[0].double()
             weight = layer.weight.detach().double().flatten(1).T
             sensitivity = self._sensitivities.get(name, torch.zeros(weight.shape[1], dtype=torch.float64))
             for level, count in enumerate(counts[:-1]):

@@ -8,18 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...analysis.calibration.moments import output_error
 from ...analysis.dataflow import trace
 from ...analysis.sensitivity.channels import output_sensitivities
 from ...core.errors import InputError
 from ...core.tensors.copying import copy_module
 from ...core.tensors.modules import get_module
 from ...core.types import Loaded
+from ...quantization.calibration.layer_inputs import LayerInputs, collect_inputs, roundable
 from ...quantization.formats.layers import Spec, to_matrix
 from ...quantization.formats.weights import bytes_by_kind
 from ...quantization.options import QuantizeOptions
 from ...quantization.plan import make_plan
 from ...quantization.quantize import quantize_layer
-from ...quantization.rounding.moments import Moments, collect, layers_with_patches, output_error
 from ...quantization.transforms.folding import fold_batchnorm
 from ...training.context import Context
 from ..options import SearchOptions
@@ -70,13 +71,13 @@ class QuantizeSubject:
         return self._context.data.calibration(samples, seed=self._context.seed)
 
     @cached_property
-    def _moments(self) -> dict[str, Moments]:
+    def _statistics(self) -> dict[str, LayerInputs]:
         root = self._folded.module
         names = [name for name, _ in root.named_modules()]
         # estimates need fewer examples than rounding does
         rounds = self._options.rounding != "nearest"
         batches = self._batches(self._options.samples if rounds else self._options.probe_samples)
-        return collect(root, layers_with_patches(root, names), batches, self._context.seed)
+        return collect_inputs(root, roundable(root, names), batches, self._context.seed)
 
     def _round_all(self, bits: int) -> None:
         """Round every layer to one width; what is kept are the weights, and what they take stored."""
@@ -84,8 +85,8 @@ class QuantizeSubject:
         work = copy_module(self._folded.module)
         plans, self.notes = make_plan(work, trace(work, self._folded.example), options)
         for plan in plans:
-            moments = self._moments.get(plan.name) if options.needs_moments() else None
-            quantize_layer(work, plan, options, moments, self._context.seed)
+            statistics = self._statistics.get(plan.name) if options.needs_moments() else None
+            quantize_layer(work, plan, options, statistics, self._context.seed)
             layer = get_module(work, plan.name)
             weights = {name: layer.dequantized(name).detach() for name in layer.spec.parameters}
             self._rounded.setdefault(plan.name, []).append(weights)
@@ -124,7 +125,7 @@ class QuantizeSubject:
     @cached_property
     def _sensitivities(self) -> dict[str, Tensor]:
         batches = self._batches(self._options.probe_samples)
-        return output_sensitivities(self._folded.module, list(self._moments), batches, seed=self._context.seed)
+        return output_sensitivities(self._folded.module, list(self._statistics), batches, seed=self._context.seed)
 
     @torch.no_grad()
     def errors(self, place: int) -> list[float]:
@@ -132,12 +133,12 @@ class QuantizeSubject:
         name = self.places[place].name
         layer = get_module(self._folded.module, name)
         widths = self._rounded[name]
-        if name not in self._moments or name not in self._sensitivities:
+        if name not in self._statistics or name not in self._sensitivities:
             return [
                 float(sum((layer._parameters[p].detach() - w).square().sum() for p, w in weights.items()))
                 for weights in widths
             ]
-        second = self._moments[name].mean_second()
+        second = self._statistics[name].moments.second_moment()
         factor = self._sensitivities[name].sqrt().unsqueeze(1)  # (out, 1): errors of a row count by its channel
         found = []
         for weights in widths:

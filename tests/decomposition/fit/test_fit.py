@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from compresskit.analysis.calibration.im2col import input_rows, output_rows, window_of
+from compresskit.analysis.calibration.moments import moments_of_rows
 from compresskit.decomposition.fit.fit import Evidence, fit_activation, fit_nonlinear, fit_weight, relu_auxiliary
-from compresskit.decomposition.fit.moments import input_rows, moments_of_rows, output_rows, regression
+from compresskit.decomposition.fit.least_squares import regression
 from compresskit.decomposition.methods.geometry import geometry_of
 from compresskit.decomposition.methods.kinds import chain_of, compose, rows_of
 from compresskit.decomposition.tables import KINDS
@@ -26,7 +28,7 @@ def _evidence(layer, x, relu=False):
     torch.manual_seed(1)
     layer.reset_parameters()
     y = layer(x).detach()
-    inputs, outputs = input_rows(geometry, x), output_rows(geometry, y)
+    inputs, outputs = input_rows(window_of(layer), x), output_rows(window_of(layer), y)
     bias = torch.zeros(geometry.out_channels, dtype=DOUBLE) if layer.bias is None else layer.bias.detach()
     return (
         geometry,
@@ -55,8 +57,8 @@ def test_rows_times_weight_are_the_layers_outputs(name):
     product = torch.cat([evidence.inputs[:, g] @ part.mT for g, part in enumerate(groups)], 1) + evidence.bias
     torch.testing.assert_close(product, evidence.outputs)
     some = torch.tensor([5, 0, 3])
-    torch.testing.assert_close(input_rows(geometry, x, some), evidence.inputs[some])
-    torch.testing.assert_close(output_rows(geometry, y, some), evidence.outputs[some])
+    torch.testing.assert_close(input_rows(window_of(layer), x, some), evidence.inputs[some])
+    torch.testing.assert_close(output_rows(window_of(layer), y, some), evidence.outputs[some])
 
 
 def _output_error(geometry, kind, ranks, fit, evidence):

@@ -3,14 +3,14 @@
 import torch
 from torch import nn
 
+from compresskit.quantization.calibration.layer_inputs import collect_inputs
 from compresskit.quantization.formats.layers import to_matrix
 from compresskit.quantization.rounding.bias_correction import correct_bias
-from compresskit.quantization.rounding.moments import collect
 
 
 def test_shift_by_hand():
     layer = nn.Linear(2, 1)
-    moments = collect(nn.Sequential(layer), ["0"], [torch.tensor([[1.0, 2.0], [3.0, 4.0]])])["0"]
+    moments = collect_inputs(nn.Sequential(layer), ["0"], [torch.tensor([[1.0, 2.0], [3.0, 4.0]])])["0"].moments
     before = layer.bias.item()
     # mean input (2, 3), weight change (0.5, -1): the output moves by 1 - 3
     shift = correct_bias(layer, torch.tensor([[0.5, -1.0]]), moments)
@@ -23,7 +23,7 @@ def test_mean_output_of_a_grouped_convolution_is_restored():
     layer = nn.Conv2d(4, 6, 3, groups=2)
     inputs = torch.randn(3, 4, 6, 6) + 1
     wanted = layer(inputs).mean((0, 2, 3))
-    moments = collect(nn.Sequential(layer), ["0"], [inputs])["0"]
+    moments = collect_inputs(nn.Sequential(layer), ["0"], [inputs])["0"].moments
     delta = torch.randn_like(layer.weight) * 0.1
     with torch.no_grad():
         layer.weight += delta

@@ -5,9 +5,10 @@ import copy
 import torch
 from torch import nn
 
+from compresskit.analysis.calibration.moments import output_error
+from compresskit.quantization.calibration.layer_inputs import collect_inputs
 from compresskit.quantization.formats.layers import to_matrix
 from compresskit.quantization.formats.uniform import make_grid
-from compresskit.quantization.rounding.moments import collect, output_error
 from compresskit.quantization.transforms.smoothing import move_to_weights, search_factors, smoothing_factors
 
 
@@ -35,19 +36,19 @@ def test_awq_protects_the_channel_with_large_inputs():
     layer = nn.Linear(16, 32, bias=False)
     inputs = torch.randn(256, 16)
     inputs[:, 3] *= 50
-    moments = collect(nn.Sequential(layer), ["0"], [inputs])["0"]
+    statistics = collect_inputs(nn.Sequential(layer), ["0"], [inputs])["0"]
 
     def grid_of(matrix):
         return make_grid(matrix, 3, "channel", None, symmetric=True, search="minmax", scale_type="float32")
 
     before = layer.weight.detach().clone()
-    factors = search_factors(layer, moments, grid_of)
+    factors = search_factors(layer, statistics, grid_of)
     assert torch.equal(layer.weight, before)
     assert factors.argmax() == 3 and factors[3] > 1.5 * factors[4]
 
     def error(scales):
         scaled = copy.deepcopy(layer).weight.detach() * scales
         rounded = grid_of(scaled).values(grid_of(scaled).nearest(scaled)) / scales
-        return float(output_error(to_matrix(rounded - before, 0), moments.mean_second()))
+        return float(output_error(to_matrix(rounded - before, 0), statistics.moments.second_moment()))
 
     assert error(factors) < 0.5 * error(torch.ones(16))

@@ -1,0 +1,153 @@
+"""What a layer's weights meet at each output position: the rows whose product with the weight matrix is the output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...core.tensors.modules import get_module
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which part of its input a layer reads for one output position.
+
+    Attributes:
+        kernel: sizes, one an axis; () for a layer that is applied to the last axis.
+        stride: steps between output positions; of a transposed convolution, between input positions in the output.
+        dilation: steps between kernel taps.
+        padding: (before, after) of each axis; of a transposed convolution around its spread input.
+        padding_mode: "zeros", or as `torch.nn.functional.pad` calls it.
+        groups: parts of the channels that do not meet.
+        transposed: whether the input is spread by the stride, and windows are read backwards.
+    """
+
+    kernel: tuple[int, ...] = ()
+    stride: tuple[int, ...] = ()
+    dilation: tuple[int, ...] = ()
+    padding: tuple[tuple[int, int], ...] = ()
+    padding_mode: str = "zeros"
+    groups: int = 1
+    transposed: bool = False
+
+    def columns(self, channels: int) -> int:
+        """Length of one row for an input of so many channels."""
+        return channels // self.groups * prod(self.kernel)
+
+
+def window_of(layer: nn.Module) -> Window | None:
+    """The window of a linear layer, convolution or transposed convolution; None for other layers."""
+    if isinstance(layer, nn.Linear) or _is_transformers_linear(layer):
+        return Window()
+    if not isinstance(layer, (*_CONVOLUTIONS, *_TRANSPOSED)):
+        return None
+    kernel, stride, dilation = tuple(layer.kernel_size), tuple(layer.stride), tuple(layer.dilation)
+    if isinstance(layer, _TRANSPOSED):
+        around = [d * (k - 1) - p for d, k, p in zip(dilation, kernel, layer.padding, strict=True)]
+        padding = tuple((side, side + extra) for side, extra in zip(around, layer.output_padding, strict=True))
+    elif isinstance(layer.padding, str):
+        reaches = [d * (k - 1) if layer.padding == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
+        padding = tuple((reach // 2, reach - reach // 2) for reach in reaches)
+    else:
+        padding = tuple((side, side) for side in layer.padding)
+    transposed = isinstance(layer, _TRANSPOSED)
+    return Window(kernel, stride, dilation, padding, layer.padding_mode, layer.groups, transposed)
+
+
+def _is_transformers_linear(layer: nn.Module) -> bool:
+    """Whether it is the transformers library's Conv1D, a linear layer with a transposed weight."""
+    return (type(layer).__module__, type(layer).__name__) == ("transformers.pytorch_utils", "Conv1D")
+
+
+def layers_with_rows(root: nn.Module, names: Iterable[str]) -> list[str]:
+    """The named layers that have a window."""
+    return [name for name in names if window_of(get_module(root, name)) is not None]
+
+
+def input_rows(window: Window, inputs: Tensor, positions: Tensor | None = None) -> Tensor:
+    """What a layer's weights meet at each output position.
+
+    Args:
+        window: of the layer.
+        inputs: (batch, channels, *size), or (..., channels) for a linear layer; a convolution's may lack the batch.
+        positions: which output positions, as indices into the flattened (batch, *output size); None for all.
+    Returns:
+        (rows, groups, columns), columns in the order of the flattened weight (out, channels / groups, *kernel).
+    """
+    if not window.kernel:
+        rows = inputs.reshape(-1, 1, inputs.shape[-1])
+        return rows if positions is None else rows[positions]
+    axes = len(window.kernel)
+    inputs = inputs if inputs.dim() == axes + 2 else inputs[None]
+    inputs = _padded(window, _spread(window, inputs) if window.transposed else inputs)
+    windows = inputs = inputs if positions is None else inputs.contiguous()
+    for axis, (kernel, dilation) in enumerate(zip(window.kernel, window.dilation, strict=True)):
+        step = 1 if window.transposed else window.stride[axis]
+        windows = windows.unfold(2 + axis, dilation * (kernel - 1) + 1, step)[..., ::dilation]
+    windows = windows.movedim(1, 1 + axes)  # (batch, *output size, channels, *kernel)
+    if positions is not None:
+        rows = _taken(inputs, windows, positions, axes + 1)
+    else:
+        rows = windows.reshape(-1, *windows.shape[axes + 1 :])
+    if window.transposed:
+        rows = rows.flip(tuple(range(2, 2 + axes)))
+    return rows.reshape(len(rows), window.groups, window.columns(inputs.shape[1]))
+
+
+def output_rows(window: Window, outputs: Tensor, positions: Tensor | None = None) -> Tensor:
+    """A layer's outputs at the same positions, (rows, out)."""
+    if window.kernel:
+        outputs = outputs if outputs.dim() == len(window.kernel) + 2 else outputs[None]
+        outputs = outputs.movedim(1, -1)
+    rows = outputs.reshape(-1, outputs.shape[-1])
+    return rows if positions is None else rows[positions]
+
+
+def output_positions(window: Window, outputs: Tensor) -> tuple[int, int]:
+    """(examples, output positions of each) of a layer's outputs; (batch, *positions, out) or (batch, out, *size)."""
+    if not window.kernel:
+        examples = len(outputs) if outputs.dim() > 1 else 1
+        return examples, outputs.numel() // max(examples * outputs.shape[-1], 1)
+    size = outputs.shape[-len(window.kernel) :]
+    return (len(outputs) if outputs.dim() == len(window.kernel) + 2 else 1), size.numel()
+
+
+def _padded(window: Window, inputs: Tensor) -> Tensor:
+    sides = [side for both in reversed(window.padding) for side in both]  # F.pad takes the last axis first
+    mode = "constant" if window.padding_mode == "zeros" else window.padding_mode
+    return F.pad(inputs, sides, mode=mode) if any(sides) else inputs
+
+
+def _spread(window: Window, inputs: Tensor) -> Tensor:
+    """A transposed convolution's input with zeros between: its windows at stride 1 give the output."""
+    for axis, stride in enumerate(window.stride):
+        size = inputs.shape[2 + axis]
+        wide = inputs.new_zeros(*inputs.shape[: 2 + axis], (size - 1) * stride + 1, *inputs.shape[3 + axis :])
+        wide.movedim(2 + axis, 0)[::stride] = inputs.movedim(2 + axis, 0)
+        inputs = wide
+    return inputs
+
+
+def _taken(inputs: Tensor, windows: Tensor, positions: Tensor, leading: int) -> Tensor:
+    """Some windows, a view of contiguous inputs, copied by their places in memory.
+
+    4096 of 65,536 positions of a 3x3 convolution of 16 channels take 3 ms (one core), 10 ms by indexing with tensors
+    and 73 ms if all are copied first; of a 256-channel one 180, 217 and 155 ms.
+    """
+    places, columns = windows.shape[:leading], windows.shape[leading:]
+    begins = _offsets(torch.unravel_index(positions.to(inputs.device), places), windows.stride()[:leading])
+    taps = torch.arange(columns.numel(), device=inputs.device)
+    offsets = _offsets(torch.unravel_index(taps, columns), windows.stride()[leading:])
+    return torch.take(inputs, begins[:, None] + offsets).reshape(len(positions), *columns)
+
+
+def _offsets(indices: tuple[Tensor, ...], strides: tuple[int, ...]) -> Tensor:
+    return sum(index * stride for index, stride in zip(indices, strides, strict=True))

@@ -1,0 +1,45 @@
+"""Statistics of layers' inputs against the inputs themselves."""
+
+import torch
+from torch import nn
+
+from compresskit.analysis.calibration.moments import output_error
+from compresskit.quantization.calibration.layer_inputs import collect_inputs, roundable
+from compresskit.quantization.formats.layer_spec import Spec
+from compresskit.quantization.formats.layers import convert, to_matrix
+
+
+def test_streamed_moments_are_the_means_over_all_rows():
+    torch.manual_seed(0)
+    layer = nn.Linear(3, 2)
+    batches = [torch.randn(4, 3), torch.randn(7, 3)]
+    statistics = collect_inputs(nn.Sequential(layer), ["0"], batches)["0"]
+    moments = statistics.moments
+    rows = torch.cat(batches).double()
+    torch.testing.assert_close(moments.second_moment()[0], rows.T @ rows / 11, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(moments.mean()[0], rows.mean(0), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(statistics.channels.largest, rows.abs().amax(0).float())
+    torch.testing.assert_close(statistics.channels.mean(), rows.abs().mean(0), rtol=1e-5, atol=1e-6)
+
+
+def test_moments_see_the_scaled_input():
+    layer = convert(nn.Linear(2, 2), Spec(input_multiplier=True))
+    layer.input_multiplier.copy_(torch.tensor([0.5, 2.0]))
+    statistics = collect_inputs(nn.Sequential(layer), ["0"], [torch.tensor([[2.0, 1.0]])])["0"]
+    assert statistics.moments.mean().tolist() == [[1.0, 2.0]]
+
+
+def test_output_error_is_the_measured_one():
+    torch.manual_seed(0)
+    layer = nn.Conv2d(4, 6, 3, groups=2, bias=False)
+    inputs = torch.randn(2, 4, 6, 6)
+    statistics = collect_inputs(nn.Sequential(layer), ["0"], [inputs])["0"]
+    delta = torch.randn_like(layer.weight) * 0.1
+    measured = torch.nn.functional.conv2d(inputs, delta, groups=2).square().sum(1).mean()
+    predicted = output_error(to_matrix(delta, 0), statistics.moments.second_moment())
+    torch.testing.assert_close(predicted, measured, rtol=1e-4, atol=1e-6)
+
+
+def test_layers_whose_rounding_cannot_follow_their_inputs_are_left_out():
+    model = nn.Sequential(nn.Embedding(3, 2), nn.Linear(2, 2), nn.ConvTranspose1d(2, 2, 1))
+    assert roundable(model, ["0", "1", "2"]) == ["1"]
