@@ -21,7 +21,7 @@ import compresskit
 from compresskit.artifact.source import load_model
 from compresskit.core.types import Loaded
 from compresskit.data.dataset import open_data
-from compresskit.distillation.matching.traced_run import CapturedFeatures
+from compresskit.distillation.matching.taps import CapturedFeatures
 from compresskit.distillation.models import Teacher
 from compresskit.distillation.objective import Objective
 from compresskit.distillation.options import DistillOptions
@@ -44,7 +44,7 @@ class Remembered:
         self.row = torch.full((int(batches.order().max()) + 1,), -1)
         self.row[batches.order()] = torch.arange(len(batches.order()))
         parts = []
-        from compresskit.distillation.matching.traced_run import tapped
+        from compresskit.distillation.matching.taps import tapped
 
         with torch.no_grad():
             for inputs, _ in batches:

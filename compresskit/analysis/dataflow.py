@@ -1,13 +1,17 @@
-"""Which operation made a tensor and which ones read it, from one forward run on the example input.
+"""How data flows through a model, from one forward run on the example input.
 
-Operations are seen at the aten level by a dispatch mode, so nothing about the model has to be exportable.
+`trace` tells which operation made a tensor and which ones read it, and which tensors each call of a module took and
+gave. Operations are seen at the aten level by a dispatch mode, so nothing about the model has to be exportable.
 A tensor is known by where it lies in memory and by how often that memory was written, so in-place operations make
 new values and an identity module makes none.
+
+`features` tells only which modules gave which shapes in which order; its run holds no tensors.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +20,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from compresskit.core.tensors.dtypes import fit_inputs
-from compresskit.core.tensors.modules import eager_modules, evaluating
-from compresskit.core.types import Inputs, call
+from ..core.tensors.dtypes import fit_inputs
+from ..core.tensors.modules import eager_modules, evaluating, get_module
+from ..core.types import Inputs, call, main_output
+from .calibration.hooks import run_watched
 
 #: one value of the computation: (storage, offset, shape, strides, writes so far)
 Key = tuple
@@ -68,6 +73,25 @@ class Trace:
         for key in node.outputs:
             self.producer.setdefault(key, node)
 
+    def only_reader(self, key: Key) -> Node | None:
+        """The one operation that reads a value, if nothing else does and the model does not return it."""
+        readers = self.consumers.get(key, [])
+        return readers[0] if len(readers) == 1 and key not in self.outputs else None
+
+    def shared_inputs(self, names: Iterable[str]) -> list[list[str]]:
+        """Modules that read the same tensors in every call, such as the projections of queries, keys and values.
+
+        Args:
+            names: modules; those that never ran are left out.
+        Returns:
+            the modules in groups, in calling order.
+        """
+        wanted, groups = set(names), defaultdict(list)
+        for name, calls in self.calls.items():
+            if name in wanted:
+                groups[tuple(one.inputs for one in calls)].append(name)
+        return list(groups.values())
+
     def single_output(self, name: str) -> Key | None:
         """What a module called exactly once returned, if that is one tensor."""
         calls = self.calls.get(name, [])
@@ -76,6 +100,8 @@ class Trace:
 
 def key_of(tensor: Tensor, writes: int = 0) -> Key:
     """The value a tensor holds now, or after `writes` more in-place writes."""
+    if tensor.layout is not torch.strided or tensor.is_nested:  # it lies in several places
+        return id(tensor), 0, tuple(tensor.shape) if not tensor.is_nested else (), (), tensor._version + writes
     return (
         tensor.untyped_storage()._cdata,
         tensor.storage_offset(),
@@ -83,6 +109,11 @@ def key_of(tensor: Tensor, writes: int = 0) -> Key:
         tensor.stride(),
         tensor._version + writes,
     )
+
+
+def shape_of(key: Key) -> tuple[int, ...]:
+    """The shape of the tensor that held a value."""
+    return key[2]
 
 
 def _keys(tree: Any) -> tuple[Key, ...]:
@@ -146,6 +177,60 @@ def trace(root: nn.Module, inputs: Inputs) -> Trace:
         for handle in handles:
             handle.remove()
     return record
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One module's output during a run.
+
+    Attributes:
+        name: dotted path of the module.
+        shape: of its (first) output tensor.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the modules of a model gave in one run.
+
+    Attributes:
+        each: outputs of all modules in the order in which they finished; a container comes after its children.
+        classifier: path of the last linear layer that gave the logits, or None.
+        output: the main output's shape.
+    """
+
+    each: tuple[Feature, ...]
+    classifier: str | None
+    output: tuple[int, ...]
+
+
+def features(root: nn.Module, inputs: Inputs) -> Features:
+    """Run a model once in eval mode and note what every module in it returned."""
+    found: dict[str, Feature] = {}
+
+    def note(name: str, _given: tuple, _named: dict[str, Any], output: Any) -> None:
+        tensor = first_tensor(output)
+        if name and tensor is not None:
+            found.pop(name, None)  # a module that runs twice counts where it last finished
+            found[name] = Feature(name, tuple(tensor.shape))
+
+    with evaluating(root):
+        shape = tuple(main_output(run_watched(root, inputs, note)).shape)
+    linear = [
+        name for name, one in found.items() if one.shape == shape and isinstance(get_module(root, name), nn.Linear)
+    ]
+    return Features(tuple(found.values()), linear[-1] if linear else None, shape)
+
+
+def first_tensor(output: Any) -> Tensor | None:
+    """The main tensor of a module's output, or None."""
+    try:
+        return main_output(output)
+    except TypeError:
+        return None
 
 
 def shared_parameters(root: nn.Module) -> set[str]:

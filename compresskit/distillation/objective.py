@@ -17,7 +17,7 @@ from .cache import LogitCache
 from .losses.logits import hard_targets
 from .losses.term import DistillationBatch, Term
 from .matching.matching import Pair
-from .matching.traced_run import CapturedFeatures, attention_watched, tapped
+from .matching.taps import CapturedFeatures, attention_watched, tapped
 from .models import Teacher
 
 

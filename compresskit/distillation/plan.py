@@ -1,4 +1,4 @@
-"""From options and two models to the objective: traces, matched layers, terms and their weights."""
+"""From options and two models to the objective: runs, matched layers, terms and their weights."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..analysis.dataflow import Features, features
 from ..core import distributed
 from ..core.errors import CompresskitError, InputError, described, nearest
 from ..core.tensors.modules import get_module
@@ -20,7 +21,7 @@ from ..training.context import Context
 from .cache import LogitCache
 from .losses.term import Loss, Setup
 from .matching.matching import Pair, attention_pairs, match, norm_before_relu
-from .matching.traced_run import Trace, attention_watched, trace
+from .matching.taps import attention_watched
 from .models import Teacher
 from .objective import Objective, Taps, WeightedTerm
 from .options import DistillOptions
@@ -71,15 +72,15 @@ def make_plan(
         )
     inputs = to_device(with_batch(student.example, 2), context.device)
     student.module.to(context.device).eval()
-    traces = (trace(student.module, inputs), _teacher_trace(teacher, inputs))
-    _check_outputs(*traces)
-    taps = _taps(student, teacher, inputs, traces, needs, options)
+    runs = (features(student.module, inputs), _teacher_features(teacher, inputs))
+    _check_outputs(*runs)
+    taps = _taps(student, teacher, inputs, runs, needs, options)
     probe = Objective(teacher, [], task_weight=0.0, taps=taps)
     # the example has no targets; class 0 serves for shapes
     with torch.set_grad_enabled("gradients" in needs):
-        signals = probe.signals(student.module, inputs, _example_targets(traces[0].output, context.device))
+        signals = probe.signals(student.module, inputs, _example_targets(runs[0].output, context.device))
     weights = {name: options.loss_weight.get(name, loss.weight) for name, loss in rows.items()}
-    norms = _norms(teacher, traces[1], taps)
+    norms = _norms(teacher, runs[1], taps)
     setup = Setup(signals, options.temperature, seed=context.seed, teacher_norms=norms, **_used(options, context))
     terms = [
         WeightedTerm(name, weights[name], loss.make(replace(setup, arguments=arguments[name])), first)
@@ -87,7 +88,7 @@ def make_plan(
     ]
     cache, cache_rows = None, None
     if options.cache and keep_logits:
-        cache, cache_rows = _cache(teacher, traces[0].output[1:], options, context)
+        cache, cache_rows = _cache(teacher, runs[0].output[1:], options, context)
     objective = Objective(
         teacher,
         terms,
@@ -161,16 +162,16 @@ def _check_targets(needs: frozenset[str], options: DistillOptions) -> None:
         raise InputError("mixup and cutmix blend targets, and a chosen loss needs one class an example; leave them out")
 
 
-def _teacher_trace(teacher: Teacher, inputs: Inputs) -> Trace:
+def _teacher_features(teacher: Teacher, inputs: Inputs) -> Features:
     try:
-        return trace(teacher.modules[0], teacher.fit(inputs))
+        return features(teacher.modules[0], teacher.fit(inputs))
     except CompresskitError:
         raise
     except Exception as error:  # anybody's code
         raise InputError(f"the teacher does not take the student's inputs: {described(error)}") from error
 
 
-def _check_outputs(student: Trace, teacher: Trace) -> None:
+def _check_outputs(student: Features, teacher: Features) -> None:
     if student.output != teacher.output:
         raise InputError(
             f"the student's output has shape {list(student.output)} and the teacher's {list(teacher.output)} for two "
@@ -182,7 +183,7 @@ def _taps(
     student: Loaded,
     teacher: Teacher,
     inputs: Inputs,
-    traces: tuple[Trace, Trace],
+    runs: tuple[Features, Features],
     needs: frozenset[str],
     options: DistillOptions,
 ) -> Taps:
@@ -190,7 +191,7 @@ def _taps(
         raise InputError(f"layers would be ignored: {', '.join(options.loss)} takes no features")
     pairs: list[Pair] = []
     if needs & _FEATURES:
-        pairs = match(student.module, traces[0], teacher.modules[0], traces[1], options.layers)
+        pairs = match(student.module, runs[0], teacher.modules[0], runs[1], options.layers)
         if not pairs:
             raise InputError("no stages of student and teacher match; name layers, e.g. --layers layer1=layer1")
     attention: list[tuple[int, int]] = []
@@ -198,12 +199,12 @@ def _taps(
         attention = attention_pairs(
             _attention_layers(student.module, inputs), _attention_layers(teacher.modules[0], teacher.fit(inputs))
         )
-    return Taps(pairs, (traces[0].classifier, traces[1].classifier), attention, needs)
+    return Taps(pairs, (runs[0].classifier, runs[1].classifier), attention, needs)
 
 
 def _attention_layers(module: Any, inputs: Inputs) -> int:
     with attention_watched() as calls:
-        trace(module, inputs)
+        features(module, inputs)
     return len(calls)
 
 
@@ -233,6 +234,6 @@ def _used(options: DistillOptions, context: Context) -> dict[str, Any]:
     return {"examples": len(used), "rows": rows, "classes": classes}
 
 
-def _norms(teacher: Teacher, teacher_trace: Trace, taps: Taps) -> list[Any]:
-    names = [norm_before_relu(teacher.modules[0], teacher_trace, pair.teacher) for pair in taps.pairs]
+def _norms(teacher: Teacher, teacher_run: Features, taps: Taps) -> list[Any]:
+    names = [norm_before_relu(teacher.modules[0], teacher_run, pair.teacher) for pair in taps.pairs]
     return [get_module(teacher.modules[0], name) if name else None for name in names]

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..analysis.dataflow import first_tensor
 from ..artifact.edits import replay
 from ..artifact.skips import skip_edit
 from ..core.errors import InputError, first_line
 from ..core.tensors.modules import eager_modules, get_module
 from ..core.types import Inputs, Loaded, call, main_output
-from .matching.traced_run import first_tensor
 
 #: integer attributes that a forward pass reads and that follow the width
 _WIDTH_ATTRIBUTES = (

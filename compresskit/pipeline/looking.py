@@ -13,11 +13,11 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from ..analysis.calibration.hooks import watch_calls
 from ..analysis.measure import measure
 from ..analysis.measure.macs import MacCount, count_macs
 from ..artifact import artifact
 from ..core.errors import CompresskitError, InputError, described
-from ..core.tensors.modules import eager_modules
 from ..core.types import Loaded
 from ..core.user_imports import PACKAGE_FOLDER
 from ..model.checkpoints.weights import sha256_of
@@ -39,18 +39,15 @@ def layer_rows(loaded: Loaded) -> tuple[list[dict[str, Any]], MacCount]:
     """
     shapes: dict[str, Any] = {}
     module, kinds = by_layer(loaded)
-    hooks = [layer.register_forward_hook(partial(_note_shape, shapes, name)) for name, layer in eager_modules(module)]
     try:
-        counted = count_macs(module, single_example(loaded))
+        with watch_calls(module, partial(_note_shape, shapes)):
+            counted = count_macs(module, single_example(loaded))
     except CompresskitError:
         raise
     except Exception as error:  # anybody's code
         raise InputError(
             f"model {loaded.name!r} does not take its example input: {described(error)}; give another with --input"
         ) from error
-    finally:
-        for hook in hooks:
-            hook.remove()
     rows = []
     for name, layer in module.named_modules():
         own = [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]
@@ -89,7 +86,7 @@ def applicable(layer: nn.Module) -> list[str]:
     return found
 
 
-def _note_shape(shapes: dict[str, Any], name: str, layer: nn.Module, inputs: Any, output: Any) -> None:
+def _note_shape(shapes: dict[str, Any], name: str, _given: tuple, _named: dict[str, Any], output: Any) -> None:
     first = next((leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, torch.Tensor)), None)
     shapes.setdefault(name, None if first is None else list(first.shape))
 

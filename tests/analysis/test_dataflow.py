@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from compresskit.analysis.dataflow import shared_parameters, trace
+from compresskit.analysis.dataflow import Feature, features, first_tensor, shape_of, shared_parameters, trace
 
 
 class Block(nn.Module):
@@ -47,3 +47,83 @@ def test_shared_parameters_are_named_under_all_their_names():
     model = nn.ModuleDict({"embed": nn.Embedding(4, 3), "head": nn.Linear(3, 4, bias=False), "other": nn.Linear(2, 2)})
     model["head"].weight = model["embed"].weight
     assert shared_parameters(model) == {"embed.weight", "head.weight"}
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.query, self.key, self.value, self.out = (nn.Linear(4, 4) for _ in range(4))
+
+    def forward(self, x, memory):
+        scores = self.query(x) @ self.key(memory).mT
+        return self.out(scores @ self.value(memory))
+
+
+def test_layers_that_read_the_same_tensors():
+    names = ["value", "out", "query", "key", "missing"]
+    x, memory = torch.randn(1, 3, 4), torch.randn(1, 3, 4)
+    assert trace(Attention(), (x, memory)).shared_inputs(names) == [["query"], ["key", "value"], ["out"]]
+    assert trace(Attention(), (x, x)).shared_inputs(names) == [["query", "key", "value"], ["out"]]
+    assert trace(Attention(), (x, x)).shared_inputs(["key"]) == [["key"]]
+
+
+def test_an_only_reader_is_not_one_beside_the_models_output():
+    class Returned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(2, 2), nn.Linear(2, 2)
+
+        def forward(self, x):
+            y = self.a(x)
+            return F.relu(y), F.relu(self.b(x)), y
+
+    record = trace(Returned(), torch.randn(1, 2))
+    assert record.only_reader(record.single_output("a")) is None
+    assert record.only_reader(record.single_output("b")).op == "relu"
+    assert shape_of(record.single_output("a")) == (1, 2)
+
+
+def test_sparse_tensors_have_a_place_in_a_trace():
+    class Graph(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("edges", torch.eye(3).to_sparse())
+            self.layer = nn.Linear(2, 2)
+
+        def forward(self, x):
+            return torch.sparse.mm(self.edges, self.layer(x))
+
+    record = trace(Graph(), torch.randn(3, 2))
+    assert record.producer[record.outputs[0]].inputs[-1] == record.single_output("layer")
+
+
+def test_features_come_in_the_order_in_which_modules_finish():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.relu, self.pair = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()), nn.ReLU(), Pair()
+            self.head, self.unused = nn.Linear(8, 3), nn.Linear(3, 3)
+
+        def forward(self, x):
+            x = self.relu(self.body(self.relu(x)))
+            return {"aux": x, "logits": self.head(self.pair(x)["kept"].flatten(1))}
+
+    class Pair(nn.Module):
+        def forward(self, x):
+            return {"kept": x, "more": x[:, :1]}
+
+    net = Net().train()
+    found = features(net, torch.randn(2, 1, 4, 4))
+    maps = (2, 2, 2, 2)
+    assert found.each == (
+        Feature("body.0", maps), Feature("body.1", maps), Feature("body", maps), Feature("relu", maps),
+        Feature("pair", maps), Feature("head", (2, 3)),
+    )  # fmt: skip
+    assert found.classifier == "head" and found.output == (2, 3)
+    assert net.training and not any(module._forward_hooks for module in net.modules())
+
+
+def test_the_first_tensor_of_an_output_prefers_logits():
+    logits = torch.zeros(1)
+    assert first_tensor({"loss": torch.ones(2), "logits": logits}) is logits
+    assert first_tensor(["text", None]) is None

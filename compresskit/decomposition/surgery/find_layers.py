@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-from ...analysis.calibration.hooks import watch
+from ...analysis.dataflow import Call as TracedCall, Key, Trace, key_of, shape_of, trace
 from ...core.tensors.dtypes import FLOATS, fit_inputs
 from ...core.tensors.modules import get_module, set_module
 from ...core.types import Loaded, invoke
@@ -52,13 +51,12 @@ class Site:
 
 
 class _Watched(nn.Module):
-    """Stands for a layer during the survey: notes its calls, and which of its attributes the model reads."""
+    """Stands for a layer during a run: notes whether it is called, and which of its attributes the model reads."""
 
     def __init__(self, layer: nn.Module):
         super().__init__()
         self.layer = layer
-        self.inputs: list[tuple[int, ...]] = []
-        self.outputs: list[Tensor] = []
+        self.called = False
         self.touched: str | None = None
         self.more_arguments = False  # e.g. the output size that a transposed convolution takes
 
@@ -72,15 +70,11 @@ class _Watched(nn.Module):
             return getattr(self.layer, name)
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
-        output = self.layer(*inputs, **named)
-        only, *more = (*inputs, *named.values())
-        self.more_arguments |= bool(more)
-        self.inputs.append(tuple(only.shape))
-        self.outputs.append(output)
-        return output
+        self.called = True
+        self.more_arguments |= len(inputs) + len(named) > 1
+        return self.layer(*inputs, **named)
 
 
-@torch.no_grad()
 def survey(loaded: Loaded) -> tuple[list[Site], dict[str, str]]:
     """The layers that can be replaced, in calling order, and the plain layers that cannot, with the reason.
 
@@ -92,18 +86,9 @@ def survey(loaded: Loaded) -> tuple[list[Site], dict[str, str]]:
     plain = {name: geometry for name, geometry in plain.items() if geometry and geometry.form != "folded"}
     left_out = _unreplaceable(root, plain)
     names = [name for name in plain if name not in left_out]
-    example = fit_inputs(root, loaded.example)  # stand-ins hide in what type the model computes
-    stand_ins = {name: _Watched(get_module(root, name)) for name in names}
-    order: list[str] = []
-    for name, stand_in in stand_ins.items():
-        set_module(root, name, stand_in)
-    readers = _Readers()
-    try:
-        with readers, watch(root, {name: lambda _, __, ___, name=name: order.append(name) for name in names}):
-            invoke(root, example)
-    finally:
-        for name, stand_in in stand_ins.items():
-            set_module(root, name, stand_in.layer)
+    stand_ins = _run_with_stand_ins(loaded, names)
+    record = trace(root, loaded.example)
+    order = [name for name in record.calls if name in stand_ins]
     sites = []
     for name in dict.fromkeys([*order, *names]):
         stand_in = stand_ins[name]
@@ -111,13 +96,31 @@ def survey(loaded: Loaded) -> tuple[list[Site], dict[str, str]]:
             left_out[name] = f"the model reads its {stand_in.touched} directly"
         elif stand_in.more_arguments:
             left_out[name] = "the model calls it with more than its input"
-        elif not stand_in.inputs:
+        elif not stand_in.called or name not in record.calls:
             left_out[name] = "the example input does not reach it"
         elif (reason := _unfit_weights(root.get_submodule(name))) is not None:
             left_out[name] = reason
         else:
-            sites.append(_site(name, plain[name], stand_in, readers, root))
+            sites.append(
+                Site(name, plain[name], _calls(plain[name], record.calls[name]), *_follower(name, record, root))
+            )
     return sites, left_out
+
+
+@torch.no_grad()
+def _run_with_stand_ins(loaded: Loaded, names: list[str]) -> dict[str, _Watched]:
+    """Run the example through a model once with stand-ins in the place of some layers; the model is then as it was."""
+    root = loaded.module
+    example = fit_inputs(root, loaded.example)  # stand-ins hide in what type the model computes
+    stand_ins = {name: _Watched(get_module(root, name)) for name in names}
+    for name, stand_in in stand_ins.items():
+        set_module(root, name, stand_in)
+    try:
+        invoke(root, example)
+    finally:
+        for name, stand_in in stand_ins.items():
+            set_module(root, name, stand_in.layer)
+    return stand_ins
 
 
 def _unreplaceable(root: nn.Module, plain: dict[str, Geometry]) -> dict[str, str]:
@@ -149,76 +152,34 @@ def _unfit_weights(layer: nn.Module) -> str | None:
     return None
 
 
-def _site(name: str, geometry: Geometry, stand_in: _Watched, readers: _Readers, root: nn.Module) -> Site:
-    axes = len(geometry.kernel)
-    calls = []
-    for shape in stand_in.inputs:
+def _calls(geometry: Geometry, calls: list[TracedCall]) -> list[Call]:
+    """What the calls of a layer cost."""
+    found = []
+    for one in calls:
+        shape = shape_of(one.inputs[0])
         count = torch.Size(shape).numel()
         if geometry.kernel:
-            size = shape[len(shape) - axes :]
-            calls.append(Call(count // (geometry.in_channels * torch.Size(size).numel()), size))
+            size = shape[len(shape) - len(geometry.kernel) :]
+            found.append(Call(count // (geometry.in_channels * torch.Size(size).numel()), size))
         else:
-            calls.append(Call(count if geometry.form == "embedding" else count // geometry.in_channels))
-    norm, relu = None, False
-    if len(stand_in.outputs) == 1:
-        norm, relu = _follower(stand_in.outputs[0], readers, root)
-    return Site(name, geometry, calls, norm, relu)
-
-
-class _Readers(TorchFunctionMode):
-    """Notes which functions read which tensor."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.by_tensor: dict[int, list[tuple[str, tuple, Tensor]]] = {}
-        self.kept: list[Any] = []  # ids are only unique while the tensors live
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        output = func(*args, **(kwargs or {}))
-        name = getattr(func, "__name__", "")
-        if isinstance(output, Tensor) and name != "__get__":
-            self.kept.append((args, output))
-            for item in _tensors(args):
-                self.by_tensor.setdefault(id(item), []).append((name, args, output))
-        return output
-
-
-def _tensors(items: Any) -> list[Tensor]:
-    if isinstance(items, Tensor):
-        return [items]
-    if isinstance(items, tuple | list):
-        return [tensor for item in items for tensor in _tensors(item)]
-    return []
+            found.append(Call(count if geometry.form == "embedding" else count // geometry.in_channels))
+    return found
 
 
 _RELUS = ("relu", "relu_")
 
 
-def _follower(output: Tensor, readers: _Readers, root: nn.Module) -> tuple[str | None, bool]:
-    """(name of the following batch normalization, whether a ReLU comes next)."""
-    reads = _outermost(readers.by_tensor.get(id(output), []))
+def _follower(name: str, record: Trace, root: nn.Module) -> tuple[str | None, bool]:
+    """(name of the batch normalization that alone reads a layer's output, whether a ReLU alone reads what is then)."""
+    output = record.single_output(name)
+    reader = record.only_reader(output) if output is not None else None
     norm = None
-    if len(reads) == 1 and reads[0][0] == "batch_norm":
-        running_mean = reads[0][1][1] if len(reads[0][1]) > 1 else None
-        norm = next(
-            (name for name, module in root.named_modules()
-             if running_mean is not None and getattr(module, "running_mean", None) is running_mean),
-            None,
-        )  # fmt: skip
-        if norm is None:
-            return None, False
-        reads = _outermost(readers.by_tensor.get(id(reads[0][2]), []))
-    # after an in-place ReLU the same tensor is read on, already rectified
-    in_place = bool(reads) and reads[0][2] is _only_input(reads[0])
-    return norm, bool(reads) and reads[0][0] in _RELUS and (len(reads) == 1 or in_place)
+    if reader is not None and "batch_norm" in reader.op:
+        norm = next((path for path, module in root.named_modules() if _mean_key(module) in reader.inputs), None)
+        reader = record.only_reader(reader.outputs[0]) if norm is not None else None
+    return norm, reader is not None and reader.op in _RELUS
 
 
-def _only_input(read: tuple[str, tuple, Tensor]) -> Tensor | None:
-    tensors = _tensors(read[1])
-    return tensors[0] if tensors else None
-
-
-def _outermost(reads: list[tuple[str, tuple, Tensor]]) -> list[tuple[str, tuple, Tensor]]:
-    """A composite function shows up together with the functions inside it, which return the same tensor."""
-    by_output = {id(output): (name, args, output) for name, args, output in reads}
-    return list(by_output.values())
+def _mean_key(module: nn.Module) -> Key | None:
+    mean = getattr(module, "running_mean", None)
+    return key_of(mean) if isinstance(mean, Tensor) else None

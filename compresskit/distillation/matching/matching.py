@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from ...analysis.dataflow import Feature, Features
 from ...core.errors import InputError, nearest
 from ...core.tensors.modules import get_module
-from .traced_run import Feature, Trace
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Pair:
     teacher: Feature
 
 
-def stages(module: nn.Module, trace: Trace) -> list[Feature]:
+def stages(module: nn.Module, run: Features) -> list[Feature]:
     """The layers that end a stage, shallow to deep.
 
     Convolutional networks: the last module to finish at each height and width above 1x1. Transformers: every block,
@@ -30,22 +30,22 @@ def stages(module: nn.Module, trace: Trace) -> list[Feature]:
     # attention heads are (batch, heads, tokens, channels) and no maps
     maps = [
         feature
-        for feature in trace.features
+        for feature in run.each
         if len(feature.shape) == 4 and max(feature.shape[2:]) > 1 and _holds_convolutions(module, feature)
     ]
-    whole = [feature for feature in maps if not _inside_a_changing_block(module, feature, trace)]
+    whole = [feature for feature in maps if not _inside_a_changing_block(module, feature, run)]
     # a container is noted after its children, so the last one is the outermost
     by_size = {feature.shape[2:]: feature for feature in whole}
     if len(by_size) < 2:
         by_size = {feature.shape[2:]: feature for feature in maps}
     if len(by_size) > 1:
-        return sorted(by_size.values(), key=trace.features.index)
-    blocks = _blocks(module, trace)
+        return sorted(by_size.values(), key=run.each.index)
+    blocks = _blocks(module, run)
     if blocks:
         return blocks
     if by_size:
         return list(by_size.values())
-    return _dense_stages(module, trace)
+    return _dense_stages(module, run)
 
 
 def _holds_convolutions(module: nn.Module, feature: Feature) -> bool:
@@ -54,9 +54,9 @@ def _holds_convolutions(module: nn.Module, feature: Feature) -> bool:
     return not isinstance(layer, nn.LayerNorm | nn.Linear | nn.RMSNorm | nn.Dropout | nn.Identity)
 
 
-def _inside_a_changing_block(module: nn.Module, feature: Feature, trace: Trace) -> bool:
+def _inside_a_changing_block(module: nn.Module, feature: Feature, run: Features) -> bool:
     """Whether a feature is internal to a block that changes the resolution (a widening before its stride)."""
-    shapes = {other.name: other.shape for other in trace.features}
+    shapes = {other.name: other.shape for other in run.each}
     parent = feature.name.rpartition(".")[0]
     while parent:
         is_list = type(get_module(module, parent)) in (nn.Sequential, nn.ModuleList)
@@ -66,9 +66,9 @@ def _inside_a_changing_block(module: nn.Module, feature: Feature, trace: Trace) 
     return False
 
 
-def _blocks(module: nn.Module, trace: Trace) -> list[Feature]:
+def _blocks(module: nn.Module, run: Features) -> list[Feature]:
     families: dict[tuple, list[Feature]] = {}
-    for feature in trace.features:
+    for feature in run.each:
         if len(feature.shape) != 3:
             continue
         parent, _, number = feature.name.rpartition(".")
@@ -78,11 +78,11 @@ def _blocks(module: nn.Module, trace: Trace) -> list[Feature]:
     return longest if len(longest) > 1 else []
 
 
-def _dense_stages(module: nn.Module, trace: Trace) -> list[Feature]:
+def _dense_stages(module: nn.Module, run: Features) -> list[Feature]:
     flat = [
         feature
-        for feature in trace.features
-        if feature.shape != trace.output
+        for feature in run.each
+        if feature.shape != run.output
         and len(feature.shape) in (2, 3)
         and not list(get_module(module, feature.name).children())
     ]
@@ -95,25 +95,25 @@ def _is_activation(module: nn.Module) -> bool:
 
 
 def match(
-    student: nn.Module, student_trace: Trace, teacher: nn.Module, teacher_trace: Trace, layers: Mapping[str, str]
+    student: nn.Module, student_run: Features, teacher: nn.Module, teacher_run: Features, layers: Mapping[str, str]
 ) -> list[Pair]:
     """Pairs of layers, shallow to deep: those named, or stages matched by resolution, else by relative depth.
 
     Args:
         student: the student.
-        student_trace: its traced run.
+        student_run: its traced run.
         teacher: the teacher.
-        teacher_trace: its traced run.
+        teacher_run: its traced run.
         layers: student layer -> teacher layer; empty matches by itself.
     Raises:
         InputError: if a named layer does not exist or gave no tensor.
     """
     if layers:
         return [
-            Pair(_named(name, student_trace, "student"), _named(other, teacher_trace, "teacher"))
+            Pair(_named(name, student_run, "student"), _named(other, teacher_run, "teacher"))
             for name, other in layers.items()
         ]
-    mine, theirs = stages(student, student_trace), stages(teacher, teacher_trace)
+    mine, theirs = stages(student, student_run), stages(teacher, teacher_run)
     by_size = {feature.shape[2:]: feature for feature in theirs if len(feature.shape) == 4}
     matched = [Pair(feature, by_size[feature.shape[2:]]) for feature in mine if feature.shape[2:] in by_size]
     if len(by_size) == len(theirs) and 2 * len(matched) > min(len(mine), len(theirs)):
@@ -127,11 +127,11 @@ def _by_depth(mine: int, theirs: int) -> list[tuple[int, int]]:
     return [((i + 1) * mine // count - 1, (i + 1) * theirs // count - 1) for i in range(count)]
 
 
-def _named(name: str, trace: Trace, side: str) -> Feature:
-    names = [feature.name for feature in trace.features]
+def _named(name: str, run: Features, side: str) -> Feature:
+    names = [feature.name for feature in run.each]
     if name not in names:
         raise InputError(f"layers: the {side} has no layer {name!r} that returns a tensor{nearest(name, names)}")
-    return trace.features[names.index(name)]
+    return run.each[names.index(name)]
 
 
 def attention_pairs(student_layers: int, teacher_layers: int) -> list[tuple[int, int]]:
@@ -149,13 +149,13 @@ def attention_pairs(student_layers: int, teacher_layers: int) -> list[tuple[int,
     return _by_depth(student_layers, teacher_layers)
 
 
-def norm_before_relu(module: nn.Module, trace: Trace, stage: Feature) -> str | None:
+def norm_before_relu(module: nn.Module, run: Features, stage: Feature) -> str | None:
     """The last batch norm that ran inside or before a stage with the stage's shape, or None.
 
     Its output is the feature before the last ReLU of a plain network; of a residual block, the branch before the sum.
     """
-    position = trace.features.index(stage)
-    for feature in reversed(trace.features[:position]):
+    position = run.each.index(stage)
+    for feature in reversed(run.each[:position]):
         if feature.shape == stage.shape and isinstance(get_module(module, feature.name), nn.BatchNorm2d):
             return feature.name
     return None

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from ...analysis.calibration.hooks import watch_calls
 from ...core.tensors.copying import copy_module
 from ...core.tensors.dtypes import copy_in, fit_inputs
 from ...core.tensors.randomness import random_states, same_draws
@@ -108,19 +109,14 @@ def layer_outputs(module: nn.Module, forward: Callable[[], Any]) -> dict[tuple[s
     found: dict[tuple[str, int], Tensor] = {}
     runs: Counter[str] = Counter()
 
-    def keep(name: str, output: Any) -> None:
+    def keep(name: str, _given: tuple, _named: dict[str, Any], output: Any) -> None:
         if isinstance(output, Tensor):
             found[name, runs[name]] = output.detach().clone()
             runs[name] += 1
 
-    layers = [(name, layer) for name, layer in module.named_modules() if not any(layer.children())]
-    handles = [layer.register_forward_hook(lambda _m, _i, out, name=name: keep(name, out)) for name, layer in layers]
-    try:
-        with torch.no_grad(), same_draws():
-            forward()
-    finally:
-        for handle in handles:
-            handle.remove()
+    layers = [name for name, layer in module.named_modules() if not any(layer.children())]
+    with torch.no_grad(), same_draws(), watch_calls(module, keep, layers):
+        forward()
     return found
 
 

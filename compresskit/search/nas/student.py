@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from ...analysis.calibration.hooks import run_watched
 from ...analysis.measure import measure
 from ...artifact.edits import replay
 from ...core.errors import InputError, nearest
-from ...core.types import Loaded, call
+from ...core.types import Loaded
 from ...pruning.dependency import cost
 from ...pruning.dependency.graph import Group, build_graph
 from ...pruning.options import PruneOptions
@@ -57,16 +58,7 @@ def removable_units(loaded: Loaded) -> list[Unit]:
 @torch.no_grad()
 def _plain_layers(loaded: Loaded) -> dict[str, list[str]]:
     """Layers standing directly in a Sequential that keep their input's shape -> the BatchNorm right after each."""
-    found: dict[str, list[str]] = {}
-    handles = []
-
-    def watch(name: str, followers: list[str]):
-        def look(_layer: nn.Module, inputs: tuple, output: Any) -> None:
-            if inputs[0].shape == output.shape:
-                found[name] = followers
-
-        return look
-
+    followers: dict[str, list[str]] = {}
     for path, parent in loaded.module.named_modules():
         if not isinstance(parent, nn.Sequential):
             continue
@@ -74,12 +66,14 @@ def _plain_layers(loaded: Loaded) -> dict[str, list[str]]:
         for (name, layer), following in zip(children, [*children[1:], ("", None)], strict=True):
             if isinstance(layer, _LAYERS):
                 norm = [following[0]] if isinstance(following[1], _NORMS) else []
-                handles.append(layer.register_forward_hook(watch(name, norm)))
-    try:
-        call(loaded.module.eval(), loaded.example)
-    finally:
-        for handle in handles:
-            handle.remove()
+                followers[name] = norm
+    found: dict[str, list[str]] = {}
+
+    def look(name: str, given: tuple, named: dict[str, Any], output: Any) -> None:
+        if (*given, *named.values())[0].shape == output.shape:
+            found[name] = followers[name]
+
+    run_watched(loaded.module.eval(), loaded.example, look, followers)
     return found
 
 

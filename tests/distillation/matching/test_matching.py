@@ -6,15 +6,16 @@ import pytest
 import torch
 from torch import nn
 
+from compresskit.analysis.dataflow import features
 from compresskit.artifact.source import load_model
 from compresskit.core.errors import InputError
 from compresskit.distillation.matching.matching import attention_pairs, match, norm_before_relu, stages, table
-from compresskit.distillation.matching.traced_run import attention_watched, tapped, trace
+from compresskit.distillation.matching.taps import attention_watched, tapped
 
 
 def traced(string: str):
     loaded = load_model(string)
-    return loaded.module, trace(loaded.module, loaded.example)
+    return loaded.module, features(loaded.module, loaded.example)
 
 
 def names(string: str) -> list[str]:
@@ -52,7 +53,7 @@ def test_equal_resolutions_are_paired():
 def test_other_depths_are_paired_by_share():
     student, teacher = nn.Sequential(*_layers(2)), nn.Sequential(*_layers(6))
     example = torch.zeros(1, 4)
-    found = match(student, trace(student, example), teacher, trace(teacher, example), {})
+    found = match(student, features(student, example), teacher, features(teacher, example), {})
     assert [(pair.student.name, pair.teacher.name) for pair in found] == [("1", "5"), ("3", "11")]
 
 

@@ -1,4 +1,4 @@
-"""A traced run of a model: which modules gave which features, in which order; and taking features out again."""
+"""Taking features out of a model while it runs: outputs of layers, inputs of ReLUs and of attention."""
 
 from __future__ import annotations
 
@@ -11,74 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...core.tensors.modules import eager_modules, evaluating, get_module
-from ...core.types import Inputs, call, main_output
-
-
-@dataclass(frozen=True)
-class Feature:
-    """One module's output during a run.
-
-    Attributes:
-        name: dotted path of the module.
-        shape: of its (first) output tensor.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Trace:
-    """What a run of one example gave.
-
-    Attributes:
-        features: outputs of all modules in the order in which they finished; a container comes after its children.
-        classifier: path of the last linear layer that gave the logits, or None.
-        output: the main output's shape.
-    """
-
-    features: tuple[Feature, ...]
-    classifier: str | None
-    output: tuple[int, ...]
-
-
-@torch.no_grad()
-def trace(module: nn.Module, inputs: Inputs) -> Trace:
-    """Run a module once in eval mode and note what every submodule returned."""
-    found: dict[str, Feature] = {}
-    classifier: list[str] = []
-    output = None
-    with ExitStack() as stack:
-        stack.enter_context(evaluating(module))
-        for name, child in eager_modules(module):
-            if name:
-                handle = child.register_forward_hook(_noting(name, found))
-                stack.callback(handle.remove)
-        output = main_output(call(module, inputs))
-    for name, feature in found.items():
-        child = get_module(module, name)
-        if isinstance(child, nn.Linear) and feature.shape == tuple(output.shape):
-            classifier.append(name)
-    return Trace(tuple(found.values()), classifier[-1] if classifier else None, tuple(output.shape))
-
-
-def _noting(name: str, found: dict[str, Feature]):
-    def hook(_module: nn.Module, _inputs: tuple, output: Any) -> None:
-        tensor = first_tensor(output)
-        if tensor is not None:
-            found.pop(name, None)  # a module that runs twice counts where it last finished
-            found[name] = Feature(name, tuple(tensor.shape))
-
-    return hook
-
-
-def first_tensor(output: Any) -> Tensor | None:
-    """The main tensor of a module's output, or None."""
-    try:
-        return main_output(output)
-    except TypeError:
-        return None
+from ...analysis.dataflow import first_tensor
+from ...core.tensors.modules import get_module
 
 
 @dataclass
