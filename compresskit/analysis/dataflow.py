@@ -11,14 +11,13 @@ new values and an identity module makes none.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..core.tensors.dtypes import fit_inputs
 from ..core.tensors.modules import eager_modules, evaluating, get_module
@@ -78,19 +77,9 @@ class Trace:
         readers = self.consumers.get(key, [])
         return readers[0] if len(readers) == 1 and key not in self.outputs else None
 
-    def shared_inputs(self, names: Iterable[str]) -> list[list[str]]:
-        """Modules that read the same tensors in every call, such as the projections of queries, keys and values.
-
-        Args:
-            names: modules; those that never ran are left out.
-        Returns:
-            the modules in groups, in calling order.
-        """
-        wanted, groups = set(names), defaultdict(list)
-        for name, calls in self.calls.items():
-            if name in wanted:
-                groups[tuple(one.inputs for one in calls)].append(name)
-        return list(groups.values())
+    def inputs_of(self, name: str) -> tuple[tuple[Key, ...], ...]:
+        """What a module read in each call; equal for layers that share their input, as queries, keys and values do."""
+        return tuple(one.inputs for one in self.calls[name])
 
     def single_output(self, name: str) -> Key | None:
         """What a module called exactly once returned, if that is one tensor."""
@@ -118,6 +107,18 @@ def shape_of(key: Key) -> tuple[int, ...]:
 
 def _keys(tree: Any) -> tuple[Key, ...]:
     return tuple(key_of(leaf) for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
+
+
+def _each_its_own(inputs: Inputs) -> Inputs:
+    """Inputs in which no tensor stands twice: that one example gives the same for two says nothing of the data."""
+    seen: set[int] = set()
+
+    def own(tensor: Tensor) -> Tensor:
+        twice = id(tensor) in seen
+        seen.add(id(tensor))
+        return tensor.clone() if twice else tensor
+
+    return tree_map_only(Tensor, own, inputs)
 
 
 class _Recorder(TorchDispatchMode):
@@ -149,7 +150,8 @@ def trace(root: nn.Module, inputs: Inputs) -> Trace:
         inputs: its example input; batch size 1 is enough.
     """
     record, stack, kept = Trace(), [""], []
-    inputs = fit_inputs(root, inputs)  # before the run, whose operations are all the model's
+    # before the run, whose operations are all the model's
+    inputs = _each_its_own(fit_inputs(root, inputs))
     handles = []
     for name, module in eager_modules(root):
 

@@ -29,20 +29,21 @@ def collect(
 
     Args:
         root: the model.
-        statistics: by layer name.
+        statistics: by layer name. Layers that read the same tensors may share one, which the first of them feeds.
         batches: batches of inputs.
         device: where batches are moved first; None leaves them where they are.
     Returns:
         the statistics of the layers that the data reached.
     """
-    reached: set[str] = set()
+    reached: set[int] = set()
 
-    def watcher(name: str, statistic: Taken) -> Watcher:
+    def watcher(statistic: Taken) -> Watcher:
         def look(layer: nn.Module, inputs: tuple, output: Tensor) -> None:
-            reached.add(name)
+            reached.add(id(statistic))
             statistic.update(layer, inputs[0].detach(), output.detach())
 
         return look
 
-    stream(root, batches, {name: watcher(name, one) for name, one in statistics.items()}, device)
-    return {name: one for name, one in statistics.items() if name in reached}
+    first = {id(one): name for name, one in reversed(statistics.items())}
+    stream(root, batches, {name: watcher(one) for name, one in statistics.items() if first[id(one)] == name}, device)
+    return {name: one for name, one in statistics.items() if id(one) in reached}

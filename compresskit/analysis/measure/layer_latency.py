@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...core.types import Inputs, call
+from ...core.types import Inputs
+from ..calibration.hooks import run_watched
 
 _ROUNDS = 7
 _WARM_UP = 2
@@ -52,18 +53,12 @@ def interleaved_ms(runs: Sequence[Callable[[], Any]], *, rounds: int = _ROUNDS) 
     return [min(own) for own in times]
 
 
-@torch.no_grad()
 def layer_inputs(module: nn.Module, example: Inputs, names: Iterable[str]) -> dict[str, list[Tensor]]:
     """The first positional input of every call of some layers in one run, by layer name."""
     seen: dict[str, list[Tensor]] = {name: [] for name in names}
-    layers = dict(module.named_modules())
-    handles = [
-        layers[name].register_forward_pre_hook(lambda layer, inputs, calls=calls: calls.append(inputs[0].detach()))
-        for name, calls in seen.items()
-    ]
-    try:
-        call(module, example)
-    finally:
-        for handle in handles:
-            handle.remove()
+
+    def note(name: str, given: tuple, named: dict[str, Any], _output: Any) -> None:
+        seen[name].append((*given, *named.values())[0].detach())
+
+    run_watched(module, example, note, seen)
     return seen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from ...analysis.calibration.collect import collect
 from ...analysis.calibration.im2col import input_rows, output_positions, output_rows, window_of
 from ...analysis.calibration.moments import InputMoments, Moments, Precision
 from ...analysis.calibration.positions import per_batch
+from ...core.tensors.modules import get_module
 from ...core.types import Inputs
 from ..surgery.find_layers import Site
 
@@ -51,10 +52,16 @@ def collect_moments(
         layer name -> moments, of the layers that the data reaches.
     """
     limit = max(rows // max(len(batches), 1), 1)
-    wanted = {
-        site.name: InputMoments(per_batch(limit, torch.Generator().manual_seed(seed)), _PRECISION) for site in sites
-    }
-    return {name: one.sums.result() for name, one in collect(root, wanted, batches, device).items()}
+    shared: dict[Hashable, InputMoments] = {}  # by what is read, and how
+    wanted = {}
+    for site in sites:
+        key = (site.reads or site.name, window_of(get_module(root, site.name)))
+        if key not in shared:
+            shared[key] = InputMoments(per_batch(limit, torch.Generator().manual_seed(seed)), _PRECISION)
+        wanted[site.name] = shared[key]
+    taken = collect(root, wanted, batches, device)
+    results = {id(one): one.sums.result() for one in shared.values() if one.sums.count}
+    return {name: results[id(one)] for name, one in taken.items()}
 
 
 def samples(pairs: Iterable[tuple[Tensor, Tensor]], layer: nn.Module, limit: int, seed: int) -> tuple[Tensor, Tensor]:

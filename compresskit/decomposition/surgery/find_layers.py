@@ -24,6 +24,7 @@ class Site:
         calls: its calls during one forward pass of the example.
         norm: name of the batch normalization that alone reads its output, if there is one.
         relu: whether a ReLU follows it (behind the normalization, if any) and nothing else reads its output.
+        reads: what it read in each call; sites for which this is equal share their input.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Site:
     calls: list[Call] = field(default_factory=list)
     norm: str | None = None
     relu: bool = False
+    reads: tuple[tuple[Key, ...], ...] = ()
 
     def macs_of(self, chain: list[Geometry]) -> int:
         """MACs that a chain in this place costs per forward pass of the example."""
@@ -101,9 +103,9 @@ def survey(loaded: Loaded) -> tuple[list[Site], dict[str, str]]:
         elif (reason := _unfit_weights(root.get_submodule(name))) is not None:
             left_out[name] = reason
         else:
-            sites.append(
-                Site(name, plain[name], _calls(plain[name], record.calls[name]), *_follower(name, record, root))
-            )
+            followed_by = _follower(name, record, root)
+            calls = _calls(plain[name], record.calls[name])
+            sites.append(Site(name, plain[name], calls, *followed_by, reads=record.inputs_of(name)))
     return sites, left_out
 
 

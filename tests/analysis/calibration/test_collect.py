@@ -46,3 +46,9 @@ def test_inputs_in_sixteen_bits_are_summed_in_wider_types():
     model, x = nn.Sequential(nn.Linear(3, 2)).bfloat16(), torch.full((300, 3), 1.5)
     sums = collect(model, {"0": _everything()}, [x])["0"].sums
     assert sums.second.dtype == torch.float64 and sums.second[0, 0, 0] == 300 * 2.25
+
+
+def test_layers_that_read_the_same_tensors_share_a_statistic_which_one_of_them_feeds():
+    one, x = _everything(), torch.randn(2, 5, 3)
+    found = collect(Branches(), {"key": one, "query": one}, [x])
+    assert found == {"key": one, "query": one} and one.sums.count == 10
