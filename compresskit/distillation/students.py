@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..analysis.calibration.hooks import run_watched
 from ..analysis.dataflow import first_tensor
 from ..artifact.edits import replay
 from ..artifact.skips import skip_edit
 from ..core.errors import InputError, first_line
-from ..core.tensors.modules import eager_modules, get_module
+from ..core.tensors.modules import get_module
 from ..core.types import Inputs, Loaded, call, main_output
 
 #: integer attributes that a forward pass reads and that follow the width
@@ -121,25 +122,14 @@ def block_calls(module: nn.Module, inputs: Inputs) -> dict[str, _Call]:
     """What each module of a model took in and gave back in one run, by name."""
     calls: dict[str, _Call] = {}
 
-    def noting(name: str):
-        def hook(block: nn.Module, entered: tuple, named: dict[str, Any], left: Any) -> None:
-            first, out = first_tensor((*entered, *named.values())), first_tensor(left)
-            if first is not None and out is not None:
-                alone = len(entered) == 1 and not named and isinstance(left, Tensor)
-                skip = skip_edit(name, block, entered, named, left)
-                calls[name] = _Call(tuple(first.shape), tuple(out.shape), alone, skip)
+    def note(name: str, entered: tuple, named: dict[str, Any], left: Any) -> None:
+        first, out = first_tensor((*entered, *named.values())), first_tensor(left)
+        if name and first is not None and out is not None:
+            alone = len(entered) == 1 and not named and isinstance(left, Tensor)
+            skip = skip_edit(name, get_module(module, name), entered, named, left)
+            calls[name] = _Call(tuple(first.shape), tuple(out.shape), alone, skip)
 
-        return hook
-
-    handles = [
-        child.register_forward_hook(noting(name), with_kwargs=True) for name, child in eager_modules(module) if name
-    ]
-    try:
-        with torch.no_grad():
-            call(module, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    run_watched(module, inputs, note)
     return calls
 
 
@@ -202,17 +192,9 @@ def _narrow(student: Loaded, width: float) -> None:
 def _interface(student: Loaded) -> dict[str, str]:
     """Layers that touch the model's input or output: path -> "in" or "out", the side that keeps its size."""
     order: list[str] = []
-    handles = [
-        child.register_forward_hook(lambda *_, name=name: order.append(name))
-        for name, child in student.module.named_modules()
-        if isinstance(child, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear | nn.Embedding)
-    ]
-    try:
-        with torch.no_grad():
-            call(student.module, student.example)
-    finally:
-        for handle in handles:
-            handle.remove()
+    kinds = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear | nn.Embedding
+    layers = [name for name, child in student.module.named_modules() if isinstance(child, kinds)]
+    run_watched(student.module, student.example, lambda name, *_: order.append(name), layers)
     if len(order) < 2:
         raise InputError(f"student_width: {student.name} has no hidden layer to narrow; name a student instead")
     touching = {order[0]: "in", order[-1]: "out"}

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ...analysis.calibration.hooks import run_watched
 from ...analysis.measure.macs import count_macs
 from ...artifact.skips import passed, replay, skip_edit
 from ...core.errors import InputError, described
@@ -27,7 +28,6 @@ class _Passage(NamedTuple):
     left: Tensor
 
 
-@torch.no_grad()
 def find_blocks(module: nn.Module, example: Inputs) -> dict[str, dict[str, Any]]:
     """Layers of a sequence whose output has the shape and type of their input.
 
@@ -38,35 +38,34 @@ def find_blocks(module: nn.Module, example: Inputs) -> dict[str, dict[str, Any]]
         name -> the edit that leaves the block out.
     """
     calls: dict[str, _Passage | None] = {}
-    handles = []
-    for path, parent in module.named_modules():
-        if not isinstance(parent, nn.Sequential | nn.ModuleList):
-            continue
-        for name, child in parent.named_children():
-            if isinstance(child, torch.jit.ScriptModule):
-                continue
-            full = f"{path}.{name}" if path else name
-            if any(True for _ in child.parameters()) and any(True for _ in child.children()):
-                handles.append(child.register_forward_hook(_passage_watcher(full, calls), with_kwargs=True))
-    try:
-        call(module, example)
-    finally:
-        for handle in handles:
-            handle.remove()
-    found = {name: passage for name, passage in calls.items() if passage is not None}
-    order = [name for name, _ in module.named_modules() if name in found]
-    return {name: found[name].edit for name in _blocks_among(order, found)}
 
-
-def _passage_watcher(name: str, calls: dict[str, _Passage | None]):
-    def look(block: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+    def look(name: str, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+        block = get_module(module, name)
         edit = skip_edit(name, block, args, kwargs, output)
         passage = None if edit is None else _Passage(edit, *passed(edit, block, args, kwargs, output))
         if name in calls and (passage is None or calls[name] is None or calls[name].edit != edit):
             passage = None
         calls[name] = passage
 
-    return look
+    run_watched(module, example, look, _steps(module))
+    found = {name: passage for name, passage in calls.items() if passage is not None}
+    order = [name for name, _ in module.named_modules() if name in found]
+    return {name: found[name].edit for name in _blocks_among(order, found)}
+
+
+def _steps(module: nn.Module) -> list[str]:
+    """Members of sequences that hold layers and weights."""
+    return [
+        f"{path}.{name}" if path else name
+        for path, parent in module.named_modules()
+        if isinstance(parent, nn.Sequential | nn.ModuleList)
+        for name, child in parent.named_children()
+        if not isinstance(child, torch.jit.ScriptModule) and _holds_layers(child)
+    ]
+
+
+def _holds_layers(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is not None and next(module.children(), None) is not None
 
 
 def _blocks_among(names: list[str], found: dict[str, _Passage]) -> list[str]:
