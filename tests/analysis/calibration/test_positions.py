@@ -41,4 +41,5 @@ def test_a_batch_gives_distinct_positions_or_drawn_ones():
 
 def test_draws_follow_one_another():
     sample = per_batch(5, _generator())
-    assert not torch.equal(sample(1, 100), sample(1, 100))
+    first, second = sample(1, 100), sample(1, 100)
+    assert not torch.equal(first, second)

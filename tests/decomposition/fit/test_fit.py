@@ -7,7 +7,6 @@ from torch import nn
 from compresskit.analysis.calibration.im2col import input_rows, output_rows, window_of
 from compresskit.analysis.calibration.moments import moments_of_rows
 from compresskit.decomposition.fit.fit import Evidence, fit_activation, fit_nonlinear, fit_weight, relu_auxiliary
-from compresskit.decomposition.fit.least_squares import regression
 from compresskit.decomposition.methods.geometry import geometry_of
 from compresskit.decomposition.methods.kinds import chain_of, compose, rows_of
 from compresskit.decomposition.tables import KINDS
@@ -170,16 +169,3 @@ def test_fitting_behind_the_relu_beats_fitting_before_it(kind_name, make):
     assert behind(fit_nonlinear(kind, geometry, (2,), evidence)) < 0.97 * linear
     evidence.relu = False
     assert behind(fit_nonlinear(kind, geometry, (2,), evidence)) == pytest.approx(linear)
-
-
-def test_regression_is_least_squares_when_there_is_data_and_stays_when_there_is_none():
-    g = torch.Generator().manual_seed(0)
-    inputs, truth = torch.randn(200, 1, 5, generator=g, dtype=DOUBLE), torch.randn(3, 5, generator=g, dtype=DOUBLE)
-    outputs = inputs[:, 0] @ truth.mT + 1.5
-    start = torch.zeros(3, 5, dtype=DOUBLE)
-    torch.testing.assert_close(
-        regression(inputs, outputs, moments_of_rows(inputs), start, ridge=1e-9), truth, rtol=1e-6, atol=1e-6
-    )
-    constant = torch.zeros_like(inputs)
-    start = torch.ones(3, 5, dtype=DOUBLE)
-    torch.testing.assert_close(regression(constant, outputs, moments_of_rows(constant), start), start)

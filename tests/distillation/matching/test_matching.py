@@ -10,7 +10,6 @@ from compresskit.analysis.dataflow import features
 from compresskit.artifact.source import load_model
 from compresskit.core.errors import InputError
 from compresskit.distillation.matching.matching import attention_pairs, match, norm_before_relu, stages, table
-from compresskit.distillation.matching.taps import attention_watched, tapped
 
 
 def traced(string: str):
@@ -82,41 +81,9 @@ def test_the_table_shows_shapes():
     }
 
 
-def test_taps_take_outputs_the_classifiers_input_and_what_came_before_the_relu():
-    loaded = load_model("builtin:digits_cnn_small")
-    module, x = loaded.module, torch.rand(2, 1, 8, 8)
-    with torch.no_grad(), tapped(module, ["5"], "12", "keep") as taken:
-        module(x)
-        assert torch.equal(
-            taken.outputs["5"], module[:6](x) if not isinstance(module, nn.Sequential) else _run(module, x, 6)
-        )
-        before = _run(module, x, 5)
-        assert bool((before < 0).any())
-        assert torch.equal(taken.before_relu["5"], before)
-        assert torch.equal(taken.embedding, _run(module, x, 12))
-    assert not any(child._forward_hooks or child._forward_pre_hooks for child in module.modules())
-
-
-def _run(module, x, layers: int):
-    for layer in list(module)[:layers]:
-        x = layer(x)
-    return x
-
-
 def test_the_norm_before_a_stages_relu():
     module, run = traced("builtin:cifar_resnet20")
     assert norm_before_relu(module, run, stages(module, run)[1]) == "layer2.2.bn2"
-
-
-def test_attention_of_torchs_own_layer_is_seen_in_eval_mode():
-    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
-    with torch.no_grad(), attention_watched() as calls:
-        layer(torch.rand(3, 5, 8))
-    assert [tuple(tensor.shape) for tensor in calls[0]] == [(3, 2, 5, 4)] * 3
-    with attention_watched() as later:
-        pass
-    assert later == []
-    assert nn.functional.scaled_dot_product_attention.__name__ == "scaled_dot_product_attention"
 
 
 def test_attention_layers_are_paired_by_depth():
