@@ -48,7 +48,8 @@ def train(
     trust_source: bool = False,
     data: Data | None = None,
     data_arg: Mapping[str, Any] = ...,
-    metric: str | Callable[..., Any] = "top1",
+    metric: Literal["top1", "top5", "mse", "agreement"] | str | Callable[..., Any] = "top1",
+    task_loss: Literal["auto", "ce", "mse"] | str | Callable[..., Any] = "auto",
     eval_limit: int | None = None,
     eval_batch: int | None = None,
     latency_batch: int = 1,
@@ -97,13 +98,17 @@ def prune(
         "wanda",
         "reconstruction",
         "reconstruction-loss",
+    ]
+    | str
+    | Callable[
+        ..., Any
     ] = "l2",
-    scope: Literal["local", "global", "block", "isomorphic"] = "local",
+    scope: Literal["local", "global", "block", "isomorphic"] | str | Callable[..., Any] = "local",
     reduction: Literal["sum", "mean", "max", "first"] = "mean",
     normalize: Literal["none", "mean", "max", "sum", "median", "macs"] = "mean",
-    saliency: Literal["magnitude", "random", "gradient", "wanda", "sparsegpt"] = "magnitude",
-    allocation: Literal["uniform", "global", "lamp", "erk"] = "uniform",
-    sparsify: Literal["none", "group-lasso", "slimming", "growing"] = "none",
+    saliency: Literal["magnitude", "random", "gradient", "wanda", "sparsegpt"] | str | Callable[..., Any] = "magnitude",
+    allocation: Literal["uniform", "global", "lamp", "erk"] | str | Callable[..., Any] = "uniform",
+    sparsify: Literal["none", "group-lasso", "slimming", "growing"] | str | Callable[..., Any] = "none",
     sparsify_epochs: float = 1.0,
     sparsify_strength: float = 1.0,
     samples: int = 2048,
@@ -150,7 +155,8 @@ def prune(
     trust_source: bool = False,
     data: Data | None = None,
     data_arg: Mapping[str, Any] = ...,
-    metric: str | Callable[..., Any] = "top1",
+    metric: Literal["top1", "top5", "mse", "agreement"] | str | Callable[..., Any] = "top1",
+    task_loss: Literal["auto", "ce", "mse"] | str | Callable[..., Any] = "auto",
     eval_limit: int | None = None,
     eval_batch: int | None = None,
     latency_batch: int = 1,
@@ -185,7 +191,7 @@ def quantize(
     group_size: int = 64,
     weight_range: Literal["symmetric", "affine"] = "symmetric",
     weight_search: Literal["auto", "minmax", "mse"] = "auto",
-    codebook_start: Literal["linear", "density", "random"] = "linear",
+    codebook_start: Literal["linear", "density", "random"] | str | Callable[..., Any] = "linear",
     coding: Literal["packed", "huffman"] = "packed",
     code_range: Literal["auto", "full", "half"] = "auto",
     target_bits: float | None = None,
@@ -195,14 +201,25 @@ def quantize(
     skip: str | Sequence[str] = ...,
     first_last: Literal["same", "int8", "keep"] = "int8",
     fold_batchnorm: bool = True,
-    observer: Literal["minmax", "moving-average", "percentile", "mse", "entropy", "auto"] = "mse",
+    observer: Literal[
+        "auto",
+        "minmax",
+        "moving-average",
+        "percentile",
+        "mse",
+        "entropy",
+    ]
+    | str
+    | Callable[
+        ..., Any
+    ] = "mse",
     percentile: float = 99.99,
     calibration_samples: int = 512,
     calibration_batch: int = 64,
     activation_range: Literal["affine", "symmetric"] = "affine",
     quantize_additions: bool = True,
     quantize_attention: bool = True,
-    rounding: Literal["nearest", "adaround", "gptq"] = "nearest",
+    rounding: Literal["nearest", "adaround", "gptq"] | str | Callable[..., Any] = "nearest",
     equalize: bool = False,
     bias_correction: bool = False,
     smooth: float | None = None,
@@ -243,7 +260,8 @@ def quantize(
     trust_source: bool = False,
     data: Data | None = None,
     data_arg: Mapping[str, Any] = ...,
-    metric: str | Callable[..., Any] = "top1",
+    metric: Literal["top1", "top5", "mse", "agreement"] | str | Callable[..., Any] = "top1",
+    task_loss: Literal["auto", "ce", "mse"] | str | Callable[..., Any] = "auto",
     eval_limit: int | None = None,
     eval_batch: int | None = None,
     latency_batch: int = 1,
@@ -262,11 +280,57 @@ def quantize(
 def decompose(
     model: Model,
     *,
-    kind: Literal["auto", "svd", "channel-svd", "input-svd", "spatial-svd", "tucker2", "cp", "tensor-train"] = "auto",
-    consider: str | Sequence[str] = ...,
-    objective: Literal["weight", "activation", "nonlinear"] = "weight",
+    kind: Literal[
+        "auto",
+        "svd",
+        "channel-svd",
+        "input-svd",
+        "spatial-svd",
+        "tucker2",
+        "cp",
+        "tensor-train",
+    ]
+    | str
+    | object = "auto",
+    consider: Literal[
+        "svd",
+        "channel-svd",
+        "input-svd",
+        "spatial-svd",
+        "tucker2",
+        "cp",
+        "tensor-train",
+    ]
+    | str
+    | object
+    | Sequence[
+        Literal[
+            "svd",
+            "channel-svd",
+            "input-svd",
+            "spatial-svd",
+            "tucker2",
+            "cp",
+            "tensor-train",
+        ]
+    ]
+    | str
+    | object] = ...,
+    objective: Literal["weight", "activation", "nonlinear"] | str | Callable[..., Any] = "weight",
     inputs: Literal["original", "compressed"] = "original",
-    rank_by: Literal["energy", "ratio", "fixed", "given", "evbmf", "error", "budget"] = "energy",
+    rank_by: Literal[
+        "energy",
+        "ratio",
+        "fixed",
+        "given",
+        "evbmf",
+        "error",
+        "budget",
+    ]
+    | str
+    | Callable[
+        ..., Any
+    ] = "energy",
     energy: float = 0.9,
     ratio: float = 0.5,
     rank: int = 16,
@@ -324,7 +388,8 @@ def decompose(
     trust_source: bool = False,
     data: Data | None = None,
     data_arg: Mapping[str, Any] = ...,
-    metric: str | Callable[..., Any] = "top1",
+    metric: Literal["top1", "top5", "mse", "agreement"] | str | Callable[..., Any] = "top1",
+    task_loss: Literal["auto", "ce", "mse"] | str | Callable[..., Any] = "auto",
     eval_limit: int | None = None,
     eval_batch: int | None = None,
     latency_batch: int = 1,
@@ -378,6 +443,8 @@ def distill(
         "reverse_kl",
         "js",
     ]
+    | str
+    | object
     | Sequence[
         Literal[
             "kd",
@@ -405,7 +472,9 @@ def distill(
             "reverse_kl",
             "js",
         ]
-    ] = ...,
+    ]
+    | str
+    | object] = ...,
     loss_weight: Mapping[str, float] = ...,
     loss_arg: Mapping[str, float] = ...,
     task_weight: float | None = None,
@@ -449,7 +518,8 @@ def distill(
     trust_source: bool = False,
     data: Data | None = None,
     data_arg: Mapping[str, Any] = ...,
-    metric: str | Callable[..., Any] = "top1",
+    metric: Literal["top1", "top5", "mse", "agreement"] | str | Callable[..., Any] = "top1",
+    task_loss: Literal["auto", "ce", "mse"] | str | Callable[..., Any] = "auto",
     eval_limit: int | None = None,
     eval_batch: int | None = None,
     latency_batch: int = 1,
@@ -483,6 +553,10 @@ def search(
         "n2n",
         "transform",
         "nas",
+    ]
+    | str
+    | Callable[
+        ..., Any
     ] = "auto",
     budget: Mapping[str, float] = ...,
     trials: int = 100,
@@ -517,10 +591,24 @@ def search(
         "wanda",
         "reconstruction",
         "reconstruction-loss",
+    ]
+    | str
+    | Callable[
+        ..., Any
     ] = "l1",
-    kind: Literal["svd", "channel-svd", "input-svd", "spatial-svd", "tucker2", "cp", "tensor-train"] = "channel-svd",
+    kind: Literal[
+        "svd",
+        "channel-svd",
+        "input-svd",
+        "spatial-svd",
+        "tucker2",
+        "cp",
+        "tensor-train",
+    ]
+    | str
+    | object = "channel-svd",
     bits: int | Sequence[int] = ...,
-    rounding: Literal["nearest", "adaround", "gptq"] = "nearest",
+    rounding: Literal["nearest", "adaround", "gptq"] | str | Callable[..., Any] = "nearest",
     samples: int = 512,
     probe_samples: int = 256,
     epochs: float = 1.0,
@@ -563,7 +651,8 @@ def search(
     trust_source: bool = False,
     data: Data | None = None,
     data_arg: Mapping[str, Any] = ...,
-    metric: str | Callable[..., Any] = "top1",
+    metric: Literal["top1", "top5", "mse", "agreement"] | str | Callable[..., Any] = "top1",
+    task_loss: Literal["auto", "ce", "mse"] | str | Callable[..., Any] = "auto",
     eval_limit: int | None = None,
     eval_batch: int | None = None,
     latency_batch: int = 1,
@@ -596,7 +685,7 @@ def export(
     *,
     output: str | os.PathLike[str] | None = None,
     format: Literal["onnx", "pt2"] = "onnx",
-    runtime: Literal["auto", "eager", "inductor", "onnxruntime", "openvino"] = "auto",
+    runtime: Literal["auto", "eager", "inductor", "onnxruntime", "openvino"] | str | Callable[..., Any] = "auto",
     opset: int = 21,
     threads: int = 1,
     batch_size: int = 1,
@@ -610,7 +699,8 @@ def export(
     trust_source: bool = False,
     data: Data | None = None,
     data_arg: Mapping[str, Any] = ...,
-    metric: str | Callable[..., Any] = "top1",
+    metric: Literal["top1", "top5", "mse", "agreement"] | str | Callable[..., Any] = "top1",
+    task_loss: Literal["auto", "ce", "mse"] | str | Callable[..., Any] = "auto",
     timings: str | None = None,
     seed: int = 0,
     force: bool = False,
@@ -630,7 +720,8 @@ def measure(
     trust_source: bool = False,
     data: Data | None = None,
     data_arg: Mapping[str, Any] = ...,
-    metric: str | Callable[..., Any] = "top1",
+    metric: Literal["top1", "top5", "mse", "agreement"] | str | Callable[..., Any] = "top1",
+    task_loss: Literal["auto", "ce", "mse"] | str | Callable[..., Any] = "auto",
     eval_limit: int | None = None,
     eval_batch: int | None = None,
     latency_batch: int = 1,

@@ -100,6 +100,8 @@ class Objects:
             return self.model(value)
         if takes == "function" and not isinstance(value, str):
             return self.function(value)
+        if takes == "row" and not isinstance(value, str) and value is not None:
+            return self._add(value, type(value).__name__, secrets.token_hex(6))
         if isinstance(value, _PLAIN):
             return value
         if isinstance(value, os.PathLike):

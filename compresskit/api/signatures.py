@@ -13,11 +13,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from ..core.options import Options
-from ..core.registry import Table
+from ..core.options import Choice, Options, registry_of
 
 #: what an option takes besides strings: the name of its type in `api.types`
-_OBJECTS = {"model": "Model", "data": "Data", "function": "Callable[..., Any]"}
+_OBJECTS = {"model": "Model", "data": "Data", "function": "Callable[..., Any]", "row": "object"}
+#: those that strings of a few names stand beside
+_BESIDE_NAMES = (_OBJECTS["function"], _OBJECTS["row"])
 _WIDTH = 110
 
 
@@ -51,7 +52,10 @@ def parameters_of(model: type[Options], leave_out: tuple[str, ...] = ()) -> Iter
 
 
 def takes(field: Any) -> str:
-    """What kind of object an option takes in the place of a string: model, data, function, or none of them ("")."""
+    """What an option takes in the place of a string: model, data, function, row (of a registry), or nothing ("")."""
+    registry = registry_of(field.annotation, field.metadata)
+    if registry is not None and registry.group:
+        return "function" if registry.takes is not None else "row"
     return (field.json_schema_extra or {}).get("takes", "")
 
 
@@ -62,9 +66,9 @@ def is_list(annotation: Any) -> bool:
 
 def annotation_text(annotation: Any, metadata: Any = ()) -> str:
     """The type of an option as Python text: lists take a lone value too, tables are their names."""
-    table = next((item for item in metadata if isinstance(item, Table)), None)
-    if table is not None:
-        return f"Literal[{', '.join(map(quoted, table))}]"
+    registry = next((item.registry for item in metadata if isinstance(item, Choice)), None)
+    if registry is not None:
+        return f"Literal[{', '.join(map(quoted, registry))}]" + (" | str" if registry.group else "")
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return annotation_text(arguments[0], arguments[1:])
@@ -119,17 +123,18 @@ def docstring(summary: str, first: Parameter, keywords: list[Parameter], ends: M
 
 def _with_object(text: str, taken: str) -> str:
     if "Sequence[" in text:
-        return f"{taken} | Sequence[{taken}]"
+        inner = f"{text.partition(' | Sequence[')[0]} | {taken}" if taken in _BESIDE_NAMES else taken
+        return f"{inner} | Sequence[{inner}]"
     optional = " | None" if text.endswith("| None") else ""
-    strings = f"{text.removesuffix(' | None')} | " if taken == _OBJECTS["function"] else ""
+    strings = f"{text.removesuffix(' | None')} | " if taken in _BESIDE_NAMES else ""
     return f"{strings}{taken}{optional}"
 
 
 def _help(field: Any, default: Any) -> str:
-    table = next((item for item in field.metadata if isinstance(item, Table)), None)
+    registry = registry_of(field.annotation, field.metadata)
     text = " ".join((field.description or "").split())
-    if table:
-        text += f" ({'; '.join(f'{name}: {row.described()}' for name, row in table.items())})"
+    if registry:
+        text += f" ({'; '.join(f'{name}: {row.described()}' for name, row in registry.items())})"
     return text if default in (None, ..., "", [], {}, (), False) else f"{text}; default: {default!r}"
 
 

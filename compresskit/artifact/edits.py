@@ -15,13 +15,13 @@ from torch import nn
 
 from ..core.edit_records import EditRecord, Integer, Name, Shape, as_record, reads
 from ..core.errors import InputError
-from ..core.registry import Row, Table
+from ..core.registry import Registry, Row
 from ..core.tensors.modules import get_module, set_module
 
 _MOST_INTEGERS = 4096  # of one attribute
 
 #: every op an artifact may name; rows resolve lazily, so core does not import the packages above it
-EDITS = Table(
+EDITS = Registry(
     "edit",
     "compresskit",
     {

@@ -8,9 +8,11 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import click
 import yaml
+from click.shell_completion import CompletionItem
 
 from ..core.errors import InputError
-from ..core.registry import Table
+from ..core.options import registry_of
+from ..core.registry import Registry
 from ..core.results import only_results_on_stdout
 from ..pipeline.yaml.text import parse_value
 
@@ -18,13 +20,64 @@ _SCALARS = (int, float, str)
 
 
 class FieldOption(click.Option):
-    """A flag that remembers which field of which model it sets, and its help section."""
+    """A flag that remembers which field of which model it sets, and its help section.
 
-    def __init__(self, *args: Any, field: str, section: str, pairs: bool = False, **kwargs: Any):
+    Args:
+        field: the field's name.
+        section: heading in the help.
+        pairs: whether it takes KEY=VALUE.
+        registry: whose rows the help lists, once it is asked for.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        field: str,
+        section: str,
+        pairs: bool = False,
+        registry: Registry[Any] | None = None,
+        **kwargs: Any,
+    ):
+        self.registry = registry
         super().__init__(*args, **kwargs)
         self.field = field
         self.section = section
         self.pairs = pairs
+
+    @property
+    def help(self) -> str | None:  # what it may be is looked up when it is shown
+        if self.registry is None or not self._help:
+            return self._help
+        rows = [f"{name}: {row.described()}" for name, row in self.registry.rows().items()]
+        rows += ["or your own, as file.py:name"] if self.registry.group else []
+        text, default, value = self._help.partition("  [default: ")
+        return f"{text} ({'; '.join(rows)}){default}{value}"
+
+    @help.setter
+    def help(self, text: str | None) -> None:
+        self._help = text
+
+
+class RowName(click.ParamType):
+    """The name of a registry's row, or a user's own as `file.py:name`."""
+
+    name = "name"
+
+    def __init__(self, registry: Registry[Any]):
+        self.registry = registry
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return self.registry.check(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [
+            CompletionItem(name, help=row.help)
+            for name, row in self.registry.rows().items()
+            if name.startswith(incomplete)
+        ]
 
 
 class SectionedCommand(click.Command):
@@ -65,42 +118,38 @@ def flag_of(field: str) -> str:
 
 
 def _option(name: str, field: Any) -> FieldOption:
-    annotation, metadata = field.annotation, list(field.metadata)
-    table = next((item for item in metadata if isinstance(item, Table)), None)
     flag = flag_of(name)
     settings: dict[str, Any] = {
-        "help": _help(field, table),
+        "help": _help(field),
         "field": name,
         "section": (field.json_schema_extra or {}).get("section", "Options"),
         "default": None,
         "show_default": False,
     }
-    kind, inner_table = _inner(annotation)
-    table = table or inner_table
-    if table:
-        settings["help"] = _help(field, table)
-        return FieldOption([flag], type=click.Choice(list(table)), metavar="NAME", **settings)
+    kind = _inner(field.annotation)
     origin = get_origin(kind)
+    registry = registry_of(field.annotation, field.metadata)
+    if registry is not None and origin is not dict:
+        several = origin in (list, tuple)
+        settings |= {"type": RowName(registry), "registry": registry, "metavar": "NAME", "multiple": several}
+        return FieldOption([flag], **settings)
     if origin is Literal:
         return FieldOption([flag], type=click.Choice([str(item) for item in get_args(kind)]), **settings)
     if kind is bool:
         return FieldOption([f"{flag}/--no-{flag[2:]}"], **settings)
     if origin in (list, tuple):
-        inner, inner_table = _inner(get_args(kind)[0])
-        choices = click.Choice(list(inner_table)) if inner_table else (inner if inner in _SCALARS else str)
-        return FieldOption([flag], type=choices, multiple=True, **settings)
+        inner = _inner(get_args(kind)[0])
+        literal = click.Choice([str(item) for item in get_args(inner)]) if get_origin(inner) is Literal else None
+        return FieldOption([flag], type=literal or (inner if inner in _SCALARS else str), multiple=True, **settings)
     if origin is dict:
         return FieldOption([flag], type=str, multiple=True, pairs=True, metavar="KEY=VALUE", **settings)
     return FieldOption([flag], type=kind if kind in _SCALARS else str, **settings)
 
 
-def _inner(annotation: Any) -> tuple[Any, Table | None]:
-    """Take None and Annotated off a type; the table of a choice comes along."""
-    table = None
+def _inner(annotation: Any) -> Any:
+    """Take None and Annotated off a type."""
     while True:
-        metadata = getattr(annotation, "__metadata__", None)
-        if metadata is not None:
-            table = table or next((item for item in metadata if isinstance(item, Table)), None)
+        if getattr(annotation, "__metadata__", None) is not None:
             annotation = get_args(annotation)[0]
             continue
         if get_origin(annotation) in (Union, types.UnionType):
@@ -110,14 +159,11 @@ def _inner(annotation: Any) -> tuple[Any, Table | None]:
                 continue
             scalars = [item for item in members if item in _SCALARS]
             annotation = str if str in scalars or not scalars else float
-        return annotation, table
+        return annotation
 
 
-def _help(field: Any, table: Table | None) -> str:
+def _help(field: Any) -> str:
     text = field.description or ""
-    if table:
-        rows = "; ".join(f"{name}: {row.described()}" for name, row in table.items())
-        text = f"{text} ({rows})"
     default = field.get_default(call_default_factory=True) if not field.is_required() else None
     if default not in (None, [], {}, (), "", False):
         text += f"  [default: {default}]"

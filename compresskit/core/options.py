@@ -6,12 +6,22 @@ Imports pydantic but never torch, so help stays fast.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
 
-from .registry import Table
+from .registry import REFERENCE, Registry
 
 _TOO_LARGE = 1 << 63  # tensors count in 64 bits, and so does everything that reads an option
 LARGEST_SEED = (1 << 32) - 1  # NumPy's generators take no larger one
@@ -38,14 +48,41 @@ def option(
     return Field(default, description=help, json_schema_extra=extra, **constraints)
 
 
-def choice(table: Table) -> Any:
-    """The annotated string type whose valid values are a table's names."""
-    return Annotated[
-        str,
-        AfterValidator(table.check),
-        WithJsonSchema({"type": "string", "enum": list(table)}),
-        table,  # the command line reads choices and their help from here
-    ]
+class Choice:
+    """Annotates a string that names a row of a registry: `criterion: Annotated[str, choice(CRITERIA)]`.
+
+    The command line reads the rows and their help from here, too.
+    """
+
+    def __init__(self, registry: Registry[Any]):
+        self.registry = registry
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.registry.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        rows = {"type": "string", "enum": list(self.registry.rows())}
+        own = {"type": "string", "pattern": REFERENCE, "description": "your own: file.py:name, package.module:name"}
+        return {"anyOf": [rows, own]} if self.registry.group else rows
+
+
+def choice(registry: Registry[Any]) -> Choice:
+    """The annotation of a string whose valid values are a registry's names, or a user's own row."""
+    return Choice(registry)
+
+
+def registry_of(annotation: Any, metadata: Sequence[Any] = ()) -> Registry[Any] | None:
+    """The registry whose names an annotated type takes, wherever in it (`list[Annotated[str, choice(X)]] | None`).
+
+    Args:
+        annotation: a field's type.
+        metadata: what stood beside it, which pydantic keeps apart.
+    """
+    for item in (*metadata, *getattr(annotation, "__metadata__", ())):
+        if isinstance(item, Choice):
+            return item.registry
+    parts = (registry_of(part) for part in get_args(annotation))
+    return next((part for part in parts if part is not None), None)
 
 
 def _largest_integer(value: Any) -> int:
@@ -85,6 +122,16 @@ class Options(BaseModel):
     def packages(self) -> dict[str, str]:
         """Optional packages that these options need: module to import -> the extra that brings it."""
         return {}
+
+    def named_rows(self) -> Iterator[tuple[str, Registry[Any], str]]:
+        """(option, registry, name) of each row of a registry that these options name, defaults included."""
+        for option_name, field in type(self).model_fields.items():
+            registry = registry_of(field.annotation, field.metadata)
+            if registry is None:
+                continue
+            value = getattr(self, option_name)
+            names = value if isinstance(value, list | tuple | dict) else [value]
+            yield from ((option_name, registry, name) for name in names if isinstance(name, str))
 
     def models(self) -> list[tuple[str, dict[str, Any]]]:
         """Further models that these options name: model string and what goes with it, as `load_model` takes it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from . import in_memory
@@ -17,6 +19,7 @@ from .errors import CompresskitError, InputError, nearest
 
 _OWN_FOLDER = str(Path(__file__).resolve().parents[1]) + os.sep
 _users_places: set[str] = set()  # files, and folders of packages, that the user named
+_modules_of_files: dict[tuple[str, str], ModuleType] = {}  # (absolute path, hash of its content) -> what it defines
 _LONGEST_REASON = 300  # characters of a foreign message that an error line repeats
 
 #: the folder that holds our package, for processes that are started without the current folder in their path
@@ -72,15 +75,40 @@ def file_attribute(path: str, name: str) -> Any:
     Raises:
         InputError: if there is no such file, it raises while it is read, or has no such attribute.
     """
+    return _attribute(_module_of_file(path), name, path)
+
+
+def _module_of_file(path: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"_compresskit_{Path(path).stem}", path)
-    if spec is None or not Path(path).is_file():
+    if spec is None or spec.loader is None or not Path(path).is_file():
         raise InputError(f"{path!r} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     _users_places.add(str(spec.origin))
     sys.modules[spec.name] = module  # dataclasses and pickling of workers look modules up by name
     with _current_folder_importable(), guarded(f"{path!r}", "while being read"):
         spec.loader.exec_module(module)
-    return _attribute(module, name, path)
+    return module
+
+
+def named_attribute(reference: str) -> Any:
+    """What `package.module:name` or `file.py:name` stands for; a file runs once for each of its contents.
+
+    Raises:
+        InputError: if there is no such module, file or name, or its code raises.
+    """
+    where, _, name = reference.rpartition(":")
+    if not where.endswith(".py"):
+        return import_attribute(where, name)
+    path = Path(where)
+    try:
+        if not path.is_file():
+            raise InputError(f"{where!r} is not a Python file")
+        key = (str(path.resolve()), hashlib.sha256(path.read_bytes()).hexdigest())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{where!r} cannot be read: {error}") from error
+    if key not in _modules_of_files:
+        _modules_of_files[key] = _module_of_file(where)
+    return _attribute(_modules_of_files[key], name, where)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,29 +13,16 @@ from torch.nn import functional as F
 
 from ..core import in_memory
 from ..core.errors import InputError, nearest
-from ..core.registry import Row, Table
+from ..core.registry import REFERENCE
 from ..core.types import Preprocessing
+from ..core.user_imports import guarded
 from ..model.example_inputs import example_of
 from . import loaders, sources
-
-#: prefix -> reader(location, args, preprocessing) -> Splits
-READERS = Table(
-    "data form",
-    "compresskit",
-    {
-        "digits": Row("data.sources:digits", "1,797 grey 8x8 digits that ship with scikit-learn; no download"),
-        "imagefolder": Row("data.sources:imagefolder", "imagefolder:DIR, images as SPLIT/CLASS/FILE"),
-        "npz": Row("data.sources:npz", "npz:FILE, arrays x_train, y_train, x_test, y_test (or x and y)"),
-        "csv": Row(
-            "data.sources:csv",
-            "csv:FILE, numeric columns; the target is the column label, target, or the last",
-        ),
-        "hf": Row("data.sources:hf", "hf:DIR_OR_ID, a Hugging Face data set of images and labels"),
-    },
-)
+from .tables import READERS
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 SPLITS = ("train", "val", "test")
+_OWN_READER = re.compile(rf"({REFERENCE.removeprefix('^').removesuffix('$')}):(.+)", re.DOTALL)
 _LARGEST_SIDE = 8192  # pixels
 _HELD_OUT_SHARE = 0.1
 _HELD_OUT_LARGEST = 5000
@@ -228,8 +216,9 @@ def open_data(string: str, preprocessing: Preprocessing = Preprocessing(), args:
 
     Args:
         string: `digits`, `imagefolder:DIR`, `npz:FILE`, `csv:FILE`, `hf:DIR_OR_ID`, `package.module:factory`,
-            `path/data.py:factory`. A factory returns (train, test) or (train, val, test), each (inputs, targets), a
-            Dataset or a DataLoader (see `data.loaders`).
+            `path/data.py:factory`, or `path/data.py:reader:LOCATION`. A factory returns (train, test) or
+            (train, val, test), each (inputs, targets), a Dataset or a DataLoader (see `data.loaders`); a reader is as
+            READERS says.
         preprocessing: what the model expects; `size=`, `mean=`, `std=` in args override it.
         args: `size=32` for any form; keyword arguments of a factory.
     Raises:
@@ -237,11 +226,14 @@ def open_data(string: str, preprocessing: Preprocessing = Preprocessing(), args:
     """
     args = dict(args or {})
     prefix, _, location = string.partition(":")
-    if prefix in READERS:
+    own = _OWN_READER.match(string)
+    if READERS.has(prefix):
         preprocessing = _overridden(preprocessing, args, prefix)
-        if prefix != "digits" and not location:
+        if READERS.builtin(prefix) and prefix != "digits" and not location:
             raise InputError(f"data {string!r}: say where it is, e.g. {prefix}:PATH")
-        splits = READERS.load(prefix)(location, preprocessing)
+        splits = _read(prefix, location, preprocessing)
+    elif own:
+        splits = _read(own[1], own[2], _overridden(preprocessing, args, own[1]))
     elif in_memory.is_in_memory(string) and not callable(in_memory.find(string)):
         if args:
             raise InputError(f"data {string!r} is an object in memory; leave data_arg out")
@@ -249,12 +241,21 @@ def open_data(string: str, preprocessing: Preprocessing = Preprocessing(), args:
     elif location:
         splits = loaders.factory(prefix, location, args)
     else:
-        raise InputError(f"unknown data {string!r}{nearest(prefix, READERS)}")
+        raise InputError(f"unknown data {string!r}{nearest(prefix, READERS.rows())}")
     for name in SPLITS:
         split = getattr(splits, name)
         if split is not None and not len(split):
             raise InputError(f"data {string!r}: split {name} is empty")
     return Data(string, splits, preprocessing)
+
+
+def _read(reader: str, location: str, preprocessing: Preprocessing) -> sources.Splits:
+    function = READERS.load(reader)
+    if READERS.builtin(reader):
+        return function(location, preprocessing)
+    with guarded(f"data reader {reader!r}"):
+        found = function(location, preprocessing)
+    return found if isinstance(found, sources.Splits) else loaders.splits_of(found, f"of reader {reader!r}")
 
 
 def _overridden(preprocessing: Preprocessing, args: dict[str, Any], prefix: str) -> Preprocessing:

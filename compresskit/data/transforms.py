@@ -11,22 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..core.errors import InputError, require
-from ..core.registry import Row, Table
-
-#: name -> (inputs in [0, 1], generator) -> inputs
-AUGMENTATIONS = Table(
-    "augmentation",
-    "compresskit",
-    {
-        "crop": Row("data.transforms:random_crop", "pad by an eighth of the side with zeros and cut at a random place"),
-        "flip": Row("data.transforms:random_flip", "mirror half of the images left-right"),
-        "randaugment": Row(
-            "data.transforms:rand_augment",
-            "two random operations of torchvision's list",
-            "Cubuk et al., 2020",
-        ),
-    },
-)
+from .tables import AUGMENTATIONS
 
 
 @dataclass(frozen=True)
@@ -46,8 +31,9 @@ def map_targets(function: Callable[[Any], Any], targets: Any) -> Any:
 
 
 def compose(names: Sequence[str]) -> Callable[[Tensor, torch.Generator], Tensor] | None:
-    """One augmentation that applies the named ones in the table's order; None where there are none."""
-    functions = [AUGMENTATIONS.load(name) for name in AUGMENTATIONS if name in names]
+    """One augmentation that applies the named ones in the table's order, a user's own after these; None of none."""
+    own = [name for name in dict.fromkeys(names) if name not in AUGMENTATIONS]
+    functions = [AUGMENTATIONS.load(name) for name in [*(name for name in AUGMENTATIONS if name in names), *own]]
     if not functions:
         return None
 

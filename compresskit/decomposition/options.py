@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import model_validator
 
@@ -25,13 +25,13 @@ _DATA_OPTIONS = ("inputs", "calibration_rows")
 class DecomposeOptions(StepOptions):
     """Replace layers by chains of smaller layers, at ranks chosen by a rule or for a budget."""
 
-    kind: choice(KIND_CHOICES) = option("auto", "how layers are decomposed", section="Decomposition")
-    consider: list[str] = option(
+    kind: Annotated[str, choice(KIND_CHOICES)] = option("auto", "how layers are decomposed", section="Decomposition")
+    consider: list[Annotated[str, choice(KINDS)]] = option(
         [],
         "the kinds that auto chooses among (default: all, but tensor-train for convolutions only)",
         section="Decomposition",
     )
-    objective: choice(OBJECTIVES) = option(
+    objective: Annotated[str, choice(OBJECTIVES)] = option(
         "weight", "what the factors are fitted to; all but weight need --data", section="Decomposition"
     )
     inputs: Literal["original", "compressed"] = option(
@@ -41,7 +41,7 @@ class DecomposeOptions(StepOptions):
         section="Decomposition",
     )
 
-    rank_by: choice(RANK_RULES) = option("energy", "how ranks are chosen", section="Ranks")
+    rank_by: Annotated[str, choice(RANK_RULES)] = option("energy", "how ranks are chosen", section="Ranks")
     energy: float = option(0.9, "share of a layer's energy to keep", section="Ranks", gt=0, lt=1)
     ratio: float = option(0.5, "share of its MACs that each layer keeps", section="Ranks", gt=0, lt=1)
     rank: int = option(16, "the rank, for rank_by fixed", section="Ranks", ge=1)
@@ -100,7 +100,8 @@ class DecomposeOptions(StepOptions):
     def considered(self) -> list[str]:
         """The kinds allowed, in the table's order."""
         if self.kind == "auto":
-            return [name for name in KINDS if not self.consider or name in self.consider]
+            own = [name for name in self.consider if name not in KINDS]
+            return [name for name in KINDS if not self.consider or name in self.consider] + own
         return ["svd", "channel-svd"] if self.kind in ("svd", "channel-svd") else ["svd", self.kind]
 
     def refuses_slower(self) -> bool:
@@ -136,9 +137,7 @@ class DecomposeOptions(StepOptions):
         return self
 
     @model_validator(mode="after")
-    def _known_kinds(self) -> DecomposeOptions:
-        for name in self.consider:
-            KINDS.check(name)
+    def _consider_is_for_auto(self) -> DecomposeOptions:
         if self.consider and self.kind != "auto":
             raise ValueError(f"consider is for kind auto, and kind is {self.kind!r}; leave one of them out")
         return self
@@ -156,7 +155,8 @@ class DecomposeOptions(StepOptions):
     def _rules_read_their_options(self) -> DecomposeOptions:
         for rule, names in _RULE_OPTIONS.items():
             for name in names:
-                used = rule == self.rank_by or (name == "energy" and self.lstms == "decompose")
+                used = rule == self.rank_by or not RANK_RULES.builtin(self.rank_by)  # a user's own may read any
+                used = used or (name == "energy" and self.lstms == "decompose")
                 if name in self.model_fields_set and getattr(self, name) is not None and not used:
                     raise ValueError(f"{name} is for rank_by {rule}, and rank_by is {self.rank_by!r}; drop one of them")
         if self.target_latency is not None and self.slower_layers == "allow":

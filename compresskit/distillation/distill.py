@@ -126,4 +126,5 @@ def recover_objective(context: Context, options: TrainOptions) -> Objective:
         [WeightedTerm("kd", loss.weight, term)],
         task_weight=loss.task_weight,
         label_smoothing=options.label_smoothing,
+        task_loss=context.loss,
     )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..core.errors import InputError
 from ..core.types import Inputs, call, main_output
-from ..evaluation.losses import task_loss
+from ..evaluation.losses import Loss, task_loss
 from .cache import LogitCache
 from .losses.logits import hard_targets
 from .losses.term import DistillationBatch, Term
@@ -72,6 +72,7 @@ class Objective:
         taps: where features are taken.
         task_weight: weight of the loss against the data's own targets; 0 never looks at them.
         label_smoothing: of the loss against the targets.
+        task_loss: the loss against the targets; None goes by their kind.
         cache: keeps the teacher's logits; only for losses on logits.
         rows: (indices, step) -> their rows in the cache.
     """
@@ -84,11 +85,13 @@ class Objective:
         task_weight: float,
         taps: Taps = Taps(),
         label_smoothing: float = 0.0,
+        task_loss: Loss | None = None,
         cache: LogitCache | None = None,
         rows: Callable[[Tensor, int], Tensor] = lambda indices, step: indices,
     ):
         self._teacher, self._terms, self._taps = teacher, list(terms), taps
         self._task_weight, self._label_smoothing = task_weight, label_smoothing
+        self._task_loss = task_loss
         self._cache, self._rows_of = cache, rows
         self._rows: Tensor | None = None
         self._indices: Tensor | None = None
@@ -133,7 +136,9 @@ class Objective:
         signals = self.signals(module, inputs, targets)
         losses: dict[str, Tensor] = {}
         if self._task_weight:
-            losses["task"] = self._task_weight * task_loss(signals.student, targets, self._label_smoothing)
+            losses["task"] = self._task_weight * task_loss(
+                signals.outputs, targets, self._label_smoothing, self._task_loss
+            )
         for weighted in self._terms:
             if weighted.weight:
                 losses[weighted.name] = weighted.weight_at(self._progress) * weighted.term.compute(signals)
@@ -149,14 +154,17 @@ class Objective:
             if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
                 raise InputError("loss at_gradient needs one floating-point tensor as input")
             inputs = inputs.detach().requires_grad_()
-        answer, mine, my_attention = self._run(module, inputs, "student")
+        outputs, mine, my_attention = self._run(module, inputs, "student")
+        answer = main_output(outputs)
         if self._cache is not None and self._rows is not None:
             with torch.no_grad():
                 taught, theirs, their_attention = self._cache(inputs, self._rows, self._teacher), CapturedFeatures(), []
         else:
             with torch.set_grad_enabled(gradients):
                 taught, theirs, their_attention = self._run(self._teacher.modules[0], inputs, "teacher")
-        found = DistillationBatch(answer, taught.detach(), targets, self._indices, progress=self._progress)
+        found = DistillationBatch(
+            answer, taught.detach(), targets, self._indices, progress=self._progress, outputs=outputs
+        )
         names = list(zip(self._taps.layers("student"), self._taps.layers("teacher"), strict=True))
         if theirs.outputs:
             found.features = [(mine.outputs[a], theirs.outputs[b].detach()) for a, b in names]
@@ -171,13 +179,13 @@ class Objective:
             )
         return found
 
-    def _run(self, module: nn.Module, inputs: Inputs, side: str) -> tuple[Tensor, CapturedFeatures, list]:
+    def _run(self, module: nn.Module, inputs: Inputs, side: str) -> tuple[Any, CapturedFeatures, list]:
         relu_inputs = "keep" if "before_relu" in self._taps.needs else "skip"
         classifier = self._taps.classifiers[side == "teacher"] if "embeddings" in self._taps.needs else None
         with ExitStack() as stack:
             taken = stack.enter_context(tapped(module, self._taps.layers(side), classifier, relu_inputs))
             attention = stack.enter_context(attention_watched()) if "attention" in self._taps.needs else []
-            answer = self._teacher(inputs) if side == "teacher" else main_output(call(module, inputs))
+            answer = self._teacher(inputs) if side == "teacher" else call(module, inputs)
         return answer, taken, attention
 
 

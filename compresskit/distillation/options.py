@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import field_validator, model_validator
 
@@ -51,7 +51,7 @@ class DistillOptions(TrainStepOptions):
         "folder of images, or .npz with an array x, that replaces the training images; labels are not needed",
         section="Models",
     )
-    loss: list[choice(LOSSES)] = option(
+    loss: list[Annotated[str, choice(LOSSES)]] = option(
         ["kd"],
         f"distillation loss; several are added up. Those that compare examples ({', '.join(BETWEEN_EXAMPLES)}) compare "
         "only the examples of one process under torchrun",

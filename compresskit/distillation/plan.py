@@ -95,6 +95,7 @@ def make_plan(
         task_weight=task_weight(options, rows),
         taps=taps,
         label_smoothing=options.label_smoothing,
+        task_loss=context.loss,
         cache=cache,
         **({"rows": cache_rows} if cache_rows else {}),
     )

@@ -1,11 +1,15 @@
-"""The table of distillation losses. Imports no torch."""
+"""The registry of distillation losses. Imports no torch."""
 
 from __future__ import annotations
 
-from ..core.registry import Row, Table
+from typing import TYPE_CHECKING
 
-#: a row is a losses.term.Loss: a maker of the term, the paper's weight, and what it needs
-LOSSES = Table(
+from ..core.registry import Registry, Row
+
+if TYPE_CHECKING:
+    from .losses.term import Loss
+
+LOSSES: Registry[Loss] = Registry(
     "distillation loss",
     "compresskit.distillation.losses",
     {
@@ -38,6 +42,14 @@ LOSSES = Table(
         "reverse_kl": Row("logits:REVERSE_KL", "token-level KL(student || teacher)", "Gu et al., 2024"),
         "js": Row("logits:JENSEN_SHANNON", "token-level generalized Jensen-Shannon divergence", "Agarwal et al., 2024"),
     },
+    group="distillation_losses",
+    has=("make", "weight", "task_weight", "needs", "arguments"),
+    doc="""What a student learns from its teacher.
+
+A row is a losses.term.Loss: `make(setup)` returns a Term whose `compute(signals)` gives a scalar each batch, the
+weight of the term, and the signals that it needs besides the logits (features, embeddings, attention ...), whose
+shapes losses.term.Signals says. E.g. Loss(lambda setup: Term(lambda signals: mse_loss(signals.student,
+signals.teacher)), weight=0.5).""",
 )
 
 #: losses that compare examples with each other, so that their value depends on how many one process sees

@@ -10,26 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from ..core import in_memory
-from ..core.errors import InputError, described, nearest
-from ..core.registry import Row, Table
+from ..core.errors import InputError, described
+from ..core.registry import is_reference
 from ..core.tensors.dtypes import widened
 from ..core.tensors.modules import evaluating
 from ..core.types import call, main_output, to_device
-from ..core.user_imports import file_attribute, import_attribute
-
-METRICS = Table(
-    "metric",
-    "compresskit",
-    {
-        "top1": Row("evaluation.metrics:top1", "share of examples whose highest logit is the label"),
-        "top5": Row("evaluation.metrics:top5", "share of examples whose label is among the five highest logits"),
-        "mse": Row("evaluation.metrics:mse", "mean squared error; lower is better"),
-        "agreement": Row(
-            "evaluation.metrics:agreement",
-            "share of examples on which the original model's decision is kept",
-        ),
-    },
-)
+from .tables import METRICS
 
 _Z95 = 1.959963984540054
 
@@ -152,15 +138,15 @@ def interval(values: Tensor) -> Score:
 
 
 def make_metric(string: str, original: nn.Module | None = None) -> Metric:
-    """The metric a string names: a table row or `package.module:function(outputs, targets)`.
+    """The metric a string names: a row of METRICS, or a user's own as `file.py:name` or `package.module:name`.
 
     Raises:
         InputError: naming the nearest valid name.
     """
-    if string in METRICS:
-        return Metric(string, METRICS.load(string), original)
-    module, colon, function = string.partition(":")
-    if not colon:
-        raise InputError(f"unknown metric {string!r}{nearest(string, METRICS)}")
-    found = file_attribute(module, function) if module.endswith(".py") else import_attribute(module, function)
-    return Metric(in_memory.label(string) if in_memory.is_in_memory(string) else function, found, original)
+    try:
+        found = METRICS.load(string)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    if in_memory.is_in_memory(string):
+        return Metric(in_memory.label(string), found, original)
+    return Metric(string.rpartition(":")[2] if is_reference(string) else string, found, original)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import model_validator
 
@@ -19,7 +19,7 @@ class ExportOptions(Options):
     format: Literal["onnx", "pt2"] = option(
         "onnx", "onnx: with quantize/dequantize pairs; pt2: torch.export, for torch.compile", section="Export"
     )
-    runtime: choice(RUNTIMES) = option(
+    runtime: Annotated[str, choice(RUNTIMES)] = option(
         "auto", "where to run the result; auto: onnxruntime for onnx, inductor for pt2", section="Export"
     )
     opset: int = option(21, "ONNX operator set", section="Export", ge=17, le=23)

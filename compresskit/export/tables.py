@@ -1,10 +1,18 @@
-"""The named choices of export: where an exported model runs. Imports no torch."""
+"""Registries of export's named choices: where an exported model runs. Imports no torch."""
 
 from __future__ import annotations
 
-from ..core.registry import Row, Table
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-RUNTIMES = Table(
+from ..core.registry import Registry, Row
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from .runtimes import Exported
+
+RUNTIMES: Registry[Callable[[Exported], nn.Module]] = Registry(
     "runtime",
     "compresskit.export",
     {
@@ -17,4 +25,11 @@ RUNTIMES = Table(
         "onnxruntime": Row("runtimes:onnxruntime", "ONNX Runtime on the CPU"),
         "openvino": Row("runtimes:openvino", "OpenVINO on the CPU"),
     },
+    group="runtimes",
+    takes=("exported",),
+    doc="""Where an exported model runs.
+
+A row is a function (exported) -> module: `exported` (runtimes.Exported) has the file, the program, an example and the
+number of threads; the module's forward takes the model's inputs and returns its first output. A row's attribute
+`reads` names the formats that it reads, e.g. ("onnx",); without it any.""",
 )

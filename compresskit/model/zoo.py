@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..core.registry import Row, Table
+from ..core.registry import Registry, Row
 
-BUILTINS = Table(
+BUILTINS = Registry(
     "builtin model",
     "compresskit",
     {

@@ -6,6 +6,7 @@ import json
 from typing import Any, Literal, get_args, get_origin
 
 from ..core.options import Options
+from ..core.registry import REFERENCE
 from .recipe import RecipeOptions
 from .techniques import TECHNIQUES
 
@@ -77,19 +78,20 @@ def _table(model: type[Options]) -> list[str]:
 def _values(annotation: Any, schema: dict[str, Any]) -> str:
     if get_origin(annotation) is Literal:
         return ", ".join(f"`{item}`" for item in get_args(annotation))
-    variants = schema.get("anyOf", [schema])
-    names = []
-    for variant in variants:
-        if variant.get("type") == "null":
-            continue
-        if "enum" in variant:
-            names.append(", ".join(f"`{item}`" for item in variant["enum"]))
-        elif variant.get("type") == "array":
-            inner = variant.get("items", {})
-            names.append(
-                "list of "
-                + (", ".join(f"`{item}`" for item in inner["enum"]) if "enum" in inner else inner.get("type", "values"))
-            )
-        else:
-            names.append({"object": "mapping"}.get(variant.get("type"), variant.get("type", "any")))
-    return " or ".join(names)
+    return " or ".join(_names(schema))
+
+
+def _names(schema: dict[str, Any]) -> list[str]:
+    """What a JSON schema allows, a phrase for each variant."""
+    if "anyOf" in schema:
+        return [name for variant in schema["anyOf"] for name in _names(variant)]
+    kind = schema.get("type", "any")
+    if kind == "null":
+        return []
+    if "enum" in schema:
+        return [", ".join(f"`{item}`" for item in schema["enum"])]
+    if schema.get("pattern") == REFERENCE:
+        return ["`file.py:name`"]
+    if kind == "array":
+        return [f"list of {' or '.join(_names(schema.get('items', {'type': 'values'})))}"]
+    return [{"object": "mapping"}.get(kind, kind)]

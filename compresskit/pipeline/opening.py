@@ -13,6 +13,7 @@ from ..core.errors import CompresskitError, InputError, first_line, problems_of
 from ..core.tensors.modules import device_of
 from ..core.types import Loaded, Preprocessing, call, main_output, to_device
 from ..data.dataset import Data, open_data
+from ..evaluation.losses import make_loss
 from ..evaluation.metrics import make_metric
 from ..export import layer_timing
 from ..training.context import Context
@@ -46,6 +47,7 @@ def open_what_opens(
         lambda: opened.update(device=pick_device(options.device)),
         lambda: opened.update(original=_open_model(options)),
         lambda: opened.update(data=_open_data(options, opened.get("original"))),
+        lambda: opened.update(loss=make_loss(options.task_loss)),
         lambda: opened.update(metric=make_metric(options.metric, getattr(opened.get("original"), "module", None))),
     )
     device, original, data, metric = (opened.get(name) for name in ("device", "original", "data", "metric"))
@@ -77,6 +79,7 @@ def open_what_opens(
     context = Context(
         original, data, metric, options.seed, device, log, load=load, latency_batch=options.latency_batch,
         eval_batch=options.eval_batch or _evaluation_batch(original, data, device), runtime=layer_timing,
+        loss=opened.get("loss"),
     )  # fmt: skip
     return context, [*problems, *misfits]
 

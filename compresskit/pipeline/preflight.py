@@ -17,6 +17,7 @@ from ..artifact.rebuilding import ProbeMismatch, check_rebuild
 from ..artifact.source import load_model
 from ..core import distributed
 from ..core.errors import InputError, described, problems_of, require
+from ..core.options import Options
 from ..core.tensors.randomness import unchanged_random_state
 from ..core.types import Loaded
 from ..export.exporters.export_program import export_program
@@ -50,8 +51,8 @@ def checked_context(recipe: Recipe, log: Log, *, output: Path | None = None, fin
         InputError: a line for each thing that fails.
     """
     started = time.perf_counter()
-    unchangeable = _unchangeable(recipe)
-    problems = [*unchangeable, *_packages(recipe), *_options(recipe), *_output(output)]
+    unchangeable, rows = _unchangeable(recipe), _rows(recipe)
+    problems = [*unchangeable, *_packages(recipe), *rows, *([] if rows else _options(recipe)), *_output(output)]
     context, unopened = (None, []) if unchangeable else open_what_opens(recipe.options, log)
     problems += unopened
     if context is None:
@@ -59,7 +60,7 @@ def checked_context(recipe: Recipe, log: Log, *, output: Path | None = None, fin
     else:
         with unchanged_random_state(context.device):
             found, runs = _model(context)
-            problems += found + (_steps(recipe, context) if runs else [])
+            problems += found + (_steps(recipe, context) if runs and not rows else [])
         problems += _bytes_that_stay(recipe, context.original)
         if output is not None and distributed.is_main():
             problems += _space(output, space_needed(recipe, context.original, finished))
@@ -76,7 +77,7 @@ def checked_export(recipe: RecipeOptions, options: ExportOptions, output: Path, 
     Raises:
         InputError: a line for each thing that fails.
     """
-    problems = [*_missing(options.packages()), *_output(output)]
+    problems = [*_missing(options.packages()), *_load_rows(recipe), *_load_rows(options), *_output(output)]
     context, unopened = open_what_opens(recipe, log)
     problems += unopened
     if context is not None:
@@ -113,6 +114,19 @@ def _packages(recipe: Recipe) -> Iterator[str]:
 
 def _missing(packages: dict[str, str]) -> list[str]:
     return problems_of(*(partial(require, module, extra) for module, extra in packages.items()))
+
+
+def _rows(recipe: Recipe) -> list[str]:
+    """Users' own rows of registries that are not there or are not what a row must be."""
+    found = _load_rows(recipe.options)
+    for number, step in enumerate(recipe.steps):
+        found += _located(recipe, number, _load_rows(step.options))
+    return found
+
+
+def _load_rows(options: Options) -> list[str]:
+    own = [(registry, name) for _, registry, name in options.named_rows() if not registry.builtin(name)]
+    return problems_of(*(partial(registry.load, name) for registry, name in own))
 
 
 def _options(recipe: Recipe) -> Iterator[str]:

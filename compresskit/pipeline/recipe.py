@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import ValidationError, field_validator
 
 from ..core.errors import InputError, nearest
-from ..core.options import LARGEST_SEED, Options, option
+from ..core.options import LARGEST_SEED, Options, choice, option
+from ..evaluation.tables import LOSSES, METRICS
 from .techniques import TECHNIQUES
 from .yaml.lines import Lines, line_of, read_yaml, set_value
 
@@ -44,8 +45,9 @@ class RecipeOptions(Options):
         takes="data",
     )  # fmt: skip
     data_arg: dict[str, Any] = option({}, "argument of the data, e.g. size=64", section="Data")
-    metric: str = option(
-        "top1", "top1, top5, mse, agreement, or package.module:function", section="Data", takes="function"
+    metric: Annotated[str, choice(METRICS)] = option("top1", "what says how good a model is", section="Data")
+    task_loss: Annotated[str, choice(LOSSES)] = option(
+        "auto", "what training minimizes against the data's own targets", section="Data"
     )
     eval_limit: int | None = option(None, "evaluate on only this many test examples", section="Data", ge=1)
     eval_batch: int | None = option(
@@ -201,7 +203,7 @@ def explain(
             text = item["msg"].removeprefix("Value error, ")
             text = text[:1].lower() + text[1:]
             shown = item["input"]
-            named = f"{'.'.join(map(str, location))} " if location else ""
+            named = f"{'.'.join(map(str, location))} " if location and not text.startswith("unknown ") else ""
             message = f"{named}{text.replace('input should', 'should')}"
             if location and item["type"] != "value_error":
                 message += f", got {shown!r}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import model_validator
 
@@ -57,17 +57,19 @@ class PruneOptions(StepOptions):
     )  # fmt: skip
     min_channels: int = option(2, "fewest channels (or heads) left of a group", section="How much", ge=1)
     floor: float = option(0.1, "smallest share of a group that stays", section="How much", ge=0, lt=1)
-    criterion: choice(CRITERIA) = option("l2", "how channels are ranked", section="Which")
-    scope: choice(SCOPES) = option("local", "which channels compete with each other", section="Which")
+    criterion: Annotated[str, choice(CRITERIA)] = option("l2", "how channels are ranked", section="Which")
+    scope: Annotated[str, choice(SCOPES)] = option("local", "which channels compete with each other", section="Which")
     reduction: Literal["sum", "mean", "max", "first"] = option(
         "mean", "how scores of the layers that share a channel combine", section="Which"
     )
     normalize: Literal["none", "mean", "max", "sum", "median", "macs"] = option(
         "mean", "scores are divided by this before groups compete; macs: by what a unit costs", section="Which"
     )
-    saliency: choice(SALIENCIES) = option("magnitude", "how single weights are ranked", section="Which")
-    allocation: choice(ALLOCATIONS) = option("uniform", "how many weights each layer keeps", section="Which")
-    sparsify: choice(REGULARIZERS) = option(
+    saliency: Annotated[str, choice(SALIENCIES)] = option("magnitude", "how single weights are ranked", section="Which")
+    allocation: Annotated[str, choice(ALLOCATIONS)] = option(
+        "uniform", "how many weights each layer keeps", section="Which"
+    )
+    sparsify: Annotated[str, choice(REGULARIZERS)] = option(
         "none", "train before the cut with a penalty that pushes what would go towards zero", section="Before the cut"
     )
     sparsify_epochs: float = option(1.0, "epochs of that training", section="Before the cut", gt=0)
@@ -108,9 +110,9 @@ class PruneOptions(StepOptions):
     def data_readers(self) -> list[str]:
         """What in these options cannot do without data, a clause each."""
         found = super().data_readers()
-        if self.granularity == "channel" and CRITERIA[self.criterion].needs and self.explain is None:
+        if self.granularity == "channel" and CRITERIA.needs(self.criterion) and self.explain is None:
             found.append(f"criterion {self.criterion!r} needs data")
-        if self.granularity in ("weight", "n:m") and SALIENCIES[self.saliency].needs:
+        if self.granularity in ("weight", "n:m") and SALIENCIES.needs(self.saliency):
             found.append(f"saliency {self.saliency!r} needs data")
         if self.sparsify != "none":
             found.append(f"sparsify {self.sparsify} needs data")

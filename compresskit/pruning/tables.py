@@ -1,11 +1,23 @@
-"""Tables of pruning's named choices."""
+"""Registries of pruning's named choices. Imports no torch."""
 
 from __future__ import annotations
 
-from ..core.registry import Row, Table
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
-#: how units are ranked; a row's function takes a group and the evidence, and returns one score a unit
-CRITERIA = Table("criterion", "compresskit.pruning", {
+from ..core.registry import Registry, Row
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .dependency.graph import Group
+    from .importance.calibration_statistics import Evidence
+    from .importance.weight_importance import WeightEvidence
+    from .recovery.regularized_training import Units
+
+_PACKAGE = "compresskit.pruning"
+
+CRITERIA: Registry[Callable[[Group, Evidence], Tensor]] = Registry("criterion", _PACKAGE, {
     "random": Row("importance.importance:random", "uniform random scores, the baseline of every comparison"),
     "l1": Row("importance.importance:l1", "sum of absolute weights", "Li et al., 2017"),
     "l2": Row("importance.importance:l2", "Euclidean norm of the weights"),
@@ -40,10 +52,15 @@ CRITERIA = Table("criterion", "compresskit.pruning", {
         "importance.importance:reconstruction_loss", "the same, weighted by how much the loss minds each output",
         needs="labels"
     ),
-})  # fmt: skip
+}, group="criteria", takes=("group", "evidence"), doc="""How channels are ranked.
 
-#: how single weights are ranked; a row's function takes a weight and its layer's evidence, and returns a score a weight
-SALIENCIES = Table("saliency", "compresskit.pruning", {
+A row is a function (group, evidence) -> scores: `group` holds the units that go or stay together and `group.members`
+the tensors that they are cut from; `evidence` (importance.calibration_statistics.Evidence) gives weights by
+`evidence.tensor(member)`, and activations, gradients and second moments once they are asked for. Scores are
+(units,), float64; the smallest go first. `importance.combine` sums a score of every weight over each unit.""",
+)  # fmt: skip
+
+SALIENCIES: Registry[Callable[[Tensor, WeightEvidence], Tensor]] = Registry("saliency", _PACKAGE, {
     "magnitude": Row("importance.weight_importance:magnitude", "absolute weight"),
     "random": Row("importance.weight_importance:random", "uniform random scores"),
     "gradient": Row(
@@ -57,10 +74,15 @@ SALIENCIES = Table("saliency", "compresskit.pruning", {
         "importance.weight_importance:sparsegpt", "least squared output error, the other weights updated",
         "Frantar & Alistarh, 2023", needs="data"
     ),
-})  # fmt: skip
+}, group="saliencies", takes=("weight", "evidence"), doc="""How single weights are ranked.
 
-#: how many weights each layer keeps
-ALLOCATIONS = Table("allocation", "compresskit.pruning", {
+A row is a function (weight, evidence) -> scores: `weight` is a layer's, (out, in, *kernel); `evidence`
+(importance.weight_importance.WeightEvidence) holds the inputs' second moments where the row needs "data" and the
+weight's mean gradient where it needs "labels". Scores have the weight's shape; the smallest go first.""",
+)  # fmt: skip
+
+ALLOCATIONS: Registry[Callable[[Mapping[str, Tensor], Mapping[str, Tensor], float], dict[str, float]]] = Registry(
+    "allocation", _PACKAGE, {
     "uniform": Row("allocation.layer_sparsity:uniform", "every layer loses the same share"),
     "global": Row("allocation.layer_sparsity:everything", "all weights compete by their scores"),
     "lamp": Row(
@@ -70,10 +92,13 @@ ALLOCATIONS = Table("allocation", "compresskit.pruning", {
         "allocation.layer_sparsity:erk",
         "layers with more inputs and outputs a weight stay denser", "Evci et al., 2020",
     ),
-})  # fmt: skip
+}, group="allocations", takes=("scores", "weights", "keep"), doc="""How many weights each layer keeps.
 
-#: how units of different groups compete
-SCOPES = Table("scope", "compresskit.pruning", {
+A row is a function (scores, weights, keep) -> {layer: share kept}: `scores` and `weights` map each layer's name to
+tensors of its weight's shape; `keep` is the share of all weights that stays.""",
+)  # fmt: skip
+
+SCOPES: Registry[Callable[[list[Group]], list[list[int]]]] = Registry("scope", _PACKAGE, {
     "local": Row("allocation.ranking_scope:local", "every group loses the same share"),
     "global": Row("allocation.ranking_scope:everything", "all units compete"),
     "block": Row("allocation.ranking_scope:by_block", "units of one block compete, every block loses the same share"),
@@ -82,10 +107,13 @@ SCOPES = Table("scope", "compresskit.pruning", {
         "units of layers with the same structure compete",
         "Fang et al., Isomorphic Pruning, 2024"
     ),
-})  # fmt: skip
+}, group="scopes", takes=("groups",), doc="""Which channels compete with each other.
 
-#: penalties of a training before the cut; a row's function takes a group's units and the progress, returns a scalar
-REGULARIZERS = Table("sparsify", "compresskit.pruning", {
+A row is a function (groups) -> pools: lists of positions in `groups`, each position in one pool. Units of a pool are
+ranked together, and every pool loses the same share.""",
+)  # fmt: skip
+
+REGULARIZERS: Registry[Callable[[Units, float], Tensor]] = Registry("sparsify", _PACKAGE, {
     "none": Row("recovery.regularized_training:sparsify", "no training before the cut"),
     "group-lasso": Row(
         "recovery.regularized_training:group_lasso",
@@ -97,4 +125,9 @@ REGULARIZERS = Table("sparsify", "compresskit.pruning", {
         "recovery.regularized_training:growing",
         "squared norm of the units that will go, ever stronger", "Wang et al., 2021",
     ),
-})  # fmt: skip
+}, group="regularizers", takes=("units", "progress"), doc="""Penalties of a training before the cut.
+
+A row is a function (units, progress) -> scalar, differentiable: `units`
+(recovery.regularized_training.Units) holds the squared norm of each unit of a group, (units,), and which would go;
+`progress` runs from 0 to 1. The penalty is added to the task loss.""",
+)  # fmt: skip

@@ -75,14 +75,15 @@ def _evidence(
     what = f"saliency {options.saliency!r}"
     moments: dict[str, Any] = {}
     gradients: dict[str, Tensor] = {}
-    if options.saliency in ("wanda", "sparsegpt"):
+    needs = SALIENCIES.needs(options.saliency)
+    if needs == "data":
         names = [name for name, layer in layers.items() if measurable(layer)]
         inputs = calibration(context, options.samples, what)
         moments = input_moments(loaded.module, names, inputs, points=options.points, generator=generator)
-    if options.saliency == "gradient":
+    if needs == "labels":
         data = required_data(context, what)
         batches = data.batches("train", batch_size=64, shuffle=True, seed=context.seed, limit=options.samples)
-        gradients = weight_gradients(loaded.module, batches).mean
+        gradients = weight_gradients(loaded.module, batches, context.loss).mean
     return {name: WeightEvidence(moments.get(name), gradients.get(f"{name}.weight"), generator) for name in layers}
 
 
@@ -121,7 +122,7 @@ def _result(
         facts["pattern"] = options.pattern
     notes = [_NOTE]
     unmeasured = [name for name, found in evidence.items() if found.moments is None]
-    if options.saliency in ("wanda", "sparsegpt") and unmeasured:
+    if SALIENCIES.needs(options.saliency) == "data" and unmeasured:
         notes.append(
             f"pruned by magnitude, their inputs cannot be measured (grouped or too wide): {', '.join(unmeasured)}"
         )

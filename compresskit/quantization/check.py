@@ -47,5 +47,5 @@ def _check_qat(loaded: Loaded, options: QuantizeOptions, context: Context) -> No
     if options.qat == "none":
         return
     # the float model stands for the quantized one, whose loss and outputs are alike
-    teacher = distill_objective(loaded.clone().module.to(context.device)) if options.qat == "kd" else None
+    teacher = distill_objective(loaded.clone().module.to(context.device), context.loss) if options.qat == "kd" else None
     check_training(loaded, options.qat_options(), context, objective=teacher)

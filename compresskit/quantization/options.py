@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import model_validator
 
 from compresskit.core.options import StepOptions, choice, option
 
-from .tables import CODEBOOK_STARTS, OBSERVER_CHOICES, ROUNDINGS, SCHEMES, Scheme
+from .tables import CODEBOOK_STARTS, OBSERVER_CHOICES, OBSERVERS, ROUNDINGS, SCHEMES, Scheme
 
 _CALIBRATED = (
     "observer", "percentile", "calibration_samples", "calibration_batch", "quantize_additions", "activation_range",
@@ -21,7 +21,7 @@ _QAT_DEFAULTS = {"lr": 1e-3, "grad_clip": 1.0}
 class QuantizeOptions(StepOptions):
     """Store weights, and compute activations, in few bits."""
 
-    scheme: choice(SCHEMES) = option("int8-weight", "what is quantized, and to what", section="Scheme")
+    scheme: Annotated[str, choice(SCHEMES)] = option("int8-weight", "what is quantized, and to what", section="Scheme")
     bits: int | None = option(
         None, "bits a weight in the place of the scheme's own, 1 to 8", section="Scheme", ge=1, le=8
     )
@@ -40,7 +40,7 @@ class QuantizeOptions(StepOptions):
         "weight ranges cover all values (minmax) or have the least squared error; auto: mse below 8 bits",
         section="Scheme",
     )
-    codebook_start: choice(CODEBOOK_STARTS) = option(
+    codebook_start: Annotated[str, choice(CODEBOOK_STARTS)] = option(
         "linear", "where k-means starts, for scheme codebook", section="Scheme"
     )
     coding: Literal["packed", "huffman"] = option(
@@ -78,7 +78,9 @@ class QuantizeOptions(StepOptions):
         "int8", "first and last layer: like the others, in 8 bits at least, or kept in float", section="Layers"
     )
     fold_batchnorm: bool = option(True, "fold batch normalization into the layer before it", section="Layers")
-    observer: choice(OBSERVER_CHOICES) = option("mse", "how activation ranges are found", section="Calibration")
+    observer: Annotated[str, choice(OBSERVER_CHOICES)] = option(
+        "mse", "how activation ranges are found", section="Calibration"
+    )
     percentile: float = option(
         99.99,
         "share of values inside the range, in percent, for observer percentile",
@@ -101,7 +103,7 @@ class QuantizeOptions(StepOptions):
         "quantize also both sides of products of activations (attention), and what MultiheadAttention projects",
         section="Calibration",
     )
-    rounding: choice(ROUNDINGS) = option("nearest", "how weights are rounded", section="Rounding")
+    rounding: Annotated[str, choice(ROUNDINGS)] = option("nearest", "how weights are rounded", section="Rounding")
     equalize: bool = option(
         False, "equalize the weight ranges of neighbouring layers first (Nagel et al., 2019)", section="Rounding"
     )
@@ -162,7 +164,7 @@ class QuantizeOptions(StepOptions):
                 f"{name} would be ignored: scheme {self.scheme!r} calibrates no activations; choose int8-static"
                 for name in _CALIBRATED
                 if name in given
-                and not (name in ("calibration_samples", "calibration_batch") and self.needs_data())
+                and not (name in ("calibration_samples", "calibration_batch") and self.may_need_data())
                 and not (name == "activation_range" and scheme.activations == "dynamic")
             ]
         if scheme.activations == "none" and "quantize_attention" in given:
@@ -170,7 +172,7 @@ class QuantizeOptions(StepOptions):
                 f"quantize_attention would be ignored: scheme {self.scheme!r} leaves activations in float; "
                 "choose int8-static or int8-dynamic"
             )
-        if "percentile" in given and self.observer not in ("percentile", "auto"):
+        if "percentile" in given and OBSERVERS.builtin(self.observer) and self.observer != "percentile":
             problems.append(f"percentile would be ignored: observer is {self.observer!r}; choose percentile")
         if "group_size" in given and self.weight_granularity() != "group":
             problems.append("group_size would be ignored: set granularity to group")
@@ -229,6 +231,10 @@ class QuantizeOptions(StepOptions):
         """Whether calibration data has to be there."""
         return bool(self._calibrated())
 
+    def may_need_data(self) -> bool:
+        """The same without running a user's own rounding, of which it is not known yet."""
+        return not ROUNDINGS.builtin(self.rounding) or self.needs_data()
+
     def data_readers(self) -> list[str]:
         """What in these options cannot do without data, a clause each."""
         return [*super().data_readers(), *self._calibrated()]
@@ -242,7 +248,7 @@ class QuantizeOptions(StepOptions):
         """What is calibrated or trained on data."""
         readers = {
             f"scheme {self.scheme}": self.scheme_row().activations == "static",
-            f"rounding {self.rounding}": self.rounding != "nearest",
+            f"rounding {self.rounding}": bool(ROUNDINGS.needs(self.rounding)),
             "bias_correction": self.bias_correction,
             "smooth": self.smooth is not None,
             "awq": self.awq,
@@ -253,4 +259,4 @@ class QuantizeOptions(StepOptions):
 
     def needs_moments(self) -> bool:
         """Whether the moments of layer inputs are needed."""
-        return self.rounding != "nearest" or self.bias_correction or self.smooth is not None or self.awq
+        return bool(ROUNDINGS.needs(self.rounding)) or self.bias_correction or self.smooth is not None or self.awq

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from compresskit.core.tensors.dtypes import widened
 from compresskit.core.types import Inputs, call, main_output
-from compresskit.evaluation.losses import task_loss
+from compresskit.evaluation.losses import Loss, task_loss
 
 from ..core.tensors.copying import copy_module
 from .formats import uniform
@@ -179,7 +179,7 @@ def take_over(trained: nn.Module, quantized: nn.Module) -> None:
             tensor.copy_(found[name])
 
 
-def distill_objective(teacher: nn.Module) -> Callable[[nn.Module, Inputs, Any], Tensor]:
+def distill_objective(teacher: nn.Module, loss: Loss | None = None) -> Callable[[nn.Module, Inputs, Any], Tensor]:
     """The float model's logits as soft targets, beside the data's own targets.
 
     0.9 T^2 KL(teacher || student) at T = 4, plus 0.1 times the task's loss. Outputs that are no class logits are
@@ -194,7 +194,7 @@ def distill_objective(teacher: nn.Module) -> Callable[[nn.Module, Inputs, Any], 
         with torch.no_grad():
             wanted = widened(main_output(call(teacher, inputs)))
         logits = widened(main_output(outputs))
-        hard = task_loss(outputs, targets)
+        hard = task_loss(outputs, targets, loss=loss)
         if logits.dim() < 2 or logits.shape[-1] < 2:
             return _TEACHER_SHARE * F.mse_loss(logits, wanted) + (1 - _TEACHER_SHARE) * hard
         student_log, teacher_log = ((part / _TEMPERATURE).log_softmax(-1).flatten(0, -2) for part in (logits, wanted))

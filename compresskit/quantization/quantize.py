@@ -224,7 +224,7 @@ def _train_quantized(
 ) -> dict[str, Any]:
     """Train the quantized model's weights and steps in float, and take the result over."""
     shadow = replace(loaded, module=trainable(loaded.module, float_model), edits=[], storage={})
-    objective = distill_objective(float_model.to(context.device)) if options.qat == "kd" else None
+    objective = distill_objective(float_model.to(context.device), context.loss) if options.qat == "kd" else None
     options = options.qat_options()
     trained = train(shadow, options, context, objective=objective)
     take_over(shadow.module, loaded.module)

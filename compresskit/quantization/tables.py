@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
-from compresskit.core.registry import Row, Table
+from compresskit.core.registry import Registry, Row
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from .calibration.observers import Observer
+    from .rounding.nearest import Problem
 
 _PACKAGE = "compresskit.quantization"
 
@@ -28,7 +36,7 @@ INT2_WEIGHT = Scheme("int", 2, "none", "channel")
 FLOAT8_WEIGHT = Scheme("float8", 8, "none", "channel")
 CODEBOOK = Scheme("codebook", 4, "none", "tensor")
 
-SCHEMES = Table(
+SCHEMES: Registry[Scheme] = Registry(
     "scheme",
     _PACKAGE,
     {
@@ -49,7 +57,7 @@ SCHEMES = Table(
     },
 )
 
-CODEBOOK_STARTS = Table(
+CODEBOOK_STARTS: Registry[Callable[[Tensor, int, torch.Generator], Tensor]] = Registry(
     "codebook start",
     _PACKAGE,
     {
@@ -57,9 +65,14 @@ CODEBOOK_STARTS = Table(
         "density": Row("formats.codebook:density_start", "centroids at equal shares of the weights"),
         "random": Row("formats.codebook:random_start", "centroids at weights drawn by the seed"),
     },
+    group="codebook_starts",
+    takes=("ordered", "count", "generator"),
+    doc="""Where k-means starts.
+
+A row is a function (ordered, count, generator) -> centroids: (n,) ascending weights to (count,) ascending values.""",
 )
 
-OBSERVERS = Table(
+OBSERVERS: Registry[Callable[..., Observer]] = Registry(
     "observer",
     _PACKAGE,
     {
@@ -85,22 +98,29 @@ OBSERVERS = Table(
             "Migacz, 2017",
         ),
     },
+    group="observers",
+    takes=("levels", "percentile"),
+    doc="""How activation ranges are found.
+
+A row is a class (or function) called with (levels, percentile) once a tensor: the bits and symmetry of its quantizer
+(calibration.observers.Levels), and the share of values in percent that the options ask for. It makes an object with
+`update(values)`, called with each batch's tensor, and `range() -> (low, high)`.""",
 )
 
 #: what `observer` may be: one row for all layers, or the best row for each
-OBSERVER_CHOICES = Table(
+OBSERVER_CHOICES: Registry[Callable[..., Observer]] = Registry(
     "observer",
     _PACKAGE,
     {
-        **OBSERVERS,
         "auto": Row(
             "calibration.calibration:choose",
             "for each tensor the observer with the smallest layer output error",
         ),
     },
+    extends=OBSERVERS,
 )
 
-ROUNDINGS = Table(
+ROUNDINGS: Registry[Callable[[Problem], Tensor]] = Registry(
     "rounding",
     _PACKAGE,
     {
@@ -109,9 +129,20 @@ ROUNDINGS = Table(
             "rounding.adaround:adaround",
             "up or down as suits the layer's output, learned on data",
             "Nagel et al., 2020",
+            needs="data",
         ),
         "gptq": Row(
-            "rounding.gptq:gptq", "column by column, later columns making up for earlier errors", "Frantar et al., 2023"
+            "rounding.gptq:gptq",
+            "column by column, later columns making up for earlier errors",
+            "Frantar et al., 2023",
+            needs="data",
         ),
     },
+    group="roundings",
+    takes=("problem",),
+    doc="""How weights are rounded.
+
+A row is a function (problem) -> codes: `problem` (rounding.nearest.Problem) holds a layer's weights as a matrix
+(rows, columns), the grid of its levels, and, where the row needs "data", the inputs' second moments. Codes are integers
+of the matrix's shape.""",
 )

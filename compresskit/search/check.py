@@ -10,12 +10,12 @@ from ..pruning.options import PruneOptions
 from ..pruning.structured.prune import prunable_graph
 from ..quantization.plan import make_plan
 from ..training.context import Context
+from .nas.options import TECHNIQUE as ARCHITECTURE
 from .nas.session import check_reward
 from .nas.space import ChainSpace
 from .options import SearchOptions
 from .policies.study import check_storage
 from .spaces.quantize import quantize_options
-from .tables import ARCHITECTURES
 
 #: costs that quantizing weights changes
 _QUANTIZE_COSTS = ("bytes", "latency", "latency_ms", "drop")
@@ -41,7 +41,7 @@ def check(loaded: Loaded, options: SearchOptions, context: Context) -> None:
 
 
 def _check_space(loaded: Loaded, options: SearchOptions, context: Context) -> None:
-    if options.policy in ARCHITECTURES:
+    if options.technique == ARCHITECTURE:
         check_reward(context)
         if options.policy != "n2n":
             ChainSpace(loaded)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
 from pydantic import field_validator, model_validator
 
 from ..core.options import choice, option
+from ..core.registry import Registry
 from ..decomposition.tables import KINDS
 from ..pruning.tables import CRITERIA
 from ..quantization.tables import ROUNDINGS
-from .nas.options import ArchitectureOptions
+from .nas.options import TECHNIQUE, ArchitectureOptions
 from .problem.budget import bounds_latency, check_budget, read_budget
-from .tables import POLICIES, SUBJECTS
+from .tables import ARCHITECTURES, POLICIES, SUBJECTS
 
 #: options that only some policies read
 _POLICY_OPTIONS = {
@@ -42,8 +44,8 @@ _PART_OPTIONS = {"ratio": ("criterion", "round_to"), "rank": ("kind",), "bits": 
 class SearchOptions(ArchitectureOptions):
     """Find each layer's share under a budget."""
 
-    technique: choice(SUBJECTS) = option("prune", "what is searched over", section="Search")
-    policy: choice(POLICIES) = option("auto", "how it is searched", section="Search")
+    technique: Annotated[str, choice(SUBJECTS)] = option("prune", "what is searched over", section="Search")
+    policy: Annotated[str, choice(POLICIES)] = option("auto", "how it is searched", section="Search")
     budget: dict[str, float] = option(
         {}, "largest cost, several hold together: macs=SHARE, params=SHARE, bytes=SHARE or BYTES, latency=SHARE or "
         "latency_ms=MS (measured; quantize: in ONNX Runtime); units may be given, e.g. 1MB, 2ms, 50%; drop=LOSS asks "
@@ -106,12 +108,12 @@ class SearchOptions(ArchitectureOptions):
         "what mixed decides: channels that stay, ranks, bits (where the budget bounds bytes)",
         section="Space", min_length=1,
     )  # fmt: skip
-    criterion: choice(CRITERIA) = option("l1", "how channels are ranked", section="Pruning")
-    kind: choice(KINDS) = option(
+    criterion: Annotated[str, choice(CRITERIA)] = option("l1", "how channels are ranked", section="Pruning")
+    kind: Annotated[str, choice(KINDS)] = option(
         "channel-svd", "how layers are decomposed (linear and 1x1: svd)", section="Decomposition"
     )
     bits: list[int] = option([2, 3, 4, 5, 6, 8], "widths that a layer's weights may take", section="Quantization")
-    rounding: choice(ROUNDINGS) = option("nearest", "how weights are rounded", section="Quantization")
+    rounding: Annotated[str, choice(ROUNDINGS)] = option("nearest", "how weights are rounded", section="Quantization")
     samples: int = option(512, "calibration examples", section="Calibration", ge=8)
     probe_samples: int = option(256, "examples on which a place is probed", section="Calibration", ge=8)
 
@@ -127,6 +129,12 @@ class SearchOptions(ArchitectureOptions):
         if bounds_latency(self.budget) and self.technique == "quantize":
             found |= dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "onnx")
         return found
+
+    def named_rows(self) -> Iterator[tuple[str, Registry[Any], str]]:
+        """(option, registry, name) of each row that these options name; a policy is one of the technique's kind."""
+        for name, registry, row in super().named_rows():
+            architecture = name == "policy" and self.technique == TECHNIQUE
+            yield name, ARCHITECTURES if architecture else registry, row
 
     def parts(self) -> list[str]:
         """What a mixed search decides: bits cost no MACs, so they stay as they are where nothing bounds bytes."""
@@ -154,7 +162,8 @@ class SearchOptions(ArchitectureOptions):
             self._check_mix()
         if any(not 2 <= width <= 8 for width in self.bits) or not self.bits:
             raise ValueError(f"bits must be widths from 2 to 8, got {self.bits}")
-        self.refuse_unread(_POLICY_OPTIONS, "policy")
+        if POLICIES.builtin(self.policy):  # a user's own may read any
+            self.refuse_unread(_POLICY_OPTIONS, "policy")
         return self
 
     def _check_mix(self) -> None:

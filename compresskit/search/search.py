@@ -15,6 +15,7 @@ from ..quantization.formats.weights import bytes_by_kind
 from ..training.context import Context, StepResult
 from . import report
 from .carrying_out import carry_out
+from .nas.options import TECHNIQUE as ARCHITECTURE
 from .options import SearchOptions
 from .problem.budget import bounds_latency, limits_of
 from .problem.evaluator import Rater
@@ -23,7 +24,7 @@ from .problem.latency_budget import decided, timer_of, verdict, within_latency
 from .problem.search_space import Problem
 from .problem.subject import Choice, Subject
 from .problem.worker_pool import WorkerPool
-from .tables import ARCHITECTURES, POLICIES, SUBJECTS
+from .tables import POLICIES, SUBJECTS
 
 #: winners that are made until one is within the bytes, and how far below it the next is looked for
 _TRIES, _SLIGHTLY_LESS = 3, 0.9999
@@ -44,7 +45,7 @@ def search(loaded: Loaded, options: SearchOptions, context: Context) -> StepResu
     """
     if context.data is None:
         raise InputError("search scores candidates on data; name some with --data, e.g. --data digits")
-    if options.policy in ARCHITECTURES:
+    if options.technique == ARCHITECTURE:
         return SUBJECTS.load(options.technique)(loaded, options, context)
     with WorkerPool(options.ray) if options.ray else nullcontext() as team:
         problem, choice = _found(loaded, options, context, team)

@@ -1,14 +1,24 @@
-"""The named choices of search: what is searched over, and how. Imports nothing heavy."""
+"""Registries of search's named choices: what is searched over, and how. Imports no torch."""
 
 from __future__ import annotations
 
-from ..core.registry import Row, Table
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..core.registry import Registry, Row
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .nas.session import Session
+    from .options import SearchOptions
+    from .problem.search_space import Choice, Problem
 
 _PACKAGE = "compresskit.search"
 
 #: a row's function makes the subject: (loaded, options, context) -> places, exact costs, compressed copies;
 #: that of architecture searches by itself
-SUBJECTS = Table("technique", _PACKAGE, {
+SUBJECTS: Registry[Callable[..., Any]] = Registry("technique", _PACKAGE, {
     "prune": Row("spaces.prune:PruneSubject", "channels of each group that stay"),
     "decompose": Row("spaces.decompose:DecomposeSubject", "ranks of each layer's factors"),
     "quantize": Row(
@@ -19,8 +29,7 @@ SUBJECTS = Table("technique", _PACKAGE, {
     "architecture": Row("nas.search:search_architecture", "a new, smaller network that the model teaches"),
 })  # fmt: skip
 
-#: policies of technique architecture; a row's function takes a Session and leaves its children there
-ARCHITECTURES = Table("policy", _PACKAGE, {
+ARCHITECTURES: Registry[Callable[[Session], None]] = Registry("policy", _PACKAGE, {
     "n2n": Row(
         "nas.n2n:n2n", "agents take out the model's layers and narrow the rest", "Ashok et al., 2018"
     ),
@@ -31,10 +40,13 @@ ARCHITECTURES = Table("policy", _PACKAGE, {
         "nas.nas:nas", "a controller writes networks that share weights",
         "Zoph & Le, 2017; Pham et al., 2018",
     ),
-})  # fmt: skip
+}, group="architecture_policies", takes=("session",), doc="""How whole networks are searched (technique architecture).
 
-#: a row's function takes a Problem and a generator and returns the best choice it found
-POLICIES = Table("policy", _PACKAGE, {
+A row is a function (session): it makes networks, has `session` (nas.session.Session) train and score them, and leaves
+them there.""",
+)  # fmt: skip
+
+POLICIES: Registry[Callable[[Problem, np.random.Generator, SearchOptions], Choice]] = Registry("policy", _PACKAGE, {
     "auto": Row("policies.auto:auto", "solve, then exchanges between places; takes what scores best and says which"),
     "uniform": Row("policies.baselines:uniform", "the same share everywhere"),
     "random": Row("policies.baselines:random", "random shares, scaled to the budget"),
@@ -49,5 +61,9 @@ POLICIES = Table("policy", _PACKAGE, {
         "policies.solve:solve", "one probe of each place, the budget allocated exactly, then corrected for interaction",
         "after Frantar & Alistarh, SPDY, 2022",
     ),
-    **ARCHITECTURES,
-})  # fmt: skip
+}, group="policies", extends=ARCHITECTURES, takes=("problem", "generator", "options"), doc="""How shares are searched.
+
+A row is a function (problem, generator, options) -> choice: `problem` (problem.search_space.Problem) has the places
+with their levels, exact costs and the budget; `problem.evaluate(choice)` builds and scores a candidate, as long as
+`problem.done()` is false. A choice is one level for each place.""",
+)  # fmt: skip

@@ -13,6 +13,7 @@ from ..core.decisions import Decisions
 from ..core.errors import InputError
 from ..core.types import Inputs, Loaded
 from ..data.dataset import Data
+from ..evaluation.losses import Loss
 from ..evaluation.metrics import Metric
 
 
@@ -41,6 +42,7 @@ class Context:
         original: the model before any step; the default teacher and the baseline of every comparison.
         data: opened data, or None where the recipe names none.
         metric: the metric callable, or None where there is no data.
+        loss: a row of LOSSES against the data's own targets, loaded; None goes by their kind.
         seed: the run's seed; a technique derives every generator from it.
         device: where to compute.
         log: prints one line of progress to stderr.
@@ -70,6 +72,7 @@ class Context:
     eval_batch: int = 256
     decisions: Decisions = field(default_factory=Decisions)
     data_key: str = ""
+    loss: Loss | None = None
     runtime: RuntimeTimer | None = None
 
     def runtime_timer(self) -> RuntimeTimer:

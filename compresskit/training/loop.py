@@ -107,7 +107,7 @@ class _Run:
         self.folder = folder
         self.module = loaded.module.to(self.device)
         self.extras = [module.to(self.device) for module in extra_modules]
-        self.objective = objective or partial(plain_objective, options.label_smoothing)
+        self.objective = objective or partial(plain_objective, options.label_smoothing, loss=context.loss)
         self.batches = self._training_batches(options.augment)
         self.steps_per_epoch = max(1, self.batches.samples // options.batch_size)
         self.total_steps = max(1, math.ceil(options.epochs * self.steps_per_epoch))

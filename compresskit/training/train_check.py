@@ -57,7 +57,7 @@ def check_training(
         with torch.enable_grad(), float32_weights(module):
             with torch.autocast(context.device.type, dtype, enabled=dtype != torch.float32):
                 if objective is None:
-                    loss = plain_objective(options.label_smoothing, module, inputs, targets)
+                    loss = plain_objective(options.label_smoothing, module, inputs, targets, context.loss)
                 else:
                     loss = objective(module, inputs, targets)
             loss.backward()

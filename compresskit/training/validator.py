@@ -71,5 +71,5 @@ class Validator:
         if self.context.metric:
             value = self.context.metric(self.module, batches, self.context.device).value
         else:
-            value = mean_loss(self.module, batches, self.context.device)
+            value = mean_loss(self.module, batches, self.context.device, self.context.loss)
         return distributed.from_main(value)

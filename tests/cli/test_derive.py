@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import click
 import pytest
@@ -10,7 +10,7 @@ import pytest
 from compresskit.cli.derive import FieldOption, flag_of, given_values, options_of
 from compresskit.cli.technique import technique_command
 from compresskit.core.options import Options, choice, option
-from compresskit.core.registry import Row, Table
+from compresskit.core.registry import Registry, Row
 from compresskit.pipeline.recipe import RecipeOptions, json_schema
 from compresskit.pipeline.techniques import TECHNIQUES
 
@@ -44,7 +44,7 @@ def test_help_shows_every_option_and_every_choice(name):
             assert parameter.help, f"{parameter.opts[0]} has no help"
 
 
-COLOURS = Table("colour", "nowhere", {"red": Row("x:red", "like blood"), "blue": Row("x:blue", "like the sea")})
+COLOURS = Registry("colour", "nowhere", {"red": Row("x:red", "like blood"), "blue": Row("x:blue", "like the sea")})
 
 
 class Sample(Options):
@@ -52,8 +52,8 @@ class Sample(Options):
 
     count: int = option(1, "how many", ge=1)
     share: float | None = option(None, "how much")
-    colour: choice(COLOURS) = option("red", "which colour")
-    colours: list[choice(COLOURS)] = option([], "several colours")
+    colour: Annotated[str, choice(COLOURS)] = option("red", "which colour")
+    colours: list[Annotated[str, choice(COLOURS)]] = option([], "several colours")
     mode: Literal["a", "b"] = option("a", "which mode")
     strict: bool = option(False, "refuse more")
     names: list[str] = option([], "names")

@@ -165,9 +165,9 @@ def test_all_that_fails_is_said_at_once(here):
 
 
 def test_model_data_metric_and_device_fail_at_once(here):
-    lines = problems(recipe(TRAIN, model="builtin:lenet6", data="digit", metric="top2", device="cuda:77"))
+    lines = problems(recipe(TRAIN, model="builtin:lenet6", data="digit", metric="math:top2", device="cuda:77"))
     assert len(lines) == 4
-    for word, line in zip(("'cuda:77'", "'lenet6'", "'digit'", "'top2'"), lines, strict=True):
+    for word, line in zip(("'top2'", "'cuda:77'", "'lenet6'", "'digit'"), lines, strict=True):
         assert word in line
 
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from ...core.errors import InputError, first_line
-from ...core.registry import Row, Table
+from ...core.registry import Registry, Row
 
 #: name -> a Codec; encode(tensor) -> parts, decode(parts) -> the same tensor, bit for bit
-CODECS = Table(
+CODECS = Registry(
     "storage codec",
     "compresskit",
     {

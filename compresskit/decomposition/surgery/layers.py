@@ -17,26 +17,32 @@ from ..methods.geometry import Geometry, build, from_record, geometry_of, record
 from ..methods.kinds import Ranks, chain_of, compose
 from ..tables import KINDS
 
+_MOST_LINKS = 64
 _Rank = Annotated[int, Field(ge=0, le=LARGEST_SIZE)]
+_Layer = dict[Name, bool | Integer | float | Name | Annotated[list[Integer], Field(max_length=3)] | None]
 
 
 class FactoredRecord(EditRecord):
-    """The kind of chain, its ranks, and whether the last layer has a bias (none is said of an LSTM)."""
+    """The kind of chain, its ranks, and whether the last layer has a bias (none is said of an LSTM).
+
+    A chain of a kind that did not come with the package says its layers, so that nobody's code is needed to load it.
+    """
 
     kind: Name
     rank: _Rank | Annotated[list[_Rank], Field(max_length=1024)]
     bias: bool = False
+    links: Annotated[list[_Layer], Field(min_length=1, max_length=_MOST_LINKS)] | None = None
 
 
 class MergedRecord(EditRecord):
     """One plain layer: the fields of a `Geometry`, or the arguments of nn.LSTM."""
 
-    layer: dict[Name, bool | Integer | float | Name | Annotated[list[Integer], Field(max_length=3)] | None]
+    layer: _Layer
 
 
 @reads(FactoredRecord)
 def replay(root: nn.Module, edit: dict[str, Any]) -> None:
-    """{op, target, kind, rank: int | [ints], bias}: the layer at target becomes an empty chain of smaller layers.
+    """{op, target, kind, rank: int | [ints], bias, links}: the layer at target becomes an empty chain of smaller ones.
 
     Raises:
         InputError: if there is no such layer or kind, or the kind or rank does not fit it.
@@ -46,10 +52,13 @@ def replay(root: nn.Module, edit: dict[str, Any]) -> None:
         return
     layer = get_module(root, edit["target"])
     geometry = _plain(layer, edit["target"])
-    if edit["kind"] not in KINDS:
-        raise InputError(f"kind {edit['kind']!r} is not one of {', '.join(KINDS)}")
-    ranks = edit["rank"] if isinstance(edit["rank"], list) else [edit["rank"]]
-    chain = chain_with_bias(edit["kind"], geometry, tuple(int(rank) for rank in ranks), bool(edit["bias"]))
+    if edit.get("links"):
+        chain = [from_record(link) for link in edit["links"]]
+    elif KINDS.builtin(edit["kind"]):
+        ranks = edit["rank"] if isinstance(edit["rank"], list) else [edit["rank"]]
+        chain = chain_with_bias(edit["kind"], geometry, tuple(int(rank) for rank in ranks), bool(edit["bias"]))
+    else:
+        raise InputError(f"kind {edit['kind']!r} is not one of {', '.join(KINDS)}, and its links are not said")
     set_module(root, edit["target"], build_chain(chain, layer))
 
 
@@ -66,12 +75,15 @@ def replay_merged(root: nn.Module, edit: dict[str, Any]) -> None:
     set_module(root, edit["target"], merged.train(chain.training))
 
 
-def factor_edit(target: str, kind: str, ranks: Ranks, bias: bool) -> dict[str, Any]:
+def factor_edit(target: str, kind: str, ranks: Ranks, bias: bool, geometry: Geometry) -> dict[str, Any]:
     """The edit that `replay` reads."""
-    return {
+    edit = {
         "op": "factored", "target": target, "kind": kind, "rank": ranks[0] if len(ranks) == 1 else list(ranks),
         "bias": bias,
     }  # fmt: skip
+    if not KINDS.builtin(kind):
+        edit["links"] = [record_of(link) for link in chain_with_bias(kind, geometry, ranks, bias)]
+    return edit
 
 
 def chain_with_bias(kind: str, geometry: Geometry, ranks: Ranks, bias: bool) -> list[Geometry]:
@@ -94,7 +106,7 @@ def install(
         bias: (out,) for the last link, or None.
     """
     layer = get_module(root, target)
-    edit = factor_edit(target, kind, ranks, bias is not None)
+    edit = factor_edit(target, kind, ranks, bias is not None, _plain(layer, target))
     replay(root, edit)
     chain = get_module(root, target)
     with torch.no_grad():

@@ -25,6 +25,7 @@ class DistillationBatch:
             (batch, heads, tokens, channels).
         gradients: (student, teacher) gradients of the task loss by the input, each the input's shape, or None.
         progress: share of the training that is done, 0 to 1.
+        outputs: what the student returned, as it returned it.
     """
 
     student: Tensor
@@ -37,6 +38,7 @@ class DistillationBatch:
     attention: Sequence[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]] = ()
     gradients: tuple[Tensor, Tensor] | None = None
     progress: float = 0.0
+    outputs: Any = None
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,10 @@ def _paths_in(key: str, text: str) -> Iterator[Path]:
     before, _, after = text.partition(":")
     if before in _LIBRARIES:
         return
-    for candidate in dict.fromkeys((text, after, text.rpartition(":")[0], text.partition("#")[0])):
+    candidates = [text, after, text.rpartition(":")[0], text.partition("#")[0]]
+    if before.endswith(".py"):  # FILE.py:reader:LOCATION
+        candidates += [before, after.partition(":")[2]]
+    for candidate in dict.fromkeys(candidates):
         if candidate and _exists(candidate):
             yield Path(candidate)
     if after and _MODULE.match(before):

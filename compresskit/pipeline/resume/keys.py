@@ -12,6 +12,7 @@ from typing import Any
 from ... import __version__
 from ...artifact.artifact import REPORT
 from ...core.errors import InputError
+from ...core.options import Options
 from ..recipe import Recipe, RecipeOptions
 from .fingerprints import WRITTEN, fingerprint, named_paths
 
@@ -30,10 +31,18 @@ def step_keys(recipe: Recipe, leave_out: Collection[Path] = (), known: dict[Path
         InputError: if a named file cannot be read.
     """
     known = {} if known is None else known
-    keys = [_key("", recipe.options.model_dump(exclude={"output", "threads"}), leave_out, known)]
+    given = recipe.options.model_dump(exclude={"output", "threads"}) | _rows(recipe.options)
+    keys = [_key("", given, leave_out, known)]
     for step in recipe.steps:
-        keys.append(_key(keys[-1] + step.technique, step.options.model_dump(), leave_out, known))
+        keys.append(_key(keys[-1] + step.technique, step.options.model_dump() | _rows(step.options), leave_out, known))
     return keys
+
+
+def _rows(options: Options) -> dict[str, Any]:
+    """Where the code of rows lies that did not come with the package and are named by a plain word."""
+    code = {f"{name} {row}": registry.code(row) for name, registry, row in options.named_rows() if ":" not in row}
+    own = {name: place for name, place in code.items() if place is not None}
+    return {"rows": own} if own else {}
 
 
 def data_key(options: RecipeOptions, known: dict[Path, str] | None = None) -> str:

@@ -102,7 +102,7 @@ class Evidence:
     @cached_property
     def gradients(self) -> Gradients:
         """Gradients of the task loss on calibration examples."""
-        return weight_gradients(self.loaded.module, self.labelled)
+        return weight_gradients(self.loaded.module, self.labelled, self.context.loss)
 
     @cached_property
     def channels(self) -> dict[str, Channels]:
@@ -115,7 +115,7 @@ class Evidence:
         for p in self.loaded.module.parameters():
             if p.is_floating_point():
                 p.requires_grad_(True)
-        return first_order_effects(self.loaded.module, self._readers(), self.labelled)
+        return first_order_effects(self.loaded.module, self._readers(), self.labelled, self.context.loss)
 
     @cached_property
     def sensitivity(self) -> dict[str, Tensor]:
@@ -123,7 +123,7 @@ class Evidence:
         for p in self.loaded.module.parameters():
             if p.is_floating_point():
                 p.requires_grad_(True)
-        return output_sensitivity(self.loaded.module, self._readers(), self.labelled)
+        return output_sensitivity(self.loaded.module, self._readers(), self.labelled, self.context.loss)
 
     def is_reader(self, member: Member) -> bool:
         """Whether a member is the input dimension of a linear layer or a convolution."""

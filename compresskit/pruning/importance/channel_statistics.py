@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ...analysis.calibration.channels import ChannelSums, channel_axis, channel_rows
 from ...analysis.calibration.collect import collect
 from ...analysis.calibration.hooks import watch
 from ...core.tensors.dtypes import float32_weights, in_float32, widened
-from ...core.types import Inputs, call, main_output
+from ...core.types import Inputs, call
+from ...evaluation.losses import Loss, task_loss
 
 
 @dataclass
@@ -41,16 +41,10 @@ class Channels:
     zeros: Tensor
 
 
-def task_loss(outputs: Any, targets: Tensor) -> Tensor:
-    """Cross-entropy where targets are classes, else mean squared error."""
-    logits = widened(main_output(outputs))
-    if targets.is_floating_point():
-        return F.mse_loss(logits, targets.reshape(logits.shape).to(logits.dtype))
-    return F.cross_entropy(logits, targets)
-
-
 @in_float32
-def weight_gradients(module: nn.Module, batches: Iterable[tuple[Inputs, Tensor]]) -> Gradients:
+def weight_gradients(
+    module: nn.Module, batches: Iterable[tuple[Inputs, Tensor]], loss: Loss | None = None
+) -> Gradients:
     """Gradients of the task loss in eval mode; the model's own gradients stay untouched."""
     parameters = {name: p for name, p in module.named_parameters() if p.is_floating_point()}
     flags = {name: p.requires_grad for name, p in parameters.items()}
@@ -62,8 +56,8 @@ def weight_gradients(module: nn.Module, batches: Iterable[tuple[Inputs, Tensor]]
             p.requires_grad_(True)
         for inputs, targets in batches:
             with torch.enable_grad():
-                loss = task_loss(call(module, inputs), targets)
-            found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+                value = task_loss(call(module, inputs), targets, loss=loss)
+            found = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
             for name, gradient in zip(parameters, found, strict=True):
                 if gradient is not None:
                     mean[name] += gradient
@@ -80,7 +74,7 @@ def weight_gradients(module: nn.Module, batches: Iterable[tuple[Inputs, Tensor]]
 
 @in_float32
 def output_sensitivity(
-    module: nn.Module, names: Sequence[str], batches: Iterable[tuple[Inputs, Tensor]]
+    module: nn.Module, names: Sequence[str], batches: Iterable[tuple[Inputs, Tensor]], loss: Loss | None = None
 ) -> dict[str, Tensor]:
     """How much the loss minds an error in each output of layers: the diagonal of the empirical Fisher information.
 
@@ -88,6 +82,7 @@ def output_sensitivity(
         module: the model, in eval mode.
         names: linear layers and convolutions.
         batches: (inputs, targets).
+        loss: a row of LOSSES; None goes by the kind of targets.
     Returns:
         layer name -> (out,): squared gradients of one example's loss, summed over positions, averaged over examples.
     """
@@ -105,8 +100,8 @@ def output_sensitivity(
         for inputs, targets in batches:
             seen.clear()
             outputs = call(module, inputs)
-            loss = task_loss(outputs, targets) * len(targets)
-            gradients = torch.autograd.grad(loss, [y for _, y in seen], allow_unused=True)
+            value = task_loss(outputs, targets, loss=loss) * len(targets)
+            gradients = torch.autograd.grad(value, [y for _, y in seen], allow_unused=True)
             examples += len(targets)
             for (name, _), gradient in zip(seen, gradients, strict=True):
                 if gradient is not None:
@@ -125,7 +120,7 @@ def channel_statistics(module: nn.Module, names: Sequence[str], batches: Iterabl
 
 
 def first_order_effects(
-    module: nn.Module, names: Sequence[str], batches: Iterable[tuple[Inputs, Tensor]]
+    module: nn.Module, names: Sequence[str], batches: Iterable[tuple[Inputs, Tensor]], loss: Loss | None = None
 ) -> dict[str, Tensor]:
     """What removing each input channel of layers does to the task loss, to first order.
 
@@ -133,6 +128,7 @@ def first_order_effects(
         module: the model, in eval mode; its parameters take gradients.
         names: layers.
         batches: (inputs, targets).
+        loss: a row of LOSSES; None goes by the kind of targets.
     Returns:
         layer name -> (channels,) float64: mean over examples of |sum of x * dloss/dx|, of the layers that are reached.
     """
@@ -153,8 +149,8 @@ def first_order_effects(
     with float32_weights(module), watch(module, {name: watcher(name) for name in names}), torch.enable_grad():
         for inputs, targets in batches:
             seen.clear()
-            loss = task_loss(call(module, inputs), targets) * len(targets)
-            gradients = torch.autograd.grad(loss, [x for _, x in seen], allow_unused=True)
+            value = task_loss(call(module, inputs), targets, loss=loss) * len(targets)
+            gradients = torch.autograd.grad(value, [x for _, x in seen], allow_unused=True)
             examples += len(targets)
             for (name, x), gradient in zip(seen, gradients, strict=True):
                 if gradient is not None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core.types import Inputs, Loaded, call
-from ...evaluation.losses import task_loss
+from ...evaluation.losses import Loss, task_loss
 from ...training.context import Context
 from ...training.loop import train
 from ..dependency.graph import Graph, Group
@@ -84,8 +84,9 @@ def sparsify(
         InputError: without data.
     """
     objective = SparseObjective(
-        graph, keep, REGULARIZERS.load(options.sparsify), options.sparsify_strength, options.label_smoothing
-    )
+        graph, keep, REGULARIZERS.load(options.sparsify), options.sparsify_strength, options.label_smoothing,
+        context.loss,
+    )  # fmt: skip
     last = options.model_copy(update={"epochs": options.sparsify_epochs, "keep": "last", "early_stop": None})
     for parameter in loaded.module.parameters():
         if parameter.is_floating_point():
@@ -98,12 +99,12 @@ class SparseObjective:
 
     def __init__(
         self, graph: Graph, keep: Mapping[str, np.ndarray], penalty: Callable[[Units, float], Tensor], strength: float,
-        label_smoothing: float = 0.0,
+        label_smoothing: float = 0.0, loss: Loss | None = None,
     ):  # fmt: skip
         self._groups = [(group, torch.from_numpy(~keep[group.name])) for group in graph.groups if group.name in keep]
         self._penalty = penalty
         self._strength = strength
-        self._label_smoothing = label_smoothing
+        self._label_smoothing, self._loss = label_smoothing, loss
         self._progress = 0.0
         self.parts: dict[str, float] = {}
 
@@ -112,7 +113,7 @@ class SparseObjective:
         self._progress = (step + 1) / total_steps
 
     def __call__(self, module: nn.Module, inputs: Inputs, targets: Any) -> Tensor:
-        task = task_loss(call(module, inputs), targets, self._label_smoothing)
+        task = task_loss(call(module, inputs), targets, self._label_smoothing, self._loss)
         tensors = dict(module.named_parameters(remove_duplicate=False))
         penalties = [self._penalty(units_of(group, goes, tensors), self._progress) for group, goes in self._groups]
         penalty = self._strength * torch.stack(penalties).sum() if penalties else torch.zeros_like(task)

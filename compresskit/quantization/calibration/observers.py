@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -24,6 +25,18 @@ class Levels:
 
     bits: int = 8
     symmetric: bool = False
+
+
+class Observer(Protocol):
+    """What a row of OBSERVERS makes for one tensor."""
+
+    def update(self, values: Tensor) -> None:
+        """Take in the values of one batch, any shape."""
+        ...
+
+    def range(self) -> tuple[float, float]:
+        """The lowest and highest value of the range so far."""
+        ...
 
 
 class MinMax:

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import model_validator
 
 from ...core.options import StepOptions, option
-from ..tables import ARCHITECTURES
+from ..tables import ARCHITECTURES, POLICIES
 
 TECHNIQUE = "architecture"
 #: costs that a budget may bound here
@@ -44,7 +44,7 @@ class ArchitectureOptions(StepOptions):
     def _technique_and_policy_go_together(self) -> ArchitectureOptions:
         searched = self.technique == TECHNIQUE
         names = ", ".join(ARCHITECTURES)
-        if searched and self.policy not in ARCHITECTURES:
+        if searched and self.policy in POLICIES and self.policy not in ARCHITECTURES:
             raise ValueError(f"technique {TECHNIQUE!r} takes policy {names}; policy is {self.policy!r}")
         if not searched and self.policy in ARCHITECTURES:
             raise ValueError(
@@ -59,7 +59,8 @@ class ArchitectureOptions(StepOptions):
         return self
 
     def _fits_the_policy(self) -> None:
-        self.refuse_unread(_POLICY_OPTIONS, "policy")
+        if ARCHITECTURES.builtin(self.policy):  # a user's own may read any
+            self.refuse_unread(_POLICY_OPTIONS, "policy")
         for name in self.budget:
             if name not in COSTS:
                 raise ValueError(f"budget: {name} does not apply to technique {TECHNIQUE!r}; give {' or '.join(COSTS)}")

@@ -95,7 +95,7 @@ class Session:
         self._quiet = replace(context, original=teacher, metric=None, folder=None, log=lambda line: None)
         memory = remembered_logits(context)
         self.distillation = distillation(teacher, memory, context)
-        self.regression = LogitRegression(teacher.module.eval(), memory)
+        self.regression = LogitRegression(teacher.module.eval(), memory, context.loss)
         self._path = Path(context.folder) / "architecture.safetensors" if context.folder is not None else None
         self._begin, self._carried = time.perf_counter(), 0.0
 

@@ -14,7 +14,7 @@ from ...distillation.losses.term import DistillationBatch, Setup
 from ...distillation.models import Teacher
 from ...distillation.objective import Objective, WeightedTerm
 from ...distillation.tables import LOSSES
-from ...evaluation.losses import task_loss
+from ...evaluation.losses import Loss, task_loss
 from ...training.context import Context
 
 
@@ -57,7 +57,13 @@ def distillation(teacher: Loaded, memory: RememberedLogits, context: Context) ->
     loss = LOSSES.load("kd")
     term = loss.make(Setup(DistillationBatch(torch.zeros(1, 1), torch.zeros(1, 1))))
     taught = Teacher([teacher], teacher.preprocessing, context.device)
-    return Objective(taught, [WeightedTerm("kd", loss.weight, term)], task_weight=loss.task_weight, cache=memory)
+    return Objective(
+        taught,
+        [WeightedTerm("kd", loss.weight, term)],
+        task_weight=loss.task_weight,
+        cache=memory,
+        task_loss=context.loss,
+    )
 
 
 class LogitRegression:
@@ -66,11 +72,12 @@ class LogitRegression:
     Args:
         teacher: in evaluation mode.
         memory: of its logits.
+        loss: against the data's own targets; None goes by their kind.
     Source: Ba & Caruana, "Do Deep Nets Really Need to be Deep?", 2014, eq. 1; added up with the task loss as in N2N.
     """
 
-    def __init__(self, teacher: nn.Module, memory: RememberedLogits):
-        self._teacher, self._memory = teacher, memory
+    def __init__(self, teacher: nn.Module, memory: RememberedLogits, loss: Loss | None = None):
+        self._teacher, self._memory, self._loss = teacher, memory, loss
         self._rows = torch.zeros(0, dtype=torch.long)
 
     def begin_step(self, indices: Tensor, step: int, total_steps: int) -> None:
@@ -78,7 +85,8 @@ class LogitRegression:
         self._rows = indices
 
     def __call__(self, module: nn.Module, inputs: Inputs, targets: Any) -> Tensor:
-        outputs = main_output(call(module, inputs))
+        returned = call(module, inputs)
+        outputs = main_output(returned)
         with torch.no_grad():
             wanted = self._memory(inputs, self._rows, lambda batch: main_output(call(self._teacher, batch)))
-        return F.mse_loss(outputs, wanted) + task_loss(outputs, targets)
+        return F.mse_loss(outputs, wanted) + task_loss(returned, targets, loss=self._loss)

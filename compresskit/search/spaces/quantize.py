@@ -21,6 +21,7 @@ from ...quantization.formats.weights import bytes_by_kind
 from ...quantization.options import QuantizeOptions
 from ...quantization.plan import make_plan
 from ...quantization.quantize import quantize_layer
+from ...quantization.tables import ROUNDINGS
 from ...quantization.transforms.folding import fold_batchnorm
 from ...training.context import Context
 from ..options import SearchOptions
@@ -75,7 +76,7 @@ class QuantizeSubject:
         root = self._folded.module
         names = [name for name, _ in root.named_modules()]
         # estimates need fewer examples than rounding does
-        rounds = self._options.rounding != "nearest"
+        rounds = bool(ROUNDINGS.needs(self._options.rounding))
         batches = self._batches(self._options.samples if rounds else self._options.probe_samples)
         return collect_inputs(root, roundable(root, names), batches, self._context.seed)
 
@@ -158,6 +159,6 @@ class QuantizeSubject:
 def quantize_options(options: SearchOptions, **values: Any) -> QuantizeOptions:
     """The options of a `quantize` step as the search makes it."""
     given: dict[str, Any] = {"scheme": "int8-weight", "first_last": "same", "rounding": options.rounding}
-    if options.rounding != "nearest":
+    if ROUNDINGS.needs(options.rounding):
         given["calibration_samples"] = options.samples
     return QuantizeOptions(**given, **values)

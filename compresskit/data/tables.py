@@ -1,0 +1,55 @@
+"""Registries of what reads and changes data: readers and augmentations. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..core.registry import Registry, Row
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from ..core.types import Preprocessing
+    from .sources import Splits
+
+_PACKAGE = "compresskit.data"
+
+READERS: Registry[Callable[[str, Preprocessing], Splits]] = Registry(
+    "data form",
+    _PACKAGE,
+    {
+        "digits": Row("sources:digits", "1,797 grey 8x8 digits that ship with scikit-learn; no download"),
+        "imagefolder": Row("sources:imagefolder", "imagefolder:DIR, images as SPLIT/CLASS/FILE"),
+        "npz": Row("sources:npz", "npz:FILE, arrays x_train, y_train, x_test, y_test (or x and y)"),
+        "csv": Row("sources:csv", "csv:FILE, numeric columns; the target is the column label, target, or the last"),
+        "hf": Row("sources:hf", "hf:DIR_OR_ID, a Hugging Face data set of images and labels"),
+    },
+    group="readers",
+    takes=("location", "preprocessing"),
+    doc="""What reads data: the part of a data string before the colon; `file.py:name:LOCATION` names one's own.
+
+A row is a function (location, preprocessing) -> splits: `location` is what stands behind the colon, `preprocessing`
+(core.types.Preprocessing) what the model expects of images. It returns sources.Splits of anything that has a length
+and `take(indices) -> (inputs, targets)`, uint8 inputs being images in [0, 255]; or (train, test) or
+(train, val, test), each a pair (inputs (n, ...), targets (n, ...)).""",
+)
+
+AUGMENTATIONS: Registry[Callable[[Tensor, torch.Generator], Tensor]] = Registry(
+    "augmentation",
+    _PACKAGE,
+    {
+        "crop": Row("transforms:random_crop", "pad by an eighth of the side with zeros and cut at a random place"),
+        "flip": Row("transforms:random_flip", "mirror half of the images left-right"),
+        "randaugment": Row(
+            "transforms:rand_augment", "two random operations of torchvision's list", "Cubuk et al., 2020"
+        ),
+    },
+    group="augmentations",
+    takes=("inputs", "generator"),
+    doc="""Random changes of training inputs.
+
+A row is a function (inputs, generator) -> inputs of the same shape: a batch (batch, ...), images in [0, 1], before
+normalization. Every draw comes from the generator, so that a run repeats.""",
+)
