@@ -100,9 +100,7 @@ def prune(
         "reconstruction-loss",
     ]
     | str
-    | Callable[
-        ..., Any
-    ] = "l2",
+    | Callable[..., Any] = "l2",
     scope: Literal["local", "global", "block", "isomorphic"] | str | Callable[..., Any] = "local",
     reduction: Literal["sum", "mean", "max", "first"] = "mean",
     normalize: Literal["none", "mean", "max", "sum", "median", "macs"] = "mean",
@@ -210,9 +208,7 @@ def quantize(
         "entropy",
     ]
     | str
-    | Callable[
-        ..., Any
-    ] = "mse",
+    | Callable[..., Any] = "mse",
     percentile: float = 99.99,
     calibration_samples: int = 512,
     calibration_batch: int = 64,
@@ -313,9 +309,9 @@ def decompose(
             "cp",
             "tensor-train",
         ]
-    ]
-    | str
-    | object] = ...,
+        | str
+        | object
+    ] = ...,
     objective: Literal["weight", "activation", "nonlinear"] | str | Callable[..., Any] = "weight",
     inputs: Literal["original", "compressed"] = "original",
     rank_by: Literal[
@@ -328,9 +324,7 @@ def decompose(
         "budget",
     ]
     | str
-    | Callable[
-        ..., Any
-    ] = "energy",
+    | Callable[..., Any] = "energy",
     energy: float = 0.9,
     ratio: float = 0.5,
     rank: int = 16,
@@ -472,9 +466,9 @@ def distill(
             "reverse_kl",
             "js",
         ]
-    ]
-    | str
-    | object] = ...,
+        | str
+        | object
+    ] = ...,
     loss_weight: Mapping[str, float] = ...,
     loss_arg: Mapping[str, float] = ...,
     task_weight: float | None = None,
@@ -555,9 +549,7 @@ def search(
         "nas",
     ]
     | str
-    | Callable[
-        ..., Any
-    ] = "auto",
+    | Callable[..., Any] = "auto",
     budget: Mapping[str, float] = ...,
     trials: int = 100,
     seconds: float | None = None,
@@ -593,9 +585,7 @@ def search(
         "reconstruction-loss",
     ]
     | str
-    | Callable[
-        ..., Any
-    ] = "l1",
+    | Callable[..., Any] = "l1",
     kind: Literal[
         "svd",
         "channel-svd",

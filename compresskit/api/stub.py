@@ -44,21 +44,38 @@ def _keyword(one: Parameter) -> list[str]:
     before, after = f"    {one.name}: ", f"{_default(one.default)},"
     if len(before + one.annotation + after) <= _WIDTH:
         return [before + one.annotation + after]
-    first, *rest = one.annotation.split(" | ")
-    lines = [*_broken(first, before), *(line for part in rest for line in _broken(part, "    | "))]
+    lines = _broken_union(one.annotation, before, "    ")
     return [*lines[:-1], lines[-1] + after]
 
 
-def _broken(part: str, before: str, indent: str = "    ") -> list[str]:
+def _broken_union(annotation: str, before: str, indent: str) -> list[str]:
+    first, *rest = _members(annotation)
+    lines = _broken(first, before, indent)
+    return [*lines, *(line for part in rest for line in _broken(part, f"{indent}| ", indent))]
+
+
+def _members(annotation: str) -> list[str]:
+    """The members of a union, not those of unions inside of brackets."""
+    members = [""]
+    for part in annotation.split(" | "):
+        open_bracket = members[-1].count("[") > members[-1].count("]")
+        if open_bracket:
+            members[-1] += f" | {part}"
+        else:
+            members.append(part)
+    return members[1:]
+
+
+def _broken(part: str, before: str, indent: str) -> list[str]:
     """A type over several lines, a name of a table on each, as formatters write it."""
     head, bracket, inner = part.partition("[")
-    if not bracket:
+    if not bracket or head == "Callable":
         return [before + part]
     inner = inner.removesuffix("]")
     if head == "Literal":
         lines = [f"{indent}    {name}," for name in inner.split(", ")]
     else:
-        lines = _broken(inner, f"{indent}    ", f"{indent}    ")
+        lines = _broken_union(inner, f"{indent}    ", f"{indent}    ")
     return [f"{before}{head}[", *lines, f"{indent}]"]
 
 
