@@ -1,4 +1,4 @@
-"""Showing a report: tables on stderr and as HTML for people, JSON on stdout for machines."""
+"""Showing a report: tables on stderr for people, JSON on stdout for machines."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from rich.text import Text
 from .results import printable, write_result
 
 NOT_MEASURED = "not measured"
+#: what a report says of each model, in this order; "metric" stands for the metric's own name
+FIGURE_NAMES = ("parameters", "MACs", "bytes", "metric", "latency", "speed-up", "peak memory")
 
 
 def plain(text: str) -> Text:
@@ -29,21 +31,24 @@ def print_json(content: Any) -> None:
 def report_table(report: dict[str, Any]) -> Table:
     """One row for the original and one a step: parameters, MACs, bytes, metric, latency, memory."""
     table = Table(title=plain(f"compresskit: {report['recipe'].get('model', 'model')}"), title_justify="left")
-    for name in ("step", "parameters", "MACs", "bytes", _metric_name(report), "latency", "speed-up", "peak memory"):
+    for name in ("step", *(metric_name(report) if name == "metric" else name for name in FIGURE_NAMES)):
         table.add_column(plain(name), justify="left" if name == "step" else "right", no_wrap=name != "step")
     original = report["original"]
-    table.add_row("original", *map(plain, _figures(original, original)))
+    table.add_row("original", *map(plain, figure_cells(original, original)))
     for step in report["steps"]:
-        table.add_row(plain(step["technique"]), *map(plain, _figures(step["measurement"], original)))
+        table.add_row(plain(step["technique"]), *map(plain, figure_cells(step["measurement"], original)))
     return table
 
 
-def _metric_name(report: dict[str, Any]) -> str:
+def metric_name(report: dict[str, Any]) -> str:
+    """Name of the metric, "metric" where none was measured."""
     metric = report["original"].get("metric")
     return metric["name"] if metric else "metric"
 
 
-def _figures(figures: dict[str, Any], original: dict[str, Any]) -> list[str]:
+def figure_cells(figures: dict[str, Any], original: dict[str, Any]) -> list[str]:
+    """What `FIGURE_NAMES` says of a model, beside the original."""
+
     def share(key: str) -> str:
         value = f"{figures[key]:,}"
         return value if figures is original else f"{value} ({figures[key] / max(original[key], 1):.0%})"
@@ -108,13 +113,6 @@ def report_fragment(report: dict[str, Any]) -> str:
     show_report(report, console)
     style = "white-space: pre; overflow-x: auto; line-height: normal; font-family: monospace"
     return console.export_html(inline_styles=True, code_format=f'<pre style="{style}">{{code}}</pre>')
-
-
-def report_html(report: dict[str, Any]) -> str:
-    """The report that the console shows, as one HTML page without scripts."""
-    console = Console(record=True, width=160, file=io.StringIO(), emoji=False)
-    show_report(report, console)
-    return console.export_html()
 
 
 def show_report(report: dict[str, Any], console: Console) -> None:

@@ -17,7 +17,7 @@ from ..core import distributed
 from ..core.decisions import Decisions
 from ..core.errors import CompresskitError, GuardMissed, InputError, first_line
 from ..core.machine import machine
-from ..core.report import report_html
+from ..core.report_page import report_html
 from ..core.types import Loaded
 from ..model.checkpoints.weights import sha256_of
 from ..training.context import Context, StepResult
@@ -285,7 +285,8 @@ def _publish(task: Run, last: Path, report: dict[str, Any]) -> None:
         report["weights_sha256"] = sha256_of(temporary / artifact.WEIGHTS)
         files.write_json(temporary / artifact.REPORT, report)
         files.write_json(temporary / "recipe.json", report["recipe"])
-        (temporary / "report.html").write_text(report_html(report))
+        images = sorted(entry.name for entry in temporary.iterdir() if entry.suffix in (".png", ".svg"))
+        (temporary / "report.html").write_text(report_html(report, images), encoding="utf-8")
 
 
 def command_line() -> list[str]:

@@ -10,7 +10,6 @@ from torch import nn
 
 from ..core.errors import InputError
 from ..core.options import TrainOptions
-from ..core.tensors.dtypes import as_real
 
 _ONE_CYCLE_RISE = 0.3
 _ONE_CYCLE_START = 1 / 25
@@ -74,16 +73,24 @@ def learning_rate(step: int, total: int, options: TrainOptions) -> float:
 def clip_gradients(parameters: Iterable[nn.Parameter], largest_norm: float) -> float:
     """Scale all gradients so that their joint L2 norm is at most `largest_norm`; sharded ones count as whole.
 
+    torch's own `clip_grad_norm_` does not take sharded and whole gradients together, its two halves do.
+
     Returns:
         the norm before.
     """
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    squares = [as_real(gradient).square().sum() for gradient in gradients]
-    norm = sum(float(square.full_tensor() if hasattr(square, "full_tensor") else square) for square in squares) ** 0.5
-    if norm > largest_norm:
-        for gradient in gradients:
-            gradient.mul_(largest_norm / norm)
-    return norm
+    learning = [parameter for parameter in parameters if parameter.grad is not None]
+    sharded = [parameter for parameter in learning if hasattr(parameter.grad, "full_tensor")]
+    whole = [parameter for parameter in learning if not hasattr(parameter.grad, "full_tensor")]
+    norms = []
+    for part in filter(None, (sharded, whole)):
+        norm = nn.utils.get_total_norm([parameter.grad for parameter in part])
+        norms.append(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+    if not norms:
+        return 0.0
+    joint = torch.linalg.vector_norm(torch.stack(norms))
+    for part in filter(None, (sharded, whole)):
+        nn.utils.clip_grads_with_norm_(part, largest_norm, joint)
+    return float(joint)
 
 
 def _cosine(start: float, end: float, share: float) -> float:

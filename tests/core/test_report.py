@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from compresskit.core.report import cell, metric_text, report_html, rows_table, show_report
+from compresskit.core.report import cell, metric_text, rows_table, show_report
 
 FIGURES = {
     "parameters": 1000,
@@ -70,10 +70,3 @@ def test_report_says_shares_speed_and_what_was_not_measured():
         "latency is simulated",
     ):
         assert part in text
-
-
-def test_html_holds_the_same_and_no_script():
-    page = report_html(REPORT)
-    assert page.startswith("<!DOCTYPE html>")
-    assert "500 (25%)" in page
-    assert "<script" not in page
