@@ -63,7 +63,9 @@ def loaded_from(
         example = own_example(own)
     if example is not None:
         example = with_floating(with_batch(example, 1), model_dtype(own))
-    loaded = Loaded(own, {}, example, preprocessing=preprocessing_of(own), name=type(own).__name__)
+    preprocessing, name = preprocessing_of(own), type(own).__name__
+    # without an example the data says it (`artifact.source.with_example`)
+    loaded = Loaded(own, {}, example, preprocessing=preprocessing, name=name)  # type: ignore[arg-type]
     loaded.source = _source(loaded)
     loaded.edits = materialize(own, example, what)
     folded, lines = fold_checked(own, example)
@@ -99,7 +101,7 @@ def _candidates(module: nn.Module) -> Iterator[dict[str, Any]]:
     place, name = type(module).__module__, type(module).__qualname__
     if place.startswith("transformers.models."):
         config = getattr(module, "config", None)
-        if hasattr(config, "to_json_string"):
+        if config is not None and hasattr(config, "to_json_string"):
             label = Path(str(getattr(config, "name_or_path", "") or "")).name or name
             content = json.loads(config.to_json_string(use_diff=False))
             yield {"kind": "hf", "name": label, "class": name, "config": content, "carried": True}

@@ -117,7 +117,8 @@ def _split(source: Any, where: str) -> Any:
         return _tensors(*source, where)
     with guarded(f"data {where}", "while it was read"):
         if isinstance(source, TensorDataset) and len(source.tensors) == 2:
-            return _tensors(*source.tensors, where)
+            inputs, targets = source.tensors
+            return _tensors(inputs, targets, where)
         if isinstance(source, DataLoader):
             return _of_loader(source, where)
         if isinstance(source, IterableDataset):
