@@ -369,7 +369,7 @@ def test_a_recipe_runs_with_objects_in_the_place_of_strings(net, tmp_path):
         ({"model": CNN, "steps": 3}, "steps must be a list"),
         ({"model": CNN, "steps": [3]}, "a step is one technique with its options"),
         ({"model": CNN, "steps": [{"prun": {}}]}, "did you mean 'prune'?"),
-        ({"model": CNN, "steps": [{"prune": {"ratio": 0.5, "scope": nn.ReLU()}}]}, "run: prune.scope takes plain"),
+        ({"model": CNN, "steps": [{"prune": {"ratio": nn.ReLU()}}]}, "run: prune.ratio takes plain values"),
         ("missing.yaml", "recipe 'missing.yaml' does not exist"),
     ],
 )
