@@ -21,7 +21,7 @@ from functools import cache
 
 import numpy as np
 
-from .knapsack import choose
+from .allocate import allocate, allocate_rounded
 
 #: combinations of hub levels that are tried one by one: at first, and where an earlier choice is near
 _ENUMERATED, _ENUMERATED_NEAR = 256, 32
@@ -75,8 +75,9 @@ class Allocator:
     def solve(self, losses: Sequence[Sequence[float]], start: Sequence[int] | None = None) -> Choice | None:
         """Least sum of losses within all budgets.
 
-        With one budget that is exact up to costs rounded by a thousandth of the budget, where the hubs can be
-        enumerated; with several it is also exact where the best choice under a weighted mean fits.
+        Where the loads are sums over blocks, that is exact. With one budget it is exact up to costs rounded by a
+        thousandth of the budget, where the hubs can be enumerated; with several it is so where the best choice under a
+        weighted mean fits.
 
         Args:
             losses: of every level of every place.
@@ -85,6 +86,8 @@ class Allocator:
             the choice, or None if nothing fits.
         """
         solved, best = self._options_losses(losses), None
+        if not self.hubs and (found := self._additive(solved)) is not None:
+            return found
         for number in range(_WEIGHTINGS if start is None else _WEIGHTINGS_NEAR):
             found = self._weighted(losses, solved, start)
             if found is None:
@@ -97,6 +100,13 @@ class Allocator:
             weights = self._weights * np.maximum(loads, 1e-9) ** (_STEP / (1 + number) ** 0.5)
             self._weights = weights / weights.sum()
         return best
+
+    def _additive(self, solved: list[list[float]]) -> Choice | None:
+        """The best options of the blocks where no load joins them."""
+        floor = self._floor(())
+        costs = [self._table(number, ()) for number in range(len(self.blocks))]
+        picked = allocate(costs, solved, _WITHIN - floor)
+        return None if picked is None else self._choice((), [self._options[n][p] for n, p in enumerate(picked)])
 
     # -- one weighted load --------------------------------------------------------------------------------------------
 
@@ -150,14 +160,19 @@ class Allocator:
             kept.append(useful)
             costs.append([max(float(weighted[option]), 0.0) for option in useful])
             rows.append([own[option] for option in useful])
-        picked = choose(costs, rows, _WITHIN, _BINS)
+        picked = allocate_rounded(costs, rows, _WITHIN, _BINS)
         if picked is None:
             return None
+        rows_of_options = zip(self._options, kept[1:], picked[1:], strict=True)
+        return self._choice(levels, [options[useful[pick]] for options, useful, pick in rows_of_options])
+
+    def _choice(self, hub_levels: Choice, options: Sequence[Choice]) -> Choice:
+        """Levels of all places, from those of the hubs and the option of each block."""
         found = [0] * len(self.sizes)
-        for hub, level in at.items():
+        for hub, level in zip(self.hubs, hub_levels, strict=True):
             found[hub] = level
-        for block, options, useful, pick in zip(self.blocks, self._options, kept[1:], picked[1:], strict=True):
-            for place, level in zip(block, options[useful[pick]], strict=True):
+        for block, option in zip(self.blocks, options, strict=True):
+            for place, level in zip(block, option, strict=True):
                 found[place] = level
         return tuple(found)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ...analysis.allocation.knapsack import choose
+from ...analysis.allocation.allocate import allocate
 from ...core.errors import GuardMissed
 from ..options import DecomposeOptions
 from .candidates import Candidate, Layer
@@ -71,7 +71,7 @@ def by_budget(layers: list[Layer], options: DecomposeOptions, totals: Totals) ->
     rows: list[list[Candidate | None]] = [[None, *layer.candidates] for layer in layers]
     costs = [[cost_of(layer, one) for one in row] for layer, row in zip(layers, rows, strict=True)]
     losses = [[0.0 if one is None else one.loss for one in row] for row in rows]
-    chosen = choose(costs, losses, budget - kept)
+    chosen = allocate(costs, losses, budget - kept)
     if chosen is None:
         least = kept + sum(min(row) for row in costs)
         raise GuardMissed(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compresskit.analysis.allocation.allocate import allocate
 from compresskit.core.errors import InputError
 from compresskit.core.tensors.modules import get_module
 from compresskit.core.types import Inputs, call, main_output
@@ -25,9 +25,6 @@ class Choice(NamedTuple):
 def solve(menus: list[list[Choice]], budget: int, unit: str = "bytes") -> list[Choice]:
     """One choice a layer with the smallest sum of damage whose costs fit the budget.
 
-    Dynamic programming over layers. A state is what the layers so far take and cost; a state that another beats in
-    both is dropped, which loses no optimum.
-
     Args:
         menus: for each layer its choices.
         budget: largest sum of costs.
@@ -37,28 +34,12 @@ def solve(menus: list[list[Choice]], budget: int, unit: str = "bytes") -> list[C
     Raises:
         InputError: if even the smallest choices do not fit.
     """
-    smallest = [min(choice.cost for choice in menu) for menu in menus]
-    if sum(smallest) > budget:
-        raise InputError(f"the budget of {budget} {unit} is below the smallest possible, {sum(smallest)} {unit}")
-    rest = np.append(np.cumsum(smallest[::-1])[::-1][1:], 0)
-    sizes, damages = np.zeros(1, dtype=np.int64), np.zeros(1)
-    steps: list[tuple[np.ndarray, np.ndarray]] = []
-    for menu, needed_later in zip(menus, rest, strict=True):
-        all_sizes = (sizes[:, None] + np.array([choice.cost for choice in menu])).reshape(-1)
-        all_damages = (damages[:, None] + np.array([choice.damage for choice in menu])).reshape(-1)
-        order = np.lexsort((all_damages, all_sizes))
-        order = order[all_sizes[order] <= budget - needed_later]
-        # in order of size, keep only what is better than everything smaller
-        best_before = np.minimum.accumulate(np.append(np.inf, all_damages[order][:-1]))
-        kept = order[all_damages[order] < best_before]
-        steps.append((kept // len(menu), kept % len(menu)))
-        sizes, damages = all_sizes[kept], all_damages[kept]
-    state = int(damages.argmin())
-    chosen = []
-    for menu, (parents, picks) in zip(reversed(menus), reversed(steps), strict=True):
-        chosen.append(menu[int(picks[state])])
-        state = int(parents[state])
-    return chosen[::-1]
+    costs = [[choice.cost for choice in menu] for menu in menus]
+    picks = allocate(costs, [[choice.damage for choice in menu] for menu in menus], budget)
+    if picks is None:
+        smallest = sum(map(min, costs))
+        raise InputError(f"the budget of {budget} {unit} is below the smallest possible, {smallest} {unit}")
+    return [menu[pick] for menu, pick in zip(menus, picks, strict=True)]
 
 
 @torch.no_grad()

@@ -67,6 +67,20 @@ def test_additive_costs_are_allocated_exactly(seed):
 
 
 @pytest.mark.parametrize("seed", range(6))
+def test_two_additive_budgets_are_allocated_exactly(seed):
+    generator = np.random.default_rng(seed)
+    costs = np.sort(generator.random((5, 4, 2)), axis=1)
+    losses = random_losses(generator, 5, 4)
+
+    def loads(choice):
+        return (sum(row[level] for row, level in zip(costs, choice, strict=True)) / 2.5).tolist()
+
+    found, expected = Allocator([4] * 5, loads).solve(losses), brute_force(losses, loads)
+    assert (found is None) == (expected is None)
+    assert found is None or total(losses, found) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("seed", range(6))
 def test_products_are_allocated_exactly(seed):
     generator = np.random.default_rng(seed)
     widths, losses = random_widths(generator, 5, 4), random_losses(generator, 5, 4)
