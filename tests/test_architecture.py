@@ -1,4 +1,4 @@
-"""ARCHITECTURE.md names every room and only files that are there, and each room says in one line what it is for."""
+"""ARCHITECTURE.md and CONTRIBUTING.md name only files that are there, and each room says in one line what it is for."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ def test_the_page_names_every_room_at_the_top():
     assert [room.name for room in ROOMS if room.parent == ROOT and not re.search(rf"\b{room.name}\b", page)] == []
 
 
-def test_the_page_names_only_files_and_folders_that_are_there():
-    named = {place for place in re.findall(r"`([\w./]+)`", PAGE.read_text()) if "/" in place}
+@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_a_page_names_only_files_and_folders_that_are_there(page):
+    named = {place for place in re.findall(r"`([\w./]+)`", (ROOT.parent / page).read_text()) if "/" in place}
     assert len(named) > 15
     missing = [place for place in sorted(named) if not ((ROOT / place).exists() or (ROOT.parent / place).exists())]
     assert missing == []
