@@ -181,10 +181,23 @@ def quantize(
         "int3-weight",
         "int2-weight",
         "float8-weight",
+        "float8-e5m2",
         "codebook",
-    ] = "int8-weight",
+        "nf4",
+        "nf4-double",
+        "mxfp4",
+    ]
+    | str
+    | object = "int8-weight",
     bits: int | None = None,
     bits_for: Mapping[str, int] = ...,
+    format_for: Mapping[
+        str, Literal[
+            "int", "float8", "float8-e5m2", "codebook", "nf4", "nf4-double", "mxfp4"
+        ]
+        | str
+    ]
+    | object = ...,
     granularity: Literal["auto", "tensor", "channel", "group"] = "auto",
     group_size: int = 64,
     weight_range: Literal["symmetric", "affine"] = "symmetric",
@@ -194,6 +207,30 @@ def quantize(
     code_range: Literal["auto", "full", "half"] = "auto",
     target_bits: float | None = None,
     candidate_bits: int | Sequence[int] = ...,
+    candidate_formats: Literal[
+        "int",
+        "float8",
+        "float8-e5m2",
+        "codebook",
+        "nf4",
+        "nf4-double",
+        "mxfp4",
+    ]
+    | str
+    | object
+    | Sequence[
+        Literal[
+            "int",
+            "float8",
+            "float8-e5m2",
+            "codebook",
+            "nf4",
+            "nf4-double",
+            "mxfp4",
+        ]
+        | str
+        | object
+    ] = ...,
     target_latency: float | None = None,
     layers: str | Sequence[str] = ...,
     skip: str | Sequence[str] = ...,
@@ -598,6 +635,30 @@ def search(
     | str
     | object = "channel-svd",
     bits: int | Sequence[int] = ...,
+    formats: Literal[
+        "int",
+        "float8",
+        "float8-e5m2",
+        "codebook",
+        "nf4",
+        "nf4-double",
+        "mxfp4",
+    ]
+    | str
+    | object
+    | Sequence[
+        Literal[
+            "int",
+            "float8",
+            "float8-e5m2",
+            "codebook",
+            "nf4",
+            "nf4-double",
+            "mxfp4",
+        ]
+        | str
+        | object
+    ] = ...,
     rounding: Literal["nearest", "adaround", "gptq"] | str | Callable[..., Any] = "nearest",
     samples: int = 512,
     probe_samples: int = 256,

@@ -203,6 +203,8 @@ def _open(
     if check_hash and sha256_of(weights_path) != manifest["weights_sha256"]:
         raise InputError(f"{str(weights_path)!r} does not match the manifest's sha256: it was changed or is damaged")
     record = _trusted_source(manifest, folder, trust_source, given)
+    if trust_source:
+        edit_records.trust(manifest["edits"])
     tensors = decode_all(read_safetensors(weights_path))
     check_ties(manifest, tensors, f"artifact {str(folder)!r}")
     state = ModuleState(tensors, manifest["tied"], manifest["non_persistent"], manifest["unset_buffers"])

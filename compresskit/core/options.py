@@ -7,7 +7,7 @@ Imports pydantic but never torch, so help stays fast.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -85,6 +85,13 @@ def registry_of(annotation: Any, metadata: Sequence[Any] = ()) -> Registry[Any] 
     return next((part for part in parts if part is not None), None)
 
 
+def _names_keys(annotation: Any) -> bool:
+    """Whether it is the keys of a mapping that name rows, and not its values."""
+    if get_origin(annotation) is dict:
+        return registry_of(get_args(annotation)[0]) is not None
+    return any(_names_keys(part) for part in get_args(annotation))
+
+
 def _largest_integer(value: Any) -> int:
     if isinstance(value, int):
         return abs(value)
@@ -130,6 +137,8 @@ class Options(BaseModel):
             if registry is None:
                 continue
             value = getattr(self, option_name)
+            if isinstance(value, dict) and not _names_keys(field.annotation):
+                value = list(value.values())
             names = value if isinstance(value, list | tuple | dict) else [value]
             yield from ((option_name, registry, name) for name in names if isinstance(name, str))
 

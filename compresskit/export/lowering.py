@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def export(loaded: Loaded, options: ExportOptions, context: Context, out_path: s
     path = Path(out_path)
     _check_batch(loaded, options)
     program = export_program(loaded.module, loaded.example)
-    notes = computes_in(loaded.module)
+    notes = [*computes_in(loaded.module), *held_as_floats(loaded.module)]
     if options.format == "onnx":
         notes += export_onnx(program, path, opset=options.opset)
     else:
@@ -110,6 +111,16 @@ def computes_in(module: nn.Module) -> list[str]:
     if dtype in (None, torch.float32):
         return []
     return [f"the graph computes in float32, the model in {str(dtype).removeprefix('torch.')}"]
+
+
+def held_as_floats(module: nn.Module) -> list[str]:
+    """A note for each number format whose weights the file holds as floats, because it is not of uniform integers."""
+    formats = Counter(
+        layer.spec.format
+        for layer in quantized_layers(module).values()
+        if layer.spec.parameters and layer.number_format.lowering == "constant"
+    )
+    return [f"{name} weights of {count} layers are float constants in the file" for name, count in formats.items()]
 
 
 def export_pt2(program: torch.export.ExportedProgram, path: Path) -> None:

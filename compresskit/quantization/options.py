@@ -8,11 +8,14 @@ from pydantic import model_validator
 
 from compresskit.core.options import StepOptions, choice, option
 
-from .tables import CODEBOOK_STARTS, OBSERVER_CHOICES, OBSERVERS, ROUNDINGS, SCHEMES, Scheme
+from .tables import CODEBOOK_STARTS, FORMATS, OBSERVER_CHOICES, OBSERVERS, ROUNDINGS, SCHEMES, Scheme
 
 _CALIBRATED = (
     "observer", "percentile", "calibration_samples", "calibration_batch", "quantize_additions", "activation_range",
 )  # fmt: skip
+
+#: what number formats read or not, each by itself
+_OF_FORMATS = ("bits", "bits_for", "granularity", "weight_range", "weight_search", "codebook_start", "group_size")
 
 #: few bits and folded batch norms make gradients large: the loop's own learning rate, unclipped, ends in NaN
 _QAT_DEFAULTS = {"lr": 1e-3, "grad_clip": 1.0}
@@ -27,6 +30,12 @@ class QuantizeOptions(StepOptions):
     )
     bits_for: dict[str, int] = option(
         {}, "bits by layer name pattern, e.g. 'layer1.*=8'; the first match counts", section="Scheme"
+    )
+    format_for: dict[str, Annotated[str, choice(FORMATS)]] = option(
+        {},
+        "number format of weights by layer name pattern in the place of the scheme's, e.g. 'layer3.*=nf4'; the first "
+        "match counts",
+        section="Scheme",
     )
     granularity: Literal["auto", "tensor", "channel", "group"] = option(
         "auto", "which weights share a scale; auto takes the scheme's", section="Scheme"
@@ -63,6 +72,11 @@ class QuantizeOptions(StepOptions):
     )
     candidate_bits: list[int] = option(
         [2, 3, 4, 6, 8], "bits that target_bits chooses from", section="Allocation", min_length=1
+    )
+    candidate_formats: list[Annotated[str, choice(FORMATS)]] = option(
+        [],
+        "number formats that target_bits chooses from beside them, e.g. nf4; bytes then count scales, too",
+        section="Allocation",
     )
     target_latency: float | None = option(
         None,
@@ -140,8 +154,9 @@ class QuantizeOptions(StepOptions):
         return self.model_copy(update={"recover": "none", "qat": "none"})
 
     def scheme_row(self) -> Scheme:
-        """The scheme that the name stands for."""
-        return SCHEMES.load(self.scheme)
+        """The scheme that the name stands for; a number format by itself is one of weights."""
+        found = SCHEMES.load(self.scheme)
+        return found if isinstance(found, Scheme) else Scheme(self.scheme, found.bits, "none", found.granularity)
 
     def weight_bits(self) -> int:
         """Bits a weight where no pattern says otherwise."""
@@ -174,46 +189,48 @@ class QuantizeOptions(StepOptions):
             )
         if "percentile" in given and OBSERVERS.builtin(self.observer) and self.observer != "percentile":
             problems.append(f"percentile would be ignored: observer is {self.observer!r}; choose percentile")
-        if "group_size" in given and self.weight_granularity() != "group":
+        number_format = FORMATS.load(scheme.format)
+        grouped = self.weight_granularity() == "group" or "granularity" not in number_format.options
+        if "group_size" in given and not grouped:
             problems.append("group_size would be ignored: set granularity to group")
-        if scheme.format == "float8" and given & {"bits", "bits_for", "weight_range", "weight_search"}:
+        ignored = [name for name in _OF_FORMATS if name in given and name not in number_format.options]
+        if ignored:
             problems.append(
-                "bits, bits_for, weight_range and weight_search have no meaning for scheme 'float8-weight'; "
-                "leave them out"
+                f"{', '.join(ignored)} would be ignored, with no meaning for scheme {self.scheme!r}; leave it out"
             )
-        if scheme.format == "codebook" and given & {"granularity", "weight_range", "weight_search"}:
-            problems.append(
-                "granularity, weight_range and weight_search have no meaning for scheme 'codebook'; leave them out"
-            )
-        if self.qat != "none" and scheme.format != "int":
+        if self.qat != "none" and "qat" not in number_format.options:
             problems.append(f"qat learns integer steps; scheme {self.scheme!r} has none, use recover to tune it")
         if self.qat != "none" and self.rounding != "nearest":
             problems.append(
                 f"rounding {self.rounding!r} would be lost: qat learns the weights anew and rounds them to nearest"
             )
-        if self.target_bits is not None and (scheme.format != "int" or "bits" in given):
+        if self.target_bits is not None and ("target_bits" not in number_format.options or "bits" in given):
             problems.append("target_bits chooses among integer bits by itself; leave bits out and take an int scheme")
         if self.target_latency is not None and (scheme.activations != "static" or self.weight_bits() != 8):
             problems.append("target_latency chooses between int8 and float layers; choose scheme int8-static")
         if self.target_latency is not None and self.target_bits is not None:
             problems.append("target_latency and target_bits both choose each layer's bits; choose one")
-        if "candidate_bits" in given and self.target_bits is None:
-            problems.append("candidate_bits would be ignored: set target_bits")
-        if "codebook_start" in given and scheme.format != "codebook":
-            problems.append("codebook_start would be ignored: choose scheme codebook")
-        if self.coding == "huffman" and scheme.format == "float8":
-            problems.append("coding huffman works on integers; scheme 'float8-weight' has none")
-        if "code_range" in given and (self.weight_bits() != 8 or scheme.format != "int"):
+        problems += [
+            f"{name} would be ignored: set target_bits"
+            for name in ("candidate_bits", "candidate_formats")
+            if name in given and self.target_bits is None
+        ]
+        if self.format_for and scheme.activations != "none":
+            problems.append(f"format_for is for schemes of weights only; scheme {self.scheme!r} quantizes activations")
+        if self.coding == "huffman" and "coding" not in number_format.options:
+            problems.append(f"coding huffman works on integers; scheme {self.scheme!r} has none")
+        if "code_range" in given and (self.weight_bits() != 8 or "code_range" not in number_format.options):
             problems.append("code_range would be ignored: it is about weights of 8 bits")
-        smallest = 1 if scheme.format == "codebook" else 2
+        smallest, largest = number_format.bits_range
+        candidates = self.candidate_bits if self.target_bits is not None else []
         wrong = [
             bits
-            for bits in [*self.bits_for.values(), *self.candidate_bits, self.weight_bits()]
-            if not smallest <= bits <= 8
+            for bits in [*self.bits_for.values(), *candidates, self.weight_bits()]
+            if not smallest <= bits <= largest
         ]
         if wrong:
-            problems.append(f"bits must be {smallest} to 8 for scheme {self.scheme!r}, got {wrong[0]}")
-        if self.rounding != "nearest" and scheme.format != "int":
+            problems.append(f"bits must be {smallest} to {largest} for scheme {self.scheme!r}, got {wrong[0]}")
+        if self.rounding != "nearest" and "rounding" not in number_format.options:
             problems.append(
                 f"rounding {self.rounding!r} works on integer levels; scheme {self.scheme!r} has none, use nearest"
             )
@@ -221,7 +238,7 @@ class QuantizeOptions(StepOptions):
             problems.append(f"smooth would be useless: scheme {self.scheme!r} leaves activations in float; try awq")
         if self.smooth is not None and self.awq:
             problems.append("smooth and awq both scale input channels; choose one")
-        if self.awq and scheme.format != "int":
+        if self.awq and "awq" not in number_format.options:
             problems.append(f"awq works on integer levels; scheme {self.scheme!r} has none")
         if problems:
             raise ValueError("; ".join(problems))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -15,7 +14,7 @@ from compresskit.core.tensors.modules import match_names
 
 from ..analysis.dataflow import Trace, shared_parameters
 from .formats.layer_spec import Spec
-from .formats.layers import Quantized, output_axis
+from .formats.layers import Quantized, name_format, output_axis
 from .options import QuantizeOptions
 
 _WEIGHTED = (
@@ -82,6 +81,7 @@ def make_plan(
     notes = [f"{name} stays in float: another layer shares its weights" for name in tied]
     ends = _first_and_last(names, record)
     match_names(options.bits_for, names)
+    match_names(options.format_for, names)
     for patterns in (options.layers, options.skip):
         match_names(patterns, [*names, *products])
     chosen = chosen_names(names, options)
@@ -113,50 +113,52 @@ def _first_and_last(names: Iterable[str], record: Trace) -> set[str]:
 
 
 def _plan(root: nn.Module, name: str, is_end: bool, options: QuantizeOptions) -> LayerPlan:
-    pattern = next((pattern for pattern in options.bits_for if fnmatchcase(name, pattern)), None)
-    bits = options.bits_for[pattern] if pattern else options.weight_bits()
-    raised = is_end and options.first_last == "int8" and pattern is None
-    bits = max(bits, 8) if raised else bits
-    return LayerPlan(name, _spec(root.get_submodule(name), bits, options), fixed=pattern is not None or raised)
+    bits_pattern, format_pattern = (
+        next((pattern for pattern in patterns if fnmatchcase(name, pattern)), None)
+        for patterns in (options.bits_for, options.format_for)
+    )
+    number_format, bits = options.scheme_row().format, options.weight_bits()
+    if format_pattern is not None:
+        number_format = options.format_for[format_pattern]
+        bits = name_format(number_format).bits
+    if bits_pattern is not None:
+        bits = options.bits_for[bits_pattern]
+    fixed = bits_pattern is not None or format_pattern is not None
+    if is_end and options.first_last == "int8" and not fixed:
+        fixed, bits = True, max(bits, 8)
+        if bits > name_format(number_format).bits_range[1]:
+            number_format = "int"
+    fewest, most = name_format(number_format).bits_range
+    if not fewest <= bits <= most:
+        has = f"{fewest} to {most}" if fewest < most else most
+        raise InputError(
+            f"{name}: format {number_format!r} has {has} bits, and bits_for says {bits}; change bits_for or format_for"
+        )
+    return LayerPlan(name, _spec(root.get_submodule(name), number_format, bits, options), fixed=fixed)
 
 
 def with_bits(plan: LayerPlan, bits: int, options: QuantizeOptions) -> LayerPlan:
     """The plan with another number of bits."""
-    return replace(plan, spec=replace(plan.spec, **_widths(bits, options)))
+    return replace(plan, spec=replace(plan.spec, **name_format(plan.spec.format).geometry(bits, options)))
 
 
-def _widths(bits: int, options: QuantizeOptions) -> dict[str, Any]:
-    """The fields of a spec that depend on the number of bits."""
-    scheme = options.scheme_row()
-    packed = scheme.format != "float8" and bits < 8 and options.coding == "packed"
-    if bits == 8 and scheme.format == "int" and options.uses_half_range():
-        bits = 7  # still a byte each
-    # scales weigh little against 8-bit weights, and much against fewer bits
-    return {"bits": bits, "packed": packed, "scale_type": "float16" if bits < 7 else "float32"}
+def with_format(plan: LayerPlan, name: str, options: QuantizeOptions) -> LayerPlan:
+    """The plan with another number format, in its own bits."""
+    number_format = name_format(name)
+    return replace(plan, spec=replace(plan.spec, format=name, **number_format.geometry(number_format.bits, options)))
 
 
-def _spec(layer: nn.Module, bits: int, options: QuantizeOptions) -> Spec:
-    scheme = options.scheme_row()
-    granularity = options.weight_granularity() if scheme.format != "codebook" else "tensor"
-    symmetric = options.weight_range == "symmetric"
+def _spec(layer: nn.Module, number_format: str, bits: int, options: QuantizeOptions) -> Spec:
+    activations = options.scheme_row().activations
     parameters = quantizable_parameters(layer)
     looks_up = isinstance(layer, nn.Embedding | nn.EmbeddingBag)
     calls_forward = not isinstance(layer, nn.RNNBase | nn.RNNCellBase | nn.MultiheadAttention) and not looks_up
     return Spec(
         parameters=parameters,
         weight_dtype=str(layer._parameters[parameters[0]].dtype).removeprefix("torch."),
-        format=scheme.format,
-        granularity=granularity,
-        group_size=options.group_size if granularity == "group" else None,
-        symmetric=symmetric or scheme.format != "int",
+        format=number_format,
         axis=output_axis(layer),
-        **_widths(bits, options),
-        zero_index=scheme.format == "codebook" and _has_zeros(layer, parameters),
-        input=scheme.activations if calls_forward else "none",
+        **name_format(number_format).geometry(bits, options),
+        input=activations if calls_forward else "none",
         input_symmetric=options.activation_range == "symmetric",
     )
-
-
-def _has_zeros(layer: nn.Module, parameters: tuple[str, ...]) -> bool:
-    """Whether weights were pruned: zeros that must stay zeros."""
-    return any(bool((layer._parameters[name] == 0).any()) for name in parameters)

@@ -16,10 +16,11 @@ from compresskit.evaluation.losses import Loss, task_loss
 
 from ..core.tensors.copying import copy_module
 from .formats import uniform
+from .formats.integer import grid_parts
 from .formats.layer_spec import Spec
 from .formats.layers import Quantized, along_channels, from_matrix, quantized_class, quantized_layers, to_matrix
 from .formats.uniform import Grid
-from .formats.weights import store_grid
+from .formats.weights import store
 
 _SMALLEST_STEP = 1e-8
 _TEMPERATURE, _TEACHER_SHARE = 4.0, 0.9
@@ -68,6 +69,9 @@ class Trainable(Quantized):
     def weight_dtype(self) -> torch.dtype | None:
         """The number type of the weights in training."""
         return getattr(self, f"{self.spec.parameters[0]}_float").dtype if self.spec.parameters else None
+
+    def _parts(self, parameter: str) -> dict[str, Tensor]:
+        return {part: getattr(self, f"{parameter}_{part}") for part in ("float", "step")}
 
     def dequantized(self, parameter: str) -> Tensor:
         spec = self.spec
@@ -121,7 +125,7 @@ def trainable(quantized: nn.Module, float_model: nn.Module) -> nn.Module:
     """A copy of a quantized model to train: weights from the float model, steps from the quantized one's scales."""
     copied = copy_module(quantized)
     for path, layer in quantized_layers(copied).items():
-        if layer.spec.format == "int":
+        if "qat" in layer.number_format.options:
             _make_trainable(layer, float_model.get_submodule(path))
     return copied
 
@@ -167,7 +171,7 @@ def take_over(trained: nn.Module, quantized: nn.Module) -> None:
             lowest = uniform.lowest_symmetric_code(layer.spec.bits) if layer.spec.symmetric else 0
             grid = Grid(stored, zero_point, layer.spec.bits, lowest, layer.spec.group_size)
             codes = grid.nearest(to_matrix(getattr(source, f"{name}_float"), layer.spec.axis))
-            store_grid(layer, name, grid, codes)
+            store(layer, name, grid_parts(grid, codes, layer.spec))
         prefix = f"{path}." if path else ""
         written |= {prefix + name for name in layer._buffers if name != "input_multiplier"}
         for side in static_sides(layer.spec):

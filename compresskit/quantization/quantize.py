@@ -29,11 +29,12 @@ from .calibration.activations import (
     ranges_of,
 )
 from .calibration.layer_inputs import LayerInputs, collect_inputs, roundable
-from .formats.codebook import share_weights
+from .formats.integer import grid_for
 from .formats.layer_spec import Spec
-from .formats.layers import convert, to_matrix
-from .formats.uniform import Grid, make_grid
-from .formats.weights import safe_scale_type, store_codebook, store_float8, store_grid
+from .formats.layers import convert, name_format, to_matrix
+from .formats.number_format import Settings
+from .formats.uniform import Grid
+from .formats.weights import store
 from .mixed_precision import latency_budget
 from .mixed_precision.choice import allocate
 from .mixed_precision.latency_budget import choose_int8
@@ -42,8 +43,6 @@ from .plan import LayerPlan, chosen_names, make_plan
 from .qat import distill_objective, take_over, trainable
 from .report import layer_table, size_facts
 from .rounding.bias_correction import correct_bias
-from .rounding.nearest import Problem
-from .tables import ROUNDINGS
 from .transforms import smoothing
 from .transforms.equalization import equalize
 from .transforms.folding import fold_batchnorm
@@ -92,15 +91,7 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
     tables: dict[str, list[dict[str, Any]]] = {}
     files: dict[str, Any] = {}
     if options.target_bits is not None:
-        allocation = allocate(
-            loaded.module,
-            plans,
-            statistics,
-            batches,
-            options,
-            context,
-            lambda matrix, spec: _grid(matrix, spec, options),
-        )
+        allocation = allocate(loaded.module, plans, statistics, batches, options, context)
         plans = allocation.plans
         facts |= allocation.facts
         tables["sensitivity"] = allocation.table
@@ -167,12 +158,14 @@ def _scale_inputs(
         layer = get_module(loaded.module, plan.name)
         if plan.name not in statistics or (options.smooth is not None and plan.spec.input == "none"):
             continue
+        if options.awq and "awq" not in name_format(plan.spec.format).options:
+            continue
         if options.smooth is not None:
             edit = smoothing.smooth(layer, statistics[plan.name], options.smooth)
         else:
 
             def grid_of(matrix: Tensor, spec: Spec = plan.spec) -> Grid:
-                return _grid(matrix, spec, options)
+                return grid_for(matrix, spec, options)
 
             factors = smoothing.search_factors(layer, statistics[plan.name], grid_of, plan.spec.axis)
             edit = smoothing.move_to_weights(layer, factors)
@@ -196,22 +189,12 @@ def quantize_layer(
     layer = get_module(root, plan.name)
     spec = replace(plan.spec, input="dynamic" if plan.spec.input == "dynamic" else "none")
     matrices = {name: to_matrix(layer._parameters[name].detach().float(), spec.axis) for name in spec.parameters}
-    if spec.scale_type == "float16" and spec.format == "int":
-        types = [safe_scale_type(matrix, spec) for matrix in matrices.values()]
-        spec = replace(spec, scale_type="float32" if "float32" in types else "float16")
+    number_format = name_format(spec.format)
+    spec = number_format.fitted(spec, list(matrices.values()))
     convert(layer, spec)
+    settings = Settings(options, statistics.moments.second_moment if statistics else None, seed)
     for name, matrix in matrices.items():
-        if spec.format == "float8":
-            store_float8(layer, name, matrix, spec.granularity, spec.group_size)
-        elif spec.format == "codebook":
-            keep_zeros = "as-index-0" if spec.zero_index else "no"
-            shared = share_weights(matrix, spec.bits, options.codebook_start, seed, keep_zeros=keep_zeros)
-            store_codebook(layer, name, *shared)
-        else:
-            grid = _grid(matrix, spec, options)
-            second = statistics.moments.second_moment() if statistics else None
-            codes = ROUNDINGS.load(options.rounding)(Problem(matrix, grid, second, seed))
-            store_grid(layer, name, grid, codes)
+        store(layer, name, number_format.quantize(matrix, spec, settings))
     if options.bias_correction and statistics and layer.bias is not None:
         with torch.no_grad():
             rounded = to_matrix(layer.dequantized("weight"), spec.axis)
@@ -238,21 +221,6 @@ def _set_storage(loaded: Loaded, name: str, spec: Spec, options: QuantizeOptions
         loaded.storage.pop(prefix, None)
         if options.coding == "huffman":
             loaded.storage[f"{prefix}_values"] = "huffman"
-
-
-def _grid(matrix: Tensor, spec: Spec, options: QuantizeOptions) -> Grid:
-    search = options.weight_search
-    if search == "auto":
-        search = "mse" if spec.bits < 7 else "minmax"
-    return make_grid(
-        matrix,
-        spec.bits,
-        spec.granularity,
-        spec.group_size,
-        symmetric=spec.symmetric,
-        search=search,
-        scale_type=spec.scale_type,
-    )
 
 
 def layer_times(loaded: Loaded, plans: list[LayerPlan], options: QuantizeOptions, context: Context) -> list[Profile]:
@@ -311,8 +279,15 @@ def _rounded_to_nearest(
 ) -> list[str]:
     if not options.needs_moments():
         return []
-    return [
+    of_kinds = [
         f"{plan.name}: rounded to nearest, no method here covers its kind"
         for plan in plans
         if plan.name not in statistics
+    ]
+    wanted = {"rounding": options.rounding != "nearest", "awq": options.awq}
+    return of_kinds + [
+        f"{plan.name}: {name} left out, format {plan.spec.format} has no uniform levels"
+        for plan in plans
+        for name, asked in wanted.items()
+        if asked and plan.name in statistics and name not in name_format(plan.spec.format).options
     ]

@@ -75,8 +75,9 @@ def _row(
     return {
         "layer": name,
         "kind": after.float_class.__name__,
+        "format": after.spec.format,
         "bits": after.spec.bits,
-        "granularity": after.spec.granularity if after.spec.format != "codebook" else "codebook",
+        "granularity": after.number_format.granularity_label(after.spec),
         "activations": after.spec.input,
         "weights": count,
         "stored_bytes": stored,

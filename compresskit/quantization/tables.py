@@ -1,4 +1,4 @@
-"""The named choices of quantization: schemes, observers, rounding methods. Imports no torch."""
+"""The named choices of quantization: number formats, schemes, observers, rounding methods. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .calibration.observers import Observer
+    from .formats.number_format import NumberFormat
     from .rounding.nearest import Problem
 
 _PACKAGE = "compresskit.quantization"
@@ -20,7 +21,7 @@ _PACKAGE = "compresskit.quantization"
 class Scheme(NamedTuple):
     """What a scheme's name stands for; options fill in the rest."""
 
-    format: str  # how weights are held: "int", "float8" or "codebook"
+    format: str  # how weights are held: a row of FORMATS
     bits: int  # bits a weight
     activations: str  # "none", "static" (calibrated int8) or "dynamic" (int8, ranges taken from each batch)
     granularity: str  # which weights share a scale: "tensor", "channel" or "group"
@@ -34,9 +35,53 @@ INT4_WEIGHT = Scheme("int", 4, "none", "channel")
 INT3_WEIGHT = Scheme("int", 3, "none", "channel")
 INT2_WEIGHT = Scheme("int", 2, "none", "channel")
 FLOAT8_WEIGHT = Scheme("float8", 8, "none", "channel")
-CODEBOOK = Scheme("codebook", 4, "none", "tensor")
 
-SCHEMES: Registry[Scheme] = Registry(
+#: number formats that are schemes of weights by their own names; a row is a NumberFormat, see formats/number_format.py
+WEIGHT_FORMATS: Registry[NumberFormat] = Registry(
+    "number format",
+    _PACKAGE,
+    {
+        "float8-e5m2": Row(
+            "formats.float8:E5M2",
+            "weights in float8 e5m2 with one scale a channel: a wider range, a shorter mantissa",
+            "Micikevicius et al., 2022",
+        ),
+        "codebook": Row(
+            "formats.codebook:CODEBOOK", "weights share the values of a k-means codebook a layer", "Han et al., 2016"
+        ),
+        "nf4": Row(
+            "formats.nf4:NF4",
+            "weights in 4 bits, levels at quantiles of a normal distribution, one scale for each 64 weights",
+            "Dettmers et al., 2023",
+        ),
+        "nf4-double": Row(
+            "formats.nf4:NF4_DOUBLE", "nf4 whose scales are stored in 8 bits themselves", "Dettmers et al., 2023"
+        ),
+        "mxfp4": Row(
+            "formats.mxfp4:MXFP4",
+            "weights in 4-bit floats (e2m1), one power of two for each 32 of a row",
+            "OCP Microscaling Formats v1.0, 2023",
+        ),
+    },
+    group="formats",
+    has=("bits", "granularity", "options", "geometry", "stored", "quantize", "dequantize", "pack", "unpack", "module"),
+    doc="""How weights are held in few bits. A row is a NumberFormat; BaseFormat does most of it.""",
+)
+
+#: every number format; schemes name these two with bits and activations
+FORMATS: Registry[NumberFormat] = Registry(
+    "number format",
+    _PACKAGE,
+    {
+        "int": Row("formats.integer:INTEGER", "uniform integer levels"),
+        "float8": Row(
+            "formats.float8:E4M3", "floats of 8 bits, three of them mantissa (e4m3)", "Micikevicius et al., 2022"
+        ),
+    },
+    extends=WEIGHT_FORMATS,
+)
+
+SCHEMES: Registry[Scheme | NumberFormat] = Registry(
     "scheme",
     _PACKAGE,
     {
@@ -51,10 +96,10 @@ SCHEMES: Registry[Scheme] = Registry(
         "float8-weight": Row(
             "tables:FLOAT8_WEIGHT", "weights in float8 e4m3 with one scale a channel", "Micikevicius et al., 2022"
         ),
-        "codebook": Row(
-            "tables:CODEBOOK", "weights share the values of a k-means codebook a layer", "Han et al., 2016"
-        ),
     },
+    has=("bits", "granularity"),
+    doc="""What is quantized, and to what. A row is a Scheme, or a number format, which is one of weights alone.""",
+    extends=WEIGHT_FORMATS,
 )
 
 CODEBOOK_STARTS: Registry[Callable[[Tensor, int, torch.Generator], Tensor]] = Registry(

@@ -62,4 +62,4 @@ def _check_quantize(loaded: Loaded, options: SearchOptions) -> None:
             raise InputError(
                 f"budget: quantizing leaves {name} as they are; bound one of {', '.join(_QUANTIZE_COSTS)} instead"
             )
-    make_plan(loaded.module, trace(loaded.module, loaded.example), quantize_options(options, bits=max(options.bits)))
+    make_plan(loaded.module, trace(loaded.module, loaded.example), quantize_options(options, {"*": max(options.bits)}))

@@ -11,7 +11,7 @@ from ..core.options import choice, option
 from ..core.registry import Registry
 from ..decomposition.tables import KINDS
 from ..pruning.tables import CRITERIA
-from ..quantization.tables import ROUNDINGS
+from ..quantization.tables import FORMATS, ROUNDINGS
 from .nas.options import TECHNIQUE, ArchitectureOptions
 from .problem.budget import bounds_latency, check_budget, read_budget
 from .tables import ARCHITECTURES, POLICIES, SUBJECTS
@@ -29,7 +29,7 @@ _TECHNIQUE_OPTIONS = {
     **dict.fromkeys(("criterion", "round_to"), ("prune", "mixed")),
     **dict.fromkeys(("floor", "levels", "recalibration_samples", "refit"), ("prune", "decompose", "mixed")),
     "kind": ("decompose", "mixed"),
-    **dict.fromkeys(("bits", "rounding"), ("quantize", "mixed")),
+    **dict.fromkeys(("bits", "formats", "rounding"), ("quantize", "mixed")),
     "mix": ("mixed",),
 }
 #: policy -> the optional packages that it stands on
@@ -38,7 +38,7 @@ _POLICY_PACKAGES = {
     **dict.fromkeys(("amc", "haq"), ("gymnasium", "stable_baselines3")),
 }
 #: part of a mix -> the options that only it reads
-_PART_OPTIONS = {"ratio": ("criterion", "round_to"), "rank": ("kind",), "bits": ("bits", "rounding")}
+_PART_OPTIONS = {"ratio": ("criterion", "round_to"), "rank": ("kind",), "bits": ("bits", "formats", "rounding")}
 
 
 class SearchOptions(ArchitectureOptions):
@@ -113,6 +113,9 @@ class SearchOptions(ArchitectureOptions):
         "channel-svd", "how layers are decomposed (linear and 1x1: svd)", section="Decomposition"
     )
     bits: list[int] = option([2, 3, 4, 5, 6, 8], "widths that a layer's weights may take", section="Quantization")
+    formats: list[Annotated[str, choice(FORMATS)]] = option(
+        [], "number formats that a layer's weights may take beside them, e.g. nf4", section="Quantization"
+    )
     rounding: Annotated[str, choice(ROUNDINGS)] = option("nearest", "how weights are rounded", section="Quantization")
     samples: int = option(512, "calibration examples", section="Calibration", ge=8)
     probe_samples: int = option(256, "examples on which a place is probed", section="Calibration", ge=8)
@@ -153,8 +156,10 @@ class SearchOptions(ArchitectureOptions):
     @model_validator(mode="after")
     def _budget_says_something(self) -> SearchOptions:
         check_budget(self.budget)
-        if bounds_latency(self.budget) and self.technique == "quantize" and "bits" in self.model_fields_set:
-            raise ValueError("bits would be ignored: under a latency budget layers compute in int8 or in float")
+        if bounds_latency(self.budget) and self.technique == "quantize" and {"bits", "formats"} & self.model_fields_set:
+            raise ValueError(
+                "bits and formats would be ignored: under a latency budget layers compute in int8 or in float"
+            )
         if "finetune_steps" in self.model_fields_set and not self.finetune_finalists:
             raise ValueError("finetune_steps would be ignored: set finetune_finalists, e.g. 3")
         self.refuse_unread(_TECHNIQUE_OPTIONS, "technique")
@@ -168,7 +173,11 @@ class SearchOptions(ArchitectureOptions):
 
     def _check_mix(self) -> None:
         parts = self.parts()
-        if "bits" in self.mix and "bits" not in parts and {"mix", "bits", "rounding"} & self.model_fields_set:
+        if (
+            "bits" in self.mix
+            and "bits" not in parts
+            and {"mix", "bits", "formats", "rounding"} & self.model_fields_set
+        ):
             raise ValueError("bits would not count: the budget bounds no bytes; add e.g. bytes=0.2, or leave bits out")
         for part, names in _PART_OPTIONS.items():
             ignored = [name for name in names if name in self.model_fields_set and part not in parts]

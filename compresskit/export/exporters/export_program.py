@@ -170,7 +170,7 @@ def _lower_parameter(layer: Quantized, name: str) -> None:
 
 
 def _lowers_to_integers(layer: Quantized) -> bool:
-    if layer.spec.format != "int" or isinstance(layer, nn.RNNBase | nn.RNNCellBase | nn.EmbeddingBag):
+    if layer.number_format.lowering != "integers" or isinstance(layer, nn.RNNBase | nn.RNNCellBase | nn.EmbeddingBag):
         return False
     return not isinstance(layer, nn.Embedding) or (layer.max_norm is None and layer.spec.granularity != "group")
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from ..tables import CODEBOOK_STARTS
+from .base import BaseFormat
+from .layer_spec import Spec
+from .number_format import Parts, Settings, Stored
 
 _ROUNDS = 300
 
@@ -88,3 +93,49 @@ def share_weights(matrix: Tensor, bits: int, start: str, seed: int, *, keep_zero
     centroids = kmeans(matrix[used], count, start, seed)
     indices = nearest_centroid(matrix, centroids) + 1
     return centroids, torch.where(used, indices, torch.zeros_like(indices))
+
+
+class Codebook(BaseFormat):
+    """value = codebook[code]: a layer's weights share the values of a k-means codebook, which training tunes.
+
+    Weights that were pruned stay zero: where there are any, index 0 stands for them, and the codebook has one entry
+    fewer.
+
+    Source: Han et al., "Deep Compression: Compressing Deep Neural Networks with Pruning, Trained Quantization and
+        Huffman Coding", ICLR 2016, section 3.
+    """
+
+    bits = 4
+    granularity = "tensor"
+    bits_range = (1, 8)
+    options = frozenset({"bits", "bits_for", "codebook_start", "coding"})
+
+    def fitted(self, spec: Spec, matrices: list[Tensor]) -> Spec:
+        """The spec, with an index for zeros where there are any."""
+        return replace(spec, zero_index=any(bool((matrix == 0).any()) for matrix in matrices))
+
+    def sides(self, rows: int, columns: int, spec: Spec) -> dict[str, Stored]:
+        """The shared values, a parameter, so that any training step tunes them."""
+        entries = (1 << spec.bits) - spec.zero_index
+        return {"codebook": Stored((entries,), torch.float32, "codebooks", trained=True)}
+
+    def quantize(self, matrix: Tensor, spec: Spec, settings: Settings) -> dict[str, Tensor]:
+        """The codebook and each weight's index."""
+        keep_zeros = "as-index-0" if spec.zero_index else "no"
+        start = settings.options.codebook_start
+        codebook, indices = share_weights(matrix, spec.bits, start, settings.seed, keep_zeros=keep_zeros)
+        return {"values": indices, "codebook": codebook}
+
+    def dequantize(self, parts: Parts, spec: Spec) -> Tensor:
+        """codebook[code]."""
+        codebook = parts["codebook"]
+        codebook = torch.nn.functional.pad(codebook, (1, 0)) if spec.zero_index else codebook
+        return codebook[parts["values"].long()]
+
+    def granularity_label(self, spec: Spec) -> str:
+        """What reports say of which weights share values."""
+        return "codebook"
+
+
+#: the row "codebook"
+CODEBOOK = Codebook()

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from compresskit.core.edit_records import LARGEST_SIZE, EditRecord, Flag, Name
 from compresskit.core.errors import InputError
+from compresskit.core.registry import is_reference
 
-_FORMATS = ("int", "float8", "codebook")
+from ..tables import FORMATS
+
 _GRANULARITIES = ("tensor", "channel", "group")
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 _ACTIVATIONS = ("none", "static", "dynamic")
@@ -23,7 +25,7 @@ class Spec:
     Attributes:
         parameters: names of the quantized parameters; none for a module that only quantizes its output.
         weight_dtype: number type of the float weights, in which the layer computes.
-        format: "int" (uniform levels), "float8" (e4m3) or "codebook" (shared values).
+        format: how weights are held, a row of FORMATS.
         bits: bits a weight.
         granularity, group_size: which weights share a scale; the group size is None but for "group".
         symmetric: weights have no stored zero point.
@@ -71,6 +73,17 @@ class Spec:
         return {"op": "quantized", "target": target, **record}
 
 
+def _is_format(name: object) -> bool:
+    """Whether a name is that of a number format as far as can be said without running code."""
+    return isinstance(name, str) and (name in FORMATS or is_reference(name))
+
+
+def _format(name: str) -> str:
+    if not _is_format(name):
+        raise ValueError(FORMATS.unknown(name))
+    return name
+
+
 _Bits = Annotated[int, Field(ge=1, le=8)]
 _MOST_OPERANDS = 64
 
@@ -80,7 +93,7 @@ class QuantizedRecord(EditRecord):
 
     parameters: Annotated[list[Name], Field(max_length=64)] = []
     weight_dtype: Literal["float16", "bfloat16", "float32", "float64"] = "float32"
-    format: Literal["int", "float8", "codebook"] = "int"
+    format: Annotated[Name, AfterValidator(_format)] = "int"
     bits: _Bits = 8
     granularity: Literal["tensor", "channel", "group"] = "channel"
     group_size: Annotated[int, Field(ge=1, le=LARGEST_SIZE)] | None = None
@@ -120,7 +133,7 @@ def spec_from_edit(edit: dict[str, Any]) -> Spec:
     )
     checks = {
         "weight_dtype": spec.weight_dtype in _FLOATS,
-        "format": spec.format in _FORMATS,
+        "format": _is_format(spec.format),
         "bits": spec.bits in range(1, 9),
         "granularity": spec.granularity in _GRANULARITIES,
         "group_size": group_ok,

@@ -5,7 +5,8 @@ dequantizes the stored values, so the class's own forward computes with exactly 
 convolutions of any dimension, transposed ones, linear, embedding, attention projections, recurrent cells.
 Its input and output may be quantized and dequantized on the way.
 
-A `Spec` (see spec.py) is the geometry, and also the body of the edit `{"op": "quantized", "target": ..., **spec}`.
+A `Spec` (see layer_spec.py) is the geometry, and the body of the edit `{"op": "quantized", "target": ..., **spec}` too.
+Its number format (a row of FORMATS) says what the layer holds for a weight, and how the weight is read from it.
 """
 
 from __future__ import annotations
@@ -21,20 +22,48 @@ from torch.utils._pytree import tree_map_only
 
 from compresskit.core.edit_records import reads
 from compresskit.core.errors import InputError
-from compresskit.core.tensors.dtypes import HALVES
+from compresskit.core.tensors.dtypes import FLOATS, HALVES
 from compresskit.core.tensors.modules import device_of, get_module
 
 from ..calibration.attention_matmuls import products_of
+from ..tables import FORMATS
 from . import uniform
 from .layer_spec import QuantizedRecord, Spec, spec_from_edit
-from .packing import packed_bytes, unpack
+from .number_format import NumberFormat, Stored
 
-FLOAT8 = torch.float8_e4m3fn
+#: number formats that the user named by reference in this process: an artifact's edits may hold these, and no others
+_NAMED: dict[str, NumberFormat] = {}
+
+
+def name_format(name: str) -> NumberFormat:
+    """The number format that the user named: a row of FORMATS, or their own, which artifacts may hold from now on."""
+    found = FORMATS.load(name)
+    if name not in FORMATS:
+        _NAMED[name] = found
+    return found
+
+
+def format_of(name: str) -> NumberFormat:
+    """The number format of a layer or an edit; runs no code that the user did not name.
+
+    Raises:
+        InputError: if the name is a user's own and was not named in this process.
+    """
+    if name in _NAMED:
+        return _NAMED[name]
+    if name not in FORMATS:
+        raise InputError(f"number format {name!r} is the user's own code; say --trust-source to run it")
+    return FORMATS.load(name)
 
 
 def to_matrix(tensor: Tensor, axis: int) -> Tensor:
     """A parameter as (rows, columns), rows counting the output channels on `axis`."""
     return tensor.movedim(axis, 0).reshape(tensor.shape[axis], -1)
+
+
+def matrix_shape(shape: torch.Size, axis: int) -> tuple[int, int]:
+    """Rows and columns of a parameter of the given shape."""
+    return shape[axis], shape.numel() // max(shape[axis], 1)
 
 
 def from_matrix(matrix: Tensor, shape: torch.Size, axis: int) -> Tensor:
@@ -68,10 +97,27 @@ class Quantized:
         """The number type that quantized weights are read in; float64 where the model was made double."""
         if not self.spec.parameters:
             return None
-        stored = self._buffers.get(f"{self.spec.parameters[0]}_scale")
-        if stored is None:
-            stored = self._parameters[f"{self.spec.parameters[0]}_codebook"]
-        return torch.float64 if stored.dtype == torch.float64 else self.read_dtype
+        held = self._parts(self.spec.parameters[0]).values()
+        return torch.float64 if any(tensor.dtype == torch.float64 for tensor in held) else self.read_dtype
+
+    @property
+    def number_format(self) -> NumberFormat:
+        """How the layer's weights are held."""
+        return format_of(self.spec.format)
+
+    def _parts(self, parameter: str) -> dict[str, Tensor]:
+        """The tensors that the layer holds for a parameter, by part."""
+        stored = self.number_format.stored(self.parameter_shapes[parameter], self.spec)
+        return {part: getattr(self, f"{parameter}_{part}") for part in stored}
+
+    def _apply(self, fn: Any, recurse: bool = True) -> nn.Module:
+        """A layer whose weights are held without floats (scales may be exponents) follows `double()` all the same."""
+        super()._apply(fn, recurse)
+        held = [tensor for name in self.spec.parameters for tensor in self._parts(name).values()]
+        if held and not any(tensor.is_floating_point() for tensor in held):
+            wanted = fn(torch.empty(0, dtype=self.read_dtype)).dtype
+            self.read_dtype = wanted if wanted in FLOATS else self.read_dtype
+        return self
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         spec = self.spec
@@ -120,23 +166,17 @@ class Quantized:
 
     def codes(self, parameter: str) -> Tensor:
         """Unsigned codes (or codebook indices) of a parameter, (rows, columns) uint8."""
-        spec, shape = self.spec, self.parameter_shapes[parameter]
         values = getattr(self, f"{parameter}_values")
-        if spec.packed:
-            return unpack(values, spec.bits, shape.numel()).reshape(shape[spec.axis], -1)
-        if values.dtype == torch.int8:
-            # signed storage of symmetric codes
-            values = (values.to(torch.int16) + uniform.middle_code(spec.bits)).to(torch.uint8)
-        return to_matrix(values, spec.axis)
+        return self.number_format.unpack(values, self.parameter_shapes[parameter], self.spec)
 
     def read(self, parameter: str) -> Tensor:
-        """The values of a quantized parameter, kept between forwards in evaluation until a buffer changes."""
+        """The values of a quantized parameter, kept between forwards in evaluation until a part of it changes."""
         if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self.dequantized(parameter)
-        buffers = [value for name, value in self._buffers.items() if name.startswith(f"{parameter}_")]
-        if any(buffer.is_inference() or buffer.is_meta for buffer in buffers):  # these keep no version
+        held = list(self._parts(parameter).values())
+        if any(tensor.is_inference() or tensor.is_meta for tensor in held):  # these keep no version
             return self.dequantized(parameter)
-        key = [self.weight_dtype, *((id(buffer), buffer._version) for buffer in buffers)]
+        key = [self.weight_dtype, *((id(tensor), tensor._version) for tensor in held)]
         kept = self.__dict__.setdefault("_kept", {})
         if kept.get(parameter, (None,))[0] != key:
             kept[parameter] = (key, self.dequantized(parameter))
@@ -144,32 +184,17 @@ class Quantized:
 
     def dequantized(self, parameter: str) -> Tensor:
         """The values of a quantized parameter, in its own shape."""
-        spec, shape = self.spec, self.parameter_shapes[parameter]
-        if spec.format == "codebook":
-            codebook = getattr(self, f"{parameter}_codebook")
-            codebook = nn.functional.pad(codebook, (1, 0)) if spec.zero_index else codebook
-            matrix = codebook[self.codes(parameter).long()]
-            return from_matrix(matrix, shape, spec.axis).to(self.weight_dtype)
-        scale = getattr(self, f"{parameter}_scale")
-        scale = scale.float() if scale.dtype == torch.float16 else scale
-        scale = uniform.expand_groups(scale, shape.numel() // shape[spec.axis], spec.group_size)
-        if spec.format == "float8":
-            matrix = to_matrix(getattr(self, f"{parameter}_values"), spec.axis).to(scale.dtype) * scale
-        else:
-            matrix = (self.codes(parameter).to(scale.dtype) - self._wide_zero_point(parameter)) * scale
-        return from_matrix(matrix, shape, spec.axis).to(self.weight_dtype)
-
-    def _wide_zero_point(self, parameter: str) -> Tensor | int:
-        spec, shape = self.spec, self.parameter_shapes[parameter]
-        if spec.symmetric:
-            return uniform.middle_code(spec.bits)
-        columns = shape.numel() // shape[spec.axis]
-        return uniform.expand_groups(getattr(self, f"{parameter}_zero_point"), columns, spec.group_size).float()
+        parts = self._parts(parameter) | {"values": self.codes(parameter)}
+        matrix = self.number_format.dequantize(parts, self.spec)
+        return from_matrix(matrix, self.parameter_shapes[parameter], self.spec.axis).to(self.weight_dtype)
 
     def extra_repr(self) -> str:
         """The float layer's own, and how it is quantized."""
         spec = self.spec
-        parts = [super().extra_repr(), f"bits={spec.bits}, granularity={spec.granularity}" if spec.parameters else ""]
+        parts = [super().extra_repr()]
+        if spec.parameters:
+            named = [] if spec.format == Spec.format else [f"format={spec.format}"]
+            parts += [*named, f"bits={spec.bits}", f"granularity={spec.granularity}"]
         parts += [
             f"input={spec.input}" if spec.input != "none" else "",
             f"output={spec.output}" if spec.output != "none" else "",
@@ -255,7 +280,10 @@ def convert(layer: nn.Module, spec: Spec) -> nn.Module:
         layer.register_buffer("operand_zero_point", torch.zeros(spec.operands, dtype=torch.int32, device=device))
     if spec.input_multiplier and "input_multiplier" not in layer._buffers:
         layer.register_buffer("input_multiplier", torch.ones(input_channels(layer), device=device))
-    layer.__class__ = quantized_class(float_class, spec.parameters)
+    if spec.parameters:
+        layer.__class__ = format_of(spec.format).module(float_class, spec.parameters)
+    else:
+        layer.__class__ = quantized_class(float_class, ())
     layer.spec, layer.parameter_shapes = spec, shapes
     layer.read_dtype = getattr(torch, spec.weight_dtype)
     return layer
@@ -285,34 +313,33 @@ def _merge(old: Spec, new: Spec) -> Spec:
 
 
 def _register_parameter_buffers(layer: nn.Module, name: str, parameter: Tensor, spec: Spec) -> None:
-    shape, device = parameter.shape, parameter.device
-    rows, columns = shape[spec.axis], shape.numel() // shape[spec.axis]
-    if spec.format == "float8":
-        values = torch.empty(shape, dtype=FLOAT8, device=device)
-    elif spec.packed:
-        values = torch.empty(packed_bytes(shape.numel(), spec.bits), dtype=torch.uint8, device=device)
+    for part, stored in format_of(spec.format).stored(parameter.shape, spec).items():
+        _register_part(layer, f"{name}_{part}", stored, parameter.device)
+
+
+def _register_part(layer: nn.Module, name: str, stored: Stored, device: torch.device) -> None:
+    tensor = torch.empty(stored.shape, dtype=stored.dtype, device=device)
+    if stored.trained:
+        layer.register_parameter(name, nn.Parameter(tensor))
     else:
-        signed = spec.format == "int" and spec.symmetric
-        values = torch.empty(shape, dtype=torch.int8 if signed else torch.uint8, device=device)
-    layer.register_buffer(f"{name}_values", values)
-    if spec.format == "codebook":
-        # a parameter, so that any training step tunes the shared values
-        entries = (1 << spec.bits) - spec.zero_index
-        layer.register_parameter(f"{name}_codebook", nn.Parameter(torch.empty(entries, device=device)))
-        return
-    groups = -(-columns // spec.group_size) if spec.granularity == "group" else 1
-    scale_shape = (1 if spec.granularity == "tensor" else rows, groups)
-    layer.register_buffer(
-        f"{name}_scale", torch.empty(scale_shape, dtype=getattr(torch, spec.scale_type), device=device)
-    )
-    if spec.format == "int" and not spec.symmetric:
-        layer.register_buffer(f"{name}_zero_point", torch.empty(scale_shape, dtype=torch.uint8, device=device))
+        layer.register_buffer(name, tensor)
+
+
+def trust(edit: dict[str, Any]) -> None:
+    """Let the user's own number format in an edit run, because they trust the artifact."""
+    name_format(edit.get("format", Spec.format))
 
 
 @reads(QuantizedRecord)
 def replay(root: nn.Module, edit: dict[str, Any]) -> None:
     """{op, target, **Spec}: the layer at target becomes quantized, shapes only."""
-    convert(get_module(root, edit["target"]), spec_from_edit(edit))
+    spec = spec_from_edit(edit)
+    if spec.parameters:
+        format_of(spec.format).check(spec)
+    convert(get_module(root, edit["target"]), spec)
+
+
+replay.trust = trust
 
 
 def quantized_layers(root: nn.Module) -> dict[str, Quantized]:

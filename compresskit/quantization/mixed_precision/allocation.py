@@ -17,7 +17,7 @@ from compresskit.core.types import Inputs, call, main_output
 class Choice(NamedTuple):
     """One way to store or compute one layer: what it takes of the budget, and what it costs the output."""
 
-    bits: int
+    bits: int | str  # or the name of a number format
     cost: int
     damage: float
 
@@ -45,15 +45,15 @@ def solve(menus: list[list[Choice]], budget: int, unit: str = "bytes") -> list[C
 @torch.no_grad()
 def sensitivities(
     root: nn.Module,
-    variants: dict[str, dict[int, Callable[[], dict[str, Tensor]]]],
+    variants: dict[str, dict[int | str, Callable[[], dict[str, Tensor]]]],
     batches: Iterable[Inputs],
     log: Callable[[str], None] = lambda line: None,
-) -> dict[str, dict[int, float]]:
+) -> dict[str, dict[int | str, float]]:
     """How far the model's output moves when one layer alone is quantized.
 
     Args:
         root: the float model; restored before returning.
-        variants: layer -> bits -> function giving that layer's parameters after rounding, by name.
+        variants: layer -> bits, or a number format's name -> function giving its parameters after rounding, by name.
         batches: re-iterable inputs.
         log: told of every layer.
     Returns:
@@ -62,7 +62,7 @@ def sensitivities(
     """
     batches = list(batches)
     references = [main_output(call(root, inputs)) for inputs in batches]
-    found: dict[str, dict[int, float]] = {}
+    found: dict[str, dict[int | str, float]] = {}
     for name, by_bits in variants.items():
         layer = get_module(root, name)
         found[name] = {}
@@ -81,8 +81,15 @@ def sensitivities(
             found[name][bits] = total / max(sum(len(wanted) for wanted in references), 1)
             for key, value in kept.items():
                 layer._parameters[key].copy_(value)
-        log(f"sensitivity of {name}: " + ", ".join(f"{bits} bits {damage:.3g}" for bits, damage in found[name].items()))
+        log(
+            f"sensitivity of {name}: "
+            + ", ".join(f"{_label(bits)} {damage:.3g}" for bits, damage in found[name].items())
+        )
     return found
+
+
+def _label(bits: int | str) -> str:
+    return bits if isinstance(bits, str) else f"{bits} bits"
 
 
 def divergence(outputs: Tensor, reference: Tensor) -> float:
@@ -93,7 +100,7 @@ def divergence(outputs: Tensor, reference: Tensor) -> float:
     return float((wanted.exp() * (wanted - given)).sum())
 
 
-def sensitivity_table(found: dict[str, dict[int, float]], chosen: dict[str, int]) -> list[dict[str, Any]]:
+def sensitivity_table(found: dict[str, dict[int | str, float]], chosen: dict[str, int | str]) -> list[dict[str, Any]]:
     """One row a layer: the damage of each number of bits, and the bits it got."""
     return [
         {
@@ -105,15 +112,15 @@ def sensitivity_table(found: dict[str, dict[int, float]], chosen: dict[str, int]
     ]
 
 
-def plot(found: dict[str, dict[int, float]], path: Any) -> None:
+def plot(found: dict[str, dict[int | str, float]], path: Any) -> None:
     """Draw sensitivity by layer, one line for each number of bits, on a logarithmic scale."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(max(6, 0.25 * len(found)), 4), layout="tight")
     axes = figure.add_subplot()
     names = list(found)
-    for bits in sorted({bits for by_bits in found.values() for bits in by_bits}):
-        axes.plot(names, [found[name].get(bits, float("nan")) for name in names], marker=".", label=f"{bits} bits")
+    for bits in dict.fromkeys(bits for by_bits in found.values() for bits in by_bits):
+        axes.plot(names, [found[name].get(bits, float("nan")) for name in names], marker=".", label=_label(bits))
     axes.set_yscale("log")
     axes.set_ylabel("divergence of the output per sample")
     axes.tick_params(axis="x", rotation=90, labelsize=6)

@@ -32,7 +32,7 @@ from ..problem.subject import Choice, Place
 from .decompose import DecomposeSubject, decompose_step
 from .mixed_costs import Chain, MixedCosts
 from .prune import PruneSubject
-from .quantize import QuantizeSubject, quantize_options
+from .quantize import QuantizeSubject, quantize_options, weight_levels
 
 #: decomposed layers whose channels may go as well: a weight of (outputs, inputs, *kernel)
 _PLAIN = ("linear", "conv")
@@ -207,10 +207,10 @@ class MixedSubject:
             quantize_layer(module, plan, options, statistics.get(plan.name), seed)
 
     def _quantize_options(self, chains: dict[str, Chain], bits: dict[str, int]) -> Any:
-        widths = sorted(set(self._options.bits))
+        levels = weight_levels(self._options)
         # a factored layer is a chain of layers under its name
-        return quantize_options(self._options, bits_for={
-            f"{name}.*" if name in chains else name: widths[level] for name, level in bits.items()
+        return quantize_options(self._options, {
+            f"{name}.*" if name in chains else name: levels[level] for name, level in bits.items()
         })  # fmt: skip
 
     def _cut_steps(self, channels: Choice) -> list[dict[str, Any]]:

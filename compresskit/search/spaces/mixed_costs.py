@@ -21,8 +21,7 @@ from ...decomposition.surgery.layers import chain_with_bias
 from ...decomposition.tables import KINDS
 from ...pruning.dependency import cost as geometry
 from ...pruning.dependency.graph import Graph
-from ...quantization.formats.layers import Spec
-from ...quantization.formats.packing import packed_bytes
+from ...quantization.formats.layers import Spec, format_of
 from ...quantization.formats.weights import bytes_by_kind
 from ..options import SearchOptions
 from .decompose import decompose_values, rank_at
@@ -210,6 +209,5 @@ def _of_links(spec: Spec) -> Spec:
 
 
 def _weight_bytes(count: int, rows: int, spec: Spec) -> int:
-    """Codes and scales of a quantized weight."""
-    codes = packed_bytes(count, spec.bits) if spec.packed else count
-    return codes + rows * (2 if spec.scale_type == "float16" else 4)
+    """Codes, scales and what else the format holds for a quantized weight."""
+    return format_of(spec.format).bytes(rows, count // max(rows, 1), spec)

@@ -1,7 +1,8 @@
-"""Quantization as a search: each place is a layer, its levels are bits a weight."""
+"""Quantization as a search: each place is a layer, its levels are bits a weight, or number formats."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +17,7 @@ from ...core.tensors.copying import copy_module
 from ...core.tensors.modules import get_module
 from ...core.types import Loaded
 from ...quantization.calibration.layer_inputs import LayerInputs, collect_inputs, roundable
-from ...quantization.formats.layers import Spec, to_matrix
+from ...quantization.formats.layers import Spec, name_format, to_matrix
 from ...quantization.formats.weights import bytes_by_kind
 from ...quantization.options import QuantizeOptions
 from ...quantization.plan import make_plan
@@ -29,6 +30,9 @@ from ..problem.budget import bounds_latency
 from ..problem.features import layer_features
 from ..problem.subject import Choice, Place
 from .int8 import Int8Subject
+
+#: bits of integers, or the name of a number format
+Level = int | str
 
 
 def quantize_subject(loaded: Loaded, options: SearchOptions, context: Context) -> QuantizeSubject | Int8Subject:
@@ -54,13 +58,13 @@ class QuantizeSubject:
         self._folded = loaded.clone()
         self.folds = fold_batchnorm(self._folded)
         self._folded.module.eval()
-        self._bits = sorted(set(options.bits))
+        self._levels = weight_levels(options)
         self.specs: dict[str, list[Spec]] = {}  # layer -> for each width, how it is stored
         self._rounded: dict[str, list[dict[str, Tensor]]] = {}  # layer -> for each width, its weights
         self._layer_bytes: dict[str, list[float]] = {}
         self.notes: list[str] = []
-        for bits in self._bits:
-            self._round_all(bits)
+        for level in self._levels:
+            self._round_all(level)
         # a quantized layer's own bytes count everything that it holds, its bias too
         own = sum(sum(bytes_by_kind(get_module(self._folded.module, name)).values()) for name in self._rounded)
         self._fixed_bytes = float(sum(bytes_by_kind(self._folded.module, loaded.storage).values())) - own
@@ -80,9 +84,9 @@ class QuantizeSubject:
         batches = self._batches(self._options.samples if rounds else self._options.probe_samples)
         return collect_inputs(root, roundable(root, names), batches, self._context.seed)
 
-    def _round_all(self, bits: int) -> None:
-        """Round every layer to one width; what is kept are the weights, and what they take stored."""
-        options = quantize_options(self._options, bits=bits)
+    def _round_all(self, level: Level) -> None:
+        """Round every layer to one level; what is kept are the weights, and what they take stored."""
+        options = quantize_options(self._options, {"*": level})
         work = copy_module(self._folded.module)
         plans, self.notes = make_plan(work, trace(work, self._folded.example), options)
         for plan in plans:
@@ -97,8 +101,9 @@ class QuantizeSubject:
     def _make_places(self) -> list[Place]:
         features = layer_features(self._folded, self._rounded)
         total = sum(sizes[-1] for sizes in self._layer_bytes.values())
-        shares = tuple(bits / self._bits[-1] for bits in self._bits)
-        labels = tuple(f"{bits} bits" for bits in self._bits)
+        widest = max(map(_nominal_bits, self._levels))
+        shares = tuple(_nominal_bits(level) / widest for level in self._levels)
+        labels = tuple(level if isinstance(level, str) else f"{level} bits" for level in self._levels)
         return [
             Place(name, shares, labels, {**features.get(name, {}), "macs": sizes[-1] / total})
             for name, sizes in self._layer_bytes.items()
@@ -149,16 +154,39 @@ class QuantizeSubject:
 
     def steps(self, choice: Choice) -> list[dict[str, Any]]:
         """A `quantize` step with these bits for each layer."""
-        bits_for = {
-            place.name: self._bits[level] for place, level in zip(self.places, choice, strict=True)
-        }  # fmt: skip
-        options = quantize_options(self._options, bits_for=bits_for)
+        levels = {place.name: self._levels[level] for place, level in zip(self.places, choice, strict=True)}
+        options = quantize_options(self._options, levels)
         return [{"quantize": options.model_dump(exclude_unset=True)}]
 
 
-def quantize_options(options: SearchOptions, **values: Any) -> QuantizeOptions:
-    """The options of a `quantize` step as the search makes it."""
+def weight_levels(options: SearchOptions) -> list[Level]:
+    """What a layer's weights may take, from the fewest bits a weight to the most."""
+    return sorted([*set(options.bits), *dict.fromkeys(options.formats)], key=_nominal_bits)
+
+
+def _nominal_bits(level: Level) -> float:
+    """Bits a weight; of a format with all that it keeps beside the codes, for a matrix of 1,024 x 1,024."""
+    if isinstance(level, int):
+        return level
+    number_format, size = name_format(level), 1024
+    options = QuantizeOptions(scheme="int8-weight")
+    spec = Spec(("weight",), format=level, **number_format.geometry(number_format.bits, options))
+    return 8 * number_format.bytes(size, size, spec) / size**2
+
+
+def quantize_options(options: SearchOptions, levels: Mapping[str, Level]) -> QuantizeOptions:
+    """The options of a `quantize` step as the search makes it.
+
+    Args:
+        options: of the search.
+        levels: layer name pattern ("*" alone for all) -> bits, or a number format.
+    """
     given: dict[str, Any] = {"scheme": "int8-weight", "first_last": "same", "rounding": options.rounding}
     if ROUNDINGS.needs(options.rounding):
         given["calibration_samples"] = options.samples
-    return QuantizeOptions(**given, **values)
+    if isinstance(levels.get("*"), int):
+        return QuantizeOptions(**given, bits=levels["*"])
+    for key, kind in (("bits_for", int), ("format_for", str)):
+        chosen = {pattern: level for pattern, level in levels.items() if isinstance(level, kind)}
+        given |= {key: chosen} if chosen else {}
+    return QuantizeOptions(**given)

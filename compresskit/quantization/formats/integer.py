@@ -1,0 +1,121 @@
+"""Uniform integer levels: one scale a tensor, channel or group, symmetric or with a zero point."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..options import QuantizeOptions
+from ..rounding.nearest import Problem
+from ..tables import ROUNDINGS
+from . import uniform
+from .base import BaseFormat, wide_scale
+from .layer_spec import Spec
+from .number_format import Parts, Settings, Stored
+
+
+class Integer(BaseFormat):
+    """value = (code - zero_point) * scale, codes in [0, 2**bits); symmetric ranges have no stored zero point.
+
+    Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+        Inference", CVPR 2018, section 2.1.
+    """
+
+    bits_range = (2, 8)
+    lowering = "integers"
+    options = frozenset(
+        {
+            "bits", "bits_for", "granularity", "group_size", "weight_range", "weight_search", "coding", "code_range",
+            "rounding", "awq", "qat", "target_bits",
+        }
+    )  # fmt: skip
+
+    def geometry(self, bits: int, options: QuantizeOptions) -> dict[str, Any]:
+        """Fields of a layer's Spec that the format decides."""
+        symmetric = {"symmetric": options.weight_range == "symmetric"}
+        if bits == 8 and options.uses_half_range():
+            return super().geometry(7, options) | symmetric | {"packed": False}  # still a byte each
+        return super().geometry(bits, options) | symmetric
+
+    def fitted(self, spec: Spec, matrices: list[Tensor]) -> Spec:
+        """The spec with scales in float32 where float16 would lose precision."""
+        types = [safe_scale_type(matrix, spec) for matrix in matrices]
+        return replace(spec, scale_type="float32") if "float32" in types else spec
+
+    def code_dtype(self, spec: Spec) -> torch.dtype:
+        """Symmetric codes of a byte each are stored around zero."""
+        return torch.int8 if spec.symmetric and not spec.packed else torch.uint8
+
+    def sides(self, rows: int, columns: int, spec: Spec) -> dict[str, Stored]:
+        """Scales, and zero points where ranges have their own."""
+        found = super().sides(rows, columns, spec)
+        if not spec.symmetric:
+            found["zero_point"] = found["scale"]._replace(dtype=torch.uint8)
+        return found
+
+    def quantize(self, matrix: Tensor, spec: Spec, settings: Settings) -> dict[str, Tensor]:
+        """Codes by the rounding method of the options, on the grid of their weight search."""
+        grid = grid_for(matrix, spec, settings.options)
+        second = settings.second_moments() if settings.second_moments else None
+        codes = ROUNDINGS.load(settings.options.rounding)(Problem(matrix, grid, second, settings.seed))
+        return grid_parts(grid, codes, spec)
+
+    def dequantize(self, parts: Parts, spec: Spec) -> Tensor:
+        """(code - zero_point) * scale."""
+        codes, scale = parts["values"], wide_scale(parts, spec)
+        if spec.symmetric:
+            return (codes.to(scale.dtype) - uniform.middle_code(spec.bits)) * scale
+        zero_point = uniform.expand_groups(parts["zero_point"], codes.shape[1], spec.group_size).float()
+        return (codes.to(scale.dtype) - zero_point) * scale
+
+    def pack(self, codes: Tensor, shape: torch.Size, spec: Spec) -> Tensor:
+        """Codes in their bits, or a byte each."""
+        if self.code_dtype(spec) == torch.int8:
+            codes = codes.to(torch.int16) - uniform.middle_code(spec.bits)
+        return super().pack(codes, shape, spec)
+
+    def unpack(self, values: Tensor, shape: torch.Size, spec: Spec) -> Tensor:
+        """Unsigned codes, (rows, columns)."""
+        if self.code_dtype(spec) == torch.int8:
+            values = (values.to(torch.int16) + uniform.middle_code(spec.bits)).to(torch.uint8)
+        return super().unpack(values, shape, spec)
+
+
+def grid_for(matrix: Tensor, spec: Spec, options: QuantizeOptions) -> uniform.Grid:
+    """The levels that a weight matrix may take under a spec."""
+    search = options.weight_search
+    if search == "auto":
+        search = "mse" if spec.bits < 7 else "minmax"
+    return uniform.make_grid(
+        matrix,
+        spec.bits,
+        spec.granularity,
+        spec.group_size,
+        symmetric=spec.symmetric,
+        search=search,
+        scale_type=spec.scale_type,
+    )
+
+
+def grid_parts(grid: uniform.Grid, codes: Tensor, spec: Spec) -> dict[str, Tensor]:
+    """The parts of a weight matrix with these codes on a grid."""
+    zero_point = {} if spec.symmetric else {"zero_point": grid.zero_point.to(torch.uint8)}
+    return {"values": codes, "scale": grid.scale, **zero_point}
+
+
+def safe_scale_type(matrix: Tensor, spec: Spec) -> str:
+    """The spec's scale type, or float32 where float16 would lose a tiny scale's precision."""
+    if spec.scale_type != "float16":
+        return spec.scale_type
+    low, high = uniform.weight_ranges(matrix, spec.granularity, spec.group_size)
+    scale, _ = uniform.range_to_scale(low, high, spec.bits, symmetric=spec.symmetric)
+    used = scale[scale > uniform.SMALLEST_SCALE]
+    # 2**-14 is float16's smallest normal number; a least-error scale may be a fifth of the covering one
+    return "float32" if used.numel() and float(used.min()) < 5 * 2.0**-14 else spec.scale_type
+
+
+#: the row "int"
+INTEGER = Integer()
