@@ -106,3 +106,13 @@ def test_comparison_by_hand():
 def test_runtimes_that_do_not_read_the_format_are_refused(given, match):
     with pytest.raises(ValueError, match=match):
         ExportOptions(**given)
+
+
+@pytest.mark.parametrize("name", ["nf4", "mxfp4", "codebook"])
+def test_weights_that_are_no_integers_are_float_constants_and_the_report_says_so(loaded_net, tmp_path, name):
+    pytest.importorskip("onnxscript")
+    loaded = loaded_net()
+    quantize(loaded, QuantizeOptions(scheme=name, first_last="same"), Context(original=loaded.clone()))
+    facts = export(loaded, ExportOptions(rounds=1, batch_size=2), Context(original=loaded), tmp_path / "net.onnx")
+    assert facts["notes"] == f"{name} weights of 4 layers are float constants in the file"
+    assert facts["largest_difference"] < 1e-4 * facts["output_scale"]

@@ -76,3 +76,14 @@ def test_plot_is_written(tmp_path):
     pytest.importorskip("matplotlib")
     plot({"a": {2: 0.5, 4: 0.1}, "b": {2: 0.2, 4: 0.01}}, tmp_path / "s.svg")
     assert (tmp_path / "s.svg").read_text().lstrip().startswith("<?xml")
+
+
+def test_number_formats_are_candidates_with_all_their_bytes(run):
+    options = {"candidate_bits": [2], "candidate_formats": ["nf4", "mxfp4"], "first_last": "same"}
+    result = run(scheme="int8-weight", target_bits=7.0, **options)
+    chosen = {row["layer"]: row["format"] for row in result.tables["quantized layers"]}
+    assert set(chosen.values()) & {"nf4", "mxfp4"}
+    count = sum(row["weights"] for row in result.tables["quantized layers"])
+    stored = sum(row["stored_bytes"] for row in result.tables["quantized layers"])
+    assert result.facts["average_bits"] == pytest.approx(8 * stored / count, abs=1e-3)
+    assert result.facts["average_bits"] <= 7
