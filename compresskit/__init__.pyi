@@ -191,12 +191,7 @@ def quantize(
     | object = "int8-weight",
     bits: int | None = None,
     bits_for: Mapping[str, int] = ...,
-    format_for: Mapping[
-        str, Literal[
-            "int", "float8", "float8-e5m2", "codebook", "nf4", "nf4-double", "mxfp4"
-        ]
-        | str
-    ]
+    format_for: Mapping[str, Literal["int", "float8", "float8-e5m2", "codebook", "nf4", "nf4-double", "mxfp4"] | str]
     | object = ...,
     granularity: Literal["auto", "tensor", "channel", "group"] = "auto",
     group_size: int = 64,
@@ -735,7 +730,7 @@ def export(
     model: Model,
     *,
     output: str | os.PathLike[str] | None = None,
-    format: Literal["onnx", "pt2"] = "onnx",
+    format: Literal["onnx", "pt2"] | str | Callable[..., Any] = "onnx",
     runtime: Literal["auto", "eager", "inductor", "onnxruntime", "openvino"] | str | Callable[..., Any] = "auto",
     opset: int = 21,
     threads: int = 1,

@@ -21,11 +21,11 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, cast
 
-from .errors import InputError, nearest
+from .errors import CompresskitError, InputError, described, nearest
 from .in_memory import is_in_memory, label
-from .user_imports import guarded, named_attribute
+from .user_imports import blame, guarded, named_attribute
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -72,6 +72,8 @@ class Registry(Mapping[str, Row], Generic[T]):
         has: attributes that a row has where it is no function to call (a Kind, an observer's class ...).
         doc: what a row takes and returns, with shapes; `help(REGISTRY)` shows it.
         extends: a registry whose rows are valid here, too, after these.
+        returns: "module:function" that says what is wrong with what a user's own returned, or "": it is called with
+            that and the arguments. With it, whatever a user's own raises is an InputError, too.
     """
 
     def __init__(
@@ -85,12 +87,14 @@ class Registry(Mapping[str, Row], Generic[T]):
         has: tuple[str, ...] = (),
         doc: str = "",
         extends: Registry[T] | None = None,
+        returns: str = "",
     ):
         self.kind = kind
         self.group = group or (extends.group if extends is not None else "")
         self.takes = takes if takes is not None or extends is None else extends.takes
         self._has = has or (extends._has if extends is not None else ())
         self.__doc__ = doc or (extends.__doc__ if extends is not None else f"Names of each {kind}.")
+        self._returns = returns or (extends._returns if extends is not None else "")
         self._package = package
         self._rows = rows
         self._extends = extends
@@ -219,17 +223,20 @@ class Registry(Mapping[str, Row], Generic[T]):
 
     def _load(self, name: str) -> T:
         if name in self._rows:
-            module, _, attribute = self._rows[name].target.partition(":")
-            return getattr(importlib.import_module(f"{self._package}.{module}"), attribute)
+            return self._imported(self._rows[name].target)
         if name in self._registered:
             target = self._registered[name][1]
-            return self._own(target, name) if isinstance(target, str) else target
+            return self._own(target, name) if isinstance(target, str) else self._verify(target, name)
         with guarded(f"{self.kind} {name!r}", "while being imported"):
             try:
                 found = self._plugins()[name].load()
             except (ImportError, AttributeError) as error:
                 raise InputError(f"{self.kind} {name!r} does not import: {error}") from error
         return self._verify(found, name)
+
+    def _imported(self, target: str) -> Any:
+        module, _, attribute = target.partition(":")
+        return getattr(importlib.import_module(f"{self._package}.{module}"), attribute)
 
     def _plugins(self) -> Mapping[str, EntryPoint]:
         return entry_points(self.group) if self.group else {}
@@ -252,7 +259,39 @@ class Registry(Mapping[str, Row], Generic[T]):
             if not callable(found):
                 raise InputError(f"{where} is a {type(found).__name__}, not a function of {arguments}")
             _check_call(found, self.takes, f"{where} must take {arguments}")
+        if self._returns:
+            return cast(T, UserRow(found, where, self._imported(self._returns)))
+        return cast(T, found)
+
+
+class UserRow:
+    """A user's own function as a row: what it raises, or returns wrongly, is an InputError that names it.
+
+    Args:
+        function: the user's; its attributes are this one's, too.
+        where: what to call it in errors.
+        wrong: (what it returned, arguments) -> what is wrong with that, or "".
+    """
+
+    def __init__(self, function: Callable[..., Any], where: str, wrong: Callable[..., str]):
+        self._function, self._where, self._wrong = function, where, wrong
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            found = self._function(*args, **kwargs)
+            wrong = self._wrong(found, *args)
+        except (CompresskitError, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            raise InputError(f"{self._where} failed: {blame(error) or described(error)}") from error
+        if wrong:
+            raise InputError(f"{self._where}: {wrong}")
         return found
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # while a copy is made
+            raise AttributeError(name)
+        return getattr(self._function, name)
 
 
 def _check_call(function: Callable[..., Any], takes: tuple[str, ...], must: str) -> None:

@@ -47,6 +47,7 @@ AUGMENTATIONS: Registry[Callable[[Tensor, torch.Generator], Tensor]] = Registry(
         ),
     },
     group="augmentations",
+    returns="row_checks:augmented",
     takes=("inputs", "generator"),
     doc="""Random changes of training inputs.
 

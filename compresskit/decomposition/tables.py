@@ -55,7 +55,7 @@ RANK_RULES: Registry[Callable[[list[Layer], DecomposeOptions, Totals], Choices]]
     ),
     "error": Row("ranks.rank_selection:by_error", "cheapest rank within a relative error"),
     "budget": Row("ranks.rank_selection:by_budget", "all layers at once under one budget, solved exactly"),
-}, group="rank_rules", takes=("layers", "options", "totals"), doc="""How ranks are chosen.
+}, group="rank_rules", returns="row_checks:choices", takes=("layers", "options", "totals"), doc="""How ranks are chosen.
 
 A row is a function (layers, options, totals) -> choices: one candidate of each layer's `candidates` (with rank, error,
 loss, macs, params), or None where the layer stays; `totals` has the whole model's MACs, parameters and latency.""",
@@ -67,7 +67,8 @@ OBJECTIVES: Registry[Callable[[Kind, Geometry, Ranks, Evidence], Fit]] = Registr
         "fit.fit:fit_activation", "the layer's outputs on calibration data", "Wang et al., 2024 (SVD-LLM)",
     ),
     "nonlinear": Row("fit.fit:fit_nonlinear", "the outputs behind the activation that follows", "Zhang et al., 2016"),
-}, group="objectives", takes=("kind", "layer", "ranks", "evidence"), doc="""What a layer's factors are fitted to.
+}, group="objectives", returns="row_checks:fit",
+   takes=("kind", "layer", "ranks", "evidence"), doc="""What a layer's factors are fitted to.
 
 A row is a function (kind, layer, ranks, evidence) -> fit.fit.Fit: the weights of the chain's layers as they hold them,
 the bias (out,) or None, and the relative error; `evidence` has the weight and, unless the objective is weight, the

@@ -23,7 +23,7 @@ from .exporters.export_program import export_program
 from .float_reference import float_twin
 from .options import ExportOptions
 from .runtimes import Exported
-from .tables import RUNTIMES
+from .tables import EXPORTERS, RUNTIMES
 
 
 def export(loaded: Loaded, options: ExportOptions, context: Context, out_path: str | Path) -> dict[str, Any]:
@@ -44,10 +44,7 @@ def export(loaded: Loaded, options: ExportOptions, context: Context, out_path: s
     _check_batch(loaded, options)
     program = export_program(loaded.module, loaded.example)
     notes = [*computes_in(loaded.module), *held_as_floats(loaded.module)]
-    if options.format == "onnx":
-        notes += export_onnx(program, path, opset=options.opset)
-    else:
-        export_pt2(program, path)
+    notes += EXPORTERS.load(options.format)(program, path, options) or []
     runtime = options.chosen_runtime()
     inputs = cast(with_batch(loaded.example, options.batch_size), torch.float32)
     runner = RUNTIMES.load(runtime)(Exported(loaded.module.eval(), program, path, inputs, options.threads))
@@ -103,6 +100,16 @@ def export_onnx(program: torch.export.ExportedProgram, path: Path, *, opset: int
     notes = onnx_graph.finish(graph.model.graph, opset=opset)
     graph.save(str(path))
     return notes
+
+
+def write_onnx(program: torch.export.ExportedProgram, path: Path, options: ExportOptions) -> list[str]:
+    """The exporter `onnx`."""
+    return export_onnx(program, path, opset=options.opset)
+
+
+def write_pt2(program: torch.export.ExportedProgram, path: Path, options: ExportOptions) -> None:
+    """The exporter `pt2`."""
+    export_pt2(program, path)
 
 
 def computes_in(module: nn.Module) -> list[str]:
@@ -183,5 +190,7 @@ def _bytes_on_disk(path: Path) -> int:
 
 
 def _version(runtime: str) -> str:
+    if not RUNTIMES.builtin(runtime):
+        return "unknown"
     module = {"onnxruntime": "onnxruntime", "openvino": "openvino"}.get(runtime, "torch")
     return getattr(require(module, "onnx"), "__version__", "unknown")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import model_validator
 
 from ..core.options import Options, choice, option
-from .tables import RUNTIMES
+from .tables import EXPORTERS, RUNTIMES
 
 _RUNTIME_EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
 _RUNTIME_OF = {"onnx": ("onnxruntime", "openvino", "eager"), "pt2": ("inductor", "eager")}
@@ -16,11 +16,11 @@ _RUNTIME_OF = {"onnx": ("onnxruntime", "openvino", "eager"), "pt2": ("inductor",
 class ExportOptions(Options):
     """Write a model as a graph for another runtime, and run it there."""
 
-    format: Literal["onnx", "pt2"] = option(
-        "onnx", "onnx: with quantize/dequantize pairs; pt2: torch.export, for torch.compile", section="Export"
-    )
+    format: Annotated[str, choice(EXPORTERS)] = option("onnx", "what the model is written as", section="Export")
     runtime: Annotated[str, choice(RUNTIMES)] = option(
-        "auto", "where to run the result; auto: onnxruntime for onnx, inductor for pt2", section="Export"
+        "auto",
+        "where to run the result; auto: onnxruntime for onnx, inductor for pt2, eager for your own",
+        section="Export",
     )
     opset: int = option(21, "ONNX operator set", section="Export", ge=17, le=23)
     threads: int = option(1, "threads of the runtime while measuring", section="Measuring", ge=1, le=1024)
@@ -38,14 +38,19 @@ class ExportOptions(Options):
 
     def chosen_runtime(self) -> str:
         """The runtime that auto stands for."""
-        return _RUNTIME_OF[self.format][0] if self.runtime == "auto" else self.runtime
+        return _RUNTIME_OF.get(self.format, ("eager",))[0] if self.runtime == "auto" else self.runtime
+
+    def suffix(self) -> str:
+        """What the file's name ends with where none is given."""
+        return self.format if EXPORTERS.builtin(self.format) else self.format.rpartition(":")[2]
 
     @model_validator(mode="after")
     def _runtime_reads_the_format(self) -> ExportOptions:
-        if self.chosen_runtime() not in _RUNTIME_OF[self.format]:
+        known = self.format in _RUNTIME_OF and RUNTIMES.builtin(self.runtime)  # what a user's own reads is not
+        if known and self.chosen_runtime() not in _RUNTIME_OF[self.format]:
             raise ValueError(
                 f"runtime {self.runtime!r} does not read {self.format}; choose {' or '.join(_RUNTIME_OF[self.format])}"
             )
         if self.format != "onnx" and "opset" in self.model_fields_set:
-            raise ValueError("opset would be ignored: format is 'pt2'")
+            raise ValueError(f"opset would be ignored: format is {self.format!r}")
         return self

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.registry import Registry, Row
 
 if TYPE_CHECKING:
     from torch import nn
+    from torch.export import ExportedProgram
 
+    from .options import ExportOptions
     from .runtimes import Exported
+
+EXPORTERS: Registry[Callable[[ExportedProgram, Path, ExportOptions], Sequence[str] | None]] = Registry(
+    "format",
+    "compresskit.export",
+    {
+        "onnx": Row("lowering:write_onnx", "ONNX with quantize/dequantize pairs"),
+        "pt2": Row("lowering:write_pt2", "torch.export, for torch.compile"),
+    },
+    group="exporters",
+    takes=("program", "path", "options"),
+    returns="row_checks:notes",
+    doc="""What a model is written as.
+
+A row is a function (program, path, options) -> notes: it writes a torch.export.ExportedProgram, whose integer layers
+are quantize/dequantize pairs, to the file `path`, and returns lines that the report shows, or None. `runtime: auto`
+runs the model in eager PyTorch then; name a runtime that reads the file.""",
+)
 
 RUNTIMES: Registry[Callable[[Exported], nn.Module]] = Registry(
     "runtime",
@@ -26,10 +46,10 @@ RUNTIMES: Registry[Callable[[Exported], nn.Module]] = Registry(
         "openvino": Row("runtimes:openvino", "OpenVINO on the CPU"),
     },
     group="runtimes",
+    returns="row_checks:runner",
     takes=("exported",),
     doc="""Where an exported model runs.
 
 A row is a function (exported) -> module: `exported` (runtimes.Exported) has the file, the program, an example and the
-number of threads; the module's forward takes the model's inputs and returns its first output. A row's attribute
-`reads` names the formats that it reads, e.g. ("onnx",); without it any.""",
+number of threads; the module's forward takes the model's inputs and returns its first output.""",
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core.registry import Registry, Row
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .dependency.graph import Group
+    from .dependency.tracer import Trace
     from .importance.calibration_statistics import Evidence
     from .importance.weight_importance import WeightEvidence
     from .recovery.regularized_training import Units
@@ -52,7 +53,7 @@ CRITERIA: Registry[Callable[[Group, Evidence], Tensor]] = Registry("criterion", 
         "importance.importance:reconstruction_loss", "the same, weighted by how much the loss minds each output",
         needs="labels"
     ),
-}, group="criteria", takes=("group", "evidence"), doc="""How channels are ranked.
+}, group="criteria", returns="row_checks:scores_of_units", takes=("group", "evidence"), doc="""How channels are ranked.
 
 A row is a function (group, evidence) -> scores: `group` holds the units that go or stay together and `group.members`
 the tensors that they are cut from; `evidence` (importance.calibration_statistics.Evidence) gives weights by
@@ -74,7 +75,8 @@ SALIENCIES: Registry[Callable[[Tensor, WeightEvidence], Tensor]] = Registry("sal
         "importance.weight_importance:sparsegpt", "least squared output error, the other weights updated",
         "Frantar & Alistarh, 2023", needs="data"
     ),
-}, group="saliencies", takes=("weight", "evidence"), doc="""How single weights are ranked.
+}, group="saliencies", returns="row_checks:scores_of_weights",
+   takes=("weight", "evidence"), doc="""How single weights are ranked.
 
 A row is a function (weight, evidence) -> scores: `weight` is a layer's, (out, in, *kernel); `evidence`
 (importance.weight_importance.WeightEvidence) holds the inputs' second moments where the row needs "data" and the
@@ -92,7 +94,8 @@ ALLOCATIONS: Registry[Callable[[Mapping[str, Tensor], Mapping[str, Tensor], floa
         "allocation.layer_sparsity:erk",
         "layers with more inputs and outputs a weight stay denser", "Evci et al., 2020",
     ),
-}, group="allocations", takes=("scores", "weights", "keep"), doc="""How many weights each layer keeps.
+}, group="allocations", returns="row_checks:kept_shares",
+   takes=("scores", "weights", "keep"), doc="""How many weights each layer keeps.
 
 A row is a function (scores, weights, keep) -> {layer: share kept}: `scores` and `weights` map each layer's name to
 tensors of its weight's shape; `keep` is the share of all weights that stays.""",
@@ -107,7 +110,7 @@ SCOPES: Registry[Callable[[list[Group]], list[list[int]]]] = Registry("scope", _
         "units of layers with the same structure compete",
         "Fang et al., Isomorphic Pruning, 2024"
     ),
-}, group="scopes", takes=("groups",), doc="""Which channels compete with each other.
+}, group="scopes", returns="row_checks:pools", takes=("groups",), doc="""Which channels compete with each other.
 
 A row is a function (groups) -> pools: lists of positions in `groups`, each position in one pool. Units of a pool are
 ranked together, and every pool loses the same share.""",
@@ -125,9 +128,20 @@ REGULARIZERS: Registry[Callable[[Units, float], Tensor]] = Registry("sparsify", 
         "recovery.regularized_training:growing",
         "squared norm of the units that will go, ever stronger", "Wang et al., 2021",
     ),
-}, group="regularizers", takes=("units", "progress"), doc="""Penalties of a training before the cut.
+}, group="regularizers", returns="row_checks:penalty",
+   takes=("units", "progress"), doc="""Penalties of a training before the cut.
 
 A row is a function (units, progress) -> scalar, differentiable: `units`
 (recovery.regularized_training.Units) holds the squared norm of each unit of a group, (units,), and which would go;
 `progress` runs from 0 to 1. The penalty is added to the task loss.""",
+)  # fmt: skip
+
+OP_RULES: Registry[Callable[[Trace, Any, tuple, dict], Any]] = Registry(
+    "operation", _PACKAGE, {}, group="op_rules", takes=("trace", "func", "args", "kwargs"),
+    doc="""How channels go through operations that PyTorch does not bring; those of PyTorch are in op_rules/table.py.
+
+A row is called like its operation, "mylib::op", and is best registered beside it, in the model's own file:
+OP_RULES.register("mylib::op", rule). It is a function (trace, func, args, kwargs) -> the operation's output: it calls
+`func(*args, **kwargs)`, reads the id planes of inputs by `trace.planes(tensor)` and sets those of the output by
+`trace.set(tensor, planes)`. `op_rules.table.pointwise` is the rule of every element-wise operation.""",
 )  # fmt: skip

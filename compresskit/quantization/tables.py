@@ -111,6 +111,7 @@ CODEBOOK_STARTS: Registry[Callable[[Tensor, int, torch.Generator], Tensor]] = Re
         "random": Row("formats.codebook:random_start", "centroids at weights drawn by the seed"),
     },
     group="codebook_starts",
+    returns="row_checks:centroids",
     takes=("ordered", "count", "generator"),
     doc="""Where k-means starts.
 
@@ -144,6 +145,7 @@ OBSERVERS: Registry[Callable[..., Observer]] = Registry(
         ),
     },
     group="observers",
+    returns="row_checks:observer",
     takes=("levels", "percentile"),
     doc="""How activation ranges are found.
 
@@ -184,6 +186,7 @@ ROUNDINGS: Registry[Callable[[Problem], Tensor]] = Registry(
         ),
     },
     group="roundings",
+    returns="row_checks:codes",
     takes=("problem",),
     doc="""How weights are rounded.
 

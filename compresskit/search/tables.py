@@ -61,7 +61,8 @@ POLICIES: Registry[Callable[[Problem, np.random.Generator, SearchOptions], Choic
         "policies.solve:solve", "one probe of each place, the budget allocated exactly, then corrected for interaction",
         "after Frantar & Alistarh, SPDY, 2022",
     ),
-}, group="policies", extends=ARCHITECTURES, takes=("problem", "generator", "options"), doc="""How shares are searched.
+}, group="policies", returns="row_checks:choice", extends=ARCHITECTURES,
+   takes=("problem", "generator", "options"), doc="""How shares are searched.
 
 A row is a function (problem, generator, options) -> choice: `problem` (problem.search_space.Problem) has the places
 with their levels, exact costs and the budget; `problem.evaluate(choice)` builds and scores a candidate, as long as

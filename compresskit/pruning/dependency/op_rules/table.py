@@ -14,12 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...tables import OP_RULES
 from . import contraction, layout, normalization, reduction
 from .elementwise import elementwise
 from .schema import flat, freeze_input, plain_name, unknown
 
 Trace = Any
 
+_PYTORCHS = ("aten::", "prim::", "prims::")
 _LAYOUT = [
     "view", "_unsafe_view", "permute", "transpose", "t", "unsqueeze", "squeeze", "expand", "slice", "repeat",
     "unfold", "diagonal", "alias", "detach", "clone", "contiguous", "_to_copy", "lift_fresh", "lift_fresh_copy",
@@ -70,10 +72,10 @@ def apply(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
         return func(*args, **kwargs)
     if name not in ("cat", "stack") and any(tensor.numel() == 0 for tensor in tensors):
         return _empty(trace, func(*args, **kwargs), tensors, name)
-    handler = RULES.get(name) or RULES.get(base)
+    handler = _own_rule(func) or RULES.get(name) or RULES.get(base)
     if handler is None:
         if name in _POINTWISE or base in _POINTWISE or _is_pointwise(func, base):
-            handler = _pointwise
+            handler = pointwise
         else:
             composite = func.decompose(*args, **kwargs) if func._can_decompose() else NotImplemented
             if composite is not NotImplemented:
@@ -84,6 +86,12 @@ def apply(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
     if handler not in (layout.layout, layout.split) and results and all(result.numel() == 0 for result in results):
         return _empty(trace, output, tensors, name)
     return output
+
+
+def _own_rule(func: Any) -> Callable | None:
+    """The user's rule for an operation that is not PyTorch's."""
+    name = func._schema.name
+    return OP_RULES.load(name) if not name.startswith(_PYTORCHS) and OP_RULES.has(name) else None
 
 
 def _empty(trace: Trace, output: Any, tensors: list[Tensor], name: str) -> Any:
@@ -97,7 +105,8 @@ def _empty(trace: Trace, output: Any, tensors: list[Tensor], name: str) -> Any:
     return output
 
 
-def _pointwise(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
+def pointwise(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
+    """The rule of element-wise operations: what meets in an element stays or goes together."""
     output = func(*args, **kwargs)
     tensors = [arg for arg in flat(args, kwargs) if isinstance(arg, Tensor)]
     for result in output if isinstance(output, tuple | list) else [output]:
@@ -115,7 +124,7 @@ def _like(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
 
 def _triangle(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
     freeze_input(trace, args[0], [-1, -2], trace.site(plain_name(func)))
-    return _pointwise(trace, func, args, kwargs)
+    return pointwise(trace, func, args, kwargs)
 
 
 RULES: dict[str, Callable] = {
