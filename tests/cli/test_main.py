@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 import signal
 import subprocess
@@ -89,7 +90,7 @@ def test_what_named_code_raises_is_no_bug_of_ours(parts, says, invoke, tmp_path)
 def test_a_bug_exits_1_and_debug_shows_the_traceback(invoke, monkeypatch, tmp_path):
     from compresskit.pipeline import looking
 
-    monkeypatch.setattr(looking, "inspect_model", lambda loaded: loaded.no_such_attribute)
+    monkeypatch.setattr(looking, "inspect_model", operator.attrgetter("no_such_attribute"))
     (tmp_path / "net.py").write_text(NET.format(forward="return x", make="pass"))
     code, _, err = invoke("inspect", "net.py:make", "--input", "3,8,8")
     assert code == 1

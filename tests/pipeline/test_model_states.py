@@ -107,7 +107,7 @@ def done(folder, name, technique):
 @pytest.mark.parametrize("name", ["NoWidth", "AnythingGoes", "InPlace", "Masked", "transposed", "Spectral"])
 def test_a_model_in_an_unusual_state_is_saved_and_reloads(name, technique, tmp_path):
     if (name, technique) == ("Spectral", "prune"):
-        with pytest.raises(InputError, match="no channels can go: operation _fft_r2c"):
+        with pytest.raises(InputError, match="no channels can go: left out a: operation _fft_r2c .* is not known"):
             done(tmp_path / "out", name, technique)
         return
     report, loaded = done(tmp_path / "out", name, technique)

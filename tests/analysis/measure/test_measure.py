@@ -46,10 +46,10 @@ class Sleeper(nn.Module):
 
 
 def test_latency_ratio_of_known_times():
-    found = latency_ab(Sleeper(0.008), Sleeper(0.002), torch.zeros(1), rounds=3)
-    assert 2.5 < found.speedup < 4.5
+    found = latency_ab(Sleeper(0.04), Sleeper(0.01), torch.zeros(1), rounds=3)
+    assert 2 < found.speedup < 4.5  # 4 but for what a busy machine adds to both
     assert found.speedup_low <= found.speedup <= found.speedup_high
-    assert found.baseline_ms > 8
+    assert found.baseline_ms > 40
 
 
 def test_peak_memory_is_at_least_the_largest_activations():
