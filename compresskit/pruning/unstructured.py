@@ -13,7 +13,7 @@ from ..core.tensors.modules import match_names
 from ..core.types import Loaded
 from ..training.context import Context, StepResult
 from .importance.calibration_statistics import calibration, input_moments, measurable, required_data
-from .importance.channel_statistics import weight_gradients
+from .importance.gradients import weight_gradients
 from .importance.weight_importance import WeightEvidence, n_of_m_mask, prune_with_update, top_mask
 from .options import PruneOptions
 from .recovery.recovery import recalibrate

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -19,36 +21,27 @@ def channel_rows(layer: nn.Module, inputs: Tensor) -> Tensor:
     return moved.reshape(-1, moved.shape[-1])
 
 
+#: what is averaged over a channel's elements: |x|, x, x^2, and whether x is zero
+Average = Literal["magnitude", "value", "square", "zero"]
+
+
 class ChannelSums:
-    """Sums over all elements of each input channel, each (channels,) float64.
-
-    Attributes:
-        magnitude: of |x|.
-        total: of x.
-        square: of x^2.
-        zeros: how many elements are zero.
-        count: elements a channel.
-    """
-
-    magnitude: Tensor
-    total: Tensor
-    square: Tensor
-    zeros: Tensor
+    """Sums over all elements of each input channel, to which calls are added."""
 
     def __init__(self) -> None:
         self.count = 0
+        self._sums: dict[Average, Tensor] = {}
 
     def update(self, layer: nn.Module, inputs: Tensor, _output: Tensor) -> None:
         """Take in one call of a linear layer or convolution."""
         rows = channel_rows(layer, widened(inputs))
-        sums = [part.sum(0).double().cpu() for part in (rows.abs(), rows, rows.square(), rows == 0)]
-        if self.count:
-            sums = [own + new for own, new in zip(self._sums(), sums, strict=True)]
-        self.magnitude, self.total, self.square, self.zeros = sums
+        parts = {"magnitude": rows.abs(), "value": rows, "square": rows.square(), "zero": rows == 0}
+        self._sums = {kind: self._sums.get(kind, 0) + part.sum(0).double().cpu() for kind, part in parts.items()}
         self.count += len(rows)
 
-    def _sums(self) -> tuple[Tensor, ...]:
-        return self.magnitude, self.total, self.square, self.zeros
+    def mean(self, kind: Average) -> Tensor:
+        """An average of each channel, (channels,) float64."""
+        return self._sums[kind] / self.count
 
 
 class ChannelMagnitudes:

@@ -10,6 +10,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
+from ...analysis.calibration.hooks import run_watched
 from ...analysis.measure.layer_latency import interleaved_ms, now
 from ...core.decisions import Decisions, label
 from ...core.errors import GuardMissed
@@ -210,12 +211,7 @@ def is_faster_in_place(
 def _in_place_ms(loaded: Loaded, name: str, before: nn.Module, batch: int) -> list[float]:
     calls: list[tuple] = []
     now = get_module(loaded.module, name)
-    handle = now.register_forward_pre_hook(lambda module, inputs: calls.append(inputs))
-    try:
-        with torch.no_grad():
-            call(loaded.module, _example(loaded, batch))
-    finally:
-        handle.remove()
+    run_watched(loaded.module, _example(loaded, batch), lambda _, given, *__: calls.append(given), [name])
     return interleaved_ms([lambda module=module: [module(*inputs) for inputs in calls] for module in (before, now)])
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...analysis.calibration.hooks import watch
 from ...analysis.dataflow import first_tensor
-from ...core.tensors.modules import get_module
 
 
 @dataclass
@@ -51,13 +51,13 @@ def tapped(
                 taken.outputs[name] = tensor = first_tensor(output)
                 taken.before_relu[name] = inputs_of.get(id(tensor), (tensor, tensor))[1]
 
-            stack.callback(get_module(module, name).register_forward_hook(keep).remove)
+            stack.enter_context(watch(module, {name: keep}))
         if classifier is not None:
 
-            def keep_input(_module: nn.Module, inputs: tuple) -> None:
+            def keep_input(_module: nn.Module, inputs: tuple, _output: Any) -> None:
                 taken.embedding = inputs[0]
 
-            stack.callback(get_module(module, classifier).register_forward_pre_hook(keep_input).remove)
+            stack.enter_context(watch(module, {classifier: keep_input}))
         yield taken
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...analysis.calibration.channels import ChannelSums
 from ...analysis.calibration.collect import collect
 from ...analysis.calibration.moments import InputMoments, MomentSums, Precision
 from ...analysis.calibration.positions import per_example
@@ -18,14 +19,7 @@ from ...core.types import Inputs, Loaded, to_device
 from ...training.context import Context
 from ..dependency.graph import Graph, Member
 from ..recovery.sampled_outputs import refittable
-from .channel_statistics import (
-    Channels,
-    Gradients,
-    channel_statistics,
-    first_order_effects,
-    output_sensitivity,
-    weight_gradients,
-)
+from .gradients import Gradients, first_order_effects, output_sensitivity, weight_gradients
 
 #: layers that read more columns than this are not refitted: their second moments alone would take 300 MB
 MOST_COLUMNS = 6144
@@ -105,9 +99,9 @@ class Evidence:
         return weight_gradients(self.loaded.module, self.labelled, self.context.loss)
 
     @cached_property
-    def channels(self) -> dict[str, Channels]:
+    def channels(self) -> dict[str, ChannelSums]:
         """Statistics of the inputs of every layer that reads a group, by layer name."""
-        return channel_statistics(self.loaded.module, self._readers(), self.inputs)
+        return collect(self.loaded.module, {name: ChannelSums() for name in self._readers()}, self.inputs)
 
     @cached_property
     def effects(self) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ...analysis.calibration.channels import Average
 from ..dependency.graph import Group, Member
 from .calibration_statistics import Evidence
 from .optimal_brain_surgeon import Reader, eliminate
@@ -120,18 +121,20 @@ def apoz(group: Group, evidence: Evidence) -> Tensor:
 
     Source: Hu et al., "Network Trimming: A Data-Driven Neuron Pruning Approach", 2016.
     """
-    return 1 - _from_channels(group, evidence, _each(evidence, "zeros"), average=True)
+    return 1 - _from_channels(group, evidence, _each(evidence, "zero"), average=True)
 
 
 def variance(group: Group, evidence: Evidence) -> Tensor:
     """Variance of each unit's activations: a constant one can move into a bias."""
-    mean, square = (_from_channels(group, evidence, _each(evidence, kind), average=True) for kind in ("mean", "square"))
+    mean, square = (
+        _from_channels(group, evidence, _each(evidence, kind), average=True) for kind in ("value", "square")
+    )
     return (square - mean.square()).clamp_min(0)
 
 
-def _each(evidence: Evidence, kind: str) -> dict[str, Tensor]:
-    """One statistic of the input channels of each layer."""
-    return {name: getattr(one, kind) for name, one in evidence.channels.items()}
+def _each(evidence: Evidence, kind: Average) -> dict[str, Tensor]:
+    """An average of the input channels of each layer."""
+    return {name: one.mean(kind) for name, one in evidence.channels.items()}
 
 
 def _from_channels(group: Group, evidence: Evidence, channels: dict[str, Tensor], average: bool = False) -> Tensor:
@@ -155,7 +158,7 @@ def wanda(group: Group, evidence: Evidence) -> Tensor:
     rows = []
     for member in group.members:
         if evidence.is_reader(member) and evidence.layer(member)[0] in evidence.channels:
-            norm = evidence.channels[evidence.layer(member)[0]].square.sqrt()
+            norm = evidence.channels[evidence.layer(member)[0]].mean("square").sqrt()
             weight = evidence.tensor(member).abs().double().cpu()
             view = (1, -1) + (1,) * (weight.dim() - 2)
             rows.append(unit_sums(member, weight * norm.view(view)))

@@ -29,10 +29,10 @@ def test_sums_over_batches(layer, shape, axis):
     one = collect(nn.Sequential(layer), {"0": ChannelSums()}, [first, second])["0"]
     rows = np.concatenate([np.moveaxis(x.numpy(), axis, -1).reshape(-1, 3) for x in (first, second)]).astype(float)
     assert one.count == len(rows)
-    np.testing.assert_allclose(one.magnitude, np.abs(rows).sum(0), rtol=1e-5)
-    np.testing.assert_allclose(one.total, rows.sum(0), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(one.square, (rows**2).sum(0), rtol=1e-5)
-    np.testing.assert_array_equal(one.zeros, (rows == 0).sum(0))
+    np.testing.assert_allclose(one.mean("magnitude"), np.abs(rows).mean(0), rtol=1e-5)
+    np.testing.assert_allclose(one.mean("value"), rows.mean(0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(one.mean("square"), (rows**2).mean(0), rtol=1e-5)
+    np.testing.assert_allclose(one.mean("zero"), (rows == 0).mean(0), rtol=1e-12)
 
 
 @pytest.mark.parametrize(("layer", "shape", "axis"), CASES)
@@ -54,4 +54,4 @@ def test_one_row_and_sixteen_bits():
     assert found.largest.tolist() == [3.0, 0.5]
     sums = ChannelSums()
     sums.update(layer, x.bfloat16(), x)
-    assert sums.square.tolist() == [9.0, 0.25] and sums.square.dtype == torch.float64
+    assert sums.mean("square").tolist() == [9.0, 0.25] and sums.mean("square").dtype == torch.float64

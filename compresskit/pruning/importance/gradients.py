@@ -1,4 +1,4 @@
-"""Gradients of weights, and per-channel statistics of what layers read, from calibration data."""
+"""Gradients on calibration data: of weights, of layers' outputs, and of the channels that layers read."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...analysis.calibration.channels import ChannelSums, channel_axis, channel_rows
-from ...analysis.calibration.collect import collect
+from ...analysis.calibration.channels import channel_axis, channel_rows
 from ...analysis.calibration.hooks import watch
 from ...core.tensors.dtypes import float32_weights, in_float32, widened
 from ...core.types import Inputs, call
@@ -23,22 +22,6 @@ class Gradients:
 
     mean: dict[str, Tensor]
     square: dict[str, Tensor]
-
-
-@dataclass
-class Channels:
-    """Statistics of one layer's input channels, each (channels,).
-
-    Attributes:
-        magnitude: mean of |x|.
-        mean, square: mean of x and of x^2.
-        zeros: share of elements that are zero.
-    """
-
-    magnitude: Tensor
-    mean: Tensor
-    square: Tensor
-    zeros: Tensor
 
 
 @in_float32
@@ -108,15 +91,6 @@ def output_sensitivity(
                     rows = channel_rows(module.get_submodule(name), widened(gradient)).square().sum(0).double().cpu()
                     sums[name] = sums[name] + rows if name in sums else rows
     return {name: total / examples for name, total in sums.items()}
-
-
-def channel_statistics(module: nn.Module, names: Sequence[str], batches: Iterable[Inputs]) -> dict[str, Channels]:
-    """Statistics of the input channels of layers, by layer name."""
-    sums = collect(module, {name: ChannelSums() for name in names}, batches)
-    return {
-        name: Channels(*(total / one.count for total in (one.magnitude, one.total, one.square, one.zeros)))
-        for name, one in sums.items()
-    }
 
 
 def first_order_effects(
