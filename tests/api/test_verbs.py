@@ -65,6 +65,10 @@ def test_the_package_and_its_signatures_import_no_torch():
     assert done.stdout == "False\n"
 
 
+def test_the_stub_is_python():
+    compile(stub_text(), "__init__.pyi", "exec")
+
+
 def test_the_stub_is_up_to_date():
     assert (Path(package.__file__).parent / "__init__.pyi").read_text() == stub_text(), (
         "run: compresskit schema --stub > /tmp/stub && mv /tmp/stub compresskit/__init__.pyi"
