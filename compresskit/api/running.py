@@ -110,7 +110,8 @@ def recipe_options(
     given = {name: value for name, value in fields_of(RecipeOptions, options).items() if name not in leave_out}
     given.pop("output", None)
     string = _model_string(verb, model, given, options.get("example"), objects)
-    return validated(verb, RecipeOptions, {"model": string, **given}, objects)
+    checked: RecipeOptions = validated(verb, RecipeOptions, {"model": string, **given}, objects)
+    return checked
 
 
 def validated(verb: str, model: type[Options], values: Mapping[str, Any], objects: Objects) -> Any:
@@ -226,4 +227,5 @@ def _command(verb: str, model: str, own: Options) -> list[str]:
 
 def _plain(content: dict[str, Any]) -> dict[str, Any]:
     """What JSON keeps of it: the same as `--json` prints."""
-    return json.loads(json.dumps(content, default=str))
+    plain: dict[str, Any] = json.loads(json.dumps(content, default=str))
+    return plain

@@ -56,7 +56,7 @@ def takes(field: Any) -> str:
     registry = registry_of(field.annotation, field.metadata)
     if registry is not None and registry.group:
         return "function" if registry.takes is not None else "row"
-    return (field.json_schema_extra or {}).get("takes", "")
+    return str((field.json_schema_extra or {}).get("takes", ""))
 
 
 def is_list(annotation: Any) -> bool:

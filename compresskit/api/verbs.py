@@ -121,7 +121,8 @@ def verb(name: str) -> Callable[..., Any]:
         given = bound(name, first.name, arguments, options, [one.name for one in keywords])
         from . import running
 
-        return running.RUNNERS.get(name, running.technique)(name, given, options)
+        runner: Callable[[str, Any, dict[str, Any]], Any] = running.RUNNERS.get(name, running.technique)
+        return runner(name, given, options)
 
     signature = signatures.signature(first, keywords, returns)
     function.__name__ = function.__qualname__ = name

@@ -6,12 +6,12 @@ the op's own. Replaying works on any device, meta included, and sets shapes only
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from ..core.edit_records import EditRecord, Integer, Name, Shape, as_record, reads
 from ..core.errors import InputError
@@ -21,7 +21,7 @@ from ..core.tensors.modules import get_module, set_module
 _MOST_INTEGERS = 4096  # of one attribute
 
 #: every op an artifact may name; rows resolve lazily, so core does not import the packages above it
-EDITS = Registry(
+EDITS: Registry[Callable[[nn.Module, dict[str, Any]], None]] = Registry(
     "edit",
     "compresskit",
     {
@@ -72,7 +72,7 @@ def replay(root: nn.Module, edits: Iterable[dict[str, Any]]) -> nn.Module:
     """
     for number, edit in enumerate(edits):
         op = edit.get("op")
-        if op not in EDITS:
+        if not isinstance(op, str) or op not in EDITS:
             raise InputError(f"edit {number}: op {op!r} is not one of {', '.join(EDITS)}")
         try:
             EDITS.load(op)(root, edit)
@@ -128,7 +128,7 @@ def remove(root: nn.Module, edit: dict[str, Any]) -> None:
 
 def set_tensor_shape(root: nn.Module, module: nn.Module, name: str, shape: tuple[int, ...]) -> None:
     """Replace a module's parameter or buffer by an empty one of the given shape, wherever in `root` it stands."""
-    old = module._parameters.get(name)
+    old: Tensor | None = module._parameters.get(name)
     if old is None:
         old = module._buffers.get(name)
     if old is None:

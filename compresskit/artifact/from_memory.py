@@ -21,7 +21,7 @@ from ..core.in_memory import MemorySource
 from ..core.tensors.copying import copy_module
 from ..core.tensors.dtypes import model_dtype
 from ..core.tensors.modules import device_of
-from ..core.types import Inputs, Loaded
+from ..core.types import Inputs, Loaded, or_later
 from ..model.builders import own_example, preprocessing_of
 from ..model.checkpoints.weights import check_module
 from ..model.example_inputs import with_batch, with_floating
@@ -63,9 +63,7 @@ def loaded_from(
         example = own_example(own)
     if example is not None:
         example = with_floating(with_batch(example, 1), model_dtype(own))
-    preprocessing, name = preprocessing_of(own), type(own).__name__
-    # without an example the data says it (`artifact.source.with_example`)
-    loaded = Loaded(own, {}, example, preprocessing=preprocessing, name=name)  # type: ignore[arg-type]
+    loaded = Loaded(own, {}, or_later(example), preprocessing=preprocessing_of(own), name=type(own).__name__)
     loaded.source = _source(loaded)
     loaded.edits = materialize(own, example, what)
     folded, lines = fold_checked(own, example)

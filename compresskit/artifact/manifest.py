@@ -170,7 +170,8 @@ def _described_elements(description: Any) -> int:
             inner = description[key]
             if not isinstance(inner, kind):
                 raise ValueError(f"{key} must hold a {'mapping' if kind is dict else 'list'}")
-            return sum(_described_elements(value) for value in (inner.values() if kind is dict else inner))
+            values = inner.values() if isinstance(inner, dict) else inner
+            return sum([_described_elements(value) for value in values])
     if "shape" not in description:  # a kind of input that a later release describes; `inputs.make` reads or refuses it
         return 0
     return math.prod(TensorDescription.model_validate(description).shape)

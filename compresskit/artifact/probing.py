@@ -152,7 +152,7 @@ def _buffers_kept(module: nn.Module):
     finally:
         for owner, leaf, value, copied in before:
             owner._buffers[leaf] = value
-            if copied is not None and value._version != copied[1]:
+            if value is not None and copied is not None and value._version != copied[1]:
                 value.copy_(copied[0])
 
 

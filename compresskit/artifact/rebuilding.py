@@ -139,7 +139,8 @@ def matching_rebuild(loaded: Loaded, attempts: Callable[..., Iterator[tuple[str,
             if device == REAL:
                 raise
     _, again = next(iter(attempts(device=REAL)))
-    if not loaded.edits or not same_outputs(last, Loaded(again, loaded.source, loaded.example, name=loaded.name)):
+    second = Loaded(again, loaded.source, loaded.example, name=loaded.name)
+    if not loaded.edits or last is None or not same_outputs(last, second):
         raise NotRepeatable(
             f"model {loaded.name!r}: building it again gives another model. Its constructor takes something besides "
             "its arguments (a generator without a seed, the time, a file that changed), or values that its forward "

@@ -77,7 +77,9 @@ def skip_edit(
     entries = output if type(output) is tuple else (output,)
     main = next((place for place, entry in enumerate(entries) if isinstance(entry, Tensor)), None)
     given = named_arguments(_parameter_names(block), args, kwargs)
-    entered = None if main is None else next((key for key, x in given.items() if _alike(x, entries[main])), None)
+    if main is None:
+        return None
+    entered = next((key for key, x in given.items() if _alike(x, entries[main])), None)
     if entered is None:
         return None
     returns: list[str | None] = [_handed_on(entry, given) for entry in entries]

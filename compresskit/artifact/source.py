@@ -10,7 +10,7 @@ from torch import nn
 from ..core.errors import InputError
 from ..core.in_memory import find, is_in_memory
 from ..core.tensors.dtypes import model_dtype
-from ..core.types import Inputs, Loaded
+from ..core.types import Inputs, Loaded, or_later
 from ..model import example_inputs
 from ..model.builders import build_with_defaults, parse, seeded
 from ..model.checkpoints.weights import check_module, fits, load_into, read_weights
@@ -69,7 +69,8 @@ def load_model(
         check_state(built, f"model {string!r}")
         built.eval()
         example = example_inputs.parse(inputs) if inputs else defaults["example"]
-        edits, notes = materialize(built, example, f"model {string!r}"), []
+        edits = materialize(built, example, f"model {string!r}")
+    notes: list[str] = []
     if weights and weights != "pretrained":
         tensors, where = read_weights(weights), f"weights {weights!r}"
         if not fits(built, tensors):  # a file in another form than the module's: both become plain
@@ -81,7 +82,7 @@ def load_model(
     return Loaded(
         built,
         record,
-        None if example is None else example_inputs.with_floating(example, model_dtype(built)),
+        or_later(None if example is None else example_inputs.with_floating(example, model_dtype(built))),
         edits + folded,
         preprocessing=defaults["preprocessing"],
         name=string.rpartition(":")[2],

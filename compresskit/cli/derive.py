@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin
 
 import click
@@ -170,7 +170,7 @@ def _help(field: Any) -> str:
     return text
 
 
-def given_values(parameters: list[click.Parameter], values: Mapping[str, Any]) -> dict[str, Any]:
+def given_values(parameters: Sequence[click.Parameter], values: Mapping[str, Any]) -> dict[str, Any]:
     """The values a user gave on the command line, by field name; what was not given is left out.
 
     Raises:
@@ -179,7 +179,7 @@ def given_values(parameters: list[click.Parameter], values: Mapping[str, Any]) -
     return dict(_given(parameters, values))
 
 
-def _given(parameters: list[click.Parameter], values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _given(parameters: Sequence[click.Parameter], values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for parameter in parameters:
         if not isinstance(parameter, FieldOption):
             continue

@@ -89,7 +89,7 @@ def diff_command(
     for string in (first, second):
         given = None if brings_example(string) else list(inputs)
         loaded.append(with_example(load_model(string, inputs=given, trust_source=trust_source, source=source), None))
-    found = diff_models(*loaded, first, second, latency_rounds)
+    found = diff_models(loaded[0], loaded[1], first, second, latency_rounds)
     if as_json:
         print_json(found)
         return

@@ -41,7 +41,9 @@ class Decisions:
             measure: gives the value, as JSON can hold it; called only if the value is not known.
         """
         if name in self.used:
-            return self.used[name]
+            known: Value = self.used[name]
+            return known
+        value: Value
         if name in self._kept:
             value = self._kept[name]
         elif name in self._given:

@@ -118,7 +118,7 @@ def synchronized_batch_norms(modules: Iterable[nn.Module]) -> Iterator[None]:
     if not dist.is_initialized():
         norms = []
     for norm in norms:
-        norm.forward = _SynchronizedForward(norm)
+        vars(norm)["forward"] = _SynchronizedForward(norm)  # its own, in front of its class's method
     try:
         yield
     finally:
@@ -127,13 +127,14 @@ def synchronized_batch_norms(modules: Iterable[nn.Module]) -> Iterator[None]:
 
 
 class _SynchronizedForward:
-    def __init__(self, norm: nn.Module):
+    def __init__(self, norm: nn.modules.batchnorm._BatchNorm):
         self._norm = norm
 
     def __call__(self, x: Tensor) -> Tensor:
         norm = self._norm
         if not norm.training:
-            return type(norm).forward(norm, x)
+            plain: Tensor = type(norm).forward(norm, x)
+            return plain
         dims = [axis for axis in range(x.dim()) if axis != 1]
         shape = [1, -1] + [1] * (x.dim() - 2)
         count = x.numel() / x.shape[1] * dist.get_world_size()
@@ -142,14 +143,17 @@ class _SynchronizedForward:
         variance = _Sum.apply(centred.square().sum(dims)) / count
         if norm.track_running_stats:
             _update(norm, average.detach(), variance.detach() * count / max(count - 1, 1))
-        y = centred * (variance + norm.eps).rsqrt().reshape(shape)
+        y: Tensor = centred * (variance + norm.eps).rsqrt().reshape(shape)
         if norm.affine:
             y = y * norm.weight.reshape(shape) + norm.bias.reshape(shape)
         return y.to(x.dtype)
 
 
-def _update(norm: nn.Module, average: Tensor, unbiased_variance: Tensor) -> None:
-    norm.num_batches_tracked += 1
-    momentum = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
-    norm.running_mean.lerp_(average.to(norm.running_mean.dtype), momentum)
-    norm.running_var.lerp_(unbiased_variance.to(norm.running_var.dtype), momentum)
+def _update(norm: nn.modules.batchnorm._BatchNorm, average: Tensor, unbiased_variance: Tensor) -> None:
+    count, mean, variance = norm.num_batches_tracked, norm.running_mean, norm.running_var
+    if count is None or mean is None or variance is None:  # a norm that tracks has all three
+        return
+    count += 1
+    momentum = 1 / float(count) if norm.momentum is None else norm.momentum
+    mean.lerp_(average.to(mean.dtype), momentum)
+    variance.lerp_(unbiased_variance.to(variance.dtype), momentum)

@@ -17,7 +17,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-Function = TypeVar("Function", bound=Callable)
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 LONGEST_NAME = 4096  # characters of a dotted path
 LARGEST_SIZE = 1 << 40  # of one dimension or integer attribute
@@ -52,7 +52,7 @@ def reads(record: type[EditRecord]) -> Callable[[Function], Function]:
     """Mark a replay function with the record of its edits."""
 
     def mark(function: Function) -> Function:
-        function.record = record
+        vars(function)["record"] = record
         return function
 
     return mark

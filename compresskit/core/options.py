@@ -15,6 +15,7 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    JsonValue,
     field_validator,
     model_validator,
 )
@@ -44,7 +45,7 @@ def option(
         takes: what Python code may give in the place of the string: a module, data, or a function.
         constraints: pydantic's ge, gt, le, lt, min_length, pattern.
     """
-    extra = {"section": section, **({"takes": takes} if takes else {})}
+    extra: dict[str, JsonValue] = {"section": section, **({"takes": takes} if takes else {})}
     return Field(default, description=help, json_schema_extra=extra, **constraints)
 
 

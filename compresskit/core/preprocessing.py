@@ -13,8 +13,8 @@ def declared_shape(shape: Any) -> tuple[int, ...] | None:
     """A list or tuple of positive whole numbers as a shape; None for anything else."""
     if not isinstance(shape, list | tuple) or not shape:
         return None
-    sizes = [size for size in shape if isinstance(size, Integral) and not isinstance(size, bool) and size > 0]
-    return tuple(map(int, sizes)) if len(sizes) == len(shape) else None
+    sizes = [int(size) for size in shape if isinstance(size, Integral) and not isinstance(size, bool)]
+    return tuple(sizes) if len(sizes) == len(shape) and min(sizes) > 0 else None
 
 
 def declared_normalization(mean: Any, std: Any, where: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

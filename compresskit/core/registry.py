@@ -90,11 +90,11 @@ class Registry(Mapping[str, Row], Generic[T]):
         returns: str = "",
     ):
         self.kind = kind
-        self.group = group or (extends.group if extends is not None else "")
-        self.takes = takes if takes is not None or extends is None else extends.takes
-        self._has = has or (extends._has if extends is not None else ())
+        self.group: str = group or (extends.group if extends is not None else "")
+        self.takes: tuple[str, ...] | None = takes if takes is not None or extends is None else extends.takes
+        self._has: tuple[str, ...] = has or (extends._has if extends is not None else ())
         self.__doc__ = doc or (extends.__doc__ if extends is not None else f"Names of each {kind}.")
-        self._returns = returns or (extends._returns if extends is not None else "")
+        self._returns: str = returns or (extends._returns if extends is not None else "")
         self._package = package
         self._rows = rows
         self._extends = extends
@@ -223,7 +223,7 @@ class Registry(Mapping[str, Row], Generic[T]):
 
     def _load(self, name: str) -> T:
         if name in self._rows:
-            return self._imported(self._rows[name].target)
+            return cast(T, self._imported(self._rows[name].target))
         if name in self._registered:
             target = self._registered[name][1]
             return self._own(target, name) if isinstance(target, str) else self._verify(target, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from .tensors.copying import copy_module
 from .tensors.dtypes import fit_inputs, is_widened
 
 #: one batch of inputs: a tensor, a tuple of positional tensors, or a mapping of keyword tensors
-Inputs = Tensor | tuple | Mapping[str, Tensor]
+Inputs = Tensor | tuple[Any, ...] | Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,14 @@ class Loaded:
     def clone(self) -> Loaded:
         """A deep copy: changing it leaves this one untouched."""
         return copy.deepcopy(self, {id(self.module): copy_module(self.module)})
+
+
+def or_later(example: Inputs | None) -> Inputs:
+    """An example input, or None in its place: what reads models leaves it open where the data is to give it.
+
+    `with_example`, through which every command opens a model, fills it or refuses the model.
+    """
+    return cast(Inputs, example)
 
 
 def call(module: nn.Module, inputs: Inputs) -> Any:

@@ -114,7 +114,7 @@ def _is_array(value: Any) -> bool:
 
 def _split(source: Any, where: str) -> Any:
     if isinstance(source, tuple | list) and len(source) == 2 and all(map(_is_array, source)):
-        return _tensors(*source, where)
+        return _tensors(source[0], source[1], where)
     with guarded(f"data {where}", "while it was read"):
         if isinstance(source, TensorDataset) and len(source.tensors) == 2:
             inputs, targets = source.tensors

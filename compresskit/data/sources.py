@@ -120,16 +120,15 @@ def imagefolder(location: str, preprocessing: Preprocessing) -> Splits:
     if folders["train"] is None:
         return _flat_imagefolder(root, preprocessing)
     classes = sorted(entry.name for entry in folders["train"].iterdir() if entry.is_dir())
-    splits = {
-        split: _image_split(folder, classes, preprocessing) if folder else None for split, folder in folders.items()
-    }
-    note = ""
-    if splits["test"] is None:
-        if splits["val"] is None:
-            raise InputError(f"data directory {location!r} has a train folder but neither test nor val")
-        splits["test"], splits["val"] = splits["val"], None
-        note = "test is the val folder; val is held out from train"
-    return Splits(splits["train"], splits["test"], splits["val"], len(classes), note)
+    train = _image_split(folders["train"], classes, preprocessing)
+    test, val = (
+        _image_split(folder, classes, preprocessing) if folder else None for folder in (folders["test"], folders["val"])
+    )
+    if test is not None:
+        return Splits(train, test, val, len(classes))
+    if val is None:
+        raise InputError(f"data directory {location!r} has a train folder but neither test nor val")
+    return Splits(train, val, None, len(classes), "test is the val folder; val is held out from train")
 
 
 def _flat_imagefolder(root: Path, preprocessing: Preprocessing) -> Splits:
@@ -166,7 +165,7 @@ def _image_split(folder: Path, classes: list[str], preprocessing: Preprocessing)
     own_size, bands = size_and_bands(paths[0])
     channels = preprocessing.channels or bands
     size = preprocessing.size or own_size
-    split = FileSplit(paths, torch.tensor(targets), tuple(size), 1 if channels == 1 else 3)
+    split = FileSplit(paths, torch.tensor(targets), (size[0], size[1]), 1 if channels == 1 else 3)
     if len(paths) * split.channels * size[0] * size[1] <= _CACHED_BYTES:
         return ArraySplit(_cached(split, folder), split.targets)
     return split
@@ -266,10 +265,9 @@ def hf(location: str, preprocessing: Preprocessing) -> Splits:
         raise InputError(f"data 'hf:{location}' needs a train split and a test or validation split")
     if parts["test"] is None:
         parts["test"], parts["val"] = parts["val"], None
-    splits = {
-        name: _hf_split(part, location, preprocessing) if part is not None else None for name, part in parts.items()
-    }
-    return Splits(splits["train"], splits["test"], splits["val"], classes_of(splits["train"].targets))
+    train, test = (_hf_split(parts[name], location, preprocessing) for name in ("train", "test"))
+    val = None if parts["val"] is None else _hf_split(parts["val"], location, preprocessing)
+    return Splits(train, test, val, classes_of(train.targets))
 
 
 def _hf_split(part: Any, location: str, preprocessing: Preprocessing) -> ArraySplit:

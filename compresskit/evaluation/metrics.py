@@ -55,7 +55,7 @@ def mse(outputs: Tensor, targets: Tensor) -> Tensor:
     return (outputs - targets).pow(2).reshape(len(outputs), -1).mean(1)
 
 
-mse.higher_is_better = False
+vars(mse)["higher_is_better"] = False
 
 
 def agreement(outputs: Tensor, original_outputs: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def agreement(outputs: Tensor, original_outputs: Tensor) -> Tensor:
     return (outputs.argmax(-1) == original_outputs.argmax(-1)).float()
 
 
-agreement.compares_original = True
+vars(agreement)["compares_original"] = True
 
 
 class Metric:

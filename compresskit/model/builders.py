@@ -104,23 +104,22 @@ def _builder(
     record: dict[str, Any], weights: Literal["none", "own", "published"]
 ) -> Callable[[], tuple[nn.Module, dict[str, Any]]]:
     kind = record.get("kind")
-    builders = {
+    libraries = {"torchvision": hub.torchvision_model, "timm": hub.timm_model, "hf": hub.hf_model}
+    factories = {
         "builtin": _builtin,
-        "torchvision": hub.torchvision_model,
-        "timm": hub.timm_model,
-        "hf": hub.hf_model,
         "module": _module_factory,
         "file": _file_factory,
         "memory": _memory_copy,
     }
-    if kind not in builders:
-        raise InputError(f"source kind {kind!r} is not one of {', '.join(builders)}")
+    make: Callable[[], tuple[nn.Module, dict[str, Any]]]
     if kind == "hf" and weights == "none":
         make = partial(_without_defaults, partial(hub.hf_architecture, record))
-    elif kind in ("torchvision", "timm", "hf"):
-        make = partial(builders[kind], record, weights == "published")
+    elif kind in libraries:
+        make = partial(libraries[kind], record, weights == "published")
+    elif kind in factories:
+        make = partial(_without_defaults, factories[kind](record))
     else:
-        make = partial(_without_defaults, builders[kind](record))
+        raise InputError(f"source kind {kind!r} is not one of {', '.join([*factories, *libraries])}")
 
     def unwrapped_model() -> tuple[nn.Module, dict[str, Any]]:
         module, found = make()
@@ -176,11 +175,11 @@ def preprocessing_of(module: nn.Module) -> Preprocessing:
         InputError: if `std` holds a zero.
     """
     shape = declared_shape(getattr(module, "input_shape", None))
-    channels, *height_width = shape if shape is not None and len(shape) == 3 else (None,)
+    channels, size = (shape[0], (shape[1], shape[2])) if shape is not None and len(shape) == 3 else (None, None)
     mean, std = declared_normalization(
         getattr(module, "mean", None), getattr(module, "std", None), f"the model ({type(module).__name__})"
     )
-    return Preprocessing(mean, std, tuple(height_width) or None, channels)
+    return Preprocessing(mean, std, size, channels)
 
 
 def _builtin(record: dict[str, Any]) -> Callable[[], nn.Module]:

@@ -309,7 +309,7 @@ def _make_tensor(record: Mapping[str, Any], batch: int | None) -> Tensor:
 
 
 def _integers(count: int, low: int | None, high: int | None) -> Tensor:
-    if low is None:  # records of the first manifests
+    if low is None or high is None:  # records of the first manifests
         return (torch.arange(count, dtype=torch.float64) * _STRIDE) % float(max(high or 2, 1))
     span = min(max(int(high) - int(low), 1), 2**62)
     values = (torch.arange(count, dtype=torch.int64) * _STRIDE) % span + int(low)

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ..core.errors import InputError, first_line
-from ..core.types import Inputs, Loaded, call
+from ..core.types import Inputs, Loaded, call, or_later
 from . import example_inputs
 
 SUFFIX = ".pt2"
@@ -24,7 +24,7 @@ _MARKERS = ("archive_format", "serialized_exported_program.json")
 
 def is_exported(string: str | None) -> bool:
     """Whether a model string names a .pt2 file."""
-    return bool(string) and Path(string).suffix == SUFFIX and not Path(string).is_dir()
+    return string is not None and string != "" and Path(string).suffix == SUFFIX and not Path(string).is_dir()
 
 
 def refuse_change(string: str | None, what: str = "model") -> None:
@@ -53,7 +53,7 @@ def load_exported(path: Path, inputs: list[str] | None = None, *, trust_source: 
     program = _read(path, trust_source)
     module = _as_module(program)
     example = example_inputs.parse(inputs) if inputs else _own_example(program)
-    loaded = Loaded(module, {"kind": "pt2", "path": str(path)}, example, name=path.stem)
+    loaded = Loaded(module, {"kind": "pt2", "path": str(path)}, or_later(example), name=path.stem)
     if not inputs and example is not None:
         loaded.example = _with_one(module, example)
     return loaded
@@ -142,7 +142,9 @@ def _as_module(program: torch.export.ExportedProgram) -> nn.Module:
 
 def _take_any_form(module: nn.Module, program: torch.export.ExportedProgram) -> None:
     """Let a module be called by names alone, as examples are, where the program takes positional inputs as well."""
-    positional, named = program.call_spec.in_spec.children() if program.call_spec.in_spec else ((), ())
+    if program.call_spec.in_spec is None:
+        return
+    positional, named = program.call_spec.in_spec.children()
     names = _positional_names(program, positional.num_children)
 
     def bind(_module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
@@ -161,7 +163,8 @@ def _positional_names(program: torch.export.ExportedProgram, count: int) -> list
 
 
 def _own_example(program: torch.export.ExportedProgram) -> Inputs | None:
-    args, kwargs = program.example_inputs or ((), {})
+    given: tuple[tuple[Any, ...], dict[str, Any]] = program.example_inputs or ((), {})
+    args, kwargs = given
     if kwargs:
         names = _positional_names(program, len(args))
         return example_inputs.settle(copy.deepcopy({**dict(zip(names, args, strict=True)), **kwargs}))

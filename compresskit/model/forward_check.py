@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves, tree_map_only
 
@@ -15,7 +16,6 @@ from ..core.tensors.dtypes import HALVES, model_dtype
 from ..core.tensors.modules import device_of, evaluating
 from ..core.types import Loaded, call, main_output, to_device
 
-_UNINITIALIZED = nn.parameter.UninitializedTensorMixin  # of lazy layers
 _ALREADY_QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
 
 
@@ -56,7 +56,7 @@ def check_state(module: nn.Module, where: str) -> None:
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-        if not isinstance(tensor, _UNINITIALIZED):
+        if not is_lazy(tensor):
             yield name, tensor
 
 
@@ -64,9 +64,10 @@ def _own_inference_tensors(module: nn.Module) -> None:
     """Tensors made in inference mode cannot be changed in place; ordinary copies take their place."""
     copies: dict[int, Tensor] = {}
     for layer in module.modules():
-        for held in (layer._parameters, layer._buffers):
+        tables: tuple[dict[str, Any], ...] = (layer._parameters, layer._buffers)
+        for held in tables:
             for name, tensor in held.items():
-                if tensor is None or isinstance(tensor, _UNINITIALIZED) or not tensor.is_inference():
+                if tensor is None or is_lazy(tensor) or not tensor.is_inference():
                     continue
                 if id(tensor) not in copies:
                     value = tensor.detach().clone()

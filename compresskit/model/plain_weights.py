@@ -62,7 +62,7 @@ def computed_tensors(module: nn.Module) -> list[ComputedTensor]:
         return []
     hooks = [found for key, hook in module._forward_pre_hooks.items() if (found := _of_hook(module, key, hook))]
     hooks.sort(key=lambda tensor: not tensor.kind.startswith("pruning"))
-    names = list(module.parametrizations) if parametrize.is_parametrized(module) else []
+    names = list(_chains(module)) if parametrize.is_parametrized(module) else []
     return hooks + [_of_parametrization(module, name) for name in names]
 
 
@@ -79,7 +79,8 @@ def _of_hook(module: nn.Module, key: int, hook: Any) -> ComputedTensor | None:
     else:
         return None
     own = {**module._parameters, **module._buffers}
-    kept = [full for suffix in _HOOK_SUFFIXES if own.get(full := f"{name}_{suffix}") is not None]
+    originals = {full: own.get(full) for full in (f"{name}_{suffix}" for suffix in _HOOK_SUFFIXES)}
+    kept = {full: tensor for full, tensor in originals.items() if tensor is not None}
 
     def strip() -> None:
         del module._forward_pre_hooks[key]
@@ -92,20 +93,27 @@ def _of_hook(module: nn.Module, key: int, hook: Any) -> ComputedTensor | None:
             delattr(module, full)
         vars(module).pop(name, None)
 
-    return ComputedTensor(name, kind, tuple(own[full] for full in kept), False, compute, strip)
+    return ComputedTensor(name, kind, tuple(kept.values()), False, compute, strip)
+
+
+def _chains(module: nn.Module) -> nn.ModuleDict:
+    """The parametrizations of a parametrized module: name of a tensor -> the chain that computes it."""
+    chains = module.get_submodule("parametrizations")
+    if not isinstance(chains, nn.ModuleDict):
+        raise TypeError(f"parametrizations of {type(module).__name__} are a {type(chains).__name__}")
+    return chains
 
 
 def _of_parametrization(module: nn.Module, name: str) -> ComputedTensor:
-    chain = module.parametrizations[name]
-    originals = tuple(
-        tensor for full, tensor in [*chain._parameters.items(), *chain._buffers.items()] if full.startswith("original")
-    )
-    kinds = [_KINDS.get(type(part).__name__, type(part).__name__) for part in chain]
+    chain = _chains(module)[name]
+    held: list[tuple[str, Tensor | None]] = [*chain._parameters.items(), *chain._buffers.items()]
+    originals = tuple(tensor for full, tensor in held if tensor is not None and full.startswith("original"))
+    kinds = [_KINDS.get(type(part).__name__, type(part).__name__) for part in chain.children()]
 
     def strip() -> None:
         plain_class = parametrize.type_before_parametrizations(module)
-        del module.parametrizations[name]
-        if not len(module.parametrizations):
+        del _chains(module)[name]
+        if not len(_chains(module)):
             del module.parametrizations
             module.__class__ = plain_class
 
@@ -128,7 +136,7 @@ def fold_checked(root: nn.Module, example: Inputs | None) -> tuple[list[dict[str
     except Exception:  # a model that does not run on its example is refused later, by what needs it to run
         before = None
     edits, notes = fold(root)
-    if before is None or not edits:
+    if example is None or before is None or not edits:
         return edits, notes
     reason = "its output changes"
     try:
@@ -195,8 +203,7 @@ def fold(root: nn.Module) -> tuple[list[dict[str, Any]], list[str]]:
             value = values[tensor.name] = _constant(tensor)
             sources = (tensor.kind, *map(id, tensor.originals))
             known = shared.get(sources)
-            same = known is not None and torch.equal(known, value)
-            placed = _put(module, tensor, known if same else value)
+            placed = _put(module, tensor, known if known is not None and torch.equal(known, value) else value)
             if isinstance(placed, nn.Parameter):
                 shared.setdefault(sources, placed)
             shapes[tensor.name] = list(value.shape)

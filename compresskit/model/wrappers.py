@@ -50,14 +50,22 @@ def unwrapped(module: Any, what: str) -> nn.Module:
             continue
         owner._compiled_call_impl = None  # set by module.compile()
         for name, child in owner._modules.items():
-            if isinstance(getattr(child, "_orig_mod", None), nn.Module):
-                owner._modules[name] = child._orig_mod
+            original = getattr(child, "_orig_mod", None)
+            if isinstance(original, nn.Module):
+                owner._modules[name] = original
     return module
+
+
+def _may_be_lazy(layer: nn.Module) -> bool:
+    return isinstance(layer, LazyModuleMixin)
 
 
 def is_lazy(module: nn.Module) -> bool:
     """Whether any layer of a module still waits for its first input to know its shape."""
-    return any(isinstance(layer, LazyModuleMixin) and layer.has_uninitialized_params() for layer in _own(module))
+    return any(
+        isinstance(layer, LazyModuleMixin) and layer.has_uninitialized_params()  # type: ignore[misc]  # torch's protocol
+        for layer in _own(module)
+    )
 
 
 @torch.no_grad()
@@ -77,7 +85,7 @@ def materialize(root: nn.Module, example: Inputs | None, what: str) -> list[dict
         return []
     if example is None:
         raise InputError(f"{what}: its lazy layers take their shapes from an example; give --input, e.g. 3,224,224")
-    lazy = {path: layer for path, layer in root.named_modules() if isinstance(layer, LazyModuleMixin)}
+    lazy = {path: layer for path, layer in root.named_modules() if _may_be_lazy(layer)}
     edits: list[dict[str, Any]] = []
 
     def record(path: str):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core.registry import Registry, Row
 
-BUILTINS = Registry(
+BUILTINS: Registry[Callable[..., nn.Module]] = Registry(
     "builtin model",
     "compresskit",
     {
@@ -67,6 +69,7 @@ class BasicBlock(nn.Module):
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(out_channels)
         grown = out_channels - in_channels
+        self.shortcut: nn.Module | None
         if not residual:
             self.shortcut = None
         elif stride != 1 or grown:
@@ -90,12 +93,14 @@ class CifarResNet(nn.Module):
         self.conv1 = nn.Conv2d(3, width, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         channels = width
-        for number, (out_channels, stride) in enumerate(((width, 1), (2 * width, 2), (4 * width, 2)), 1):
+        stages = []
+        for out_channels, stride in ((width, 1), (2 * width, 2), (4 * width, 2)):
             stage = []
             for index in range(blocks):
                 stage.append(BasicBlock(channels, out_channels, stride if index == 0 else 1, residual))
                 channels = out_channels
-            self.add_module(f"layer{number}", nn.Sequential(*stage))
+            stages.append(nn.Sequential(*stage))
+        self.layer1, self.layer2, self.layer3 = stages
         self.linear = nn.Linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -31,6 +31,8 @@ def check_guards(
     if options.max_drop is not None:
         if not measured.metric:
             raise InputError(f"{name}: max_drop needs data to measure the metric on; name it with data")
+        if metric is None or not baseline.metric:
+            raise InputError(f"{name}: max_drop needs the metric of the model before; name data")
         drop = metric.drop(baseline.metric["value"], measured.metric["value"])
         if drop > options.max_drop:
             missed.append(f"{metric.name} fell by {drop:.4f}, max_drop is {options.max_drop}")

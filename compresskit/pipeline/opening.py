@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from ..core.tensors.modules import device_of
 from ..core.types import Loaded, Preprocessing, call, main_output, to_device
 from ..data.dataset import Data, open_data
 from ..evaluation.losses import make_loss
-from ..evaluation.metrics import make_metric
+from ..evaluation.metrics import Metric, make_metric
 from ..export import layer_timing
 from ..training.context import Context
 from .recipe import RecipeOptions
@@ -50,18 +51,21 @@ def open_what_opens(
         lambda: opened.update(loss=make_loss(options.task_loss)),
         lambda: opened.update(metric=make_metric(options.metric, getattr(opened.get("original"), "module", None))),
     )
-    device, original, data, metric = (opened.get(name) for name in ("device", "original", "data", "metric"))
+    device: torch.device = opened["device"]
+    original: Loaded | None = opened.get("original")
+    data: Data | None = opened.get("data")
+    metric: Metric | None = opened.get("metric")
     if original is None:
         return None, problems
     for note in original.notes:
         log(note)
     own_example = original.example is not None
-    misfits = problems_of(lambda: with_example(original, data and data.example))
+    misfits = problems_of(lambda: with_example(original, data.example if data else None))
     if misfits:
         return None, [*problems, *misfits]
     original.module.to(device)
     if data:
-        misfits = problems_of(lambda: _check_input(original, data))
+        misfits = problems_of(partial(_check_input, original, data))
         if data.note:
             log(f"data: {data.note}")
 
@@ -69,7 +73,7 @@ def open_what_opens(
         found = load_model(string, seed=options.seed, trust_source=options.trust_source, **given)
         for note in found.notes:
             log(note)
-        found = with_example(found, data and data.example)
+        found = with_example(found, data.example if data else None)
         found.module.to(device)
         return found
 

@@ -49,7 +49,7 @@ def make_plan(
             options = step.options.without_training()
             current = technique.function()(current, options, replace(context, recover=lambda loaded: {})).loaded
         elif step.technique == "distill" and known:
-            current = model_after(step, current, context)
+            current = model_after(step, current, context) or current
         known = known and technique.preview != "unknown"
         figures = _figures(current, context.device) if known else {"parameters": None, "macs": None}
         given = ", ".join(f"{key}={value}" for key, value in step.options.model_dump(exclude_unset=True).items())

@@ -64,7 +64,7 @@ def checked_context(recipe: Recipe, log: Log, *, output: Path | None = None, fin
         problems += _bytes_that_stay(recipe, context.original)
         if output is not None and distributed.is_main():
             problems += _space(output, space_needed(recipe, context.original, finished))
-    if problems:
+    if problems or context is None:
         raise InputError("\n".join(dict.fromkeys(problems)))
     names = ", ".join(["model", "rebuilding", *(["data", "metric"] if context.data else []), *_named_steps(recipe)])
     log(f"checked: {names}; {time.perf_counter() - started:.1f} s")
@@ -86,7 +86,7 @@ def checked_export(recipe: RecipeOptions, options: ExportOptions, output: Path, 
             if problems:  # otherwise it comes next
                 problems += problems_of(lambda: export_program(context.original.module, context.original.example))
         problems += _space(output, uncoded_bytes(context.original))
-    if problems:
+    if problems or context is None:
         raise InputError("\n".join(dict.fromkeys(problems)))
     return context
 
@@ -202,10 +202,11 @@ def check_rebuilding(loaded: Loaded) -> None:
 
 def _metric(loaded: Loaded, context: Context) -> list[str]:
     """One batch of test data through model and metric."""
-    if context.data is None or context.metric is None:
+    metric = context.metric
+    if context.data is None or metric is None:
         return []
     batch = next(iter(context.data.batches("test", batch_size=_EXAMPLES)))
-    return problems_of(lambda: context.metric(loaded.module, [batch], context.device))
+    return problems_of(lambda: metric(loaded.module, [batch], context.device))
 
 
 # -- the steps -----------------------------------------------------------------------------------------------------

@@ -163,7 +163,8 @@ def _one_step(
     decisions = context.decisions.kept_in(scratch / "timings.jsonl")
     result = do_step(step, current.clone(), replace(context, folder=scratch, decisions=decisions))
     seconds = time.perf_counter() - started
-    if not distributed.is_main():
+    before, baseline = progress.before, progress.baseline
+    if before is None or baseline is None:  # only the main process measures
         return result.loaded, None, None
     provenance = {
         "key": key,
@@ -182,8 +183,8 @@ def _one_step(
             measured = measure_model(
                 result.loaded, context, task.recipe.options, size_bytes=size_bytes, against=context.original
             )
-            record = _step_record(step, result, measured, progress.before, seconds) | {"timings": decisions.used}
-            check_guards(step.options, place.name, measured, progress.baseline, context.metric, task.steps_folder)
+            record = _step_record(step, result, measured, before, seconds) | {"timings": decisions.used}
+            check_guards(step.options, place.name, measured, baseline, context.metric, task.steps_folder)
             files.write_json(inner / artifact.REPORT, record)
             for entry in inner.iterdir():
                 entry.rename(temporary / entry.name)
@@ -229,7 +230,7 @@ def do_step(step: Step, loaded: Loaded, context: Context) -> StepResult:
     )
     result = function(loaded, step.options, recovering)
     if mode != "none":
-        result.facts["recovery"] = {"mode": mode, **recovering.recover(result.loaded)}
+        result.facts["recovery"] = {"mode": mode, **recovering.needs_recovery()(result.loaded)}
     result.loaded.module.eval()
     return result
 

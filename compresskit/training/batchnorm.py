@@ -12,8 +12,9 @@ from ..core.types import Inputs, call, to_device
 
 def channel_scale(norm: nn.Module) -> Tensor:
     """What a batch normalization in eval mode multiplies each channel by, (channels,) float64."""
-    scale = torch.rsqrt(norm.running_var.double() + norm.eps)
-    return scale if norm.weight is None else scale * norm.weight.detach().double()
+    variance, eps, weight = norm.get_buffer("running_var"), getattr(norm, "eps", 0.0), getattr(norm, "weight", None)
+    scale = torch.rsqrt(variance.double() + eps)
+    return scale if weight is None else scale * weight.detach().double()
 
 
 @torch.no_grad()

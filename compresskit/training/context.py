@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -66,7 +67,7 @@ class Context:
     log: Callable[[str], None] = lambda line: None
     recover: Callable[[Loaded], dict[str, Any]] | None = None
     load: Callable[[str], Loaded] | None = None
-    folder: Any = None  # pathlib.Path | None
+    folder: Path | None = None
     recipe: dict[str, Any] | None = None
     latency_batch: int = 1
     eval_batch: int = 256
@@ -74,6 +75,56 @@ class Context:
     data_key: str = ""
     loss: Loss | None = None
     runtime: RuntimeTimer | None = None
+
+    def needs_data(self) -> Data:
+        """The data.
+
+        Raises:
+            InputError: if the recipe names none.
+        """
+        if self.data is None:
+            raise InputError("this needs data; name it with --data, e.g. --data folder:PATH")
+        return self.data
+
+    def needs_metric(self) -> Metric:
+        """The metric.
+
+        Raises:
+            InputError: if there is no data to measure one on.
+        """
+        if self.metric is None:
+            raise InputError("this needs data to measure the metric on; name it with --data")
+        return self.metric
+
+    def needs_load(self) -> Callable[..., Loaded]:
+        """What turns a model string into a Loaded.
+
+        Raises:
+            InputError: if the caller gave none.
+        """
+        if self.load is None:
+            raise InputError("a model of another name is loaded by the context; give it load=")
+        return self.load
+
+    def needs_recovery(self) -> Callable[[Loaded], dict[str, Any]]:
+        """What trains a changed model by the step's options.
+
+        Raises:
+            InputError: if the caller gave none.
+        """
+        if self.recover is None:
+            raise InputError("training between cuts is done by the context; give it recover=")
+        return self.recover
+
+    def needs_folder(self) -> Path:
+        """The step's scratch folder.
+
+        Raises:
+            InputError: if the caller gave none.
+        """
+        if self.folder is None:
+            raise InputError("files of the step go to a folder of the context; give it folder=")
+        return self.folder
 
     def runtime_timer(self) -> RuntimeTimer:
         """What times layers in int8.

@@ -44,4 +44,5 @@ def shared(joined: Joined, leaves_out: bool, batch_norm: str) -> nn.Module:
     # torch renamed the argument; both keep buffers apart where batch norms see every process's batch
     known = inspect.signature(wrapper.__init__).parameters
     sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-    return wrapper(joined, find_unused_parameters=leaves_out, **{sync: batch_norm == "local"})
+    options: dict[str, Any] = {"find_unused_parameters": leaves_out, sync: batch_norm == "local"}
+    return wrapper(joined, **options)

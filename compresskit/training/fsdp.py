@@ -43,7 +43,7 @@ class Sharded:
     def weights(self) -> dict[str, Tensor]:
         """All weights and buffers, whole, on the CPU, in every process."""
         found = get_model_state_dict(self.module, options=StateDictOptions(full_state_dict=True, cpu_offload=False))
-        return {name: value.detach().cpu().clone() for name, value in found.items()}
+        return {name: value.detach().cpu().clone() for name, value in found.items() if isinstance(value, Tensor)}
 
     def set_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Undo `weights`."""

@@ -63,7 +63,8 @@ def train(
     if context.data is None:
         raise InputError("training needs data; name it with --data, e.g. --data digits")
     check_divides(options, context)
-    folder = Path(checkpoint_dir or context.folder) if checkpoint_dir or context.folder else None
+    place = checkpoint_dir or context.folder
+    folder = Path(place) if place else None
     devices = [context.device] if context.device.type == "cuda" else []
     with ExitStack() as stack:
         stack.enter_context(distributed.session(context.device))
@@ -86,7 +87,8 @@ def check_divides(options: TrainOptions, context: Context) -> None:
     world = distributed.world_size()
     if options.batch_size % world:
         raise InputError(f"batch_size {options.batch_size} does not divide over {world} processes; make it a multiple")
-    examples = min(context.data.size("train"), options.train_limit or context.data.size("train"))
+    examples = context.needs_data().size("train")
+    examples = min(examples, options.train_limit or examples)
     if examples < options.batch_size and examples % world:
         raise InputError(f"{examples} training examples do not divide over {world} processes; set train_limit")
 
@@ -183,6 +185,8 @@ class _Run:
         seed = self.context.seed * _SEED_STRIDE + state.step
         if options.mixup or options.cutmix:
             generator = torch.Generator().manual_seed(seed)
+            if not isinstance(inputs, Tensor):
+                raise InputError("mixup and cutmix need inputs that are one tensor")
             inputs, targets = transforms.mix(inputs, targets, generator, mixup=options.mixup, cutmix=options.cutmix)
         # batches divide evenly, so the mean of the processes' means is the batch's mean
         inputs, indices = to_device(distributed.share(inputs), self.device), distributed.share(indices)
@@ -276,7 +280,7 @@ class _Run:
 
     def _training_batches(self, augmentations: Sequence[str]) -> Any:
         options = self.options
-        return self.context.data.batches(
+        return self.context.needs_data().batches(
             "train",
             batch_size=options.batch_size,
             shuffle=True,
@@ -294,7 +298,7 @@ class _Run:
             "options": self.options.model_dump(exclude=_WITHOUT_EFFECT),
             "kind": type(self.options).__name__,
             "seed": self.context.seed,
-            "data": self.context.data.name,
+            "data": self.context.needs_data().name,
             "examples": self.batches.samples,
         }
         tensors = checkpoint.prefixed("module", self.module.state_dict())

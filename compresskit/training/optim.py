@@ -22,7 +22,9 @@ def parameter_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[
     Raises:
         InputError: if nothing can be trained.
     """
-    decayed, plain, seen = [], [], set()
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    seen: set[int] = set()
     for module in modules:
         for parameter in module.parameters():
             if not parameter.requires_grad or id(parameter) in seen:
@@ -83,7 +85,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], largest_norm: float) -> f
     whole = [parameter for parameter in learning if not hasattr(parameter.grad, "full_tensor")]
     norms = []
     for part in filter(None, (sharded, whole)):
-        norm = nn.utils.get_total_norm([parameter.grad for parameter in part])
+        norm = nn.utils.get_total_norm([parameter.grad for parameter in part if parameter.grad is not None])
         norms.append(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
     if not norms:
         return 0.0

@@ -77,7 +77,7 @@ def check_training(
 
 def _first_batch(options: TrainOptions, context: Context) -> tuple[Any, Any, torch.Tensor]:
     """(inputs, targets, indices) of the first training examples, changed as the training would change them."""
-    batches = context.data.batches(
+    batches = context.needs_data().batches(
         "train",
         batch_size=min(options.batch_size, _EXAMPLES),
         shuffle=True,
@@ -86,6 +86,7 @@ def _first_batch(options: TrainOptions, context: Context) -> tuple[Any, Any, tor
         augment=transforms.compose(options.augment),
     )
     indices = batches.order()[: batches.batch_size]
+    targets: Any
     inputs, targets = next(iter(batches))
     if options.mixup or options.cutmix:
         generator = torch.Generator().manual_seed(context.seed)

@@ -61,7 +61,7 @@ class Validator:
 
     def _evaluate(self) -> float | None:
         """The metric (or, without one, the task loss) on the validation split."""
-        data = self.context.data
+        data = self.context.needs_data()
         judged = self.options.keep == "best" or self.options.early_stop or self.context.metric
         if data.size("val") == 0 or not judged:
             return None

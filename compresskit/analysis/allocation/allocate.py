@@ -44,9 +44,7 @@ class _Layer:
     losses: Floats
 
 
-def allocate(
-    costs: Sequence[ArrayLike], losses: Sequence[ArrayLike], limits: float | Sequence[float]
-) -> list[int] | None:
+def allocate(costs: Sequence[ArrayLike], losses: Sequence[ArrayLike], limits: ArrayLike) -> list[int] | None:
     """The choices of least total loss whose total costs are all within their limits.
 
     Args:

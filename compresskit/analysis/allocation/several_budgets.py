@@ -260,14 +260,14 @@ def undominated(costs: Sequence[float], losses: Sequence[float]) -> list[int]:
 
 def interactions(sizes: Sequence[int], loads: Callable[[Choice], np.ndarray]) -> list[set[int]]:
     """For each place, the places with which it shares a term of a load."""
-    top = [size - 1 for size in sizes]
+    top = tuple(size - 1 for size in sizes)
     whole = loads(top)
-    low = [loads([*top[:place], 0, *top[place + 1 :]]) for place in range(len(top))]
+    low = [loads((*top[:place], 0, *top[place + 1 :])) for place in range(len(top))]
     joined: list[set[int]] = [set() for _ in top]
     for one, other in itertools.combinations(range(len(top)), 2):
         both = list(top)
         both[one] = both[other] = 0
-        if (np.abs(loads(both) - low[one] - low[other] + whole) > 1e-9 * np.abs(whole)).any():
+        if (np.abs(loads(tuple(both)) - low[one] - low[other] + whole) > 1e-9 * np.abs(whole)).any():
             joined[one].add(other)
             joined[other].add(one)
     return joined

@@ -44,6 +44,6 @@ def collect(
 
         return look
 
-    first = {id(one): name for name, one in reversed(statistics.items())}
+    first = {id(one): name for name, one in reversed(list(statistics.items()))}
     stream(root, batches, {name: watcher(one) for name, one in statistics.items() if first[id(one)] == name}, device)
     return {name: one for name, one in statistics.items() if id(one) in reached}

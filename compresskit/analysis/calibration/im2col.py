@@ -43,6 +43,18 @@ class Window:
         return channels // self.groups * prod(self.kernel)
 
 
+def needs_window(layer: nn.Module) -> Window:
+    """The window of a layer that has one.
+
+    Raises:
+        TypeError: of other layers.
+    """
+    window = window_of(layer)
+    if window is None:
+        raise TypeError(f"a {type(layer).__name__} has no window")
+    return window
+
+
 def window_of(layer: nn.Module) -> Window | None:
     """The window of a linear layer, convolution or transposed convolution; None for other layers."""
     if isinstance(layer, nn.Linear) or _is_transformers_linear(layer):
@@ -50,12 +62,12 @@ def window_of(layer: nn.Module) -> Window | None:
     if not isinstance(layer, (*_CONVOLUTIONS, *_TRANSPOSED)):
         return None
     kernel, stride, dilation = tuple(layer.kernel_size), tuple(layer.stride), tuple(layer.dilation)
-    if isinstance(layer, _TRANSPOSED):
-        around = [d * (k - 1) - p for d, k, p in zip(dilation, kernel, layer.padding, strict=True)]
-        padding = tuple((side, side + extra) for side, extra in zip(around, layer.output_padding, strict=True))
-    elif isinstance(layer.padding, str):
+    if isinstance(layer.padding, str):
         reaches = [d * (k - 1) if layer.padding == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
         padding = tuple((reach // 2, reach - reach // 2) for reach in reaches)
+    elif isinstance(layer, _TRANSPOSED):
+        around = [d * (k - 1) - p for d, k, p in zip(dilation, kernel, layer.padding, strict=True)]
+        padding = tuple((side, side + extra) for side, extra in zip(around, layer.output_padding, strict=True))
     else:
         padding = tuple((side, side) for side in layer.padding)
     transposed = isinstance(layer, _TRANSPOSED)
@@ -150,4 +162,5 @@ def _taken(inputs: Tensor, windows: Tensor, positions: Tensor, leading: int) -> 
 
 
 def _offsets(indices: tuple[Tensor, ...], strides: tuple[int, ...]) -> Tensor:
-    return sum(index * stride for index, stride in zip(indices, strides, strict=True))
+    parts = [index * stride for index, stride in zip(indices, strides, strict=True)]
+    return sum(parts[1:], parts[0])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core.tensors.dtypes import widened
-from .im2col import input_rows, output_positions, window_of
+from .im2col import input_rows, needs_window, output_positions
 from .positions import Sampler
 
 
@@ -155,7 +155,7 @@ class InputMoments:
 
     def update(self, layer: nn.Module, inputs: Tensor, output: Tensor) -> None:
         """Take in one call of a layer that has a window."""
-        window = window_of(layer)
+        window = needs_window(layer)
         positions = self._sample(*output_positions(window, output))
         self.sums.update(widened(input_rows(window, inputs, positions)))
 

@@ -163,9 +163,11 @@ def _product(left: str, right: str | None = None) -> Formula:
 
     def formula(named: dict[str, Any], output: Any) -> int:
         a, b = named[left], named.get(right) if right else None
+        if b is None:
+            return output.numel() * a.shape[-1]
         if a.layout is not torch.strided:
             return _stored(a) * b.shape[-1]
-        if b is not None and b.layout is not torch.strided:
+        if b.layout is not torch.strided:
             return _stored(b) * (a.numel() // a.shape[-1])
         if a.is_nested:
             return sum(one.numel() * other.shape[-1] for one, other in zip(*_parts(a, b), strict=True))
@@ -185,13 +187,13 @@ def _parts(a: Tensor, b: Tensor) -> tuple[list[Tensor], list[Tensor]]:
 
 def _convolution(named: dict[str, Any], output: Any) -> int:
     """Each output (transposed: each input) element meets one filter's elements."""
-    x = named.get("self", named.get("input"))
-    return (x if named.get("transposed") else output).numel() * named["weight"][0].numel()
+    x = named["self"] if "self" in named else named["input"]
+    return int((x if named.get("transposed") else output).numel() * named["weight"][0].numel())
 
 
 def _packed_weights(named: dict[str, Any]) -> list[Tensor]:
     """Weights that quantized operations hold packed."""
-    packed = [value for value in named.values() if isinstance(value, torch.ScriptObject)]
+    packed: list[Any] = [value for value in named.values() if isinstance(value, torch.ScriptObject)]
     packed += [linear for cell in named.get("params", ()) for linear in cell.__getstate__()[0][4]]
     return [each.unpack()[0] for each in packed]
 

@@ -13,7 +13,7 @@ from ...core.errors import InputError, first_line
 from ...core.registry import Registry, Row
 
 #: name -> a Codec; encode(tensor) -> parts, decode(parts) -> the same tensor, bit for bit
-CODECS = Registry(
+CODECS: Registry[Codec] = Registry(
     "storage codec",
     "compresskit",
     {

@@ -16,7 +16,7 @@ from ...core.errors import InputError
 try:
     import fcntl
 except ImportError:  # Windows, where outputs are not locked
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # a module or None, which no annotation of an import can say
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
+from torch.nn.parameter import is_lazy
 
 from ..errors import InputError
 
@@ -57,7 +58,7 @@ def size_bytes(module: nn.Module) -> int:
 
 
 def _sized(tensor: Tensor) -> bool:
-    return not isinstance(tensor, nn.parameter.UninitializedTensorMixin)
+    return not is_lazy(tensor)
 
 
 def check_size(build: Callable[[], nn.Module], what: str, weights_bytes: int | None = None) -> None:

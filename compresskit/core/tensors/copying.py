@@ -95,9 +95,10 @@ def _rebound(function: types.FunctionType, memo: dict[int, Any]) -> types.Functi
             cell.cell_contents = _copied(old.cell_contents, memo)
             changed |= cell.cell_contents is not old.cell_contents
     defaults = tuple(_copied(value, memo) for value in function.__defaults__ or ())
-    named = {name: _copied(value, memo) for name, value in (function.__kwdefaults__ or {}).items()}
+    own_named = function.__kwdefaults__ or {}
+    named = {name: _copied(value, memo) for name, value in own_named.items()}
     changed |= any(one is not other for one, other in zip(defaults, function.__defaults__ or (), strict=True))
-    changed |= any(value is not function.__kwdefaults__[name] for name, value in named.items())
+    changed |= any(value is not own_named[name] for name, value in named.items())
     if not changed:
         memo[id(function)] = function
         return function

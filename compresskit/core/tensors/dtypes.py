@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any
+from typing import Any, Protocol, TypeGuard
 from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from .copying import copy_module
 
@@ -40,9 +41,11 @@ def model_dtype(module: nn.Module) -> torch.dtype | None:
         if isinstance(own, torch.dtype):
             return own
         for parameter in layer._parameters.values():
-            dtype = None if parameter is None else _REAL_OF.get(parameter.dtype, parameter.dtype)
+            if parameter is None:
+                continue
+            dtype = _REAL_OF.get(parameter.dtype, parameter.dtype)
             if dtype in FLOATS:
-                uninitialized = isinstance(parameter, nn.parameter.UninitializedTensorMixin)  # of a lazy layer
+                uninitialized = is_lazy(parameter)
                 if not uninitialized and parameter.dim() > 1:
                     return dtype
                 fallback = fallback or dtype
@@ -104,11 +107,22 @@ def copy_in(module: nn.Module, dtype: torch.dtype) -> nn.Module:
             return tensor.to(dtype.to_complex())
         return tensor.to(dtype) if tensor.dtype in FLOATS else tensor
 
-    copied = copy_module(module)._apply(convert)
+    copied = copy_module(module)
+    copied._apply(convert)  # type: ignore[no-untyped-call]  # torch annotates no private method
     for layer in copied.modules():
-        if isinstance(getattr(layer, "read_dtype", None), torch.dtype):
+        if _reads(layer):
             layer.read_dtype = dtype
     return copied
+
+
+class _Reader(Protocol):
+    """A layer that turns what it stores into a number type when it is called."""
+
+    read_dtype: torch.dtype
+
+
+def _reads(layer: object) -> TypeGuard[_Reader]:
+    return isinstance(getattr(layer, "read_dtype", None), torch.dtype)
 
 
 def adopt_dtypes(module: nn.Module, values: Mapping[str, Tensor], where: str) -> list[str]:
@@ -153,7 +167,9 @@ def float32_weights(module: nn.Module) -> Iterator[bool]:
     Yields:
         whether anything was widened.
     """
-    readers = [(layer, layer.read_dtype) for layer in module.modules() if getattr(layer, "read_dtype", None) in HALVES]
+    readers = [
+        (layer, layer.read_dtype) for layer in module.modules() if _reads(layer) and layer.read_dtype in HALVES
+    ]
     kept = [(tensor, tensor.dtype) for tensor in (*module.parameters(), *module.buffers()) if tensor.dtype in HALVES]
     for tensor, _ in kept:
         tensor.data = tensor.data.float()
@@ -167,8 +183,8 @@ def float32_weights(module: nn.Module) -> Iterator[bool]:
     finally:
         if kept:
             _WIDENED.discard(module)
-        for layer, dtype in readers:
-            layer.read_dtype = dtype
+        for layer, read_dtype in readers:
+            layer.read_dtype = read_dtype
         for tensor, dtype in kept:
             tensor.data = tensor.data.to(dtype)
             tensor.grad = None

@@ -35,5 +35,5 @@ def same_draws(seed: int = 0) -> Iterator[None]:
 
 def random_states() -> tuple[Any, ...]:
     """States of Python's, NumPy's and torch's generators: equal where equally much was drawn from the same seed."""
-    name, keys, *rest = np.random.get_state()
-    return random.getstate(), (name, keys.tobytes(), *rest), torch.get_rng_state().numpy().tobytes()
+    name, keys, *rest = np.random.get_state(legacy=True)
+    return random.getstate(), (name, np.asarray(keys).tobytes(), *rest), torch.get_rng_state().numpy().tobytes()

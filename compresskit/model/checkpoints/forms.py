@@ -27,10 +27,10 @@ def plain_forms(tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, tuple[
     for name in list(known):
         result = _weight_norm(name, known) or _spectral_norm(name, known)
         if result is not None:
-            base, value, sources = result
+            base, value, read = result
             # a norm over a masked tensor stands on the mask's tensors too
-            sources = tuple(dict.fromkeys(own for source in sources for own in found.get(source, (None, (source,)))[1]))
-            found[base] = value, sources
+            sources = (found[source][1] if source in found else (source,) for source in read)
+            found[base] = value, tuple(dict.fromkeys(own for each in sources for own in each))
     return {name: entry for name, entry in found.items() if name not in tensors}
 
 

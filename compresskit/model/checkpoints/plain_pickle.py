@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import importlib
 import pathlib
 from collections import OrderedDict
 from collections.abc import Callable
@@ -47,14 +48,16 @@ _CONTAINERS = (
     "yacs.config.CfgNode",
 )
 #: types that are only named, as the default of a container or of a configuration's field
-_NAMES = ("builtins.list", "builtins.dict", "builtins.int", "builtins.float", "builtins.str", "builtins.tuple")
-_NAMES += ("builtins.bool", "typing.Any", "builtins.object")
+_NAMES = (
+    *(f"builtins.{name}" for name in ("list", "dict", "int", "float", "str", "tuple", "bool", "object")),
+    "typing.Any",
+)
 
 
 class _StandIn(OrderedDict):
     """Takes any arguments, entries and state of a container; nobody reads them."""
 
-    def __new__(cls, *args: Any) -> OrderedDict:
+    def __new__(cls, *args: Any) -> Any:
         return OrderedDict()  # the exact type that the unpickler fills
 
 
@@ -66,9 +69,10 @@ def _empty_dict(*factory: Any) -> dict:
 def safe_globals() -> list[Callable | tuple[Callable, str]]:
     """Names that a torch file may use, for `torch.serialization.safe_globals`."""
     found: list[Callable | tuple[Callable, str]] = [argparse.Namespace, np.ndarray, np.dtype]
+    multiarray: Any = importlib.import_module("numpy._core.multiarray")  # no stub describes it
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # before and since numpy 2
-        found += [(np._core.multiarray.scalar, f"{module}.scalar")]
-        found += [(np._core.multiarray._reconstruct, f"{module}._reconstruct")]
+        found += [(multiarray.scalar, f"{module}.scalar")]
+        found += [(multiarray._reconstruct, f"{module}._reconstruct")]
     found += [getattr(np.dtypes, name) for name in np.dtypes.__all__]
     found += [datetime.datetime, datetime.date, datetime.timedelta, datetime.timezone]
     for module in ("pathlib", "pathlib._local"):  # the latter in Python 3.13

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,12 @@ _TOKENS = 16
 _FRAMES = 100  # of audio features, where the configuration names no length
 _SAMPLES = 50  # frames that a waveform makes
 _SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id", "decoder_start_token_id")
+
+
+def _made(
+    makers: Mapping[str, Callable[[], Tensor]], names: Sequence[str], first: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    return {**first, **{name: makers[name]() for name in names}}
 
 
 def transformers_example(module: nn.Module, config: Any, name: str) -> Inputs:
@@ -39,9 +46,9 @@ def transformers_example(module: nn.Module, config: Any, name: str) -> Inputs:
         first["decoder_input_ids"] = makers["decoder_input_ids"]()
     others = [key for key in makers if key in takes and key not in first and key != "decoder_input_ids"]
     choices: list[Callable[[], dict[str, Tensor]]] = [lambda: first]
-    choices += [lambda key=key: first | {key: makers[key]()} for key in others]
-    choices += [lambda key=key: {key: makers[key]()} for key in others]
-    choices += [lambda: first | {key: makers[key]() for key in others}] if len(others) > 1 else []
+    choices += [partial(_made, makers, [key], first) for key in others]
+    choices += [partial(_made, makers, [key], {}) for key in others]
+    choices += [partial(_made, makers, others, first)] if len(others) > 1 else []
     reasons: list[str] = []
     for choice in choices:
         example = settle(choice())

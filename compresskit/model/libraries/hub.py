@@ -43,7 +43,9 @@ def torchvision_model(record: dict[str, Any], pretrained: bool) -> tuple[nn.Modu
         module = _quiet_download(f"torchvision:{name}", models.get_model, name, weights="DEFAULT", **args)
     else:
         builder = models.get_model_builder(name)
-        extra = {"weights_backbone": None} if "." not in name and _takes(builder, "weights_backbone") else {}
+        extra: dict[str, Any] = {}
+        if "." not in name and _takes(builder, "weights_backbone"):
+            extra["weights_backbone"] = None
         if _takes(builder, "init_weights"):
             extra.setdefault("init_weights", True)
         module = _call(builder, f"torchvision:{name}", {"weights": None, **extra, **args})

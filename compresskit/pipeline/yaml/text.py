@@ -7,7 +7,7 @@ brackets in brackets and documents of a gigabyte are refused in a moment.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 
@@ -70,7 +70,14 @@ def _reason(error: yaml.YAMLError) -> str:
     return getattr(error, "problem", None) or first_line(error)[:_LONGEST_REASON]
 
 
-def _line(mark: yaml.Mark | None) -> str:
+class _Mark(Protocol):
+    """Where a value stands; a yaml in C has a class of its own for it."""
+
+    @property
+    def line(self) -> int: ...
+
+
+def _line(mark: _Mark | None) -> str:
     return f", line {mark.line + 1}" if mark else ""
 
 
@@ -91,16 +98,22 @@ class _BoundedLoader(yaml.SafeLoader):
             if anchor in self._open:
                 self._refuse(event, f"*{anchor} stands inside of what it names")
             self._count(event, self._sizes.get(anchor, 1))
-            return super().compose_node(parent, index)
+            return self._composed(parent, index)
         before = self._nodes
         self._count(event, 1)
         self._open.append(anchor)
         if len(self._open) > DEEPEST:
             self._refuse(event, f"nested more than {DEEPEST} deep")
-        node = super().compose_node(parent, index)
+        node = self._composed(parent, index)
         self._open.pop()
         if anchor:
             self._sizes[anchor] = self._nodes - before
+        return node
+
+    def _composed(self, parent: Any, index: Any) -> yaml.Node:
+        node = super().compose_node(parent, index)
+        if node is None:
+            raise InputError(f"{self._where}: a value is missing")
         return node
 
     def _count(self, event: yaml.Event, nodes: int) -> None:
@@ -152,5 +165,7 @@ def _check_scalars(loader: yaml.SafeLoader, root: yaml.Node, where: str) -> None
         elif kind in ("int", "float"):
             if len(node.value) > _LONGEST_NUMBER:
                 raise InputError(f"{place}: a number of {len(node.value):,} digits")
-            if kind == "float" and not math.isfinite(loader.construct_yaml_float(node)):
+            if not isinstance(node, yaml.ScalarNode) or kind == "int":
+                continue
+            if not math.isfinite(loader.construct_yaml_float(node)):
                 raise InputError(f"{place}: {node.value!r} is not a finite number")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ...analysis.calibration.hooks import Sums, watch
-from ...analysis.calibration.im2col import output_positions, output_rows, window_of
+from ...analysis.calibration.im2col import needs_window, output_positions, output_rows
 from ...analysis.calibration.positions import per_example
 from ...core.types import Inputs, call
 
@@ -69,7 +69,7 @@ def record_targets(
     def watcher(name: str):
         def look(layer: nn.Module, inputs: tuple, output: Any) -> None:
             target = targets.setdefault(name, Target())
-            window = window_of(layer)
+            window = needs_window(layer)
             chosen = sample(*output_positions(window, output))
 
             def rows(tensor: Tensor) -> Tensor:

@@ -1,0 +1,44 @@
+"""A type checker knows the public Python API: right calls pass, wrong ones are errors."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("mypy")
+pytestmark = pytest.mark.slow  # torch has many stubs: some 20 s
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SCRIPT = """\
+import torch
+from torch import nn
+
+import compresskit
+
+model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+pruned = compresskit.prune(model, ratio=0.5, example=torch.zeros(1, 1, 8, 8), data="digits")
+smaller: nn.Module = compresskit.quantize(pruned, scheme="int8-weight").model
+compresskit.save(smaller, "runs/small")
+"""
+WRONG = """\
+compresskit.prune(model, rato=0.5)
+compresskit.prune(model, ratio="half")
+compresskit.prune(model, granularity="chanel")
+pruned.modul
+"""
+
+
+def test_a_script_is_checked_against_the_stub(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT + WRONG)
+    first_wrong = SCRIPT.count("\n") + 1
+    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--no-error-summary"]
+    command += ["--config-file=", f"--cache-dir={tmp_path / 'cache'}", "--no-incremental", str(script)]
+    environment = {"MYPYPATH": str(REPOSITORY), "PATH": ""}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    errors = [line for line in done.stdout.splitlines() if ": error: " in line]
+    assert [int(line.split(":")[1]) for line in errors] == [first_wrong + n for n in range(4)], done.stdout
+    assert [line.rpartition("[")[2] for line in errors] == ["call-arg]", "arg-type]", "arg-type]", "attr-defined]"]
