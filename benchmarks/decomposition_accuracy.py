@@ -58,8 +58,8 @@ def rows_for(target: float) -> list[tuple[str, dict]]:
     budget = {"target_macs": target}
     aware, stepwise = {**DATA, **budget}, {**SVD, **budget, "inputs": "compressed"}
     return [
-        *((f"uniform {kind}, weights", {"kind": kind, "ratio": None, **FREE}) for kind in KINDS),
-        ("uniform channel-svd, data-aware", {**DATA, "ratio": None, **FREE}),
+        *((f"uniform {kind}, weights", {"kind": kind, "keep_ratio": None, **FREE}) for kind in KINDS),
+        ("uniform channel-svd, data-aware", {**DATA, "keep_ratio": None, **FREE}),
         ("budgeted channel-svd, weights", {**SVD, **budget}),
         ("budgeted channel-svd, data-aware", aware),
         ("budgeted channel-svd, data-aware, asymmetric", {**aware, "inputs": "compressed"}),
@@ -75,14 +75,14 @@ def rows_for(target: float) -> list[tuple[str, dict]]:
 
 def run(original: Loaded, options: dict, context: Context, target: float) -> tuple[Loaded, dict]:
     """The decomposed model and the step's facts; a uniform ratio of None is bisected to meet the target."""
-    if options.get("ratio", 0.0) is not None:
+    if options.get("keep_ratio", 0.0) is not None:
         loaded = original.clone()
         return loaded, decompose(loaded, DecomposeOptions(**options), context).facts
     low, high, best = 0.02, 0.98, None
     for _ in range(4):
         middle = (low + high) / 2 if best else target
         loaded = original.clone()
-        share = decompose(loaded, DecomposeOptions(**{**options, "ratio": middle}), context).facts["macs_share"]
+        share = decompose(loaded, DecomposeOptions(**{**options, "keep_ratio": middle}), context).facts["macs_share"]
         low, high = (middle, high) if share <= target else (low, middle)
         if share <= target and (best is None or share > best[0]):
             best = (share, loaded)

@@ -105,8 +105,8 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for target in arguments.targets[:1] if arguments.quick else arguments.targets:
         for name, options in {
-            "uniform, weights": {"ratio": target},
-            "uniform, whitened": {"ratio": target, "objective": "activation"},
+            "uniform, weights": {"keep_ratio": target},
+            "uniform, whitened": {"keep_ratio": target, "objective": "activation"},
             "budgeted, weights": {"target_macs": target},
             "budgeted, whitened": {"target_macs": target, "objective": "activation"},
         }.items():

@@ -46,7 +46,7 @@ def main() -> None:
         kinds = arguments.kinds[:1] if arguments.quick else arguments.kinds
         for kind, ratio in product(kinds, arguments.ratios):
             loaded, begin = original.clone(), time.perf_counter()
-            chosen = {"kind": kind, "ratio": ratio, "round_to": arguments.round_to, "slower_layers": "allow"}
+            chosen = {"kind": kind, "keep_ratio": ratio, "round_to": arguments.round_to, "slower_layers": "allow"}
             facts = decompose(loaded, DecomposeOptions(**chosen, skip=SKIP.get(name, [])), Context(original)).facts
             seconds = time.perf_counter() - begin
             speed = latency_ab(original.module, loaded.module, original.example, rounds=6)

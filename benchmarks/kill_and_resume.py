@@ -46,7 +46,7 @@ RECIPES = {
         **_BASE,
         "steps": [
             {"train": {"epochs": 1, "lr": 0.1, "batch_size": 64}},
-            {"search": {"policy": "tpe", "trials": 12, "budget": {"macs": 0.5}, "score_samples": 200}},
+            {"search": {"policy": "tpe", "trials": 12, "target_macs": 0.5, "score_samples": 200}},
         ],
     },
     "quick": {

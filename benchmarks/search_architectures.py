@@ -148,7 +148,7 @@ def searched(
     budget = measured_costs(hand_shrunk(teacher, given.keep, context))["macs"] / whole["macs"]
     only = {} if policy == "n2n" else {"widths": given.widths, "slots": given.slots}
     options = SearchOptions(
-        technique="architecture", policy=policy, budget={"macs": budget}, trials=given.trials,
+        technique="architecture", policy=policy, target_macs=budget, trials=given.trials,
         seconds=given.seconds, child_steps=given.child_steps, child_lr=given.lr, finetune_finalists=given.finalists,
         finetune_steps=given.finalist_steps, **only,
     )  # fmt: skip

@@ -139,9 +139,10 @@ def main() -> None:
 
 def options_of(given: argparse.Namespace, policy: str) -> SearchOptions:
     """The search that is benchmarked."""
-    budget = {"macs": given.macs} if given.budget.startswith("macs") else {"bytes": given.bytes or 0.5}
+    bounds_macs = given.budget.startswith("macs")
+    budget = {"target_macs": given.macs} if bounds_macs else {"target_bytes": given.bytes or 0.5}
     return SearchOptions(
-        technique=given.technique, budget=budget, policy=policy, trials=100_000, seconds=given.seconds,
+        technique=given.technique, **budget, policy=policy, trials=100_000, seconds=given.seconds,
         samples=given.samples, score_samples=given.score_samples, **OF_TECHNIQUE[given.technique],
     )  # fmt: skip
 

@@ -97,7 +97,7 @@ def command(given: argparse.Namespace, policy: str, seed: int) -> list[str]:
     data = ["--data", f"imagefolder:{given.cifar}", "--eval-limit", str(given.test_samples), "--seed", str(seed)]
     scored = ["--trials", str(given.trials), "--score-samples", str(given.score_samples)]
     refitted = ["--criterion", "reconstruction", "--refit", "inputs", "--latency-rounds", "0", "--json"]
-    budget = ["--policy", policy, "--budget", f"macs={given.macs:g}"]
+    budget = ["--policy", policy, "--target-macs", f"{given.macs:g}"]
     return ["search", given.model, "--weights", given.weights, *data, *budget, *scored, *refitted]
 
 

@@ -62,7 +62,7 @@ def succeeds(result: tuple[int, str, str]) -> None:
 TECHNIQUES = {
     "prune": ("--target-macs", "0.5"),
     "quantize": ("--scheme", "int8-weight"),
-    "decompose": ("--ratio", "0.5", "--slower-layers", "allow"),
+    "decompose": ("--keep-ratio", "0.5", "--slower-layers", "allow"),
 }
 
 

@@ -17,6 +17,7 @@ from ..artifact.codecs.storage import decode_all
 from ..artifact.disk import files, ownership
 from ..artifact.module_state import state_of
 from ..artifact.origin import save_module
+from ..core.costs import COSTS, names
 from ..core.errors import CompresskitError, InputError
 from ..core.report import NOT_MEASURED, metric_text, report_fragment, rows_table, show_report
 from ..core.results import only_results_on_stdout
@@ -99,10 +100,12 @@ class Result:
             return f"<Result of {type(self.model).__name__}: nothing was changed>"
         before = self.report["original"]
         after = self.report["steps"][-1]["measurement"]
-        figures = [f"{name} {before[name]:,} to {after[name]:,}" for name in ("parameters", "macs", "size_bytes")]
+        counted = [COSTS[name].figure for name in names("exact") if not COSTS[name].modelled]
+        figures = [f"{figure} {before[figure]:,} to {after[figure]:,}" for figure in counted]
         if after["metric"]:
             figures.append(f"{after['metric']['name']} {metric_text(after['metric'])}")
-        speed = f"{after['latency']['speedup']:.2f}x" if after["latency"] else NOT_MEASURED
+        (timed,) = (after[COSTS[name].figure] for name in names("timed"))
+        speed = f"{timed['speedup']:.2f}x" if timed else NOT_MEASURED
         return f"<Result of {type(self.model).__name__}: {', '.join(figures)}, speed-up {speed}>"
 
     def _is_as_written(self) -> bool:

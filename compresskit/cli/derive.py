@@ -108,8 +108,16 @@ class SectionedCommand(click.Command):
 
 
 def options_of(model: type[Any], leave_out: tuple[str, ...] = ()) -> list[FieldOption]:
-    """One flag a field of an options model, in the model's order; the recipe's own fields keep their names."""
-    return [_option(name, field) for name, field in model.model_fields.items() if name not in leave_out]
+    """One flag a field of an options model, in the model's order; the recipe's own fields keep their names.
+
+    Flags that the model knows only to refuse them are hidden, and say what to give in their place.
+    """
+    own = [_option(name, field) for name, field in model.model_fields.items() if name not in leave_out]
+    return [*own, *(_refused(name) for name in [*model.renamed, *model.refused])]
+
+
+def _refused(name: str) -> FieldOption:
+    return FieldOption([flag_of(name)], type=str, field=name, section="Options", hidden=True)
 
 
 def flag_of(field: str) -> str:
@@ -143,6 +151,8 @@ def _option(name: str, field: Any) -> FieldOption:
         return FieldOption([flag], type=literal or (inner if inner in _SCALARS else str), multiple=True, **settings)
     if origin is dict:
         return FieldOption([flag], type=str, multiple=True, pairs=True, metavar="KEY=VALUE", **settings)
+    if {float, str} <= set(get_args(field.annotation)):
+        settings["metavar"] = "AMOUNT"
     return FieldOption([flag], type=kind if kind in _SCALARS else str, **settings)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ..core.costs import COSTS
 from ..core.errors import GuardMissed
 from ..core.results import write_result
 from ..pipeline.recipe import MOST_LATENCY_ROUNDS, RecipeOptions
@@ -46,11 +47,12 @@ def _inspect(model: str, as_json: bool, **values) -> None:
         return
     console = stderr_console()
     console.print(rows_table(f"{model}", found["layers"]))
-    memory = found["peak_memory_bytes"]
-    write_result(
-        f"{found['parameters']:,} parameters, {found['macs']:,} MACs, {found['size_bytes']:,} bytes stored, "
-        f"{f'{memory:,} bytes' if memory else 'not measured'} peak activation memory, {found['edits']} edits"
-    )
+    measured = {cost: found[cost.figure] for cost in COSTS.values() if cost.figure in found and not cost.modelled}
+    clauses = [
+        f"{cost.noun} not measured" if figure is None else cost.says.format(cost.shown(figure))
+        for cost, figure in measured.items()
+    ]
+    write_result(f"{', '.join(clauses)}; {found['edits']} edits")
     if found["macs_leave_out"]:
         click.echo(f"MACs leave out {', '.join(found['macs_leave_out'])}: operations of unknown cost", err=True)
 

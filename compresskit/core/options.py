@@ -7,83 +7,33 @@ Imports pydantic but never torch, so help stays fast.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, ClassVar, Literal, Self, get_args, get_origin
 
 from pydantic import (
     BaseModel,
     ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    JsonValue,
+    ModelWrapValidatorHandler,
+    ValidationError,
     field_validator,
     model_validator,
 )
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from .registry import REFERENCE, Registry
+from .costs import COSTS, Amount, guard_of
+from .fields import (
+    Choice as Choice,
+    Model,
+    amount_fields,
+    amounts_of,
+    choice as choice,
+    option as option,
+    registry_of as registry_of,
+    with_fields,
+)
+from .registry import Registry
 
 _TOO_LARGE = 1 << 63  # tensors count in 64 bits, and so does everything that reads an option
 LARGEST_SEED = (1 << 32) - 1  # NumPy's generators take no larger one
-
-
-def option(
-    default: Any,
-    help: str,
-    *,
-    section: str = "Options",
-    takes: Literal["", "model", "data", "function"] = "",
-    **constraints: Any,
-) -> Any:
-    """A field with its help text and the section of `--help` it stands in.
-
-    Args:
-        default: the default value; `...` makes the option required.
-        help: one line, starting lower-case, units named.
-        section: heading in `--help` and in the docs table.
-        takes: what Python code may give in the place of the string: a module, data, or a function.
-        constraints: pydantic's ge, gt, le, lt, min_length, pattern.
-    """
-    extra: dict[str, JsonValue] = {"section": section, **({"takes": takes} if takes else {})}
-    return Field(default, description=help, json_schema_extra=extra, **constraints)
-
-
-class Choice:
-    """Annotates a string that names a row of a registry: `criterion: Annotated[str, choice(CRITERIA)]`.
-
-    The command line reads the rows and their help from here, too.
-    """
-
-    def __init__(self, registry: Registry[Any]):
-        self.registry = registry
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(self.registry.check, handler(source))
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        rows = {"type": "string", "enum": list(self.registry.rows())}
-        own = {"type": "string", "pattern": REFERENCE, "description": "your own: file.py:name, package.module:name"}
-        return {"anyOf": [rows, own]} if self.registry.group else rows
-
-
-def choice(registry: Registry[Any]) -> Choice:
-    """The annotation of a string whose valid values are a registry's names, or a user's own row."""
-    return Choice(registry)
-
-
-def registry_of(annotation: Any, metadata: Sequence[Any] = ()) -> Registry[Any] | None:
-    """The registry whose names an annotated type takes, wherever in it (`list[Annotated[str, choice(X)]] | None`).
-
-    Args:
-        annotation: a field's type.
-        metadata: what stood beside it, which pydantic keeps apart.
-    """
-    for item in (*metadata, *getattr(annotation, "__metadata__", ())):
-        if isinstance(item, Choice):
-            return item.registry
-    parts = (registry_of(part) for part in get_args(annotation))
-    return next((part for part in parts if part is not None), None)
 
 
 def _names_keys(annotation: Any) -> bool:
@@ -104,9 +54,38 @@ def _largest_integer(value: Any) -> int:
 
 
 class Options(BaseModel):
-    """Base of all options models: unknown keys are errors, values never change after validation."""
+    """Base of all options models: unknown keys are errors, values never change after validation.
+
+    Attributes:
+        renamed: key that was an option once -> the option to give in its place, for the error that says so.
+        refused: key that is an option of other techniques -> why it is none here.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+    renamed: ClassVar[Mapping[str, str]] = {}
+    refused: ClassVar[Mapping[str, str]] = {}
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _says_what_became_of_keys(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(values)
+        except ValidationError as error:
+            lines = [cls._explained(line) for line in error.errors()]
+            if all(isinstance(line["type"], str) for line in lines):
+                raise
+            raise ValidationError.from_exception_data(error.title, lines) from None
+
+    @classmethod
+    def _explained(cls, error: Any) -> InitErrorDetails:
+        """A line of a validation error; that of a key that is known from elsewhere says what to do about it."""
+        key = error["loc"][0] if error["loc"] else None
+        kind: Any = error["type"]
+        if kind == "extra_forbidden" and key in cls.renamed:
+            kind = PydanticCustomError("known_key", f"{key} is now {cls.renamed[key]}")
+        elif kind == "extra_forbidden" and key in cls.refused:
+            kind = PydanticCustomError("known_key", f"{key} {cls.refused[key]}")
+        return InitErrorDetails(type=kind, loc=error["loc"], input=error["input"], ctx=error.get("ctx", {}))
 
     @field_validator("*")
     @classmethod
@@ -162,6 +141,14 @@ class Options(BaseModel):
                 raise ValueError(f"{name} would be ignored: {by} is {value!r}; it is for {', '.join(values)}")
 
 
+def with_guards(model: type[Model]) -> type[Model]:
+    """Add a field `max_NAME` for each cost."""
+    help = "largest allowed {noun}: an amount, e.g. {example}, or a share of the original model's, e.g. 50%"
+    fields = amount_fields(COSTS, guard_of, help, kept=False, section="Guards")
+    return with_fields(model, fields)
+
+
+@with_guards
 class GuardOptions(Options):
     """What a step must hold; a missed guard exits 3 and keeps the last good artifact."""
 
@@ -171,7 +158,10 @@ class GuardOptions(Options):
     min_speedup: float | None = option(
         None, "smallest allowed measured speed-up against the original model, e.g. 1.5", section="Guards", gt=0
     )
-    max_bytes: int | None = option(None, "largest allowed size of the stored weights in bytes", section="Guards", gt=0)
+
+    def limits(self) -> dict[str, Amount]:
+        """The guarded costs: name -> largest amount."""
+        return amounts_of(self, guard_of)
 
     def data_readers(self) -> list[str]:
         """What in these options cannot do without data, a clause each."""

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from .costs import COSTS, Cost, field_of, guard_of
 from .results import printable, write_result
 
 NOT_MEASURED = "not measured"
-#: what a report says of each model, in this order; "metric" stands for the metric's own name
-FIGURE_NAMES = ("parameters", "MACs", "bytes", "metric", "latency", "speed-up", "peak memory")
 
 
 def plain(text: str) -> Text:
@@ -29,46 +29,83 @@ def print_json(content: Any) -> None:
 
 
 def report_table(report: dict[str, Any]) -> Table:
-    """One row for the original and one a step: parameters, MACs, bytes, metric, latency, memory."""
+    """One row for the original and one a step: the costs and the metric."""
     table = Table(title=plain(f"compresskit: {report['recipe'].get('model', 'model')}"), title_justify="left")
-    for name in ("step", *(metric_name(report) if name == "metric" else name for name in FIGURE_NAMES)):
+    columns, rows = figure_rows(report)
+    for name in columns:
         table.add_column(plain(name), justify="left" if name == "step" else "right", no_wrap=name != "step")
-    original = report["original"]
-    table.add_row("original", *map(plain, figure_cells(original, original)))
-    for step in report["steps"]:
-        table.add_row(plain(step["technique"]), *map(plain, figure_cells(step["measurement"], original)))
+    for row in rows:
+        table.add_row(*map(plain, row))
     return table
 
 
-def metric_name(report: dict[str, Any]) -> str:
-    """Name of the metric, "metric" where none was measured."""
+def figure_rows(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells of the table of figures: a row for the original and one a step."""
+    columns, original = _columns(report), report["original"]
+    models = [("original", original), *((step["technique"], step["measurement"]) for step in report["steps"])]
+    rows = [[name, *(show(figures, original) for show in columns.values())] for name, figures in models]
+    return ["step", *columns], rows
+
+
+#: (figures of a model, those of the original) -> a cell
+_Show = Callable[[dict[str, Any], dict[str, Any]], str]
+
+
+def _columns(report: dict[str, Any]) -> dict[str, _Show]:
+    """Heading -> cells: what is counted, the metric, what is timed, the rest; what is modelled if a step names it."""
+    named = [cost for name, cost in COSTS.items() if not cost.modelled or _is_named(report, name)]
+    exact = {cost.noun: partial(_with_share, cost) for cost in named if cost.known == "exact" and not cost.modelled}
+    timed = {
+        heading: partial(show, cost)
+        for cost in named if cost.known == "timed"
+        for heading, show in ((cost.noun, _milliseconds), ("speed-up", _speedup))
+    }  # fmt: skip
+    rest = {cost.noun: partial(_plain_figure, cost) for cost in named if cost.known == "predicted"}
+    modelled = {f"{cost.noun} (model)": partial(_with_share, cost) for cost in named if cost.modelled}
+    metric: dict[str, _Show] = {_metric_name(report): lambda figures, _: metric_text(figures.get("metric"))}
+    return exact | metric | timed | rest | modelled
+
+
+def _is_named(report: dict[str, Any], name: str) -> bool:
+    """Whether a step gives a budget or a guard of a cost."""
+    given = (step.get("options", {}) for step in report["steps"])
+    return any(options.get(key) is not None for options in given for key in (field_of(name), guard_of(name)))
+
+
+def _metric_name(report: dict[str, Any]) -> str:
     metric = report["original"].get("metric")
     return metric["name"] if metric else "metric"
 
 
-def figure_cells(figures: dict[str, Any], original: dict[str, Any]) -> list[str]:
-    """What `FIGURE_NAMES` says of a model, beside the original."""
+def _plain_figure(cost: Cost, figures: dict[str, Any], _original: dict[str, Any]) -> str:
+    figure = figures.get(cost.figure)
+    if not figure:
+        return NOT_MEASURED
+    return f"{figure:,}" if cost.is_counted else cost.shown(figure)
 
-    def share(key: str) -> str:
-        value = f"{figures[key]:,}"
-        return value if figures is original else f"{value} ({figures[key] / max(original[key], 1):.0%})"
 
-    latency = figures.get("latency")
-    speed = (
-        f"{latency['speedup']:.2f}x ({latency['speedup_low']:.2f}-{latency['speedup_high']:.2f})"
-        if latency
-        else NOT_MEASURED
-    )
-    memory = figures.get("peak_memory_bytes")
-    return [
-        share("parameters"),
-        share("macs"),
-        share("size_bytes"),
-        metric_text(figures.get("metric")),
-        f"{latency['model_ms']:.2f} ms" if latency else ("1.00x" if figures is original else NOT_MEASURED),
-        "1.00x" if figures is original else speed,
-        f"{memory:,}" if memory else NOT_MEASURED,
-    ]
+def _with_share(cost: Cost, figures: dict[str, Any], original: dict[str, Any]) -> str:
+    whole = original.get(cost.figure)
+    if figures is original or not whole:
+        return f"{figures[cost.figure]:,}" if cost.is_counted else _plain_figure(cost, figures, original)
+    figure = f"{figures[cost.figure]:,}" if cost.is_counted else cost.shown(figures[cost.figure])
+    return f"{figure} ({figures[cost.figure] / whole:.0%})"
+
+
+def _milliseconds(cost: Cost, figures: dict[str, Any], original: dict[str, Any]) -> str:
+    record = figures.get(cost.figure)
+    if record:
+        return f"{record['model_ms']:.2f} ms"
+    return "1.00x" if figures is original else NOT_MEASURED
+
+
+def _speedup(cost: Cost, figures: dict[str, Any], original: dict[str, Any]) -> str:
+    if figures is original:
+        return "1.00x"
+    record = figures.get(cost.figure)
+    if not record:
+        return NOT_MEASURED
+    return f"{record['speedup']:.2f}x ({record['speedup_low']:.2f}-{record['speedup_high']:.2f})"
 
 
 def metric_text(metric: dict[str, Any] | None) -> str:
@@ -133,6 +170,9 @@ def show_report(report: dict[str, Any], console: Console) -> None:
                 soft_wrap=True,
                 markup=False,
             )
-    for name, label in report.get("labels", {}).items():
-        if label.startswith("simulated") and name == "latency":
-            console.print(f"latency is {label}", style="yellow", highlight=False, soft_wrap=True, markup=False)
+    labels = report.get("labels", {})
+    for name, cost in COSTS.items():
+        label = labels.get(cost.figure, "")
+        simulated = cost.known == "timed" and label.startswith("simulated")
+        if simulated or (cost.modelled and _is_named(report, name)):
+            console.print(f"{cost.noun} is {label}", style="yellow", highlight=False, soft_wrap=True, markup=False)

@@ -8,11 +8,12 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from .report import FIGURE_NAMES, cell, figure_cells, metric_name
+from .costs import COSTS
+from .report import cell, figure_rows
 from .results import printable
 
 #: what a bar shows of the last step: key of a measurement -> its name
-_BARS = {"parameters": "parameters", "macs": "MACs", "size_bytes": "bytes"}
+_BARS = {cost.figure: cost.noun for cost in COSTS.values() if cost.known == "exact" and not cost.modelled}
 
 
 @cache
@@ -55,11 +56,9 @@ def report_html(report: dict[str, Any], images: Sequence[str] = ()) -> str:
 
 
 def _figures(report: dict[str, Any]) -> dict[str, Any]:
-    names = [*(metric_name(report) if name == "metric" else name for name in FIGURE_NAMES)]
-    rows = [["original", *figure_cells(report["original"], report["original"])]]
-    rows += [[step["technique"], *figure_cells(step["measurement"], report["original"])] for step in report["steps"]]
+    columns, rows = figure_rows(report)
     return {
-        "columns": [{"name": name, "numeric": number > 0} for number, name in enumerate(["step", *names])],
+        "columns": [{"name": name, "numeric": number > 0} for number, name in enumerate(columns)],
         "rows": [list(map(printable, row)) for row in rows],
     }
 

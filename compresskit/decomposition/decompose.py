@@ -9,7 +9,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from ..analysis.measure.measure import macs, parameter_count
+from ..analysis.measure.work import exact_costs, work_of
 from ..core.errors import InputError
 from ..core.tensors.modules import get_module, match_names
 from ..core.types import Inputs, Loaded, to_device
@@ -71,8 +71,8 @@ def decompose(loaded: Loaded, options: DecomposeOptions, context: Context) -> St
     if options.norms == "reestimate":
         estimate_batchnorm(loaded.module, batches, context.device)
     result = _report(loaded, layers, choices, errors, left_out, totals, options, context)
-    if options.target_latency is not None:
-        result.facts["latency_share_asked"] = options.target_latency
+    if name := options.timed_target():
+        result.facts[f"{name}_share_asked"] = options.targets()[name].share_of(totals.latency_ms)
     if predicted_share is not None:
         result.facts["latency_share_predicted"] = predicted_share
     if lstm_rows:
@@ -128,15 +128,8 @@ def _select(
 
 
 def _totals(loaded: Loaded) -> Totals:
-    tensors = list(loaded.module.state_dict().values())
-    size_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     floats = [parameter.element_size() for parameter in loaded.module.parameters()]
-    return Totals(
-        macs(loaded.module, loaded.example),
-        parameter_count(loaded.module),
-        size_bytes,
-        sum(floats) / max(len(floats), 1),
-    )
+    return Totals(work_of(loaded), sum(floats) / max(len(floats), 1))
 
 
 def _plan(
@@ -183,7 +176,7 @@ def _plan(
 def _must_be_faster(site: Site, options: DecomposeOptions) -> bool:
     """An embedding is a table look-up, which nothing beats: asked for, it gets smaller and slower."""
     asked_for = site.geometry.form == "embedding" and options.slower_layers == "auto"
-    return options.target_latency is not None or (options.refuses_slower() and not asked_for)
+    return options.timed_target() is not None or (options.refuses_slower() and not asked_for)
 
 
 def _choose(
@@ -194,7 +187,7 @@ def _choose(
     timed = [layer for layer in layers if _must_be_faster(layer.site, options)]
     if not timed:
         return rule(layers, options, totals), totals
-    if options.target_latency is not None:
+    if options.timed_target():
         for layer in timed:
             context.log(f"timing {layer.site.name}")
             time_candidates(layer, times.time)
@@ -215,11 +208,11 @@ def _report(
     options: DecomposeOptions,
     context: Context,
 ) -> StepResult:
-    macs_after, params_after = macs(loaded.module, loaded.example), parameter_count(loaded.module)
+    before, after = exact_costs(totals.work), exact_costs(work_of(loaded))
     facts = {
         "layers_decomposed": len(errors), "layers_considered": len(layers),
         "kinds": dict(sorted(Counter(one.kind for one in choices if one is not None).items())),
-        "macs_share": macs_after / max(totals.macs, 1), "params_share": params_after / max(totals.params, 1),
+        **{f"{name}_share": after[name] / figure if figure else 1.0 for name, figure in before.items()},
         "mean_relative_error": sum(errors.values()) / len(errors) if errors else 0.0,
         "rank_by": options.rank_by, "objective": options.objective,
     }  # fmt: skip

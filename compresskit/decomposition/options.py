@@ -6,24 +6,30 @@ from typing import Annotated, Literal
 
 from pydantic import model_validator
 
+from ..core.budgets import BudgetOptions, with_targets
+from ..core.costs import field_of, names
 from ..core.options import StepOptions, choice, option
 from .tables import KIND_CHOICES, KINDS, OBJECTIVES, RANK_RULES
 
+_TECHNIQUE = "decompose"
+_TARGETS = tuple(field_of(name) for name in names(technique=_TECHNIQUE))
 #: rank rule -> the options that only it reads
 _RULE_OPTIONS = {
-    "budget": ("target_macs", "target_params", "target_bytes", "target_latency", "sensitivity"),
+    "budget": (*_TARGETS, "sensitivity"),
     "energy": ("energy",),
-    "ratio": ("ratio",),
+    "keep-ratio": ("keep_ratio",),
     "fixed": ("rank",),
     "given": ("ranks",),
     "error": ("max_error",),
 }
-_TARGETS = ("target_macs", "target_params", "target_bytes", "target_latency")
 _DATA_OPTIONS = ("inputs", "calibration_rows")
 
 
-class DecomposeOptions(StepOptions):
+@with_targets(_TECHNIQUE, section="Budget")
+class DecomposeOptions(BudgetOptions):
     """Replace layers by chains of smaller layers, at ranks chosen by a rule or for a budget."""
+
+    renamed = {"ratio": "keep_ratio, the share of its MACs that each layer keeps"}
 
     kind: Annotated[str, choice(KIND_CHOICES)] = option("auto", "how layers are decomposed", section="Decomposition")
     consider: list[Annotated[str, choice(KINDS)]] = option(
@@ -43,7 +49,7 @@ class DecomposeOptions(StepOptions):
 
     rank_by: Annotated[str, choice(RANK_RULES)] = option("energy", "how ranks are chosen", section="Ranks")
     energy: float = option(0.9, "share of a layer's energy to keep", section="Ranks", gt=0, lt=1)
-    ratio: float = option(0.5, "share of its MACs that each layer keeps", section="Ranks", gt=0, lt=1)
+    keep_ratio: float = option(0.5, "share of its MACs that each layer keeps", section="Ranks", gt=0, lt=1)
     rank: int = option(16, "the rank, for rank_by fixed", section="Ranks", ge=1)
     ranks: dict[str, int] = option(
         {}, "rank by layer name pattern, e.g. 'layer1.*=8'; the first match counts, other layers stay", section="Ranks"
@@ -51,12 +57,6 @@ class DecomposeOptions(StepOptions):
     max_error: float = option(0.3, "largest relative error of a layer", section="Ranks", gt=0, lt=1)
     round_to: int = option(1, "make ranks multiples of this where a layer is large enough", section="Ranks", ge=1)
 
-    target_macs: float | None = option(None, "share of the model's MACs to keep", section="Budget", gt=0, lt=1)
-    target_params: float | None = option(None, "share of the model's parameters to keep", section="Budget", gt=0, lt=1)
-    target_bytes: int | None = option(None, "largest size of the weights in bytes", section="Budget", gt=0)
-    target_latency: float | None = option(
-        None, "share of the model's measured latency to keep", section="Budget", gt=0, lt=1
-    )
     sensitivity: Literal["auto", "layer", "output"] = option(
         "auto",
         "what a budget minimizes: the layers' squared relative errors, or the measured change of the model's output "
@@ -153,14 +153,16 @@ class DecomposeOptions(StepOptions):
 
     @model_validator(mode="after")
     def _rules_read_their_options(self) -> DecomposeOptions:
-        for rule, names in _RULE_OPTIONS.items():
-            for name in names:
+        for rule, own in _RULE_OPTIONS.items():
+            for name in own:
                 used = rule == self.rank_by or not RANK_RULES.builtin(self.rank_by)  # a user's own may read any
                 used = used or (name == "energy" and self.lstms == "decompose")
                 if name in self.model_fields_set and getattr(self, name) is not None and not used:
                     raise ValueError(f"{name} is for rank_by {rule}, and rank_by is {self.rank_by!r}; drop one of them")
-        if self.target_latency is not None and self.slower_layers == "allow":
-            raise ValueError("slower_layers would be ignored: a slower layer never helps target_latency; drop one")
+        if (timed := self.timed_target()) and self.slower_layers == "allow":
+            raise ValueError(
+                f"slower_layers would be ignored: a slower layer never helps {field_of(timed)}; drop one of them"
+            )
         if self.rank_by == "given" and not self.ranks:
             raise ValueError("rank_by given needs ranks, e.g. 'layer1.*=8'")
         if self.rank_by == "given" and self.lstms == "decompose":

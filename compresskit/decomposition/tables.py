@@ -45,7 +45,7 @@ KIND_CHOICES: Registry[Kind] = Registry("kind", _PACKAGE, {
 
 RANK_RULES: Registry[Callable[[list[Layer], DecomposeOptions, Totals], Choices]] = Registry("rank rule", _PACKAGE, {
     "energy": Row("ranks.rank_selection:by_energy", "cheapest rank that keeps a share of the layer's energy"),
-    "ratio": Row("ranks.rank_selection:by_ratio", "the same share of MACs in every layer"),
+    "keep-ratio": Row("ranks.rank_selection:by_ratio", "the same share of MACs in every layer"),
     "fixed": Row("ranks.rank_selection:by_fixed_rank", "the same rank in every layer"),
     "given": Row(
         "ranks.rank_selection:by_given_ranks", "the rank that is given for each layer; layers without one stay",

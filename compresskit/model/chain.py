@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..core.costs import MACS, PARAMS
 from ..core.errors import InputError, nearest
 
 #: one layer: {op, out, kernel}
@@ -150,7 +151,7 @@ def chain_costs(layers: Sequence[Layer], input_shape: Sequence[int], num_classes
         macs += weights * height * width
         params += weights + norms
         channels = out
-    return {"macs": float(macs + channels * num_classes), "params": float(params + (channels + 1) * num_classes)}
+    return {MACS: float(macs + channels * num_classes), PARAMS: float(params + (channels + 1) * num_classes)}
 
 
 def scaled(layers: Sequence[Layer], factor: float) -> list[dict[str, Any]]:

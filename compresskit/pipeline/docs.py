@@ -75,10 +75,15 @@ def _table(model: type[Options]) -> list[str]:
     return rows
 
 
+#: the types of a share or an amount of a cost
+_AMOUNT = ["number", "integer", "string"]
+
+
 def _values(annotation: Any, schema: dict[str, Any]) -> str:
     if get_origin(annotation) is Literal:
         return ", ".join(f"`{item}`" for item in get_args(annotation))
-    return " or ".join(_names(schema))
+    names = _names(schema)
+    return "amount" if names == _AMOUNT else " or ".join(names)
 
 
 def _names(schema: dict[str, Any]) -> list[str]:

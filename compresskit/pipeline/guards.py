@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..artifact import artifact
+from ..core.costs import COSTS, Amount, guard_of, names
 from ..core.errors import GuardMissed, InputError
 from ..evaluation.metrics import Metric
 from .measurement import Measurement
@@ -37,12 +38,15 @@ def check_guards(
         if drop > options.max_drop:
             missed.append(f"{metric.name} fell by {drop:.4f}, max_drop is {options.max_drop}")
     if options.min_speedup is not None:
-        if not measured.latency:
-            raise InputError(f"{name}: min_speedup needs latency_rounds above 0")
-        if measured.latency["speedup"] < options.min_speedup:
-            missed.append(f"speed-up is {measured.latency['speedup']:.2f}x, min_speedup is {options.min_speedup}")
-    if options.max_bytes is not None and measured.size_bytes > options.max_bytes:
-        missed.append(f"weights take {measured.size_bytes:,} bytes, max_bytes is {options.max_bytes:,}")
+        record = _timed_record(measured, f"{name}: min_speedup", *names("timed"))
+        if record["speedup"] < options.min_speedup:
+            missed.append(f"speed-up is {record['speedup']:.2f}x, min_speedup is {options.min_speedup}")
+    for cost, amount in options.limits().items():
+        guard = guard_of(cost)
+        figure, limit = _figure_and_limit(cost, amount, measured, baseline, f"{name}: {guard}")
+        if figure > limit:
+            row = COSTS[cost]
+            missed.append(f"{row.says.format(row.shown(figure))}, {guard} is {getattr(options, guard)}")
     if missed:
         good = (
             sorted(path.name for path in kept.glob("*-*") if (path / artifact.MANIFEST).is_file())
@@ -52,3 +56,21 @@ def check_guards(
         good = [entry for entry in good if int(entry.split("-")[0]) < int(name.split("-")[0])]
         last = f"the last good artifact is {kept / good[-1]}" if good else "no earlier step's artifact exists"
         raise GuardMissed(f"step {name}: {'; '.join(missed)}; {last}")
+
+
+def _timed_record(measured: Measurement, guard: str, cost: str) -> dict[str, Any]:
+    if not measured[cost]:
+        raise InputError(f"{guard} needs latency_rounds above 0")
+    return measured[cost]
+
+
+def _figure_and_limit(
+    cost: str, amount: Amount, measured: Measurement, baseline: Measurement, guard: str
+) -> tuple[float, float]:
+    """A cost's figure and the largest one allowed; of a timed cost's share, what the A/B comparison found counts."""
+    if COSTS[cost].known == "timed":
+        record = _timed_record(measured, guard, cost)
+        return record["model_ms"], amount.of(record["model_ms"] * record["speedup"])
+    if measured[cost] is None:
+        raise InputError(f"{guard} needs {COSTS[cost].noun}, which is not measured here")
+    return measured[cost], amount.of(baseline[cost] or 0)

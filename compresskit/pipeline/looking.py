@@ -16,13 +16,13 @@ from torch.utils import _pytree as pytree
 from ..analysis.calibration.hooks import watch_calls
 from ..analysis.measure import measure
 from ..analysis.measure.macs import MacCount, count_macs
+from ..analysis.measure.work import figures_of
 from ..artifact import artifact
 from ..core.errors import CompresskitError, InputError, described
 from ..core.types import Loaded
 from ..core.user_imports import PACKAGE_FOLDER
 from ..model.checkpoints.weights import sha256_of
 from ..model.exported import by_layer, single_example
-from .measurement import stored_bytes
 
 _PRUNABLE = (nn.modules.conv._ConvNd, nn.Linear, nn.Embedding, nn.MultiheadAttention, nn.RNNBase)
 _DECOMPOSABLE = (nn.modules.conv._ConvNd, nn.Linear, nn.Embedding, nn.RNNBase)
@@ -98,11 +98,8 @@ def inspect_model(loaded: Loaded) -> dict[str, Any]:
         "name": loaded.name,
         "source": loaded.source,
         "layers": rows,
-        "parameters": measure.parameter_count(loaded.module),
-        "macs": counted.total,
+        **figures_of(loaded, single_example(loaded)),
         "macs_leave_out": sorted(counted.uncounted),
-        "size_bytes": stored_bytes(loaded),
-        "peak_memory_bytes": measure.peak_memory_bytes(loaded.module, single_example(loaded)),
         "edits": len(loaded.edits),
         "storage": loaded.storage,
     }
@@ -171,13 +168,9 @@ def _layer_text(row: dict[str, Any] | None) -> str:
 
 
 def _figure_pairs(first: Loaded, second: Loaded):
-    for key, function in (
-        ("parameters", lambda x: measure.parameter_count(x.module)),
-        ("macs", lambda x: measure.macs(x.module, single_example(x))),
-        ("size_bytes", stored_bytes),
-        ("peak_memory_bytes", lambda x: measure.peak_memory_bytes(x.module, single_example(x))),
-    ):
-        yield key, function(first), function(second)
+    found, other = (figures_of(loaded, single_example(loaded)) for loaded in (first, second))
+    for key, figure in found.items():
+        yield key, figure, other[key]
 
 
 def _reported_metric(string: str) -> dict[str, Any] | None:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-
 from ..analysis.measure import measure
-from ..artifact import artifact
-from ..artifact.codecs.storage import encode_all
-from ..core.errors import InputError
+from ..analysis.measure.work import figures_of
+from ..core.costs import COSTS, names
 from ..core.types import Loaded, to_device
 from ..model.example_inputs import with_batch
 from ..training.context import Context
@@ -24,26 +19,36 @@ class Measurement:
     """Figures of one model; None stands for "not measured".
 
     Attributes:
-        parameters: weights the model computes with.
-        macs: multiply-accumulates of one forward at batch size 1.
-        size_bytes: size of the stored weights file.
+        figures: of each cost, by its key in reports (`costs.Cost.figure`); of a timed one the record of the
+            interleaved A/B comparison with the original.
         metric: mean, interval and sample count of the metric.
-        latency: interleaved A/B against the original, or None.
-        peak_memory_bytes: allocations of one forward at batch size 1, on top of weights.
         zero_share: share of zeros among weights stored sparsely, or None.
     """
 
-    parameters: int
-    macs: int
-    size_bytes: int
+    figures: dict[str, Any]
     metric: dict[str, Any] | None
-    latency: dict[str, Any] | None
-    peak_memory_bytes: int | None
     zero_share: float | None
+
+    def __getitem__(self, name: str) -> Any:
+        """The figure of a cost."""
+        return self.figures.get(COSTS[name].figure)
+
+    def __getattr__(self, figure: str) -> Any:
+        """A figure by its key in reports: `measured.size_bytes`."""
+        figures = self.__dict__.get("figures", {})  # a copy asks before there are any
+        if figure not in figures:
+            raise AttributeError(f"no figure {figure!r}; there are {', '.join(figures)}, metric, zero_share")
+        return figures[figure]
 
     def record(self) -> dict[str, Any]:
         """JSON-able."""
-        return asdict(self)
+        return {**self.figures, "metric": self.metric, "zero_share": self.zero_share}
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Measurement:
+        """Undo `record`; a figure that an earlier version did not measure is None."""
+        figures = {cost.figure: record.get(cost.figure) for cost in COSTS.values()}
+        return cls(figures, record["metric"], record["zero_share"])
 
 
 def measure_model(
@@ -64,26 +69,25 @@ def measure_model(
         against: the latency baseline; None leaves latency unmeasured.
     """
     example = to_device(with_batch(loaded.example, 1), context.device)
-    latency = None
-    if against is not None and options.latency_rounds:
-        latency = asdict(
-            measure.latency_ab(
-                against.module,
-                loaded.module,
-                to_device(with_batch(loaded.example, options.latency_batch), context.device),
-                rounds=options.latency_rounds,
-                batch_size=options.latency_batch,
-            )
-        )
+    known = {} if size_bytes is None else {"size_bytes": size_bytes}
     return Measurement(
-        measure.parameter_count(loaded.module),
-        measure.macs(loaded.module, example),
-        stored_bytes(loaded) if size_bytes is None else size_bytes,
+        figures_of(loaded, example, **known) | _timed(loaded, context, options, against),
         evaluate(loaded, context, options),
-        latency,
-        measure.peak_memory_bytes(loaded.module, example),
         zero_share(loaded),
     )
+
+
+def _timed(loaded: Loaded, context: Context, options: RecipeOptions, against: Loaded | None) -> dict[str, Any]:
+    """The records of timed costs: an A/B comparison with the baseline, or None."""
+    record = None
+    if against is not None and options.latency_rounds:
+        example = to_device(with_batch(loaded.example, options.latency_batch), context.device)
+        record = asdict(
+            measure.latency_ab(
+                against.module, loaded.module, example, rounds=options.latency_rounds, batch_size=options.latency_batch
+            )
+        )
+    return {COSTS[name].figure: record for name in names("timed")}
 
 
 def evaluate(loaded: Loaded, context: Context, options: RecipeOptions) -> dict[str, Any] | None:
@@ -93,17 +97,6 @@ def evaluate(loaded: Loaded, context: Context, options: RecipeOptions) -> dict[s
     batches = context.data.batches("test", batch_size=context.eval_batch, limit=options.eval_limit)
     score = context.metric(loaded.module, batches, context.device)
     return {"name": context.metric.name, **asdict(score)}
-
-
-def stored_bytes(loaded: Loaded) -> int:
-    """Size of the weights file this model is stored in, found by writing it."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / artifact.WEIGHTS
-        try:
-            save_file(encode_all(artifact.unique_tensors(loaded.module)[0], loaded.storage), path)
-        except OSError as error:
-            raise InputError(f"cannot write to {folder!r} to measure the stored size: {error.strerror}") from error
-        return path.stat().st_size
 
 
 def zero_share(loaded: Loaded) -> float | None:
@@ -126,26 +119,25 @@ def labels(loaded: Loaded) -> dict[str, str]:
         if is_simulated(loaded)
         else "executed: torch eager"
     )
-    return {
-        "size_bytes": "stored: size of the weights file",
-        "latency": executed,
-        "metric": executed,
-        "macs": "executed: counted while running",
-    }
+    timed = {COSTS[name].figure: executed for name in names("timed")}
+    return {cost.figure: cost.label for cost in COSTS.values() if cost.label} | timed | {"metric": executed}
 
 
 def warnings_of(before: Measurement, after: Measurement) -> list[str]:
     """What a step made worse, in words: larger, more MACs, slower, fewer zeros."""
     found = []
-    if after.size_bytes > before.size_bytes:
-        found.append(f"this step made the stored weights larger: {before.size_bytes:,} to {after.size_bytes:,} bytes")
-    if after.macs > before.macs:
-        found.append(f"this step added MACs: {before.macs:,} to {after.macs:,}")
-    if before.latency and after.latency and after.latency["speedup_high"] < before.latency["speedup_low"]:
-        found.append(
-            f"this step made the model slower: {before.latency['speedup']:.2f}x to {after.latency['speedup']:.2f}x "
-            "of the original's speed"
-        )
+    for name in names("exact"):
+        cost = COSTS[name]
+        if not cost.modelled and (after[name] or 0) > (before[name] or 0):
+            more = cost.says.format(cost.shown(after[name]))
+            found.append(f"this step raised {cost.noun}: {more}, before it {cost.shown(before[name])}")
+    for name in names("timed"):
+        old, new = before[name], after[name]
+        if old and new and new["speedup_high"] < old["speedup_low"]:
+            found.append(
+                f"this step made the model slower: {old['speedup']:.2f}x to {new['speedup']:.2f}x of the original's "
+                "speed"
+            )
     if before.zero_share and (after.zero_share or 0.0) < before.zero_share - 0.01:
         found.append(f"this step lost sparsity: {before.zero_share:.1%} to {after.zero_share or 0.0:.1%} zeros")
     return found

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from ..analysis.measure import measure
+from ..analysis.measure.work import figures_of
+from ..core.costs import COSTS, names
 from ..core.report import print_json, rows_table
 from ..core.types import Loaded, to_device
 from ..model.example_inputs import with_batch
@@ -51,7 +52,7 @@ def make_plan(
         elif step.technique == "distill" and known:
             current = model_after(step, current, context) or current
         known = known and technique.preview != "unknown"
-        figures = _figures(current, context.device) if known else {"parameters": None, "macs": None}
+        figures = _figures(current, context.device) if known else dict.fromkeys(_figures_shown())
         given = ", ".join(f"{key}={value}" for key, value in step.options.model_dump(exclude_unset=True).items())
         rows.append(
             {"step": step.technique, **figures, "options": given, "how": "predicted" if known else "not predicted"}
@@ -71,7 +72,14 @@ def make_plan(
 
 def _figures(loaded: Loaded, device: torch.device) -> dict[str, int]:
     example = to_device(with_batch(loaded.example, 1), device)
-    return {"parameters": measure.parameter_count(loaded.module), "macs": measure.macs(loaded.module, example)}
+    found = figures_of(loaded, example)
+    return {figure: found[figure] for figure in _figures_shown()}
+
+
+def _figures_shown() -> list[str]:
+    """Keys of the figures that are predicted: counts that rounding weights leaves as they are."""
+    rows = (COSTS[name] for name in names("exact") if "quantize" not in COSTS[name].techniques)
+    return [cost.figure for cost in rows if not cost.modelled]
 
 
 def show_plan(plan: dict[str, Any], console: Console, as_json: bool) -> None:

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import torch
 
+from ..analysis.measure.work import Work
 from ..artifact import artifact
 from ..artifact.probing import outputs_of
 from ..artifact.rebuilding import ProbeMismatch, check_rebuild
 from ..artifact.source import load_model
 from ..core import distributed
+from ..core.costs import COSTS, guard_of, names
 from ..core.errors import InputError, described, problems_of, require
 from ..core.options import Options
 from ..core.tensors.randomness import unchanged_random_state
@@ -136,10 +138,11 @@ def _options(recipe: Recipe) -> Iterator[str]:
         if readers:
             mend = "name some with data, e.g. --data digits"
             yield from _located(recipe, number, [f"{' and '.join(readers)}; {mend}"])
-        if step.options.min_speedup is not None and not recipe.options.latency_rounds:
-            yield from _located(
-                recipe, number, ["min_speedup needs measured latency, and latency_rounds is 0; set it to e.g. 12"]
-            )
+        timing = [guard_of(name) for name in step.options.limits() if COSTS[name].known == "timed"]
+        timing += ["min_speedup"] if step.options.min_speedup is not None else []
+        if timing and not recipe.options.latency_rounds:
+            needs = f"{timing[0]} needs measured latency, and latency_rounds is 0; set it to e.g. 12"
+            yield from _located(recipe, number, [needs])
 
 
 def _further_models(recipe: Recipe) -> Iterator[str]:
@@ -163,11 +166,13 @@ def _bytes_that_stay(recipe: Recipe, original: Loaded) -> Iterator[str]:
     for number, step in enumerate(recipe.steps):
         if step.technique != "train" or original.storage:
             return
-        limit = step.options.max_bytes
-        if limit is not None and size_bytes > limit:
-            yield from _located(
-                recipe, number, [f"max_bytes is {limit:,}, the weights take {size_bytes:,}, and training keeps that"]
-            )
+        for name in names("exact", technique="quantize"):  # of the tensors alone: known without a run
+            amount, row = step.options.limits().get(name), COSTS[name]
+            figure = row.formula()(Work(stored_bytes=size_bytes))
+            if amount is not None and figure > amount.of(figure):
+                given = f"{guard_of(name)} is {getattr(step.options, guard_of(name))}"
+                says = row.says.format(row.shown(figure))
+                yield from _located(recipe, number, [f"{given}, {says}, and training keeps that"])
 
 
 # -- the model -----------------------------------------------------------------------------------------------------

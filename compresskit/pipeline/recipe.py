@@ -203,9 +203,10 @@ def explain(
             text = item["msg"].removeprefix("Value error, ")
             text = text[:1].lower() + text[1:]
             shown = item["input"]
-            named = f"{'.'.join(map(str, location))} " if location and not text.startswith("unknown ") else ""
+            is_named = text.startswith(("unknown ", str(key)))
+            named = f"{'.'.join(map(str, location))} " if location and not is_named else ""
             message = f"{named}{text.replace('input should', 'should')}"
-            if location and item["type"] != "value_error":
+            if location and item["type"] not in ("value_error", "known_key"):
                 message += f", got {shown!r}"
         found.append((location, message))
     return list(dict.fromkeys(found))

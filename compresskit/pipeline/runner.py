@@ -207,7 +207,7 @@ def _taken(
         module = getattr(context.original.source, "module", None)  # of a module in memory, which no code builds
         source = task.recipe.options.source if module is None else None
         loaded = artifact.load(place, trust_source=True, source=source, module=module)
-        measurement = Measurement(**record["measurement"])
+        measurement = Measurement.from_record(record["measurement"])
     except (CompresskitError, OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
         task.log(f"{place.name}: done again, because what is in {place} cannot be used: {first_line(error)}")
         return None

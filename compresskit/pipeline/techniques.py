@@ -83,7 +83,7 @@ TECHNIQUES: dict[str, Technique] = {
         "compresskit.search.options:SearchOptions",
         "compresskit.search.search:search",
         "Find each layer's share under a budget, automatically.",
-        "search runs/base --data digits --technique prune --budget macs=0.5 --policy solve -o runs/searched",
+        "search runs/base --data digits --technique prune --target-macs 0.5 --policy solve -o runs/searched",
         "unknown",
         check="compresskit.search.check:check",
     ),

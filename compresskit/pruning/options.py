@@ -7,22 +7,26 @@ from typing import Annotated, Literal
 
 from pydantic import model_validator
 
-from ..core.options import StepOptions, choice, option
+from ..core.budgets import BudgetOptions, with_targets
+from ..core.costs import field_of, names
+from ..core.options import choice, option
 from .tables import ALLOCATIONS, CRITERIA, REGULARIZERS, SALIENCIES, SCOPES
 
-_AMOUNTS = ("ratio", "depth_ratios", "target_macs", "target_params", "target_bytes", "target_latency")
+_TECHNIQUE = "prune"
+_AMOUNTS = ("ratio", "depth_ratios", *(field_of(name) for name in names(technique=_TECHNIQUE)))
 #: options that only mean something for some granularities
 _ONLY = {
     "channel": [
         "ratios", "round_to", "min_channels", "floor", "criterion", "scope", "reduction", "normalize", "attention",
-        "reconstruct", "ridge", "target_params", "target_bytes", "target_latency", "depth_ratios", "sparsify",
-        "sparsify_epochs", "sparsify_strength",
+        "reconstruct", "ridge", "depth_ratios", "sparsify", "sparsify_epochs", "sparsify_strength",
+        *(field_of(name) for name in names("timed", technique=_TECHNIQUE)),
     ],
     "sparse": ["saliency", "allocation", "pattern"],
 }  # fmt: skip
 
 
-class PruneOptions(StepOptions):
+@with_targets(_TECHNIQUE, section="How much")
+class PruneOptions(BudgetOptions):
     """Remove channels, heads, blocks or single weights."""
 
     granularity: Literal["channel", "weight", "n:m", "block"] = option(
@@ -35,14 +39,6 @@ class PruneOptions(StepOptions):
     )
     protect: list[str] = option([], "layers or groups that stay whole, by name pattern", section="What goes")
     ratio: float | None = option(None, "share removed, e.g. 0.5", section="How much", gt=0, lt=1)
-    target_macs: float | None = option(
-        None, "share of multiply-accumulates kept, e.g. 0.5", section="How much", gt=0, lt=1
-    )
-    target_params: float | None = option(None, "share of parameters kept, e.g. 0.5", section="How much", gt=0, lt=1)
-    target_bytes: int | None = option(None, "largest size of the weights in bytes", section="How much", gt=0)
-    target_latency: float | None = option(
-        None, "share of the measured latency kept, e.g. 0.5", section="How much", gt=0, lt=1
-    )
     depth_ratios: list[float] = option(
         [], "share removed along the depth, from the first groups to the last, straight lines between: e.g. 0.2 and "
         "0.6", section="How much",
@@ -62,8 +58,8 @@ class PruneOptions(StepOptions):
     reduction: Literal["sum", "mean", "max", "first"] = option(
         "mean", "how scores of the layers that share a channel combine", section="Which"
     )
-    normalize: Literal["none", "mean", "max", "sum", "median", "macs"] = option(
-        "mean", "scores are divided by this before groups compete; macs: by what a unit costs", section="Which"
+    normalize: Literal["none", "mean", "max", "sum", "median", *names("exact")] = option(
+        "mean", "scores are divided by this before groups compete; a cost: by what a unit takes of it", section="Which"
     )
     saliency: Annotated[str, choice(SALIENCIES)] = option("magnitude", "how single weights are ranked", section="Which")
     allocation: Annotated[str, choice(ALLOCATIONS)] = option(
@@ -190,13 +186,10 @@ class PruneOptions(StepOptions):
             raise ValueError(
                 f"cuts {self.cuts} does not fit cuts_follow {self.cuts_follow!r}; give both, e.g. cubic and 4"
             )
-        if (
-            self.cuts_follow != "one-shot"
-            and self.target_params is None
-            and self.target_macs is None
-            and not self.ratio
-        ):
-            raise ValueError(f"cuts_follow {self.cuts_follow!r} needs ratio, target_macs or target_params")
+        exact = [name for name in self.targets() if name in names("exact")]
+        if self.cuts_follow != "one-shot" and not exact and not self.ratio:
+            able = ", ".join(field_of(name) for name in names("exact", technique=_TECHNIQUE))
+            raise ValueError(f"cuts_follow {self.cuts_follow!r} needs ratio or one of {able}")
         match = re.fullmatch(r"(\d+):(\d+)", self.pattern)
         if not match or not 0 < int(match[1]) < int(match[2]):
             raise ValueError(f"pattern {self.pattern!r} must be N:M with 0 < N < M, e.g. 2:4")

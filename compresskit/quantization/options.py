@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import model_validator
 
-from compresskit.core.options import StepOptions, choice, option
+from compresskit.core.budgets import BudgetOptions, with_targets
+from compresskit.core.costs import field_of, names
+from compresskit.core.options import choice, option
 
 from .tables import CODEBOOK_STARTS, FORMATS, OBSERVER_CHOICES, OBSERVERS, ROUNDINGS, SCHEMES, Scheme
 
@@ -21,7 +23,8 @@ _OF_FORMATS = ("bits", "bits_for", "granularity", "weight_range", "weight_search
 _QAT_DEFAULTS = {"lr": 1e-3, "grad_clip": 1.0}
 
 
-class QuantizeOptions(StepOptions):
+@with_targets("quantize", section="Allocation")
+class QuantizeOptions(BudgetOptions):
     """Store weights, and compute activations, in few bits."""
 
     scheme: Annotated[str, choice(SCHEMES)] = option("int8-weight", "what is quantized, and to what", section="Scheme")
@@ -71,20 +74,12 @@ class QuantizeOptions(StepOptions):
         le=8,
     )
     candidate_bits: list[int] = option(
-        [2, 3, 4, 6, 8], "bits that target_bits chooses from", section="Allocation", min_length=1
+        [2, 3, 4, 6, 8], "bits that target_bits or a budget chooses from", section="Allocation", min_length=1
     )
     candidate_formats: list[Annotated[str, choice(FORMATS)]] = option(
         [],
-        "number formats that target_bits chooses from beside them, e.g. nf4; bytes then count scales, too",
+        "number formats that target_bits or a budget chooses from beside them, e.g. nf4; bytes then count scales, too",
         section="Allocation",
-    )
-    target_latency: float | None = option(
-        None,
-        "share of the float latency kept, e.g. 0.6: each layer computes in int8 or float, by its times measured in "
-        "ONNX Runtime and by what int8 costs the output",
-        section="Allocation",
-        gt=0,
-        lt=1,
     )
     layers: list[str] = option([], "quantize only layers that one of these patterns matches", section="Layers")
     skip: list[str] = option([], "leave out layers that one of these patterns matches", section="Layers")
@@ -139,6 +134,10 @@ class QuantizeOptions(StepOptions):
         "0.001 and grad_clip 1 unless given",
         section="Training",
     )
+
+    def chooses_bits(self) -> bool:
+        """Whether each layer's bits are chosen by sensitivity, under an average or a budget of an exact cost."""
+        return self.target_bits is not None or any(name in names("exact") for name in self.targets())
 
     def trains(self) -> bool:
         """Whether training options mean something."""
@@ -204,16 +203,20 @@ class QuantizeOptions(StepOptions):
             problems.append(
                 f"rounding {self.rounding!r} would be lost: qat learns the weights anew and rounds them to nearest"
             )
-        if self.target_bits is not None and ("target_bits" not in number_format.options or "bits" in given):
-            problems.append("target_bits chooses among integer bits by itself; leave bits out and take an int scheme")
-        if self.target_latency is not None and (scheme.activations != "static" or self.weight_bits() != 8):
-            problems.append("target_latency chooses between int8 and float layers; choose scheme int8-static")
-        if self.target_latency is not None and self.target_bits is not None:
-            problems.append("target_latency and target_bits both choose each layer's bits; choose one")
+        deciding = self._chosen_by()
+        if self.chooses_bits() and ("target_bits" not in number_format.options or "bits" in given):
+            problems.append(
+                f"{deciding[0]} chooses among integer bits by itself; leave bits out and take an int scheme"
+            )
+        timed = self.timed_target()
+        if timed and (scheme.activations != "static" or self.weight_bits() != 8):
+            problems.append(f"{field_of(timed)} chooses between int8 and float layers; choose scheme int8-static")
+        if len(deciding) > 1:
+            problems.append(f"{' and '.join(deciding)} each choose the layers' bits; choose one")
         problems += [
             f"{name} would be ignored: set target_bits"
             for name in ("candidate_bits", "candidate_formats")
-            if name in given and self.target_bits is None
+            if name in given and not self.chooses_bits()
         ]
         if self.format_for and scheme.activations != "none":
             problems.append(f"format_for is for schemes of weights only; scheme {self.scheme!r} quantizes activations")
@@ -222,7 +225,7 @@ class QuantizeOptions(StepOptions):
         if "code_range" in given and (self.weight_bits() != 8 or "code_range" not in number_format.options):
             problems.append("code_range would be ignored: it is about weights of 8 bits")
         smallest, largest = number_format.bits_range
-        candidates = self.candidate_bits if self.target_bits is not None else []
+        candidates = self.candidate_bits if self.chooses_bits() else []
         wrong = [
             bits
             for bits in [*self.bits_for.values(), *candidates, self.weight_bits()]
@@ -259,7 +262,11 @@ class QuantizeOptions(StepOptions):
     def packages(self) -> dict[str, str]:
         """Optional packages that these options need: module to import -> the extra that brings it."""
         timed = dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "onnx")
-        return super().packages() | (timed if self.target_latency is not None else {})
+        return super().packages() | (timed if self.timed_target() else {})
+
+    def _chosen_by(self) -> list[str]:
+        """The options that choose each layer's bits."""
+        return [*map(field_of, self.targets()), *(["target_bits"] if self.target_bits is not None else [])]
 
     def _calibrated(self) -> list[str]:
         """What is calibrated or trained on data."""
@@ -270,7 +277,7 @@ class QuantizeOptions(StepOptions):
             "smooth": self.smooth is not None,
             "awq": self.awq,
             f"qat {self.qat}": self.qat != "none",
-            "target_bits": self.target_bits is not None,
+            " and ".join(self._chosen_by()): self.chooses_bits(),
         }
         return [f"{name} needs data" for name, reads in readers.items() if reads]
 

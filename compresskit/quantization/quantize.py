@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compresskit.core.costs import COSTS, field_of, names
 from compresskit.core.decisions import label
 from compresskit.core.errors import InputError
 from compresskit.core.tensors.modules import get_module
@@ -34,7 +35,7 @@ from .formats.layer_spec import Spec
 from .formats.layers import convert, name_format, to_matrix
 from .formats.number_format import Settings
 from .formats.uniform import Grid
-from .formats.weights import store
+from .formats.weights import bytes_by_kind, store
 from .mixed_precision import latency_budget
 from .mixed_precision.choice import allocate
 from .mixed_precision.latency_budget import choose_int8
@@ -49,7 +50,7 @@ from .transforms.folding import fold_batchnorm
 
 #: how the copy is quantized on which layers are timed
 _TIMED_WITH = {
-    "target_latency": None,
+    **{field_of(name): None for name in names(technique="quantize")},
     "observer": "minmax",
     "calibration_samples": 64,
     "rounding": "nearest",
@@ -72,6 +73,7 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
         InputError: if calibration needs data and there is none, or no layer is left to quantize.
     """
     batches = _calibration_batches(options, context)
+    whole_bytes = sum(bytes_by_kind(loaded.module, loaded.storage).values())
     folded = fold_batchnorm(loaded) if options.fold_batchnorm else []
     record = trace(loaded.module, loaded.example)
     operands = product_operands(loaded, options)
@@ -83,15 +85,16 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
     }
     if options.equalize:
         facts["equalized_pairs"] = len(equalize(loaded.module, record))
-    times = layer_times(loaded, plans, options, context) if options.target_latency is not None else []
+    timed = options.timed_target()
+    times = layer_times(loaded, plans, options, context) if timed else []
     statistics = collect_statistics(loaded.module, plans, batches, options, context)
     _scale_inputs(loaded, plans, statistics, options)
     if statistics and (options.smooth is not None or options.awq):
         statistics = collect_statistics(loaded.module, plans, batches, options, context)
     tables: dict[str, list[dict[str, Any]]] = {}
     files: dict[str, Any] = {}
-    if options.target_bits is not None:
-        allocation = allocate(loaded.module, plans, statistics, batches, options, context)
+    if options.chooses_bits():
+        allocation = allocate(loaded.module, plans, statistics, batches, options, context, whole_bytes)
         plans = allocation.plans
         facts |= allocation.facts
         tables["sensitivity"] = allocation.table
@@ -101,7 +104,8 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
     if times:
         variants = int8_layers(loaded.module, plans, ranges, statistics, options, context.seed)
         damages = latency_budget.measured_damages(loaded.module, variants, batches)
-        plans, found, tables["latency"] = choose_int8(plans, *times, damages, options.target_latency)
+        share = options.targets()[timed].share_of(times[0].total_ms)
+        plans, found, tables[timed] = choose_int8(plans, *times, damages, share)
         facts |= found
         ranges = ranges_of(find_all_sites(loaded.module, record, plans, operands, options), ranges)
     facts["quantized_layers"] = len(plans)
@@ -228,13 +232,13 @@ def layer_times(loaded: Loaded, plans: list[LayerPlan], options: QuantizeOptions
     trial = loaded.clone()
     quantize(trial, options.model_copy(update=_TIMED_WITH), context)
     example = with_batch(loaded.example, context.latency_batch)
-    names = [plan.name for plan in plans]
+    layers = [plan.name for plan in plans]
 
     def profiled() -> list[Profile]:
         context.log("timing layers in ONNX Runtime")
-        return context.runtime_timer().profiles([loaded.module, trial.module], example, names)
+        return context.runtime_timer().profiles([loaded.module, trial.module], example, layers)
 
-    asked = f"layers in ONNX Runtime {label(str(loaded.module), str(trial.module), names, context.latency_batch)}"
+    asked = f"layers in ONNX Runtime {label(str(loaded.module), str(trial.module), layers, context.latency_batch)}"
     return [Profile(*one) for one in context.decisions(asked, profiled)]
 
 
@@ -269,9 +273,12 @@ def _compare_latency(
     float_ms, own_ms = context.runtime_timer().latencies_ms([float_model, loaded.module], example)
     share = own_ms / float_ms
     facts |= {"onnxruntime_float_ms": float_ms, "onnxruntime_ms": own_ms, "measured_latency_share": share}
-    if share <= options.target_latency:
+    timed = options.timed_target()
+    amount, option = options.targets()[timed], field_of(timed)
+    if (share if amount.is_share else own_ms) <= amount.value:
         return []
-    return [f"target_latency {options.target_latency:g} is missed: measured {share:.2f} in ONNX Runtime"]
+    got = f"{share:.2f}" if amount.is_share else COSTS[timed].shown(own_ms)
+    return [f"{option} {getattr(options, option)} is missed: measured {got} in ONNX Runtime"]
 
 
 def _rounded_to_nearest(

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import BeforeValidator, model_validator
 
+from ..core.budgets import with_targets
+from ..core.costs import COSTS, MACS, PARAMS, field_of, names, read_share
 from ..core.options import choice, option
 from ..core.registry import Registry
 from ..decomposition.tables import KINDS
 from ..pruning.tables import CRITERIA
 from ..quantization.tables import FORMATS, ROUNDINGS
 from .nas.options import TECHNIQUE, ArchitectureOptions
-from .problem.budget import bounds_latency, check_budget, read_budget
 from .tables import ARCHITECTURES, POLICIES, SUBJECTS
 
 #: options that only some policies read
@@ -41,15 +43,19 @@ _POLICY_PACKAGES = {
 _PART_OPTIONS = {"ratio": ("criterion", "round_to"), "rank": ("kind",), "bits": ("bits", "formats", "rounding")}
 
 
+@with_targets("search", section="Budget")
 class SearchOptions(ArchitectureOptions):
     """Find each layer's share under a budget."""
 
+    renamed = {
+        "budget": f"one option a cost: {', '.join(map(field_of, COSTS))} or target_drop; e.g. {field_of(MACS)} 0.5"
+    }
+
     technique: Annotated[str, choice(SUBJECTS)] = option("prune", "what is searched over", section="Search")
     policy: Annotated[str, choice(POLICIES)] = option("auto", "how it is searched", section="Search")
-    budget: dict[str, float] = option(
-        {}, "largest cost, several hold together: macs=SHARE, params=SHARE, bytes=SHARE or BYTES, latency=SHARE or "
-        "latency_ms=MS (measured; quantize: in ONNX Runtime); units may be given, e.g. 1MB, 2ms, 50%; drop=LOSS asks "
-        "for the cheapest model that loses no more of the metric, e.g. drop=0.01", section="Search",
+    target_drop: Annotated[float | str | None, BeforeValidator(partial(read_share, "target_drop"))] = option(
+        None, "find the cheapest model that loses no more of the metric on held-out examples, e.g. 0.01 or 1%",
+        section="Budget", gt=0,
     )  # fmt: skip
     trials: int = option(100, "candidates to score at most", section="Search", ge=1)
     seconds: float | None = option(None, "stop searching after this many seconds", section="Search", gt=0)
@@ -71,7 +77,7 @@ class SearchOptions(ArchitectureOptions):
         "or one after the other from the compressed model's (sequential; better)",
         section="Scoring",
     )
-    reward: Literal["error", "macs", "params"] = option(
+    reward: Literal["error", MACS, PARAMS] = option(
         "error",
         "what amc is rewarded for: minus the error, or that times the logarithm of MACs or parameters",
         section="Policies",
@@ -129,7 +135,7 @@ class SearchOptions(ArchitectureOptions):
         found = super().packages() | dict.fromkeys(_POLICY_PACKAGES.get(self.policy, ()), "search")
         if self.ray:
             found["ray"] = "ray"
-        if bounds_latency(self.budget) and self.technique == "quantize":
+        if self.timed_target() and self.technique == "quantize":
             found |= dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "onnx")
         return found
 
@@ -139,24 +145,31 @@ class SearchOptions(ArchitectureOptions):
             architecture = name == "policy" and self.technique == TECHNIQUE
             yield name, ARCHITECTURES if architecture else registry, row
 
+    def measured_target(self) -> str | None:
+        """The cost with a budget that only measuring tells, if there is one."""
+        return next((name for name in self.targets() if COSTS[name].known != "exact"), None)
+
+    def costs(self) -> tuple[str, ...]:
+        """The exact costs that are computed of every choice: modelled ones only where they are bounded."""
+        bounded = self.targets()
+        able = names("exact", technique=self.technique)
+        return tuple(name for name in able if name in bounded or not COSTS[name].modelled)
+
     def parts(self) -> list[str]:
-        """What a mixed search decides: bits cost no MACs, so they stay as they are where nothing bounds bytes."""
-        return [part for part in self.mix if part != "bits" or {"bytes", "drop"} & set(self.budget)]
+        """What a mixed search decides: bits stay as they are where no budget is of what they change."""
+        by_bits = set(names("exact", technique="quantize")) & set(self.targets())
+        decides = bool(by_bits) or self.target_drop is not None
+        return [part for part in self.mix if part != "bits" or decides]
 
     def made_small(self) -> str:
-        """The cost that a search within a drop makes small: bytes where bits are decided, else MACs."""
-        decides_bits = self.technique == "quantize" or (self.technique == "mixed" and "bits" in self.parts())
-        return "bytes" if decides_bits else "macs"
-
-    @field_validator("budget", mode="before")
-    @classmethod
-    def _amounts(cls, value: object) -> object:
-        return read_budget(value)
+        """The cost that a search within a drop makes small: the first that the decisions change."""
+        decides_bits = self.technique == "mixed" and "bits" in self.parts()
+        return names("exact", technique="quantize" if decides_bits else self.technique)[0]
 
     @model_validator(mode="after")
     def _budget_says_something(self) -> SearchOptions:
-        check_budget(self.budget)
-        if bounds_latency(self.budget) and self.technique == "quantize" and {"bits", "formats"} & self.model_fields_set:
+        self._check_targets()
+        if self.timed_target() and self.technique == "quantize" and {"bits", "formats"} & self.model_fields_set:
             raise ValueError(
                 "bits and formats would be ignored: under a latency budget layers compute in int8 or in float"
             )
@@ -171,6 +184,21 @@ class SearchOptions(ArchitectureOptions):
             self.refuse_unread(_POLICY_OPTIONS, "policy")
         return self
 
+    def _check_targets(self) -> None:
+        targets = self.targets()
+        if not targets and self.target_drop is None:
+            raise ValueError(f"nothing says how small; give a target, e.g. {field_of(MACS)} 0.5")
+        for name in targets:
+            able = COSTS[name].techniques
+            if self.technique not in able:
+                raise ValueError(
+                    f"{field_of(name)} does not apply to technique {self.technique!r}; it is for {', '.join(able)}"
+                )
+        measured = [field_of(name) for name in targets if COSTS[name].known != "exact"]
+        measured += ["target_drop"] if measured and self.target_drop is not None else []
+        if len(measured) > 1:
+            raise ValueError(f"{' and '.join(measured)} exclude each other; give one of them beside other targets")
+
     def _check_mix(self) -> None:
         parts = self.parts()
         if (
@@ -178,8 +206,10 @@ class SearchOptions(ArchitectureOptions):
             and "bits" not in parts
             and {"mix", "bits", "formats", "rounding"} & self.model_fields_set
         ):
-            raise ValueError("bits would not count: the budget bounds no bytes; add e.g. bytes=0.2, or leave bits out")
-        for part, names in _PART_OPTIONS.items():
-            ignored = [name for name in names if name in self.model_fields_set and part not in parts]
+            raise ValueError(
+                "bits would not count: the budget bounds no bytes; add e.g. target_bytes 0.2, or leave bits out"
+            )
+        for part, own in _PART_OPTIONS.items():
+            ignored = [name for name in own if name in self.model_fields_set and part not in parts]
             if ignored:
                 raise ValueError(f"{' and '.join(ignored)} would be ignored: mix has no {part}")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..analysis.measure.work import Work, exact_costs
+from ..core.costs import COSTS, names
 from ..core.errors import GuardMissed, InputError
 from ..core.types import Loaded
 from ..quantization.formats.weights import bytes_by_kind
@@ -17,10 +19,10 @@ from . import report
 from .carrying_out import carry_out
 from .nas.options import TECHNIQUE as ARCHITECTURE
 from .options import SearchOptions
-from .problem.budget import bounds_latency, limits_of
+from .problem.budget import limits_of
 from .problem.evaluator import Rater
 from .problem.finalists import best_after_training, cheapest_within
-from .problem.latency_budget import decided, timer_of, verdict, within_latency
+from .problem.measured_budget import decided, measured, verdict, within_measured
 from .problem.search_space import Problem
 from .problem.subject import Choice, Subject
 from .problem.worker_pool import WorkerPool
@@ -53,9 +55,9 @@ def search(loaded: Loaded, options: SearchOptions, context: Context) -> StepResu
         choice = best_after_training(problem, choice, loaded, options, context, carry_out)
     choice, result = _carried_out(problem, choice, loaded, context)
     _describe(result, problem, choice, options, context)
-    if bounds_latency(options.budget):
-        measured = timer_of(options.technique)(loaded, result.loaded.module, context, rounds=12)
-        facts, note = verdict(measured, options.budget)
+    if name := options.measured_target():
+        compared = measured(name, options.technique, loaded, result.loaded.module, context, rounds=12)
+        facts, note = verdict(name, compared, options.targets()[name])
         result.facts |= facts
         result.notes.insert(0, note)
     return result
@@ -68,21 +70,22 @@ def _found(loaded: Loaded, options: SearchOptions, context: Context, team: Worke
     def run(problem: Problem) -> Choice:
         return run_policy(options.policy, problem, context.seed, options)
 
-    if "drop" in options.budget:
+    if options.target_drop is not None:
         return problem, _within_drop(problem, run, options)
-    if bounds_latency(options.budget):
+    if name := options.measured_target():
+        bounds_share = options.targets()[name].is_share
 
         def share_of(choice: Choice) -> float:
-            measured = decided(options.technique, loaded, problem.subject.build(choice), context)
-            return measured.share if "latency" in options.budget else measured.after_ms / problem.whole["latency_ms"]
+            compared = decided(name, options.technique, loaded, problem.subject.build(choice), context)
+            return compared.share if bounds_share else compared.after / problem.whole[name]
 
-        return problem, within_latency(problem, run, share_of)[0]
+        return problem, within_measured(name, problem, run, share_of)[0]
     return problem, run(problem)
 
 
 def _within_drop(problem: Problem, run: Callable[[Problem], Choice], options: SearchOptions) -> Choice:
-    """The cheapest choice that loses no more of the metric than the budget's `drop`; other limits hold too."""
-    original, drop = problem.rater.original().score, options.budget["drop"]
+    """The cheapest choice that loses no more of the metric than `target_drop`; other limits hold too."""
+    original, drop = problem.rater.original().score, options.target_drop
     choice = cheapest_within(problem, run, options.made_small(), allowed=original - drop)
     problem.notes.append(
         f"held-out score {problem.evaluate(choice).score:.4f} against the original's {original:.4f}: "
@@ -95,17 +98,26 @@ def _carried_out(problem: Problem, choice: Choice, loaded: Loaded, context: Cont
     """The winner, really made; where its bytes turn out above the budget, the best one below that by as much."""
     for _ in range(_TRIES):
         result = carry_out(problem.subject.steps(choice), loaded.clone(), context)
-        made = sum(bytes_by_kind(result.loaded.module, result.loaded.storage).values())
-        over = made / problem.limits.get("bytes", float("inf"))
+        name, over = _over_limit(result.loaded, problem)
         if over <= 1:
             break
-        problem.limits["bytes"] = problem.subject.costs(choice)["bytes"] / over * _SLIGHTLY_LESS
+        problem.limits[name] = problem.subject.costs(choice)[name] / over * _SLIGHTLY_LESS
         best = problem.best()
         if best is None:
             break
-        problem.notes.append(f"a choice came out {over - 1:.2%} above the bytes of the budget; the next best was taken")
+        problem.notes.append(
+            f"a choice came out {over - 1:.2%} above the {COSTS[name].noun} of the budget; the next best was taken"
+        )
         choice = best.choice
     return choice, result
+
+
+def _over_limit(made: Loaded, problem: Problem) -> tuple[str, float]:
+    """The cost that exceeds its limit most, and by which factor, of those that rounding makes known only roughly."""
+    rough = tuple(name for name in names("exact", technique="quantize") if name in problem.limits)
+    work = Work(stored_bytes=sum(bytes_by_kind(made.module, made.storage).values()))
+    loads = {name: figure / problem.limits[name] for name, figure in exact_costs(work, rough).items()}
+    return max(loads.items(), key=lambda row: row[1], default=("", 0.0))
 
 
 def open_problem(loaded: Loaded, options: SearchOptions, context: Context, team: WorkerPool | None = None) -> Problem:
@@ -131,7 +143,7 @@ def problem_of(
     )  # fmt: skip
     folder = Path(context.folder) if context.folder is not None else None
     return Problem(
-        subject, limits or limits_of(options.budget, subject.whole_costs()), rater, trials=options.trials,
+        subject, limits or limits_of(options.targets(), subject.whole_costs()), rater, trials=options.trials,
         seconds=options.seconds, log=context.log, folder=folder, source=options.policy, clock=clock, team=team,
     )  # fmt: skip
 
@@ -157,7 +169,7 @@ def _describe(
         "winner_score": winner.score,
         "winner_divergence": winner.divergence,
         **{f"{name}_kept": share for name, share in winner.costs.items()},
-        "budget": dict(options.budget),
+        "budget": options.budget(),
         "choice": list(choice),
         "curve": report.curve(problem),
         "pareto": report.pareto_rows(problem),

@@ -220,8 +220,8 @@ CASES = {
     "train": ([], {}, TRAINING),
     "distill": (["--student-width", "0.5", "--loss", "kd"], {"student_width": 0.5, "loss": "kd"}, TRAINING),
     "search": (
-        ["--technique", "prune", "--budget", "macs=0.5", "--policy", "solve", "--trials", "3"],
-        {"technique": "prune", "budget": {"macs": 0.5}, "policy": "solve", "trials": 3},
+        ["--technique", "prune", "--target-macs", "0.5", "--policy", "solve", "--trials", "3"],
+        {"technique": "prune", "target_macs": 0.5, "policy": "solve", "trials": 3},
         ([], {}),
     ),
 }
@@ -313,7 +313,7 @@ def test_a_look_at_a_model_returns_what_it_found(net, tmp_path):
     ("arguments", "options", "message"),
     [
         ([CNN], {"target_mac": 0.5}, "prune: unknown option 'target_mac'; did you mean 'target_macs'?"),
-        ([CNN], {"target_macs": 1.5}, "prune: target_macs should be less than 1, got 1.5"),
+        ([CNN], {"target_macs": 1.5}, "prune: target_macs is the share that is kept, so it must be less than 1"),
         ([CNN], {}, "prune: nothing says how much to prune"),
         (["builtin:digit_cnn"], {"ratio": 0.5}, "did you mean 'digits_cnn'?"),
         ([3], {"ratio": 0.5}, "a model is a string, an artifact directory, an nn.Module or a Result, not int"),

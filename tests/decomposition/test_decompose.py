@@ -44,14 +44,14 @@ def _run(loaded, data=None, **options):
     "options",
     [
         {"energy": 0.7},
-        {"kind": "channel-svd", "ratio": 0.5},
+        {"kind": "channel-svd", "keep_ratio": 0.5},
         {"kind": "tucker2", "rank": 6},
         {"rank_by": "evbmf", "kind": "tucker2"},
         {"max_error": 0.5, "round_to": 4},
         {"kind": "spatial-svd", "target_macs": 0.6},
         {"kind": "channel-svd", "target_params": 0.6, "objective": "activation"},
         {"target_macs": 0.6, "objective": "activation", "inputs": "compressed", "consider": ["svd", "tucker2"]},
-        {"kind": "channel-svd", "ratio": 0.5, "objective": "nonlinear", "norms": "reestimate"},
+        {"kind": "channel-svd", "keep_ratio": 0.5, "objective": "nonlinear", "norms": "reestimate"},
     ],
     ids=lambda options: "-".join(map(str, options.values())),
 )
@@ -98,7 +98,7 @@ def test_data_aware_factors_change_the_output_less(digits):
         loaded = _digits_cnn()
         inputs = digits.calibration(64, seed=5)[0]
         wanted = loaded.module(inputs)
-        _run(loaded, digits, kind="channel-svd", ratio=0.4, objective=objective)
+        _run(loaded, digits, kind="channel-svd", keep_ratio=0.4, objective=objective)
         errors[objective] = (loaded.module(inputs) - wanted).square().mean().item()
     assert errors["activation"] < 0.5 * errors["weight"]
 
@@ -132,7 +132,7 @@ def _odd():
 
 def test_layers_that_cannot_be_replaced_are_left_and_named():
     loaded = _odd()
-    result = _run(loaded, kind="svd", ratio=0.5, embeddings="decompose")
+    result = _run(loaded, kind="svd", keep_ratio=0.5, embeddings="decompose")
     assert [edit["target"] for edit in loaded.edits] == ["plain"]
     notes = "\n".join(result.notes)
     for name, reason in {
@@ -179,7 +179,7 @@ def test_transposed_convolutions_are_decomposed(kind, options):
     torch.manual_seed(0)
     loaded = Loaded(_Upsampling().eval(), {}, torch.randn(1, 3, 8, 8))
     plain, before = copy.deepcopy(loaded.module), macs(loaded.module, loaded.example)
-    result = _run(loaded, _Images(), kind=kind, ratio=0.5, layers=["up", "out"], **options)
+    result = _run(loaded, _Images(), kind=kind, keep_ratio=0.5, layers=["up", "out"], **options)
     assert [edit["target"] for edit in loaded.edits] == ["up", "out"]
     saved = sum(row["macs_before"] - row["macs"] for row in result.tables["choices"])
     assert macs(loaded.module, loaded.example) == before - saved
@@ -204,7 +204,7 @@ def test_gpt2s_linear_layers_are_decomposed_with_and_without_data():
             generator = torch.Generator().manual_seed(seed)
             return [{"input_ids": torch.randint(0, 50, (8, 12), generator=generator)}]
 
-    for options in ({"ratio": 0.5}, {"target_macs": 0.7, "objective": "activation"}):
+    for options in ({"keep_ratio": 0.5}, {"target_macs": 0.7, "objective": "activation"}):
         loaded = Loaded(copy.deepcopy(module), {}, example)
         result = _run(loaded, Texts(), kind="svd", **options)
         targets = {edit["target"] for edit in loaded.edits}
@@ -220,14 +220,14 @@ def test_tensor_train_of_linear_layers_is_taken_when_asked_for_and_stays_whole_w
         torch.manual_seed(0)
         return Loaded(nn.Sequential(nn.Linear(48, 64), nn.ReLU(), nn.Linear(64, 30)).eval(), {}, torch.randn(2, 48))
 
-    kinds = [_run(model(), ratio=0.5).facts["kinds"], _run(model(), kind="tensor-train", ratio=0.5).facts["kinds"]]
+    kinds = [_run(model(), keep_ratio=0.5, **kind).facts["kinds"] for kind in ({}, {"kind": "tensor-train"})]
     assert kinds == [{"svd": 2}, {"tensor-train": 2}]
     loaded = model()
-    _run(loaded, consider=["tensor-train"], ratio=0.5)
+    _run(loaded, consider=["tensor-train"], keep_ratio=0.5)
     names = {type(layer).__name__ for layer in loaded.module.modules()}
     assert "FoldedLinear" in names
     before = macs(loaded.module, loaded.example)
-    _run(loaded, kind="svd", ratio=0.5)
+    _run(loaded, kind="svd", keep_ratio=0.5)
     assert macs(loaded.module, loaded.example) < before
 
 
@@ -236,10 +236,10 @@ def test_embeddings_are_decomposed_only_when_asked_for():
         return Loaded(nn.Sequential(nn.Embedding(100, 16), nn.Linear(16, 16)).eval(), {}, torch.arange(5)[None])
 
     loaded = model()
-    _run(loaded, kind="svd", ratio=0.5)
+    _run(loaded, kind="svd", keep_ratio=0.5)
     assert [edit["target"] for edit in loaded.edits] == ["1"]
     loaded = model()
-    _run(loaded, kind="svd", ratio=0.5, embeddings="decompose")
+    _run(loaded, kind="svd", keep_ratio=0.5, embeddings="decompose")
     assert [edit["target"] for edit in loaded.edits] == ["0", "1"]
 
 
@@ -292,7 +292,7 @@ def test_a_given_rank_that_saves_nothing_leaves_the_layer():
 
 def test_cp_reports_its_sensitivity():
     loaded = _digits_cnn()
-    result = _run(loaded, kind="cp", ratio=0.5, layers=["3"])
+    result = _run(loaded, kind="cp", keep_ratio=0.5, layers=["3"])
     first, middle, last = (link.weight.double().flatten(1) for link in loaded.module[3])
     weight = torch.einsum("or,ri,rk->oik", last, first, middle)
     squares = [last.square().sum(0), first.square().sum(1), middle.square().sum(1)]
@@ -389,7 +389,7 @@ def test_options_that_contradict_are_refused(options, message):
         ({"target_macs": 0.5}, "budget"),
         ({"rank": 4}, "fixed"),
         ({"ranks": {"a": 4}}, "given"),
-        ({"ratio": 0.3}, "ratio"),
+        ({"keep_ratio": 0.3}, "keep-ratio"),
     ],
 )
 def test_an_option_of_a_rule_selects_the_rule(given, rule):

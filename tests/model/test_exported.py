@@ -115,7 +115,7 @@ def test_reading_needs_trust(programs):
 
 @pytest.mark.parametrize(
     "command",
-    ["prune --ratio 0.5", "quantize", "decompose", "train --data digits", "search --data digits --budget macs=0.5"],
+    ["prune --ratio 0.5", "quantize", "decompose", "train --data digits", "search --data digits --target-macs 0.5"],
 )
 def test_techniques_refuse_before_they_read(command, invoke, programs, tmp_path):
     unread = tmp_path / "x.pt2"

@@ -222,7 +222,7 @@ def net(tmp_path):
 
 
 PRUNE, QUANTIZE = ("prune", "--target-macs", "0.5"), ("quantize", "--scheme", "int8-weight")
-DECOMPOSE = ("decompose", "--ratio", "0.5")
+DECOMPOSE = ("decompose", "--keep-ratio", "0.5")
 
 
 @pytest.mark.integration

@@ -28,7 +28,7 @@ STEPS = {
     "channels": {"prune": {"target_macs": 0.6}},
     "blocks": {"prune": {"granularity": "block", "ratio": 0.5}},
     "int4": {"quantize": {"scheme": "int4-weight"}},
-    "svd": {"decompose": {"rank_by": "ratio", "ratio": 0.5, "slower_layers": "allow"}},
+    "svd": {"decompose": {"rank_by": "keep-ratio", "keep_ratio": 0.5, "slower_layers": "allow"}},
 }
 
 

@@ -135,7 +135,6 @@ def test_what_the_model_and_its_training_cannot_do_is_one_line(here, checked, sa
         ({"distill": {"teacher": "net.py:one"}}, "distill: the student's output has shape"),
         ({"distill": {"loss": "attention"}}, "distill: "),
         ({"distill": {"unlabelled": "nowhere"}}, "distill: unlabelled 'nowhere' is neither a folder"),
-        ({"search": {"technique": "quantize", "budget": {"macs": 0.5}}}, "search: budget: quantizing leaves macs"),
     ],
 )
 def test_a_step_that_would_be_refused_is_refused_before_the_training_in_front_of_it(here, step, says):
@@ -191,7 +190,7 @@ def test_a_missed_limit_of_bytes_is_foreseen_where_training_keeps_them(here):
 
 def test_names_behind_a_step_that_changes_layers_are_left_to_that_step(here):
     context = checked_context(
-        recipe({"decompose": {"rank_by": "ratio", "slower_layers": "allow"}}, {"quantize": {"skip": ["1.1"]}}),
+        recipe({"decompose": {"rank_by": "keep-ratio", "slower_layers": "allow"}}, {"quantize": {"skip": ["1.1"]}}),
         lambda line: None,
     )
     assert context.data is not None
@@ -275,7 +274,7 @@ def test_the_command_line_exits_2_with_every_line_in_its_own(here, invoke):
             {"model": "net.py:plain", "output": "out", "steps": [{"distill": {"max_drop": 0.1}}, {"search": {}}]}
         )
     )
-    code, out, err = invoke("run", "r.yaml", "--set", "steps.1.search.budget.macs=0.5", "-q")
+    code, out, err = invoke("run", "r.yaml", "--set", "steps.1.search.target_macs=0.5", "-q")
     assert (code, out) == (2, "")
     assert len(err.splitlines()) == 2
     assert all(line.startswith("compresskit: steps.") for line in err.splitlines())

@@ -21,12 +21,8 @@ def refusal(loaded: Loaded | None = None, metric: str = "top1", **options) -> st
     loaded = loaded or load_model("builtin:digits_cnn_small")
     context = Context(loaded, metric=make_metric(metric, loaded.module))
     with pytest.raises(InputError) as refused:
-        check(loaded, SearchOptions.model_validate({"budget": {"macs": 0.5}, **options}), context)
+        check(loaded, SearchOptions.model_validate({"target_macs": 0.5, **options}), context)
     return str(refused.value)
-
-
-def test_budgets_that_quantizing_does_not_touch():
-    assert "quantizing leaves macs as they are" in refusal(technique="quantize")
 
 
 def test_architectures_need_a_metric_of_accuracy_and_images():
@@ -46,6 +42,6 @@ def test_a_storage_is_looked_at_and_not_made(tmp_path):
     assert "does not open" in refusal(policy="tpe", storage="study.db")
     loaded = load_model("builtin:digits_cnn_small")
     for name in ("good.db", "new.db"):
-        options = {"budget": {"macs": 0.5}, "policy": "tpe", "storage": f"sqlite:///{tmp_path}/{name}"}
+        options = {"target_macs": 0.5, "policy": "tpe", "storage": f"sqlite:///{tmp_path}/{name}"}
         check(loaded, SearchOptions.model_validate(options), Context(loaded))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.db", "good.db"]

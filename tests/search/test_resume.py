@@ -48,7 +48,7 @@ def test_a_killed_search_ends_as_one_that_was_not(name, digits_model, tmp_path, 
     built = []
     build = PruneSubject.build
     monkeypatch.setattr(PruneSubject, "build", lambda self, choice: built.append(choice) or build(self, choice))
-    command = ["search", str(digits_model), *SEARCHES[name], "--data", "digits", "--budget", "macs=0.4",
+    command = ["search", str(digits_model), *SEARCHES[name], "--data", "digits", "--target-macs", "0.4",
                "--trials", "10", "--samples", "128", "--probe-samples", "64", "--latency-rounds", "0",
                "--json"]  # fmt: skip
     done = killed([*command, "-o", str(tmp_path / "killed")], tmp_path / "killed", 4)

@@ -12,10 +12,9 @@ from compresskit.pipeline.runner import Run, run
 
 
 def search_recipe(model, **options):
-    return validate({
-        "model": str(model), "data": "digits", "latency_rounds": 0,
-        "steps": [{"search": {"budget": {"macs": 0.4}, "trials": 6, "samples": 128, **options}}],
-    })  # fmt: skip
+    targets = {} if "target_drop" in options else {"target_macs": 0.4}
+    steps = [{"search": {**targets, "trials": 6, "samples": 128, **options}}]
+    return validate({"model": str(model), "data": "digits", "latency_rounds": 0, "steps": steps})
 
 
 @pytest.mark.parametrize("policy", ["random", "amc", "auto"])
@@ -46,7 +45,7 @@ def test_held_out_split_scores_and_test_split_is_not_read(digits_model, tmp_path
     whole = data.batches
     monkeypatch.setattr(data, "batches", lambda split, **kw: asked.append(split) or whole(split, **kw))
     problem = open_problem(
-        loaded, SearchOptions(budget={"macs": 0.5}, samples=64), Context(loaded, data, make_metric("top1"))
+        loaded, SearchOptions(target_macs=0.5, samples=64), Context(loaded, data, make_metric("top1"))
     )
     problem.evaluate(problem.smallest())
     assert set(asked) == {"val", "train"}
@@ -55,14 +54,14 @@ def test_held_out_split_scores_and_test_split_is_not_read(digits_model, tmp_path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"budget": {}}, "nothing says how small"),
-        ({"budget": {"mac": 0.5}}, "unknown cost 'mac'; did you mean 'macs'"),
-        ({"budget": {"latency_ms": 2}, "technique": "quantize", "bits": [4]}, "bits would be ignored: under a latency"),
-        ({"budget": {"macs": 1.5}}, "macs is the share that is kept"),
-        ({"budget": {"macs": -1}}, "must be above 0"),
-        ({"budget": {"macs": 0.5}, "finetune_steps": 3}, "finetune_steps would be ignored"),
-        ({"budget": {"macs": 0.5}, "kind": "cp"}, "kind would be ignored: technique is .prune.; it is for decompose"),
-        ({"budget": {"macs": 0.5}, "policy": "solv"}, "did you mean 'solve'"),
+        ({}, "nothing says how small"),
+        ({"budget": {"macs": 0.5}}, "budget is now one option a cost: target_macs, .* or target_drop"),
+        ({"target_latency": "2ms", "technique": "quantize", "bits": [4]}, "bits and formats would be ignored: under"),
+        ({"target_macs": 1.5}, "macs is the share that is kept"),
+        ({"target_macs": -1}, "must be above 0"),
+        ({"target_macs": 0.5, "finetune_steps": 3}, "finetune_steps would be ignored"),
+        ({"target_macs": 0.5, "kind": "cp"}, "kind would be ignored: technique is .prune.; it is for decompose"),
+        ({"target_macs": 0.5, "policy": "solv"}, "did you mean 'solve'"),
     ],
 )
 def test_refusals(options, message):
@@ -75,12 +74,12 @@ def test_refusals(options, message):
 
 
 def test_search_without_data_is_refused(invoke, digits_model):
-    code, _, error = invoke("search", digits_model, "--budget", "macs=0.5", "-o", "out")
+    code, _, error = invoke("search", digits_model, "--target-macs", "0.5", "-o", "out")
     assert code == 2 and "search scores candidates on data" in error
 
 
 def test_cheapest_model_within_a_drop(digits_model, tmp_path):
-    recipe = search_recipe(digits_model, budget={"drop": 0.05}, policy="uniform")
+    recipe = search_recipe(digits_model, target_drop=0.05, policy="uniform")
     report = run(Run(recipe, tmp_path / "found"))
     step = report["steps"][0]
     assert step["facts"]["macs_kept"] < 0.6
@@ -90,7 +89,7 @@ def test_cheapest_model_within_a_drop(digits_model, tmp_path):
 @pytest.mark.parametrize(("technique", "policy"), [("quantize", "evolution"), ("mixed", "uniform")])
 def test_within_a_drop_bytes_are_made_small_where_bits_are_decided(digits_model, tmp_path, technique, policy):
     recipe = search_recipe(
-        digits_model, technique=technique, policy=policy, budget={"drop": 0.05}, trials=12, samples=64, probe_samples=64
+        digits_model, technique=technique, policy=policy, target_drop=0.05, trials=12, samples=64, probe_samples=64
     )
     step = run(Run(recipe, tmp_path / "found"))["steps"][0]
     assert step["facts"]["bytes_kept"] < 0.25 and step["measurement"]["metric"]["value"] > 0.85

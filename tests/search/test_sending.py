@@ -20,7 +20,7 @@ def test_a_search_that_logs_to_a_terminal_can_be_sent(opened, tmp_path):
     loaded, context = opened
     console = Console(stderr=True)  # holds locks, which no process can send
     context = replace(context, log=lambda line: console.print(line), folder=tmp_path)
-    options = SearchOptions(budget={"macs": 0.5}, samples=64, probe_samples=64, score_samples=64)
+    options = SearchOptions(target_macs=0.5, samples=64, probe_samples=64, score_samples=64)
     problem = open_problem(loaded, options, context)
     subject, rater = cloudpickle.loads(_packed((problem.subject, problem.rater), cloudpickle))
     here, there = problem.subject.build(problem.smallest()), subject.build(problem.smallest())

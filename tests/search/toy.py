@@ -26,7 +26,7 @@ class ToySubject:
         shares = tuple(np.linspace(0.2, 1, levels).tolist())
         self.weights, self.sizes = weights, sizes
         self.places = [
-            Place(f"layer{n}", shares, tuple(f"{s:.1f}" for s in shares), {"c": 8.0 * s, "macs": s / sum(sizes)})
+            Place(f"layer{n}", shares, tuple(f"{s:.1f}" for s in shares), {"c": 8.0 * s, "cost_share": s / sum(sizes)})
             for n, s in enumerate(sizes)
         ]  # fmt: skip
         self.notes = []

@@ -35,9 +35,11 @@ class MacCount:
         total: MACs of the whole run.
         by_module: MACs of the operations that each module ran itself, not those of its children; "" is the model.
         uncounted: operations from outside of torch whose cost nobody knows, by name.
+        output_bytes: bytes of what the counted operations made.
     """
 
     total: int = 0
+    output_bytes: int = 0
     by_module: dict[str, int] = field(default_factory=dict)
     uncounted: set[str] = field(default_factory=set)
 
@@ -74,6 +76,12 @@ def operation_macs(func: Any, args: tuple, kwargs: dict[str, Any], output: Any) 
     return int(registered(*args, **kwargs, out_val=output)) // 2 if registered else 0
 
 
+def main_bytes(output: Any) -> int:
+    """Bytes of what an operation made; of several tensors, those of the first (attention keeps sums beside it)."""
+    first = output[0] if isinstance(output, tuple | list) and output else output
+    return first.numel() * first.element_size() if isinstance(first, Tensor) else 0
+
+
 class _Counter(TorchDispatchMode):
     supports_higher_order_operators = True
 
@@ -96,7 +104,7 @@ class _Counter(TorchDispatchMode):
                 return output
         output = func(*args, **kwargs)
         if known:
-            self._add(operation_macs(func, args, kwargs, output))
+            self._add(operation_macs(func, args, kwargs, output), output)
         elif func.namespace not in _KNOWN_NAMESPACES and func._schema.name not in _FREE:
             self.found.uncounted.add(func._schema.name)
         return output
@@ -117,14 +125,15 @@ class _Counter(TorchDispatchMode):
         output = func(*args, **kwargs)
         registered = flop_counter.flop_registry.get(func)
         if registered:
-            self._add(registered(*args, **kwargs, out_val=output) // 2)
+            self._add(registered(*args, **kwargs, out_val=output) // 2, output)
         else:
             self.found.uncounted.add(name)
         return output
 
-    def _add(self, macs: int) -> None:
+    def _add(self, macs: int, output: Any) -> None:
         self.found.total += macs
         if macs:
+            self.found.output_bytes += main_bytes(output)
             where = self.path[-1]
             self.found.by_module[where] = self.found.by_module.get(where, 0) + macs
 

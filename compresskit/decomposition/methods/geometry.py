@@ -135,6 +135,16 @@ def chain_macs(chain: list[Geometry], call: Call) -> int:
     return macs
 
 
+def chain_outputs(chain: list[Geometry], call: Call) -> int:
+    """Elements that the multiplying layers of a chain put out in one call."""
+    size, elements = call.size, 0
+    for link in chain:
+        size = link.output_size(size)
+        if link.form != "embedding":
+            elements += call.positions * prod(size) * link.out_channels * link.repeats
+    return elements
+
+
 def geometry_of(layer: nn.Module) -> Geometry | None:
     """The geometry of a plain layer, taken from its tensors; None if the layer is of no plain kind.
 

@@ -204,8 +204,8 @@ def input_rank(tails: Tensor, matrix: Tensor, options: DecomposeOptions) -> int:
     rows, columns = matrix.shape
     if options.rank_by == "fixed":
         rank = options.rank
-    elif options.rank_by == "ratio":
-        return int(options.ratio * rows * columns / (rows + columns)) // options.round_to * options.round_to
+    elif options.rank_by == "keep-ratio":
+        return int(options.keep_ratio * rows * columns / (rows + columns)) // options.round_to * options.round_to
     elif options.rank_by == "evbmf":
         rank = evbmf_rank(matrix)
     else:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..fit.fit import Evidence, fit_activation, fit_weight, relative_error, weight_factors
+from ..methods.geometry import chain_outputs, chain_params
 from ..methods.kinds import Kind, Ranks, chain_of, compose, split_groups
 from ..options import DecomposeOptions
 from ..surgery.find_layers import Site
@@ -32,6 +33,7 @@ class Candidate:
         macs: per forward pass of the example.
         loss: what the whole model loses by it, where that was measured; otherwise the squared error.
         latency_ms: measured on the layer's own input, or None.
+        outputs: elements that its layers put out, per forward pass of the example.
     """
 
     kind: str
@@ -41,6 +43,7 @@ class Candidate:
     params: int
     loss: float = 0.0
     latency_ms: float | None = None
+    outputs: int = 0
 
 
 @dataclass
@@ -99,8 +102,8 @@ def candidates_of(
         errors = _errors(kind, site, choices, evidence, found)
         for ranks, error in zip(choices, errors, strict=True):
             chain = chain_of(kind, site.geometry, ranks)
-            params = sum(link.params for link in chain)
-            found.append(Candidate(name, ranks, error, site.macs_of(chain), params, loss=error**2))
+            params, outputs = chain_params(chain), sum(chain_outputs(chain, one) for one in site.calls)
+            found.append(Candidate(name, ranks, error, site.macs_of(chain), params, loss=error**2, outputs=outputs))
     return sorted(found, key=by_cost)
 
 

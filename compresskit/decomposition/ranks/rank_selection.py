@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...analysis.allocation.allocate import allocate
+from ...analysis.measure.work import Work
+from ...core.costs import COSTS
 from ...core.errors import GuardMissed
 from ..options import DecomposeOptions
 from .candidates import Candidate, Layer
@@ -17,9 +19,7 @@ Choices = list[Candidate | None]
 class Totals:
     """The whole model before the step, from measurement: what layers outside the plan cost stays."""
 
-    macs: int
-    params: int
-    bytes: int
+    work: Work
     bytes_per_param: float
     latency_ms: float = 0.0
 
@@ -39,8 +39,8 @@ def by_ratio(layers: list[Layer], options: DecomposeOptions, totals: Totals) -> 
 
     def within(layer: Layer, one: Candidate) -> bool:
         if layer.site.geometry.form == "embedding":
-            return one.params <= options.ratio * layer.site.params
-        return one.macs <= options.ratio * layer.site.macs
+            return one.params <= options.keep_ratio * layer.site.params
+        return one.macs <= options.keep_ratio * layer.site.macs
 
     return [_most_accurate([one for one in layer.candidates if within(layer, one)]) for layer in layers]
 
@@ -85,17 +85,26 @@ def budget_terms(
     options: DecomposeOptions, totals: Totals
 ) -> tuple[Callable[[Layer, Candidate | None], float], float, float, str]:
     """(cost of a layer under a choice, budget for the whole model, the model's cost now, name of the unit)."""
-    if options.target_macs is not None:
-        return _macs, options.target_macs * totals.macs, totals.macs, "MACs"
-    if options.target_params is not None:
-        return _params, options.target_params * totals.params, totals.params, "parameters"
-    if options.target_bytes is not None:
+    ((name, amount),) = options.targets().items()
+    cost = COSTS[name]
+    if cost.known == "timed":
+        return _latency, amount.of(totals.latency_ms), totals.latency_ms, cost.with_unit()
+    formula = cost.formula()
 
-        def size_bytes(layer: Layer, one: Candidate | None) -> float:
-            return _params(layer, one) * totals.bytes_per_param
+    def cost_of(layer: Layer, one: Candidate | None) -> float:
+        return formula(_work(layer, one, totals.bytes_per_param))
 
-        return size_bytes, options.target_bytes, totals.bytes, "bytes"
-    return _latency, options.target_latency * totals.latency_ms, totals.latency_ms, "latency in ms"
+    whole = formula(totals.work)
+    return cost_of, amount.of(whole), whole, cost.with_unit()
+
+
+def _work(layer: Layer, one: Candidate | None, itemsize: float) -> Work:
+    site = layer.site
+    if one is None:
+        return site.work_of([site.geometry], itemsize)
+    looked_up = site.geometry.in_channels * one.ranks[0] if site.geometry.form == "embedding" else 0
+    read_bytes = (one.params - looked_up) * itemsize
+    return Work({round(8 * itemsize): one.macs}, one.params, one.params * itemsize, read_bytes, one.outputs * itemsize)
 
 
 def predicted_latency_share(layers: list[Layer], choices: Choices, totals: Totals) -> float | None:
@@ -108,14 +117,6 @@ def predicted_latency_share(layers: list[Layer], choices: Choices, totals: Total
     if not totals.latency_ms or any(one.latency_ms is None for _, one in chosen):
         return None
     return 1 - sum(layer.latency_ms - one.latency_ms for layer, one in chosen) / totals.latency_ms
-
-
-def _macs(layer: Layer, one: Candidate | None) -> float:
-    return layer.site.macs if one is None else one.macs
-
-
-def _params(layer: Layer, one: Candidate | None) -> float:
-    return layer.site.params if one is None else one.params
 
 
 def _latency(layer: Layer, one: Candidate | None) -> float:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from ...analysis.dataflow import Call as TracedCall, Key, Trace, key_of, shape_of, trace
+from ...analysis.measure.work import Work
 from ...core.tensors.dtypes import FLOATS, fit_inputs
 from ...core.tensors.modules import get_module, set_module
 from ...core.types import Loaded, invoke
-from ..methods.geometry import Call, Geometry, chain_macs, chain_params, geometry_of
+from ..methods.geometry import Call, Geometry, chain_macs, chain_outputs, chain_params, geometry_of
 
 
 @dataclass
@@ -37,6 +38,19 @@ class Site:
     def macs_of(self, chain: list[Geometry]) -> int:
         """MACs that a chain in this place costs per forward pass of the example."""
         return sum(chain_macs(chain, one) for one in self.calls)
+
+    def work_of(self, chain: list[Geometry], itemsize: float) -> Work:
+        """What a chain in this place adds to a forward pass of the example.
+
+        Args:
+            chain: the layer itself, or what replaces it.
+            itemsize: bytes of a weight and of an activation.
+        """
+        params = chain_params(chain)
+        looked_up = sum(link.params for link in chain if link.form == "embedding")
+        outputs = sum(chain_outputs(chain, one) for one in self.calls)
+        macs = {round(8 * itemsize): float(self.macs_of(chain))}
+        return Work(macs, params, params * itemsize, (params - looked_up) * itemsize, outputs * itemsize)
 
     @property
     def macs(self) -> int:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 
+from ...core.costs import COSTS
 from ...core.errors import InputError, nearest
-from ..dependency import cost as geometry
+from ..dependency.cost import GraphWork
 from ..dependency.graph import Graph, Group
 from ..options import PruneOptions
 from ..tables import SCOPES
@@ -90,24 +91,12 @@ def allocation_for(
 
 def choose(graph: Graph, allocation: Allocation, options: PruneOptions) -> tuple[dict[str, np.ndarray], float | None]:
     """Which units stay, and the share of its cost that was aimed at; None where ratios say how much goes."""
-    cost, budget = budget_of(graph, options)
-    if cost is None:
-        return allocation.choose(allocation.at_ratio(options.ratio or 0.0)), None
-    return allocation.choose(allocation.for_budget(cost, budget)), budget / cost(whole_counts(graph))
-
-
-def budget_of(graph: Graph, options: PruneOptions) -> tuple[Callable[[np.ndarray], float] | None, float]:
-    """What is limited, as a function of the kept counts, and its limit; None where only ratios are given."""
-    whole = whole_counts(graph)
-    if options.target_macs is not None:
-        cost = geometry.macs(graph)
-        return cost, options.target_macs * cost(whole)
-    if options.target_params is not None:
-        cost = geometry.parameters(graph)
-        return cost, options.target_params * cost(whole)
-    if options.target_bytes is not None:
-        return geometry.stored_bytes(graph), float(options.target_bytes)
-    return None, 0.0
+    for name, amount in options.targets().items():
+        cost = GraphWork(graph).cost(name)
+        whole = cost(whole_counts(graph))
+        budget = amount.of(whole)
+        return allocation.choose(allocation.for_budget(cost, budget)), budget / whole
+    return allocation.choose(allocation.at_ratio(options.ratio or 0.0)), None
 
 
 def whole_counts(graph: Graph) -> np.ndarray:
@@ -120,28 +109,20 @@ def counts(graph: Graph, keep: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.array([int(keep[g.name].sum()) if g.name in keep else len(g) for g in graph.groups])
 
 
-#: option -> (what it limits, the fact that says what is kept of it)
-_KEPT = {
-    "target_macs": ("MACs", "macs_kept"),
-    "target_params": ("parameters", "params_kept"),
-    "target_bytes": ("bytes", "tensor_bytes_kept"),
-    "target_latency": ("latency", "latency_kept"),
-}
-
-
 def budget_notes(facts: dict[str, Any], target: float | None, options: PruneOptions) -> list[str]:
     """What a reader must know where a budget was not met closely from below."""
     if target is None:
         return []
-    what, fact = _KEPT[options.amount()]
-    got = facts[fact]
+    ((name, _),) = options.targets().items()
+    what, got = COSTS[name].noun, facts[f"{name}_kept"]
     if got is None:
         return [f"{what}: not measured again after groups were left out; the report's own measurement holds"]
     asked = f"{what}: asked to keep {target:.1%}, kept {got:.1%}"
     if got > target:
         return [f"{asked}: floors, protected layers and groups left out allow no less"]
     if got < target * 0.99:
-        if options.target_latency is not None:
-            return [f"{asked}: the slowest of {facts['latency_cuts_measured']} measured cuts that meets it"]
+        tried = facts.get(f"{name}_cuts_measured")
+        if tried is not None:
+            return [f"{asked}: the largest of {tried} measured cuts that meets it"]
         return [f"{asked}: the next larger step would exceed the budget (round_to {options.round_to})"]
     return []

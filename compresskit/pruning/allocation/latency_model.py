@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,91 +11,13 @@ from torch import Tensor, nn
 from ...analysis.measure.layer_latency import interleaved_ms, layer_inputs
 from ...analysis.measure.measure import latency_ab
 from ...core.decisions import Decisions, label
-from ...core.types import Inputs, Loaded, to_device
-from ...model.example_inputs import with_batch
-from ...training.context import Context
+from ...core.types import Inputs, Loaded
 from ..dependency.cost import widths
 from ..dependency.graph import Graph
-from ..structured.surgery import NotExpressible, cut
-from .units import Allocation
 
 #: shares of a layer's inputs and outputs at which it is timed
 _GRID = (0.25, 0.5, 0.75, 1.0)
 _ROUNDS = 5
-#: cuts that are built and measured to meet a latency; one this close below it ends the search
-_ATTEMPTS = 6
-_CLOSE = 0.97
-
-
-def meet_latency(
-    loaded: Loaded, graph: Graph, allocation: Allocation, target: float, context: Context
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Choose what stays so that the measured latency is at most a share of the whole model's, and close to it.
-
-    A table of layer times proposes a cut; the cut is built and timed in turn with the whole model; what was measured
-    corrects the aim, until the measured share is within 3 % below the target or six cuts have been tried.
-
-    Args:
-        target: share of the whole model's latency.
-    Returns:
-        (units that stay by group, facts). Where no cut was fast enough, the fastest one.
-    """
-    example = to_device(with_batch(loaded.example, context.latency_batch), context.device)
-    table = LatencyTable(loaded, graph, example, context.decisions)
-
-    def measured(kept: np.ndarray) -> float:
-        module = loaded.clone().module
-        cut(module, graph, graph.keep_ids(allocation.choose(kept)))
-        name = f"latency of a cut {label(str(module), str(loaded.module), context.latency_batch)}"
-        return context.decisions(name, lambda: 1 / latency_ab(loaded.module, module, example, rounds=_ROUNDS).speedup)
-
-    tried: list[tuple[float, float, dict[str, np.ndarray]]] = []  # (measured share, predicted share, what stays)
-    try:
-        least = allocation.at_ratio(1.0, np.floor)
-        table.anchor(least, measured(least) * table.whole_ms)
-        aim = target
-        for number in range(1, _ATTEMPTS + 1):
-            kept = allocation.for_budget(table, aim * table.whole_ms)
-            keep, predicted = allocation.choose(kept), float(table(kept) / table.whole_ms)
-            if any(_same(keep, earlier) for *_, earlier in tried):
-                break
-            share = measured(kept)
-            context.log(f"latency: cut {number} keeps {share:.1%} (predicted {predicted:.1%}, wanted {target:.1%})")
-            tried.append((share, predicted, keep))
-            if target * _CLOSE <= share <= target:
-                break
-            aim = next_aim([one[:2] for one in tried], target)
-    except NotExpressible:  # the proof will leave out what does not fit; until then there is nothing to time
-        return allocation.choose(allocation.for_budget(table, target * table.whole_ms)), {"latency_kept": None}
-    share, predicted, keep = best_share(tried, target)
-    return keep, {"latency_kept": share, "latency_predicted": predicted, "latency_cuts_measured": len(tried)}
-
-
-def next_aim(tried: list[tuple[float, float]], target: float) -> float:
-    """The predicted share to try next, from measured cuts: on the line between the nearest ones on both sides.
-
-    Args:
-        tried: (measured share, predicted share) of each cut so far; the whole model, (1, 1), is known besides.
-        target: the measured share that is wanted.
-    """
-    goal = target * (1 + _CLOSE) / 2  # the middle of what counts as close
-    slower = min([(1.0, 1.0), *(one for one in tried if one[0] > target)])
-    faster = max([one for one in tried if one[0] <= target], default=None)
-    if faster is None:  # beyond the slowest known: the line through the whole model, at most halving the aim
-        saved = max(1 - slower[0], 1e-3)
-        return max(1 - (1 - goal) * (1 - slower[1]) / saved, slower[1] / 2) if slower[1] < 1 else target
-    part = (goal - faster[0]) / max(slower[0] - faster[0], 1e-9)
-    return faster[1] + min(max(part, 0.1), 0.9) * (slower[1] - faster[1])
-
-
-def best_share(tried: list[tuple[float, float, Any]], target: float) -> tuple[float, float, Any]:
-    """Of measured cuts, the slowest within the target, else the fastest."""
-    within = [one for one in tried if one[0] <= target]
-    return max(within, key=lambda one: one[0]) if within else min(tried, key=lambda one: one[0])
-
-
-def _same(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> bool:
-    return left.keys() == right.keys() and all(np.array_equal(left[name], right[name]) for name in left)
 
 
 class LatencyTable:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import numpy as np
 from torch import nn
 
+from ...core.costs import COSTS
 from .graph import Graph
 from .records import Stored
 from .symbolic_int import Axis
@@ -113,6 +115,64 @@ def _stored_terms(
             axes = [Axis((ids.numpy()[None],), len(ids)) for ids in stored.ids]
             terms.append((scale(stored) * (1 if axes else stored.tensor.numel()), axes))
     return terms
+
+
+def read_bytes(graph: Graph) -> Products:
+    """Bytes of all tensors that the run read as a whole; embedding tables are looked up."""
+    read = _stored_terms(graph, lambda stored: stored.used and not stored.looked_up, lambda s: s.tensor.element_size())
+    return Products(graph, read)
+
+
+def activation_bytes(graph: Graph) -> Products:
+    """Bytes of what the run's contractions made."""
+    return Products(graph, [(made.constant, made.axes) for made in graph.trace.outputs])
+
+
+class GraphWork:
+    """The work of one run as functions of how many units of each group stay.
+
+    Args:
+        graph: the groups.
+        tensors: of which tensors the bytes count: those that are saved, or those that the run touched.
+    """
+
+    def __init__(self, graph: Graph, tensors: Callable[[Graph], Products] = stored_bytes):
+        self._graph, self._tensors = graph, tensors
+        floats = (s.tensor for s in graph.trace.stored.values() if s.tensor.is_floating_point())
+        self.bits = next((8 * tensor.element_size() for tensor in floats), 32)
+
+    multiplications = cached_property(lambda self: macs(self._graph))
+    params = cached_property(lambda self: parameters(self._graph))
+    stored_bytes = cached_property(lambda self: self._tensors(self._graph))
+    read_bytes = cached_property(lambda self: read_bytes(self._graph))
+    activation_bytes = cached_property(lambda self: activation_bytes(self._graph))
+
+    def at(self, kept: np.ndarray, multiplications: float | None = None) -> KeptWork:
+        """The work when kept[g] units of group g stay; multiply-accumulates may be given where they are known."""
+        return KeptWork(self, kept, multiplications)
+
+    def cost(self, name: str) -> Callable[[np.ndarray], float]:
+        """A cost as a function of the kept counts."""
+        formula = COSTS[name].formula()
+        return lambda kept: formula(self.at(kept))
+
+
+class KeptWork:
+    """A `Work` each of whose counts is computed when a cost asks for it: budgets ask for one of them many times."""
+
+    def __init__(self, whole: GraphWork, kept: np.ndarray, multiplications: float | None):
+        self._whole, self._kept, self._multiplications = whole, kept, multiplications
+
+    @property
+    def macs(self) -> dict[int, float]:
+        """Bits of the operands -> multiply-accumulates."""
+        known = self._multiplications
+        return {self._whole.bits: self._whole.multiplications(self._kept) if known is None else known}
+
+    params = property(lambda self: self._whole.params(self._kept))
+    stored_bytes = property(lambda self: self._whole.stored_bytes(self._kept))
+    read_bytes = property(lambda self: self._whole.read_bytes(self._kept))
+    activation_bytes = property(lambda self: self._whole.activation_bytes(self._kept))
 
 
 def exact_macs(graph: Graph, keep: np.ndarray) -> int:

@@ -40,6 +40,8 @@ class Dispatch(TorchDispatchMode):
                 macs = operation_macs(func, args, kwargs or {}, output)
                 if macs:
                     self.trace.cost(macs, [])
+            if len(self.trace.costs) > noted:
+                self.trace.contracted(output)
             return output
 
 

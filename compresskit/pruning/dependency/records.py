@@ -38,3 +38,4 @@ class Stored:
     stays: str = ""  # why nothing of it can go, if so
     persistent: bool = True
     used: bool = False
+    looked_up: bool = True  # whether all that hold it are embeddings

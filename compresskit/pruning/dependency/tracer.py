@@ -7,6 +7,7 @@ through it (`rules`), and a function mode sees the calls that Python makes, with
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,7 @@ class Trace:
         self.stored: dict[int, Stored] = {}
         self.counts: list[Count] = []
         self.costs: list[Cost] = []
+        self.outputs: list[Cost] = []  # bytes of what contractions make, as products of widths
         self.boxes: list[tuple[Tensor, str]] = []
         self.group_norms: list[tuple[Tensor, str]] = []  # ids, (groups, channels a group)
         self.norm_axes: dict[int, int | None] = {}  # group norm -> axis kept apart, where norms meet
@@ -155,6 +157,15 @@ class Trace:
             fixed *= 1 if axis.planes else axis.size
         self.costs.append(Cost(fixed, tuple(axis for axis in axes if axis.planes), self.path[-1]))
 
+    def contracted(self, output: Any) -> None:
+        """Note the bytes that a contraction made."""
+        made = output[0] if isinstance(output, tuple | list) and output else output
+        if self.keep is not None or not isinstance(made, Tensor):
+            return
+        axes = [self.axis(made, dim) for dim in range(made.dim())]
+        fixed = made.element_size() * prod(axis.size for axis in axes if not axis.planes)
+        self.outputs.append(Cost(fixed, tuple(axis for axis in axes if axis.planes), self.path[-1]))
+
     def is_weight(self, tensor: Tensor) -> bool:
         """Whether a tensor is stored, or a rearranged stored tensor."""
         return id(tensor) in self.stored or getattr(tensor, "_is_weight", False)
@@ -251,6 +262,7 @@ def _register(trace: Trace, module: nn.Module) -> None:
                 continue
             stored = trace.stored.setdefault(id(tensor), Stored([], tensor))
             stored.names.append(prefix + name)
+            stored.looked_up &= isinstance(child, nn.Embedding | nn.EmbeddingBag)
             if owner is not None:
                 stored.stays = f"{owner or 'the model'} is scripted, so its code cannot follow"
             else:

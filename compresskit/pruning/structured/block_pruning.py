@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from ...analysis.calibration.hooks import run_watched
 from ...analysis.measure.macs import count_macs
+from ...analysis.measure.work import figure_of
 from ...artifact.skips import passed, replay, skip_edit
+from ...core.costs import COSTS
 from ...core.errors import InputError, described
 from ...core.tensors.dtypes import as_real
 from ...core.tensors.modules import get_module, match_names, set_module
@@ -120,9 +122,11 @@ def prune_blocks(loaded: Loaded, options: PruneOptions, context: Context) -> Ste
     batches = [loaded.example] if context.data is None else calibration(context, min(options.samples, 256), "block")
     reference = _outputs(loaded.module, batches)
     before, rows, removed = macs(loaded), [], 0
+    whole = {name: figure_of(name, loaded) or 0.0 for name in options.targets()}
+    limits = {name: amount.of(whole[name]) for name, amount in options.targets().items()}
     wanted = max(1, round(len(blocks) * options.ratio)) if options.ratio else len(blocks)
     total, needed = len(blocks), {}
-    while blocks and removed < wanted and not _small_enough(loaded, options, before):
+    while blocks and removed < wanted and not _small_enough(loaded, limits):
         found = {name: _change_without(loaded.module, edit, batches, reference) for name, edit in blocks.items()}
         needed |= {name: reason for name, reason in found.items() if isinstance(reason, str)}
         changes = {name: change for name, change in found.items() if name not in needed}
@@ -153,15 +157,16 @@ def prune_blocks(loaded: Loaded, options: PruneOptions, context: Context) -> Ste
         raise InputError(f"model {loaded.name!r}: no block can go: {notes[0]}")
     if context.data is None:
         notes.append("importance was measured on the example input alone; give --data for a real measurement")
-    if options.target_macs is not None and kept > options.target_macs:
-        notes.append(f"MACs: asked to keep {options.target_macs:.1%}, kept {kept:.1%} with every removable block gone")
+    for name, limit in limits.items():
+        left = figure_of(name, loaded) or 0.0
+        if left > limit:
+            asked = f"{COSTS[name].noun}: asked to keep {limit / whole[name]:.1%}, kept {left / whole[name]:.1%}"
+            notes.append(f"{asked} with every removable block gone")
     return StepResult(loaded, facts, notes, {"removed blocks": rows})
 
 
-def _small_enough(loaded: Loaded, options: PruneOptions, before: int) -> bool:
-    if options.target_macs is not None:
-        return macs(loaded) <= options.target_macs * before
-    return False
+def _small_enough(loaded: Loaded, limits: Mapping[str, float]) -> bool:
+    return bool(limits) and all((figure_of(name, loaded) or 0.0) <= limit for name, limit in limits.items())
 
 
 def macs(loaded: Loaded) -> int:

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...analysis.measure.work import exact_costs, figure_of
+from ...core.costs import COSTS, names
 from ...core.errors import InputError
 from ...core.tensors.copying import copy_module
 from ...core.types import Loaded
@@ -20,8 +22,8 @@ from ..allocation.allocation import (
     whole_counts,
     whole_groups_notes,
 )
-from ..allocation.latency_model import meet_latency
-from ..dependency import cost as geometry
+from ..allocation.measured_budget import meet_measured
+from ..dependency.cost import GraphWork, exact_macs
 from ..dependency.graph import Graph, build_graph
 from ..dependency.reasons import left_out_notes, shortened
 from ..importance.calibration_statistics import Evidence
@@ -63,16 +65,16 @@ def prune(loaded: Loaded, options: PruneOptions, context: Context) -> StepResult
 def prune_in_steps(loaded: Loaded, options: PruneOptions, context: Context) -> StepResult:
     """Cut along a schedule, with recovery between the cuts; a step too small for any group is passed over."""
     field = options.amount()
-    final = 1 - options.ratio if field == "ratio" else getattr(options, field)
-    macs, params, wanted_before = 1.0, 1.0, 1.0
-    result = None
+    budgets = [(name, amount.share_of(figure_of(name, loaded))) for name, amount in options.targets().items()]
+    final = budgets[0][1] if budgets else 1 - options.ratio
+    kept = dict.fromkeys(names("exact"), 1.0)  # of each cost, over all cuts so far
+    wanted_before, result = 1.0, None
     for number, wanted in enumerate(kept_shares(options.cuts_follow, options.cuts, final), 1):
-        reached = {"ratio": wanted_before, "target_macs": macs, "target_params": params}[field]
-        share = wanted / reached
+        share = wanted / (kept[budgets[0][0]] if budgets else wanted_before)
         wanted_before = wanted
         if share >= 1:
             continue
-        step = options.model_copy(update={field: 1 - share if field == "ratio" else share})
+        step = options.model_copy(update={field: share if budgets else 1 - share})
         if result is not None and context.recover is not None:
             context.recover(loaded)
         try:
@@ -80,13 +82,13 @@ def prune_in_steps(loaded: Loaded, options: PruneOptions, context: Context) -> S
         except NothingRemoved:
             continue
         context.log(f"cut {number} of {options.cuts}")
-        macs, params = macs * found.facts["macs_kept"], params * found.facts["params_kept"]
+        kept = {name: share * found.facts[f"{name}_kept"] for name, share in kept.items()}
         if result is not None:
             found.facts["macs_before"] = result.facts["macs_before"]
             found.facts["largest_difference"] = max(
                 found.facts["largest_difference"], result.facts["largest_difference"]
             )
-        found.facts |= {"macs_kept": macs, "params_kept": params}
+        found.facts |= {f"{name}_kept": share for name, share in kept.items()}
         result = found
     if result is None:
         raise NothingRemoved(f"model {loaded.name!r}: nothing was removed in any of {options.cuts} cuts")
@@ -126,11 +128,11 @@ def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> S
     training: dict[str, Any] = {}
     if options.sparsify != "none":
         training = sparsify(loaded, graph, choose_units(loaded, graph, options, context).keep, options, context)
-    evidence, keep, target, latency_facts = choose_units(loaded, graph, options, context)
+    evidence, keep, target, measured_facts = choose_units(loaded, graph, options, context)
     result = StepResult(loaded)
     proof = proven(loaded, graph, keep, context)
-    if latency_facts and proof.failed:  # what was measured is no longer what is cut
-        latency_facts = {"latency_kept": None}
+    if measured_facts and proof.failed:  # what was measured is no longer what is cut
+        measured_facts = {f"{name}_kept": None for name in options.targets()}
     if not proof.keep:
         limits = limits_for(graph.groups, options, layer_names(loaded))
         why = proof.notes or [*whole_groups_notes(graph.groups, limits, options), *left_out_notes(graph)]
@@ -152,7 +154,7 @@ def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> S
         "refit": refit,
         "layers_refitted": refitted,
         "batchnorm_layers_recalibrated": normalized_layers,
-        **latency_facts,
+        **measured_facts,
         **({"sparsify": training} if training else {}),
     }
     result.notes = proof.notes + budget_notes(result.facts, target, options) + left_out_notes(graph)
@@ -178,9 +180,9 @@ def prunable_graph(loaded: Loaded, options: PruneOptions) -> Graph:
 
 def _facts(graph: Graph, proof: Proof) -> dict[str, Any]:
     """How exact the cut is, and what it leaves of the model."""
-    whole, kept = whole_counts(graph), counts(graph, proof.keep)
-    macs, params, size = geometry.macs(graph)(whole), geometry.parameters(graph), geometry.stored_bytes(graph)
-    left = geometry.exact_macs(graph, graph.keep_ids(proof.keep))
+    work, whole, kept = GraphWork(graph), whole_counts(graph), counts(graph, proof.keep)
+    macs_after = exact_macs(graph, graph.keep_ids(proof.keep))
+    before, after = exact_costs(work.at(whole)), exact_costs(work.at(kept, macs_after))
     return {
         "largest_difference": proof.difference,
         "difference_dtype": proof.dtype,
@@ -188,16 +190,14 @@ def _facts(graph: Graph, proof: Proof) -> dict[str, Any]:
         "groups_pruned": len(proof.keep),
         "groups_left_out": len(graph.left_out) + len(proof.failed),
         "channels_removed": int(sum((~mask).sum() for mask in proof.keep.values())),
-        "macs_before": round(macs),
-        "macs_after": int(left),
-        "macs_kept": left / macs if macs else 1.0,
-        "params_kept": params(kept) / params(whole) if params(whole) else 1.0,
-        "tensor_bytes_kept": size(kept) / size(whole),
+        "macs_before": round(work.multiplications(whole)),
+        "macs_after": macs_after,
+        **{f"{name}_kept": after[name] / figure if figure else 1.0 for name, figure in before.items()},
     }
 
 
 class Chosen(NamedTuple):
-    """What stays, and why: evidence, units that stay by group, the share aimed at, facts about latency."""
+    """What stays, and why: evidence, units that stay by group, the share aimed at, facts about what was measured."""
 
     evidence: Evidence
     keep: dict[str, np.ndarray]
@@ -210,9 +210,9 @@ def choose_units(loaded: Loaded, graph: Graph, options: PruneOptions, context: C
     evidence = evidence_for(loaded, graph, options, context)
     scores = score_groups(graph, evidence, options)
     allocation = allocation_for(graph, scores, limits_for(graph.groups, options, layer_names(loaded)), options)
-    if options.target_latency is not None:
-        keep, facts = meet_latency(loaded, graph, allocation, options.target_latency, context)
-        return Chosen(evidence, keep, options.target_latency, facts)
+    for name, amount in options.targets().items():
+        if COSTS[name].known != "exact":
+            return Chosen(evidence, *meet_measured(name, amount, loaded, graph, allocation, context))
     return Chosen(evidence, *choose(graph, allocation, options), {})
 
 
@@ -228,9 +228,9 @@ def score_groups(graph: Graph, evidence: Evidence, options: PruneOptions) -> dic
     """Normalized scores of every group's units."""
     criterion = CRITERIA.load(options.criterion)
     raw = {group.name: criterion(group, evidence).numpy() for group in graph.groups}
-    if options.normalize != "macs":
+    if options.normalize not in COSTS:
         return {name: normalized(scores, options.normalize) for name, scores in raw.items()}
-    cost, whole = geometry.macs(graph), whole_counts(graph)
+    cost, whole = GraphWork(graph).cost(options.normalize), whole_counts(graph)
     for number, group in enumerate(graph.groups):
         fewer = whole.copy()
         fewer[number] -= 1

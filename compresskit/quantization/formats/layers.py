@@ -93,6 +93,12 @@ class Quantized:
         return sum(shape.numel() for shape in self.parameter_shapes.values())
 
     @property
+    def mac_bits(self) -> int | None:
+        """Bits of what an integer kernel multiplies; None where inputs are float, so that products are as well."""
+        integers = self.spec.parameters and self.spec.format == "int" and self.spec.input != "none"
+        return max(self.spec.bits, self.spec.input_bits) if integers else None
+
+    @property
     def weight_dtype(self) -> torch.dtype | None:
         """The number type that quantized weights are read in; float64 where the model was made double."""
         if not self.spec.parameters:

@@ -9,21 +9,25 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from compresskit.core.costs import field_of
 from compresskit.core.errors import InputError
 from compresskit.core.tensors.modules import get_module
 from compresskit.core.types import Inputs
 from compresskit.training.context import Context
 
 from ..calibration.layer_inputs import LayerInputs
+from ..formats.layer_spec import Spec
 from ..formats.layers import from_matrix, matrix_shape, name_format, to_matrix
 from ..formats.number_format import Settings
 from ..formats.packing import packed_bytes
+from ..formats.weights import bytes_by_kind
 from ..options import QuantizeOptions
 from ..plan import LayerPlan, with_bits, with_format
 from . import allocation
 
 #: bits of the scheme's integers, or the name of a number format
 Candidate = int | str
+_ACTIVATION_VALUES = 4  # scale and zero point of what a layer reads and of what it puts out
 
 
 @dataclass
@@ -43,6 +47,7 @@ def allocate(
     batches: Iterable[Inputs],
     options: QuantizeOptions,
     context: Context,
+    whole_bytes: float,
 ) -> Allocation:
     """Measure what each number of bits costs each layer, and choose the best under the budget.
 
@@ -53,12 +58,13 @@ def allocate(
         plans: all layers to quantize.
         statistics: of their inputs, for rounding methods that use them.
         batches: inputs to measure on.
-        options: target_bits, candidate_bits, rounding.
+        options: target_bits or a budget, candidate_bits, rounding.
         context: log, seed, folder.
+        whole_bytes: of the model before the step.
     Raises:
         InputError: if the budget cannot be met.
     """
-    left = check_budget(root, plans, options)
+    left = check_budget(root, plans, options, whole_bytes)
     free = [plan for plan in plans if not plan.fixed]
     counts = {plan.name: _weight_count(root, plan) for plan in plans}
     menu = [*sorted(set(options.candidate_bits)), *dict.fromkeys(options.candidate_formats)]
@@ -86,30 +92,59 @@ def allocate(
     return Allocation(new_plans, facts, allocation.sensitivity_table(found, chosen), _plot(found, context))
 
 
-def check_budget(root: nn.Module, plans: list[LayerPlan], options: QuantizeOptions) -> int:
-    """Bytes that target_bits leaves to the layers whose bits are free.
+def check_budget(root: nn.Module, plans: list[LayerPlan], options: QuantizeOptions, whole_bytes: float) -> int:
+    """Bytes that the budget leaves to the layers whose bits are free.
 
+    Args:
+        root: the float model.
+        plans: all layers to quantize.
+        options: target_bits or a budget, candidate_bits.
+        whole_bytes: of the model before the step, whose share a budget may be.
     Raises:
         InputError: if no layer is free, or the fewest candidate bits everywhere take more.
     """
+    option, budget_bytes = _budget(root, plans, options, whole_bytes)
+    given = getattr(options, option)
+    asked = f"{option} {given if isinstance(given, str) else format(given, 'g')}"
     free = [plan for plan in plans if not plan.fixed]
     if not free:
-        raise InputError("target_bits has nothing to choose: bits_for, format_for and first_last fix every layer")
-    counts = {plan.name: _weight_count(root, plan) for plan in plans}
-    fixed = sum(_weight_bytes(root, plan, options) for plan in plans if plan.fixed)
-    left = int(options.target_bits * sum(counts.values()) / 8) - fixed
+        raise InputError(f"{option} has nothing to choose: bits_for, format_for and first_last fix every layer")
+    left = budget_bytes - sum(_weight_bytes(root, plan, options) for plan in plans if plan.fixed)
     if left < 0:
-        raise InputError(
-            f"target_bits {options.target_bits:g} is spent by layers of fixed bits; set first_last to same"
-        )
+        raise InputError(f"{asked} is spent by layers of fixed bits; set first_last to same")
     fewest = min(options.candidate_bits)
     least = sum(_weight_bytes(root, with_bits(plan, fewest, options), options) for plan in free)
     if least > left:
         raise InputError(
-            f"target_bits {options.target_bits:g} leaves {left:,} bytes to {len(free)} layers, which take {least:,} "
+            f"{asked} leaves {left:,} bytes to {len(free)} layers, which take {least:,} "
             f"at {fewest} bits; raise it, set first_last to same, or give fewer candidate_bits"
         )
     return left
+
+
+def _budget(
+    root: nn.Module, plans: list[LayerPlan], options: QuantizeOptions, whole_bytes: float
+) -> tuple[str, int]:
+    """The option that says how small, and the bytes that the codes of all layers may take."""
+    if options.target_bits is not None:
+        weights = sum(_weight_count(root, plan) for plan in plans)
+        return "target_bits", int(options.target_bits * weights / 8)
+    ((name, amount),) = options.targets().items()
+    beside = sum(bytes_by_kind(root).values())
+    for plan in plans:
+        layer = get_module(root, plan.name)
+        for weight in (layer._parameters[parameter] for parameter in plan.spec.parameters):
+            # where formats are candidates, scales count as codes
+            scales = 0 if options.candidate_formats else _most_scale_bytes(weight, plan.spec)
+            beside += scales + 4 * _ACTIVATION_VALUES - weight.numel() * weight.element_size()
+    return field_of(name), int(amount.of(whole_bytes)) - beside
+
+
+def _most_scale_bytes(weight: Tensor, spec: Spec) -> int:
+    """Most bytes that scales and zero points of a weight take."""
+    rows = weight.shape[spec.axis] if spec.granularity != "tensor" else 1
+    groups = -(-weight.numel() // weight.shape[spec.axis] // spec.group_size) if spec.group_size else 1
+    return rows * groups * (4 if spec.symmetric else 5)
 
 
 def rounded_weights(

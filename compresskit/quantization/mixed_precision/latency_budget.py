@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from compresskit.core.costs import field_of, names
 from compresskit.core.errors import InputError
 from compresskit.core.tensors.modules import get_module, set_module
 from compresskit.core.types import Inputs, call, main_output
@@ -49,8 +50,9 @@ def choose_int8(
     budget = int((share * in_float.total_ms - rest) * _NS)
     fastest = rest + sum(min(choice.cost for choice in menu) for menu in menus) / _NS
     if fastest > share * in_float.total_ms:
+        asked = field_of(*names("timed", technique="quantize"))
         raise InputError(
-            f"target_latency {share:g} is below what int8 layers reach in ONNX Runtime here, "
+            f"{asked} {share:g} is below what int8 layers reach in ONNX Runtime here, "
             f"{fastest / in_float.total_ms:.2f} of the float model's {in_float.total_ms:.3g} ms"
         )
     choices = solve(menus, budget, "ns")

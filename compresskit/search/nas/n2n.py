@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...core.costs import PARAMS
 from ...core.errors import InputError
 from ...core.types import Loaded
 from .reinforce import Reinforce, Rollout
@@ -134,7 +135,7 @@ def _judged(session: Session, removed: Sequence[str], shrinker: Shrinker, ratios
         return session.record(network, costs, known.reward, score=known.score)
     student = shrinker.build(counts)
     score = session.score_after_training(student, objective=session.regression)
-    share = costs["params"] / session.whole["params"]
+    share = costs[PARAMS] / session.whole[PARAMS]
     reward = compression_reward(score, session.teacher_score, share)
     return session.record(network, costs, reward, score=score, trained=student)
 

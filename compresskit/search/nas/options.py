@@ -6,12 +6,11 @@ from typing import Any
 
 from pydantic import model_validator
 
-from ...core.options import StepOptions, option
+from ...core.budgets import BudgetOptions
+from ...core.options import option
 from ..tables import ARCHITECTURES, POLICIES
 
 TECHNIQUE = "architecture"
-#: costs that a budget may bound here
-COSTS = ("macs", "params")
 _POLICY_OPTIONS = {
     "network": ("n2n",),
     "widths": ("transform", "nas"),
@@ -21,7 +20,7 @@ _OWN = ("child_steps", "child_lr", "children", *_POLICY_OPTIONS)
 _NOT_HERE = ("samples", "probe_samples", "ray")
 
 
-class ArchitectureOptions(StepOptions):
+class ArchitectureOptions(BudgetOptions):
     """The part of the search options that policies on whole networks read."""
 
     child_steps: int = option(
@@ -61,8 +60,5 @@ class ArchitectureOptions(StepOptions):
     def _fits_the_policy(self) -> None:
         if ARCHITECTURES.builtin(self.policy):  # a user's own may read any
             self.refuse_unread(_POLICY_OPTIONS, "policy")
-        for name in self.budget:
-            if name not in COSTS:
-                raise ValueError(f"budget: {name} does not apply to technique {TECHNIQUE!r}; give {' or '.join(COSTS)}")
         if any(width < 1 for width in self.widths) or len(set(self.widths)) < len(self.widths):
             raise ValueError(f"widths must be different and at least 1, got {self.widths}")

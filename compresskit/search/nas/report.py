@@ -51,7 +51,7 @@ def pareto(session: Session) -> list[Child]:
 
 
 def _load(session: Session, child: Child) -> float:
-    return max(child.costs[name] / share for name, share in session.options.budget.items())
+    return max(child.costs[name] / (limit / session.whole[name]) for name, limit in session.limits.items())
 
 
 def pareto_rows(session: Session) -> list[dict[str, Any]]:

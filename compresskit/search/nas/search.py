@@ -81,7 +81,7 @@ def _facts(session: Session, winner: Any) -> dict[str, Any]:
         "winner_score": winner.score,
         "winner_reward": winner.reward,
         **{f"{name}_kept": share for name, share in winner.costs.items()},
-        "budget": dict(session.options.budget),
+        "budget": session.options.budget(),
         "network": winner.network,
         "curve": report.curve(session),
         "pareto": report.pareto_rows(session),

@@ -81,7 +81,7 @@ class Session:
     def __init__(self, teacher: Loaded, whole: dict[str, float], options: SearchOptions, context: Context):
         check_reward(context)
         self.teacher, self.whole, self.options, self.context = teacher, whole, options, context
-        self.limits = {name: share * whole[name] for name, share in options.budget.items()}
+        self.limits = {name: amount.of(whole[name]) for name, amount in options.targets().items()}
         self.generator = torch.Generator().manual_seed(context.seed)
         self.rater = Rater(teacher.clone().module, context, samples=options.score_samples, probe_samples=BATCH)
         self.samples = min(options.score_samples, context.data.size("val"))

@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from ...analysis.calibration.hooks import run_watched
-from ...analysis.measure import measure
+from ...analysis.measure.work import exact_costs, work_of
 from ...artifact.edits import replay
+from ...core.costs import names
 from ...core.errors import InputError, nearest
 from ...core.types import Loaded
-from ...pruning.dependency import cost
+from ...pruning.dependency.cost import GraphWork
 from ...pruning.dependency.graph import Group, build_graph
 from ...pruning.options import PruneOptions
 from ...pruning.structured.block_pruning import find_blocks
@@ -26,7 +27,7 @@ from ...training.context import Context
 from ..problem.features import layer_features
 
 #: what the policies see of a layer: kernel side, stride, outputs, inputs, share of the parameters, whole block or layer
-FEATURES = ("k", "stride", "n", "c", "params", "block")
+FEATURES = ("k", "stride", "n", "c", "parameters", "block")
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -86,12 +87,13 @@ def without(loaded: Loaded, units: Sequence[Unit]) -> Loaded:
     return student
 
 
+#: what networks are bounded by and compared in
+_COSTS = names("exact", technique="architecture")
+
+
 def measured_costs(loaded: Loaded) -> dict[str, float]:
     """MACs and parameters of a model."""
-    return {
-        "macs": float(measure.macs(loaded.module, loaded.example)),
-        "params": float(measure.parameter_count(loaded.module)),
-    }
+    return exact_costs(work_of(loaded), _COSTS)
 
 
 class Shrinker:
@@ -115,7 +117,7 @@ class Shrinker:
         self.groups = [group for group in self._graph.groups if group.name in proof.keep]
         if not self.groups:
             raise InputError(f"model {loaded.name!r}: no channels can go, so there is nothing to shrink")
-        self._macs, self._params = cost.macs(self._graph), cost.parameters(self._graph)
+        self._work = GraphWork(self._graph)
 
     def _mask(self, group: Group, count: int) -> np.ndarray:
         mask = np.zeros(len(group), dtype=bool)
@@ -130,7 +132,7 @@ class Shrinker:
         """MACs and parameters with this many units in each group."""
         kept = {group.name: count for group, count in zip(self.groups, counts, strict=True)}
         given = np.array([kept.get(group.name, len(group)) for group in self._graph.groups])
-        return {"macs": float(self._macs(given)), "params": float(self._params(given))}
+        return exact_costs(self._work.at(given), _COSTS)
 
     def build(self, counts: Sequence[int]) -> Loaded:
         """A copy with this many units in each group."""
@@ -156,8 +158,8 @@ def described(loaded: Loaded, names: Sequence[str], whole_blocks: Sequence[str])
     rows = []
     for name in names:
         own = seen.get(first[name] or "", {})
-        params = sum(p.numel() for p in modules[name].parameters()) if name in modules else 0
-        known = {**own, "params": float(params), "block": float(name in whole_blocks)}
+        count = sum(p.numel() for p in modules[name].parameters()) if name in modules else 0
+        known = {**own, "parameters": float(count), "block": float(name in whole_blocks)}
         rows.append([known.get(feature, 0.0) for feature in FEATURES])
     table = torch.tensor(rows, dtype=torch.float32)
     return table / table.amax(0).clamp_min(1e-9)

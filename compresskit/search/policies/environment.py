@@ -20,7 +20,7 @@ else:  # their classes are the bases of these
     DummyVecEnv = require("stable_baselines3.common.vec_env", "search").DummyVecEnv
 
 #: what an agent sees of a place's layer; absent ones count 0
-_GEOMETRY = ("n", "c", "h", "w", "stride", "k", "macs")
+_GEOMETRY = ("n", "c", "h", "w", "stride", "k", "cost_share")
 
 
 class Walk(gymnasium.Env):
@@ -97,7 +97,7 @@ class BoundedWalk(Walk):
 
     def __init__(self, problem: Problem):
         super().__init__(problem, low=min(place.shares[0] for place in problem.places))
-        self.weights = [place.features.get("macs", 1 / len(problem.places)) for place in problem.places]
+        self.weights = [place.features.get("cost_share", 1 / len(problem.places)) for place in problem.places]
 
     def decide(self, place: int, action: float) -> tuple[int, float]:
         """The nearest level, or the highest that the budget allows."""
@@ -165,7 +165,7 @@ def reward_of(trial: Trial, problem: Problem, kind: str) -> float:
     """The reward of an episode: minus the error, or that times the logarithm of the MACs or parameters left.
 
     Args:
-        kind: "error" (R_err), "macs" (R_FLOPs) or "params" (R_Param).
+        kind: "error" (R_err), or the cost: MACs (R_FLOPs) or parameters (R_Param).
     Source: He et al., "AMC", ECCV 2018, section 3.4.
     """
     error = 1 - trial.score

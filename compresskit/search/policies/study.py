@@ -130,7 +130,7 @@ def _opened(problem: Problem, options: SearchOptions, sampler: Any, objectives: 
         problem.folder.mkdir(parents=True, exist_ok=True)
         url = f"sqlite:///{problem.folder / 'study.db'}"
     identity = _identity(problem, options)
-    if "drop" in options.budget:  # which tries one budget after another
+    if options.target_drop is not None:  # which tries one budget after another
         name = f"{name}-{identity}"
     study = optuna.create_study(
         storage=_storage(url) if url else None, study_name=name, sampler=sampler, load_if_exists=True,
@@ -150,8 +150,9 @@ def _identity(problem: Problem, options: SearchOptions) -> str:
     """Changes with all that makes trials of two searches incomparable."""
     places = [[place.name, *place.labels] for place in problem.places]
     # the budget as given: absolute limits move, and those in time are measured anew in each process
-    limits = problem.limits if "drop" in options.budget else {}
-    record = json.dumps([options.policy, places, sorted(options.budget.items()), sorted(limits.items())])
+    limits = problem.limits if options.target_drop is not None else {}
+    budget = [*sorted(options.budget().items()), options.target_drop]
+    record = json.dumps([options.policy, places, budget, sorted(limits.items())])
     return hashlib.sha256(record.encode()).hexdigest()[:12]
 
 

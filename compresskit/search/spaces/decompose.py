@@ -10,13 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from ...analysis.calibration.moments import Moments
-from ...analysis.measure.measure import macs, parameter_count
+from ...analysis.measure.work import exact_costs, work_of
 from ...analysis.sensitivity.channels import output_sensitivities
 from ...core.errors import InputError
 from ...core.tensors.modules import get_module
 from ...core.types import Loaded
 from ...decomposition.fit.fit import Evidence, Fit, fit_activation, fit_weight
-from ...decomposition.methods.geometry import chain_params
 from ...decomposition.methods.kinds import Ranks, chain_of, compose, split_groups
 from ...decomposition.options import DecomposeOptions
 from ...decomposition.ranks.candidates import Candidate, Layer, candidates_of, kinds_for
@@ -28,7 +27,6 @@ from ...decomposition.tables import KINDS
 from ...training.batchnorm import estimate_batchnorm
 from ...training.context import Context
 from ..options import SearchOptions
-from ..problem.budget import bounds_latency
 from ..problem.evaluator import first_examples
 from ..problem.features import layer_features
 from ..problem.subject import Choice, Place
@@ -80,16 +78,14 @@ class DecomposeSubject:
             if moments is not None and evidence.moments is not None:
                 moments[site.name] = evidence.moments
             context.log(f"fitted {site.name} at {len(levels[site.name])} ranks")
-        timed = self._times(sites, levels, context) if bounds_latency(options.budget) else {}
+        timed = self._times(name, sites, levels, context) if (name := options.timed_target()) else {}
         self.sites = [site for site in sites if levels[site.name]]
         self._levels = [levels[site.name] for site in self.sites]
         if not self.sites:
             raise InputError(f"model {loaded.name!r}: no layer has a rank at which it costs less")
-        self._whole = {
-            "macs": float(macs(loaded.module, loaded.example)), "params": float(parameter_count(loaded.module)),
-            "bytes": float(sum(t.numel() * t.element_size() for t in loaded.module.state_dict().values())),
-            **timed,
-        }  # fmt: skip
+        work = work_of(loaded)
+        self._whole_macs = sum(work.macs.values())
+        self._whole = exact_costs(work, options.costs()) | timed
         self.places = self._make_places()
 
     def _fitted(self, site: Site, evidence: Evidence, sensitivity: Tensor | None) -> list[_Level]:
@@ -106,13 +102,17 @@ class DecomposeSubject:
             if not site.saves(chain):
                 continue  # a bias that is new would make the layer larger
             fit = (fit_activation if to_data else fit_weight)(KINDS.load(one.kind), site.geometry, one.ranks, evidence)
-            params = site.params - chain_params(chain)
-            saved = {"macs": float(site.macs - one.macs), "params": float(params), "bytes": float(params * size)}
+            before, after = (
+                exact_costs(site.work_of(links, size), self._options.costs()) for links in ([site.geometry], chain)
+            )
+            saved = {name: figure - after[name] for name, figure in before.items()}
             divergence = expected_divergence(site, one, fit, evidence, sensitivity)
             found[one.ranks] = _Level(one, fit, divergence, saved, to_data)
         return sorted(found.values(), key=lambda level: level.candidate.macs)
 
-    def _times(self, sites: list[Site], levels: dict[str, list[_Level]], context: Context) -> dict[str, float]:
+    def _times(
+        self, name: str, sites: list[Site], levels: dict[str, list[_Level]], context: Context
+    ) -> dict[str, float]:
         """The model's milliseconds; each level gets what it saves of them, and levels that save none go."""
         table, layers = TimeTable(self._loaded.module, context.latency_batch, context.decisions), []
         for site in sites:
@@ -127,17 +127,18 @@ class DecomposeSubject:
                 slowest = max(slowest, one.latency_ms)
                 one = replace(one, latency_ms=slowest)
                 if is_faster(layer, one):
-                    saved = {**level.saved, "latency_ms": layer.latency_ms - slowest}
+                    saved = {**level.saved, name: layer.latency_ms - slowest}
                     kept.append(replace(level, candidate=one, saved=saved))
             levels[layer.site.name] = kept
             if not kept:
                 self.notes.append(f"left out {layer.site.name}: no rank is measured to be faster than the layer")
-        return {"latency_ms": whole_ms}
+        return {name: whole_ms}
 
     def latency_shares(self, layer: str) -> list[float]:
         """What each level of a layer takes of its time, where the budget bounds latency."""
         levels = dict(zip((site.name for site in self.sites), self._levels, strict=True))[layer]
-        return [ms / (ms + level.saved["latency_ms"]) for level in levels if (ms := level.candidate.latency_ms)]
+        name = self._options.timed_target()
+        return [ms / (ms + level.saved[name]) for level in levels if (ms := level.candidate.latency_ms)]
 
     def _make_places(self) -> list[Place]:
         features = layer_features(self._loaded, [site.name for site in self.sites])
@@ -145,7 +146,7 @@ class DecomposeSubject:
         for site, levels in zip(self.sites, self._levels, strict=True):
             shares = (*(level.candidate.macs / site.macs for level in levels), 1.0)
             labels = (*(f"rank {' x '.join(map(str, level.candidate.ranks))}" for level in levels), "whole")
-            seen = {**features.get(site.name, {}), "macs": site.macs / max(self._whole["macs"], 1)}
+            seen = {**features.get(site.name, {}), "cost_share": site.macs / max(self._whole_macs, 1)}
             places.append(Place(site.name, shares, labels, seen))
         return places
 
@@ -155,7 +156,7 @@ class DecomposeSubject:
         return [(site, levels[level]) for site, levels, level in rows if level < len(levels)]
 
     def costs(self, choice: Choice) -> dict[str, float]:
-        """MACs, parameters, bytes and, where the budget bounds it, the predicted latency of a choice."""
+        """The exact costs of a choice and, where the budget bounds it, its predicted latency."""
         chosen = self._chosen(choice)
         return {name: whole - sum(level.saved[name] for _, level in chosen) for name, whole in self._whole.items()}
 

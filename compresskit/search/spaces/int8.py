@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ...analysis.dataflow import trace
+from ...analysis.measure.work import Work, exact_costs
 from ...core.errors import InputError
 from ...core.tensors.copying import copy_module
 from ...core.tensors.modules import get_module, set_module
@@ -68,23 +69,25 @@ class Int8Subject:
         statistics = collect_statistics(root, self._plans, batches, self._options, context)
         self._ranges = activation_ranges(root, self._record, self._plans, self._operands, batches, self._options)
         self._layers = int8_layers(root, self._plans, self._ranges, statistics, self._options, context.seed)
-        self._whole = {
-            "latency_ms": in_float.total_ms,
-            "bytes": float(sum(bytes_by_kind(loaded.module, loaded.storage).values())),
-        }
+        self._timed, self._costs = options.timed_target(), options.costs()
+        whole_bytes = float(sum(bytes_by_kind(loaded.module, loaded.storage).values()))
+        self._whole = self._figures(in_float.total_ms, whole_bytes)
         # one quantized layer is enough to have every normalization folded away
-        self._unfolded_bytes = self._whole["bytes"] - float(sum(bytes_by_kind(root, loaded.storage).values()))
+        self._folding = self._figures(0.0, whole_bytes - float(sum(bytes_by_kind(root, loaded.storage).values())))
         self._saved = {
-            plan.name: {"latency_ms": gains[plan.name], "bytes": self._saved_bytes(plan.name)} for plan in self._plans
+            plan.name: self._figures(gains[plan.name], self._saved_bytes(plan.name)) for plan in self._plans
         }
         features = layer_features(self._folded, list(self._saved))
         self.places = [
             Place(
                 name, (8 / 32, 1.0), ("int8", "float"),
-                {**features.get(name, {}), "macs": in_float.layers[name] / max(in_float.total_ms, 1e-9)},
+                {**features.get(name, {}), "cost_share": in_float.layers[name] / max(in_float.total_ms, 1e-9)},
             )
             for name in self._saved
         ]  # fmt: skip
+
+    def _figures(self, latency_ms: float, stored_bytes: float) -> dict[str, float]:
+        return exact_costs(Work(stored_bytes=stored_bytes), self._costs) | {self._timed: latency_ms}
 
     def _saved_bytes(self, name: str) -> float:
         before, after = get_module(self._folded.module, name), self._layers[name]
@@ -94,7 +97,7 @@ class Int8Subject:
         """Predicted milliseconds in ONNX Runtime, and bytes as they are stored."""
         chosen = [saved for saved, level in zip(self._saved.values(), choice, strict=True) if level == _INT8]
         found = {name: whole - sum(saved[name] for saved in chosen) for name, whole in self._whole.items()}
-        return {**found, "bytes": found["bytes"] - self._unfolded_bytes} if chosen else found
+        return {name: figure - self._folding[name] for name, figure in found.items()} if chosen else found
 
     def whole_costs(self) -> dict[str, float]:
         """The same of the model in float."""

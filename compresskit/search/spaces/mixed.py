@@ -26,7 +26,6 @@ from ...quantization.transforms.folding import fold_batchnorm
 from ...training.batchnorm import estimate_batchnorm
 from ...training.context import Context
 from ..options import SearchOptions
-from ..problem.budget import bounds_latency
 from ..problem.evaluator import first_examples
 from ..problem.subject import Choice, Place
 from .decompose import DecomposeSubject, decompose_step
@@ -117,16 +116,17 @@ class MixedSubject:
         return self._ratio.kept(channels) if self._ratio else np.zeros(0)
 
     def costs(self, choice: Choice) -> dict[str, float]:
-        """MACs, parameters, bytes and, where the budget bounds it, the predicted latency of a choice."""
+        """The exact costs of a choice and, where the budget bounds it, its predicted latency."""
         channels, ranks, bits = self._split(choice)
         kept = self._kept(channels)
         found = self._costs(kept, ranks, bits)
-        return {**found, "latency_ms": self._latency_ms(kept, ranks)} if bounds_latency(self._options.budget) else found
+        timed = self._options.timed_target()
+        return {**found, timed: self._latency_ms(timed, kept, ranks)} if timed else found
 
-    def _latency_ms(self, kept: np.ndarray, ranks: dict[str, int]) -> float:
+    def _latency_ms(self, timed: str, kept: np.ndarray, ranks: dict[str, int]) -> float:
         """What the cut model takes, less what its factors save: shares of a layer's time hold at every width."""
         if self._ratio is None:
-            return self._rank.costs(tuple(ranks.values()))["latency_ms"]
+            return self._rank.costs(tuple(ranks.values()))[timed]
         layers, total = self._ratio.latency.layers(kept), self._ratio.latency(kept)
         for name, level in ranks.items():
             if self._costs.chain(name, kept, level) is not None:
@@ -135,10 +135,10 @@ class MixedSubject:
 
     def whole_costs(self) -> dict[str, float]:
         """The same of the model as it is."""
-        if not bounds_latency(self._options.budget):
+        timed = self._options.timed_target()
+        if timed is None:
             return dict(self._costs.whole)
-        timed = self._ratio or self._rank
-        return {**self._costs.whole, "latency_ms": timed.whole_costs()["latency_ms"]}
+        return {**self._costs.whole, timed: (self._ratio or self._rank).whole_costs()[timed]}
 
     def errors(self, place: int) -> list[float]:
         """Predicted divergence of each level alone."""

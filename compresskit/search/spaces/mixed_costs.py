@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 from torch import Tensor, nn
 
-from ...analysis.measure.measure import macs, parameter_count
+from ...analysis.measure.work import Work, exact_costs, float_bits, work_of
 from ...core.tensors.modules import get_module
 from ...core.types import Loaded
 from ...decomposition.methods.geometry import Geometry, chain_params
@@ -19,10 +19,9 @@ from ...decomposition.ranks.candidates import kinds_for
 from ...decomposition.surgery.find_layers import Site
 from ...decomposition.surgery.layers import chain_with_bias
 from ...decomposition.tables import KINDS
-from ...pruning.dependency import cost as geometry
+from ...pruning.dependency.cost import GraphWork, widths
 from ...pruning.dependency.graph import Graph
 from ...quantization.formats.layers import Spec, format_of
-from ...quantization.formats.weights import bytes_by_kind
 from ..options import SearchOptions
 from .decompose import decompose_values, rank_at
 
@@ -40,7 +39,7 @@ class Widths:
             **dict(module.named_parameters(remove_duplicate=False)),
             **dict(module.named_buffers(remove_duplicate=False)),
         }
-        found = geometry.widths(graph, list(self.tensors)) if graph is not None else {}
+        found = widths(graph, list(self.tensors)) if graph is not None else {}
         self._rows = {
             name: np.stack(rows) for name, rows in found.items() if rows and len(rows) == self.tensors[name].dim()
         }
@@ -109,15 +108,13 @@ class MixedCosts:
             name: self._layer(loaded.module, name, norms.get(name)) for name in dict.fromkeys([*sites, *specs])
         }
         whole = np.array([len(group) for group in graph.groups] if graph is not None else [])
-        self.whole = {
-            "macs": float(macs(loaded.module, loaded.example)), "params": float(parameter_count(loaded.module)),
-            "bytes": float(sum(bytes_by_kind(loaded.module, loaded.storage).values())),
-        }  # fmt: skip
-        measures = {"macs": geometry.macs, "params": geometry.parameters, "bytes": geometry.stored_bytes}
+        self._wanted, self._bits = options.costs(), float_bits(loaded.module)
+        self.whole = exact_costs(work_of(loaded), self._wanted)
+        self._cut = GraphWork(graph) if graph is not None else None
         # what the graph's run does not see (counters, tensors that are never read) is there whatever is cut
-        self._products = {name: make(graph) for name, make in measures.items()} if graph is not None else {}
-        self._unseen = {name: self.whole[name] - products(whole) for name, products in self._products.items()}
-        self._changes: dict[tuple, tuple[float, float, float]] = {}
+        seen = self._of_cut(whole)
+        self._unseen = {name: self.whole[name] - figure for name, figure in seen.items()}
+        self._changes: dict[tuple, dict[str, float]] = {}
         self._chains: dict[tuple, Chain | None] = {}
 
     def _layer(self, root: nn.Module, name: str, norm: str | None) -> _Layer:
@@ -128,15 +125,19 @@ class MixedCosts:
     def __call__(self, kept: np.ndarray, ranks: Mapping[str, int], bits: Mapping[str, int]) -> dict[str, float]:
         """Costs when kept[g] units of group g stay, with levels of rank and bits for layers by name."""
         total = dict(self.whole)
-        for name, products in self._products.items():
-            total[name] = self._unseen[name] + products(kept)
+        for name, figure in self._of_cut(kept).items():
+            total[name] = self._unseen[name] + figure
         for name, layer in self._layers.items():
             key = (name, kept[layer.groups].tobytes(), ranks.get(name), bits.get(name))
             if key not in self._changes:
-                self._changes[key] = self._change(name, kept, ranks.get(name), bits.get(name))
-            for cost, change in zip(("macs", "params", "bytes"), self._changes[key], strict=True):
+                change = self._change(name, kept, ranks.get(name), bits.get(name))
+                self._changes[key] = exact_costs(change, self._wanted)
+            for cost, change in self._changes[key].items():
                 total[cost] += change
         return total
+
+    def _of_cut(self, kept: np.ndarray) -> dict[str, float]:
+        return exact_costs(self._cut.at(kept), self._wanted) if self._cut is not None else {}
 
     def chain(self, name: str, kept: np.ndarray, level: int | None) -> Chain | None:
         """What replaces a layer at a level of rank; None where it stays whole."""
@@ -165,14 +166,18 @@ class MixedCosts:
         saves = site.saves(chain_of(kind, site.geometry, ranks)) and site.saves(links)
         return Chain(site, kinds[-1], ranks, links) if saves else None
 
-    def _change(self, name: str, kept: np.ndarray, rank: int | None, bits: int | None) -> tuple[float, float, float]:
-        """What rank and bits add to the MACs, parameters and bytes of the cut model; mostly below 0."""
+    def _change(self, name: str, kept: np.ndarray, rank: int | None, bits: int | None) -> Work:
+        """What rank and bits add to the work of the cut model; mostly below 0."""
         layer, chain, widths = self._layers[name], self.chain(name, kept, rank), self._widths
         itemsize = widths.tensors[layer.own[0]].element_size()
-        fewer_macs = 0 if chain is None else chain.site.macs_of(chain.links) - chain.site.macs
+        macs, outputs = {self._bits: 0.0}, 0.0
+        if chain is not None:
+            factored, whole = (chain.site.work_of(links, itemsize) for links in (chain.links, [chain.site.geometry]))
+            macs = {self._bits: sum(factored.macs.values()) - sum(whole.macs.values())}
+            outputs = factored.activation_bytes - whole.activation_bytes
         if bits is None:
             fewer = 0 if chain is None else chain_params(chain.links) - chain.site.params
-            return fewer_macs, fewer, fewer * itemsize
+            return Work(macs, fewer, fewer * itemsize, fewer * itemsize, outputs)
         spec = self._specs[name][bits]
         weights, others = self._stored(name, kept, chain, spec)
         spec = spec if chain is None else _of_links(spec)
@@ -180,7 +185,8 @@ class MixedCosts:
         before = [*layer.own, *layer.norm]
         parameters = [key for key in before if isinstance(widths.tensors[key], nn.Parameter)]
         count = sum(count for count, _ in weights) + others
-        return fewer_macs, count - widths.count(parameters, kept), size - widths.size_bytes(before, kept)
+        fewer_bytes = size - widths.size_bytes(before, kept)
+        return Work(macs, count - widths.count(parameters, kept), fewer_bytes, fewer_bytes, outputs)
 
     def _stored(
         self, name: str, kept: np.ndarray, chain: Chain | None, spec: Spec

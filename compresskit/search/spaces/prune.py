@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -9,12 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...analysis.measure.work import exact_costs
 from ...analysis.sensitivity.channels import output_sensitivities
 from ...core.errors import InputError
 from ...core.types import Loaded, to_device
 from ...model.example_inputs import with_batch
 from ...pruning.allocation.latency_model import LatencyTable
-from ...pruning.dependency import cost
+from ...pruning.allocation.measured_budget import Proportional
+from ...pruning.dependency.cost import GraphWork, touched_bytes
 from ...pruning.dependency.graph import Group, build_graph
 from ...pruning.options import PruneOptions
 from ...pruning.recovery.recovery import refit_before_cut
@@ -24,10 +27,9 @@ from ...pruning.structured.surgery import cut
 from ...training.batchnorm import estimate_batchnorm
 from ...training.context import Context
 from ..options import SearchOptions
-from ..problem.budget import bounds_latency
 from ..problem.evaluator import first_examples
 from ..problem.features import layer_features
-from ..problem.latency_budget import decided
+from ..problem.measured_budget import decided
 from ..problem.subject import Choice, Place
 
 
@@ -59,10 +61,10 @@ class PruneSubject:
             raise InputError(f"model {loaded.name!r}: no channels can go, so there is nothing to search")
         self._groups = searched
         self._counts = [counts[number] for number in searched]
-        self._macs, self._params = cost.macs(self.graph), cost.parameters(self.graph)
-        self._size_bytes = cost.touched_bytes(self.graph)
+        self._work = GraphWork(self.graph, touched_bytes)
         self._whole = np.array([len(group) for group in self.graph.groups])
-        self.latency = self._latency_table() if bounds_latency(options.budget) else None
+        self.latency = self._latency_table(name) if (name := options.timed_target()) else None
+        self._predicted = self._prediction()
         self.places = self._make_places()
 
     def _shared_options(self) -> dict[str, Any]:
@@ -89,13 +91,14 @@ class PruneSubject:
 
     def _make_places(self) -> list[Place]:
         features = self._features()
-        whole_macs = self._macs(self._whole)
+        macs = self._work.multiplications
+        whole_macs = macs(self._whole)
         places = []
         for number, counts in zip(self._groups, self._counts, strict=True):
             group = self.graph.groups[number]
             without = self._whole.copy()
             without[number] = 0
-            seen = {**features[number], "macs": (whole_macs - self._macs(without)) / max(whole_macs, 1)}
+            seen = {**features[number], "cost_share": (whole_macs - macs(without)) / max(whole_macs, 1)}
             shares = tuple(count / len(group) for count in counts)
             labels = tuple(f"{count} of {len(group)}" for count in counts)
             readers = {member.name for member in group.members if self._evidence.reads(member)}
@@ -119,17 +122,24 @@ class PruneSubject:
             kept[number] = counts[level]
         return kept
 
-    def _latency_table(self) -> LatencyTable:
+    def _prediction(self) -> dict[str, Callable[[np.ndarray], float]]:
+        """The cost with a budget that only measuring tells, as it is predicted."""
+        name = self._options.measured_target()
+        if name is None:
+            return {}
+        return {name: self.latency or Proportional(name, self._loaded, self.graph).predicted}
+
+    def _latency_table(self, name: str) -> LatencyTable:
         """Measured times of layers, and one measured cut that tells how far the time between layers shrinks."""
         example = to_device(with_batch(self._loaded.example, self._context.latency_batch), self._context.device)
         table = LatencyTable(self._loaded, self.graph, example, self._context.decisions)
         smallest = (0,) * len(self._groups)
-        share = decided("prune", self._loaded, self.cut_copy(smallest), self._context).share
+        share = decided(name, "prune", self._loaded, self.cut_copy(smallest), self._context).share
         table.anchor(self.kept(smallest), share * table.whole_ms)
         return table
 
     def costs(self, choice: Choice) -> dict[str, float]:
-        """MACs, parameters, bytes and, where the budget bounds it, the predicted latency of a choice."""
+        """The exact costs of a choice and, where the budget bounds one that is not, its prediction."""
         return self._costs_of(self.kept(choice))
 
     def whole_costs(self) -> dict[str, float]:
@@ -137,8 +147,8 @@ class PruneSubject:
         return self._costs_of(self._whole)
 
     def _costs_of(self, kept: np.ndarray) -> dict[str, float]:
-        found = {"macs": self._macs(kept), "params": self._params(kept), "bytes": self._size_bytes(kept)}
-        return found if self.latency is None else {**found, "latency_ms": self.latency(kept)}
+        found = exact_costs(self._work.at(kept), self._options.costs())
+        return found | {name: predict(kept) for name, predict in self._predicted.items()}
 
     def build(self, choice: Choice) -> nn.Module:
         """A cut copy: weights refitted, BatchNorm statistics estimated again."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...analysis.calibration.moments import output_error
 from ...analysis.dataflow import trace
+from ...analysis.measure.work import Work, exact_costs
 from ...analysis.sensitivity.channels import output_sensitivities
 from ...core.errors import InputError
 from ...core.tensors.copying import copy_module
@@ -26,7 +27,6 @@ from ...quantization.tables import ROUNDINGS
 from ...quantization.transforms.folding import fold_batchnorm
 from ...training.context import Context
 from ..options import SearchOptions
-from ..problem.budget import bounds_latency
 from ..problem.features import layer_features
 from ..problem.subject import Choice, Place
 from .int8 import Int8Subject
@@ -37,7 +37,7 @@ Level = int | str
 
 def quantize_subject(loaded: Loaded, options: SearchOptions, context: Context) -> QuantizeSubject | Int8Subject:
     """Bits of weights; where the budget bounds time, int8 or float, because fewer bits than eight save none here."""
-    return (Int8Subject if bounds_latency(options.budget) else QuantizeSubject)(loaded, options, context)
+    return (Int8Subject if options.timed_target() else QuantizeSubject)(loaded, options, context)
 
 
 class QuantizeSubject:
@@ -105,18 +105,18 @@ class QuantizeSubject:
         shares = tuple(_nominal_bits(level) / widest for level in self._levels)
         labels = tuple(level if isinstance(level, str) else f"{level} bits" for level in self._levels)
         return [
-            Place(name, shares, labels, {**features.get(name, {}), "macs": sizes[-1] / total})
+            Place(name, shares, labels, {**features.get(name, {}), "cost_share": sizes[-1] / total})
             for name, sizes in self._layer_bytes.items()
         ]
 
     def costs(self, choice: Choice) -> dict[str, float]:
         """Bytes of all tensors as they are stored."""
         chosen = sum(sizes[level] for sizes, level in zip(self._layer_bytes.values(), choice, strict=True))
-        return {"bytes": self._fixed_bytes + chosen}
+        return exact_costs(Work(stored_bytes=self._fixed_bytes + chosen), self._options.costs())
 
     def whole_costs(self) -> dict[str, float]:
         """Bytes of the model as it is."""
-        return {"bytes": self._whole_bytes}
+        return exact_costs(Work(stored_bytes=self._whole_bytes), self._options.costs())
 
     @torch.no_grad()
     def build(self, choice: Choice) -> nn.Module:

@@ -78,7 +78,7 @@ def test_weights_of_low_rank_are_reproduced(options):
 
 
 def test_rules_set_the_rank_and_layers_that_would_grow_stay():
-    loaded, result = _run(_Tagger(num_layers=2), ratio=0.5)
+    loaded, result = _run(_Tagger(num_layers=2), keep_ratio=0.5)
     # (24, 40): 0.5 * 960 / 64 = 7; (10, 40): 0.5 * 400 / 50 = 4
     assert loaded.edits[0]["rank"] == [7, 4]
     assert [row["rank"] for row in result.tables["lstms"]] == [7, 4]
@@ -91,7 +91,7 @@ def test_rules_set_the_rank_and_layers_that_would_grow_stay():
     "options", [{"num_layers": 2, "bidirectional": True}, {"num_layers": 2, "bias": False}], ids=str
 )
 def test_recompose_gives_the_plain_lstm_back(options):
-    loaded, _ = _run(_Tagger(**options), ratio=0.5)
+    loaded, _ = _run(_Tagger(**options), keep_ratio=0.5)
     x = torch.randn(7, 4, 24)
     wanted = loaded.module(x)
     result = decompose(loaded, DecomposeOptions(recompose=True), Context(loaded.clone()))

@@ -2,6 +2,7 @@
 
 import pytest
 
+from compresskit.analysis.measure.work import Work
 from compresskit.core.errors import GuardMissed
 from compresskit.decomposition.methods.geometry import Call, Geometry
 from compresskit.decomposition.options import DecomposeOptions
@@ -16,7 +17,7 @@ from compresskit.decomposition.ranks.rank_selection import (
 )
 from compresskit.decomposition.surgery.find_layers import Site
 
-TOTALS = Totals(macs=250, params=220, bytes=880, bytes_per_param=4.0, latency_ms=10.0)
+TOTALS = Totals(Work({32: 250}, params=220, stored_bytes=880), bytes_per_param=4.0, latency_ms=10.0)
 
 
 def _layer(name, candidates, latency_ms=None):
@@ -43,8 +44,8 @@ def test_energy_and_error_take_the_cheapest_that_is_good_enough():
 
 
 def test_ratio_takes_the_most_accurate_within_its_share():
-    assert _ranks(by_ratio([FIRST, SECOND], DecomposeOptions(ratio=0.5), TOTALS)) == [2, 2]
-    assert _ranks(by_ratio([FIRST, SECOND], DecomposeOptions(ratio=0.1), TOTALS)) == [None, None]
+    assert _ranks(by_ratio([FIRST, SECOND], DecomposeOptions(keep_ratio=0.5), TOTALS)) == [2, 2]
+    assert _ranks(by_ratio([FIRST, SECOND], DecomposeOptions(keep_ratio=0.1), TOTALS)) == [None, None]
     assert _ranks(by_fixed_rank([FIRST], DecomposeOptions(rank=3), TOTALS)) == [3]
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from compresskit.analysis.measure.work import Work
 from compresskit.core.errors import GuardMissed
 from compresskit.core.types import Loaded
 from compresskit.decomposition.decompose import decompose
@@ -15,7 +16,7 @@ from compresskit.decomposition.ranks.timing import TimeTable, choose_faster, mov
 from compresskit.decomposition.surgery.find_layers import Site, survey
 from compresskit.training.context import Context
 
-TOTALS = Totals(macs=200, params=200, bytes=800, bytes_per_param=4.0)
+TOTALS = Totals(Work({32: 200}, params=200, stored_bytes=800), bytes_per_param=4.0)
 
 
 def _layer(name, *candidates):
@@ -134,7 +135,7 @@ def test_given_ranks_and_embeddings_are_taken_at_their_word():
     loaded = model()
     decompose(loaded, DecomposeOptions(kind="svd", ranks={"1": 2}), Context(loaded.clone()))
     assert [edit["target"] for edit in loaded.edits] == ["1"]
-    options = {"kind": "svd", "ratio": 0.5, "embeddings": "decompose", "layers": ["0"]}
+    options = {"kind": "svd", "keep_ratio": 0.5, "embeddings": "decompose", "layers": ["0"]}
     loaded = model()
     decompose(loaded, DecomposeOptions(**options), Context(loaded.clone()))
     assert [edit["target"] for edit in loaded.edits] == ["0"]
@@ -147,7 +148,7 @@ def test_given_ranks_and_embeddings_are_taken_at_their_word():
 def test_large_layers_get_faster_and_the_report_shows_their_times():
     torch.manual_seed(0)
     loaded = Loaded(nn.Sequential(nn.Linear(768, 768), nn.Linear(768, 768)).eval(), {}, torch.randn(256, 768))
-    result = decompose(loaded, DecomposeOptions(kind="svd", ratio=0.25), Context(loaded.clone()))
+    result = decompose(loaded, DecomposeOptions(kind="svd", keep_ratio=0.25), Context(loaded.clone()))
     assert len(loaded.edits) == 2
     for row in result.tables["choices"]:
         assert row["latency_ms"] < row["latency_ms_before"]

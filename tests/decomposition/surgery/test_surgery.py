@@ -42,7 +42,7 @@ def _decomposed(data, **options):
     torch.manual_seed(0)
     loaded = _net()
     wanted = loaded.module(data.inputs)
-    options = DecomposeOptions(kind="channel-svd", ratio=0.3, slower_layers="allow", **options)
+    options = DecomposeOptions(kind="channel-svd", keep_ratio=0.3, slower_layers="allow", **options)
     decompose(loaded, options, Context(loaded.clone(), data=data))
     return loaded, (loaded.module(data.inputs) - wanted).square().mean().item()
 
@@ -75,7 +75,7 @@ def test_fitted_layers_have_the_right_mean_output():
     loaded = _net()
     wanted = loaded.module[:2](data.inputs).mean((0, 2, 3))
     options = DecomposeOptions(
-        kind="channel-svd", ratio=0.2, objective="activation", layers=["0"], slower_layers="allow"
+        kind="channel-svd", keep_ratio=0.2, objective="activation", layers=["0"], slower_layers="allow"
     )
     decompose(loaded, options, Context(loaded.clone(), data=data))
     torch.testing.assert_close(loaded.module[:2](data.inputs).mean((0, 2, 3)), wanted, rtol=1e-3, atol=1e-4)

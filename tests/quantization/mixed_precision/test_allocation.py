@@ -8,6 +8,7 @@ from hypothesis import given, settings, strategies as st
 from torch import nn
 
 from compresskit.core.errors import InputError
+from compresskit.quantization.formats.weights import bytes_by_kind
 from compresskit.quantization.mixed_precision.allocation import Choice, plot, sensitivities, solve
 
 
@@ -87,3 +88,12 @@ def test_number_formats_are_candidates_with_all_their_bytes(run):
     stored = sum(row["stored_bytes"] for row in result.tables["quantized layers"])
     assert result.facts["average_bits"] == pytest.approx(8 * stored / count, abs=1e-3)
     assert result.facts["average_bits"] <= 7
+
+
+@pytest.mark.parametrize("target", [0.28, "33%"])
+def test_a_budget_of_bytes_holds_for_all_that_is_stored(run, loaded_net, target):
+    options = {"scheme": "int8-weight", "target_bytes": target, "first_last": "same", "candidate_bits": [2, 3, 4, 8]}
+    facts = run(**options).facts
+    share = 0.33 if target == "33%" else 0.28
+    whole = sum(bytes_by_kind(loaded_net().module).values())
+    assert 0.6 * share * whole < facts["tensor_bytes"] <= share * whole

@@ -13,7 +13,7 @@ from compresskit.pipeline.runner import Run, run
 from compresskit.search.options import SearchOptions
 from compresskit.search.tables import ARCHITECTURES
 
-SMALL = {"technique": "architecture", "budget": {"macs": 0.3}, "trials": 6, "child_steps": 5, "children": 3}
+SMALL = {"technique": "architecture", "target_macs": 0.3, "trials": 6, "child_steps": 5, "children": 3}
 CHAINS = {"widths": [4, 8, 16], "slots": 4}
 
 
@@ -82,7 +82,7 @@ def test_the_recipe_of_a_chain_trains_it_and_it_can_be_pruned(digits_model, tmp_
         ({"policy": "auto"}, "technique 'architecture' takes policy n2n, transform, nas; policy is 'auto'"),
         ({"policy": "nas", "technique": "prune"}, "give technique 'architecture', not 'prune'"),
         ({"policy": "nas", "samples": 99}, "samples would be ignored"),
-        ({"policy": "nas", "budget": {"bytes": 0.5}}, "bytes does not apply to technique 'architecture'"),
+        ({"policy": "nas", "target_bytes": 0.5}, "bytes does not apply to technique 'architecture'"),
         ({"policy": "n2n", "widths": [4]}, "widths would be ignored: policy is 'n2n'"),
         ({"policy": "nas", "widths": [4, 4]}, "widths must be different"),
         ({"policy": "solve", "technique": "prune", "child_steps": 3}, "child_steps would be ignored"),
@@ -92,7 +92,7 @@ def test_refusals(options, message):
     from pydantic import ValidationError
 
     with pytest.raises(ValidationError, match=message):
-        SearchOptions.model_validate({"technique": "architecture", "budget": {"macs": 0.5}, **options})
+        SearchOptions.model_validate({"technique": "architecture", "target_macs": 0.5, **options})
 
 
 def test_networks_that_diverge_end_no_search_but_win_none(digits_model, tmp_path):

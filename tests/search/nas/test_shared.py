@@ -59,7 +59,7 @@ def session(digits_model):
     teacher = load_model(str(digits_model))
     data = open_data("digits", teacher.preprocessing)
     options = SearchOptions(
-        technique="architecture", policy="nas", budget={"macs": 0.9}, child_steps=15, widths=[8, 12, 16], slots=2
+        technique="architecture", policy="nas", target_macs=0.9, child_steps=15, widths=[8, 12, 16], slots=2
     )
     return Session(
         teacher, measured_costs(teacher), options, Context(teacher, data, make_metric("top1", teacher.module))

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.integration
 
 
 def options(policy, **values):
-    return SearchOptions(budget={"macs": 0.6}, policy=policy, **values)
+    return SearchOptions(target_macs=0.6, policy=policy, **values)
 
 
 @pytest.mark.parametrize(("policy", "name"), [(amc, "amc"), (haq, "haq")])

@@ -12,7 +12,7 @@ from compresskit.search.policies.baselines import random
 from compresskit.search.problem.finalists import cheapest_within
 from tests.search.toy import best_possible, toy_problem
 
-OPTIONS = SearchOptions(budget={"macs": 0.6})
+OPTIONS = SearchOptions(target_macs=0.6)
 
 
 def test_auto_says_whose_choice_it_took():

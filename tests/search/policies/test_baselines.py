@@ -12,7 +12,7 @@ from compresskit.search.policies.baselines import greedy, random, uniform
 from compresskit.search.policies.solve import loss_at, monotone, place_losses, solve
 from tests.search.toy import best_possible, toy_problem
 
-OPTIONS = SearchOptions(budget={"macs": 0.6})
+OPTIONS = SearchOptions(target_macs=0.6)
 
 
 def rng():
@@ -41,7 +41,7 @@ def test_random_repeats_with_its_seed():
 @pytest.mark.parametrize("probe", ["estimate", "measure"])
 def test_solve_is_optimal_where_places_are_independent(probe):
     problem = toy_problem(budget=0.6)
-    options = SearchOptions(budget={"macs": 0.6}, probe=probe)
+    options = SearchOptions(target_macs=0.6, probe=probe)
     assert problem.subject.loss(solve(problem, rng(), options)) == pytest.approx(best_possible(problem))
 
 

@@ -29,7 +29,7 @@ def policy_of(name):
 
 @pytest.mark.parametrize("name", ["evolution", "tpe"])
 def test_samplers_beat_uniform(name):
-    options = SearchOptions(budget={"macs": 0.6}, policy=name)
+    options = SearchOptions(target_macs=0.6, policy=name)
     problem = toy_problem(budget=0.6, trials=80)
     choice = policy_of(name)(problem, np.random.default_rng(0), options)
     plain = toy_problem(budget=0.6)
@@ -38,7 +38,7 @@ def test_samplers_beat_uniform(name):
 
 
 def test_a_study_goes_on_where_it_stopped(tmp_path):
-    options = SearchOptions(budget={"macs": 0.6}, policy="tpe")
+    options = SearchOptions(target_macs=0.6, policy="tpe")
     policy_of("tpe")(toy_problem(trials=6, folder=tmp_path), np.random.default_rng(0), options)
     later = toy_problem(trials=10, folder=tmp_path)
     policy_of("tpe")(later, np.random.default_rng(0), options)
@@ -53,7 +53,7 @@ class Killed(Exception):
 @pytest.mark.parametrize("name", ["evolution", "tpe"])
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_killed_search_draws_as_one_that_was_not(name, moment, tmp_path):
-    options = SearchOptions(budget={"macs": 0.6}, policy=name)
+    options = SearchOptions(target_macs=0.6, policy=name)
     killed, whole = toy_problem(trials=12, folder=tmp_path / "killed"), toy_problem(trials=12)
     rate = killed.rater.rate
 
@@ -74,7 +74,7 @@ def test_a_killed_search_draws_as_one_that_was_not(name, moment, tmp_path):
 
 
 def test_searches_on_one_storage_learn_from_each_other(tmp_path):
-    options = SearchOptions(budget={"macs": 0.6}, policy="evolution", storage=f"sqlite:///{tmp_path / 'common.db'}")
+    options = SearchOptions(target_macs=0.6, policy="evolution", storage=f"sqlite:///{tmp_path / 'common.db'}")
     first, second = toy_problem(trials=8), toy_problem(trials=14)
     policy_of("evolution")(first, np.random.default_rng(0), options)
     choice = policy_of("evolution")(second, np.random.default_rng(1), options)
@@ -86,7 +86,7 @@ def test_searches_on_one_storage_learn_from_each_other(tmp_path):
 def test_another_search_does_not_join_by_accident(tmp_path):
     def join(budget, name="search", policy="tpe"):
         storage = f"sqlite:///{tmp_path / 'common.db'}"
-        options = SearchOptions(budget={"macs": budget}, policy=policy, storage=storage, study=name)
+        options = SearchOptions(target_macs=budget, policy=policy, storage=storage, study=name)
         policy_of(policy)(toy_problem(budget, trials=2), np.random.default_rng(0), options)
 
     join(0.6)
@@ -97,7 +97,7 @@ def test_another_search_does_not_join_by_accident(tmp_path):
 
 
 def test_each_budget_of_a_drop_has_its_own_study(tmp_path):
-    options = SearchOptions(budget={"drop": 0.1}, policy="tpe")
+    options = SearchOptions(target_drop=0.1, policy="tpe")
     for budget in (0.6, 0.5):
         problem = toy_problem(budget, trials=3, folder=tmp_path)
         policy_of("tpe")(problem, np.random.default_rng(0), options)
@@ -105,7 +105,7 @@ def test_each_budget_of_a_drop_has_its_own_study(tmp_path):
 
 
 def test_a_storage_that_does_not_open_is_named(tmp_path):
-    options = SearchOptions(budget={"macs": 0.6}, policy="tpe", storage=f"sqlite:///{tmp_path}/missing/study.db")
+    options = SearchOptions(target_macs=0.6, policy="tpe", storage=f"sqlite:///{tmp_path}/missing/study.db")
     with pytest.raises(InputError, match="storage 'sqlite:.*missing/study.db' does not open: .*unable to open"):
         policy_of("tpe")(toy_problem(trials=2), np.random.default_rng(0), options)
 
@@ -114,7 +114,7 @@ def test_a_storage_that_does_not_open_is_named(tmp_path):
 def test_two_processes_search_together(digits_model, tmp_path):
     """Both end well; no candidate is scored twice; the best is at least as good as what one finds alone."""
     storage = f"sqlite:///{tmp_path / 'common.db'}"
-    common = ["--data", "digits", "--policy", "evolution", "--budget", "macs=0.4", "--samples", "128",
+    common = ["--data", "digits", "--policy", "evolution", "--target-macs", "0.4", "--samples", "128",
               "--latency-rounds", "0", "--json", "--storage", storage, "--trials", "24", "--levels", "24"]  # fmt: skip
 
     def search(name):
@@ -140,7 +140,7 @@ def test_two_processes_search_together(digits_model, tmp_path):
     assert len(set(choices)) == len(choices) and 24 <= len(choices) <= 25
     assert len(set(owners)) == 2 and min(map(owners.count, owners)) >= 3
     facts = [json.loads(out)["steps"][0]["facts"] for out, _ in ends]
-    step = {"policy": "evolution", "budget": {"macs": 0.4}, "samples": 128, "trials": 12, "levels": 24}
+    step = {"policy": "evolution", "target_macs": 0.4, "samples": 128, "trials": 12, "levels": 24}
     recipe = {"model": str(digits_model), "data": "digits", "latency_rounds": 0, "steps": [{"search": step}]}
     single = run(Run(validate(recipe), tmp_path / "alone"))["steps"][0]["facts"]
     assert max(f["winner_score"] for f in facts) >= single["winner_score"]

@@ -47,7 +47,7 @@ def team(cluster):
 def found(name, **options):
     problem = toy_problem(budget=0.6, trials=TRIALS, **options)
     choice = POLICIES.load(name)(
-        problem, np.random.default_rng(0), SearchOptions(budget={"macs": 0.6}, policy=name)
+        problem, np.random.default_rng(0), SearchOptions(target_macs=0.6, policy=name)
     )  # fmt: skip
     return problem, choice
 
@@ -69,7 +69,7 @@ def test_each_policy_ends_as_well_as_alone(name, team):
 
 
 def test_a_search_on_two_workers_finds_what_one_process_finds(cluster, digits_model, tmp_path):
-    step = {"budget": {"macs": 0.4}, "trials": 6, "samples": 128, "policy": "random"}
+    step = {"target_macs": 0.4, "trials": 6, "samples": 128, "policy": "random"}
     facts = []
     for name, more in (("alone", {}), ("spread", {"ray": 2})):
         recipe = {"model": str(digits_model), "data": "digits", "latency_rounds": 0, "steps": [{"search": step | more}]}
@@ -99,4 +99,4 @@ def test_what_cannot_be_sent_is_refused(cluster):
 @pytest.mark.parametrize("policy", ["n2n", "transform", "nas"])
 def test_architectures_take_no_workers(policy):
     with pytest.raises(ValueError, match="ray would be ignored: technique is 'architecture'"):
-        SearchOptions(technique="architecture", policy=policy, budget={"macs": 0.5}, ray=2)
+        SearchOptions(technique="architecture", policy=policy, target_macs=0.5, ray=2)

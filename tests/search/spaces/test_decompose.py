@@ -20,7 +20,7 @@ from compresskit.training.context import Context
 
 def options(**values):
     given = {
-        "budget": {"macs": 0.5},
+        **({} if "target_latency" in values else {"target_macs": 0.5}),
         "technique": "decompose",
         "samples": 64,
         "probe_samples": 64,
@@ -100,15 +100,15 @@ def test_under_a_latency_budget_every_level_saves_measured_time(opened):
         nn.Sequential(nn.Flatten(), nn.Linear(64, 768), nn.ReLU(), nn.Linear(768, 768)), {}, torch.randn(1, 64)
     )
     data = opened[1].data
-    subject = DecomposeSubject(loaded, options(budget={"latency": 0.7}), Context(loaded, data, opened[1].metric))
+    subject = DecomposeSubject(loaded, options(target_latency=0.7), Context(loaded, data, opened[1].metric))
     assert any(place.name == "3" for place in subject.places)
     whole = tuple(len(place) - 1 for place in subject.places)
-    assert subject.costs(whole) == subject.whole_costs() and subject.whole_costs()["latency_ms"] > 0
+    assert subject.costs(whole) == subject.whole_costs() and subject.whole_costs()["latency"] > 0
     for number, place in enumerate(subject.places):
         times = []
         for level in range(len(place)):
             choice = (*whole[:number], level, *whole[number + 1 :])
-            times.append(subject.costs(choice)["latency_ms"])
+            times.append(subject.costs(choice)["latency"])
         assert times == sorted(times) and times[-2] < times[-1]
         shares = subject.latency_shares(place.name)
         assert shares == sorted(shares) and shares[0] > 0 and shares[-1] < 1
@@ -118,7 +118,7 @@ def test_under_a_latency_budget_every_level_saves_measured_time(opened):
 def test_ranks_are_found_within_the_budget_and_replayed(digits_model, tmp_path, policy):
     recipe = validate({
         "model": str(digits_model), "data": "digits", "latency_rounds": 0,
-        "steps": [{"search": {"technique": "decompose", "budget": {"macs": 0.6}, "policy": policy, "trials": 6,
+        "steps": [{"search": {"technique": "decompose", "target_macs": 0.6, "policy": policy, "trials": 6,
                               "samples": 64, "probe_samples": 64}}],
     })  # fmt: skip
     report = run(Run(recipe, tmp_path / "found"))

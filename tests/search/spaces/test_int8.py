@@ -22,7 +22,8 @@ pytest.importorskip("onnxruntime", reason="times are those of ONNX Runtime")
 
 
 def options(**values):
-    given = {"technique": "quantize", "budget": {"latency": 0.8}, "samples": 64, "probe_samples": 64}
+    targets = {} if "target_bytes" in values else {"target_latency": 0.8}
+    given = {"technique": "quantize", **targets, "samples": 64, "probe_samples": 64}
     return SearchOptions.model_validate({**given, **values})
 
 
@@ -40,7 +41,7 @@ def subject(wide):
 def test_the_budget_decides_what_a_layer_chooses_from(wide, subject):
     assert isinstance(subject, Int8Subject)
     assert all(place.labels == ("int8", "float") for place in subject.places)
-    assert isinstance(quantize_subject(wide[0], options(budget={"bytes": 0.2}), wide[1]), QuantizeSubject)
+    assert isinstance(quantize_subject(wide[0], options(target_bytes=0.2), wide[1]), QuantizeSubject)
 
 
 def test_a_candidate_is_what_the_step_makes(wide, subject):
@@ -64,7 +65,7 @@ def test_int8_saves_time_and_loses_something(subject):
     for number in range(len(subject.places)):
         choice = [len(place) - 1 for place in subject.places]
         choice[number] = 0
-        assert 0 < subject.costs(tuple(choice))["latency_ms"] < subject.whole_costs()["latency_ms"]
+        assert 0 < subject.costs(tuple(choice))["latency"] < subject.whole_costs()["latency"]
         loss, none = subject.errors(number)
         assert loss > none == 0
 
@@ -73,7 +74,7 @@ def test_int8_saves_time_and_loses_something(subject):
 def test_a_search_is_timed_in_onnxruntime_and_its_recipe_replays(tmp_path):
     recipe = validate({
         "model": "builtin:digits_cnn", "data": "digits", "latency_rounds": 0, "latency_batch": 32,
-        "steps": [{"search": {"technique": "quantize", "budget": {"latency": 0.9}, "policy": "haq", "trials": 3,
+        "steps": [{"search": {"technique": "quantize", "target_latency": 0.9, "policy": "haq", "trials": 3,
                               "samples": 64, "probe_samples": 64, "score_samples": 64}}],
     })  # fmt: skip
     step = run(Run(recipe, tmp_path / "found"))["steps"][0]

@@ -21,7 +21,8 @@ from compresskit.search.spaces.mixed import MixedSubject
 
 
 def options(**values):
-    given = {"technique": "mixed", "budget": {"macs": 0.6, "bytes": 0.12}, "samples": 64, "probe_samples": 64}
+    targets = {} if any(name.startswith("target_") for name in values) else {"target_macs": 0.6, "target_bytes": 0.12}
+    given = {"technique": "mixed", **targets, "samples": 64, "probe_samples": 64}
     return SearchOptions.model_validate(
         {**given, "recalibration_samples": 64, "levels": 4, "refit": "inputs", **values}
     )
@@ -55,7 +56,7 @@ def test_costs_are_those_of_the_built_model_and_of_the_steps(opened, subject, se
 
 def test_without_bits_costs_are_exact(opened):
     loaded, context = opened
-    subject = MixedSubject(loaded, options(budget={"macs": 0.6}), context)
+    subject = MixedSubject(loaded, options(target_macs=0.6), context)
     assert not any(place.name.startswith("bits") for place in subject.places)
     choice = some_choice(subject, 5)
     made = check_costs(subject, loaded, context, choice)
@@ -102,20 +103,20 @@ def test_losses_are_those_of_the_parts(subject):
 
 def test_factors_save_their_share_of_a_cut_layers_time(opened):
     loaded, context = load_model("builtin:digits_cnn"), replace(opened[1], latency_batch=32)
-    subject = MixedSubject(loaded, options(budget={"latency": 0.6}), context)
+    subject = MixedSubject(loaded, options(target_latency=0.6), context)
     whole = tuple(len(place) - 1 for place in subject.places)
-    assert subject.costs(whole)["latency_ms"] == pytest.approx(subject.whole_costs()["latency_ms"])
+    assert subject.costs(whole)["latency"] == pytest.approx(subject.whole_costs()["latency"])
     for choice in (levels(subject, rank=0), levels(subject, channels=1), levels(subject, channels=1, rank=0)):
-        assert 0 < subject.costs(choice)["latency_ms"] < subject.whole_costs()["latency_ms"]
+        assert 0 < subject.costs(choice)["latency"] < subject.whole_costs()["latency"]
     both, cut = levels(subject, channels=1, rank=0), levels(subject, channels=1)
-    assert subject.costs(both)["latency_ms"] <= subject.costs(cut)["latency_ms"]
+    assert subject.costs(both)["latency"] <= subject.costs(cut)["latency"]
 
 
 @pytest.mark.parametrize("policy", ["solve", "evolution", "amc"])
 def test_both_budgets_are_met_and_the_recipe_replays_it(digits_model, tmp_path, policy):
     recipe = validate({
         "model": str(digits_model), "data": "digits", "latency_rounds": 0,
-        "steps": [{"search": {"technique": "mixed", "budget": {"macs": 0.5, "bytes": 0.1}, "policy": policy,
+        "steps": [{"search": {"technique": "mixed", "target_macs": 0.5, "target_bytes": 0.1, "policy": policy,
                               "trials": 5, "samples": 64, "probe_samples": 64, "levels": 5}}],
     })  # fmt: skip
     report = run(Run(recipe, tmp_path / "found"))
@@ -131,8 +132,8 @@ def test_both_budgets_are_met_and_the_recipe_replays_it(digits_model, tmp_path, 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"budget": {"macs": 0.5}, "mix": ["ratio", "bits"]}, "bits would not count: the budget bounds no bytes"),
-        ({"budget": {"macs": 0.5}, "bits": [4]}, "bits would not count"),
+        ({"target_macs": 0.5, "mix": ["ratio", "bits"]}, "bits would not count: the budget bounds no bytes"),
+        ({"target_macs": 0.5, "bits": [4]}, "bits would not count"),
         ({"mix": ["rank", "bits"], "criterion": "l2"}, "criterion would be ignored: mix has no ratio"),
         ({"mix": []}, "at least 1 item"),
     ],
@@ -141,4 +142,4 @@ def test_refusals(values, message):
     with pytest.raises(ValueError, match=message):
         options(**values)
     with pytest.raises(ValueError, match="mix would be ignored: technique is 'prune'"):
-        SearchOptions.model_validate({"budget": {"macs": 0.5}, "mix": ["ratio"]})
+        SearchOptions.model_validate({"target_macs": 0.5, "mix": ["ratio"]})

@@ -14,7 +14,7 @@ from compresskit.search.spaces.prune import PruneSubject, _counts, refit_errors
 
 
 def options(**values):
-    return SearchOptions(budget={"macs": 0.5}, **values)
+    return SearchOptions(target_macs=0.5, **values)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from compresskit.search.spaces.quantize import QuantizeSubject
 
 def subject_of(opened, **values):
     loaded, context = opened
-    options = SearchOptions(budget={"bytes": 0.2}, technique="quantize", policy="uniform", samples=64, **values)
+    options = SearchOptions(target_bytes=0.2, technique="quantize", policy="uniform", samples=64, **values)
     return QuantizeSubject(loaded, options, context)
 
 
@@ -43,7 +43,7 @@ def test_fewer_bits_leave_larger_errors(opened):
 def test_bits_are_found_within_the_bytes_and_replayed(digits_model, tmp_path, policy):
     recipe = validate({
         "model": str(digits_model), "data": "digits", "latency_rounds": 0,
-        "steps": [{"search": {"technique": "quantize", "budget": {"bytes": 0.16}, "policy": policy, "trials": 8,
+        "steps": [{"search": {"technique": "quantize", "target_bytes": 0.16, "policy": policy, "trials": 8,
                               "samples": 64, "probe_samples": 64}}],
     })  # fmt: skip
     report = run(Run(recipe, tmp_path / "found"))
