@@ -77,3 +77,18 @@ def test_a_transposed_convolution_that_is_told_its_output_size_stays():
     sites, left_out = survey(Loaded(Told().eval(), {}, torch.randn(1, 4, 4, 4)))
     assert [site.name for site in sites] == ["plain"]
     assert left_out == {"up": "the model calls it with more than its input"}
+
+
+def test_a_shortcut_that_is_added_in_place_stands_between_a_layer_and_the_relu():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm, self.relu = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.ReLU(inplace=True)
+
+        def forward(self, x):
+            y = self.norm(self.conv(x))
+            y += x
+            return self.relu(y)
+
+    (site,), _ = survey(Loaded(Block().eval(), {}, torch.randn(1, 4, 6, 6)))
+    assert (site.norm, site.relu) == ("norm", False)
