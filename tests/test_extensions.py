@@ -211,7 +211,7 @@ def test_a_task_loss_is_what_training_minimizes(mine, way):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_distillation_loss_teaches(mine, way):
-    options = {"loss": ["objects.py:TWO"], "epochs": 60, "lr": 0.05, "batch_size": 16, "keep": "last"}
+    options = {"loss": ["objects.py:TWO"], "epochs": 30, "lr": 0.1, "batch_size": 16, "keep": "last"}
     module, _ = way("distill", options, QUICK)
     assert float((module(torch.zeros(1, 6)) - 2).abs().max()) < 1.0
 
@@ -276,6 +276,56 @@ def test_an_exporter_and_a_runtime(mine, how):
         facts = getattr(facts, "facts", facts)
     assert Path("net.txt").read_text().startswith("graph()")
     assert facts["runtime"] == "mine.py:silent" and "written as text" in facts["notes"]
+
+
+DETECTOR = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(5)
+        self.body, self.box, self.score = nn.Linear(6, 12), nn.Linear(12, 4), nn.Linear(12, 1)
+
+    def forward(self, x):
+        x = self.body(x).relu()
+        return {"boxes": self.box(x), "scores": self.score(x)}
+
+def boxes():
+    generator = torch.Generator().manual_seed(6)
+    inputs = torch.randn(96, 6, generator=generator)
+    targets = torch.cat([torch.ones(96, 1), inputs[:, :4].abs()], 1)
+    return (inputs[:64], targets[:64]), (inputs[64:], targets[64:])
+
+def detection(outputs, targets):
+    scores = F.binary_cross_entropy_with_logits(outputs["scores"][:, 0], targets[:, 0])
+    return scores + F.smooth_l1_loss(outputs["boxes"], targets[:, 1:])
+
+def edges(boxes, targets):
+    return (boxes - targets[:, 1:]).abs().mean(1)
+edges.higher_is_better = False
+"""
+
+
+def test_a_detection_loss_reads_every_output(mine):
+    Path("detector.py").write_text(DETECTOR)
+    result = compresskit.train(
+        "detector.py:Net",
+        data="detector.py:boxes",
+        task_loss="detector.py:detection",
+        metric="detector.py:edges",
+        epochs=20,
+        lr=0.1,
+        batch_size=16,
+        latency_rounds=0,
+    )
+    before, after = (
+        part["metric"]["value"] for part in (result.report["original"], result.report["steps"][-1]["measurement"])
+    )
+    assert after < 0.7 * before
+    assert bool((result.model(torch.randn(8, 6))["scores"] > 1).all())
 
 
 OPERATION = """
