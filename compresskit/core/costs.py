@@ -65,7 +65,8 @@ class Cost:
 
     def formula(self) -> Callable[[Any], float]:
         """The function of a `Work`."""
-        return _resolve(self.of_work)
+        found: Callable[[Any], float] = _resolve(self.of_work)
+        return found
 
     def shown(self, figure: float) -> str:
         """A figure with its unit, or with the noun where it is a count."""
