@@ -341,7 +341,3 @@ def _entry_points(path: tuple[str, ...]) -> dict[str, dict[str, EntryPoint]]:
         if entry.group.startswith(ENTRY_POINTS):
             found.setdefault(entry.group.removeprefix(ENTRY_POINTS), {}).setdefault(entry.name, entry)
     return found
-
-
-#: the former name
-Table = Registry

@@ -167,9 +167,7 @@ def float32_weights(module: nn.Module) -> Iterator[bool]:
     Yields:
         whether anything was widened.
     """
-    readers = [
-        (layer, layer.read_dtype) for layer in module.modules() if _reads(layer) and layer.read_dtype in HALVES
-    ]
+    readers = [(layer, layer.read_dtype) for layer in module.modules() if _reads(layer) and layer.read_dtype in HALVES]
     kept = [(tensor, tensor.dtype) for tensor in (*module.parameters(), *module.buffers()) if tensor.dtype in HALVES]
     for tensor, _ in kept:
         tensor.data = tensor.data.float()

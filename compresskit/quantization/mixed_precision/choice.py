@@ -122,9 +122,7 @@ def check_budget(root: nn.Module, plans: list[LayerPlan], options: QuantizeOptio
     return left
 
 
-def _budget(
-    root: nn.Module, plans: list[LayerPlan], options: QuantizeOptions, whole_bytes: float
-) -> tuple[str, int]:
+def _budget(root: nn.Module, plans: list[LayerPlan], options: QuantizeOptions, whole_bytes: float) -> tuple[str, int]:
     """The option that says how small, and the bytes that the codes of all layers may take."""
     if options.target_bits is not None:
         weights = sum(_weight_count(root, plan) for plan in plans)

@@ -74,9 +74,7 @@ class Int8Subject:
         self._whole = self._figures(in_float.total_ms, whole_bytes)
         # one quantized layer is enough to have every normalization folded away
         self._folding = self._figures(0.0, whole_bytes - float(sum(bytes_by_kind(root, loaded.storage).values())))
-        self._saved = {
-            plan.name: self._figures(gains[plan.name], self._saved_bytes(plan.name)) for plan in self._plans
-        }
+        self._saved = {plan.name: self._figures(gains[plan.name], self._saved_bytes(plan.name)) for plan in self._plans}
         features = layer_features(self._folded, list(self._saved))
         self.places = [
             Place(
