@@ -19,6 +19,7 @@ _MODEL_OPTIONS = options_of(
         "metric",
         "eval_limit",
         "eval_batch",
+        "workers",
         "latency_batch",
         "latency_rounds",
         "device",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,11 +16,13 @@ from torch.nn import functional as F
 from ..core import in_memory
 from ..core.errors import InputError, nearest
 from ..core.registry import REFERENCE
+from ..core.tensors.randomness import same_draws
 from ..core.types import Preprocessing
 from ..core.user_imports import guarded
 from ..model.example_inputs import example_of
 from . import loaders, sources
 from .tables import READERS
+from .worker_processes import Workers, in_order
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 SPLITS = ("train", "val", "test")
@@ -38,6 +42,7 @@ class Batches:
         indices: which examples, in order.
         transform: (raw inputs) -> what the model takes.
         augment: (inputs in [0, 1], generator) -> the same, before normalization.
+        workers: processes that make batches ahead; they change no batch.
     """
 
     split: sources.Split
@@ -48,6 +53,7 @@ class Batches:
     seed: int = 0
     epoch: int = 0
     augment: Augment | None = None
+    workers: Workers = Workers()
 
     def __len__(self) -> int:
         return -(-len(self.indices) // self.batch_size)
@@ -59,9 +65,7 @@ class Batches:
 
     def at_epoch(self, epoch: int) -> Batches:
         """The same batches in another epoch's order."""
-        return Batches(
-            self.split, self.indices, self.batch_size, self.transform, self.shuffle, self.seed, epoch, self.augment
-        )
+        return replace(self, epoch=epoch)
 
     def order(self) -> Tensor:
         """The indices in this epoch's order."""
@@ -74,19 +78,22 @@ class Batches:
         return self.starting_at(0)
 
     def starting_at(self, batch: int) -> Iterator[tuple[Any, Tensor]]:
-        """Iterate from a batch on; each batch's augmentation depends only on seed, epoch and its number."""
-        order = self.order()
-        for number in range(batch, len(self)):
-            chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
+        """Iterate from a batch on; what is random in a batch depends only on seed, epoch and its number."""
+        return in_order(partial(self._batch, self.order()), range(batch, len(self)), self.workers)
+
+    def _batch(self, order: Tensor, number: int) -> tuple[Any, Tensor]:
+        chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
+        draws = getattr(self.split, "draws", True)  # a Dataset of the user's may use the global generators
+        with same_draws(_mixed(self.seed, self.epoch, number, 1)) if draws else nullcontext():
             inputs, targets = self.split.take(chosen)
-            if isinstance(inputs, Tensor):
-                if inputs.dtype == torch.uint8 and not getattr(self.split, "as_given", False):
-                    inputs = inputs.float() / 255
-                if self.augment is not None:
-                    generator = torch.Generator().manual_seed(_mixed(self.seed, self.epoch, number))
-                    inputs = self.augment(inputs, generator)
-                inputs = self.transform(inputs)
-            yield inputs, targets
+        if isinstance(inputs, Tensor):
+            if inputs.dtype == torch.uint8 and not getattr(self.split, "as_given", False):
+                inputs = inputs.float() / 255
+            if self.augment is not None:
+                generator = torch.Generator().manual_seed(_mixed(self.seed, self.epoch, number))
+                inputs = self.augment(inputs, generator)
+            inputs = self.transform(inputs)
+        return inputs, targets
 
 
 def _mixed(*numbers: int) -> int:
@@ -106,10 +113,12 @@ class Data:
         input_shape: shape of one input as the model gets it; None where an input is not one tensor.
         example: inputs of one example, of the data's own dtypes; for models that name none.
         note: how missing splits were made, for reports; empty when all were there.
+        workers: processes that make batches ahead; None takes those of the user's DataLoader, else none.
     """
 
-    def __init__(self, name: str, splits: sources.Splits, preprocessing: Preprocessing):
+    def __init__(self, name: str, splits: sources.Splits, preprocessing: Preprocessing, *, workers: int | None = None):
         self.name = name
+        self.workers = workers
         self.num_classes = splits.num_classes
         self.note = splits.note
         self._preprocessing = preprocessing
@@ -146,12 +155,17 @@ class Data:
         if limit is not None and limit < len(indices):
             generator = torch.Generator().manual_seed(_HELD_OUT_SEED)
             indices = indices[torch.randperm(len(indices), generator=generator)[:limit].sort().values]
-        return Batches(self._splits[split], indices, batch_size, self._transform, shuffle, seed, 0, augment)
+        source = self._splits[split]
+        workers = getattr(source, "workers", Workers())
+        if self.workers is not None:
+            workers = replace(workers, count=self.workers)
+        return Batches(source, indices, batch_size, self._transform, shuffle, seed, 0, augment, workers)
 
     def calibration(self, samples: int, *, batch_size: int = 64, seed: int = 0) -> list[Tensor]:
         """Inputs of `samples` training examples in batches, unaugmented, the same for the same seed."""
         batches = self.batches("train", batch_size=batch_size, shuffle=True, seed=seed)
         wanted = min(samples, batches.samples)
+        # few batches, all kept: tensors from a worker would hold an open file each
         chosen = Batches(batches.split, batches.order()[:wanted], batch_size, self._transform)
         return [inputs for inputs, _ in chosen]
 
@@ -211,7 +225,13 @@ def _three_splits(splits: sources.Splits) -> tuple[dict[str, sources.Split], dic
     return {"train": train, "val": train, "test": test}, indices
 
 
-def open_data(string: str, preprocessing: Preprocessing = Preprocessing(), args: dict[str, Any] | None = None) -> Data:
+def open_data(
+    string: str,
+    preprocessing: Preprocessing = Preprocessing(),
+    args: dict[str, Any] | None = None,
+    *,
+    workers: int | None = None,
+) -> Data:
     """Open the data that a string names, fitted to a model's preprocessing.
 
     Args:
@@ -221,6 +241,7 @@ def open_data(string: str, preprocessing: Preprocessing = Preprocessing(), args:
             READERS says.
         preprocessing: what the model expects; `size=`, `mean=`, `std=` in args override it.
         args: `size=32` for any form; keyword arguments of a factory.
+        workers: processes that make batches ahead; None takes those of the user's DataLoader, else none.
     Raises:
         InputError: if the string, the files or the arguments are wrong, naming the nearest valid name.
     """
@@ -246,7 +267,7 @@ def open_data(string: str, preprocessing: Preprocessing = Preprocessing(), args:
         split = getattr(splits, name)
         if split is not None and not len(split):
             raise InputError(f"data {string!r}: split {name} is empty")
-    return Data(string, splits, preprocessing)
+    return Data(string, splits, preprocessing, workers=workers)
 
 
 def _read(reader: str, location: str, preprocessing: Preprocessing) -> sources.Splits:

@@ -9,8 +9,8 @@ targets), or a mapping with one of the keys in `TARGETS`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from ..core.user_imports import file_attribute, guarded, import_attribute
 from ..model.example_inputs import tensors_of
 from .arrays import check_inputs, check_targets, to_tensor
 from .sources import ArraySplit, Split, Splits, array_split, classes_of, divided
+from .worker_processes import Workers
 
 #: keys of a batch's targets, where a batch is a mapping
 TARGETS = ("labels", "label", "targets", "target")
@@ -144,7 +145,15 @@ def _of_loader(loader: DataLoader, where: str) -> Any:
         indices = range(len(dataset))  # type: ignore[arg-type]
     else:  # weighted, distributed or of the user's own: what it draws is what is meant
         return HeldSplit.read(loader, where)
-    return _checked(DatasetSplit(dataset, indices, loader.collate_fn, where), where)
+    workers = Workers(
+        loader.num_workers,
+        loader.prefetch_factor,
+        loader.timeout,
+        loader.worker_init_fn,
+        loader.multiprocessing_context,
+        dataset,
+    )
+    return _checked(DatasetSplit(dataset, indices, loader.collate_fn, where, workers), where)
 
 
 @dataclass
@@ -156,12 +165,14 @@ class DatasetSplit:
         indices: which of its examples, in order.
         collate: a list of examples -> a batch.
         where: what errors call it.
+        workers: the processes of the DataLoader that it came with.
     """
 
     dataset: Any
     indices: Sequence[int]
     collate: Callable[[list[Any]], Any]
     where: str
+    workers: Workers = Workers()
     as_given: bool = True
 
     def __len__(self) -> int:
@@ -175,7 +186,7 @@ class DatasetSplit:
 
     def subset(self, indices: Tensor) -> DatasetSplit:
         """The same data set with fewer examples."""
-        return DatasetSplit(self.dataset, [self.indices[index] for index in indices.tolist()], self.collate, self.where)
+        return replace(self, indices=[self.indices[index] for index in indices.tolist()])
 
 
 @dataclass
@@ -188,6 +199,7 @@ class HeldSplit:
 
     examples: list[_Pair]
     as_given: bool = True
+    draws: ClassVar[bool] = False
 
     @classmethod
     def read(cls, batches: Iterable[Any], where: str) -> Any:

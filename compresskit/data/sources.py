@@ -8,11 +8,12 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from ..core.errors import InputError, nearest, require
 from ..core.limits.reading import check_regular
@@ -32,7 +33,9 @@ _SPLIT_SEED = 20180908
 class Split(Protocol):
     """Examples taken by index: `take(indices) -> (inputs, targets)`; uint8 inputs are images in [0, 255].
 
-    A split that is `as_given` holds what the model takes already: nothing is scaled or normalized.
+    A split that is `as_given` holds what the model takes already: nothing is scaled or normalized. One whose `draws` is
+    False draws no random numbers; any other is read under a seed of the batch's own. `workers` (a `Workers`) are the
+    processes that read it where the options do not say how many.
     """
 
     def __len__(self) -> int: ...
@@ -58,6 +61,7 @@ class ArraySplit:
     inputs: Tensor
     targets: Tensor
     as_given: bool = False  # whether images of whole numbers stay what they are, too
+    draws: ClassVar[bool] = False
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -78,13 +82,20 @@ class FileSplit:
     targets: Tensor
     size: tuple[int, int]
     channels: int
+    draws: ClassVar[bool] = False
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            images = list(pool.map(lambda i: decode(self.paths[i], self.size, self.channels), indices.tolist()))
+        def read(index: int) -> np.ndarray:
+            return decode(self.paths[index], self.size, self.channels)
+
+        if get_worker_info() is not None:  # the processes beside this one keep the other cores busy
+            images = list(map(read, indices.tolist()))
+        else:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                images = list(pool.map(read, indices.tolist()))
         return torch.from_numpy(np.stack(images)), self.targets[indices]
 
     def subset(self, indices: Tensor) -> FileSplit:

@@ -111,7 +111,8 @@ def _open_data(options: RecipeOptions, model: Loaded | None) -> Data | None:
     """The recipe's data as the model takes it; where there is no model, as it is, to say what is wrong with it."""
     if not options.data:
         return None
-    return open_data(options.data, model.preprocessing if model else Preprocessing(), dict(options.data_arg))
+    preprocessing = model.preprocessing if model else Preprocessing()
+    return open_data(options.data, preprocessing, dict(options.data_arg), workers=options.workers)
 
 
 def pick_device(name: str) -> torch.device:

@@ -16,6 +16,7 @@ from .yaml.lines import Lines, line_of, read_yaml, set_value
 
 MOST_LATENCY_ROUNDS = 100_000  # hours for a small model; the clock scatters by far less long before
 _MOST_THREADS = 1024  # the runtime starts each one that it is asked for
+_MOST_WORKERS = 256
 
 
 class RecipeOptions(Options):
@@ -53,6 +54,11 @@ class RecipeOptions(Options):
     eval_batch: int | None = option(
         None, "examples a batch in evaluation; default: what keeps activations small, at most 256", section="Data", ge=1
     )
+    workers: int | None = option(
+        None,
+        "processes that read and augment batches ahead, e.g. 4; default: those of a DataLoader, else none",
+        section="Data", ge=0, le=_MOST_WORKERS,
+    )  # fmt: skip
     latency_batch: int = option(1, "examples a forward in latency measurements", section="Run", ge=1)
     latency_rounds: int = option(
         12, "A/B rounds in latency measurements; 0 leaves latency unmeasured", section="Run", ge=0,

@@ -9,9 +9,11 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
 from compresskit.artifact.source import load_model
 from compresskit.core.errors import InputError
+from compresskit.core.in_memory import named_objects
 from compresskit.core.options import TrainOptions, TrainStepOptions
 from compresskit.data.dataset import open_data
 from compresskit.evaluation.metrics import make_metric
@@ -124,6 +126,39 @@ def test_a_killed_run_resumes_to_the_same_weights(digits, tmp_path, extra):
     assert_equal_weights(weights_of(whole), weights_of(again))
     for row, other in zip(facts["history"], resumed["history"], strict=True):
         assert {**row, "seconds": 0} == {**other, "seconds": 0}
+
+
+class Noisy(Dataset):
+    """Digits under noise from the global generator."""
+
+    def __init__(self, images, labels):
+        self.images, self.labels = images, labels
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        return self.images[index] + 0.1 * torch.randn(1, 8, 8), self.labels[index]
+
+
+def test_a_killed_run_over_random_data_resumes_to_the_same_weights_with_other_workers(digits, tmp_path):
+    images, labels = next(iter(digits.batches("train", batch_size=400)))
+    loaders = (DataLoader(Noisy(images, labels), num_workers=1), (images[:40], labels[:40]))
+    options = TrainOptions(epochs=2, batch_size=64, checkpoint_steps=2, norm_batches=0)
+
+    def run(workers, kill_at, folder=None):
+        with named_objects({"d": loaders}):
+            data = open_data("in-memory:d", workers=workers)
+        loaded = small()
+        facts = train(loaded, options, make_context(data, loaded, folder=folder), objective=KilledAt(kill_at))
+        return loaded, facts
+
+    whole, _ = run(None, 10**9)
+    with pytest.raises(Killed):
+        run(2, 4, tmp_path)
+    again, facts = run(0, 10**9, tmp_path)
+    assert facts["resumed_from_step"] == 2
+    assert_equal_weights(weights_of(whole), weights_of(again))
 
 
 def test_a_finished_run_is_not_run_again(digits, tmp_path):

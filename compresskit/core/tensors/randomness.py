@@ -28,7 +28,7 @@ def same_draws(seed: int = 0) -> Iterator[None]:
     """While open, Python, NumPy and torch (on the CPU) draw the numbers of a seed; afterwards as if none were drawn."""
     with unchanged_random_state():
         random.seed(seed)
-        np.random.seed(seed)
+        np.random.seed(seed % 2**32)
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the accelerators too
         yield
 

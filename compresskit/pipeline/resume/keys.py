@@ -31,7 +31,7 @@ def step_keys(recipe: Recipe, leave_out: Collection[Path] = (), known: dict[Path
         InputError: if a named file cannot be read.
     """
     known = {} if known is None else known
-    given = recipe.options.model_dump(exclude={"output", "threads"}) | _rows(recipe.options)
+    given = recipe.options.model_dump(exclude={"output", "threads", "workers"}) | _rows(recipe.options)
     keys = [_key("", given, leave_out, known)]
     for step in recipe.steps:
         keys.append(_key(keys[-1] + step.technique, step.options.model_dump() | _rows(step.options), leave_out, known))

@@ -98,7 +98,7 @@ def test_what_is_not_named_does_not_count(project):
         (project / name).parent.mkdir(exist_ok=True)
         (project / name).write_text("changed = 1")
     assert keys(**given) == before
-    assert keys(**given, output="elsewhere", threads=1) == before
+    assert keys(**given, output="elsewhere", threads=1, workers=3) == before
 
 
 def test_the_output_inside_a_named_folder_does_not_count(project):
