@@ -23,7 +23,9 @@ from compresskit.artifact.source import load_model
 from compresskit.core.types import Loaded
 from compresskit.data.dataset import Data, open_data
 from compresskit.evaluation.metrics import make_metric
-from compresskit.export.runtimes import Exported, onnxruntime, openvino
+from compresskit.export.runtimes.exported import Exported
+from compresskit.export.runtimes.onnxruntime import onnxruntime
+from compresskit.export.runtimes.openvino import openvino
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.quantize import quantize
 from compresskit.training.context import Context

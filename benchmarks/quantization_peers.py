@@ -15,8 +15,8 @@ import torch
 
 from compresskit.core.types import Loaded
 from compresskit.export.exporters.export_program import export_program
-from compresskit.export.lowering import export_onnx
-from compresskit.export.runtimes import Exported
+from compresskit.export.exporters.onnx import export_onnx
+from compresskit.export.runtimes.exported import Exported
 
 
 def to_onnx(loaded: Loaded, path: Path) -> Exported:

@@ -21,7 +21,10 @@ from compresskit.artifact.source import load_model
 from compresskit.core.types import Loaded
 from compresskit.export.exporters.export_program import export_program
 from compresskit.export.lowering import compare
-from compresskit.export.runtimes import Exported, Runner, inductor, onnxruntime, openvino
+from compresskit.export.runtimes.exported import Exported, Runner
+from compresskit.export.runtimes.inductor import inductor
+from compresskit.export.runtimes.onnxruntime import onnxruntime
+from compresskit.export.runtimes.openvino import openvino
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.quantize import quantize
 from compresskit.training.context import Context

@@ -84,7 +84,7 @@ def export(verb: str, model: Any, options: dict[str, Any]) -> dict[str, Any]:
         own = validated(verb, ExportOptions, fields_of(ExportOptions, options), objects)
         left_out = tuple(ExportOptions.model_fields)
         shared = recipe_options(verb, model, {"device": "cpu", **options}, objects, left_out)
-        output = os.fspath(options.get("output") or f"runs/model.{own.format}")
+        output = os.fspath(options.get("output") or f"runs/model{own.suffix()}")
         return _plain(export_file(shared, own, output, force=bool(options.get("force")), log=log))
 
 

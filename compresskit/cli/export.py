@@ -23,7 +23,7 @@ def _export(model: str, output: str | None, force: bool, as_json: bool, quiet: b
     from ..core.report import print_json, rows_table
     from ..pipeline.exporting import export_file
 
-    shown = f"runs/model.{options.suffix()}" if output is None else output
+    shown = f"runs/model{options.suffix()}" if output is None else output
     found = export_file(recipe, options, shown, force=force, log=logger(quiet))
     if as_json:
         print_json(found)

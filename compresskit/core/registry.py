@@ -21,6 +21,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, cast
 
 from .errors import CompresskitError, InputError, described, nearest
@@ -46,6 +47,7 @@ class Row(NamedTuple):
     help: str
     source: str = ""  # paper, year
     needs: Needs = ""  # what the function cannot do without; labels are data with targets
+    attributes: Mapping[str, Any] = MappingProxyType({})  # what a registry's users ask of a row without importing it
 
     def described(self) -> str:
         """The help line, with what the row needs."""
@@ -200,6 +202,18 @@ class Registry(Mapping[str, Row], Generic[T]):
         if name in self:
             return self[name].needs
         return getattr(self.load(name), "needs", "")
+
+    def attribute(self, name: str, attribute: str, default: Any) -> Any:
+        """What a row says of itself; a user's own says it by an attribute of the function, and is loaded for that.
+
+        Args:
+            name: of the row.
+            attribute: one of those that the registry's doc names.
+            default: where the row does not say it.
+        """
+        if self.builtin(name):
+            return self[name].attributes.get(attribute, default)
+        return getattr(self.load(name), attribute, default)
 
     def code(self, name: str) -> str | None:
         """Where the code of a row lies that did not come with the package: `module:name`, or a file; else None.

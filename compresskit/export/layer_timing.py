@@ -20,8 +20,9 @@ from ..core.errors import require
 from ..core.types import Inputs, call
 from ..training.context import Profile
 from .exporters.export_program import export_program
-from .lowering import export_onnx
-from .runtimes import Exported, onnxruntime
+from .exporters.onnx import export_onnx
+from .runtimes.exported import Exported
+from .runtimes.onnxruntime import onnxruntime
 
 _WARM_UP, _ROUNDS = 3, 20
 _TIME = "_kernel_time"

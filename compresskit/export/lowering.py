@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import platform
 from collections import Counter
 from pathlib import Path
@@ -11,18 +12,17 @@ import torch
 from torch import nn
 
 from compresskit.analysis.measure.measure import latency_ab
-from compresskit.core.errors import InputError, described, first_line, require
+from compresskit.core.errors import InputError, described
 from compresskit.core.tensors.dtypes import cast, model_dtype, widened
 from compresskit.core.types import Inputs, Loaded, call, main_output
 from compresskit.model.example_inputs import with_batch
 from compresskit.training.context import Context
 
 from ..quantization.formats.layers import quantized_layers
-from .exporters import onnx_graph
 from .exporters.export_program import export_program
 from .float_reference import float_twin
 from .options import ExportOptions
-from .runtimes import Exported
+from .runtimes.exported import Exported
 from .tables import EXPORTERS, RUNTIMES
 
 
@@ -47,7 +47,7 @@ def export(loaded: Loaded, options: ExportOptions, context: Context, out_path: s
     notes += EXPORTERS.load(options.format)(program, path, options) or []
     runtime = options.chosen_runtime()
     inputs = cast(with_batch(loaded.example, options.batch_size), torch.float32)
-    runner = RUNTIMES.load(runtime)(Exported(loaded.module.eval(), program, path, inputs, options.threads))
+    runner = _runner(runtime, Exported(loaded.module.eval(), program, path, inputs, options.threads))
     facts: dict[str, Any] = {
         "file": path.name,
         "format": options.format,
@@ -66,6 +66,20 @@ def export(loaded: Loaded, options: ExportOptions, context: Context, out_path: s
     return facts | ({"notes": "; ".join(notes)} if notes else {})
 
 
+def _runner(runtime: str, exported: Exported) -> nn.Module:
+    """The exported model ready to be called, its first output looked at."""
+    runner = RUNTIMES.load(runtime)(exported)
+    with torch.no_grad():
+        output = call(runner, exported.example)
+    try:
+        main_output(output)
+    except TypeError as error:
+        raise InputError(
+            f"runtime {runtime!r}: the module's forward returned {type(output).__name__}, not a tensor"
+        ) from error
+    return runner
+
+
 @torch.no_grad()
 def _check_batch(loaded: Loaded, options: ExportOptions) -> None:
     try:
@@ -75,41 +89,6 @@ def _check_batch(loaded: Loaded, options: ExportOptions) -> None:
             f"model {loaded.name!r} does not take a batch of {options.batch_size}: {described(error)}; "
             "give a size that it takes with --batch-size"
         ) from error
-
-
-def export_onnx(program: torch.export.ExportedProgram, path: Path, *, opset: int = 21) -> list[str]:
-    """Write an exported program as ONNX; quantize/dequantize operators become their ONNX namesakes.
-
-    Returns:
-        notes on what the operator set does not allow.
-    Raises:
-        InputError: if onnx is not installed or an operator has no ONNX form.
-    """
-    require("onnx", "onnx")
-    require("onnxscript", "onnx")
-    try:
-        graph = torch.onnx.export(
-            program,
-            dynamo=True,
-            opset_version=opset,
-            verbose=False,
-            custom_translation_table=onnx_graph.translations(opset),
-        )
-    except Exception as error:
-        raise InputError(f"torch.onnx cannot write this model: {first_line(error)}") from error
-    notes = onnx_graph.finish(graph.model.graph, opset=opset)
-    graph.save(str(path))
-    return notes
-
-
-def write_onnx(program: torch.export.ExportedProgram, path: Path, options: ExportOptions) -> list[str]:
-    """The exporter `onnx`."""
-    return export_onnx(program, path, opset=options.opset)
-
-
-def write_pt2(program: torch.export.ExportedProgram, path: Path, options: ExportOptions) -> None:
-    """The exporter `pt2`."""
-    export_pt2(program, path)
 
 
 def computes_in(module: nn.Module) -> list[str]:
@@ -128,11 +107,6 @@ def held_as_floats(module: nn.Module) -> list[str]:
         if layer.spec.parameters and layer.number_format.lowering == "constant"
     )
     return [f"{name} weights of {count} layers are float constants in the file" for name, count in formats.items()]
-
-
-def export_pt2(program: torch.export.ExportedProgram, path: Path) -> None:
-    """Write an exported program as `.pt2`."""
-    torch.export.save(program, str(path))
 
 
 def comparison_batches(loaded: Loaded, options: ExportOptions, context: Context) -> list[Inputs]:
@@ -156,6 +130,8 @@ def compare(module: nn.Module, runner: nn.Module, batches: list[Inputs]) -> dict
     module.eval()
     for inputs in batches:
         wanted, found = widened(main_output(call(module, inputs))), main_output(call(runner, inputs))
+        if wanted.shape != found.shape:
+            raise InputError(f"the runtime returned {list(found.shape)} where the model returns {list(wanted.shape)}")
         same += int((wanted.argmax(-1) == found.argmax(-1)).sum())
         total += wanted.argmax(-1).numel()
         largest = max(largest, float((wanted - found).abs().max()))
@@ -171,7 +147,9 @@ def _latency(baseline: nn.Module, runner: nn.Module, inputs: Inputs, options: Ex
     finally:
         torch.set_num_threads(threads)
     return {
-        "latency_label": "simulated" if options.chosen_runtime() == "eager" else "executed",
+        "latency_label": "simulated"
+        if RUNTIMES.attribute(options.chosen_runtime(), "simulated", False)
+        else "executed",
         "latency_ms": timing.model_ms,
         "eager_float_latency_ms": timing.baseline_ms,
         "speedup": timing.speedup,
@@ -190,7 +168,5 @@ def _bytes_on_disk(path: Path) -> int:
 
 
 def _version(runtime: str) -> str:
-    if not RUNTIMES.builtin(runtime):
-        return "unknown"
-    module = {"onnxruntime": "onnxruntime", "openvino": "openvino"}.get(runtime, "torch")
-    return getattr(require(module, "onnx"), "__version__", "unknown")
+    module = RUNTIMES.attribute(runtime, "module", "")
+    return getattr(importlib.import_module(module), "__version__", "unknown") if module else "unknown"

@@ -6,22 +6,16 @@ from typing import Annotated
 
 from pydantic import model_validator
 
+from ..core.errors import InputError
 from ..core.options import Options, choice, option
-from .tables import EXPORTERS, RUNTIMES
-
-_RUNTIME_EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
-_RUNTIME_OF = {"onnx": ("onnxruntime", "openvino", "eager"), "pt2": ("inductor", "eager")}
+from .tables import EXPORTERS, RUNTIMES, reads
 
 
 class ExportOptions(Options):
     """Write a model as a graph for another runtime, and run it there."""
 
     format: Annotated[str, choice(EXPORTERS)] = option("onnx", "what the model is written as", section="Export")
-    runtime: Annotated[str, choice(RUNTIMES)] = option(
-        "auto",
-        "where to run the result; auto: onnxruntime for onnx, inductor for pt2, eager for your own",
-        section="Export",
-    )
+    runtime: Annotated[str, choice(RUNTIMES)] = option("auto", "where to run the result", section="Export")
     opset: int = option(21, "ONNX operator set", section="Export", ge=17, le=23)
     threads: int = option(1, "threads of the runtime while measuring", section="Measuring", ge=1, le=1024)
     batch_size: int = option(1, "inputs a forward while measuring latency", section="Measuring", ge=1)
@@ -32,25 +26,44 @@ class ExportOptions(Options):
 
     def packages(self) -> dict[str, str]:
         """Optional packages that these options need: module to import -> the extra that brings it."""
-        runtime = self.chosen_runtime()
-        found = dict.fromkeys(("onnx", "onnxscript"), "onnx") if self.format == "onnx" else {}
-        return found | ({runtime: _RUNTIME_EXTRAS[runtime]} if runtime in _RUNTIME_EXTRAS else {})
+        rows = [(EXPORTERS, self.format)]
+        if self.runtime != "auto" or EXPORTERS.builtin(self.format):  # else only the user's own function knows
+            rows.append((RUNTIMES, self.chosen_runtime()))
+        found: dict[str, str] = {}
+        for registry, name in rows:
+            if registry.builtin(name):
+                found |= registry.attribute(name, "packages", {})
+        return found
 
     def chosen_runtime(self) -> str:
-        """The runtime that auto stands for."""
-        return _RUNTIME_OF.get(self.format, ("eager",))[0] if self.runtime == "auto" else self.runtime
+        """The runtime that auto stands for; a user's own exporter is loaded to find out."""
+        return EXPORTERS.attribute(self.format, "runtime", "eager") if self.runtime == "auto" else self.runtime
 
     def suffix(self) -> str:
-        """What the file's name ends with where none is given."""
-        return self.format if EXPORTERS.builtin(self.format) else self.format.rpartition(":")[2]
+        """The suffix of a file in this format; a user's own exporter is loaded to find out."""
+        return EXPORTERS.attribute(self.format, "suffix", f".{self.format.rpartition(':')[2]}")
+
+    def check_pair(self) -> None:
+        """Refuse a runtime that does not read the format; rows of the user's own are loaded.
+
+        Raises:
+            InputError: (a ValueError) naming the runtimes that do.
+        """
+        runtime = self.chosen_runtime()
+        if reads(runtime, self.format):
+            return
+        own = EXPORTERS.attribute(self.format, "runtime", "eager")
+        readers = dict.fromkeys(
+            [own, *sorted(name for name in RUNTIMES if name != "auto" and reads(name, self.format))]
+        )
+        raise InputError(f"runtime {self.runtime!r} does not read {self.format}; choose {' or '.join(readers)}")
 
     @model_validator(mode="after")
     def _runtime_reads_the_format(self) -> ExportOptions:
-        known = self.format in _RUNTIME_OF and RUNTIMES.builtin(self.runtime)  # what a user's own reads is not
-        if known and self.chosen_runtime() not in _RUNTIME_OF[self.format]:
-            raise ValueError(
-                f"runtime {self.runtime!r} does not read {self.format}; choose {' or '.join(_RUNTIME_OF[self.format])}"
-            )
-        if self.format != "onnx" and "opset" in self.model_fields_set:
-            raise ValueError(f"opset would be ignored: format is {self.format!r}")
+        known = EXPORTERS.builtin(self.format)
+        if known and (self.runtime == "auto" or RUNTIMES.builtin(self.runtime)):
+            self.check_pair()
+        for name in ("opset",) if known else ():
+            if name in self.model_fields_set and name not in EXPORTERS.attribute(self.format, "options", ()):
+                raise ValueError(f"{name} would be ignored: format is {self.format!r}")
         return self

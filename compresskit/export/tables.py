@@ -1,4 +1,4 @@
-"""Registries of export's named choices: where an exported model runs. Imports no torch."""
+"""Registries of export's named choices: what a model is written as, and where it runs then. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,43 +13,84 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from .options import ExportOptions
-    from .runtimes import Exported
+    from .runtimes.exported import Exported
 
 EXPORTERS: Registry[Callable[[ExportedProgram, Path, ExportOptions], Sequence[str] | None]] = Registry(
     "format",
     "compresskit.export",
     {
-        "onnx": Row("lowering:write_onnx", "ONNX with quantize/dequantize pairs"),
-        "pt2": Row("lowering:write_pt2", "torch.export, for torch.compile"),
+        "onnx": Row(
+            "exporters.onnx:onnx",
+            "ONNX with quantize/dequantize pairs",
+            attributes={
+                "suffix": ".onnx",
+                "runtime": "onnxruntime",
+                "packages": {"onnx": "onnx", "onnxscript": "onnx"},
+                "options": ("opset",),
+            },
+        ),
+        "pt2": Row(
+            "exporters.pt2:pt2",
+            "torch.export's archive, for torch.compile",
+            attributes={"suffix": ".pt2", "runtime": "inductor"},
+        ),
     },
     group="exporters",
     takes=("program", "path", "options"),
     returns="row_checks:notes",
-    doc="""What a model is written as.
+    doc="""What an exported model is written as.
 
-A row is a function (program, path, options) -> notes: it writes a torch.export.ExportedProgram, whose integer layers
-are quantize/dequantize pairs, to the file `path`, and returns lines that the report shows, or None. `runtime: auto`
-runs the model in eager PyTorch then; name a runtime that reads the file.""",
+A row is a function (program, path, options) -> notes: it writes `program`, a torch.export.ExportedProgram whose
+quantization is in PyTorch's standard quantize/dequantize operators, to `path`, and returns lines that the report shows, or None.
+`options` are the ExportOptions. Its attributes, none of which it must have: `suffix` of its files (".onnx"), `runtime`
+that auto stands for (default: eager), `packages` that it imports, each with the extra that brings it, and `options`
+that other formats do not read.""",
 )
 
 RUNTIMES: Registry[Callable[[Exported], nn.Module]] = Registry(
     "runtime",
     "compresskit.export",
     {
-        "auto": Row("runtimes:preferred", "onnxruntime for .onnx, inductor for .pt2"),
-        "eager": Row("runtimes:eager", "PyTorch as it is; quantized layers compute in float"),
-        "inductor": Row(
-            "runtimes:inductor",
-            "torch.compile; integer kernels on x86 through torchao",
+        "auto": Row("runtimes.auto:auto", "the one made for the format: onnxruntime for onnx, inductor for pt2"),
+        "eager": Row(
+            "runtimes.eager:eager",
+            "PyTorch as it is; quantized layers compute in float",
+            attributes={"module": "torch", "simulated": True},
         ),
-        "onnxruntime": Row("runtimes:onnxruntime", "ONNX Runtime on the CPU"),
-        "openvino": Row("runtimes:openvino", "OpenVINO on the CPU"),
+        "inductor": Row(
+            "runtimes.inductor:inductor",
+            "torch.compile; integer kernels on x86 through torchao",
+            attributes={
+                "reads": ("pt2",),
+                "module": "torch",
+                "packages": {"torchao.quantization.pt2e.lowering": "quant"},
+            },
+        ),
+        "onnxruntime": Row(
+            "runtimes.onnxruntime:onnxruntime",
+            "ONNX Runtime on the CPU",
+            attributes={"reads": ("onnx",), "module": "onnxruntime", "packages": {"onnxruntime": "onnx"}},
+        ),
+        "openvino": Row(
+            "runtimes.openvino:openvino",
+            "OpenVINO on the CPU",
+            attributes={"reads": ("onnx",), "module": "openvino", "packages": {"openvino": "openvino"}},
+        ),
     },
     group="runtimes",
-    returns="row_checks:runner",
     takes=("exported",),
+    returns="row_checks:runner",
     doc="""Where an exported model runs.
 
-A row is a function (exported) -> module: `exported` (runtimes.Exported) has the file, the program, an example and the
-number of threads; the module's forward takes the model's inputs and returns its first output.""",
+A row is a function (exported) -> module: `exported` (runtimes.exported.Exported) has the file, the program, an example
+and the number of threads; the module's forward takes the model's inputs and returns its first output. Its attributes,
+none of which it must have: `reads`, the formats that it reads, e.g. ("onnx",), without it any; `module` whose version
+the report names; `packages` that it imports, each with the extra that brings it; `simulated`, true where quantized
+layers compute in float there.""",
 )
+
+
+def reads(runtime: str, format: str) -> bool:
+    """Whether a runtime reads a format; rows of the user's own are loaded for that."""
+    formats = RUNTIMES.attribute(runtime, "reads", ())
+    return not formats or format in formats or runtime == EXPORTERS.attribute(format, "runtime", "")

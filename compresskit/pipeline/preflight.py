@@ -79,7 +79,9 @@ def checked_export(recipe: RecipeOptions, options: ExportOptions, output: Path, 
     Raises:
         InputError: a line for each thing that fails.
     """
-    problems = [*_missing(options.packages()), *_load_rows(recipe), *_load_rows(options), *_output(output)]
+    rows = _load_rows(options)
+    pair = [] if rows else problems_of(options.check_pair)
+    problems = [*_missing(options.packages()), *_load_rows(recipe), *rows, *pair, *_output(output)]
     context, unopened = open_what_opens(recipe, log)
     problems += unopened
     if context is not None:

@@ -203,3 +203,13 @@ def test_the_schema_lists_rows_and_allows_ones_own():
     rows, own = Sized.model_json_schema()["properties"]["size"]["anyOf"]
     assert rows["enum"] == ["small", "large"]
     assert re.match(own["pattern"], "a/mine.py:area") and not re.match(own["pattern"], "lagre")
+
+
+def test_a_row_says_what_it_is_without_being_imported(user_file):
+    sizes = Registry(
+        "size", "compresskit.core", {"far": Row("no_such_module:far", "far", attributes={"unit": "km"})}, group="sizes"
+    )
+    assert sizes.attribute("far", "unit", "m") == "km"
+    assert sizes.attribute("far", "colour", "none") == "none"
+    assert sizes.attribute(f"{user_file}:area", "needs", "") == "labels"
+    assert sizes.attribute(f"{user_file}:area", "unit", "m") == "m"

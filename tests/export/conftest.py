@@ -1,5 +1,22 @@
 """The small network, its quantization and its calibration data, as the tests of quantization have them."""
 
+import pytest
+import torch
+from torch import nn
+
+from compresskit.export.exporters.export_program import export_program
+from compresskit.export.runtimes.exported import Exported
 from tests.quantization.conftest import images, loaded_net, net_class, one_thread, run
 
 __all__ = ["images", "loaded_net", "net_class", "one_thread", "run"]
+
+
+@pytest.fixture
+def linear_exported(tmp_path):
+    """A linear model and its program, to be written to a file of some suffix: (suffix) -> Exported."""
+
+    def make(suffix: str) -> Exported:
+        module, example = nn.Linear(6, 4).eval(), torch.randn(3, 6)
+        return Exported(module, export_program(module, example), tmp_path / f"model{suffix}", example, 1)
+
+    return make

@@ -6,8 +6,9 @@ import pytest
 from compresskit.core.types import Loaded
 from compresskit.export.exporters import onnx_graph
 from compresskit.export.exporters.export_program import export_program
-from compresskit.export.lowering import export_onnx
-from compresskit.export.runtimes import Exported, openvino
+from compresskit.export.exporters.onnx import export_onnx
+from compresskit.export.runtimes.exported import Exported
+from compresskit.export.runtimes.openvino import openvino
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.quantize import quantize
 from compresskit.training.context import Context

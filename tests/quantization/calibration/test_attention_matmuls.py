@@ -11,8 +11,9 @@ from compresskit.artifact.edits import replay
 from compresskit.core.errors import InputError
 from compresskit.core.types import Loaded
 from compresskit.export.exporters.export_program import export_program, lower
-from compresskit.export.lowering import export_onnx
-from compresskit.export.runtimes import Exported, openvino
+from compresskit.export.exporters.onnx import export_onnx
+from compresskit.export.runtimes.exported import Exported
+from compresskit.export.runtimes.openvino import openvino
 from compresskit.quantization.calibration.attention_matmuls import attention, count_operands, products_of
 from compresskit.quantization.formats.layer_spec import Spec
 from compresskit.quantization.formats.layers import convert, quantize_activation, quantized_layers

@@ -1,0 +1,41 @@
+"""ONNX files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ...core.errors import InputError, first_line, require
+from ..options import ExportOptions
+from . import onnx_graph
+
+
+def onnx(program: torch.export.ExportedProgram, path: Path, options: ExportOptions) -> list[str]:
+    """Write an exported program as ONNX in the operator set that the options name."""
+    return export_onnx(program, path, opset=options.opset)
+
+
+def export_onnx(program: torch.export.ExportedProgram, path: Path, *, opset: int = 21) -> list[str]:
+    """Write an exported program as ONNX; quantize/dequantize operators become their ONNX namesakes.
+
+    Returns:
+        notes on what the operator set does not allow.
+    Raises:
+        InputError: if onnx is not installed or an operator has no ONNX form.
+    """
+    require("onnx", "onnx")
+    require("onnxscript", "onnx")
+    try:
+        graph = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=opset,
+            verbose=False,
+            custom_translation_table=onnx_graph.translations(opset),
+        )
+    except Exception as error:
+        raise InputError(f"torch.onnx cannot write this model: {first_line(error)}") from error
+    notes = onnx_graph.finish(graph.model.graph, opset=opset)
+    graph.save(str(path))
+    return notes

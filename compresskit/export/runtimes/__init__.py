@@ -1,0 +1,1 @@
+"""Runtimes that an exported model runs in, one a file."""

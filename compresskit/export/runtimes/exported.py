@@ -1,0 +1,61 @@
+"""What a runtime is handed, and a module of one forward, so that metrics and timers treat it like any model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...core.tensors.dtypes import cast
+from ...core.types import Inputs
+from ..exporters.export_program import as_arguments
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and what it was made from.
+
+    Attributes:
+        module: the quantized model itself.
+        program: its exported program.
+        path: the file.
+        example: inputs of the batch size that will be run.
+        threads: threads to use.
+    """
+
+    module: nn.Module
+    program: torch.export.ExportedProgram
+    path: Path
+    example: Inputs
+    threads: int
+
+
+class Runner(nn.Module):
+    """A function from inputs to the first output, as a module; with the runtime's own session where it has one."""
+
+    def __init__(self, run: Callable[[Inputs], Tensor], session: Any = None):
+        super().__init__()
+        self._run = run
+        self.session = session
+
+    def forward(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
+        return self._run(kwargs if kwargs else args)
+
+
+def in_order(inputs: Inputs, names: list[str]) -> list[Tensor]:
+    """Contiguous input tensors in the graph's order; graphs read floats in float32."""
+    positional, named = as_arguments(cast(inputs, torch.float32))
+    if named and not positional and set(named) != set(names) and len(named) == len(names):
+        positional, named = tuple(named.values()), {}  # the writer renames an input that is an output, too
+    tensors = [*positional, *(named[name] for name in names if name in named)]
+    return [tensor.detach().cpu().contiguous() for tensor in tensors]
+
+
+def first_output(outputs: object) -> Tensor:
+    """The first tensor among outputs of any structure."""
+    leaves = [leaf for leaf in torch.utils._pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
+    return leaves[0]

@@ -1,0 +1,36 @@
+"""torch.compile, with integer kernels on x86."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ...core.errors import require
+from ...core.types import Inputs
+from ..exporters.export_program import as_arguments, decomposed
+from .exported import Exported, Runner, first_output
+
+
+def inductor(exported: Exported) -> nn.Module:
+    """The exported program through torch.compile, with oneDNN's integer kernels where torchao can place them.
+
+    The compiled model takes the example's batch size; another one is compiled anew.
+    """
+    lowering = require("torchao.quantization.pt2e.lowering", "quant")
+    import torch._inductor.config as settings
+
+    decomposed()
+    program, args = exported.program.module(), as_arguments(exported.example)
+    # constant folding of weights is what the integer patterns wait for
+    settings.freezing = True
+    with torch.no_grad():
+        program = lowering.lower_pt2e_quantized_to_x86(program, args[0]) if not args[1] else program
+        compiled = torch.compile(program)
+        compiled(*args[0], **args[1])
+
+    def run(inputs: Inputs) -> Tensor:
+        positional, named = as_arguments(inputs)
+        with torch.no_grad():
+            return first_output(compiled(*positional, **named))
+
+    return Runner(run)

@@ -1,0 +1,14 @@
+"""torch.compile as a runtime."""
+
+import pytest
+import torch
+
+from compresskit.export.runtimes.inductor import inductor
+
+
+@pytest.mark.slow
+def test_inductor_computes_what_the_model_does(linear_exported):
+    pytest.importorskip("torchao")
+    exported = linear_exported(".pt2")
+    runner = inductor(exported)
+    torch.testing.assert_close(runner(exported.example), exported.module(exported.example).detach())
