@@ -41,8 +41,7 @@ class ExportOptions(Options):
 
     def suffix(self) -> str:
         """The suffix of a file in this format; a user's own exporter is loaded to find out."""
-        function_name = getattr(EXPORTERS.load(self.format), "__name__", "bin") if ":" in self.format else self.format
-        return EXPORTERS.attribute(self.format, "suffix", f".{function_name}")
+        return EXPORTERS.attribute(self.format, "suffix", f".{self.format.rpartition(':')[2]}")
 
     def check_pair(self) -> None:
         """Refuse a runtime that does not read the format; rows of the user's own are loaded.

@@ -41,10 +41,10 @@ EXPORTERS: Registry[Callable[[ExportedProgram, Path, ExportOptions], Sequence[st
     doc="""What an exported model is written as.
 
 A row is a function (program, path, options) -> notes: it writes `program`, a torch.export.ExportedProgram whose
-quantization is in PyTorch's standard quantize/dequantize operators, to `path`, and returns lines that the report shows, or None.
-`options` are the ExportOptions. Its attributes, none of which it must have: `suffix` of its files (".onnx"), `runtime`
-that auto stands for (default: eager), `packages` that it imports, each with the extra that brings it, and `options`
-that other formats do not read.""",
+quantization is in PyTorch's standard quantize/dequantize operators, to `path`, and returns lines that the report
+shows, or None. `options` are the ExportOptions. Its attributes, none of which it must have: `suffix` of its files
+(".onnx"), `runtime` that auto stands for (default: eager), `packages` that it imports, each with the extra that brings
+it, and `options` that other formats do not read.""",
 )
 
 RUNTIMES: Registry[Callable[[Exported], nn.Module]] = Registry(

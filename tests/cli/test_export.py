@@ -103,7 +103,10 @@ def test_an_exporter_and_a_runtime_of_the_users_own(invoke, tmp_path):
     [
         (("--format", "own.py:nothing"), "must write the file"),
         (("--format", "own.py:spoken"), "must return a list of notes or None, and returned str"),
-        (("--format", "own.py:listing", "--runtime", "own.py:no_module"), "must return an nn.Module, and returned NoneType"),
+        (
+            ("--format", "own.py:listing", "--runtime", "own.py:no_module"),
+            "must return an nn.Module, and returned NoneType",
+        ),
         (("--format", "own.py:listing", "--runtime", "own.py:texts"), "forward returned str, not a tensor"),
         (("--format", "own.py:listing", "--runtime", "own.py:shapeless"), "where the model returns [1, 10]"),
         (("--format", "own.py:listing", "--runtime", "inductor"), "does not read own.py:listing"),
