@@ -24,8 +24,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from compresskit.analysis.measure.layer_latency import interleaved_ms
-from compresskit.analysis.measure.measure import latency_ab, macs, parameter_count
+from compresskit.analysis.measure.latency import latency_ab, take_turns
+from compresskit.analysis.measure.measure import macs, parameter_count
 from compresskit.artifact.source import load_model
 from compresskit.core.errors import CompresskitError
 from compresskit.core.options import TrainOptions
@@ -158,13 +158,14 @@ class Bench:
         """What is measured of one model, before and after training."""
         module, original = loaded.module, self.original
         latency = latency_ab(original.module, module, original.example, rounds=8)
-        before, after = interleaved_ms(
+        before, after = take_turns(
             [lambda one=one: call(one, original.example) for one in (original.module, module)]
         )
         figures = {
             "macs": macs(module, original.example) / self.macs, "params": parameter_count(module) / self.params,
             "top1": self.metric(module, self.test).value, "predicted_latency": facts.get("latency_share_predicted"),
-            "speedup": [latency.speedup, latency.speedup_low, latency.speedup_high], "best_speedup": before / after,
+            "speedup": [latency.speedup, latency.speedup_low, latency.speedup_high],
+            "best_speedup": before.best_ms / after.best_ms,
             "trained": {},
         }  # fmt: skip
         if self.arguments.train:

@@ -19,7 +19,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from compresskit.analysis.measure.measure import latency_ab, macs, parameter_count
+from compresskit.analysis.measure.latency import latency_ab
+from compresskit.analysis.measure.measure import macs, parameter_count
 from compresskit.artifact.source import load_model
 from compresskit.core.types import Inputs
 from compresskit.decomposition.decompose import decompose

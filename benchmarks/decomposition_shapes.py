@@ -16,7 +16,8 @@ from itertools import product
 
 import torch
 
-from compresskit.analysis.measure.measure import latency_ab, macs, parameter_count
+from compresskit.analysis.measure.latency import latency_ab
+from compresskit.analysis.measure.measure import macs, parameter_count
 from compresskit.artifact.source import load_model
 from compresskit.decomposition.decompose import decompose
 from compresskit.decomposition.options import DecomposeOptions

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from ..analysis.measure.layer_latency import interleaved_ms
+from ..analysis.measure.latency import take_turns
 from ..core.errors import require
 from ..core.types import Inputs, call
 from ..training.context import Profile
@@ -63,7 +63,8 @@ def latencies_ms(modules: list[nn.Module], example: Inputs, rounds: int = _ROUND
     """Milliseconds of a forward of each model in ONNX Runtime on one thread, the best of rounds taken in turn."""
     with tempfile.TemporaryDirectory() as folder:
         runners = [_runner(module, example, Path(folder) / f"{number}.onnx") for number, module in enumerate(modules)]
-        return interleaved_ms([partial(call, runner, example) for runner in runners], rounds=rounds)
+        times = take_turns([partial(call, runner, example) for runner in runners], rounds=rounds)
+        return [one.best_ms for one in times]
 
 
 def _runner(module: nn.Module, example: Inputs, path: Path, profile: Path | None = None) -> nn.Module:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from compresskit.analysis.measure.measure import latency_ab
+from compresskit.analysis.measure.latency import latency_ab
 from compresskit.core.errors import InputError, described
 from compresskit.core.tensors.dtypes import cast, model_dtype, widened
 from compresskit.core.types import Inputs, Loaded, call, main_output

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from ..analysis.calibration.hooks import watch_calls
-from ..analysis.measure import measure
+from ..analysis.measure.latency import latency_ab
 from ..analysis.measure.macs import MacCount, count_macs
 from ..analysis.measure.work import figures_of
 from ..artifact import artifact
@@ -133,7 +133,7 @@ def diff_models(first: Loaded, second: Loaded, first_string: str, second_string:
     latency = None
     if rounds:
         try:
-            latency = measure.latency_ab(first.module, second.module, single_example(first), rounds=rounds)
+            latency = latency_ab(first.module, second.module, single_example(first), rounds=rounds)
         except Exception as error:  # anybody's code
             raise InputError(
                 f"{second_string!r} does not take the input of {first_string!r}: {described(error)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..analysis.measure import measure
+from ..analysis.measure.latency import latency_ab
 from ..analysis.measure.work import figures_of
 from ..core.costs import COSTS, names
 from ..core.types import Loaded, to_device
@@ -83,7 +83,7 @@ def _timed(loaded: Loaded, context: Context, options: RecipeOptions, against: Lo
     if against is not None and options.latency_rounds:
         example = to_device(with_batch(loaded.example, options.latency_batch), context.device)
         record = asdict(
-            measure.latency_ab(
+            latency_ab(
                 against.module, loaded.module, example, rounds=options.latency_rounds, batch_size=options.latency_batch
             )
         )

@@ -34,6 +34,7 @@ class Candidate:
         loss: what the whole model loses by it, where that was measured; otherwise the squared error.
         latency_ms: measured on the layer's own input, or None.
         outputs: elements that its layers put out, per forward pass of the example.
+        latency_spread: half of what lies between the quartiles of its times, as a share of the layer's.
     """
 
     kind: str
@@ -44,6 +45,7 @@ class Candidate:
     loss: float = 0.0
     latency_ms: float | None = None
     outputs: int = 0
+    latency_spread: float = 0.0
 
 
 @dataclass

@@ -5,17 +5,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
-from statistics import median
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ...analysis.calibration.hooks import run_watched
-from ...analysis.measure.layer_latency import interleaved_ms, now
+from ...analysis.measure.latency import layers_in_model_ms, quartiles, take_turns
 from ...core.decisions import Decisions, label
 from ...core.errors import GuardMissed
 from ...core.tensors.modules import get_module
-from ...core.types import Inputs, Loaded, call, to_device
+from ...core.types import Inputs, Loaded, to_device
 from ...model.example_inputs import with_batch
 from ..methods.geometry import build as build_link
 from ..methods.kinds import Ranks, chain_of
@@ -24,17 +24,25 @@ from ..tables import KINDS
 from .candidates import Candidate, Layer, by_cost
 from .rank_selection import Choices
 
-# Timings scatter by some percent. A gain that small must not decide, so there the costs do: a chain of at most
-# _CHEAP of the layer's MACs is taken unless it gains nothing, a dearer one only where it is faster beyond doubt.
-_CHEAP, _CHEAP_LIMIT, _DEAR_LIMIT = 0.75, 0.97, 0.9
-_NEAR = 0.08  # of the limit: what comes that near is measured more often
+# Timings scatter, and what they decide must not hang on it. So cost decides and time has a veto: of chains that save
+# less than a quarter of the layer's MACs none is taken, of the others all that are not measured to be slower, by more
+# than their times spread and by more than 5 %. Only a budget in time, which cannot do without timings, also takes a
+# dearer chain, where it is faster beyond doubt.
+_CHEAP, _CHEAP_LIMIT, _DEAR_LIMIT = 0.75, 1.05, 0.9
 _SPREAD = 6  # candidates of one kind that are timed where not all of them are
-_BUILDS = 3  # each time with fresh memory, whose place alone can make a layer slow
-_MORE_BUILDS = 9  # of what is near its limit
+_BUILDS = 5  # each time with fresh memory, whose place alone can make a layer slow
 _ROUNDS = 3
-_FORWARDS = 7  # in which layers are timed inside the model
 
 Chain = tuple[str, Ranks]  # kind, ranks
+
+
+class ChainTime(NamedTuple):
+    """Milliseconds of a chain, and how far they spread as a share of the layer's."""
+
+    ms: float
+    spread: float
+
+
 Time = Callable[[Layer, list[Candidate]], list[Candidate]]
 
 
@@ -53,67 +61,65 @@ class TimeTable:
         self._root, self._batch = root, batch
         self._decisions = decisions or Decisions()
         self._layers: dict[tuple, float] = {}
-        self._chains: dict[tuple, float] = {}
+        self._chains: dict[tuple, ChainTime] = {}
 
-    def __call__(self, site: Site, chains: list[Chain]) -> tuple[float, list[float]]:
-        """(milliseconds of the layer, milliseconds of each chain)."""
+    def __call__(self, site: Site, chains: list[Chain]) -> tuple[float, list[ChainTime]]:
+        """(milliseconds of the layer, times of each chain)."""
         shape = (site.geometry, *site.calls, get_module(self._root, site.name).weight.dtype)
         unknown = [one for one in dict.fromkeys(chains) if (shape, one) not in self._chains]
         if unknown or shape not in self._layers:
-            name = f"layer {site.name} {label(repr(shape), self._batch)}: {unknown}"
-            own_ms, *chains_ms = self._decisions(name, lambda: self._measure(site, unknown))
+            name = f"times for {site.name} {label(repr(shape), self._batch)}: {unknown}"
+            own_ms, shares = self._decisions(name, lambda: self._measure(site, unknown))
             layer_ms = self._layers.setdefault(shape, own_ms)
-            for one, ms in zip(unknown, chains_ms, strict=True):
-                self._chains[shape, one] = ms * layer_ms / own_ms  # what was timed together is compared
+            for one, (share, spread) in zip(unknown, shares, strict=True):
+                self._chains[shape, one] = ChainTime(share * layer_ms, spread)
         return self._layers[shape], [self._chains[shape, one] for one in chains]
 
     def time(self, layer: Layer, candidates: list[Candidate]) -> list[Candidate]:
         """The candidates with their milliseconds; the layer gets its own."""
         layer.latency_ms, times = self(layer.site, [(one.kind, one.ranks) for one in candidates])
-        return [replace(one, latency_ms=ms) for one, ms in zip(candidates, times, strict=True)]
+        return [
+            replace(one, latency_ms=time.ms, latency_spread=time.spread)
+            for one, time in zip(candidates, times, strict=True)
+        ]
 
     def faster(self, site: Site, kind: str, choices: list[Ranks]) -> list[Ranks]:
         """The ranks at which a kind is faster than the layer."""
         layer_ms, times = self(site, [(kind, ranks) for ranks in choices])
         return [
             ranks
-            for ranks, ms in zip(choices, times, strict=True)
-            if ms < _limit(_macs_share(site, (kind, ranks))) * layer_ms
+            for ranks, time in zip(choices, times, strict=True)
+            if _passes(_macs_share(site, (kind, ranks)), time.ms / layer_ms, time.spread)
         ]
 
-    def _measure(self, site: Site, chains: list[Chain]) -> list[float]:
+    def _measure(self, site: Site, chains: list[Chain]) -> tuple[float, list[tuple[float, float]]]:
+        """(milliseconds of the layer, share of them that each chain takes and how far that spreads)."""
         plain = get_module(self._root, site.name)
         inputs = _inputs_of(site, plain.weight, self._batch)
         own: list[float] = []
-        shares: dict[Chain, list[float]] = {one: [] for one in chains}
-        waiting = list(chains)
-        for build in range(_MORE_BUILDS):
-            modules = [copy.deepcopy(plain).eval(), *(_chain(site, one, plain.weight) for one in waiting)]
+        bests: dict[Chain, list[float]] = {one: [] for one in chains}
+        for _ in range(_BUILDS):
+            modules = [copy.deepcopy(plain).eval(), *(_chain(site, one, plain.weight) for one in chains)]
             runs = [lambda module=module: [module(one) for one in inputs] for module in modules]
-            own_ms, *times = interleaved_ms(runs, rounds=_ROUNDS)
-            own.append(own_ms)
-            for one, ms in zip(waiting, times, strict=True):
-                shares[one].append(ms / own_ms)
-            if build + 1 >= _BUILDS:
-                waiting = [one for one in waiting if _is_near(median(shares[one]), _limit(_macs_share(site, one)))]
-                if not waiting:
-                    break
-        # the median, because now and then another process spoils one build altogether
-        own_ms = median(own)
-        return [own_ms, *(median(found) * own_ms for found in shares.values())]
+            own_times, *times = take_turns(runs, rounds=_ROUNDS)
+            own.append(own_times.best_ms)
+            for one, found in zip(chains, times, strict=True):
+                bests[one].append(found.best_ms)
+        # the best of all builds, because other processes only ever add time
+        spreads = [quartiles([ms / of for ms, of in zip(found, own, strict=True)]).spread for found in bests.values()]
+        shares = [min(found) / min(own) for found in bests.values()]
+        return min(own), list(zip(shares, spreads, strict=True))
 
 
 def _macs_share(site: Site, one: Chain) -> float:
     return site.macs_of(chain_of(KINDS.load(one[0]), site.geometry, one[1])) / max(site.macs, 1)
 
 
-def _is_near(share: float, limit: float) -> bool:
-    return abs(share / limit - 1) < _NEAR
-
-
-def _limit(macs_share: float) -> float:
-    """The share of the layer's time below which a chain counts as faster, by its share of the layer's MACs."""
-    return _CHEAP_LIMIT if macs_share <= _CHEAP else _DEAR_LIMIT
+def _passes(macs_share: float, time_share: float, spread: float) -> bool:
+    """Whether a chain may take a layer's place, by its shares of the layer's MACs and time."""
+    if macs_share <= _CHEAP:
+        return time_share - spread < _CHEAP_LIMIT
+    return time_share + spread < _DEAR_LIMIT
 
 
 @torch.no_grad()
@@ -145,7 +151,9 @@ def move_into_model(
     timed = [layer for layer in layers if layer.latency_ms is not None]
     names = [layer.site.name for layer in timed]
     name = f"layers inside the model {label(names, batch, str(loaded.module))}"
-    whole_ms, inside = (decisions or Decisions())(name, lambda: _inside(loaded, names, batch))
+    whole_ms, inside = (decisions or Decisions())(
+        name, lambda: layers_in_model_ms(loaded.module, _example(loaded, batch), names)
+    )
     for layer in timed:
         scale = inside[layer.site.name] / layer.latency_ms
         layer.latency_ms = inside[layer.site.name]
@@ -154,38 +162,6 @@ def move_into_model(
             for one in layer.candidates
         ]
     return whole_ms
-
-
-@torch.inference_mode()
-def _inside(loaded: Loaded, names: list[str], batch: int) -> tuple[float, dict[str, float]]:
-    """(milliseconds of the model, of each layer over its calls), each at its best of some forward passes."""
-    example, sums, begun = _example(loaded, batch), dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
-    best, whole = dict.fromkeys(names, float("inf")), float("inf")
-
-    def begin(name: str) -> None:
-        begun[name] = now()
-
-    def end(name: str) -> None:
-        sums[name] += now() - begun[name]
-
-    handles = []
-    for name in names:
-        module = get_module(loaded.module, name)
-        handles.append(module.register_forward_pre_hook(lambda *_, name=name: begin(name)))
-        handles.append(module.register_forward_hook(lambda *_, name=name: end(name)))
-    try:
-        for number in range(_FORWARDS + 2):
-            sums.update(dict.fromkeys(names, 0.0))
-            start = now()
-            call(loaded.module, example)
-            seconds = now() - start
-            if number >= 2:  # the first ones bring memory and kernels in
-                whole = min(whole, seconds)
-                best = {name: min(best[name], sums[name]) for name in names}
-    finally:
-        for handle in handles:
-            handle.remove()
-    return max(whole, sum(best.values())) * 1e3, {name: seconds * 1e3 for name, seconds in best.items()}
 
 
 def _example(loaded: Loaded, batch: int) -> Inputs:
@@ -203,16 +179,19 @@ def is_faster_in_place(
         decisions: where times are kept, and taken from where they are known.
     """
     after = get_module(loaded.module, name)
-    asked = f"in place {name} {label(str(before), str(after), batch)}"
-    before_ms, after_ms = (decisions or Decisions())(asked, lambda: _in_place_ms(loaded, name, before, batch))
-    return after_ms < _DEAR_LIMIT * before_ms
+    asked = f"share in place of {name} {label(str(before), str(after), batch)}"
+    share, spread = (decisions or Decisions())(asked, lambda: _share_in_place(loaded, name, before, batch))
+    return share + spread < _DEAR_LIMIT
 
 
-def _in_place_ms(loaded: Loaded, name: str, before: nn.Module, batch: int) -> list[float]:
+def _share_in_place(loaded: Loaded, name: str, before: nn.Module, batch: int) -> tuple[float, float]:
+    """The share of the former module's time that the one in its place takes, and how far it spreads."""
     calls: list[tuple] = []
-    now = get_module(loaded.module, name)
+    after = get_module(loaded.module, name)
     run_watched(loaded.module, _example(loaded, batch), lambda _, given, *__: calls.append(given), [name])
-    return interleaved_ms([lambda module=module: [module(*inputs) for inputs in calls] for module in (before, now)])
+    runs = [lambda module=module: [module(*inputs) for inputs in calls] for module in (before, after)]
+    before_times, after_times = take_turns(runs)
+    return after_times.best_ms / before_times.best_ms, quartiles(after_times.over(before_times)).spread
 
 
 def time_candidates(layer: Layer, time: Time) -> None:
@@ -225,8 +204,9 @@ def time_candidates(layer: Layer, time: Time) -> None:
 def choose_faster(rule: Callable[[], Choices], layers: list[Layer], timed: list[Layer], time: Time) -> Choices:
     """What a rank rule chooses when it may only take what is measured to be faster than the layer.
 
-    First it chooses freely. Where its choice turns out not to be faster, a spread of the layer's candidates of that
-    kind is timed and only the faster ones stay; then it chooses again, until every choice is faster.
+    Candidates that save less than a quarter of a layer's MACs go at once. Then it chooses freely. Where its choice
+    turns out to be slower, a spread of the layer's candidates of that kind is timed, and those that are no slower
+    stay; then it chooses again, until every choice may stay.
 
     Args:
         rule: chooses from the layers' candidates as they are when it is called.
@@ -237,6 +217,10 @@ def choose_faster(rule: Callable[[], Choices], layers: list[Layer], timed: list[
         GuardMissed: if a budget cannot be met with what is faster.
     """
     must_be_faster = {layer.site.name for layer in timed}
+    for layer in timed:
+        cheap = [one for one in layer.candidates if one.macs <= _CHEAP * layer.site.macs]
+        layer.slower += len(layer.candidates) - len(cheap)
+        layer.candidates = cheap
     while True:
         try:
             choices = rule()
@@ -273,8 +257,8 @@ def _keep_faster(layer: Layer, candidates: list[Candidate], time: Time) -> None:
 
 
 def is_faster(layer: Layer, one: Candidate) -> bool:
-    """Whether a timed candidate takes less time than its layer; where the two are close, its cost decides."""
-    return one.latency_ms < _limit(one.macs / max(layer.site.macs, 1)) * layer.latency_ms
+    """Whether a timed candidate may take its layer's place; within the spread of its times, its cost decides."""
+    return _passes(one.macs / max(layer.site.macs, 1), one.latency_ms / layer.latency_ms, one.latency_spread)
 
 
 def _spread(candidates: list[Candidate]) -> list[Candidate]:

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...analysis.measure.layer_latency import interleaved_ms, layer_inputs
-from ...analysis.measure.measure import latency_ab
+from ...analysis.measure.latency import latency_ab, layer_inputs, take_turns
 from ...core.decisions import Decisions, label
 from ...core.types import Inputs, Loaded
 from ..dependency.cost import widths
@@ -133,7 +132,8 @@ def _grid_ms(layer: nn.Module, calls: list[Tensor]) -> list[list[float]]:
         axis = -1 if isinstance(narrow, nn.Linear) else -1 - len(layer.kernel_size)
         inputs = [x.narrow(axis, 0, channels).contiguous() for x in calls]
         runs.append(lambda narrow=narrow, inputs=inputs: [narrow(x) for x in inputs])
-    ms = np.array(interleaved_ms(runs, rounds=5)).reshape(len(_GRID), len(_GRID)) if calls else np.zeros((4, 4))
+    best = [one.best_ms for one in take_turns(runs, rounds=_ROUNDS)] if calls else [0.0] * len(runs)
+    ms = np.array(best).reshape(len(_GRID), len(_GRID))
     return np.maximum.accumulate(np.maximum.accumulate(ms, axis=0), axis=1).tolist()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from torch import nn
 
 from ...analysis.allocation.measured_aim import CLOSE, best_share, next_aim
-from ...analysis.measure.measure import latency_ab
+from ...analysis.measure.latency import latency_ab
 from ...analysis.measure.work import figure_of
 from ...core.costs import COSTS, Amount, field_of
 from ...core.decisions import label

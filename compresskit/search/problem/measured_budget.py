@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from ...analysis.allocation.measured_aim import best_share, next_aim
-from ...analysis.measure.measure import latency_ab
+from ...analysis.measure.latency import latency_ab
 from ...analysis.measure.work import figure_of
 from ...core.costs import COSTS, Amount, field_of, figure_key
 from ...core.decisions import label

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from compresskit.analysis.measure.measure import latency_ab, macs, parameter_count, peak_memory_bytes
+from compresskit.analysis.measure.latency import latency_ab
+from compresskit.analysis.measure.measure import macs, parameter_count, peak_memory_bytes
 
 
 def test_macs_by_hand():

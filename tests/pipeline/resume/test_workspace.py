@@ -190,7 +190,7 @@ def test_recorded_times_decide_again(tmp_path, monkeypatch):
     def never(*args, **more):
         raise AssertionError("timed again")
 
-    monkeypatch.setattr(timing, "interleaved_ms", never)
+    monkeypatch.setattr(timing, "take_turns", never)
     for number, source in enumerate(("first", "first/report.json")):
         out = tmp_path / f"again{number}"
         run(Run(recipe(*steps, model="net.py:make", timings=source), out))
