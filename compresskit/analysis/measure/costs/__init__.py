@@ -1,0 +1,1 @@
+"""How each cost is found: counted from the work that a choice leaves, modelled from it, or measured."""
