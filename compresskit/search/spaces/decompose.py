@@ -126,7 +126,7 @@ class DecomposeSubject:
             for level, one in zip(levels[layer.site.name], layer.candidates, strict=True):
                 slowest = max(slowest, one.latency_ms)
                 one = replace(one, latency_ms=slowest)
-                if is_faster(layer, one):
+                if is_faster(layer, one) and slowest < layer.latency_ms:
                     saved = {**level.saved, name: layer.latency_ms - slowest}
                     kept.append(replace(level, candidate=one, saved=saved))
             levels[layer.site.name] = kept

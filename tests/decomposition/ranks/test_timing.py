@@ -97,6 +97,13 @@ def test_a_budget_that_only_slower_layers_would_meet_says_so():
     assert _chosen(choose_faster(rule(0.8), layers, layers, time)) == [("svd", 5, 0.5), None]
 
 
+def test_what_a_convolutions_chain_puts_out_is_a_cost():
+    (site,) = survey(Loaded(nn.Sequential(nn.Conv2d(10, 10, 1)).eval(), {}, torch.randn(1, 10, 1, 1)))[0]
+    layer = Layer(site, latency_ms=1.0)  # 100 MACs, 10 elements; one more counts as 35 MACs
+    one = Candidate("svd", (1,), 0.1, 40, 40, latency_ms=0.95)
+    assert is_faster(layer, replace(one, outputs=11)) and not is_faster(layer, replace(one, outputs=12))
+
+
 def test_few_candidates_of_each_kind_are_timed_multiples_of_eight_first():
     layer = _layer("a", *(("svd", (rank,), 0.1, rank) for rank in range(1, 65)), ("cp", (3,), 0.1, 30))
     time_candidates(layer, _times(1.0, svd={rank: rank / 48 for rank in range(1, 65)}, cp={3: 0.1}))
