@@ -79,7 +79,7 @@ class Options(BaseModel):
     @classmethod
     def _explained(cls, error: Any) -> InitErrorDetails:
         """A line of a validation error; that of a key that is known from elsewhere says what to do about it."""
-        key = error["loc"][0] if error["loc"] else None
+        key = str(error["loc"][0]) if error["loc"] else ""
         kind: Any = error["type"]
         if kind == "extra_forbidden" and key in cls.renamed:
             kind = PydanticCustomError("known_key", f"{key} is now {cls.renamed[key]}")

@@ -88,7 +88,7 @@ class Registry(Mapping[str, Row], Generic[T]):
         takes: tuple[str, ...] | None = None,
         has: tuple[str, ...] = (),
         doc: str = "",
-        extends: Registry[T] | None = None,
+        extends: Registry[Any] | None = None,
         returns: str = "",
     ):
         self.kind = kind

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..analysis.measure.work import exact_costs, work_of
 from ..core.errors import InputError
-from ..core.tensors.modules import get_module, match_names
+from ..core.tensors.modules import get_module, match_names, tensor_of
 from ..core.types import Inputs, Loaded, to_device
 from ..training.batchnorm import estimate_batchnorm
 from ..training.context import Context, StepResult
@@ -66,8 +66,7 @@ def decompose(loaded: Loaded, options: DecomposeOptions, context: Context) -> St
     lstm_rows = []
     if options.lstms == "decompose":
         faster = partial(is_faster_in_place, loaded, batch=context.latency_batch, decisions=context.decisions)
-        faster = faster if options.refuses_slower() else None
-        lstm_rows = decompose_lstms(loaded, options, faster)
+        lstm_rows = decompose_lstms(loaded, options, faster if options.refuses_slower() else None)
     if options.norms == "reestimate":
         estimate_batchnorm(loaded.module, batches, context.device)
     result = _report(loaded, layers, choices, errors, left_out, totals, options, context)
@@ -88,7 +87,9 @@ def _calibration(options: DecomposeOptions, context: Context) -> list[Inputs]:
             raise InputError(f"{asks} needs calibration data; name some with --data, or set objective to weight")
         return []
     wants = options.uses_data() or (options.rank_by == "budget" and options.sensitivity != "layer")
-    return context.data.calibration(options.calibration_samples, batch_size=_BATCH, seed=context.seed) if wants else []
+    if not wants:
+        return []
+    return [*context.data.calibration(options.calibration_samples, batch_size=_BATCH, seed=context.seed)]
 
 
 def sites_for(loaded: Loaded, options: DecomposeOptions) -> tuple[list[Site], dict[str, str]]:
@@ -157,7 +158,7 @@ def _plan(
 
         layer.candidates = candidates_of(site, evidence, options, faster if _must_be_faster(site, options) else None)
         context.log(f"candidates for {site.name} ({number} of {len(sites)}): {len(layer.candidates)}")
-        if not measured or not layer.candidates:
+        if wanted is None or not layer.candidates:
             continue
 
         def stand_in(one: Candidate, site: Site = site, evidence=evidence) -> nn.Module:
@@ -260,9 +261,9 @@ def _cp_sensitivities(loaded: Loaded, layers: list[Layer], choices: list[Candida
     found = {}
     for layer, one in zip(layers, choices, strict=True):
         if one is not None and one.kind == "cp":
-            chain = get_module(loaded.module, layer.site.name)
-            links = [geometry_of(link) for link in chain]
-            seen_weights = [seen(link, own.weight.detach()) for link, own in zip(links, chain, strict=True)]
+            chain = list(get_module(loaded.module, layer.site.name).children())
+            links = [(geometry_of(own), tensor_of(own).detach()) for own in chain]
+            seen_weights = [seen(link, weight) for link, weight in links if link is not None]
             groups = [weight.double().flatten(1).chunk(layer.site.geometry.groups) for weight in seen_weights]
             found[layer.site.name] = round(max(map(_cp_sensitivity, *groups)), 3)
     return found

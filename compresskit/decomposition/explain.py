@@ -16,7 +16,7 @@ def choice_table(layers: list[Layer], choices: list[Candidate | None]) -> list[d
     rows = []
     for layer, one in zip(layers, choices, strict=True):
         site = layer.site
-        row = {"layer": site.name, "kind": "kept" if one is None else one.kind}
+        row: dict[str, Any] = {"layer": site.name, "kind": "kept" if one is None else one.kind}
         row["rank"] = "" if one is None else " x ".join(map(str, one.ranks))
         row["error"] = None if one is None else round(one.error, 4)
         row["macs_before"], row["macs"] = site.macs, site.macs if one is None else one.macs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -47,7 +47,7 @@ def choose_teachers(current: Loaded, options: DistillOptions, context: Context) 
     Without a new student that is the original model; a new student is taught by the current one.
     """
     if options.teacher:
-        files = options.teacher_weights or [None] * len(options.teacher)
+        files: Sequence[str | None] = options.teacher_weights or [None] * len(options.teacher)
         teachers = [
             load(context, string, file, options.teacher_args)
             for string, file in zip(options.teacher, files, strict=True)

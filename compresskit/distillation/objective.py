@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from ..core.errors import InputError
 from ..core.types import Inputs, call, main_output
 from ..evaluation.losses import Loss, task_loss
-from .cache import LogitCache
 from .losses.logits import hard_targets
-from .losses.term import DistillationBatch, Term
+from .losses.term import DistillationBatch, Term, total
 from .matching.matching import Pair
 from .matching.taps import CapturedFeatures, attention_watched, tapped
 from .models import Teacher
@@ -63,6 +62,13 @@ class Taps:
         return [getattr(pair, side).name for pair in self.pairs]
 
 
+class Cache(Protocol):
+    """Gives logits of rows that it has, and computes the others."""
+
+    def __call__(self, inputs: Inputs, rows: Tensor, compute: Callable[[Inputs], Tensor]) -> Tensor:
+        """Logits of a batch."""
+
+
 class Objective:
     """Callable as the training loop wants it: (student, inputs, targets) -> loss.
 
@@ -86,7 +92,7 @@ class Objective:
         taps: Taps = Taps(),
         label_smoothing: float = 0.0,
         task_loss: Loss | None = None,
-        cache: LogitCache | None = None,
+        cache: Cache | None = None,
         rows: Callable[[Tensor, int], Tensor] = lambda indices, step: indices,
     ):
         self._teacher, self._terms, self._taps = teacher, list(terms), taps
@@ -125,9 +131,9 @@ class Objective:
         """Undo `memory`."""
         for weighted in self._memories():
             prefix = f"{weighted.name}."
-            weighted.term.memory.load_state_dict(
-                {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-            )
+            own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+            if weighted.term.memory is not None:
+                weighted.term.memory.load_state_dict(own)
 
     def _memories(self) -> list[WeightedTerm]:
         return [weighted for weighted in self._terms if weighted.term.memory is not None]
@@ -145,7 +151,7 @@ class Objective:
         if not losses:
             raise InputError("all weights are 0, so there is nothing to learn from; raise loss_weight or task_weight")
         self.parts = {name: loss.item() for name, loss in losses.items()} if len(losses) > 1 else {}
-        return sum(losses.values())
+        return total(losses.values())
 
     def signals(self, module: nn.Module, inputs: Inputs, targets: Any) -> DistillationBatch:
         """Run both models on a batch and take out what the losses need."""
@@ -158,7 +164,8 @@ class Objective:
         answer = main_output(outputs)
         if self._cache is not None and self._rows is not None:
             with torch.no_grad():
-                taught, theirs, their_attention = self._cache(inputs, self._rows, self._teacher), CapturedFeatures(), []
+                taught, theirs = self._cache(inputs, self._rows, self._teacher), CapturedFeatures()
+                their_attention: list = []
         else:
             with torch.set_grad_enabled(gradients):
                 taught, theirs, their_attention = self._run(self._teacher.modules[0], inputs, "teacher")
@@ -172,7 +179,7 @@ class Objective:
         if "embeddings" in self._taps.needs:
             found.embeddings = (_embedding(mine, names, 0), _embedding(theirs, names, 1).detach())
         found.attention = [(my_attention[a], their_attention[b]) for a, b in self._taps.attention]
-        if gradients:
+        if gradients and isinstance(inputs, Tensor):
             found.gradients = (
                 _input_gradient(answer, targets, inputs, keep_graph=True),
                 _input_gradient(taught, targets, inputs, keep_graph=False),
@@ -180,7 +187,7 @@ class Objective:
         return found
 
     def _run(self, module: nn.Module, inputs: Inputs, side: str) -> tuple[Any, CapturedFeatures, list]:
-        relu_inputs = "keep" if "before_relu" in self._taps.needs else "skip"
+        relu_inputs: Literal["keep", "skip"] = "keep" if "before_relu" in self._taps.needs else "skip"
         classifier = self._taps.classifiers[side == "teacher"] if "embeddings" in self._taps.needs else None
         with ExitStack() as stack:
             taken = stack.enter_context(tapped(module, self._taps.layers(side), classifier, relu_inputs))
@@ -190,8 +197,11 @@ class Objective:
 
 
 def _flushed(weighted: WeightedTerm) -> dict[str, Tensor]:
-    weighted.term.memory.flush()
-    return weighted.term.memory.state_dict()
+    memory = weighted.term.memory
+    if memory is None:
+        return {}
+    memory.flush()
+    return memory.state_dict()
 
 
 def _embedding(taken: CapturedFeatures, names: list[tuple[str, str]], side: int) -> Tensor:

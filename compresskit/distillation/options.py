@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import field_validator, model_validator
@@ -100,7 +101,7 @@ class DistillOptions(TrainStepOptions):
 
     def models(self) -> list[tuple[str, dict[str, Any]]]:
         """Teachers and student: model string and what goes with it."""
-        files = self.teacher_weights or [None] * len(self.teacher)
+        files: Sequence[str | None] = self.teacher_weights or [None] * len(self.teacher)
         teachers = [
             (string, {"weights": file, "model_args": dict(self.teacher_args)})
             for string, file in zip(self.teacher, files, strict=True)

@@ -106,20 +106,21 @@ def _cache(
     teacher: Teacher, shape: tuple[int, ...], options: DistillOptions, context: Context
 ) -> tuple[LogitCache, Callable[[Tensor, int], Tensor] | None]:
     """The cache for this teacher and data; where inputs are changed at random, a row is a place in the run."""
-    record: dict[str, Any] = {"data": context.data.name, "examples": context.data.size("train")}
+    data = context.needs_data()
+    record: dict[str, Any] = {"data": data.name, "examples": data.size("train")}
     record |= {"data_key": context.data_key} if context.data_key else {}
     weights = {
         f"{number}.{name}": value
         for number, module in enumerate(teacher.modules)
         for name, value in module.state_dict().items()
     }
-    folder = Path(options.cache)
+    folder = Path(options.cache or "")
     if not (options.augment or options.mixup or options.cutmix):
         return LogitCache(folder, rows=_examples(context), shape=shape, record=record, weights=weights), None
     record |= {"seed": context.seed} | options.model_dump(
         include={"augment", "mixup", "cutmix", "batch_size", "train_limit", "epochs"}
     )
-    batches = context.data.batches("train", batch_size=options.batch_size, limit=options.train_limit)
+    batches = data.batches("train", batch_size=options.batch_size, limit=options.train_limit)
     size = min(options.batch_size, batches.samples)
     steps = math.ceil(options.epochs * max(1, batches.samples // options.batch_size))
 

@@ -155,7 +155,7 @@ def _drop_blocks(student: Loaded, depth: float) -> None:
 
 def _leave_out(name: str, call: _Call) -> dict[str, Any]:
     """The edit that takes a block out: an identity, or what passes one of several arguments through."""
-    if call.alone:
+    if call.alone or call.skip is None:
         return {"op": "remove", "target": name}
     return dict(call.skip)
 

@@ -17,7 +17,7 @@ from ..data.images import SUFFIXES, find_images
 _NO_LABEL = -1
 
 
-class UnlabelledData:
+class UnlabelledData(Data):
     """Data whose training split is taken from somewhere else and has no labels.
 
     Args:
@@ -32,6 +32,7 @@ class UnlabelledData:
         self._split = _read(location, labelled)
         self.name = f"{labelled.name}, training inputs from {location}"
         self.num_classes, self.input_shape, self.note = labelled.num_classes, labelled.input_shape, labelled.note
+        self.example, self._preprocessing = labelled.example, labelled._preprocessing
 
     def size(self, split: str) -> int:
         """Number of examples in a split."""
@@ -66,11 +67,11 @@ def _read(location: str, labelled: Data) -> sources.ArraySplit | sources.FileSpl
 
 
 def _read_npz(path: Path) -> sources.ArraySplit:
-    inputs = read_npz(str(path), ("x",)).get("x")
-    if inputs is None or not inputs.ndim or not len(inputs):
+    array = read_npz(str(path), ("x",)).get("x")
+    if array is None or not array.ndim or not len(array):
         held = ", ".join(names_in_npz(str(path))[:20])
         raise InputError(f"unlabelled {str(path)!r} needs an array 'x' with examples; it has {held}")
-    inputs = to_tensor(inputs, f"unlabelled {str(path)!r}: x")
+    inputs = to_tensor(array, f"unlabelled {str(path)!r}: x")
     check_inputs(inputs, str(path))
     inputs = inputs.float() if inputs.dtype == torch.float64 else inputs
     return sources.ArraySplit(inputs, torch.full((len(inputs),), _NO_LABEL))

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ..core.tensors.copying import copy_module
-from ..quantization.formats.layers import quantized_layers
+from ..quantization.formats.layers import become, quantized_layers
 
 
 @torch.no_grad()
@@ -15,7 +15,7 @@ def float_twin(root: nn.Module) -> nn.Module:
     twin = copy_module(root)
     for layer in quantized_layers(twin).values():
         weights = {name: layer.dequantized(name).detach().clone() for name in layer.spec.parameters}
-        layer.__class__ = layer.float_class
+        become(layer, layer.float_class)
         for name, weight in weights.items():
             layer.register_parameter(name, nn.Parameter(weight))
         if isinstance(layer, nn.RNNBase):

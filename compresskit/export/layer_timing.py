@@ -21,7 +21,7 @@ from ..core.types import Inputs, call
 from ..training.context import Profile
 from .exporters.export_program import export_program
 from .exporters.onnx import export_onnx
-from .runtimes.exported import Exported
+from .runtimes.exported import Exported, Runner
 from .runtimes.onnxruntime import onnxruntime
 
 _WARM_UP, _ROUNDS = 3, 20
@@ -67,7 +67,7 @@ def latencies_ms(modules: list[nn.Module], example: Inputs, rounds: int = _ROUND
         return [one.best_ms for one in times]
 
 
-def _runner(module: nn.Module, example: Inputs, path: Path, profile: Path | None = None) -> nn.Module:
+def _runner(module: nn.Module, example: Inputs, path: Path, profile: Path | None = None) -> Runner:
     program = export_program(module, example)
     export_onnx(program, path)
     return onnxruntime(Exported(module, program, path, example, 1), profile)

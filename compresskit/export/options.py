@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import model_validator
 
 from ..core.errors import InputError
 from ..core.options import Options, choice, option
+from ..core.registry import Registry
 from .tables import EXPORTERS, RUNTIMES, reads
 
 
@@ -26,7 +27,7 @@ class ExportOptions(Options):
 
     def packages(self) -> dict[str, str]:
         """Optional packages that these options need: module to import -> the extra that brings it."""
-        rows = [(EXPORTERS, self.format)]
+        rows: list[tuple[Registry[Any], str]] = [(EXPORTERS, self.format)]
         if self.runtime != "auto" or EXPORTERS.builtin(self.format):  # else only the user's own function knows
             rows.append((RUNTIMES, self.chosen_runtime()))
         found: dict[str, str] = {}

@@ -70,7 +70,7 @@ def make_plan(
     }
 
 
-def _figures(loaded: Loaded, device: torch.device) -> dict[str, int]:
+def _figures(loaded: Loaded, device: torch.device) -> dict[str, float | None]:
     example = to_device(with_batch(loaded.example, 1), device)
     found = figures_of(loaded, example)
     return {figure: found[figure] for figure in _figures_shown()}

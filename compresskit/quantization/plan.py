@@ -55,7 +55,8 @@ def _quantizable(weight: Tensor | None) -> bool:
 def candidates(root: nn.Module) -> tuple[list[str], list[str]]:
     """Layers whose weights can be quantized, and those left out because another layer shares their weights."""
     shared = shared_parameters(root)
-    names, tied = [], []
+    names: list[str] = []
+    tied: list[str] = []
     for name, layer in root.named_modules():
         parameters = quantizable_parameters(layer)
         if parameters:
@@ -155,7 +156,7 @@ def _spec(layer: nn.Module, number_format: str, bits: int, options: QuantizeOpti
     calls_forward = not isinstance(layer, nn.RNNBase | nn.RNNCellBase | nn.MultiheadAttention) and not looks_up
     return Spec(
         parameters=parameters,
-        weight_dtype=str(layer._parameters[parameters[0]].dtype).removeprefix("torch."),
+        weight_dtype=str(layer.get_parameter(parameters[0]).dtype).removeprefix("torch."),
         format=number_format,
         axis=output_axis(layer),
         **name_format(number_format).geometry(bits, options),

@@ -15,10 +15,11 @@ from compresskit.core.types import Inputs, call, main_output
 from compresskit.evaluation.losses import Loss, task_loss
 
 from ..core.tensors.copying import copy_module
+from ..core.tensors.modules import tensor_of
 from .formats import uniform
 from .formats.integer import grid_parts
 from .formats.layer_spec import Spec
-from .formats.layers import Quantized, along_channels, from_matrix, quantized_class, quantized_layers, to_matrix
+from .formats.layers import Quantized, along_channels, become, from_matrix, quantized_class, quantized_layers, to_matrix
 from .formats.uniform import Grid
 from .formats.weights import store
 
@@ -64,6 +65,8 @@ class Trainable(Quantized):
 
     Steps are stored flat, so that the optimizer takes them for vectors and does not decay them.
     """
+
+    grids: dict[str, tuple[torch.Size, Tensor]]
 
     @property
     def weight_dtype(self) -> torch.dtype | None:
@@ -115,7 +118,7 @@ class Trainable(Quantized):
 
 @cache
 def _trainable_class(float_class: type[nn.Module], parameters: tuple[str, ...]) -> type:
-    base = quantized_class(float_class, parameters)
+    base = quantized_class(float_class, parameters)  # type: ignore[arg-type]  # mypy takes no class for hashable
     return type(
         f"Trainable{float_class.__name__}", (Trainable, base), {"float_class": float_class, "__module__": __name__}
     )
@@ -131,17 +134,20 @@ def trainable(quantized: nn.Module, float_model: nn.Module) -> nn.Module:
 
 
 def _make_trainable(layer: Quantized, float_layer: nn.Module) -> None:
-    layer.grids = {}
+    grids: dict[str, tuple[torch.Size, Tensor]] = {}
     for name in layer.spec.parameters:
-        scale = getattr(layer, f"{name}_scale").float()
-        layer.grids[name] = (scale.shape, _zero_points(layer, name, scale))
+        scale = tensor_of(layer, f"{name}_scale").float()
+        grids[name] = (scale.shape, _zero_points(layer, name, scale))
         del layer._buffers[f"{name}_values"], layer._buffers[f"{name}_scale"]
         layer.register_parameter(f"{name}_float", nn.Parameter(getattr(float_layer, name).detach().clone()))
         layer.register_parameter(f"{name}_step", nn.Parameter(scale.reshape(-1).clone()))
     for side in static_sides(layer.spec):
-        step = layer._buffers.pop(f"{side}_scale")
+        step = tensor_of(layer, f"{side}_scale")
+        del layer._buffers[f"{side}_scale"]
         layer.register_parameter(f"{side}_step", nn.Parameter(step.reshape(-1).clone()))
-    layer.__class__ = _trainable_class(layer.float_class, layer.spec.parameters)
+    kind = _trainable_class(layer.float_class, layer.spec.parameters)  # type: ignore[arg-type]  # as above
+    become(layer, kind)
+    vars(layer)["grids"] = grids
 
 
 def static_sides(spec: Spec) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -86,7 +86,7 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
     if options.equalize:
         facts["equalized_pairs"] = len(equalize(loaded.module, record))
     timed = options.timed_target()
-    times = layer_times(loaded, plans, options, context) if timed else []
+    times = layer_times(loaded, plans, options, context) if timed is not None else []
     statistics = collect_statistics(loaded.module, plans, batches, options, context)
     _scale_inputs(loaded, plans, statistics, options)
     if statistics and (options.smooth is not None or options.awq):
@@ -101,11 +101,11 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
         files |= allocation.files
     float_model = loaded.clone().module
     ranges = activation_ranges(loaded.module, record, plans, operands, batches, options)
-    if times:
+    if times and timed is not None:
         variants = int8_layers(loaded.module, plans, ranges, statistics, options, context.seed)
         damages = latency_budget.measured_damages(loaded.module, variants, batches)
         share = options.targets()[timed].share_of(times[0].total_ms)
-        plans, found, tables[timed] = choose_int8(plans, *times, damages, share)
+        plans, found, tables[timed] = choose_int8(plans, times[0], times[1], damages, share)
         facts |= found
         ranges = ranges_of(find_all_sites(loaded.module, record, plans, operands, options), ranges)
     facts["quantized_layers"] = len(plans)
@@ -126,7 +126,7 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
         facts["qat"] = _train_quantized(loaded, float_model, options, context)
     if times:
         notes += _compare_latency(loaded, float_model, options, context, facts)
-    probe = next(iter(batches)) if batches is not None else loaded.example
+    probe = next(iter(batches)) if batches else loaded.example
     tables["quantized layers"] = layer_table(
         float_model, loaded.module, [plan.name for plan in plans], probe, loaded.storage
     )
@@ -134,11 +134,11 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
     return StepResult(loaded, facts, notes, tables, files)
 
 
-def _calibration_batches(options: QuantizeOptions, context: Context) -> Iterable[Inputs] | None:
+def _calibration_batches(options: QuantizeOptions, context: Context) -> Sequence[Inputs]:
     if context.data is None:
         if options.needs_data():
             raise InputError("these quantize options are calibrated on data, and there is none; add --data")
-        return None
+        return []
     samples, batch_size = options.calibration_samples, options.calibration_batch
     return context.data.calibration(samples, batch_size=batch_size, seed=context.seed)
 
@@ -192,16 +192,16 @@ def quantize_layer(
     """
     layer = get_module(root, plan.name)
     spec = replace(plan.spec, input="dynamic" if plan.spec.input == "dynamic" else "none")
-    matrices = {name: to_matrix(layer._parameters[name].detach().float(), spec.axis) for name in spec.parameters}
+    matrices = {name: to_matrix(layer.get_parameter(name).detach().float(), spec.axis) for name in spec.parameters}
     number_format = name_format(spec.format)
     spec = number_format.fitted(spec, list(matrices.values()))
-    convert(layer, spec)
+    quantized = convert(layer, spec)
     settings = Settings(options, statistics.moments.second_moment if statistics else None, seed)
     for name, matrix in matrices.items():
-        store(layer, name, number_format.quantize(matrix, spec, settings))
+        store(quantized, name, number_format.quantize(matrix, spec, settings))
     if options.bias_correction and statistics and layer.bias is not None:
         with torch.no_grad():
-            rounded = to_matrix(layer.dequantized("weight"), spec.axis)
+            rounded = to_matrix(quantized.dequantized("weight"), spec.axis)
         correct_bias(layer, rounded - matrices["weight"], statistics.moments)
     return spec
 
@@ -257,7 +257,7 @@ def int8_layers(
     for plan in plans:
         holder, own = latency_budget.alone(root, plan)
         quantize_layer(holder, own, options, statistics.get(plan.name), seed)
-        layer = holder[own.name]
+        layer = get_module(holder, own.name)
         if plan.name in inputs:
             convert(layer, Spec(input="static", input_symmetric=levels.symmetric))
             calibration.store_range(layer, "input", inputs[plan.name], levels)
@@ -274,6 +274,8 @@ def _compare_latency(
     share = own_ms / float_ms
     facts |= {"onnxruntime_float_ms": float_ms, "onnxruntime_ms": own_ms, "measured_latency_share": share}
     timed = options.timed_target()
+    if timed is None:
+        return []
     amount, option = options.targets()[timed], field_of(timed)
     if (share if amount.is_share else own_ms) <= amount.value:
         return []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from compresskit.analysis.calibration.hooks import stream
 from compresskit.core.tensors.modules import get_module
@@ -65,8 +65,10 @@ def layer_table(
 
 
 def _row(
-    name: str, before: nn.Module, after: Quantized, output_db: float | None, storage: dict[str, str]
+    name: str, before: nn.Module, after: nn.Module, output_db: float | None, storage: dict[str, str]
 ) -> dict[str, Any]:
+    if not isinstance(after, Quantized):
+        raise TypeError(f"layer {name!r} is a {type(after).__name__}, which is not quantized")
     weight_db = min(_weight_db(before, after, parameter) for parameter in after.spec.parameters)
     own = {key.removeprefix(f"{name}."): codec for key, codec in storage.items() if key.startswith(f"{name}.")}
     kinds = bytes_by_kind(after, own)
@@ -92,6 +94,6 @@ def _finite(decibels: float | None) -> float | None:
 
 
 def _weight_db(before: nn.Module, after: Quantized, parameter: str) -> float:
-    weight: Tensor = before._parameters[parameter].detach()
+    weight = before.get_parameter(parameter).detach()
     with torch.no_grad():
         return round(sqnr_db(weight, after.dequantized(parameter)), 2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ..analysis.dataflow import trace
 from ..core.errors import InputError, problems_of
 from ..core.types import Loaded
@@ -31,7 +33,7 @@ def check(loaded: Loaded, options: SearchOptions, context: Context) -> None:
     """
     problems = problems_of(
         lambda: _check_space(loaded, options, context),
-        *([lambda: check_storage(options.storage)] if options.storage else []),
+        *([partial(check_storage, options.storage)] if options.storage else []),
     )
     if problems:
         raise InputError("\n".join(problems))

@@ -32,7 +32,8 @@ def pareto_rows(problem: Problem) -> list[dict[str, Any]]:
 
 def curve(problem: Problem) -> list[dict[str, float]]:
     """Best score within the budget so far, after each trial."""
-    rows, best = [], None
+    best: float | None = None
+    rows: list[dict[str, Any]] = []
     for trial in problem.history:
         if problem.fits(trial.choice) and (best is None or trial.score > best):
             best = trial.score

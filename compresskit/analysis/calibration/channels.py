@@ -35,7 +35,9 @@ class ChannelSums:
     def update(self, layer: nn.Module, inputs: Tensor, _output: Tensor) -> None:
         """Take in one call of a linear layer or convolution."""
         rows = channel_rows(layer, widened(inputs))
-        parts = {"magnitude": rows.abs(), "value": rows, "square": rows.square(), "zero": rows == 0}
+        parts: dict[Average, Tensor] = {
+            "magnitude": rows.abs(), "value": rows, "square": rows.square(), "zero": rows == 0
+        }  # fmt: skip
         self._sums = {kind: self._sums.get(kind, 0) + part.sum(0).double().cpu() for kind, part in parts.items()}
         self.count += len(rows)
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import InputError, nearest
 
@@ -23,6 +23,23 @@ def get_module(root: nn.Module, path: str) -> nn.Module:
     except AttributeError:
         names = [name for name, _ in root.named_modules() if name]
         raise InputError(f"no layer named {path!r} in the model{nearest(path, names)}") from None
+
+
+def tensor_of(module: nn.Module, name: str = "weight") -> Tensor:
+    """A tensor of a module by its attribute: a parameter, a buffer, or what a property computes.
+
+    Raises:
+        TypeError: if the attribute is something else.
+    """
+    value = getattr(module, name)
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} of {type(module).__name__} is a {type(value).__name__}, not a tensor")
+    return value
+
+
+def bias_of(module: nn.Module) -> Tensor | None:
+    """A layer's bias; None where it has none."""
+    return None if getattr(module, "bias", None) is None else tensor_of(module, "bias")
 
 
 def set_module(root: nn.Module, path: str, module: nn.Module) -> None:

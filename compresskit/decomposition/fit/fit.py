@@ -52,6 +52,16 @@ class Evidence:
     relu: bool = False
     known: dict[tuple, Any] = field(default_factory=dict)
 
+    def of_data(self) -> tuple[Moments, Tensor]:
+        """Moments of the inputs and the average output.
+
+        Raises:
+            TypeError: where they were not measured, for want of data.
+        """
+        if self.moments is None or self.mean_output is None:
+            raise TypeError("the layer's inputs were not measured")
+        return self.moments, self.mean_output
+
     def once(self, what: str, kind: Kind, ranks: Ranks, make: Callable[[], Any]) -> Any:
         """What `make` returns, made at the first call only."""
         key = (what, kind, ranks)
@@ -101,7 +111,8 @@ def fit_activation(kind: Kind, layer: Geometry, ranks: Ranks, evidence: Evidence
 
 
 def _fit_activation(kind: Kind, layer: Geometry, ranks: Ranks, evidence: Evidence) -> Fit:
-    covariance = evidence.moments.covariance
+    moments, mean_output = evidence.of_data()
+    covariance = moments.covariance
     chain = chain_of(kind, layer, ranks)
     parts = split_groups(layer, evidence.target)
     if kind.output_side:
@@ -116,10 +127,10 @@ def _fit_activation(kind: Kind, layer: Geometry, ranks: Ranks, evidence: Evidenc
     factors = join_groups(layer, chain, solved)
     approximation = compose(layer, chain, factors)
     parts = split_groups(layer, approximation)
-    means = [part.flatten(1) @ own for part, own in zip(parts, evidence.moments.mean, strict=True)]
+    means = [part.flatten(1) @ own for part, own in zip(parts, moments.mean, strict=True)]
     return Fit(
         factors,
-        evidence.mean_output - torch.cat(means),
+        mean_output - torch.cat(means),
         relative_error(layer, evidence.target, approximation, covariance),
     )
 
@@ -187,7 +198,8 @@ def fit_nonlinear(kind: Kind, layer: Geometry, ranks: Ranks, evidence: Evidence)
     """
     linear = fit_activation(kind, layer, ranks, evidence)
     chain = chain_of(kind, layer, ranks)
-    if not evidence.relu or evidence.inputs is None or chain[-1].form == "folded":
+    moments, _ = evidence.of_data()
+    if not evidence.relu or evidence.inputs is None or evidence.outputs is None or chain[-1].form == "folded":
         return linear
     scale = torch.ones_like(evidence.bias) if evidence.scale is None else evidence.scale
     shift = torch.zeros_like(evidence.bias) if evidence.shift is None else evidence.shift
@@ -199,7 +211,7 @@ def fit_nonlinear(kind: Kind, layer: Geometry, ranks: Ranks, evidence: Evidence)
         auxiliary = relu_auxiliary(wanted, response, penalty)
         # fitted where the error counts: behind the normalization's scale, which the last factor then gives back
         start = rows_of(layer, compose(layer, chain, current.factors)) * scale[:, None]
-        target = regression(evidence.inputs, auxiliary, evidence.moments, start)
+        target = regression(evidence.inputs, auxiliary, moments, start)
         target = weight_of_rows(layer, target)
         scaled = replace(evidence, target=target, mean_output=auxiliary.mean(0), relu=False, known={})
         fitted = fit_activation(kind, layer, ranks, scaled)
@@ -224,7 +236,10 @@ def relu_auxiliary(wanted: Tensor, response: Tensor, penalty: float) -> Tensor:
 def _responses(layer: Geometry, chain: list[Geometry], fit: Fit, evidence: Evidence) -> Tensor:
     """(rows, out) of the chain on the sampled inputs."""
     weight = rows_of(layer, compose(layer, chain, fit.factors))
-    parts = [evidence.inputs[:, group] @ part.mT for group, part in enumerate(weight.chunk(evidence.inputs.shape[1]))]
+    inputs = evidence.inputs
+    if inputs is None:
+        raise TypeError("the inputs of the layer were not sampled")
+    parts = [inputs[:, group] @ part.mT for group, part in enumerate(weight.chunk(inputs.shape[1]))]
     return torch.cat(parts, 1) + fit.bias
 
 

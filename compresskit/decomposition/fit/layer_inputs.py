@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...analysis.calibration.collect import collect
-from ...analysis.calibration.im2col import input_rows, output_positions, output_rows, window_of
+from ...analysis.calibration.im2col import input_rows, needs_window, output_positions, output_rows, window_of
 from ...analysis.calibration.moments import InputMoments, Moments, Precision
 from ...analysis.calibration.positions import per_batch
 from ...core.tensors.modules import get_module
@@ -66,7 +66,7 @@ def collect_moments(
 
 def samples(pairs: Iterable[tuple[Tensor, Tensor]], layer: nn.Module, limit: int, seed: int) -> tuple[Tensor, Tensor]:
     """Matching input and output rows of (layer input, wanted layer output) pairs, in float64 unless very wide."""
-    window, sample = window_of(layer), per_batch(limit, torch.Generator().manual_seed(seed))
+    window, sample = needs_window(layer), per_batch(limit, torch.Generator().manual_seed(seed))
     inputs, outputs = [], []
     for given, wanted in pairs:
         positions = sample(*output_positions(window, wanted))

@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from ...core.errors import InputError
+from ...core.tensors.modules import tensor_of
 from .tt_linear import FoldedLinear
 
 _CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -97,7 +99,7 @@ class Geometry:
         """Spatial output size for a spatial input size, both one number an axis."""
         if not self.kernel or self.padding == "same":
             return size
-        padding = (0,) * len(self.kernel) if self.padding == "valid" else self.padding
+        padding = (0,) * len(self.kernel) if isinstance(self.padding, str) else self.padding
         axes = list(zip(size, self.kernel, self.stride, padding, self.dilation, strict=True))
         if self.form == "conv-transpose":
             sizes = ((n - 1) * s - 2 * p + d * (k - 1) + 1 for n, k, s, p, d in axes)
@@ -151,29 +153,31 @@ def geometry_of(layer: nn.Module) -> Geometry | None:
     Only exact types count: a subclass may compute something else in its forward.
     """
     kind = type(layer)
-    if kind is nn.Linear:
+    if isinstance(layer, nn.Linear) and kind is nn.Linear:
         out_features, in_features = layer.weight.shape
         return Geometry("linear", in_features, out_features, bias=layer.bias is not None)
-    if kind is nn.Embedding:
+    if isinstance(layer, nn.Embedding) and kind is nn.Embedding:
         rows, width = layer.weight.shape
         return Geometry("embedding", rows, width, padding_index=layer.padding_idx)
-    if kind in _CONVS.values():
+    if isinstance(layer, _ConvNd) and kind in _CONVS.values():
         out_channels, in_channels_a_group, *kernel = layer.weight.shape
         return Geometry(
             "conv", in_channels_a_group * layer.groups, out_channels, tuple(kernel), tuple(layer.stride),
             layer.padding if isinstance(layer.padding, str) else tuple(layer.padding), tuple(layer.dilation),
             layer.groups, layer.padding_mode, layer.bias is not None,
         )  # fmt: skip
-    if kind in _TRANSPOSED.values():
+    if isinstance(layer, _ConvTransposeNd) and kind in _TRANSPOSED.values():
         in_channels, out_channels_a_group, *kernel = layer.weight.shape
         return Geometry(
             "conv-transpose", in_channels, out_channels_a_group * layer.groups, tuple(kernel), tuple(layer.stride),
-            tuple(layer.padding), tuple(layer.dilation), layer.groups, layer.padding_mode, layer.bias is not None,
+            () if isinstance(layer.padding, str) else tuple(layer.padding), tuple(layer.dilation), layer.groups,
+            layer.padding_mode, layer.bias is not None,
             output_padding=tuple(layer.output_padding),
         )  # fmt: skip
     if (kind.__module__, kind.__name__) == ("transformers.pytorch_utils", "Conv1D"):
-        return Geometry("linear-in-out", *layer.weight.shape, bias=True)
-    if kind is FoldedLinear and type(layer.linear) is nn.Linear:
+        in_features, out_features = tensor_of(layer).shape
+        return Geometry("linear-in-out", in_features, out_features, bias=True)
+    if isinstance(layer, FoldedLinear) and kind is FoldedLinear and type(layer.linear) is nn.Linear:
         out_features, in_features = layer.weight.shape
         return Geometry(
             "folded", in_features, out_features, bias=layer.bias is not None, repeats=layer.repeats, outer=layer.outer
@@ -223,7 +227,9 @@ def from_record(record: dict[str, Any]) -> Geometry:
         InputError: if a field is unknown or of the wrong type.
     """
     fields = Geometry.__dataclass_fields__
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
+    }
     if not set(values) <= set(fields) or not {"form", "in_channels", "out_channels"} <= set(values):
         raise InputError(f"a layer record has the fields {', '.join(fields)}, got {', '.join(record)}")
     if values["form"] not in FORMS:

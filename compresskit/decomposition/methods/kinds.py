@@ -113,12 +113,13 @@ def compose(layer: Geometry, chain: list[Geometry], factors: list[Tensor]) -> Te
     axes = len(layer.kernel)
     parts = []
     for group in range(layer.groups):
-        total = None
+        total: Tensor | None = None
         for link, factor in zip(chain, factors, strict=True):
             inner = link.groups // layer.groups
             part = seen(link, factor).chunk(layer.groups)[group]
             total = part if total is None else _then(total, part, inner, axes)
-        parts.append(total)
+        if total is not None:
+            parts.append(total)
     return held(layer, torch.cat(parts))
 
 

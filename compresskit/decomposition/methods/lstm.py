@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ...core.errors import InputError
-from ...core.tensors.modules import get_module, set_module
+from ...core.tensors.modules import get_module, set_module, tensor_of
 from ...core.types import Loaded
 from ..options import DecomposeOptions
 from ..ranks.evbmf import evbmf_rank
@@ -51,13 +51,14 @@ class FactoredLSTM(nn.Module):
     def flatten_parameters(self) -> None:
         """Some models call this on nn.LSTM before running it."""
         for layer in self.layers:
-            layer.flatten_parameters()
+            if isinstance(layer, nn.RNNBase):
+                layer.flatten_parameters()
 
     def forward(
         self, inputs: Tensor | PackedSequence, state: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor | PackedSequence, tuple[Tensor, Tensor]]:
         """Shapes and results as in nn.LSTM: inputs (batch, time, input_size) if batch_first, packed sequences too."""
-        states = [None] * len(self.layers)
+        states: list[Any] = [None] * len(self.layers)
         if state is not None:
             states = list(zip(*(part.chunk(len(self.layers)) for part in state), strict=True))
         finals = []
@@ -84,7 +85,7 @@ def replay(root: nn.Module, edit: dict[str, Any]) -> None:
     """
     layer = get_module(root, edit["target"])
     ranks = edit["rank"] if isinstance(edit["rank"], list) else [edit["rank"]]
-    if not is_plain_lstm(layer):
+    if not isinstance(layer, nn.LSTM) or not is_plain_lstm(layer):
         raise InputError(f"{edit['target']!r} is not an nn.LSTM without projection")
     if len(ranks) != layer.num_layers or not all(isinstance(rank, int) and rank >= 0 for rank in ranks):
         raise InputError(f"rank takes {layer.num_layers} numbers from 0 for {edit['target']!r}, got {ranks}")
@@ -116,13 +117,15 @@ def replay_merged(root: nn.Module, edit: dict[str, Any]) -> None:
 def merge(root: nn.Module, target: str) -> dict[str, Any]:
     """Turn a FactoredLSTM back into one nn.LSTM, in place, and return the "merged" edit."""
     factored = get_module(root, target)
+    if not isinstance(factored, FactoredLSTM):
+        raise TypeError(f"{target} is a {type(factored).__name__}")
     record = {name: getattr(factored, name) for name in _ARGUMENTS}
     edit = {"op": "merged", "target": target, "layer": {"form": "lstm", **record}}
     replay_merged(root, edit)
     lstm = get_module(root, target)
     for number, (project, layer) in enumerate(zip(factored.projections, factored.layers, strict=True)):
         for name, parameter in layer.named_parameters():
-            whole = parameter
+            whole: Tensor = parameter
             if name.startswith("weight_ih") and isinstance(project, nn.Linear):
                 whole = (parameter.double() @ project.weight.double()).to(parameter.dtype)
             getattr(lstm, name.replace("_l0", f"_l{number}")).copy_(whole)
@@ -153,7 +156,9 @@ def decompose_lstms(
         if any(ranks):
             edit = {"op": "factored", "target": name, "kind": KIND, "rank": ranks}
             replay(loaded.module, edit)
-            _fill(get_module(loaded.module, name), lstm, parts)
+            factored = get_module(loaded.module, name)
+            if isinstance(factored, FactoredLSTM):
+                _fill(factored, lstm, parts)
             if faster is None or faster(name, lstm):
                 loaded.edits.append(edit)
             else:
@@ -224,7 +229,7 @@ def _fill(factored: FactoredLSTM, lstm: nn.LSTM, parts: list[tuple[int, float, t
                 parameter.copy_(source)
         if factors:
             gates, projection = factors
-            factored.projections[number].weight.copy_(projection)
+            tensor_of(factored.projections[number]).copy_(projection)
             names = [f"weight_ih{suffix.replace(f'_l{number}', '_l0')}" for suffix in _suffixes(lstm, number)]
             for name, own in zip(names, gates.chunk(len(names)), strict=True):
                 getattr(layer, name).copy_(own)

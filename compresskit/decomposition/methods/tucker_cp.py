@@ -16,7 +16,7 @@ from .svd import input_limits, input_unfold, output_limits, output_unfold
 def _tucker_chain(layer: Geometry, ranks: Ranks) -> list[Geometry]:
     return [
         pointwise(layer, layer.in_channels, ranks[0]),
-        spatial(layer, *ranks),
+        spatial(layer, ranks[0], ranks[1]),
         pointwise(layer, ranks[1], layer.out_channels, last=True),
     ]
 

@@ -95,7 +95,7 @@ def candidates_of(
     Args:
         faster: (kind, ranks to choose from) -> those worth fitting; asked where fitting takes long. None for all.
     """
-    found = []
+    found: list[Candidate] = []
     for name in kinds_for(site, options):
         kind: Kind = KINDS.load(name)
         choices = [ranks for ranks in _rank_choices(kind, site, evidence, options) if _saves(kind, site, ranks)]
@@ -219,7 +219,7 @@ def _errors(kind: Kind, site: Site, choices: list[Ranks], evidence: Evidence, fo
 def _spectrum_tail(kind: Kind, site: Site, evidence: Evidence) -> Tensor:
     if evidence.moments is None:
         return _tails(kind, site, evidence.target)[0]
-    total: Tensor | float = 0.0
+    total = torch.zeros(())
     for part, covariance in zip(split_groups(site.geometry, evidence.target), evidence.moments.covariance, strict=True):
         flat = part.flatten(1)
         values = torch.linalg.eigvalsh(flat @ covariance @ flat.mT).flip(0).clamp_min(0)

@@ -88,6 +88,8 @@ def budget_terms(
     ((name, amount),) = options.targets().items()
     cost = COSTS[name]
     if cost.known == "timed":
+        if totals.latency_ms is None:
+            raise TypeError(f"{name} was not measured")
         return _latency, amount.of(totals.latency_ms), totals.latency_ms, cost.with_unit()
     formula = cost.formula()
 
@@ -116,11 +118,14 @@ def predicted_latency_share(layers: list[Layer], choices: Choices, totals: Total
     chosen = [(layer, one) for layer, one in zip(layers, choices, strict=True) if one is not None]
     if not totals.latency_ms or any(one.latency_ms is None for _, one in chosen):
         return None
-    return 1 - sum(layer.latency_ms - one.latency_ms for layer, one in chosen) / totals.latency_ms
+    return 1 - sum(_latency(layer, None) - _latency(layer, one) for layer, one in chosen) / totals.latency_ms
 
 
 def _latency(layer: Layer, one: Candidate | None) -> float:
-    return layer.latency_ms if one is None else one.latency_ms
+    found = layer.latency_ms if one is None else one.latency_ms
+    if found is None:
+        raise TypeError(f"layer {layer.site.name!r} was not timed")
+    return found
 
 
 def _cheapest(layer: Layer, allowed: Callable[[Candidate], bool]) -> Candidate | None:

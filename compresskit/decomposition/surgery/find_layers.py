@@ -98,8 +98,8 @@ def survey(loaded: Loaded) -> tuple[list[Site], dict[str, str]]:
     one forward pass with a stand-in that notes what is read.
     """
     root = loaded.module
-    plain = {name: geometry_of(layer) for name, layer in root.named_modules()}
-    plain = {name: geometry for name, geometry in plain.items() if geometry and geometry.form != "folded"}
+    shapes = {name: geometry_of(layer) for name, layer in root.named_modules()}
+    plain = {name: geometry for name, geometry in shapes.items() if geometry and geometry.form != "folded"}
     left_out = _unreplaceable(root, plain)
     names = [name for name in plain if name not in left_out]
     stand_ins = _run_with_stand_ins(loaded, names)
@@ -142,7 +142,7 @@ def _run_with_stand_ins(loaded: Loaded, names: list[str]) -> dict[str, _Watched]
 def _unreplaceable(root: nn.Module, plain: dict[str, Geometry]) -> dict[str, str]:
     uses = Counter(id(tensor) for _, module in root.named_modules() for tensor in module._parameters.values())
     paths = Counter(id(module) for _, module in root.named_modules(remove_duplicate=False))
-    reasons = {}
+    reasons: dict[str, str] = {}
     for name in plain:
         layer = get_module(root, name)
         if not name:

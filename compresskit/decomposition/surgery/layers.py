@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from ...core.edit_records import LARGEST_SIZE, EditRecord, Integer, Name, reads
 from ...core.errors import InputError
-from ...core.tensors.modules import get_module, set_module
+from ...core.tensors.modules import get_module, set_module, tensor_of
 from ..methods import lstm
 from ..methods.geometry import Geometry, build, from_record, geometry_of, record_of
 from ..methods.kinds import Ranks, chain_of, compose
@@ -71,13 +72,13 @@ def replay_merged(root: nn.Module, edit: dict[str, Any]) -> None:
     chain = get_module(root, edit["target"])
     if not isinstance(chain, nn.Sequential) or not len(chain):
         raise InputError(f"{edit['target']!r} is a {type(chain).__name__}, not a chain of layers")
-    merged = build(from_record(edit["layer"]), chain[0].weight)
+    merged = build(from_record(edit["layer"]), tensor_of(chain[0]))
     set_module(root, edit["target"], merged.train(chain.training))
 
 
 def factor_edit(target: str, kind: str, ranks: Ranks, bias: bool, geometry: Geometry) -> dict[str, Any]:
     """The edit that `replay` reads."""
-    edit = {
+    edit: dict[str, Any] = {
         "op": "factored", "target": target, "kind": kind, "rank": ranks[0] if len(ranks) == 1 else list(ranks),
         "bias": bias,
     }  # fmt: skip
@@ -93,7 +94,7 @@ def chain_with_bias(kind: str, geometry: Geometry, ranks: Ranks, bias: bool) -> 
 
 def build_chain(chain: list[Geometry], layer: nn.Module) -> nn.Sequential:
     """Empty layers of a chain with the device, number type and mode of the layer they replace."""
-    return nn.Sequential(*(build(link, layer.weight) for link in chain)).train(layer.training)
+    return nn.Sequential(*(build(link, tensor_of(layer)) for link in chain)).train(layer.training)
 
 
 def install(
@@ -108,13 +109,13 @@ def install(
     layer = get_module(root, target)
     edit = factor_edit(target, kind, ranks, bias is not None, _plain(layer, target))
     replay(root, edit)
-    chain = get_module(root, target)
+    links = list(get_module(root, target).children())
     with torch.no_grad():
-        for link, factor in zip(chain, factors, strict=True):
-            link.weight.copy_(factor)
-            link.weight.requires_grad_(layer.weight.requires_grad)
+        for link, factor in zip(links, factors, strict=True):
+            tensor_of(link).copy_(factor)
+            tensor_of(link).requires_grad_(tensor_of(layer).requires_grad)
         if bias is not None:
-            chain[-1].bias.copy_(bias)
+            tensor_of(links[-1], "bias").copy_(bias)
     return edit
 
 
@@ -147,17 +148,19 @@ def recompose(root: nn.Module, edits: list[dict[str, Any]]) -> list[dict[str, An
 
 def _merge_chain(root: nn.Module, target: str) -> dict[str, Any] | None:
     chain = get_module(root, target)
-    links = [geometry_of(link) for link in chain] if isinstance(chain, nn.Sequential) else []
-    if not links or None in links or any(link.bias for link in links[:-1]):
+    parts = list(chain) if isinstance(chain, nn.Sequential) else []
+    links = [geometry for geometry in map(geometry_of, parts) if geometry is not None]
+    if not links or len(links) < len(parts) or any(link.bias for link in links[:-1]):
         return None
     geometry = merged_geometry(links)
-    layer = build(geometry, chain[0].weight).train(chain.training)
-    factors = [link.weight.detach().double() for link in chain]
+    first = tensor_of(parts[0])
+    layer = build(geometry, first).train(chain.training)
+    factors = [tensor_of(part).detach().double() for part in parts]
     with torch.no_grad():
-        layer.weight.copy_(compose(geometry, links, factors))
+        tensor_of(layer).copy_(compose(geometry, links, factors))
         if geometry.bias:
-            layer.bias.copy_(chain[-1].bias)
-    layer.weight.requires_grad_(chain[0].weight.requires_grad)
+            tensor_of(layer, "bias").copy_(tensor_of(parts[-1], "bias"))
+    tensor_of(layer).requires_grad_(first.requires_grad)
     set_module(root, target, layer)
     return record_of(geometry)
 
@@ -170,12 +173,16 @@ def merged_geometry(links: list[Geometry]) -> Geometry:
             "linear", first.repeats * first.in_channels, last.repeats * last.out_channels, bias=last.bias
         )  # fmt: skip
     axes = range(len(first.kernel))
-    bearing = [max(links, key=lambda link, axis=axis: (link.kernel[axis], link.stride[axis])) for axis in axes]
+    def reach(axis: int, link: Geometry) -> tuple[int, int]:
+        return link.kernel[axis], link.stride[axis]
+
+    bearing = [max(links, key=partial(reach, axis)) for axis in axes]
     spatial = max(links, key=lambda link: link.taps)
     transposed = [link for link in links if link.form == "conv-transpose"]
     padding = spatial.padding
     if axes and not isinstance(padding, str):
-        padding = tuple(max(link.padding[axis] for link in links) for axis in axes)
+        pads = [link.padding for link in links if not isinstance(link.padding, str)]
+        padding = tuple(max(pad[axis] for pad in pads) for axis in axes)
     return replace(
         first,
         form=transposed[0].form if transposed else first.form,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ...analysis.calibration.hooks import Reached, watch
 from ...analysis.calibration.moments import Moments, moments_of_rows
 from ...core.tensors.copying import copy_module
-from ...core.tensors.modules import get_module
+from ...core.tensors.modules import bias_of, get_module, tensor_of
 from ...core.types import Inputs, Loaded, call, to_device
 from ...training.batchnorm import channel_scale
 from ..fit.fit import Evidence, Fit
@@ -32,7 +32,7 @@ _DOUBLE_ELEMENTS = 2_000_000  # larger weights are factored in float32: in float
 def weight_evidence(root: nn.Module, site: Site) -> Evidence:
     """What is known of a layer without data."""
     layer = get_module(root, site.name)
-    weight = layer.weight.detach()
+    weight = tensor_of(layer).detach()
     weight = weight.to(torch.float64 if weight.numel() <= _DOUBLE_ELEMENTS else torch.float32)
     bias = getattr(layer, "bias", None)
     zeros = weight.new_zeros(site.geometry.out_channels)
@@ -126,7 +126,7 @@ def put_factors(
     """
     bias = fit.bias if site.geometry.bias or fitted_to_data else None
     if fitted_to_data and not site.geometry.bias and site.norm is not None:
-        running_mean = get_module(root, site.norm).running_mean
+        running_mean = get_module(root, site.norm).get_buffer("running_mean")
         running_mean.sub_(fit.bias.to(running_mean))
         bias = None
     elif not site.saves(chain_with_bias(one.kind, site.geometry, one.ranks, bias is not None)):
@@ -170,8 +170,8 @@ def sampled_evidence(
 def _affine(norm: nn.Module, like: Tensor) -> tuple[Tensor, Tensor]:
     """A batch normalization in eval mode as (scale, shift)."""
     scale = channel_scale(norm).to(like)
-    shift = -norm.running_mean.to(like) * scale
-    return scale, shift if norm.bias is None else shift + norm.bias.detach().to(like)
+    shift, bias = -norm.get_buffer("running_mean").to(like) * scale, bias_of(norm)
+    return scale, shift if bias is None else shift + bias.detach().to(like)
 
 
 def _input_and_wanted(reference: nn.Module, given: nn.Module, site: Site, batch: Inputs) -> list[tuple[Tensor, Tensor]]:

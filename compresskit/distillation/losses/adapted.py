@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -134,8 +135,8 @@ def hierarchical_context(student: Tensor, teacher: Tensor) -> Tensor:
             continue
         weight /= 2
         total += weight
-        pooled = (F.adaptive_avg_pool2d(feature, size) for feature in (student, teacher))
-        loss = loss + weight * F.mse_loss(*pooled)
+        mine, theirs = (F.adaptive_avg_pool2d(feature, size) for feature in (student, teacher))
+        loss = loss + weight * F.mse_loss(mine, theirs)
     return loss / total
 
 
@@ -158,7 +159,7 @@ class ReviewStage(nn.Module):
     def forward(self, feature: Tensor, deeper: Tensor | None, size: Sequence[int]) -> tuple[Tensor, Tensor]:
         """-> (feature shaped like the teacher's, what goes on to the shallower stage)."""
         mixed = self.enter(feature)
-        if self.weigh is not None:
+        if self.weigh is not None and deeper is not None:
             deeper = F.interpolate(deeper, mixed.shape[2:], mode="nearest")
             shares = self.weigh(torch.cat([mixed, deeper], 1))
             mixed = mixed * shares[:, :1] + deeper * shares[:, 1:]
@@ -196,7 +197,7 @@ def _channels(setup: Setup) -> list[tuple[int, int]]:
 
 def _make_variational(setup: Setup) -> Term:
     heads = nn.ModuleList(
-        seeded(setup.seed + number, lambda pair=pair: GaussianHead(*pair))
+        seeded(setup.seed + number, partial(GaussianHead, *pair))
         for number, pair in enumerate(_channels(setup))
     )
     return Term(lambda signals: sum(head(*pair) for head, pair in zip(heads, signals.features, strict=True)), [heads])
@@ -212,24 +213,26 @@ def _make_factor(setup: Setup) -> Term:
     return Term(compute, [factors])
 
 
+def _connector(mine: int, theirs: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(mine, theirs, 1, bias=False), nn.BatchNorm2d(theirs))
+
+
 def _make_overhaul(setup: Setup) -> Term:
     pairs = _channels(setup)
     connectors = nn.ModuleList(
-        seeded(
-            setup.seed + number,
-            lambda pair=pair: nn.Sequential(nn.Conv2d(*pair, 1, bias=False), nn.BatchNorm2d(pair[1])),
-        )
-        for number, pair in enumerate(pairs)
+        seeded(setup.seed + number, partial(_connector, *pair)) for number, pair in enumerate(pairs)
     )
     norms = setup.teacher_norms or [None] * len(pairs)
     margins = [
         # without a batch norm to read from, any negative value of the teacher counts as inactive
-        inactive_margin(norm.bias.detach(), norm.weight.detach()) if norm is not None else torch.zeros(channels)
+        torch.zeros(channels)
+        if norm is None
+        else inactive_margin(norm.get_parameter("bias").detach(), norm.get_parameter("weight").detach())
         for norm, (_, channels) in zip(norms, pairs, strict=True)
     ]
 
     def compute(signals: DistillationBatch) -> Tensor:
-        loss = 0.0
+        loss = torch.zeros(())
         for number, (student, teacher) in enumerate(signals.before_relu):
             student, teacher = pooled_alike(student, teacher)
             margin = margins[number].to(teacher.device)
@@ -246,15 +249,13 @@ def _make_review(setup: Setup) -> Term:
     stages = nn.ModuleList(
         seeded(
             setup.seed + number,
-            lambda n=number, s=student, t=teacher: ReviewStage(
-                s.shape[1], middle, t.shape[1], deepest=n == len(pairs) - 1
-            ),
+            partial(ReviewStage, student.shape[1], middle, teacher.shape[1], deepest=number == len(pairs) - 1),
         )
         for number, (student, teacher) in enumerate(pairs)
     )
 
     def compute(signals: DistillationBatch) -> Tensor:
-        loss, deeper = 0.0, None
+        loss, deeper = torch.zeros(()), None
         for stage, (student, teacher) in zip(reversed(stages), reversed(_review_features(signals)), strict=True):
             student, teacher = as_map(student), as_map(teacher)
             shaped, deeper = stage(student, deeper, teacher.shape[2:])

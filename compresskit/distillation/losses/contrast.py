@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch.nn import functional as F
 
 from ...core.errors import InputError
 from .shapes import seeded, vectors
-from .term import DistillationBatch, Loss, Setup, Term
+from .term import BatchMemory, DistillationBatch, Loss, Setup, Term, needed, total
 
 _TINY = 1e-7
 
@@ -31,7 +32,7 @@ def noise_contrastive(scores: Tensor, *, examples: int) -> Tensor:
     return -(positive + negative).mean()
 
 
-class Memory(nn.Module):
+class Memory(BatchMemory):
     """The latest embedding of every training example on both sides, from which negatives are drawn.
 
     Args:
@@ -56,14 +57,19 @@ class Memory(nn.Module):
         super().__init__()
         bound = 1 / math.sqrt(width / 3)
         self.negatives, self.temperature, self.momentum = negatives, temperature, momentum
+        self.student: Tensor
+        self.teacher: Tensor
+        self.constants: Tensor
+        self.classes: Tensor | None
+        self.by_class: Tensor | None
         self.register_buffer("student", torch.empty(examples, width).uniform_(-bound, bound))
         self.register_buffer("teacher", torch.empty(examples, width).uniform_(-bound, bound))
         self._pending: tuple[Tensor, Tensor, Tensor] | None = None
         # normalization constants of the two scores, taken from the first batch; 0 is "not yet"
         self.register_buffer("constants", torch.zeros(2))
-        several = classes is not None and len(classes.unique()) > 1
-        self.register_buffer("classes", classes.clone() if several else None, persistent=False)
-        self.register_buffer("by_class", classes.argsort(stable=True) if several else None, persistent=False)
+        known = classes if classes is not None and len(classes.unique()) > 1 else None
+        self.register_buffer("classes", None if known is None else known.clone(), persistent=False)
+        self.register_buffer("by_class", None if known is None else known.argsort(stable=True), persistent=False)
 
     def forward(self, student: Tensor, teacher: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Scores of both sides against the other side's memory, which then takes the new embeddings.
@@ -93,7 +99,7 @@ class Memory(nn.Module):
     def draw(self, indices: Tensor) -> Tensor:
         """Rows of negatives for each example, (batch, negatives), drawn with replacement."""
         shape = (len(indices), self.negatives)
-        if self.classes is None:
+        if self.classes is None or self.by_class is None:
             return torch.randint(0, len(self.student), shape, device=indices.device)
         # in the order of classes an example's own class is one run, which the draw steps over
         ordered = self.classes[self.by_class]
@@ -123,8 +129,8 @@ def _make_contrast(setup: Setup) -> Term:
         raise InputError("loss crd needs to know the training data's examples; give data")
     width = int(settings["width"])
     embeds = nn.ModuleList(
-        seeded(setup.seed + number, lambda side=side: nn.Linear(side.shape[1], width))
-        for number, side in enumerate(setup.signals.embeddings)
+        seeded(setup.seed + number, partial(nn.Linear, side.shape[1], width))
+        for number, side in enumerate(needed(setup.signals.embeddings))
     )
     memory = seeded(
         setup.seed + 2,
@@ -142,12 +148,12 @@ def _make_contrast(setup: Setup) -> Term:
         if signals.indices is None:
             raise InputError("loss crd needs the indices of the examples, which this data does not give")
         student, teacher = (
-            F.normalize(embed(vectors(side))) for embed, side in zip(embeds, signals.embeddings, strict=True)
+            F.normalize(embed(vectors(side))) for embed, side in zip(embeds, needed(signals.embeddings), strict=True)
         )
         memory.to(student.device)
         indices = signals.indices if setup.rows is None else setup.rows[signals.indices.cpu()]
         scores = memory(student, teacher, indices.to(student.device))
-        return sum(noise_contrastive(score, examples=setup.examples) for score in scores)
+        return total(noise_contrastive(score, examples=setup.examples) for score in scores)
 
     return Term(compute, [embeds], memory)
 

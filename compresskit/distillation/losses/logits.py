@@ -57,8 +57,8 @@ def dkd(
         for logits in (student, teacher)
     ]
     others = [logits[~hit].reshape(len(logits), -1).log_softmax(1) for logits in (student, teacher)]
-    target_part = F.kl_div(*binary, reduction="batchmean", log_target=True)
-    other_part = F.kl_div(*others, reduction="batchmean", log_target=True)
+    target_part = F.kl_div(binary[0], binary[1], reduction="batchmean", log_target=True)
+    other_part = F.kl_div(others[0], others[1], reduction="batchmean", log_target=True)
     return (alpha * target_part + beta * other_part) * temperature**2
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...core.errors import InputError
 from .shapes import as_map, pooled_alike, seeded
-from .term import DistillationBatch, Loss, Setup, Term, on_stages
+from .term import DistillationBatch, Loss, Setup, Term, needed, on_stages, total
 
 
 def hint(student: Tensor, teacher: Tensor) -> Tensor:
@@ -32,7 +34,7 @@ class Regressor(nn.Sequential):
     """
 
     def __init__(self, student: Tensor, teacher: Tensor, kernel_size: int):
-        self.size = tuple(teacher.shape[2:])
+        self.size = (teacher.shape[2], teacher.shape[3])
         layers: list[nn.Module] = [
             nn.Conv2d(student.shape[1], teacher.shape[1], kernel_size, padding=kernel_size // 2, bias=False),
             nn.BatchNorm2d(teacher.shape[1]),
@@ -134,7 +136,7 @@ def _make_flow(setup: Setup) -> Term:
     widths = [[as_map(feature).shape[1] for feature in side] for side in zip(*pairs, strict=True)]
     # a 1x1 convolution where widths differ, since the matrices must have one shape
     adapters = [
-        nn.Identity() if mine == theirs else seeded(setup.seed + number, lambda m=mine, t=theirs: nn.Conv2d(m, t, 1))
+        nn.Identity() if mine == theirs else seeded(setup.seed + number, partial(nn.Conv2d, mine, theirs, 1))
         for number, (mine, theirs) in enumerate(zip(*widths, strict=True))
     ]
 
@@ -142,13 +144,13 @@ def _make_flow(setup: Setup) -> Term:
         mine = [adapter(as_map(student)) for adapter, (student, _) in zip(adapters, signals.features, strict=True)]
         theirs = [teacher for _, teacher in signals.features]
         steps = range(len(theirs) - 1)
-        return sum(F.mse_loss(flow(mine[i], mine[i + 1]), flow(theirs[i], theirs[i + 1])) for i in steps)
+        return total(F.mse_loss(flow(mine[i], mine[i + 1]), flow(theirs[i], theirs[i + 1])) for i in steps)
 
     return Term(compute, [adapter for adapter in adapters if not isinstance(adapter, nn.Identity)])
 
 
 def _make_gradient_attention(setup: Setup) -> Term:
-    return Term(lambda signals: gradient_attention(*signals.gradients))
+    return Term(lambda signals: gradient_attention(*needed(signals.gradients)))
 
 
 FITNET = Loss(_make_fitnet, weight=100.0, needs=("features",), arguments={"kernel": 3.0})

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .shapes import seeded, vectors
-from .term import DistillationBatch, Loss, Setup, Term, on_embeddings
+from .term import DistillationBatch, Loss, Setup, Term, needed, on_embeddings
 
 _TINY = 1e-7
 
@@ -38,7 +40,9 @@ def correlation(embeddings: Tensor, *, gamma: float, order: int) -> Tensor:
     Source: Peng et al., "Correlation Congruence for Knowledge Distillation", ICCV 2019.
     """
     products = embeddings @ embeddings.T
-    series = sum((2 * gamma) ** power / math.factorial(power) * products**power for power in range(order + 1))
+    series = torch.zeros_like(products)
+    for power in range(order + 1):
+        series = series + (2 * gamma) ** power / math.factorial(power) * products**power
     return math.exp(-2 * gamma) * series
 
 
@@ -120,15 +124,16 @@ def _make_similarity(setup: Setup) -> Term:
 
 
 def _make_correlation(setup: Setup) -> Term:
-    arguments = dict(setup.arguments)
+    arguments: dict[str, Any] = dict(setup.arguments)
     width = int(arguments.pop("width"))
     embeds = nn.ModuleList(
-        seeded(setup.seed + number, lambda side=side: nn.Linear(side.shape[1], width))
-        for number, side in enumerate(setup.signals.embeddings)
+        seeded(setup.seed + number, partial(nn.Linear, side.shape[1], width))
+        for number, side in enumerate(needed(setup.signals.embeddings))
     )
 
     def compute(signals: DistillationBatch) -> Tensor:
-        student, teacher = (embed(vectors(side)) for embed, side in zip(embeds, signals.embeddings, strict=True))
+        sides = needed(signals.embeddings)
+        student, teacher = (embed(vectors(side)) for embed, side in zip(embeds, sides, strict=True))
         return correlation_congruence(student, teacher, **arguments)
 
     return Term(compute, [embeds])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,11 +32,13 @@ def as_map(feature: Tensor) -> Tensor:
 def pooled_alike(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Two feature maps averaged down to the smaller height and width of both."""
     student, teacher = as_map(student), as_map(teacher)
-    size = tuple(min(a, b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True))
-    return tuple(
-        feature if tuple(feature.shape[2:]) == size else F.adaptive_avg_pool2d(feature, size)
+    size = [min(a, b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True)]
+    height, width = size
+    mine, theirs = (
+        feature if list(feature.shape[2:]) == size else F.adaptive_avg_pool2d(feature, (height, width))
         for feature in (student, teacher)
     )
+    return mine, theirs
 
 
 def vectors(feature: Tensor) -> Tensor:
@@ -41,7 +46,10 @@ def vectors(feature: Tensor) -> Tensor:
     return feature.float().flatten(1)
 
 
-def seeded(seed: int, make) -> nn.Module:
+Made = TypeVar("Made", bound=nn.Module)
+
+
+def seeded(seed: int, make: Callable[[], Made]) -> Made:
     """A module whose random weights depend on a seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -66,6 +67,14 @@ class Setup:
     teacher_norms: Sequence[nn.Module | None] = ()
 
 
+class BatchMemory(nn.Module):
+    """What a loss remembers of earlier batches."""
+
+    def flush(self) -> None:
+        """Take in what the last call left for later."""
+        raise NotImplementedError
+
+
 @dataclass
 class Term:
     """A loss made for a student and a teacher.
@@ -78,7 +87,7 @@ class Term:
 
     compute: Callable[[DistillationBatch], Tensor]
     adapters: list[nn.Module] = field(default_factory=list)
-    memory: nn.Module | None = None
+    memory: BatchMemory | None = None
 
 
 @dataclass(frozen=True)
@@ -101,13 +110,25 @@ class Loss:
     arguments: Mapping[str, float] = field(default_factory=dict)
 
 
+def total(parts: Iterable[Tensor]) -> Tensor:
+    """The sum of scalars; 0 of none."""
+    return sum(parts, torch.zeros(()))
+
+
+def needed(pair: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+    """A signal that a loss names in `needs`, without which it is not made."""
+    if pair is None:
+        raise TypeError("a loss reads a signal that it does not name in needs")
+    return pair
+
+
 def on_embeddings(function: Callable[..., Tensor]) -> Callable[[Setup], Term]:
     """A maker for losses between the two embeddings; the loss's arguments become keywords."""
-    return lambda setup: Term(lambda signals: function(*signals.embeddings, **setup.arguments))
+    return lambda setup: Term(lambda signals: function(*needed(signals.embeddings), **setup.arguments))
 
 
 def on_stages(function: Callable[..., Tensor]) -> Callable[[Setup], Term]:
     """A maker for losses summed over the matched stages; the loss's arguments become keywords."""
     return lambda setup: Term(
-        lambda signals: sum(function(student, teacher, **setup.arguments) for student, teacher in signals.features)
+        lambda signals: total(function(student, teacher, **setup.arguments) for student, teacher in signals.features)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch.nn import functional as F
 
 from ...core.errors import ShapeError
 from .shapes import seeded
-from .term import DistillationBatch, Loss, Setup, Term
+from .term import DistillationBatch, Loss, Setup, Term, total
 
 
 def hidden_states(student: Tensor, teacher: Tensor) -> Tensor:
@@ -85,11 +86,11 @@ def self_attention_relation(student: Sequence[Tensor], teacher: Sequence[Tensor]
 def _make_hidden(setup: Setup) -> Term:
     widths = [(student.shape[-1], teacher.shape[-1]) for student, teacher in setup.signals.features]
     projections = nn.ModuleList(
-        nn.Identity() if mine == theirs else seeded(setup.seed + n, lambda m=mine, t=theirs: nn.Linear(m, t))
+        nn.Identity() if mine == theirs else seeded(setup.seed + n, partial(nn.Linear, mine, theirs))
         for n, (mine, theirs) in enumerate(widths)
     )
     return Term(
-        lambda signals: sum(
+        lambda signals: total(
             hidden_states(project(student), teacher)
             for project, (student, teacher) in zip(projections, signals.features, strict=True)
         ),
@@ -98,7 +99,7 @@ def _make_hidden(setup: Setup) -> Term:
 
 
 def _make_attention(setup: Setup) -> Term:
-    return Term(lambda signals: sum(attention_maps(*pair) for pair in signals.attention))
+    return Term(lambda signals: total(attention_maps(*pair) for pair in signals.attention))
 
 
 def _make_relation(setup: Setup) -> Term:

@@ -114,7 +114,9 @@ def match(
             for name, other in layers.items()
         ]
     mine, theirs = stages(student, student_run), stages(teacher, teacher_run)
-    by_size = {feature.shape[2:]: feature for feature in theirs if len(feature.shape) == 4}
+    by_size: dict[tuple[int, ...], Feature] = {
+        feature.shape[2:]: feature for feature in theirs if len(feature.shape) == 4
+    }
     matched = [Pair(feature, by_size[feature.shape[2:]]) for feature in mine if feature.shape[2:] in by_size]
     if len(by_size) == len(theirs) and 2 * len(matched) > min(len(mine), len(theirs)):
         return matched

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from ...analysis.calibration.hooks import watch
 from ...analysis.dataflow import first_tensor
+from ...core.errors import InputError
 
 
 @dataclass
@@ -48,7 +49,10 @@ def tapped(
         for name in dict.fromkeys(names):
 
             def keep(_module: nn.Module, _inputs: tuple, output: Any, name: str = name) -> None:
-                taken.outputs[name] = tensor = first_tensor(output)
+                tensor = first_tensor(output)
+                if tensor is None:
+                    raise InputError(f"layer {name!r} returns no tensor, so that it has no features")
+                taken.outputs[name] = tensor
                 taken.before_relu[name] = inputs_of.get(id(tensor), (tensor, tensor))[1]
 
             stack.enter_context(watch(module, {name: keep}))
@@ -67,9 +71,9 @@ def _relus_watched() -> Iterator[dict[int, tuple[Tensor, Tensor]]]:
     inputs_of: dict[int, tuple[Tensor, Tensor]] = {}
     original = F.relu
 
-    def watching(tensor: Tensor, inplace: bool = False) -> Tensor:
-        before = tensor.clone() if inplace else tensor
-        output = original(tensor, inplace)
+    def watching(input: Tensor, inplace: bool = False) -> Tensor:
+        before = input.clone() if inplace else input
+        output = original(input, inplace)
         inputs_of[id(output)] = (output, before)
         return output
 

@@ -22,10 +22,12 @@ from compresskit.model.example_inputs import with_batch
 from compresskit.model.exported import exported_program
 
 from ...core.tensors.copying import copy_module
+from ...core.tensors.modules import tensor_of
 from ...quantization.formats import uniform
 from ...quantization.formats.layers import (
     Quantized,
     along_channels,
+    become,
     from_matrix,
     quantized_class,
     quantized_layers,
@@ -45,6 +47,13 @@ def decomposed() -> Any:
 
 class Lowered(Quantized):
     """A quantized layer whose arithmetic is written in standard operators."""
+
+    input_constants: tuple[float, int]
+    output_constants: tuple[float, int]
+    operand_constants: list[tuple[float, int]]
+    weight_lowered: Tensor
+    weight_lowered_scale: Tensor
+    weight_lowered_zero_point: Tensor
 
     def quantize_input(self, values: Tensor) -> Tensor:
         spec = self.spec
@@ -116,7 +125,8 @@ def _dynamic_round_trip(values: Tensor, bits: int, *, symmetric: bool) -> Tensor
 
 @cache
 def _lowered_class(float_class: type[nn.Module], parameters: tuple[str, ...], looks_up: bool) -> type:
-    base, own = quantized_class(float_class, parameters), LoweredEmbedding if looks_up else Lowered
+    base = quantized_class(float_class, parameters)  # type: ignore[arg-type]  # mypy takes no class for hashable
+    own = LoweredEmbedding if looks_up else Lowered
     return type(f"Lowered{float_class.__name__}", (own, base), {"float_class": float_class, "__module__": __name__})
 
 
@@ -134,14 +144,14 @@ def lower(root: nn.Module) -> nn.Module:
                 constants = (float(getattr(layer, f"{site}_scale")), int(getattr(layer, f"{site}_zero_point")))
                 setattr(layer, f"{site}_constants", constants)
         if layer.spec.operands and layer.spec.operand_ranges == "static":
-            layer.operand_constants = list(
+            vars(layer)["operand_constants"] = list(
                 zip(layer.operand_scale.tolist(), layer.operand_zero_point.tolist(), strict=True)
             )
         for name in layer.spec.parameters:
             _lower_parameter(layer, name)
-        integers = "weight_lowered" in layer._buffers and not layer.weight_lowered.is_floating_point()
+        integers = "weight_lowered" in layer._buffers and not tensor_of(layer, "weight_lowered").is_floating_point()
         looks_up = isinstance(layer, nn.Embedding) and integers
-        layer.__class__ = _lowered_class(layer.float_class, layer.spec.parameters, looks_up)
+        become(layer, _lowered_class(layer.float_class, layer.spec.parameters, looks_up))  # type: ignore[arg-type]  # as above
     return lowered
 
 
@@ -179,7 +189,7 @@ def _lower_groups(layer: Quantized, name: str) -> None:
     """Codes as (rows, columns), the columns filled up to whole groups; scales and zero points as (rows, groups)."""
     spec, middle = layer.spec, uniform.middle_code(layer.spec.bits)
     codes = layer.codes(name).to(torch.int16) - middle
-    codes = nn.functional.pad(codes, (0, -codes.shape[1] % spec.group_size)).to(torch.int8)
+    codes = nn.functional.pad(codes, (0, -codes.shape[1] % spec.needs_group_size())).to(torch.int8)
     zero_point = None if spec.symmetric else getattr(layer, f"{name}_zero_point").to(torch.int16) - middle
     layer.register_buffer(f"{name}_lowered", codes.contiguous())
     layer.register_buffer(f"{name}_lowered_scale", getattr(layer, f"{name}_scale").float().contiguous())

@@ -36,6 +36,8 @@ def export_onnx(program: torch.export.ExportedProgram, path: Path, *, opset: int
         )
     except Exception as error:
         raise InputError(f"torch.onnx cannot write this model: {first_line(error)}") from error
+    if graph is None:
+        raise InputError("torch.onnx gave no graph of this model")
     notes = onnx_graph.finish(graph.model.graph, opset=opset)
     graph.save(str(path))
     return notes

@@ -152,8 +152,11 @@ def _bias_scale(node: Any) -> np.ndarray | None:
         return None
     if any(node.attributes.get_float(name, 1.0) != 1.0 for name in ("alpha", "beta")):
         return None
-    product = scales[0].astype(np.float64) * scales[1].astype(np.float64)
-    return product if product.size in (1, bias.numpy().size) and scales[0].size == 1 else None
+    left, right = scales
+    if left is None or right is None:
+        return None
+    product = left.astype(np.float64) * right.astype(np.float64)
+    return product if product.size in (1, bias.numpy().size) and left.size == 1 else None
 
 
 def _scale_of(value: Any) -> np.ndarray | None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...core.errors import require
 from ...core.types import Inputs
 from .exported import Exported, Runner, in_order
 
 
-def onnxruntime(exported: Exported, profile: Path | None = None) -> nn.Module:
+def onnxruntime(exported: Exported, profile: Path | None = None) -> Runner:
     """ONNX Runtime's CPU provider with all graph optimizations.
 
     Args:

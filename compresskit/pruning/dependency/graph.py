@@ -149,12 +149,12 @@ def _groups(trace: Trace, labels: np.ndarray, pinned: dict[int, str]) -> tuple[l
         together[tuple(places)].append(label)
     groups: list[Group] = []
     taken: set[str] = set()
-    for places, units in together.items():
+    for key, units in together.items():
         units_array = np.array(units)
         row = np.full(int(labels.max()) + 1, -1)
         row[units_array] = np.arange(len(units))
         members = []
-        for number in dict.fromkeys(places):
+        for number in dict.fromkeys(key):
             stored, dim, ids = axes[number]
             found = row[labels[ids]]
             order = np.flatnonzero(found >= 0)

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -200,7 +201,7 @@ _RUN = str(Path(__file__).parent / "tracer.py")
 
 def user_line() -> str:
     """The innermost line outside of torch that is running, as "file.py:12"; empty where there is none."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         name = frame.f_code.co_filename
         if name == _RUN and frame.f_code.co_name == "run":

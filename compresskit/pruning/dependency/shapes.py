@@ -34,7 +34,7 @@ def regular_classes(trace: Trace) -> np.ndarray:
     if not poor:
         return labels
     meeting = _meeting(labels, norms, poor)
-    best = [(_units(labels, *(norms[n] for n in members)), None) for members in meeting]
+    best: list[tuple[float, int | None]] = [(_units(labels, *(norms[n] for n in members)), None) for members in meeting]
     for axis in (1, 0):
         trace.ids.forget(edges)
         trace.norm_axes |= {n: axis for members in meeting for n in members}

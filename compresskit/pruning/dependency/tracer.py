@@ -76,7 +76,7 @@ class Trace:
 
     def set(self, tensor: Tensor, planes: list[Tensor]) -> None:
         """Give an activation its planes, dropping those that do not change at all."""
-        tensor._id_planes = [plane for plane in planes if varying(plane)]
+        vars(tensor)["_id_planes"] = [plane for plane in planes if varying(plane)]
 
     def _use(self, stored: Stored) -> None:
         stored.used = True

@@ -14,7 +14,7 @@ from ...analysis.calibration.collect import collect
 from ...analysis.calibration.moments import InputMoments, MomentSums, Precision
 from ...analysis.calibration.positions import per_example
 from ...core.errors import InputError
-from ...core.tensors.modules import get_module
+from ...core.tensors.modules import get_module, tensor_of
 from ...core.types import Inputs, Loaded, to_device
 from ...training.context import Context
 from ..dependency.graph import Graph, Member
@@ -131,7 +131,7 @@ class Evidence:
 
 def measurable(layer: nn.Module) -> bool:
     """Whether the moments of a layer's input can be held."""
-    return refittable(layer) and layer.weight[0].numel() <= MOST_COLUMNS
+    return refittable(layer) and tensor_of(layer)[0].numel() <= MOST_COLUMNS
 
 
 def input_moments(

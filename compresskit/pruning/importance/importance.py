@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...analysis.calibration.channels import Average
+from ...core.tensors.modules import tensor_of
 from ..dependency.graph import Group, Member
 from .calibration_statistics import Evidence
 from .optimal_brain_surgeon import Reader, eliminate
@@ -189,9 +190,10 @@ def _eliminated(group: Group, evidence: Evidence, sensitivity: dict[str, Tensor]
     for member in group.members:
         if evidence.reads(member) and evidence.layer(member)[0] in evidence.moments:
             layer, module = evidence.layer(member)
-            weight = module.weight.detach().flatten(1)
+            whole = tensor_of(module)
+            weight = whole.detach().flatten(1)
             places = torch.from_numpy(member.positions)
-            kernel = weight.shape[1] // module.weight.shape[1]
+            kernel = weight.shape[1] // whole.shape[1]
             columns = (places.unsqueeze(-1) * kernel + torch.arange(kernel)).reshape(len(group), -1)
             scale = None if sensitivity is None else sensitivity[layer]
             readers.append(Reader(evidence.moments[layer].covariance()[0], weight, columns, output_scale=scale))

@@ -87,7 +87,7 @@ def eliminate(readers: Sequence[Reader], units: int) -> Tensor:
     step = max(1, units // STEPS)
     highest = 0.0
     while len(left):
-        errors = sum(reader.errors(left) for reader in readers)
+        errors = sum((reader.errors(left) for reader in readers[1:]), readers[0].errors(left))
         order = errors.argsort()[:step]
         for place in order.tolist():
             # a rising trace keeps the removal order when scores are sorted

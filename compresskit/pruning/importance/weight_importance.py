@@ -38,6 +38,8 @@ def random(weight: Tensor, evidence: WeightEvidence) -> Tensor:
 
 def gradient(weight: Tensor, evidence: WeightEvidence) -> Tensor:
     """|w dL/dw|. Source: Molchanov et al., CVPR 2019, eq. 8, for single weights."""
+    if evidence.gradient is None:
+        raise TypeError("gradients of the weights were not measured")
     return (weight.detach() * evidence.gradient).abs()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ...core.tensors.modules import get_module
+from ...core.tensors.modules import bias_of, get_module, tensor_of
 from ...core.types import Loaded, to_device
 from ...training.batchnorm import estimate_batchnorm
 from ...training.context import Context
@@ -49,19 +49,20 @@ def refit_before_cut(module: nn.Module, graph: Graph, keep: np.ndarray, evidence
         mask = _input_mask(graph, name, keep)
         if mask is None or mask.all():
             continue
-        kernel = layer.weight[0].numel() // layer.weight.shape[1]
+        own, bias = tensor_of(layer), bias_of(layer)
+        kernel = own[0].numel() // own.shape[1]
         stays = torch.from_numpy(np.flatnonzero(np.repeat(mask, kernel)))
         covariance = moments.covariance()[0].double()
-        weight = layer.weight.detach().double().flatten(1).T  # (columns, out)
+        weight = own.detach().double().flatten(1).T  # (columns, out)
         inner = covariance[stays][:, stays]
         pull = ridge * inner.diagonal().mean() + 1e-12
         right = covariance[stays] @ weight + pull * weight[stays]
         fitted = torch.zeros_like(weight)
         fitted[stays] = torch.linalg.solve(inner + pull * torch.eye(len(stays), dtype=inner.dtype), right)
         with torch.no_grad():
-            if layer.bias is not None:
-                layer.bias += ((weight - fitted).T @ (moments.first[0].double() / moments.count)).to(layer.bias.dtype)
-            layer.weight.copy_(fitted.T.reshape(layer.weight.shape))
+            if bias is not None:
+                bias += ((weight - fitted).T @ (moments.first[0].double() / moments.count)).to(bias.dtype)
+            own.copy_(fitted.T.reshape(own.shape))
         count += 1
     return count
 
@@ -74,7 +75,7 @@ def refit_after_cut(
     From the first layer that lost inputs on all are refitted, because what they read has changed.
     """
     inputs = calibration(context, options.samples, "reconstruct")
-    names = []
+    names: list[str] = []
     for name, layer in whole.named_modules():
         mask = _input_mask(graph, name, keep) if refittable(layer) else None
         if mask is not None and (names or not mask.all()):

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ...analysis.calibration.hooks import Reached, Sums, watch
 from ...analysis.calibration.im2col import input_rows, output_positions, output_rows, window_of
 from ...analysis.calibration.moments import RegressionSums
-from ...core.tensors.modules import get_module
+from ...core.tensors.modules import get_module, tensor_of
 from ...core.types import Inputs, call
 from ...training.batchnorm import channel_scale
 from .sampled_outputs import Target, refittable
@@ -49,7 +49,8 @@ class Fit:
 
 
 def _equations(layer: nn.Module) -> RegressionSums:
-    return RegressionSums(layer.weight[0].numel(), layer.weight.shape[0], layer.weight.device)
+    weight = tensor_of(layer)
+    return RegressionSums(weight[0].numel(), weight.shape[0], weight.device)
 
 
 def _solve(sums: RegressionSums, module: nn.Module, name: str, target: Target, fit: Fit) -> float:

@@ -45,7 +45,8 @@ def find_blocks(module: nn.Module, example: Inputs) -> dict[str, dict[str, Any]]
         block = get_module(module, name)
         edit = skip_edit(name, block, args, kwargs, output)
         passage = None if edit is None else _Passage(edit, *passed(edit, block, args, kwargs, output))
-        if name in calls and (passage is None or calls[name] is None or calls[name].edit != edit):
+        earlier = calls.get(name)
+        if name in calls and (passage is None or earlier is None or earlier.edit != edit):
             passage = None
         calls[name] = passage
 
@@ -125,7 +126,8 @@ def prune_blocks(loaded: Loaded, options: PruneOptions, context: Context) -> Ste
     whole = {name: figure_of(name, loaded) or 0.0 for name in options.targets()}
     limits = {name: amount.of(whole[name]) for name, amount in options.targets().items()}
     wanted = max(1, round(len(blocks) * options.ratio)) if options.ratio else len(blocks)
-    total, needed = len(blocks), {}
+    total = len(blocks)
+    needed: dict[str, str] = {}
     while blocks and removed < wanted and not _small_enough(loaded, limits):
         found = {name: _change_without(loaded.module, edit, batches, reference) for name, edit in blocks.items()}
         needed |= {name: reason for name, reason in found.items() if isinstance(reason, str)}

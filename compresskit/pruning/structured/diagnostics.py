@@ -89,7 +89,7 @@ def _reasons(graph: Graph, group: Group) -> dict[tuple[int, int], str]:
         for left, right in pairs[:, graph.labels[pairs[0]] == unit].T.tolist():
             links[left].append((right, site))
             links[right].append((left, site))
-    places = {}
+    places: dict[int, tuple[int, int]] = {}
     for member in group.members:
         ids = member.stored.ids[member.dim].numpy()
         for number in ids[member.positions[0]].tolist():
@@ -158,7 +158,7 @@ def _measured(
     module = copy_module(loaded.module)
     try:
         cut(module, graph, graph.keep_ids({group.name: mask}))
-        return context.metric(module, batches).value
+        return context.needs_metric()(module, batches).value
     except (NotExpressible, RuntimeError):
         return None  # this group cannot lose so much alone; pruning leaves it out, too
 

@@ -96,8 +96,8 @@ def difference(whole: nn.Module, example: Inputs, graph: Graph, keep: np.ndarray
     if any(tensor.numel() for tensor in outputs):
         gap = largest_difference(masked, outputs)
         return gap, noise if gap != float("inf") else "outputs have another shape or are not finite"
-    masked = layer_outputs(whole, lambda: masked_outputs(whole, example, keep, graph.trace.attention))
-    gap, reason = _layers_difference(masked, layer_outputs(small, lambda: call(small, example)))
+    of_masked = layer_outputs(whole, lambda: masked_outputs(whole, example, keep, graph.trace.attention))
+    gap, reason = _layers_difference(of_masked, layer_outputs(small, lambda: call(small, example)))
     return gap, reason or noise
 
 

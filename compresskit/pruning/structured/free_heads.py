@@ -8,6 +8,7 @@ own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -34,6 +35,11 @@ class HeadAttention(nn.Module):
         self.scale = float(source.head_dim) ** -0.5  # stays when heads get narrower
         self.dropout = source.dropout
         self.batch_first = source.batch_first
+        self.in_proj_weight: Tensor | None
+        self.q_proj_weight: Tensor
+        self.k_proj_weight: Tensor
+        self.v_proj_weight: Tensor
+        self.in_proj_bias: Tensor | None
         for name in ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight", "in_proj_bias"):
             self.register_parameter(name, getattr(source, name))
         self.out_proj = source.out_proj
@@ -70,7 +76,8 @@ class HeadAttention(nn.Module):
         return (output.squeeze(0 if self.batch_first else 1) if unbatched else output), weights
 
     def _projected(self, query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
-        biases = [None] * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
+        biases: Sequence[Tensor | None] = [None] * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
+        weights: Sequence[Tensor]
         if self.in_proj_weight is not None:
             weights = self.in_proj_weight.chunk(3)
         else:

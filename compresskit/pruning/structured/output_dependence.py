@@ -126,6 +126,8 @@ def _effects(forward: Callable[[], list[Tensor]], weights: Weights) -> dict[str,
     effects = dict.fromkeys(tensors, 0.0)
 
     def note(tensor: Tensor) -> None:
+        if tensor.grad is None:
+            raise RuntimeError("no gradient reaches a weight")
         effects[id(tensor)] = _norm(tensor.grad) * _size(tensor)
         tensor.grad = None  # at once, so that the gradients of a large model are never held together
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ...core.tensors.modules import get_module
+from ...core.tensors.modules import get_module, tensor_of
 from ..dependency.graph import Graph
 from ..dependency.symbolic_int import AttributeKey
 
@@ -104,7 +104,7 @@ def _changed(graph: Graph, values: dict[AttributeKey, int]) -> dict[str, dict[st
             continue
         if key.name not in changed[key.path]:
             items = [k for k in original if k.path == key.path and k.name == key.name]
-            changed[key.path][key.name] = [original[k] for k in sorted(items, key=lambda k: k.index)]
+            changed[key.path][key.name] = [original[k] for k in sorted(items, key=lambda k: k.index or 0)]
         changed[key.path][key.name][key.index] = value
     return changed
 
@@ -114,9 +114,9 @@ def _described(module: nn.Module) -> dict[str, Any]:
     found: dict[str, Any] = {}
     weight = getattr(module, "weight", None)
     if isinstance(module, nn.RNNBase):
-        sizes = {"input_size": module.weight_ih_l0.shape[1]}
+        sizes = {"input_size": tensor_of(module, "weight_ih_l0").shape[1]}
         if not module.proj_size:
-            sizes["hidden_size"] = module.weight_hh_l0.shape[1]
+            sizes["hidden_size"] = tensor_of(module, "weight_hh_l0").shape[1]
         return {name: size for name, size in sizes.items() if getattr(module, name) != size}
     if isinstance(module, nn.RNNCellBase):
         sizes = {"input_size": module.weight_ih.shape[1], "hidden_size": module.weight_hh.shape[1]}

@@ -90,7 +90,8 @@ def quantize_activations(
     for site, edges in ranges.items():
         layer = get_module(loaded.module, site.module)
         if site.side != "operand":
-            spec = Spec(**{site.side: "static", f"{site.side}_symmetric": levels.symmetric})
+            ranges_of_side: dict[str, Any] = {site.side: "static", f"{site.side}_symmetric": levels.symmetric}
+            spec = Spec(**ranges_of_side)
             convert(layer, spec)
             loaded.edits.append(spec.as_edit(site.module))
         calibration.store_range(layer, site.side, edges, levels, site.index)

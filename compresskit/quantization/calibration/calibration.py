@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -34,6 +34,9 @@ _INTEGER = (
     "transpose", "permute", "t", "flatten", "unsqueeze", "squeeze", "cat", "slice", "select", "split", "chunk", "clone",
     "constant_pad_nd", "upsample_nearest2d", "dropout", "detach", "alias",
 )  # fmt: skip
+
+#: is shown a tensor
+Update = Callable[[Tensor], object]
 
 
 @dataclass(frozen=True)
@@ -237,12 +240,12 @@ def choose(
         return update
 
     _run(root, batches, {site: measure(site) for site in sites})
-    return {key: ranges[key][min(found, key=found.get)] for key, found in errors.items()}
+    return {key: ranges[key][min(found, key=found.__getitem__)] for key, found in errors.items()}
 
 
 @torch.no_grad()
-def _run(root: nn.Module, batches: Iterable[Inputs], updates: dict[Site, object]) -> None:
-    operands: dict[str, dict[int, object]] = defaultdict(dict)  # module -> operand -> its update
+def _run(root: nn.Module, batches: Iterable[Inputs], updates: dict[Site, Update]) -> None:
+    operands: dict[str, dict[int, Update]] = defaultdict(dict)  # module -> operand -> its update
     with ExitStack() as stack:
         for site, update in updates.items():
             module = get_module(root, site.module)
@@ -271,7 +274,7 @@ def _run(root: nn.Module, batches: Iterable[Inputs], updates: dict[Site, object]
 
 
 @contextmanager
-def _watched_operands(module: nn.Module, updates: dict[int, object]) -> Iterator[None]:
+def _watched_operands(module: nn.Module, updates: dict[int, Update]) -> Iterator[None]:
     """While inside, show each operand of a module's own products to its update."""
     active: list[Products] = []
 

@@ -88,7 +88,7 @@ class BaseFormat:
 
     def sides(self, rows: int, columns: int, spec: Spec) -> dict[str, Stored]:
         """What is kept beside the codes of a (rows, columns) matrix: scales, (1, 1), (rows, 1) or (rows, groups)."""
-        groups = -(-columns // spec.group_size) if spec.granularity == "group" else 1
+        groups = -(-columns // spec.needs_group_size()) if spec.granularity == "group" else 1
         shape = (1 if spec.granularity == "tensor" else rows, groups)
         return {"scale": Stored(shape, getattr(torch, spec.scale_type), "scales")}
 
@@ -119,7 +119,7 @@ class BaseFormat:
 
     def module(self, float_class: type[nn.Module], parameters: tuple[str, ...]) -> type[nn.Module]:
         """The class of a layer that computes with such weights."""
-        return quantized_class(float_class, parameters)
+        return quantized_class(float_class, parameters)  # type: ignore[arg-type]  # mypy takes no class for hashable
 
     def granularity_label(self, spec: Spec) -> str:
         """What reports say of which weights share a scale."""

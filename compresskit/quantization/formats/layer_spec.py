@@ -63,6 +63,16 @@ class Spec:
     operand_bits: int = 8
     operand_symmetric: bool = False
 
+    def needs_group_size(self) -> int:
+        """The group size of weights that share scales in groups.
+
+        Raises:
+            ValueError: of other weights.
+        """
+        if self.group_size is None:
+            raise ValueError(f"granularity {self.granularity!r} has no groups")
+        return self.group_size
+
     def as_edit(self, target: str) -> dict[str, Any]:
         """The edit that makes such a layer of the layer at target; fields at their default are left out."""
         plain = asdict(Spec())

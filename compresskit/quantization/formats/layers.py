@@ -79,12 +79,19 @@ def output_axis(layer: nn.Module) -> int:
     return 1 if transposed or type(layer).__name__ == "Conv1D" else 0
 
 
-class Quantized:
+class Quantized(nn.Module):
     """What quantized layers share; stands before the float class in the method resolution order."""
 
     float_class: type[nn.Module]
     spec: Spec
     parameter_shapes: dict[str, torch.Size]
+    input_multiplier: Tensor
+    input_scale: Tensor
+    input_zero_point: Tensor
+    operand_scale: Tensor
+    operand_zero_point: Tensor
+    output_scale: Tensor
+    output_zero_point: Tensor
     read_dtype: torch.dtype  # of dequantized weights; `core.dtypes.float32_weights` widens it
 
     @property
@@ -240,12 +247,24 @@ def _quantize_by_own_range(values: Tensor, bits: int, *, symmetric: bool) -> Ten
     return quantize_activation(values, scale, zero_point, bits)
 
 
+def _reads(name: str) -> property:
+    def read(layer: Quantized) -> Tensor:
+        return layer.read(name)
+
+    return property(read)
+
+
+def become(layer: nn.Module, kind: type[nn.Module]) -> None:
+    """Give a layer another class, in place."""
+    layer.__class__ = kind
+
+
 @cache
 def quantized_class(float_class: type[nn.Module], parameters: tuple[str, ...]) -> type:
     """The subclass of a layer's class in which the parameters are dequantized when read."""
     members: dict[str, Any] = {"float_class": float_class, "__module__": __name__}
     for name in parameters:
-        members[name] = property(lambda self, name=name: self.read(name))
+        members[name] = _reads(name)
     if issubclass(float_class, nn.RNNBase):
         # recurrent layers read their weights from this list; nothing may store into it
         members["_flat_weights"] = property(
@@ -254,7 +273,7 @@ def quantized_class(float_class: type[nn.Module], parameters: tuple[str, ...]) -
     return type(f"Quantized{float_class.__name__}", (Quantized, float_class), members)
 
 
-def convert(layer: nn.Module, spec: Spec) -> nn.Module:
+def convert(layer: nn.Module, spec: Spec) -> Quantized:
     """Turn a layer in place into a quantized layer with empty buffers; scales and values are filled in afterwards.
 
     Converting a layer again may add the input's or output's quantization to it, or its weights' if it had none.
@@ -287,9 +306,11 @@ def convert(layer: nn.Module, spec: Spec) -> nn.Module:
     if spec.input_multiplier and "input_multiplier" not in layer._buffers:
         layer.register_buffer("input_multiplier", torch.ones(input_channels(layer), device=device))
     if spec.parameters:
-        layer.__class__ = format_of(spec.format).module(float_class, spec.parameters)
+        become(layer, format_of(spec.format).module(float_class, spec.parameters))
     else:
-        layer.__class__ = quantized_class(float_class, ())
+        become(layer, quantized_class(float_class, ()))  # type: ignore[arg-type]  # mypy takes no class for hashable
+    if not isinstance(layer, Quantized):
+        raise TypeError(f"format {spec.format!r} makes a {type(layer).__name__}, which is not quantized")
     layer.spec, layer.parameter_shapes = spec, shapes
     layer.read_dtype = getattr(torch, spec.weight_dtype)
     return layer
@@ -345,7 +366,7 @@ def replay(root: nn.Module, edit: dict[str, Any]) -> None:
     convert(get_module(root, edit["target"]), spec)
 
 
-replay.trust = trust
+vars(replay)["trust"] = trust
 
 
 def quantized_layers(root: nn.Module) -> dict[str, Quantized]:

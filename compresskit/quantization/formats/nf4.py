@@ -57,11 +57,11 @@ class NormalFloat4(BaseFormat):
 
     def fitted(self, spec: Spec, matrices: list[Tensor]) -> Spec:
         """The spec with scales in float32 where float16 would lose precision."""
-        return scale_type_for([_largest(matrix, spec.group_size) for matrix in matrices], spec)
+        return scale_type_for([_largest(matrix, spec.needs_group_size()) for matrix in matrices], spec)
 
     def sides(self, rows: int, columns: int, spec: Spec) -> dict[str, Stored]:
         """One scale a block; under double quantization its int8 code, a scale for each 256 of them, and their mean."""
-        blocks = -(-rows * columns // spec.group_size)
+        blocks = -(-rows * columns // spec.needs_group_size())
         if not self._double:
             return {"scale": Stored((blocks,), getattr(torch, spec.scale_type), "scales")}
         return {
@@ -72,21 +72,22 @@ class NormalFloat4(BaseFormat):
 
     def quantize(self, matrix: Tensor, spec: Spec, settings: Settings) -> dict[str, Tensor]:
         """The nearest level of each weight over its block's scale as it is stored."""
-        largest = _largest(matrix, spec.group_size)
+        largest = _largest(matrix, spec.needs_group_size())
         if self._double:
             parts = _quantized_scales(largest)
         else:
             parts = {"scale": largest.to(getattr(torch, spec.scale_type))}
         scale = self._scales(parts).clamp(min=SMALLEST_SCALE)
         levels = torch.tensor(LEVELS)
-        codes = torch.bucketize(_blocks(matrix, spec.group_size) / scale.unsqueeze(1), (levels[1:] + levels[:-1]) / 2)
+        blocks = _blocks(matrix, spec.needs_group_size())
+        codes = torch.bucketize(blocks / scale.unsqueeze(1), (levels[1:] + levels[:-1]) / 2)
         return {"values": codes.reshape(-1)[: matrix.numel()].reshape(matrix.shape), **parts}
 
     def dequantize(self, parts: Parts, spec: Spec) -> Tensor:
         """LEVELS[code] * scale."""
         codes, scale = parts["values"], self._scales(parts)
         levels = torch.tensor(LEVELS, dtype=scale.dtype, device=codes.device)
-        blocks = _blocks(levels[codes.long()], spec.group_size) * scale.unsqueeze(1)
+        blocks = _blocks(levels[codes.long()], spec.needs_group_size()) * scale.unsqueeze(1)
         return blocks.reshape(-1)[: codes.numel()].reshape(codes.shape)
 
     def _scales(self, parts: Parts) -> Tensor:

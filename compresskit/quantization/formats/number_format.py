@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +63,7 @@ class NumberFormat(Protocol):
     options: frozenset[str]
     lowering: Literal["integers", "constant"]
 
-    def geometry(self, bits: int, options: QuantizeOptions) -> dict[str, object]:
+    def geometry(self, bits: int, options: QuantizeOptions) -> dict[str, Any]:
         """Fields of a layer's Spec that the format decides."""
 
     def fitted(self, spec: Spec, matrices: list[Tensor]) -> Spec:

@@ -180,7 +180,8 @@ class Grid:
 
     def wide(self, columns: int) -> tuple[Tensor, Tensor]:
         """Scale and zero point that broadcast against (rows, columns)."""
-        return tuple(expand_groups(part, columns, self.group_size) for part in (self.scale, self.zero_point))
+        scale, zero_point = (expand_groups(part, columns, self.group_size) for part in (self.scale, self.zero_point))
+        return scale, zero_point
 
     def nearest(self, matrix: Tensor) -> Tensor:
         """Codes nearest to the weights, (rows, columns) float."""

@@ -67,20 +67,17 @@ def sensitivities(
         layer = get_module(root, name)
         found[name] = {}
         for bits, rounded in by_bits.items():
-            kept = {
-                key: layer._parameters[key].detach().clone()
-                for key in layer._parameters
-                if layer._parameters[key] is not None
-            }
+            own = {key: tensor for key, tensor in layer._parameters.items() if tensor is not None}
+            kept = {key: tensor.detach().clone() for key, tensor in own.items()}
             for key, value in rounded().items():
-                layer._parameters[key].copy_(value)
+                own[key].copy_(value)
             total = sum(
                 divergence(main_output(call(root, inputs)), wanted)
                 for inputs, wanted in zip(batches, references, strict=True)
             )
             found[name][bits] = total / max(sum(len(wanted) for wanted in references), 1)
             for key, value in kept.items():
-                layer._parameters[key].copy_(value)
+                own[key].copy_(value)
         log(
             f"sensitivity of {name}: "
             + ", ".join(f"{_label(bits)} {damage:.3g}" for bits, damage in found[name].items())

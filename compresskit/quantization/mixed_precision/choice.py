@@ -67,7 +67,7 @@ def allocate(
     left = check_budget(root, plans, options, whole_bytes)
     free = [plan for plan in plans if not plan.fixed]
     counts = {plan.name: _weight_count(root, plan) for plan in plans}
-    menu = [*sorted(set(options.candidate_bits)), *dict.fromkeys(options.candidate_formats)]
+    menu: list[Candidate] = [*sorted(set(options.candidate_bits)), *dict.fromkeys(options.candidate_formats)]
 
     def variant(plan: LayerPlan, candidate: Candidate) -> Callable[[], dict[str, Tensor]]:
         return lambda: rounded_weights(
@@ -131,7 +131,7 @@ def _budget(root: nn.Module, plans: list[LayerPlan], options: QuantizeOptions, w
     beside = sum(bytes_by_kind(root).values())
     for plan in plans:
         layer = get_module(root, plan.name)
-        for weight in (layer._parameters[parameter] for parameter in plan.spec.parameters):
+        for weight in (layer.get_parameter(parameter) for parameter in plan.spec.parameters):
             # where formats are candidates, scales count as codes
             scales = 0 if options.candidate_formats else _most_scale_bytes(weight, plan.spec)
             beside += scales + 4 * _ACTIVATION_VALUES - weight.numel() * weight.element_size()
@@ -155,7 +155,7 @@ def rounded_weights(
     """What a layer's weights become when they are rounded as planned; the layer is left alone."""
     layer, spec = get_module(root, plan.name), plan.spec
     number_format = name_format(spec.format)
-    weights = {name: layer._parameters[name].detach() for name in spec.parameters}
+    weights = {name: layer.get_parameter(name).detach() for name in spec.parameters}
     matrices = {name: to_matrix(weight.float(), spec.axis) for name, weight in weights.items()}
     spec = number_format.fitted(spec, list(matrices.values()))
     settings = Settings(options, statistics.moments.second_moment if statistics else None, seed)
@@ -168,12 +168,14 @@ def rounded_weights(
 
 def _weight_count(root: nn.Module, plan: LayerPlan) -> int:
     layer = get_module(root, plan.name)
-    return sum(layer._parameters[name].numel() for name in plan.spec.parameters)
+    return sum(layer.get_parameter(name).numel() for name in plan.spec.parameters)
 
 
 def _as_candidate(plan: LayerPlan, candidate: Candidate, options: QuantizeOptions) -> LayerPlan:
     """The plan with these bits, or in that number format."""
-    return (with_bits if isinstance(candidate, int) else with_format)(plan, candidate, options)
+    if isinstance(candidate, int):
+        return with_bits(plan, candidate, options)
+    return with_format(plan, candidate, options)
 
 
 def _weight_bytes(root: nn.Module, plan: LayerPlan, options: QuantizeOptions) -> int:
@@ -181,11 +183,11 @@ def _weight_bytes(root: nn.Module, plan: LayerPlan, options: QuantizeOptions) ->
     layer, spec = get_module(root, plan.name), plan.spec
     if not options.candidate_formats:
         return packed_bytes(_weight_count(root, plan), spec.bits)
-    shapes = [matrix_shape(layer._parameters[name].shape, spec.axis) for name in spec.parameters]
+    shapes = [matrix_shape(layer.get_parameter(name).shape, spec.axis) for name in spec.parameters]
     return sum(name_format(spec.format).bytes(*shape, spec) for shape in shapes)
 
 
-def _plot(found: dict[str, dict[int, float]], context: Context) -> dict[str, Path]:
+def _plot(found: dict[str, dict[Candidate, float]], context: Context) -> dict[str, Path]:
     if context.folder is None:
         return {}
     path = Path(context.folder) / "sensitivity.svg"

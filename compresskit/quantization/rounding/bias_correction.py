@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from compresskit.core.tensors.modules import tensor_of
+
 from ...analysis.calibration.moments import MomentSums
 
 
@@ -24,5 +26,5 @@ def correct_bias(layer: nn.Module, delta: Tensor, moments: MomentSums) -> Tensor
     mean = moments.mean().to(delta.dtype)
     split = delta.reshape(mean.shape[0], -1, delta.shape[1])
     shift = (split @ mean.unsqueeze(2)).reshape(-1)
-    layer.bias -= shift
+    tensor_of(layer, "bias").sub_(shift)
     return shift

@@ -54,9 +54,9 @@ def gptq(problem: Problem) -> Tensor:
         weights[:, :, stop:] -= errors @ factor[:, start:stop, stop:]
     codes = codes[:, :, order.argsort()].reshape(rows, columns).float()
     # being greedy, it can lose on a matrix of few columns
-    start = nearest(problem)
-    lost, lost_at_start = (output_error(problem.grid.values(c) - problem.matrix, moments) for c in (codes, start))
-    return codes if lost < lost_at_start else start
+    plain = nearest(problem)
+    lost, lost_at_first = (output_error(problem.grid.values(c) - problem.matrix, moments) for c in (codes, plain))
+    return codes if lost < lost_at_first else plain
 
 
 def _inverse_factor(moments: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from compresskit.core.tensors.dtypes import in_float32
-from compresskit.core.tensors.modules import get_module
+from compresskit.core.tensors.modules import bias_of, get_module, tensor_of
 
 from ...analysis.dataflow import Key, Trace, shared_parameters
 from ..formats.layers import Quantized
@@ -69,12 +69,12 @@ def _only_reader(key: Key, record: Trace, readers: dict[Key, str]) -> str | None
 
 
 def _channels_match(first: nn.Module, second: nn.Module) -> bool:
-    return first.weight.shape[0] == input_channel_ranges(second).numel()
+    return tensor_of(first).shape[0] == input_channel_ranges(second).numel()
 
 
 def _by_input_channel(layer: nn.Module) -> Tensor:
     """A layer's weights as (groups, out / groups, in / groups, kernel)."""
-    weight = layer.weight.detach()
+    weight = tensor_of(layer).detach()
     groups = getattr(layer, "groups", 1)
     return weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
 
@@ -88,7 +88,8 @@ def scale_input_channels(layer: nn.Module, factors: Tensor) -> None:
     """Multiply the weights that meet each input channel by that channel's factor."""
     split = _by_input_channel(layer)
     scaled = split * factors.reshape(split.shape[0], 1, split.shape[2], 1)
-    layer.weight.data.copy_(scaled.reshape(layer.weight.shape))
+    weight = tensor_of(layer)
+    weight.data.copy_(scaled.reshape(weight.shape))
 
 
 @torch.no_grad()
@@ -103,13 +104,14 @@ def equalize_pair(first: nn.Module, second: nn.Module) -> Tensor:
     Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019,
         section 4.1.
     """
-    first_ranges = first.weight.abs().flatten(1).amax(1)
+    weight, bias = tensor_of(first), bias_of(first)
+    first_ranges = weight.abs().flatten(1).amax(1)
     second_ranges = input_channel_ranges(second)
     usable = (first_ranges > 0) & (second_ranges > 0)
     factors = torch.where(usable, (first_ranges / second_ranges.clamp(min=1e-30)).sqrt(), torch.ones_like(first_ranges))
-    first.weight /= factors.reshape(-1, *[1] * (first.weight.dim() - 1))
-    if first.bias is not None:
-        first.bias /= factors
+    weight /= factors.reshape(-1, *[1] * (weight.dim() - 1))
+    if bias is not None:
+        bias /= factors
     scale_input_channels(second, factors)
     return factors
 

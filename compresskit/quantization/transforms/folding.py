@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from compresskit.core.edit_records import EditRecord, Name, reads
 from compresskit.core.errors import InputError
-from compresskit.core.tensors.modules import get_module, set_module
+from compresskit.core.tensors.modules import bias_of, get_module, set_module, tensor_of
 from compresskit.core.types import Loaded
 from compresskit.training.batchnorm import channel_scale
 
@@ -39,7 +39,7 @@ def find_pairs(root: nn.Module, record: Trace) -> list[tuple[str, str]]:
         if "weight" not in layer._parameters or f"{name}.weight" in shared or f"{name}.bias" in shared:
             continue
         output = record.single_output(name)
-        readers = record.consumers.get(output, [])
+        readers = [] if output is None else record.consumers.get(output, [])
         if output is None or output in record.outputs or len(readers) != 1 or "batch_norm" not in readers[0].op:
             continue
         norm_name = readers[0].module
@@ -57,22 +57,23 @@ def fold_into(layer: nn.Module, norm: _BatchNorm) -> None:
         Inference", CVPR 2018, section 3.2, eq. 14.
     """
     scale = channel_scale(norm)
-    bias = torch.zeros_like(scale) if layer.bias is None else layer.bias.double()
+    own_bias, groups = bias_of(layer), int(getattr(layer, "groups", 1))
+    bias = torch.zeros_like(scale) if own_bias is None else own_bias.double()
     shift = torch.zeros_like(scale) if norm.bias is None else norm.bias.double()
-    new_bias = (bias - norm.running_mean.double()) * scale + shift
-    weight = layer.weight.double()
+    new_bias = (bias - norm.get_buffer("running_mean").double()) * scale + shift
+    weight = tensor_of(layer).double()
     if output_axis(layer) == 1:
         # (in, out / groups, ...) -> (groups, in / groups, out / groups, ...)
-        grouped = weight.reshape(layer.groups, -1, *weight.shape[1:])
-        wide = scale.reshape(layer.groups, 1, -1, *[1] * (weight.dim() - 2))
+        grouped = weight.reshape(groups, -1, *weight.shape[1:])
+        wide = scale.reshape(groups, 1, -1, *[1] * (weight.dim() - 2))
         new_weight = (grouped * wide).reshape(weight.shape)
     else:
         new_weight = weight * scale.reshape(-1, *[1] * (weight.dim() - 1))
-    layer.weight.copy_(new_weight)
-    if layer.bias is None:
-        layer.bias = nn.Parameter(new_bias.to(layer.weight.dtype))
+    tensor_of(layer).copy_(new_weight)
+    if own_bias is None:
+        layer.bias = nn.Parameter(new_bias.to(tensor_of(layer).dtype))
     else:
-        layer.bias.copy_(new_bias)
+        own_bias.copy_(new_bias)
 
 
 class FoldRecord(EditRecord):
@@ -92,7 +93,7 @@ def replay(root: nn.Module, edit: dict[str, Any]) -> None:
         raise InputError(f"{type(norm).__name__} does not fold into {type(layer).__name__}")
     if layer.bias is None:
         weight = layer.weight
-        channels = getattr(layer, "out_channels", None) or layer.out_features
+        channels = int(getattr(layer, "out_channels", 0) or getattr(layer, "out_features", 0))
         layer.bias = nn.Parameter(torch.empty(channels, dtype=weight.dtype, device=weight.device))
     activation = getattr(norm, "act", None)
     set_module(root, edit["norm"], activation if isinstance(activation, nn.Module) else nn.Identity())
@@ -107,7 +108,10 @@ def fold_batchnorm(loaded: Loaded) -> list[tuple[str, str]]:
     record = trace(loaded.module, loaded.example)
     pairs = find_pairs(loaded.module, record)
     for layer_name, norm_name in pairs:
-        fold_into(get_module(loaded.module, layer_name), get_module(loaded.module, norm_name))
+        norm = get_module(loaded.module, norm_name)
+        if not isinstance(norm, _BatchNorm):
+            raise TypeError(f"{norm_name} is a {type(norm).__name__}")
+        fold_into(get_module(loaded.module, layer_name), norm)
         edit = {"op": "fold", "target": layer_name, "norm": norm_name}
         replay(loaded.module, edit)
         loaded.edits.append(edit)

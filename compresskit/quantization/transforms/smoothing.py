@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from compresskit.core.tensors.dtypes import in_float32
+from compresskit.core.tensors.modules import tensor_of
 
 from ...analysis.calibration.moments import output_error
 from ..calibration.layer_inputs import LayerInputs
@@ -54,20 +55,21 @@ def search_factors(layer: nn.Module, inputs: LayerInputs, make_grid: Callable[[T
         MLSys 2024, eq. 4 and 5.
     """
     magnitude = inputs.channels.mean().float().clamp(min=1e-8)
-    matrix = to_matrix(layer.weight.detach().clone(), axis)
+    weight = tensor_of(layer)
+    matrix = to_matrix(weight.detach().clone(), axis)
     second = inputs.moments.second_moment()
-    original = layer.weight.detach().clone()
+    original = weight.detach().clone()
     best, best_error = torch.ones_like(magnitude), float("inf")
     for step in range(_EXPONENTS):
         factors = magnitude.pow(step / _EXPONENTS)
         factors = factors / (factors.max() * factors.min()).sqrt()
         scale_input_channels(layer, factors)
-        scaled = to_matrix(layer.weight.detach(), axis)
+        scaled = to_matrix(weight.detach(), axis)
         grid = make_grid(scaled)
-        layer.weight.copy_(grid.values(grid.nearest(scaled)).reshape(original.shape))
+        weight.copy_(grid.values(grid.nearest(scaled)).reshape(original.shape))
         scale_input_channels(layer, 1 / factors)
-        error = float(output_error(to_matrix(layer.weight.detach(), axis) - matrix, second))
-        layer.weight.copy_(original)
+        error = float(output_error(to_matrix(weight.detach(), axis) - matrix, second))
+        weight.copy_(original)
         if error < best_error:
             best, best_error = factors, error
     return best
@@ -84,7 +86,7 @@ def move_to_weights(layer: nn.Module, factors: Tensor) -> Spec:
     scale_input_channels(layer, factors)
     spec = Spec(input_multiplier=True)
     convert(layer, spec)
-    layer.input_multiplier.copy_(1 / factors)
+    tensor_of(layer, "input_multiplier").copy_(1 / factors)
     return spec
 
 

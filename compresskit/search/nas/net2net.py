@@ -86,8 +86,8 @@ def undo_norm(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
     Source: Chen et al., Net2Net, section 2.3.
     """
     with torch.no_grad():
-        norm.running_mean.copy_(mean)
-        norm.running_var.copy_(variance)
+        norm.get_buffer("running_mean").copy_(mean)
+        norm.get_buffer("running_var").copy_(variance)
         norm.weight.copy_((variance.double() + norm.eps).sqrt())
         norm.bias.copy_(mean)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import model_validator
 
@@ -22,6 +22,10 @@ _NOT_HERE = ("samples", "probe_samples", "ray")
 
 class ArchitectureOptions(BudgetOptions):
     """The part of the search options that policies on whole networks read."""
+
+    if TYPE_CHECKING:  # fields of SearchOptions, which adds its own to these
+        technique: str
+        policy: str
 
     child_steps: int = option(
         100, "training steps of each candidate network, 64 examples each, taught by the model", section="Architecture",

@@ -44,8 +44,8 @@ def pareto(session: Session) -> list[Child]:
     """The trained children that no other beats in both score and load, cheapest first."""
     scored = [child for child in session.children if child.score is not None]
     front: list[Child] = []
-    for child in sorted(scored, key=lambda c: (_load(session, c), -c.score, c.number)):
-        if not front or child.score > front[-1].score:
+    for child in sorted(scored, key=lambda c: (_load(session, c), -(c.score or 0.0), c.number)):
+        if not front or (child.score or 0.0) > (front[-1].score or 0.0):
             front.append(child)
     return front
 
@@ -57,7 +57,8 @@ def _load(session: Session, child: Child) -> float:
 def pareto_rows(session: Session) -> list[dict[str, Any]]:
     """The Pareto front as a table."""
     return [
-        {"trial": child.number, "score": round(child.score, 5), **{k: round(v, 5) for k, v in child.costs.items()}}
+        {"trial": child.number, "score": round(child.score or 0.0, 5)}
+        | {name: round(cost, 5) for name, cost in child.costs.items()}
         for child in pareto(session)
     ]
 
@@ -72,7 +73,7 @@ def write_recipe(session: Session, child: Child, winner: Loaded) -> Path:
     the weights it inherited from other networks in the search are not to be had by training.
     """
     recipe, says = _n2n_recipe(session, child) if "removed" in child.network else _chain_recipe(session, winner)
-    path = Path(session.context.folder) / "recipe.yaml"
+    path = session.context.needs_folder() / "recipe.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     header = "".join(f"# {line}\n" for line in [*says, "run it with: compresskit run recipe.yaml -o OUT"])
     path.write_text(header + yaml.safe_dump(recipe, sort_keys=False))
@@ -118,7 +119,7 @@ def _training(session: Session, own: dict[str, Any]) -> dict[str, Any]:
     """Training options of the search's recovery, or else a brief training's."""
     if session.options.trains():
         return {name: value for name, value in own.items() if name in TrainOptions.model_fields}
-    an_epoch = max(1, session.context.data.size("train") // BATCH)
+    an_epoch = max(1, session.context.needs_data().size("train") // BATCH)
     options = session.options
     steps = options.finetune_steps if options.finetune_finalists else options.child_steps
     return {"epochs": steps / an_epoch, "batch_size": BATCH, "lr": options.child_lr, "keep": "last"}
@@ -145,7 +146,7 @@ def plots(session: Session, winner: Child, notes: list[str]) -> dict[str, Path]:
     except InputError as error:
         notes.append(f"no plots: {error}")
         return {}
-    path = Path(session.context.folder) / "search.png"
+    path = session.context.needs_folder() / "search.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     _draw_learning(learning, session)
     scored = [child for child in session.children if child.score is not None]

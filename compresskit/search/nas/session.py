@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from ...training.context import Context
 from ...training.loop import Objective, train
 from ..options import SearchOptions
 from ..problem.evaluator import Rater
-from .reinforce import Reinforce
+from .reinforce import Reinforce, Rollout
 from .teacher_cache import LogitRegression, distillation, remembered_logits
 
 BATCH = 64
@@ -84,7 +84,7 @@ class Session:
         self.limits = {name: amount.of(whole[name]) for name, amount in options.targets().items()}
         self.generator = torch.Generator().manual_seed(context.seed)
         self.rater = Rater(teacher.clone().module, context, samples=options.score_samples, probe_samples=BATCH)
-        self.samples = min(options.score_samples, context.data.size("val"))
+        self.samples = min(options.score_samples, context.needs_data().size("val"))
         self.teacher_score = self.rater.original().score
         self.children: list[Child] = []
         self.models: dict[str, Loaded] = {}
@@ -138,10 +138,11 @@ class Session:
             steps: of 64 images; default the options'.
             objective: the loss.
         """
-        an_epoch = max(1, self.context.data.size("train") // BATCH)
+        examples = self.context.needs_data().size("train")
+        an_epoch = max(1, examples // BATCH)
         options = TrainOptions(
             epochs=(steps or self.options.child_steps) / an_epoch,
-            batch_size=min(BATCH, self.context.data.size("train")), lr=self.options.child_lr, keep="last",
+            batch_size=min(BATCH, examples), lr=self.options.child_lr, keep="last",
             norm_batches=_NORM_BATCHES, grad_clip=_CLIP,
         )  # fmt: skip
         train(child, options, self._quiet, objective=objective or self.distillation)
@@ -189,7 +190,7 @@ class Session:
     def finalists(self, count: int) -> list[Child]:
         """The best different networks within the budget, the best first."""
         different: list[Child] = []
-        for child in sorted(self._able(), key=lambda c: (-c.score, sum(c.costs.values()), c.number)):
+        for child in sorted(self._able(), key=lambda c: (-(c.score or 0.0), sum(c.costs.values()), c.number)):
             if len(different) < count and all(child.network != other.network for other in different):
                 different.append(child)
         return different
@@ -261,7 +262,7 @@ class Session:
         )  # fmt: skip
 
     def episodes(
-        self, until: float, propose: Callable[[], Sequence[tuple[Any, float]]], agent: Reinforce, size: int
+        self, until: float, propose: Callable[[], tuple[Rollout, float]], agent: Reinforce, size: int
     ) -> None:
         """Episodes of a few proposals each, an update after each, until a share of the search is used up.
 
@@ -272,7 +273,7 @@ class Session:
             size: proposals an episode.
         """
         while self.progress() < until:
-            pairs = []
+            pairs: list[tuple[Rollout, float]] = []
             while len(pairs) < size and not (pairs and self.progress() >= min(until, 1.0)):
                 pairs.append(propose())
             agent.update([rollout for rollout, _ in pairs], [reward for _, reward in pairs])

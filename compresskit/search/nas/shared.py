@@ -56,7 +56,7 @@ class SharedWeights(nn.Module):
         """Each tensor of a chain with the slice that stands for it: the first of every dimension."""
         for unit, (slot, layer) in zip(net.layers, network, strict=True):
             if slot is not None:
-                yield from _sliced(unit, self.slots[slot][f"{layer['op']}{layer['kernel']}"])
+                yield from _sliced(unit, self.slots.get_submodule(f"{slot}.{layer['op']}{layer['kernel']}"))
         yield from _sliced(net.classifier, self.classifier)
 
 

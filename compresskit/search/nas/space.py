@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ...core.errors import InputError
+from ...core.tensors.modules import device_of
 from ...core.types import Loaded, call, main_output
 from ...model.chain import Chain, chain, chain_costs, checked
 
@@ -59,7 +61,8 @@ class ChainSpace:
     def wrap(self, net: Chain, layers: list[dict[str, Any]]) -> Loaded:
         """A module of this description, with all that is needed to build it again."""
         source = {"kind": "builtin", "name": "chain", "args": self.arguments([dict(layer) for layer in layers])}
-        device = self._teacher.example.device
+        example = self._teacher.example
+        device = example.device if isinstance(example, Tensor) else device_of(self._teacher.module)
         return Loaded(
             net.to(device).eval(),
             source,

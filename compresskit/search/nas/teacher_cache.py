@@ -49,7 +49,7 @@ class RememberedLogits:
 
 def remembered_logits(context: Context) -> RememberedLogits:
     """An empty memory for the training examples of a context."""
-    return RememberedLogits(int(context.data.batches("train", batch_size=1).order().max()) + 1)
+    return RememberedLogits(int(context.needs_data().batches("train", batch_size=1).order().max()) + 1)
 
 
 def distillation(teacher: Loaded, memory: RememberedLogits, context: Context) -> Objective:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ...core.errors import GuardMissed
 from ...core.types import Loaded
+from ...model.chain import Chain
 from .net2net import deepened, widened
 from .reinforce import Reinforce, Rollout
 from .rewards import accuracy_reward
@@ -102,7 +103,7 @@ def transform(session: Session) -> None:
     session.agents = {"growth": Reinforce(policy)}
     if not session.restore():
         _train_seed(session, space, seed)
-    examples = session.context.data.calibration(_EXAMPLES, batch_size=_EXAMPLES, seed=session.context.seed)[0]
+    examples = session.context.needs_data().calibration(_EXAMPLES, batch_size=_EXAMPLES, seed=session.context.seed)[0]
 
     def propose() -> tuple[Rollout, float]:
         start = _start(session)
@@ -111,7 +112,7 @@ def transform(session: Session) -> None:
         score = session.score_after_training(child)
         reward = accuracy_reward(score, session.samples)
         made = session.record(layers, space.costs(layers), reward, score=score, trained=child)
-        _keep_if_roomy(session, made.score, child, space)
+        _keep_if_roomy(session, made.score or 0.0, child, space)
         return rollout, reward
 
     session.episodes(1.0, propose, session.agents["growth"], options.children)
@@ -152,6 +153,8 @@ def grown(
     for _ in range(_ROUNDS):
         _widen(session, space, policy, net, layers, rollout)
         _deepen(session, space, policy, net, layers, rollout, examples)
+    if not isinstance(net, Chain):
+        raise TypeError(f"a network of the search is a {type(net).__name__}")
     return space.wrap(net, layers), layers
 
 

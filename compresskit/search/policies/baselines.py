@@ -39,7 +39,7 @@ def random_choice(problem: Problem, generator: np.random.Generator) -> Choice:
     """One random choice at the budget."""
     least = np.array([place.shares[0] for place in problem.places])
     shares = least + (1 - least) * generator.random(len(least))
-    return problem.fitted(shares, generator.permutation(len(least)))
+    return problem.fitted(shares.tolist(), generator.permutation(len(least)))
 
 
 def greedy(problem: Problem, generator: np.random.Generator, options: SearchOptions) -> Choice:
@@ -85,7 +85,8 @@ def greedy(problem: Problem, generator: np.random.Generator, options: SearchOpti
     if not problem.fits(choice):  # no single place can take a whole cut off: lower all a little
         choice = problem.fitted([p.shares[level] for p, level in zip(problem.places, choice, strict=True)])
     problem.evaluate(problem.filled(choice))
-    return problem.best().choice
+    best = problem.best()
+    return problem.uniform() if best is None else best.choice
 
 
 def _trials_left(problem: Problem, seconds: float) -> int:

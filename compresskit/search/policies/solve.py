@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...analysis.allocation.several_budgets import Allocator
+from ...core.errors import InputError
 from ..options import SearchOptions
 from ..problem.search_space import Problem, Trial
 from ..problem.subject import Choice, Place
@@ -32,6 +33,8 @@ def solve(problem: Problem, generator: np.random.Generator, options: SearchOptio
     losses = place_losses(problem, options.probe)
     allocator = Allocator([len(place) for place in problem.places], problem.loads)
     first = allocator.solve(losses)
+    if first is None:
+        raise InputError("no choice is within the budget")
     trial = problem.evaluate(first)
     uniform = problem.evaluate(problem.uniform())
     coefficients, best = np.zeros(len(losses)), trial

@@ -123,21 +123,21 @@ class Problem:
             shares: relative shares of the places, positive.
             order: places in the order in which they are given single steps back; default as they stand.
         """
-        shares = np.asarray(shares, dtype=np.float64)
-        low, high = 0.0, 1 / max(shares.min(), 1e-6)
-        if self.fits(choice := self.nearest_levels(np.minimum(shares * high, 1))):
+        wanted = np.asarray(shares, dtype=np.float64)
+        low, high = 0.0, 1 / max(wanted.min(), 1e-6)
+        if self.fits(choice := self.nearest_levels(np.minimum(wanted * high, 1).tolist())):
             return choice
         for _ in range(30):
             middle = (low + high) / 2
-            if self.fits(self.nearest_levels(np.minimum(shares * middle, 1))):
+            if self.fits(self.nearest_levels(np.minimum(wanted * middle, 1).tolist())):
                 low = middle
             else:
                 high = middle
-        return self.filled(self.nearest_levels(np.minimum(shares * low, 1)), order)
+        return self.filled(self.nearest_levels(np.minimum(wanted * low, 1).tolist()), order)
 
     def uniform(self) -> Choice:
         """The same share at every place, as large as the budget allows."""
-        return self.fitted(np.ones(len(self.places)))
+        return self.fitted([1.0] * len(self.places))
 
     def filled(self, choice: Sequence[int], order: Iterable[int] | None = None) -> Choice:
         """A choice with single steps added, place by place in turn, while they fit."""
@@ -225,6 +225,8 @@ class Problem:
         return rating, self._clock() - begin
 
     def _from_team(self, jobs: Sequence[RatingRequest]) -> Iterator[tuple[Rating, float]]:
+        if self.team is None:
+            raise TypeError("this problem has no workers")
         begin = self._clock()
         ratings = self.team.rate(self.subject, self.rater, jobs)
         seconds = (self._clock() - begin) / len(jobs)

@@ -13,7 +13,7 @@ from ...analysis.calibration.moments import Moments
 from ...analysis.measure.work import exact_costs, work_of
 from ...analysis.sensitivity.channels import output_sensitivities
 from ...core.errors import InputError
-from ...core.tensors.modules import get_module
+from ...core.tensors.modules import get_module, tensor_of
 from ...core.types import Loaded
 from ...decomposition.fit.fit import Evidence, Fit, fit_activation, fit_weight
 from ...decomposition.methods.kinds import Ranks, chain_of, compose, split_groups
@@ -65,7 +65,7 @@ class DecomposeSubject:
         sites, left_out = survey(loaded)
         self.notes = [f"left out {name}: {reason}" for name, reason in left_out.items()]
         sites = [site for site in sites if site.geometry.form != "embedding"]
-        batches = context.data.calibration(options.samples, batch_size=_BATCH, seed=context.seed)
+        batches = context.needs_data().calibration(options.samples, batch_size=_BATCH, seed=context.seed)
         self._recalibration = first_examples(batches, options.recalibration_samples)
         sensitivities = output_sensitivities(
             loaded.module, [site.name for site in sites], first_examples(batches, options.probe_samples),
@@ -93,7 +93,7 @@ class DecomposeSubject:
         found: dict[Ranks, _Level] = {}
         to_data = evidence.moments is not None
         bias = site.geometry.bias or (to_data and site.norm is None)
-        size = get_module(self._loaded.module, site.name).weight.element_size()
+        size = tensor_of(get_module(self._loaded.module, site.name)).element_size()
         for share in np.linspace(self._options.floor, 1, self._options.levels)[:-1]:
             one = at_share(site, evidence, self._options, float(share))
             if one is None or one.ranks in found:
@@ -124,6 +124,8 @@ class DecomposeSubject:
             kept = []
             slowest = 0.0  # a rank up never takes less time, whatever the clock says
             for level, one in zip(levels[layer.site.name], layer.candidates, strict=True):
+                if one.latency_ms is None or layer.latency_ms is None:
+                    continue  # what was not timed is not offered
                 slowest = max(slowest, one.latency_ms)
                 one = replace(one, latency_ms=slowest)
                 if is_faster(layer, one) and slowest < layer.latency_ms:

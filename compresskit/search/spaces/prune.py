@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ...analysis.measure.work import exact_costs
 from ...analysis.sensitivity.channels import output_sensitivities
 from ...core.errors import InputError
+from ...core.tensors.modules import tensor_of
 from ...core.types import Loaded, to_device
 from ...model.example_inputs import with_batch
 from ...pruning.allocation.latency_model import LatencyTable
@@ -201,7 +202,7 @@ class PruneSubject:
                 continue
             name, layer = self._evidence.layer(member)
             covariance = self._evidence.moments[name].covariance()[0].double()
-            weight = layer.weight.detach().double().flatten(1).T
+            weight = tensor_of(layer).detach().double().flatten(1).T
             sensitivity = self._sensitivities.get(name, torch.zeros(weight.shape[1], dtype=torch.float64))
             for level, count in enumerate(counts[:-1]):
                 lost = columns_of(layer, member.positions[~self._mask(group, count)])
@@ -257,5 +258,6 @@ def refit_errors(covariance: Tensor, weight: Tensor, lost: np.ndarray) -> Tensor
 
 def columns_of(layer: nn.Module, inputs: np.ndarray) -> np.ndarray:
     """Columns of a layer's flattened weight that belong to input channels, (channels * kernel,)."""
-    kernel = layer.weight[0].numel() // layer.weight.shape[1]
+    weight = tensor_of(layer)
+    kernel = weight[0].numel() // weight.shape[1]
     return (inputs.reshape(-1, 1) * kernel + np.arange(kernel)).reshape(-1)

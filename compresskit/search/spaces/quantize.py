@@ -15,7 +15,7 @@ from ...analysis.measure.work import Work, exact_costs
 from ...analysis.sensitivity.channels import output_sensitivities
 from ...core.errors import InputError
 from ...core.tensors.copying import copy_module
-from ...core.tensors.modules import get_module
+from ...core.tensors.modules import get_module, tensor_of
 from ...core.types import Loaded
 from ...quantization.calibration.layer_inputs import LayerInputs, collect_inputs, roundable
 from ...quantization.formats.layers import Spec, name_format, to_matrix
@@ -125,7 +125,7 @@ class QuantizeSubject:
         for (name, widths), level in zip(self._rounded.items(), choice, strict=True):
             layer = get_module(module, name)
             for parameter, weight in widths[level].items():
-                layer._parameters[parameter].copy_(weight)
+                layer.get_parameter(parameter).copy_(weight)
         return module
 
     @cached_property
@@ -141,14 +141,14 @@ class QuantizeSubject:
         widths = self._rounded[name]
         if name not in self._statistics or name not in self._sensitivities:
             return [
-                float(sum((layer._parameters[p].detach() - w).square().sum() for p, w in weights.items()))
+                float(sum(float((layer.get_parameter(p).detach() - w).square().sum()) for p, w in weights.items()))
                 for weights in widths
             ]
         second = self._statistics[name].moments.second_moment()
         factor = self._sensitivities[name].sqrt().unsqueeze(1)  # (out, 1): errors of a row count by its channel
         found = []
         for weights in widths:
-            delta = to_matrix(weights["weight"].double() - layer.weight.detach().double(), 0)
+            delta = to_matrix(weights["weight"].double() - tensor_of(layer).detach().double(), 0)
             found.append(0.5 * float(output_error(delta * factor, second)))
         return found
 

@@ -122,9 +122,9 @@ def elementwise(trace: Trace, tensors: Sequence[Tensor], shape: torch.Size, what
         return planes
     merged = merge(trace, planes, what, owners)
     for number, plane in enumerate(merged):
-        fixed = sorted({d for d in varying(plane) for operand in operands if d in operand})
-        if fixed:
-            merged[number] = freeze(trace.ids, plane, fixed, trace.site(f"{what} with a tensor of fixed size"))
+        held = sorted({d for d in varying(plane) for operand in operands if d in operand})
+        if held:
+            merged[number] = freeze(trace.ids, plane, held, trace.site(f"{what} with a tensor of fixed size"))
     return meet_repeated(trace, tensors, merged, len(shape), what)
 
 

@@ -42,7 +42,7 @@ def eye(trace: Trace, name: str, args: tuple, kwargs: dict, output: Any) -> None
     """eye(n): rows and columns at the same positions go, and what stays is the smaller identity."""
     rows = kwargs.get("n", args[0] if args else None)
     columns = kwargs.get("m", args[1] if len(args) > 1 else rows)
-    if columns is not None and int(columns) == int(rows):
+    if columns is not None and rows is not None and int(columns) == int(rows):
         _sized(trace, name, (rows, columns), output)
         planes = trace.planes(output)
         if len(planes) == 2:
@@ -61,7 +61,7 @@ def grown(trace: Trace, name: str, args: tuple, kwargs: dict, output: Any) -> No
     if not trace.planes(args[0]) and any(isinstance(size, Number) for size in numbers.values()):
         _sized(trace, name, [numbers.get(d, 1) for d in range(output.dim())], output)
     elif numbers:
-        output._repeated = numbers
+        vars(output)["_repeated"] = numbers
 
 
 def grown_as(trace: Trace, name: str, args: tuple, kwargs: dict, output: Any) -> None:

@@ -19,7 +19,7 @@ Trace = Any
 def layout(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
     output = func(*args, **kwargs)
     source = trace.planes(args[0])
-    outputs = output if isinstance(output, tuple | list) else [output]
+    outputs = list(output) if isinstance(output, tuple | list) else [output]
     moved = [_move(func, plane, args, kwargs, outputs) for plane in source]
     for index, result in enumerate(outputs):
         planes = [compact(planes[index]) for planes in moved]
@@ -184,7 +184,8 @@ def index_add(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
 
 def _indexed(indices: list[Tensor | None]) -> list[int]:
     """Dimensions that x[indices] looks up; a mask covers as many as it has."""
-    dims, here = [], 0
+    dims: list[int] = []
+    here = 0
     for entry in indices:
         covered = entry.dim() if entry is not None and entry.dtype == torch.bool else 1
         dims += [] if entry is None else range(here, here + covered)

@@ -124,7 +124,7 @@ def local_response_norm(trace: Trace, func: Any, args: tuple, kwargs: dict) -> T
     args, kwargs = args[1:], {key: value for key, value in kwargs.items() if key != "input"}
     stays = trace.kept_positions(x, 1)
     with _disable_current_modes():
-        if stays is None:
+        if stays is None or x is None:
             output = func(x, *args, **kwargs)
         else:
             output = torch.zeros_like(x).index_copy_(1, stays, func(x.index_select(1, stays), *args, **kwargs))

@@ -42,7 +42,7 @@ def freeze_input(trace: Trace, tensor: Tensor, dims: list[int], reason: str) -> 
 
 def flat(args: tuple, kwargs: dict) -> list:
     """Arguments in order, those inside lists and tuples among them."""
-    found = []
+    found: list[Any] = []
     for arg in (*args, *kwargs.values()):
         found.extend(arg) if isinstance(arg, tuple | list) else found.append(arg)
     return found

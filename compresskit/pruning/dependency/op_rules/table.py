@@ -101,7 +101,7 @@ def _empty(trace: Trace, output: Any, tensors: list[Tensor], name: str) -> Any:
             trace.ids.pin(plane, f"the example input leaves {trace.place(name)} without any element")
     for result in flat((output,), {}):
         if isinstance(result, Tensor) and result.numel() == 0:
-            result._id_planes = []
+            vars(result)["_id_planes"] = []
     return output
 
 
