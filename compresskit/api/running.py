@@ -27,7 +27,7 @@ from ..pipeline.inspection import inspect_step
 from ..pipeline.measurement import Measurement, measure_model
 from ..pipeline.opening import open_context
 from ..pipeline.recipe import Recipe, RecipeOptions, Step, explain, from_content, read_recipe
-from ..pipeline.techniques import TECHNIQUES
+from ..pipeline.techniques import STEPS, TECHNIQUES
 from .objects import Objects
 from .result import Result
 from .session import Log, session
@@ -177,7 +177,7 @@ def _named_step(step: Any, objects: Objects) -> Any:
         return step
     named = {}
     for verb, options in step.items():
-        model = TECHNIQUES[verb].options_model() if verb in TECHNIQUES else Options
+        model = STEPS[verb].options_model() if verb in STEPS else Options
         named[verb] = (
             {name: objects.option(f"run: {verb}.{name}", value, _taken(model, name)) for name, value in options.items()}
             if isinstance(options, Mapping)

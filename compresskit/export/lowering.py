@@ -6,15 +6,16 @@ import importlib
 import platform
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from compresskit.analysis.measure.latency import latency_ab
+from compresskit.analysis.measure.latency import Latency, latency_ab
 from compresskit.core.errors import InputError, described
 from compresskit.core.tensors.dtypes import cast, model_dtype, widened
 from compresskit.core.types import Inputs, Loaded, call, main_output
+from compresskit.evaluation.metrics import Score
 from compresskit.model.example_inputs import with_batch
 from compresskit.training.context import Context
 
@@ -40,8 +41,28 @@ def export(loaded: Loaded, options: ExportOptions, context: Context, out_path: s
     Raises:
         InputError: if the model cannot be exported, or the runtime is not installed.
     """
-    path = Path(out_path)
-    _check_batch(loaded, options)
+    return carry_out(loaded, options, context, Path(out_path)).facts
+
+
+class ExportResult(NamedTuple):
+    """An exported model and its figures.
+
+    Attributes:
+        facts: as `export` returns them.
+        notes: lines for the report, which stand in the facts, too.
+        runner: the model in its runtime.
+        score: the metric in the runtime, where there is data.
+    """
+
+    facts: dict[str, Any]
+    notes: list[str]
+    runner: nn.Module
+    score: Score | None
+
+
+def carry_out(loaded: Loaded, options: ExportOptions, context: Context, path: Path) -> ExportResult:
+    """Export a model, run it in its runtime, and compare; arguments and errors as of `export`."""
+    check_batch(loaded, options)
     program = export_program(loaded.module, loaded.example)
     notes = [*computes_in(loaded.module), *held_as_floats(loaded.module)]
     notes += EXPORTERS.load(options.format)(program, path, options) or []
@@ -59,11 +80,12 @@ def export(loaded: Loaded, options: ExportOptions, context: Context, out_path: s
     }
     facts |= compare(loaded.module, runner, comparison_batches(loaded, options, context))
     facts |= _latency(float_twin(loaded.module), runner, inputs, options)
+    score = None
     if context.data is not None and context.metric is not None:
-        facts[f"{context.metric.name}_in_runtime"] = context.metric(
-            runner, context.data.batches("test", batch_size=context.eval_batch)
-        ).value
-    return facts | ({"notes": "; ".join(notes)} if notes else {})
+        batches = context.data.batches("test", batch_size=context.eval_batch, limit=context.eval_limit)
+        score = context.metric(runner, batches)
+        facts[f"{context.metric.name}_in_runtime"] = score.value
+    return ExportResult(facts | ({"notes": "; ".join(notes)} if notes else {}), notes, runner, score)
 
 
 def _runner(runtime: str, exported: Exported) -> nn.Module:
@@ -81,7 +103,8 @@ def _runner(runtime: str, exported: Exported) -> nn.Module:
 
 
 @torch.no_grad()
-def _check_batch(loaded: Loaded, options: ExportOptions) -> None:
+def check_batch(loaded: Loaded, options: ExportOptions) -> None:
+    """Raises InputError if the model does not take the batch size that the options name."""
     try:
         call(loaded.module.eval(), with_batch(loaded.example, options.batch_size))
     except Exception as error:  # anybody's code
@@ -139,13 +162,18 @@ def compare(module: nn.Module, runner: nn.Module, batches: list[Inputs]) -> dict
     return {"agreement": same / total, "largest_difference": largest, "output_scale": scale, "compared_samples": total}
 
 
-def _latency(baseline: nn.Module, runner: nn.Module, inputs: Inputs, options: ExportOptions) -> dict[str, Any]:
+def timed(baseline: nn.Module, runner: nn.Module, inputs: Inputs, options: ExportOptions) -> Latency:
+    """Interleaved timing of a model in eager PyTorch and one in a runtime, with the threads of the options."""
     threads = torch.get_num_threads()
     torch.set_num_threads(options.threads)
     try:
-        timing = latency_ab(baseline, runner, inputs, rounds=options.rounds, batch_size=options.batch_size)
+        return latency_ab(baseline, runner, inputs, rounds=options.rounds, batch_size=options.batch_size)
     finally:
         torch.set_num_threads(threads)
+
+
+def _latency(baseline: nn.Module, runner: nn.Module, inputs: Inputs, options: ExportOptions) -> dict[str, Any]:
+    timing = timed(baseline, runner, inputs, options)
     return {
         "latency_label": "simulated"
         if RUNTIMES.attribute(options.chosen_runtime(), "simulated", False)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from ..core.errors import InputError
-from ..core.options import Options, choice, option
+from ..core.options import GuardOptions, Options, choice, option
 from ..core.registry import Registry
 from .tables import EXPORTERS, RUNTIMES, reads
+
+#: what an artifact holds under names of its own
+_TAKEN = ("manifest.json", "model.safetensors", "report.json", "report.html", "recipe.json")
 
 
 class ExportOptions(Options):
@@ -68,3 +71,34 @@ class ExportOptions(Options):
             if name in self.model_fields_set and name not in EXPORTERS.attribute(self.format, "options", ()):
                 raise ValueError(f"{name} would be ignored: format is {self.format!r}")
         return self
+
+
+class ExportStepOptions(ExportOptions, GuardOptions):
+    """A file for another runtime beside the artifact, whose figures there the guards are about."""
+
+    file: str | None = option(
+        None, "name of the file in the output folder; default: model, with the format's suffix", section="Export"
+    )
+
+    def file_name(self) -> str:
+        """The file's name; a user's own exporter is loaded to find out."""
+        return self.file or f"model{self.suffix()}"
+
+    def keeps_layers(self) -> bool:
+        """Whether the model has the same layers afterwards: it is left as it is."""
+        return True
+
+    def times_itself(self) -> bool:
+        """Whether a step with these options measures its latency in its own way: in the runtime, by `rounds`."""
+        return True
+
+    @field_validator("file")
+    @classmethod
+    def _plain_name(cls, value: str | None) -> str | None:
+        if value is None:
+            return value
+        if not value or set(value) & set("/\\\0") or value.startswith("."):
+            raise ValueError("must be the name of a file in the output folder, e.g. model.onnx")
+        if value in _TAKEN or value.endswith(".py"):
+            raise ValueError(f"{value!r} may be a file of the artifact itself; give another name, e.g. model.onnx")
+        return value

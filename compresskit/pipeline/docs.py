@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 from ..core.options import Options
 from ..core.registry import REFERENCE
 from .recipe import RecipeOptions
-from .techniques import TECHNIQUES
+from .techniques import STEPS
 
 _STARTER_STEPS: dict[str, dict[str, Any]] = {
     "prune": {"target_macs": 0.5, "recover": "finetune"},
@@ -27,9 +27,9 @@ def starter_recipe(model: str, data: str, weights: str | None = None) -> str:
     lines.append("steps:")
     for technique, values in _STARTER_STEPS.items():
         lines.append(f"  - {technique}:")
-        lines += _step_lines(TECHNIQUES[technique].options_model(), values)
-    rest = ", ".join(name for name in TECHNIQUES if name not in _STARTER_STEPS)
-    lines.append(f"  # further techniques: {rest}; their options: compresskit NAME --help")
+        lines += _step_lines(STEPS[technique].options_model(), values)
+    rest = ", ".join(name for name in STEPS if name not in _STARTER_STEPS)
+    lines.append(f"  # further steps: {rest}; their options: compresskit NAME --help")
     return "\n".join(lines) + "\n"
 
 
@@ -61,7 +61,7 @@ def options_markdown() -> str:
         "Made by `compresskit schema --markdown`; the same names hold in YAML and, with dashes, as flags.",
     ]
     parts += ["", "## Recipe", "", *_table(RecipeOptions)]
-    for name, technique in TECHNIQUES.items():
+    for name, technique in STEPS.items():
         parts += ["", f"## {name}", "", technique.summary, "", *_table(technique.options_model())]
     return "\n".join(parts) + "\n"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -58,6 +59,7 @@ def measure_model(
     *,
     size_bytes: int | None = None,
     against: Loaded | None = None,
+    taken: Mapping[str, Any] | None = None,
 ) -> Measurement:
     """Measure a model.
 
@@ -67,14 +69,16 @@ def measure_model(
         options: evaluation and latency settings.
         size_bytes: size of its weights file where it is already stored; None writes one to find out.
         against: the latency baseline; None leaves latency unmeasured.
+        taken: figures and metric that were measured elsewhere, by their keys in reports.
     """
+    taken = dict(taken or {})
     example = to_device(with_batch(loaded.example, 1), context.device)
     known = {} if size_bytes is None else {"size_bytes": size_bytes}
-    return Measurement(
-        figures_of(loaded, example, **known) | _timed(loaded, context, options, against),
-        evaluate(loaded, context, options),
-        zero_share(loaded),
+    metric = taken.pop("metric") if "metric" in taken else evaluate(loaded, context, options)
+    timed = (
+        {} if any(COSTS[name].figure in taken for name in names("timed")) else _timed(loaded, context, options, against)
     )
+    return Measurement(figures_of(loaded, example, **known) | timed | taken, metric, zero_share(loaded))
 
 
 def _timed(loaded: Loaded, context: Context, options: RecipeOptions, against: Loaded | None) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def open_what_opens(
     context = Context(
         original, data, metric, options.seed, device, log, load=load, latency_batch=options.latency_batch,
         eval_batch=options.eval_batch or _evaluation_batch(original, data, device), runtime=layer_timing,
-        loss=opened.get("loss"),
+        loss=opened.get("loss"), eval_limit=options.eval_limit,
     )  # fmt: skip
     return context, [*problems, *misfits]
 

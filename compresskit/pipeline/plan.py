@@ -20,7 +20,7 @@ from .lint import lint
 from .preflight import checked_context
 from .recipe import Recipe, Step
 from .steps import follow, model_after
-from .techniques import TECHNIQUES
+from .techniques import STEPS
 
 
 def make_plan(
@@ -43,7 +43,7 @@ def make_plan(
 
     def take(number: int, step: Step, current: Loaded, context: Context) -> Loaded:
         nonlocal known
-        technique = TECHNIQUES[step.technique]
+        technique = STEPS[step.technique]
         if number == 0:
             current = current.clone()  # cuts are tried on a copy
         if technique.preview == "run" and known:

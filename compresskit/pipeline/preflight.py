@@ -23,14 +23,14 @@ from ..core.options import Options
 from ..core.tensors.randomness import unchanged_random_state
 from ..core.types import Loaded
 from ..export.exporters.export_program import export_program
-from ..export.options import ExportOptions
+from ..export.options import ExportOptions, ExportStepOptions
 from ..model.exported import refuse_change
 from ..training.context import Context
 from ..training.train_check import check_training
 from .opening import open_what_opens
 from .recipe import Recipe, RecipeOptions, Step
 from .steps import follow, model_after, place_of
-from .techniques import TECHNIQUES
+from .techniques import STEPS
 
 _EXAMPLES = 2  # of the batch that goes through model and metric
 #: copies of the weights in a checkpoint (weights, best, average, optimizer), twice while one replaces another
@@ -54,7 +54,13 @@ def checked_context(recipe: Recipe, log: Log, *, output: Path | None = None, fin
     """
     started = time.perf_counter()
     unchangeable, rows = _unchangeable(recipe), _rows(recipe)
-    problems = [*unchangeable, *_packages(recipe), *rows, *([] if rows else _options(recipe)), *_output(output)]
+    problems = [
+        *unchangeable,
+        *_packages(recipe),
+        *rows,
+        *([] if rows else [*_options(recipe), *_same_files(recipe)]),
+        *_output(output),
+    ]
     context, unopened = (None, []) if unchangeable else open_what_opens(recipe.options, log)
     problems += unopened
     if context is None:
@@ -110,7 +116,7 @@ def _packages(recipe: Recipe) -> Iterator[str]:
     """Techniques and optional packages that do not import."""
     for number, step in enumerate(recipe.steps):
         try:
-            TECHNIQUES[step.technique].function()
+            STEPS[step.technique].function()
             yield from _located(recipe, number, _missing(step.options.packages()))
         except ImportError as error:
             yield from _located(recipe, number, [f"does not import: {described(error)}"])
@@ -142,9 +148,21 @@ def _options(recipe: Recipe) -> Iterator[str]:
             yield from _located(recipe, number, [f"{' and '.join(readers)}; {mend}"])
         timing = [guard_of(name) for name in step.options.limits() if COSTS[name].known == "timed"]
         timing += ["min_speedup"] if step.options.min_speedup is not None else []
-        if timing and not recipe.options.latency_rounds:
+        if timing and not recipe.options.latency_rounds and not step.options.times_itself():
             needs = f"{timing[0]} needs measured latency, and latency_rounds is 0; set it to e.g. 12"
             yield from _located(recipe, number, [needs])
+
+
+def _same_files(recipe: Recipe) -> Iterator[str]:
+    """Steps that would write the same file beside the artifact."""
+    writers: dict[str, int] = {}
+    for number, step in enumerate(recipe.steps):
+        if isinstance(step.options, ExportStepOptions):
+            name = step.options.file_name()
+            if name in writers:
+                other = place_of(recipe, writers[name])
+                yield from _located(recipe, number, [f"{other} writes {name!r}, too; give one of them another file"])
+            writers[name] = number
 
 
 def _further_models(recipe: Recipe) -> Iterator[str]:
@@ -222,18 +240,20 @@ def _metric(loaded: Loaded, context: Context) -> list[str]:
 def _steps(recipe: Recipe, context: Context) -> list[str]:
     """What each technique, and the training after it, would refuse; as far as the model's layers are known."""
     problems: list[str] = []
-    known = True
+    known, alike = True, True  # alike: cut or factored, but the code that computes is the same
 
     def take(number: int, step: Step, current: Loaded, context: Context) -> Loaded:
-        nonlocal known
-        if not known:
+        nonlocal known, alike
+        row = STEPS[step.technique]
+        alike = alike and row.preview != "unknown"
+        if not known and not (alike and row.leaves_model):
             return current
         found = problems_of(partial(_check_step, step, current, context))
         problems.extend(_located(recipe, number, found))
         following = model_after(step, current, context) if not found else None
         if following is not None and following is not current:
             problems.extend(_located(recipe, number, problems_of(partial(check_rebuilding, following))))
-        known = following is not None
+        known = known and following is not None
         return following or current
 
     follow(recipe, context, take)
@@ -243,7 +263,7 @@ def _steps(recipe: Recipe, context: Context) -> list[str]:
 def _check_step(step: Step, current: Loaded, context: Context) -> None:
     if context.data is None and step.options.data_readers():
         return  # said already
-    check = TECHNIQUES[step.technique].checker()
+    check = STEPS[step.technique].checker()
     problems = problems_of(partial(check, current.clone(), step.options, context)) if check else []
     problems += problems_of(partial(_check_recovery, step, current, context))
     if problems:
@@ -299,7 +319,8 @@ def space_needed(recipe: Recipe, original: Loaded, finished: int = 0) -> int:
     size_bytes = uncoded_bytes(original)
     trained = [step.options for step in recipe.steps if step.technique in ("train", "distill") or _trains(step)]
     checkpoint = max((_CHECKPOINT_COPIES[options.optimizer] for options in trained), default=0)
-    return size_bytes * (max(len(recipe.steps) - finished, 0) + 1 + checkpoint)
+    exported = 3 * sum(isinstance(step.options, ExportStepOptions) for step in recipe.steps)  # work, step and output
+    return size_bytes * (max(len(recipe.steps) - finished, 0) + 1 + checkpoint + exported)
 
 
 def _trains(step: Step) -> bool:

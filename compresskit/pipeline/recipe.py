@@ -11,7 +11,7 @@ from pydantic import ValidationError, field_validator
 from ..core.errors import InputError, nearest
 from ..core.options import LARGEST_SEED, Options, choice, option
 from ..evaluation.tables import LOSSES, METRICS
-from .techniques import TECHNIQUES
+from .techniques import STEPS
 from .yaml.lines import Lines, line_of, read_yaml, set_value
 
 MOST_LATENCY_ROUNDS = 100_000  # hours for a small model; the clock scatters by far less long before
@@ -164,13 +164,13 @@ def _step(raw: Any, path: tuple[Any, ...], errors: list[str], where: str, lines:
         )
         return None
     technique, values = next(iter(raw.items()))
-    if technique not in TECHNIQUES:
+    if technique not in STEPS:
         errors.append(
             _located(
                 where,
                 (*path, technique),
                 lines,
-                f"unknown technique {technique!r}{nearest(str(technique), TECHNIQUES)}",
+                f"unknown technique {technique!r}{nearest(str(technique), STEPS)}",
             )
         )
         return None
@@ -180,7 +180,7 @@ def _step(raw: Any, path: tuple[Any, ...], errors: list[str], where: str, lines:
             _located(where, (*path, technique), lines, f"options of {technique} must be a mapping, got {values!r}")
         )
         return None
-    options = _validated(TECHNIQUES[technique].options_model(), values, (*path, technique), errors, where, lines)
+    options = _validated(STEPS[technique].options_model(), values, (*path, technique), errors, where, lines)
     return Step(technique, options) if options is not None else None
 
 
@@ -230,7 +230,7 @@ def json_schema() -> dict[str, Any]:
     schema = RecipeOptions.model_json_schema()
     definitions = schema.pop("$defs", {})
     variants = []
-    for name, technique in TECHNIQUES.items():
+    for name, technique in STEPS.items():
         part = technique.options_model().model_json_schema()
         definitions |= part.pop("$defs", {})
         part["description"] = technique.summary

@@ -29,7 +29,7 @@ from .recipe import Recipe, Step
 from .resume.keys import data_key, input_paths, recorded_timings, step_keys
 from .resume.workspace import Workspace, finished_report, remove_tree
 from .steps import becomes_original, follow
-from .techniques import TECHNIQUES
+from .techniques import STEPS
 
 REPORT_VERSION = 1
 
@@ -115,11 +115,17 @@ def _run(task: Run, keys: list[str], data: str) -> Outcome:
     progress = _Progress(keys[0], baseline, baseline)
     report = _report_head(task, progress.key, baseline, warnings) | {"eval_batch": context.eval_batch}
 
+    beside: list[Path] = []  # steps that wrote further files, and no other model
+
     def take(number: int, step: Step, current: Loaded, context: Context) -> Loaded:
         progress.key = keys[number + 1]
         progress.place = task.place.step(number, step.technique)
         context = replace(context, decisions=Decisions(given=timings.get(progress.place.name)))
-        loaded, record, progress.before = _one_step(task, context, step, current, progress)
+        loaded, record, measured = _one_step(task, context, step, current, progress)
+        if STEPS[step.technique].leaves_model:
+            beside.append(progress.place)
+        else:
+            progress.before = measured
         if record:
             report["steps"].append(record)
         if becomes_original(recipe, number):
@@ -131,7 +137,7 @@ def _run(task: Run, keys: list[str], data: str) -> Outcome:
         report["original"] = report["original"].record()
     if distributed.is_main():
         report["labels"] = labels(last)
-        _publish(task, progress.place, report)
+        _publish(task, progress.place, beside, report)
         task.place.finish(keep_steps=task.keep_steps)
     return Outcome(report, last)
 
@@ -181,7 +187,12 @@ def _one_step(
             size_bytes = artifact.save(result.loaded, inner, provenance=provenance, files=result.files)
             # what is measured is what was stored
             measured = measure_model(
-                result.loaded, context, task.recipe.options, size_bytes=size_bytes, against=context.original
+                result.loaded,
+                context,
+                task.recipe.options,
+                size_bytes=size_bytes,
+                against=context.original,
+                taken=result.figures,
             )
             record = _step_record(step, result, measured, before, seconds) | {"timings": decisions.used}
             check_guards(step.options, place.name, measured, baseline, context.metric, task.steps_folder)
@@ -218,8 +229,8 @@ def _taken(
 
 def do_step(step: Step, loaded: Loaded, context: Context) -> StepResult:
     """Apply one technique and, where its options say so, recover accuracy by training."""
-    context.log(f"{step.technique}: {TECHNIQUES[step.technique].summary[:-1].lower()}")
-    function = TECHNIQUES[step.technique].function()
+    context.log(f"{step.technique}: {STEPS[step.technique].summary[:-1].lower()}")
+    function = STEPS[step.technique].function()
     mode = getattr(step.options, "recover", "none")
     if mode != "none" and context.data is None:
         raise InputError(f"{step.technique}: recover {mode} needs data; name it with data, e.g. data: digits")
@@ -253,11 +264,11 @@ def _step_record(
         "options": step.options.model_dump(),
         "seconds": round(seconds, 3),
         "measurement": measured.record(),
-        "labels": labels(result.loaded),
+        "labels": labels(result.loaded) | result.labels,
         "facts": result.facts,
         "notes": result.notes,
         "tables": result.tables,
-        "warnings": warnings_of(before, measured),
+        "warnings": [] if STEPS[step.technique].leaves_model else warnings_of(before, measured),
     }
 
 
@@ -277,17 +288,30 @@ def _report_head(task: Run, key: str, baseline: Measurement | None, warnings: li
     }
 
 
-def _publish(task: Run, last: Path, report: dict[str, Any]) -> None:
-    """Copy the last step's artifact to the output, with the whole report and recipe."""
+def _publish(task: Run, last: Path, beside: list[Path], report: dict[str, Any]) -> None:
+    """Copy the last step's artifact to the output, with further steps' files, the whole report and recipe."""
     with files.replacing(task.place.output, force=task.force or task.resume) as temporary:
         for entry in last.iterdir():
             if entry.name != artifact.REPORT:
                 shutil.copyfile(entry, temporary / entry.name)
+        _add_files(temporary, [step for step in beside if step != last])
         report["weights_sha256"] = sha256_of(temporary / artifact.WEIGHTS)
         files.write_json(temporary / artifact.REPORT, report)
         files.write_json(temporary / "recipe.json", report["recipe"])
         images = sorted(entry.name for entry in temporary.iterdir() if entry.suffix in (".png", ".svg"))
         (temporary / "report.html").write_text(report_html(report, images), encoding="utf-8")
+
+
+def _add_files(folder: Path, steps: list[Path]) -> None:
+    """Copy the further files of steps into an artifact, and name them in its manifest."""
+    manifest = artifact.read_manifest(folder)
+    names = set(manifest["files"] or ())
+    for step in steps:
+        for name in artifact.read_manifest(step)["files"] or ():
+            shutil.copyfile(step / name, folder / name)
+            names.add(name)
+    if steps:
+        files.write_json(folder / artifact.MANIFEST, {**manifest, "files": sorted(names)})
 
 
 def command_line() -> list[str]:

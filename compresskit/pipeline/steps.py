@@ -9,6 +9,7 @@ from ..core.types import Loaded
 from ..evaluation.metrics import make_metric
 from ..training.context import Context
 from .recipe import Recipe, Step
+from .techniques import STEPS
 
 #: (number, step, current model, context) -> the model after the step
 Take = Callable[[int, Step, Loaded, Context], Loaded]
@@ -36,7 +37,9 @@ def follow(recipe: Recipe, context: Context, take: Take) -> Loaded:
 def becomes_original(recipe: Recipe, number: int) -> bool:
     """Whether later steps are compared with, and taught by, what a step leaves: so it is with what is trained first."""
     followed = number + 1 < len(recipe.steps)
-    return followed and all(step.technique == "train" for step in recipe.steps[: number + 1])
+    changing = [step.technique for step in recipe.steps[: number + 1] if not STEPS[step.technique].leaves_model]
+    trained_here = recipe.steps[number].technique == "train"
+    return followed and trained_here and all(technique == "train" for technique in changing)
 
 
 def place_of(recipe: Recipe, number: int) -> str:

@@ -18,6 +18,7 @@ class Technique(NamedTuple):
         preview: what a dry run does with it: "run" the cut itself, "same" where MACs do not change, "unknown".
         check: "module:function" taking (a copy of the model, options, context), which raises InputError with a line
             for each thing that `run` would refuse only later; empty where there is none.
+        leaves_model: whether the model stays as it is, and what the step makes stands beside it.
     """
 
     options: str
@@ -26,6 +27,7 @@ class Technique(NamedTuple):
     example: str
     preview: Literal["run", "same", "unknown"] = "run"
     check: str = ""
+    leaves_model: bool = False
 
     def options_model(self) -> type[Any]:
         """The options model; imports pydantic, not torch."""
@@ -86,6 +88,20 @@ TECHNIQUES: dict[str, Technique] = {
         "search runs/base --data digits --technique prune --target-macs 0.5 --policy solve -o runs/searched",
         "unknown",
         check="compresskit.search.check:check",
+    ),
+}
+
+#: what a recipe's steps may be: the techniques, and what is no command of a technique's form
+STEPS: dict[str, Technique] = {
+    **TECHNIQUES,
+    "export": Technique(
+        "compresskit.export.options:ExportStepOptions",
+        "compresskit.export.step:export_step",
+        "Write the model as a graph for another runtime, and measure it there.",
+        "export runs/int8 --data digits -o model.onnx",
+        "same",
+        check="compresskit.export.step:check",
+        leaves_model=True,
     ),
 }
 

@@ -53,6 +53,7 @@ class Context:
         recipe: the whole recipe as plain data, for techniques that write one; None outside of a recipe.
         latency_batch: examples a forward where latency is measured.
         eval_batch: examples a forward where a metric is measured.
+        eval_limit: the number of test examples that a metric is measured on; None takes all.
         folder: a scratch folder kept for this step across a kill and --resume (caches, checkpoints, plots).
         data_key: changes with the content of the data's files, for what is cached beyond one run.
         runtime: what times layers where latency in int8 is asked for.
@@ -71,6 +72,7 @@ class Context:
     recipe: dict[str, Any] | None = None
     latency_batch: int = 1
     eval_batch: int = 256
+    eval_limit: int | None = None
     decisions: Decisions = field(default_factory=Decisions)
     data_key: str = ""
     loss: Loss | None = None
@@ -146,7 +148,9 @@ class StepResult:
         facts: JSON-able figures for report.json, keyed by plain names with units.
         notes: lines a reader of the report must see (groups left out, a target missed and why).
         tables: named tables for the console and report: name -> list of JSON-able row dicts.
-        files: name -> path of files (plots) in the step folder to copy into the artifact.
+        files: name -> path of files (plots, exports) in the step folder to copy into the artifact.
+        figures: fields of the step's measurement that the technique took itself, of what it made beside the model.
+        labels: what kind of figures these are, by name.
     """
 
     loaded: Loaded
@@ -154,3 +158,5 @@ class StepResult:
     notes: list[str] = field(default_factory=list)
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     files: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)

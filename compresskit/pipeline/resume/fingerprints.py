@@ -16,7 +16,7 @@ from typing import Any
 from ...model.checkpoints.weights import sha256_of
 
 #: options that name what is written, or that decide nothing
-WRITTEN = frozenset({"output", "cache", "storage", "study", "threads", "workers"})
+WRITTEN = frozenset({"output", "cache", "storage", "study", "workers"})
 _BARE = frozenset({"model", "weights", "source", "teacher", "student", "timings"})  # may name a path by one plain word
 _ALL_CONTENT_BYTES, _ALL_CONTENT_FILES = 256 << 20, 10_000  # larger folders count by names, sizes and times
 _LIBRARIES = ("torchvision", "timm", "builtin")  # whose names are no paths, even where a folder is called so

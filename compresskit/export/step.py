@@ -1,0 +1,67 @@
+"""Export as a step of a recipe: a file beside the artifact, its figures in the report and under the guards."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from ..core import distributed
+from ..core.costs import COSTS, names
+from ..core.errors import InputError, problems_of
+from ..core.types import Loaded
+from ..model.example_inputs import with_batch
+from ..training.context import Context, StepResult
+from .exporters.export_program import export_program
+from .lowering import carry_out, check_batch, timed
+from .options import ExportStepOptions
+
+
+def export_step(loaded: Loaded, options: ExportStepOptions, context: Context) -> StepResult:
+    """Write a model for another runtime, and measure it there against the original model in eager PyTorch.
+
+    Args:
+        loaded: the model, which is left as it is; runtimes compute on the CPU, whatever device the recipe names.
+        options: format, runtime, what is measured, guards.
+        context: its folder is where the file is written.
+    Returns:
+        the model as it was, the file, and figures of the file in the place of the model's own.
+    Raises:
+        InputError: if the model cannot be exported, or the runtime fails.
+    """
+    if not distributed.is_main():
+        return StepResult(loaded)
+    path = Path(context.folder) / options.file_name()
+    done = carry_out(_on_cpu(loaded), options, context, path)
+    original = _on_cpu(context.original)
+    latency = timed(original.module, done.runner, with_batch(original.example, options.batch_size), options)
+    timed_figures = [COSTS[name].figure for name in names("timed")]
+    figures = {COSTS["bytes"].figure: done.facts["file_bytes"], **dict.fromkeys(timed_figures, asdict(latency))}
+    if done.score is not None and context.metric is not None:
+        figures["metric"] = {"name": context.metric.name, **asdict(done.score)}
+    runs = f"{done.facts['latency_label']}: {done.facts['runtime']} {done.facts['runtime_version']}"
+    labels = {COSTS["bytes"].figure: f"stored: size of {path.name}", **dict.fromkeys([*timed_figures, "metric"], runs)}
+    written = [path, path.with_name(f"{path.name}.data")]
+    files = {file.name: file for file in written if file.exists()}
+    return StepResult(loaded, done.facts, done.notes, files=files, figures=figures, labels=labels)
+
+
+def check(loaded: Loaded, options: ExportStepOptions, context: Context) -> None:
+    """What an export of a model would refuse: a line each.
+
+    Raises:
+        InputError: if the runtime does not read the format, or the model cannot be traced or takes no such batch.
+    """
+    on_cpu = _on_cpu(loaded)
+    problems = problems_of(
+        options.check_pair,
+        lambda: check_batch(on_cpu, options),
+        lambda: export_program(on_cpu.module, on_cpu.example),
+    )
+    if problems:
+        raise InputError("\n".join(problems))
+
+
+def _on_cpu(loaded: Loaded) -> Loaded:
+    copy = loaded.clone()
+    copy.module.to("cpu").eval()
+    return copy
