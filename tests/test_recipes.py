@@ -32,6 +32,30 @@ def test_quickstart_ends_smaller_with_its_accuracy(tmp_path):
     assert final["latency"]["speedup"] > 0
 
 
+@pytest.mark.slow
+def test_the_exported_model_keeps_its_accuracy_in_its_runtime(tmp_path):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    settings = ("steps.0.train.epochs=4", "steps.1.prune.epochs=2")
+    report = run(Run(read_recipe(REPOSITORY / "configs" / "export-int8.yaml", settings), tmp_path / "out"))
+    quantized, exported = report["steps"][-2:]
+    assert (tmp_path / "out" / "model.onnx").stat().st_size == exported["measurement"]["size_bytes"]
+    assert exported["measurement"]["size_bytes"] < 0.25 * report["original"]["size_bytes"]
+    assert abs(exported["measurement"]["metric"]["value"] - quantized["measurement"]["metric"]["value"]) < 0.01
+    assert exported["facts"]["runtime"] == "onnxruntime" and exported["facts"]["agreement"] > 0.99
+    assert report["labels"]["latency"].startswith("executed: onnxruntime")
+
+
+def test_the_export_recipe_plans(invoke):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    code, out, err = invoke("run", str(REPOSITORY / "configs" / "export-int8.yaml"), "--dry-run", "--json")
+    assert code == 0, err
+    rows = json.loads(out)["plan"]
+    assert [row["step"] for row in rows] == ["original", "train", "prune", "quantize", "export"]
+    assert rows[-1]["macs"] == rows[2]["macs"] < 0.51 * rows[0]["macs"]
+
+
 def test_cifar_recipe_plans(cifar_dir, shared_dir, invoke):
     code, out, err = invoke(
         "run",

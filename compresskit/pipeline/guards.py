@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,13 @@ from .measurement import Measurement
 
 
 def check_guards(
-    options: Any, name: str, measured: Measurement, baseline: Measurement, metric: Metric | None, kept: Path
+    options: Any,
+    name: str,
+    measured: Measurement,
+    baseline: Measurement,
+    metric: Metric | None,
+    kept: Path,
+    says: Mapping[str, str] | None = None,
 ) -> None:
     """Hold a step's measurement against its guards.
 
@@ -24,6 +31,7 @@ def check_guards(
         baseline: the original model's figures.
         metric: what `max_drop` is about.
         kept: folder of finished steps.
+        says: of costs whose figure is of something else than the model, the clause in the place of `Cost.says`.
     Raises:
         GuardMissed: naming step, guard, limit, figure, and the last good artifact.
         InputError: if a guard needs a figure that is not measured.
@@ -46,7 +54,8 @@ def check_guards(
         figure, limit = _figure_and_limit(cost, amount, measured, baseline, f"{name}: {guard}")
         if figure > limit:
             row = COSTS[cost]
-            missed.append(f"{row.says.format(row.shown(figure))}, {guard} is {getattr(options, guard)}")
+            clause = (says or {}).get(cost, row.says)
+            missed.append(f"{clause.format(row.shown(figure))}, {guard} is {getattr(options, guard)}")
     if missed:
         good = (
             sorted(path.name for path in kept.glob("*-*") if (path / artifact.MANIFEST).is_file())

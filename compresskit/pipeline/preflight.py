@@ -54,13 +54,8 @@ def checked_context(recipe: Recipe, log: Log, *, output: Path | None = None, fin
     """
     started = time.perf_counter()
     unchangeable, rows = _unchangeable(recipe), _rows(recipe)
-    problems = [
-        *unchangeable,
-        *_packages(recipe),
-        *rows,
-        *([] if rows else [*_options(recipe), *_same_files(recipe)]),
-        *_output(output),
-    ]
+    asked = [] if rows else [*_options(recipe), *_same_files(recipe)]
+    problems = [*unchangeable, *_packages(recipe), *rows, *asked, *_output(output)]
     context, unopened = (None, []) if unchangeable else open_what_opens(recipe.options, log)
     problems += unopened
     if context is None:

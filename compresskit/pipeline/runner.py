@@ -136,7 +136,7 @@ def _run(task: Run, keys: list[str], data: str) -> Outcome:
     if baseline is not None and not isinstance(report["original"], dict):
         report["original"] = report["original"].record()
     if distributed.is_main():
-        report["labels"] = labels(last)
+        report["labels"] = report["steps"][-1]["labels"]
         _publish(task, progress.place, beside, report)
         task.place.finish(keep_steps=task.keep_steps)
     return Outcome(report, last)
@@ -195,7 +195,8 @@ def _one_step(
                 taken=result.figures,
             )
             record = _step_record(step, result, measured, before, seconds) | {"timings": decisions.used}
-            check_guards(step.options, place.name, measured, baseline, context.metric, task.steps_folder)
+            says = {"bytes": f"{' and '.join(result.files)} take {{}}"} if "size_bytes" in result.figures else {}
+            check_guards(step.options, place.name, measured, baseline, context.metric, task.steps_folder, says)
             files.write_json(inner / artifact.REPORT, record)
             for entry in inner.iterdir():
                 entry.rename(temporary / entry.name)

@@ -10,7 +10,7 @@ from compresskit.core.errors import InputError
 from compresskit.pipeline.docs import options_markdown, starter_recipe
 from compresskit.pipeline.lint import lint
 from compresskit.pipeline.recipe import RecipeOptions, json_schema, read_recipe, validate
-from compresskit.pipeline.techniques import TECHNIQUES
+from compresskit.pipeline.techniques import STEPS
 from compresskit.pipeline.yaml.lines import read_yaml, set_value
 
 
@@ -97,7 +97,7 @@ def test_schema_names_every_technique_and_key():
     schema = json_schema()
     json.dumps(schema)
     variants = {next(iter(v["properties"])): v for v in schema["properties"]["steps"]["items"]["anyOf"]}
-    assert list(variants) == list(TECHNIQUES)
+    assert list(variants) == list(STEPS)
     assert set(schema["properties"]) == {*RecipeOptions.model_fields, "steps"}
     assert variants["train"]["properties"]["train"]["additionalProperties"] is False
 
@@ -111,6 +111,6 @@ def test_starter_recipe_is_a_valid_recipe(tmp_path):
 
 def test_options_table_has_a_row_for_every_option():
     text = options_markdown()
-    for technique in TECHNIQUES.values():
+    for technique in STEPS.values():
         for field in technique.options_model().model_fields:
             assert f"| `{field}` |" in text
