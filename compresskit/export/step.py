@@ -42,7 +42,8 @@ def export_step(loaded: Loaded, options: ExportStepOptions, context: Context) ->
     labels = {COSTS["bytes"].figure: f"stored: size of {path.name}", **dict.fromkeys([*timed_figures, "metric"], runs)}
     written = [path, path.with_name(f"{path.name}.data")]
     files = {file.name: file for file in written if file.exists()}
-    return StepResult(loaded, done.facts, done.notes, files=files, figures=figures, labels=labels)
+    says = {"bytes": path.name.replace("{", "{{").replace("}", "}}") + " takes {}"}
+    return StepResult(loaded, done.facts, done.notes, files=files, figures=figures, labels=labels, says=says)
 
 
 def check(loaded: Loaded, options: ExportStepOptions, context: Context) -> None:

@@ -195,8 +195,7 @@ def _one_step(
                 taken=result.figures,
             )
             record = _step_record(step, result, measured, before, seconds) | {"timings": decisions.used}
-            says = {"bytes": f"{' and '.join(result.files)} take {{}}"} if "size_bytes" in result.figures else {}
-            check_guards(step.options, place.name, measured, baseline, context.metric, task.steps_folder, says)
+            check_guards(step.options, place.name, measured, baseline, context.metric, task.steps_folder, result.says)
             files.write_json(inner / artifact.REPORT, record)
             for entry in inner.iterdir():
                 entry.rename(temporary / entry.name)

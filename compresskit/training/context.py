@@ -151,6 +151,7 @@ class StepResult:
         files: name -> path of files (plots, exports) in the step folder to copy into the artifact.
         figures: fields of the step's measurement that the technique took itself, of what it made beside the model.
         labels: what kind of figures these are, by name.
+        says: clauses that guards say them in, by cost: "model.onnx takes {}".
     """
 
     loaded: Loaded
@@ -160,3 +161,4 @@ class StepResult:
     files: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
+    says: dict[str, str] = field(default_factory=dict)

@@ -92,7 +92,7 @@ def test_a_resume_takes_the_file_unless_the_step_changed(recipe, tmp_path):
 @pytest.mark.parametrize(
     ("guard", "says"),
     [
-        ({"max_bytes": "1kb"}, r"step 0-export: model.pt2 take .* max_bytes is 1kb"),
+        ({"max_bytes": "1kb"}, r"step 0-export: model.pt2 takes .* bytes, max_bytes is 1000"),
         ({"min_speedup": 1000.0}, r"step 0-export: speed-up is .*x, min_speedup is 1000"),
     ],
 )
