@@ -14,7 +14,7 @@ from ...analysis.calibration.hooks import run_watched
 from ...analysis.measure.latency import layers_in_model_ms, quartiles, take_turns
 from ...core.decisions import Decisions, label
 from ...core.errors import GuardMissed
-from ...core.tensors.modules import get_module
+from ...core.tensors.modules import get_module, tensor_of
 from ...core.types import Inputs, Loaded, to_device
 from ...model.example_inputs import with_batch
 from ..methods.geometry import build as build_link, chain_outputs
@@ -98,11 +98,12 @@ class TimeTable:
     def _measure(self, site: Site, chains: list[Chain]) -> tuple[float, list[tuple[float, float]]]:
         """(milliseconds of the layer, share of them that each chain takes and how far that spreads)."""
         plain = get_module(self._root, site.name)
-        inputs = _inputs_of(site, plain.weight, self._batch)
+        weight = tensor_of(plain)
+        inputs = _inputs_of(site, weight, self._batch)
         own: list[float] = []
         bests: dict[Chain, list[float]] = {one: [] for one in chains}
         for _ in range(_BUILDS):
-            modules = [copy.deepcopy(plain).eval(), *(_chain(site, one, plain.weight) for one in chains)]
+            modules = [copy.deepcopy(plain).eval(), *(_chain(site, one, weight) for one in chains)]
             runs = [lambda module=module: [module(one) for one in inputs] for module in modules]
             own_times, *times = take_turns(runs, rounds=_ROUNDS)
             own.append(own_times.best_ms)
@@ -166,7 +167,7 @@ def move_into_model(
         name, lambda: layers_in_model_ms(loaded.module, _example(loaded, batch), names)
     )
     for layer in timed:
-        scale = inside[layer.site.name] / layer.latency_ms
+        scale = inside[layer.site.name] / (layer.latency_ms or 1.0)
         layer.latency_ms = inside[layer.site.name]
         layer.candidates = [
             one if one.latency_ms is None else replace(one, latency_ms=one.latency_ms * scale)
@@ -269,6 +270,8 @@ def _keep_faster(layer: Layer, candidates: list[Candidate], time: Time) -> None:
 
 def is_faster(layer: Layer, one: Candidate) -> bool:
     """Whether a timed candidate may take its layer's place; within the spread of its times, its cost decides."""
+    if one.latency_ms is None or layer.latency_ms is None:
+        raise TypeError(f"layer {layer.site.name!r} was not timed")
     cost_share = _cost_share(layer.site, one.macs, one.outputs)
     return _passes(cost_share, one.latency_ms / layer.latency_ms, one.latency_spread)
 

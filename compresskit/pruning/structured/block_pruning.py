@@ -127,15 +127,15 @@ def prune_blocks(loaded: Loaded, options: PruneOptions, context: Context) -> Ste
     limits = {name: amount.of(whole[name]) for name, amount in options.targets().items()}
     wanted = max(1, round(len(blocks) * options.ratio)) if options.ratio else len(blocks)
     total = len(blocks)
-    needed: dict[str, str] = {}
+    needed: dict[str, str] = {}  # why a block must stay
     while blocks and removed < wanted and not _small_enough(loaded, limits):
         found = {name: _change_without(loaded.module, edit, batches, reference) for name, edit in blocks.items()}
         needed |= {name: reason for name, reason in found.items() if isinstance(reason, str)}
-        changes = {name: change for name, change in found.items() if name not in needed}
+        changes = {name: change for name, change in found.items() if not isinstance(change, str)}
         blocks = {name: blocks[name] for name in changes}
         if not blocks:
             break
-        name = min(changes, key=changes.get)
+        name = min(changes, key=changes.__getitem__)
         edit = blocks.pop(name)
         replay(loaded.module, edit)
         loaded.edits.append(edit)

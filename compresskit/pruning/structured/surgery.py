@@ -50,6 +50,8 @@ def cut(
     Raises:
         NotExpressible: if no attribute values fit what stays.
     """
+    if graph.solver is None:
+        raise TypeError("a graph without a solver cannot be cut")
     values, violated = graph.solver.solve(keep)
     if violated:
         raise NotExpressible(violated)

@@ -46,7 +46,7 @@ def solve(problem: Problem, generator: np.random.Generator, options: SearchOptio
         choices = []
         for moved in moves:
             scaled = [np.exp(c) * np.asarray(row) for c, row in zip(moved, losses, strict=True)]
-            choices.append(allocator.solve(scaled, start=best.choice))
+            choices.append(allocator.solve(scaled, start=best.choice) or best.choice)
         count = len(problem.history)
         found = problem.evaluate_all(choices)
         stale = stale + 1 if len(problem.history) == count else 0

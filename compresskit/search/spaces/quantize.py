@@ -18,7 +18,7 @@ from ...core.tensors.copying import copy_module
 from ...core.tensors.modules import get_module, tensor_of
 from ...core.types import Loaded
 from ...quantization.calibration.layer_inputs import LayerInputs, collect_inputs, roundable
-from ...quantization.formats.layers import Spec, name_format, to_matrix
+from ...quantization.formats.layers import Quantized, Spec, name_format, to_matrix
 from ...quantization.formats.weights import bytes_by_kind
 from ...quantization.options import QuantizeOptions
 from ...quantization.plan import make_plan
@@ -93,6 +93,8 @@ class QuantizeSubject:
             statistics = self._statistics.get(plan.name) if options.needs_moments() else None
             quantize_layer(work, plan, options, statistics, self._context.seed)
             layer = get_module(work, plan.name)
+            if not isinstance(layer, Quantized):
+                raise TypeError(f"layer {plan.name!r} is not quantized")
             weights = {name: layer.dequantized(name).detach() for name in layer.spec.parameters}
             self._rounded.setdefault(plan.name, []).append(weights)
             self.specs.setdefault(plan.name, []).append(layer.spec)
@@ -184,8 +186,9 @@ def quantize_options(options: SearchOptions, levels: Mapping[str, Level]) -> Qua
     given: dict[str, Any] = {"scheme": "int8-weight", "first_last": "same", "rounding": options.rounding}
     if ROUNDINGS.needs(options.rounding):
         given["calibration_samples"] = options.samples
-    if isinstance(levels.get("*"), int):
-        return QuantizeOptions(**given, bits=levels["*"])
+    bits = levels.get("*")
+    if isinstance(bits, int):
+        return QuantizeOptions(**given, bits=bits)
     for key, kind in (("bits_for", int), ("format_for", str)):
         chosen = {pattern: level for pattern, level in levels.items() if isinstance(level, kind)}
         given |= {key: chosen} if chosen else {}
