@@ -69,7 +69,8 @@ def _members(annotation: str) -> list[str]:
 def _broken(part: str, before: str, indent: str) -> list[str]:
     """A type over several lines, a name of a table on each, as formatters write it."""
     head, bracket, inner = part.partition("[")
-    if not bracket or head == "Callable":
+    fits = head == "Mapping" and len(before + part) <= _WIDTH  # its two types are no union that could be broken
+    if not bracket or head == "Callable" or fits:
         return [before + part]
     inner = inner.removesuffix("]")
     if head == "Literal":
