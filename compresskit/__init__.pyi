@@ -205,12 +205,7 @@ def quantize(
     | object = "int8-weight",
     bits: int | None = None,
     bits_for: Mapping[str, int] = ...,
-    format_for: Mapping[
-        str, Literal[
-            "int", "float8", "float8-e5m2", "codebook", "nf4", "nf4-double", "mxfp4"
-        ]
-        | str
-    ]
+    format_for: Mapping[str, Literal["int", "float8", "float8-e5m2", "codebook", "nf4", "nf4-double", "mxfp4"] | str]
     | object = ...,
     granularity: Literal["auto", "tensor", "channel", "group"] = "auto",
     group_size: int = 64,
