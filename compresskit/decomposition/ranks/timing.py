@@ -29,7 +29,8 @@ from .rank_selection import Choices
 # than their times spread and by more than 5 %. Only a budget in time, which cannot do without timings, also takes a
 # dearer chain, where it is faster beyond doubt.
 # Elements that a convolution's chain puts out beyond its own count as 35 MACs each, since moving them takes time that
-# MACs leave out; chosen on ResNet-20 alone (CIFAR-10 weights, two busy cores), where it left the fewest choices to timings.
+# MACs leave out; chosen on ResNet-20 alone (CIFAR-10 weights, two busy cores), where it left the fewest choices to
+# timings.
 _MACS_PER_OUTPUT = 35
 _CHEAP, _CHEAP_LIMIT, _DEAR_LIMIT = 0.75, 1.05, 0.9
 _SPREAD = 6  # candidates of one kind that are timed where not all of them are
