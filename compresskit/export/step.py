@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 
 from ..core import distributed
 from ..core.costs import COSTS, names
@@ -30,7 +29,7 @@ def export_step(loaded: Loaded, options: ExportStepOptions, context: Context) ->
     """
     if not distributed.is_main():
         return StepResult(loaded)
-    path = Path(context.folder) / options.file_name()
+    path = context.needs_folder() / options.file_name()
     done = carry_out(_on_cpu(loaded), options, context, path)
     original = _on_cpu(context.original)
     latency = timed(original.module, done.runner, with_batch(original.example, options.batch_size), options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from ..core.errors import InputError
 from ..core.tensors.dtypes import FLOATS
-from ..core.tensors.modules import match_names
+from ..core.tensors.modules import match_names, tensor_of
 from ..core.types import Loaded
 from ..training.context import Context, StepResult
 from .importance.calibration_statistics import calibration, input_moments, measurable, required_data
@@ -37,13 +38,14 @@ def prune_weights(loaded: Loaded, options: PruneOptions, context: Context) -> St
         raise InputError(f"model {loaded.name!r}: no linear layer or convolution is left to prune")
     evidence = _evidence(loaded, layers, options, context)
     scores = {
-        name: SALIENCIES.load(options.saliency)(layer.weight, evidence[name]).double() for name, layer in layers.items()
+        name: SALIENCIES.load(options.saliency)(tensor_of(layer), evidence[name]).double()
+        for name, layer in layers.items()
     }
     pattern = options.n_of_m() if options.granularity == "n:m" else None
-    densities = {}
+    densities: Mapping[str, float] = {}
     if pattern is None:
-        weights = {name: layer.weight for name, layer in layers.items()}
-        densities = ALLOCATIONS.load(options.allocation)(scores, weights, 1 - options.ratio)
+        weights = {name: tensor_of(layer) for name, layer in layers.items()}
+        densities = ALLOCATIONS.load(options.allocation)(scores, weights, 1 - (options.ratio or 0.0))
     for name, layer in layers.items():
         _prune_layer(layer, scores[name], evidence[name], options, densities.get(name), pattern)
         loaded.storage[f"{name}.weight"] = "bitmap"
@@ -61,10 +63,11 @@ def prunable_layers(module: nn.Module, protect: list[str]) -> dict[str, nn.Modul
     for name in names:
         layer = module.get_submodule(name)
         # complex numbers have no order that saliencies know, and empty weights nothing to lose
-        fits = layer.weight.dtype in FLOATS and layer.weight.numel() > 0
-        if fits and name not in kept_whole and id(layer.weight) not in seen:
+        weight = tensor_of(layer)
+        fits = weight.dtype in FLOATS and weight.numel() > 0
+        if fits and name not in kept_whole and id(weight) not in seen:
             layers[name] = layer
-        seen.add(id(layer.weight))
+        seen.add(id(weight))
     return layers
 
 
@@ -96,17 +99,18 @@ def _prune_layer(
     density: float | None,
     pattern: Any,
 ) -> None:
-    flat = layer.weight.flatten(1)
+    weight = tensor_of(layer)
+    flat = weight.flatten(1)
 
     def mask_of(found: Tensor, _start: int = 0) -> Tensor:
-        return n_of_m_mask(found, *pattern) if pattern else top_mask(found, density)
+        return n_of_m_mask(found, *pattern) if pattern else top_mask(found, 1.0 if density is None else density)
 
     if options.saliency == "sparsegpt" and evidence.moments is not None:
         block = 128 if pattern is None else 128 // pattern[1] * pattern[1] or pattern[1]
-        layer.weight.copy_(prune_with_update(flat, evidence.moments, mask_of, block).view(layer.weight.shape))
+        weight.copy_(prune_with_update(flat, evidence.moments, mask_of, block).view(weight.shape))
     else:
         # where, not a product: a negative zero would be stored as a value
-        layer.weight.copy_(torch.where(mask_of(scores.flatten(1)), flat, 0.0).view(layer.weight.shape))
+        weight.copy_(torch.where(mask_of(scores.flatten(1)), flat, 0.0).view(weight.shape))
 
 
 def _result(
@@ -114,9 +118,10 @@ def _result(
 ) -> StepResult:
     rows, zeros, total = [], 0, 0
     for name, layer in layers.items():
-        count = int((layer.weight == 0).sum())
-        zeros, total = zeros + count, total + layer.weight.numel()
-        rows.append({"layer": name, "weights": layer.weight.numel(), "zeros": f"{count / layer.weight.numel():.1%}"})
+        weight = tensor_of(layer)
+        count = int((weight == 0).sum())
+        zeros, total = zeros + count, total + weight.numel()
+        rows.append({"layer": name, "weights": weight.numel(), "zeros": f"{count / weight.numel():.1%}"})
     facts = {"weights": total, "zeros": zeros, "sparsity": zeros / total, "saliency": options.saliency}
     if options.granularity == "n:m":
         facts["pattern"] = options.pattern
