@@ -18,6 +18,10 @@ SHARED = REPOSITORY.parent / "shared"
 os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 
 
+# what one test timed must not decide in another
+os.environ["COMPRESSKIT_CACHE"] = ""
+
+
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """`-n auto` is one worker for each core that this process may use, at most eight: each imports torch."""
     return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)

@@ -2,7 +2,8 @@
 
 Timings scatter, so that a step which chooses by them may choose otherwise the next time. A step therefore asks this
 record before it measures. The record lies in the step's work folder, where a resume finds it, and in the report of
-what was made, from where the option `timings` replays it.
+what was made, from where the option `timings` replays it. What this machine measured for an earlier run decides as well
+(`core.machine_timings`).
 """
 
 from __future__ import annotations
@@ -12,11 +13,22 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from . import distributed
 
 Value = TypeVar("Value")
+
+
+class Known(Protocol):
+    """What was measured by earlier runs."""
+
+    def __contains__(self, name: str) -> bool: ...
+
+    def __getitem__(self, name: str) -> Any: ...
+
+    def keep(self, name: str, value: Any) -> None:
+        """Remember a value for later runs."""
 
 
 class Decisions:
@@ -25,9 +37,13 @@ class Decisions:
     Args:
         path: file to keep them in, a line each; None keeps them in memory alone.
         given: values of an earlier run, which are taken in the place of new measurements.
+        machine: what this machine measured before, which comes next; new measurements are kept there.
     """
 
-    def __init__(self, path: Path | None = None, given: Mapping[str, Any] | None = None):
+    def __init__(
+        self, path: Path | None = None, given: Mapping[str, Any] | None = None, machine: Known | None = None
+    ):  # fmt: skip
+        self._machine = machine
         self._path = path
         self._given = dict(given or {})
         self._kept = _read(path) if path is not None else {}
@@ -49,15 +65,25 @@ class Decisions:
         elif name in self._given:
             value = self._given[name]
         else:
-            # all processes of a torchrun build the same model, so they must see the same times
-            value = distributed.from_main(json.loads(json.dumps(measure())))
+            value = self._known_or_measured(name, measure)
             self._keep(name, value)
         self.used[name] = value
         return value
 
     def kept_in(self, path: Path) -> Decisions:
         """The same with a file to keep values in."""
-        return Decisions(path, self._given)
+        return Decisions(path, self._given, self._machine)
+
+    def _known_or_measured(self, name: str, measure: Callable[[], Any]) -> Any:
+        # all processes of a torchrun build the same model, so they must see the same times
+        machine = self._machine
+        known = distributed.from_main(machine is not None and name in machine)
+        if known:
+            return distributed.from_main(machine[name] if machine is not None and name in machine else None)
+        value = distributed.from_main(json.loads(json.dumps(measure())))
+        if machine is not None and distributed.is_main():
+            machine.keep(name, value)
+        return value
 
     def _keep(self, name: str, value: Any) -> None:
         if self._path is None or not distributed.is_main():

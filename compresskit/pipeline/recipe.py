@@ -67,7 +67,7 @@ class RecipeOptions(Options):
     timings: str | None = option(
         None,
         "artifact of an earlier run, or its report.json: what was timed there decides here too, where a step chooses "
-        "by measured times",
+        "by measured times; fresh: measure again what this machine timed for earlier runs",
         section="Run",
     )
     seed: int = option(0, "seed of everything random", section="Run", ge=0, le=LARGEST_SEED)

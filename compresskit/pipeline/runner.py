@@ -26,7 +26,7 @@ from .lint import lint
 from .measurement import Measurement, labels, measure_model, warnings_of
 from .preflight import checked_context
 from .recipe import Recipe, Step
-from .resume.keys import data_key, input_paths, recorded_timings, step_keys
+from .resume.keys import data_key, input_paths, machine_timings, recorded_timings, step_keys
 from .resume.workspace import Workspace, finished_report, remove_tree
 from .steps import becomes_original, follow
 from .techniques import STEPS
@@ -107,6 +107,7 @@ def _run(task: Run, keys: list[str], data: str) -> Outcome:
     for warning in warnings:
         task.log(f"warning: {warning}")
     timings = recorded_timings(options.timings)
+    timed_here = machine_timings(options)
     finished = len(list(task.steps_folder.glob("*-*"))) if task.resume else 0
     context = checked_context(recipe, task.log, output=task.place.output, finished=finished)
     context = replace(context, recipe=recipe.content(), data_key=data)
@@ -120,7 +121,7 @@ def _run(task: Run, keys: list[str], data: str) -> Outcome:
     def take(number: int, step: Step, current: Loaded, context: Context) -> Loaded:
         progress.key = keys[number + 1]
         progress.place = task.place.step(number, step.technique)
-        context = replace(context, decisions=Decisions(given=timings.get(progress.place.name)))
+        context = replace(context, decisions=Decisions(given=timings.get(progress.place.name), machine=timed_here))
         loaded, record, measured = _one_step(task, context, step, current, progress)
         if STEPS[step.technique].leaves_model:
             beside.append(progress.place)

@@ -10,11 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from ... import __version__
-from ...artifact.artifact import REPORT
+from ...artifact.artifact import REPORT, versions
 from ...core.errors import InputError
+from ...core.machine import machine
+from ...core.machine_timings import MachineTimings, cache_folder
 from ...core.options import Options
 from ..recipe import Recipe, RecipeOptions
 from .fingerprints import WRITTEN, fingerprint, named_paths
+
+#: the word of the option `timings` that measures again
+FRESH = "fresh"
 
 
 def step_keys(recipe: Recipe, leave_out: Collection[Path] = (), known: dict[Path, str] | None = None) -> list[str]:
@@ -77,13 +82,22 @@ def _key(previous: str, options: dict[str, Any], leave_out: Collection[Path], kn
     return hashlib.sha256(json.dumps(record, sort_keys=True, default=str).encode()).hexdigest()
 
 
+def machine_timings(options: RecipeOptions) -> MachineTimings | None:
+    """What this machine timed for earlier runs under the same threads, device and versions; None if it keeps none."""
+    folder = cache_folder()
+    if folder is None:
+        return None
+    place = {**machine(), "device": options.device, "threads": options.threads, **versions()}
+    return MachineTimings(folder, place, fresh=options.timings == FRESH)
+
+
 def recorded_timings(path: str | None) -> dict[str, dict[str, Any]]:
     """The times that decided in an earlier run, by step (`0-decompose`), from its artifact or report.
 
     Raises:
         InputError: if there is no such report, or none was recorded in it.
     """
-    if path is None:
+    if path is None or path == FRESH:
         return {}
     file = Path(path) / REPORT if Path(path).is_dir() else Path(path)
     try:

@@ -201,6 +201,30 @@ def test_recorded_times_decide_again(tmp_path, monkeypatch):
             run(Run(recipe(*steps, model="net.py:make", timings=wrong), tmp_path / "wrong"))
 
 
+def test_what_this_machine_timed_decides_again_until_it_is_timed_afresh(tmp_path, monkeypatch):
+    from compresskit.decomposition.ranks import timing
+
+    steps = [{"decompose": {"kind": "svd", "energy": 0.7, "objective": "weight"}}]
+    (tmp_path / "net.py").write_text(
+        "import torch\ndef make():\n    torch.manual_seed(1)\n"
+        "    return torch.nn.Sequential(torch.nn.Linear(256, 256))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COMPRESSKIT_CACHE", str(tmp_path / "cache"))
+    given = {"model": "net.py:make", "input": ["256"]}
+    run(Run(recipe(*steps, **given), tmp_path / "first"))
+    timed = []
+    monkeypatch.setattr(
+        timing, "take_turns", lambda *a, turns=timing.take_turns, **k: timed.append(1) or turns(*a, **k)
+    )
+    report = run(Run(recipe(*steps, **given), tmp_path / "second"))
+    assert report["steps"][0]["timings"] and not timed
+    first, second = weights(tmp_path / "first"), weights(tmp_path / "second")
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    run(Run(recipe(*steps, **given, timings="fresh"), tmp_path / "third"))
+    assert timed
+
+
 def _kills(tmp_path: Path, kind: str, tries: int) -> list[dict]:
     script = REPOSITORY / "benchmarks" / "kill_and_resume.py"
     command = [sys.executable, str(script), kind, "--tries", str(tries), "--seed", "1", "--log", str(tmp_path / "log")]
