@@ -20,7 +20,8 @@ NOT_OPTIONS = {"model", "output", "force", "resume", "as_json", "quiet", "help"}
 @pytest.mark.parametrize("name", TECHNIQUES)
 def test_every_flag_is_a_yaml_key_and_the_reverse(name):
     command = technique_command(name)
-    flags = {parameter.name for parameter in command.params} - NOT_OPTIONS
+    shown = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]
+    flags = {parameter.name for parameter in shown} - NOT_OPTIONS
     variant = next(v for v in json_schema()["properties"]["steps"]["items"]["anyOf"] if name in v["properties"])
     keys = set(variant["properties"][name]["properties"]) | (set(RecipeOptions.model_fields) - {"model", "output"})
     assert flags == keys
@@ -39,7 +40,7 @@ def test_help_shows_every_option_and_every_choice(name):
     command = technique_command(name)
     text = " ".join(command.get_help(click.Context(command, info_name=name, max_content_width=200)).split())
     for parameter in command.params:
-        if isinstance(parameter, FieldOption):
+        if isinstance(parameter, FieldOption) and not parameter.hidden:
             assert parameter.opts[0] in text
             assert parameter.help, f"{parameter.opts[0]} has no help"
 
