@@ -87,7 +87,7 @@ class Cost:
 _WRITTEN = {"": "M", "B": "MB", "uJ": "mJ"}
 
 #: names that formulas of papers ask for
-MACS, PARAMS = "macs", "params"
+MACS, PARAMS, BYTES = "macs", "params", "bytes"
 
 COSTS: dict[str, Cost] = {
     MACS: Cost(
