@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import compresskit
-from compresskit.core.registry import Registry, _check_call
+from compresskit.core.registry import Registry
+from compresskit.core.user_rows import check_call
 from compresskit.search.tables import ARCHITECTURES
 
 ROOT = Path(compresskit.__file__).parent
@@ -40,5 +41,5 @@ def test_rows_load_and_take_what_the_registry_says(where):
         assert len(row.help) > 5, name
         found = registry.load(name)
         if registry.takes is not None and name not in MODES.get(where, ()):
-            _check_call(found, registry.takes, f"{where} {name}")
+            check_call(found, registry.takes, f"{where} {name}")
         assert found is not None

@@ -39,7 +39,7 @@ class Result:
         """Used by the functions of this package.
 
         Args:
-            model: remembers where it came from (`core.origin.remember`).
+            model: remembers where it came from (`artifact.origin.remember`).
             report: JSON-able.
             folder: the artifact on the disk; None where nothing was changed.
             temporary: a folder that goes when the result does.

@@ -23,7 +23,6 @@ from ..export.options import ExportOptions
 from ..model.example_inputs import as_forms
 from ..pipeline import runner
 from ..pipeline.exporting import export_file
-from ..pipeline.inspection import inspect_step
 from ..pipeline.measurement import Measurement, measure_model
 from ..pipeline.opening import open_context
 from ..pipeline.recipe import Recipe, RecipeOptions, Step, explain, from_content, read_recipe
@@ -53,7 +52,7 @@ def technique(verb: str, model: Any, options: dict[str, Any]) -> Result:
         recipe = Recipe(shared, (Step(verb, own),))
         if own.prints_only():
             context = open_context(shared, log)
-            found = _plain(inspect_step(recipe.steps[0], context))
+            found = _plain(runner.inspect_step(recipe.steps[0], context))
             return Result(remember(on_device_of_call(context.original, objects)), found, None)
         return _run(recipe, objects, options, _command(verb, shared.model, own), log, keep_steps=False)
 

@@ -1,8 +1,8 @@
 """A module that a Python session holds as a loaded model: what builds it again is found, or the module itself is kept.
 
-Tried in order: where it was loaded from (`core.origin`), what its caller names, the description that a library's model
-carries, its own class where that takes no arguments, and at last a copy of the module (`in_memory.MemorySource`), which
-whoever loads the artifact gives again.
+Tried in order: where it was loaded from (`artifact.origin`), what its caller names, the description that a library's
+model carries, its own class where that takes no arguments, and at last a copy of the module
+(`in_memory.MemorySource`), which whoever loads the artifact gives again.
 """
 
 from __future__ import annotations

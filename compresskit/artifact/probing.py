@@ -92,7 +92,7 @@ def same_outputs(first: Loaded, second: Loaded) -> bool:
 def outputs_of(loaded: Loaded, *, example: Any = None, generator_seed: int | None = None) -> dict[str, Tensor]:
     """Every tensor that a model returns on its example inputs: path -> tensor on the CPU; "" is the main output.
 
-    The example is settled (`core.inputs.settle`), and buffers that forward changes are put back.
+    The example is settled (`model.example_inputs.settle`), and buffers that forward changes are put back.
 
     Args:
         loaded: the model; put in eval mode.

@@ -67,8 +67,8 @@ def show(recipe: Recipe, *, as_json: bool, quiet: bool) -> None:
     from rich.console import Console
 
     from ..core.report import print_json, rows_table
-    from ..pipeline.inspection import inspect_step
     from ..pipeline.opening import open_context
+    from ..pipeline.runner import inspect_step
 
     found = inspect_step(recipe.steps[0], open_context(recipe.options, logger(quiet)))
     if as_json:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,12 @@ class MachineTimings:
 
     def __init__(self, folder: Path, place: Mapping[str, Any], *, fresh: bool = False):
         self.path = folder / f"timings-{label(dict(place))}.jsonl"
-        self._known = {} if fresh else _read(self.path)
+        self._fresh = fresh
+
+    @cached_property
+    def _known(self) -> dict[str, Any]:
+        """Read when the first value is asked for: most steps time nothing."""
+        return {} if self._fresh else _read(self.path)
 
     def __contains__(self, name: str) -> bool:
         return name in self._known

@@ -19,14 +19,15 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, cast
 
-from .errors import CompresskitError, InputError, described, nearest
+from .errors import InputError, nearest
 from .in_memory import is_in_memory, label
-from .user_imports import blame, guarded, named_attribute
+from .user_imports import guarded, named_attribute
+from .user_rows import UserRow, check_call
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -272,54 +273,10 @@ class Registry(Mapping[str, Row], Generic[T]):
             arguments = f"({', '.join(self.takes)})"
             if not callable(found):
                 raise InputError(f"{where} is a {type(found).__name__}, not a function of {arguments}")
-            _check_call(found, self.takes, f"{where} must take {arguments}")
+            check_call(found, self.takes, f"{where} must take {arguments}")
         if self._returns:
             return cast(T, UserRow(found, where, self._imported(self._returns)))
         return cast(T, found)
-
-
-class UserRow:
-    """A user's own function as a row: what it raises, or returns wrongly, is an InputError that names it.
-
-    Args:
-        function: the user's; its attributes are this one's, too.
-        where: what to call it in errors.
-        wrong: (what it returned, arguments) -> what is wrong with that, or "".
-    """
-
-    def __init__(self, function: Callable[..., Any], where: str, wrong: Callable[..., str]):
-        self._function, self._where, self._wrong = function, where, wrong
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        try:
-            found = self._function(*args, **kwargs)
-            wrong = self._wrong(found, *args)
-        except (CompresskitError, KeyboardInterrupt):
-            raise
-        except Exception as error:
-            raise InputError(f"{self._where} failed: {blame(error) or described(error)}") from error
-        if wrong:
-            raise InputError(f"{self._where}: {wrong}")
-        return found
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # while a copy is made
-            raise AttributeError(name)
-        return getattr(self._function, name)
-
-
-def _check_call(function: Callable[..., Any], takes: tuple[str, ...], must: str) -> None:
-    function = getattr(function, "forward", function)  # a module's own signature takes anything
-    try:
-        inspect.signature(function).bind(*takes)
-    except TypeError as error:
-        raise InputError(f"{must}, and its signature {_signature(function)} does not: {error}") from error
-    except ValueError:  # a callable without a signature
-        pass
-
-
-def _signature(function: Callable[..., Any]) -> str:
-    return f"({', '.join(inspect.signature(function).parameters)})"
 
 
 def _place_of(target: Any) -> str:

@@ -115,18 +115,23 @@ def metric_text(metric: dict[str, Any] | None) -> str:
 
 def rows_table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
     """Any list of row mappings as a table; the columns are the keys in order of first appearance."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
+    columns = columns_of(rows)
     table = Table(title=plain(title), title_justify="left")
-    numeric = {
-        c
-        for c in columns
-        if all(isinstance(row.get(c), int | float | None) and not isinstance(row.get(c), bool) for row in rows)
-    }
-    for column in columns:
-        table.add_column(plain(column.replace("_", " ")), justify="right" if column in numeric else "left")
+    for column, numeric in columns.items():
+        table.add_column(plain(column.replace("_", " ")), justify="right" if numeric else "left")
     for row in rows:
         table.add_row(*(plain(cell(row.get(column))) for column in columns))
     return table
+
+
+def columns_of(rows: Sequence[dict[str, Any]]) -> dict[str, bool]:
+    """The columns of row mappings, in order of first appearance, and whether each holds numbers or nothing alone."""
+    columns = dict.fromkeys(key for row in rows for key in row)
+    return {column: all(_is_number(row.get(column)) for row in rows) for column in columns}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | None) and not isinstance(value, bool)
 
 
 def cell(value: Any) -> str:

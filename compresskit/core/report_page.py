@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from .costs import COSTS
-from .report import cell, figure_rows
+from .report import cell, columns_of, figure_rows
 from .results import printable
 
 #: what a bar shows of the last step: key of a measurement -> its name
@@ -75,17 +75,11 @@ def _bars(report: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _grid(title: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    columns = list(dict.fromkeys(key for row in rows for key in row))
+    columns = columns_of(rows)
     return {
         "title": printable(title),
         "columns": [
-            {"name": printable(column.replace("_", " ")), "numeric": is_numeric(rows, column)} for column in columns
+            {"name": printable(column.replace("_", " ")), "numeric": numeric} for column, numeric in columns.items()
         ],
         "rows": [[printable(cell(row.get(column))) for column in columns] for row in rows],
     }
-
-
-def is_numeric(rows: Sequence[dict[str, Any]], column: str) -> bool:
-    """Whether a column holds numbers or nothing, true and false not among them."""
-    values = [row.get(column) for row in rows]
-    return all(isinstance(value, int | float | None) and not isinstance(value, bool) for value in values)

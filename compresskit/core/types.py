@@ -37,7 +37,7 @@ class Loaded:
         source: JSON-able record from which the unedited module is built again.
         example: inputs of batch size 1 that the module accepts.
         edits: records of final geometry, replayed in order on the unedited module.
-        storage: tensor name -> storage codec (`core.storage.CODECS`); "bitmap" also means that zeros stay zero.
+        storage: tensor name -> storage codec (`artifact.codecs.storage.CODECS`); "bitmap" also keeps zeros zero.
         preprocessing: what the model expects of its inputs.
         name: short name for reports.
         notes: lines on how it was loaded: which weights were taken, what was left out or folded.

@@ -48,7 +48,7 @@ LOSSES: Registry[Loss] = Registry(
 
 A row is a losses.term.Loss: `make(setup)` returns a Term whose `compute(signals)` gives a scalar each batch, the
 weight of the term, and the signals that it needs besides the logits (features, embeddings, attention ...), whose
-shapes losses.term.Signals says. E.g. Loss(lambda setup: Term(lambda signals: mse_loss(signals.student,
+shapes losses.term.DistillationBatch says. E.g. Loss(lambda setup: Term(lambda signals: mse_loss(signals.student,
 signals.teacher)), weight=0.5).""",
 )
 

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from ..core.tensors.copying import copy_module
-from ..quantization.formats.layers import become, quantized_layers
+from ..quantization.formats.conversion import become
+from ..quantization.formats.layers import quantized_layers
 
 
 @torch.no_grad()

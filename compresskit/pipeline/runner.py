@@ -247,6 +247,12 @@ def do_step(step: Step, loaded: Loaded, context: Context) -> StepResult:
     return result
 
 
+def inspect_step(step: Step, context: Context) -> dict[str, Any]:
+    """Facts, tables and notes of a step that only looks at a run's model: nothing is measured or written."""
+    result = do_step(step, context.original.clone(), context)
+    return {"facts": result.facts, "tables": result.tables, "notes": result.notes}
+
+
 def _recover(mode: str, loaded: Loaded, options: Any, context: Context) -> dict[str, Any]:
     from ..training.loop import train
 

@@ -17,9 +17,10 @@ from compresskit.evaluation.losses import Loss, task_loss
 from ..core.tensors.copying import copy_module
 from ..core.tensors.modules import tensor_of
 from .formats import uniform
+from .formats.conversion import become
 from .formats.integer import grid_parts
 from .formats.layer_spec import Spec
-from .formats.layers import Quantized, along_channels, become, from_matrix, quantized_class, quantized_layers, to_matrix
+from .formats.layers import Quantized, along_channels, from_matrix, quantized_class, quantized_layers, to_matrix
 from .formats.uniform import Grid
 from .formats.weights import store
 

@@ -30,9 +30,10 @@ from .calibration.activations import (
     ranges_of,
 )
 from .calibration.layer_inputs import LayerInputs, collect_inputs, roundable
+from .formats.conversion import convert
 from .formats.integer import grid_for
 from .formats.layer_spec import Spec
-from .formats.layers import convert, name_format, to_matrix
+from .formats.layers import name_format, to_matrix
 from .formats.number_format import Settings
 from .formats.uniform import Grid
 from .formats.weights import bytes_by_kind, store

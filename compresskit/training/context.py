@@ -98,16 +98,6 @@ class Context:
             raise InputError("this needs data to measure the metric on; name it with --data")
         return self.metric
 
-    def needs_load(self) -> Callable[..., Loaded]:
-        """What turns a model string into a Loaded.
-
-        Raises:
-            InputError: if the caller gave none.
-        """
-        if self.load is None:
-            raise InputError("a model of another name is loaded by the context; give it load=")
-        return self.load
-
     def needs_recovery(self) -> Callable[[Loaded], dict[str, Any]]:
         """What trains a changed model by the step's options.
 

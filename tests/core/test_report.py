@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from compresskit.core.report import cell, metric_text, rows_table, show_report
+from compresskit.core.report import cell, columns_of, metric_text, rows_table, show_report
 
 FIGURES = {
     "parameters": 1000,
@@ -70,3 +70,8 @@ def test_report_says_shares_speed_and_what_was_not_measured():
         "latency is simulated",
     ):
         assert part in text
+
+
+def test_columns_of_numbers_are_set_right():
+    rows = [{"layer": "a", "bits": 4, "kept": True}, {"layer": "b", "bits": None, "kept": False}]
+    assert columns_of(rows) == {"layer": False, "bits": True, "kept": False}

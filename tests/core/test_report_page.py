@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
-from compresskit.core.report_page import is_numeric, report_html
+from compresskit.core.report_page import report_html
 from tests.core.test_report import REPORT
 
 
@@ -59,8 +59,3 @@ def test_plots_stand_with_the_last_step():
     page = report_html({**REPORT, "steps": REPORT["steps"] * 2}, images=["search.png"])
     assert page.count('<img src="search.png"') == 1
     assert page.index("search.png") > page.rindex("<h2>")
-
-
-def test_columns_of_numbers_are_set_right():
-    rows = [{"layer": "a", "bits": 4, "kept": True}, {"layer": "b", "bits": None, "kept": False}]
-    assert [is_numeric(rows, column) for column in rows[0]] == [False, True, False]

@@ -2,10 +2,62 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from operator import eq
+from typing import Any, NamedTuple, TypeVar
 
 #: a measured share this close below its target is close enough
 CLOSE = 0.97
+
+
+Candidate = TypeVar("Candidate")
+
+
+class Tried(NamedTuple):
+    """A choice that was built and measured: shares of the whole model's figure, and what was chosen."""
+
+    measured: float
+    predicted: float
+    choice: Any
+
+
+def seek(
+    target: float,
+    propose: Callable[[float], tuple[Candidate, float] | None],
+    measure: Callable[[Candidate], float],
+    *,
+    attempts: int,
+    close: float = CLOSE,
+    same: Callable[[Any, Any], bool] = eq,
+    tell: Callable[[int, Tried], None],
+) -> list[Tried]:
+    """Propose, build and measure, and let what was measured correct the aim, until a choice is close below the target.
+
+    Args:
+        target: the share that is wanted, measured.
+        propose: aim -> a choice and the share that is predicted of it; None where there is none at that aim.
+        measure: gives a choice's measured share.
+        attempts: choices that are measured at most.
+        close: the share of the target from which on a choice ends the search.
+        same: whether two choices are the same, after which nothing new would come.
+        tell: called with the number of each choice that was measured, and what was found.
+    Returns:
+        what was measured, in order.
+    """
+    tried: list[Tried] = []
+    aim = target
+    for number in range(1, attempts + 1):
+        proposed = propose(aim)
+        if proposed is None or any(same(proposed[0], earlier.choice) for earlier in tried):
+            break
+        choice, predicted = proposed
+        found = Tried(measure(choice), predicted, choice)
+        tell(number, found)
+        tried.append(found)
+        if target * close <= found.measured <= target:
+            break
+        aim = next_aim([one[:2] for one in tried], target)
+    return tried
 
 
 def next_aim(tried: list[tuple[float, float]], target: float) -> float:
@@ -25,7 +77,7 @@ def next_aim(tried: list[tuple[float, float]], target: float) -> float:
     return faster[1] + min(max(part, 0.1), 0.9) * (slower[1] - faster[1])
 
 
-def best_share(tried: list[tuple[float, float, Any]], target: float) -> tuple[float, float, Any]:
+def best_share(tried: list[Tried], target: float) -> Tried:
     """Of measured cuts, the slowest within the target, else the fastest."""
     within = [one for one in tried if one[0] <= target]
     return max(within, key=lambda one: one[0]) if within else min(tried, key=lambda one: one[0])

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from ...core.tensors.modules import get_module
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -77,11 +74,6 @@ def window_of(layer: nn.Module) -> Window | None:
 def _is_transformers_linear(layer: nn.Module) -> bool:
     """Whether it is the transformers library's Conv1D, a linear layer with a transposed weight."""
     return (type(layer).__module__, type(layer).__name__) == ("transformers.pytorch_utils", "Conv1D")
-
-
-def layers_with_rows(root: nn.Module, names: Iterable[str]) -> list[str]:
-    """The named layers that have a window."""
-    return [name for name in names if window_of(get_module(root, name)) is not None]
 
 
 def input_rows(window: Window, inputs: Tensor, positions: Tensor | None = None) -> Tensor:

@@ -22,7 +22,7 @@ def parameter_count(module: nn.Module) -> int:
 
 
 def macs(module: nn.Module, inputs: Inputs) -> int:
-    """Multiply-accumulates of one forward on the inputs, as `core.flops` counts them."""
+    """Multiply-accumulates of one forward on the inputs, as `analysis.measure.macs` counts them."""
     return count_macs(module, inputs).total
 
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ...artifact.codecs.storage import CODECS
-from ...core.costs import COSTS, names
+from ...core.costs import COSTS, field_of, names
+from ...core.errors import InputError
 from ...core.types import Inputs, Loaded
 from .macs import count_macs
 from .measure import parameter_count
@@ -79,6 +80,18 @@ def figure_of(name: str, loaded: Loaded, inputs: Inputs | None = None, work: Wor
     else:
         found = cost.formula()(work_of(loaded, inputs) if work is None else work)
     return round(found) if found is not None and cost.is_counted else found
+
+
+def whole_figure(name: str, loaded: Loaded) -> float:
+    """The figure of a cost of a whole model, which shares are of.
+
+    Raises:
+        InputError: if it can't be measured here.
+    """
+    found = figure_of(name, loaded)
+    if not found:
+        raise InputError(f"{field_of(name)}: {COSTS[name].noun} is not measured here; give another target")
+    return found
 
 
 def figures_of(loaded: Loaded, inputs: Inputs | None = None, **known: float) -> dict[str, float | None]:

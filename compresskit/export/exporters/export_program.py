@@ -24,10 +24,10 @@ from compresskit.model.exported import exported_program
 from ...core.tensors.copying import copy_module
 from ...core.tensors.modules import tensor_of
 from ...quantization.formats import uniform
+from ...quantization.formats.conversion import become
 from ...quantization.formats.layers import (
     Quantized,
     along_channels,
-    become,
     from_matrix,
     quantized_class,
     quantized_layers,

@@ -7,12 +7,11 @@ from typing import Any, Protocol
 import numpy as np
 from torch import nn
 
-from ...analysis.allocation.measured_aim import CLOSE, best_share, next_aim
+from ...analysis.allocation.measured_aim import Tried, best_share, seek
 from ...analysis.measure.latency import latency_ab
-from ...analysis.measure.work import figure_of
-from ...core.costs import COSTS, Amount, field_of
+from ...analysis.measure.work import figure_of, whole_figure
+from ...core.costs import COSTS, Amount
 from ...core.decisions import label
-from ...core.errors import InputError
 from ...core.types import Loaded, to_device
 from ...model.example_inputs import with_batch
 from ...training.context import Context
@@ -80,10 +79,7 @@ class Proportional:
 
     def __init__(self, name: str, loaded: Loaded, graph: Graph):
         self._name, self._loaded, self._formula = name, loaded, GraphWork(graph).cost(name)
-        found = figure_of(name, loaded)
-        if not found:
-            raise InputError(f"{field_of(name)}: {COSTS[name].noun} is not measured here; give another target")
-        self.whole = float(found)
+        self.whole = float(whole_figure(name, loaded))
         self._of_whole = max(self._formula(np.array([len(group) for group in graph.groups])), 1e-9)
 
     def predicted(self, kept: np.ndarray) -> float:
@@ -118,36 +114,31 @@ def meet_measured(
     noun, predictor = COSTS[name].noun, predictor_of(name, loaded, graph, context)
     target = amount.share_of(predictor.whole)
 
-    def measured(kept: np.ndarray) -> float:
+    def measured(keep: dict[str, np.ndarray]) -> float:
         module = loaded.clone().module
-        cut(module, graph, graph.keep_ids(allocation.choose(kept)))
+        cut(module, graph, graph.keep_ids(keep))
         return predictor.measured_share(module)
 
-    tried: list[tuple[float, float, dict[str, np.ndarray]]] = []  # (measured share, predicted share, what stays)
+    def kept_at(aim: float) -> np.ndarray:
+        return allocation.for_budget(predictor.predicted, aim * predictor.whole)
 
-    def propose(share: float) -> np.ndarray:
-        return allocation.for_budget(predictor.predicted, share * predictor.whole)
+    def propose(aim: float) -> tuple[dict[str, np.ndarray], float]:
+        kept = kept_at(aim)
+        return allocation.choose(kept), float(predictor.predicted(kept) / predictor.whole)
+
+    def tell(number: int, found: Tried) -> None:
+        predicted = f"predicted {found.predicted:.1%}, wanted {target:.1%}"
+        context.log(f"{noun}: cut {number} keeps {found.measured:.1%} ({predicted})")
 
     try:
         least = allocation.at_ratio(1.0, np.floor)
-        predictor.anchor(least, measured(least))
-        aim = target
-        for number in range(1, _ATTEMPTS + 1):
-            kept = propose(aim)
-            keep, predicted = allocation.choose(kept), float(predictor.predicted(kept) / predictor.whole)
-            if any(_same(keep, earlier) for *_, earlier in tried):
-                break
-            share = measured(kept)
-            context.log(f"{noun}: cut {number} keeps {share:.1%} (predicted {predicted:.1%}, wanted {target:.1%})")
-            tried.append((share, predicted, keep))
-            if target * CLOSE <= share <= target:
-                break
-            aim = next_aim([one[:2] for one in tried], target)
+        predictor.anchor(least, measured(allocation.choose(least)))
+        tried = seek(target, propose, measured, attempts=_ATTEMPTS, same=_same, tell=tell)
     except NotExpressible:  # the proof will leave out what does not fit; until then there is nothing to measure
-        return allocation.choose(propose(target)), target, {f"{name}_kept": None}
-    share, predicted, keep = best_share(tried, target)
-    facts = {f"{name}_kept": share, f"{name}_predicted": predicted, f"{name}_cuts_measured": len(tried)}
-    return keep, target, facts
+        return allocation.choose(kept_at(target)), target, {f"{name}_kept": None}
+    best = best_share(tried, target)
+    facts = {f"{name}_kept": best.measured, f"{name}_predicted": best.predicted, f"{name}_cuts_measured": len(tried)}
+    return best.choice, target, facts
 
 
 def _same(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import InputError, nearest
+from ...core.figures import new_figure
 from ...core.tensors.copying import copy_module
 from ...core.types import Loaded
 from ...training.context import Context, StepResult
@@ -196,11 +197,9 @@ def _plot(rows: list[dict[str, Any]], base: float, folder: Any) -> Path | None:
     if folder is None:
         return None
     try:
-        from matplotlib.figure import Figure
-    except ImportError:
+        figure, axes = new_figure(1, (8, 5), "constrained")
+    except InputError:
         return None
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.add_subplot()
     for row in rows:
         values = [base, *(row[f"-{ratio:.0%}"] for ratio in RATIOS)]
         axes.plot([0, *RATIOS], [np.nan if v is None else v for v in values], marker=".", label=row["group"])

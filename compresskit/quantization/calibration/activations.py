@@ -12,8 +12,8 @@ from compresskit.core.tensors.modules import get_module
 from compresskit.core.types import Inputs, Loaded
 
 from ...analysis.dataflow import Trace
+from ..formats.conversion import convert
 from ..formats.layer_spec import Spec
-from ..formats.layers import convert
 from ..options import QuantizeOptions
 from ..plan import LayerPlan
 from . import calibration

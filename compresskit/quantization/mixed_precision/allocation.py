@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from compresskit.analysis.allocation.allocate import allocate
 from compresskit.core.errors import InputError
+from compresskit.core.figures import new_figure
 from compresskit.core.tensors.modules import get_module
 from compresskit.core.types import Inputs, call, main_output
 
@@ -110,11 +111,12 @@ def sensitivity_table(found: dict[str, dict[int | str, float]], chosen: dict[str
 
 
 def plot(found: dict[str, dict[int | str, float]], path: Any) -> None:
-    """Draw sensitivity by layer, one line for each number of bits, on a logarithmic scale."""
-    from matplotlib.figure import Figure
+    """Draw sensitivity by layer, one line for each number of bits, on a logarithmic scale.
 
-    figure = Figure(figsize=(max(6, 0.25 * len(found)), 4), layout="tight")
-    axes = figure.add_subplot()
+    Raises:
+        InputError: if matplotlib is not installed.
+    """
+    figure, axes = new_figure(1, (max(6, 0.25 * len(found)), 4), "tight")
     names = list(found)
     for bits in dict.fromkeys(bits for by_bits in found.values() for bits in by_bits):
         axes.plot(names, [found[name].get(bits, float("nan")) for name in names], marker=".", label=_label(bits))

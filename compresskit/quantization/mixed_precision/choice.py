@@ -193,6 +193,6 @@ def _plot(found: dict[str, dict[Candidate, float]], context: Context) -> dict[st
     path = Path(context.folder) / "sensitivity.svg"
     try:
         allocation.plot(found, path)
-    except ImportError:
+    except InputError:  # no matplotlib
         return {}
     return {"sensitivity.svg": path}

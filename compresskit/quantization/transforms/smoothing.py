@@ -12,8 +12,9 @@ from compresskit.core.tensors.modules import tensor_of
 
 from ...analysis.calibration.moments import output_error
 from ..calibration.layer_inputs import LayerInputs
+from ..formats.conversion import convert
 from ..formats.layer_spec import Spec
-from ..formats.layers import convert, to_matrix
+from ..formats.layers import to_matrix
 from ..formats.uniform import Grid
 from .equalization import input_channel_ranges, scale_input_channels
 

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from ...analysis.allocation.measured_aim import best_share, next_aim
+from ...analysis.allocation.measured_aim import Tried, best_share, seek
 from ...analysis.measure.latency import latency_ab
-from ...analysis.measure.work import figure_of
+from ...analysis.measure.work import figure_of, whole_figure
 from ...core.costs import COSTS, Amount, field_of, figure_key
 from ...core.decisions import label
-from ...core.errors import GuardMissed, InputError
+from ...core.errors import GuardMissed
 from ...core.types import Loaded, to_device
 from ...model.example_inputs import with_batch
 from ...training.context import Context
@@ -59,10 +59,9 @@ def measured(
     """
     if COSTS[name].known == "timed":
         return (timed_in_onnxruntime if technique == "quantize" else timed)(loaded, module, context, rounds)
-    before, after = (figure_of(name, Loaded(one, {}, loaded.example)) for one in (loaded.module, module))
-    if not before:
-        raise InputError(f"{field_of(name)}: {COSTS[name].noun} is not measured here; give another target")
-    return Compared(before, after or 0.0, (after or 0.0) / before)
+    before = whole_figure(name, Loaded(loaded.module, {}, loaded.example))
+    after = figure_of(name, Loaded(module, {}, loaded.example)) or 0.0
+    return Compared(before, after, after / before)
 
 
 def decided(name: str, technique: str, loaded: Loaded, module: nn.Module, context: Context) -> Compared:
@@ -86,27 +85,27 @@ def within_measured(
     Returns:
         (choice, measured share): the largest choice within the budget, else the smallest.
     """
-    whole, noun = problem.whole[name], COSTS[name].noun
-    target = problem.limits[name] / whole
-    tried: list[tuple[float, float, Choice]] = []
-    for number in range(1, _ATTEMPTS + 1):
+    whole, limit, noun = problem.whole[name], problem.limits[name], COSTS[name].noun
+    target = limit / whole
+
+    def propose(aim: float) -> tuple[Choice, float] | None:
+        problem.limits[name] = limit if aim == target else aim * whole
         try:
             choice = run(problem)
         except GuardMissed:
-            break  # the aim is below what the table predicts of the smallest choice
-        if any(choice == earlier for *_, earlier in tried):
-            break
-        share, predicted = share_of(choice), problem.subject.costs(choice)[name] / whole
-        problem.log(f"{noun}: winner {number} keeps {share:.1%} (predicted {predicted:.1%}, wanted {target:.1%})")
-        tried.append((share, predicted, choice))
-        if target * _CLOSE <= share <= target:
-            break
-        problem.limits[name] = next_aim([one[:2] for one in tried], target) * whole
+            return None  # the aim is below what is predicted of the smallest choice
+        return choice, problem.subject.costs(choice)[name] / whole
+
+    def tell(number: int, found: Tried) -> None:
+        predicted = f"predicted {found.predicted:.1%}, wanted {target:.1%}"
+        problem.log(f"{noun}: winner {number} keeps {found.measured:.1%} ({predicted})")
+
+    tried = seek(target, propose, share_of, attempts=_ATTEMPTS, close=_CLOSE, tell=tell)
     if not tried:
         raise GuardMissed(f"{field_of(name)}: {noun} cannot come down to {target:.1%} here; lower floor, or allow more")
-    share, predicted, choice = best_share(tried, target)
-    problem.limits[name] = max(target, predicted) * whole
-    return choice, share
+    best = best_share(tried, target)
+    problem.limits[name] = max(target, best.predicted) * whole
+    return best.choice, best.measured
 
 
 def verdict(name: str, found: Compared, amount: Amount) -> tuple[dict[str, Any], str]:

@@ -9,8 +9,8 @@ from compresskit.analysis.dataflow import trace
 from compresskit.core.errors import InputError
 from compresskit.quantization.calibration.calibration import find_sites, observe, store_range
 from compresskit.quantization.calibration.observers import Levels
+from compresskit.quantization.formats.conversion import convert
 from compresskit.quantization.formats.layer_spec import Spec
-from compresskit.quantization.formats.layers import convert
 
 
 class Residual(nn.Module):

@@ -5,8 +5,9 @@ from torch import nn
 
 from compresskit.analysis.calibration.moments import output_error
 from compresskit.quantization.calibration.layer_inputs import collect_inputs, roundable
+from compresskit.quantization.formats.conversion import convert
 from compresskit.quantization.formats.layer_spec import Spec
-from compresskit.quantization.formats.layers import convert, to_matrix
+from compresskit.quantization.formats.layers import to_matrix
 
 
 def test_streamed_moments_are_the_means_over_all_rows():

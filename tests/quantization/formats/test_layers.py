@@ -7,13 +7,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from compresskit.artifact.edits import replay
-from compresskit.core.errors import InputError
 from compresskit.export.float_reference import float_twin
 from compresskit.quantization.formats import uniform
+from compresskit.quantization.formats.conversion import convert
 from compresskit.quantization.formats.integer import grid_parts, safe_scale_type
-from compresskit.quantization.formats.layer_spec import Spec, spec_from_edit
-from compresskit.quantization.formats.layers import Quantized, convert, from_matrix, quantized_layers, to_matrix
+from compresskit.quantization.formats.layer_spec import Spec
+from compresskit.quantization.formats.layers import Quantized, from_matrix, quantized_layers, to_matrix
 from compresskit.quantization.formats.number_format import Settings
 from compresskit.quantization.formats.weights import bytes_by_kind, store
 from compresskit.quantization.options import QuantizeOptions
@@ -136,15 +135,6 @@ def test_input_is_quantized_before_the_layer(mode):
     assert torch.equal(layer(inputs), expected)
 
 
-def test_output_of_any_module_is_quantized_and_weights_keep_their_own_spec():
-    layer = convert(nn.Conv2d(1, 1, 1), Spec(parameters=("weight",), bits=4, packed=True))
-    convert(layer, Spec(output="static"))
-    assert layer.spec.bits == 4 and layer.spec.output == "static" and layer.spec.input == "none"
-    relu = convert(nn.ReLU(), Spec(output="static"))
-    relu.output_scale.fill_(0.5)
-    assert relu(torch.tensor([-1.0, 0.3, 0.8, 500.0])).tolist() == [0.0, 0.5, 1.0, 127.5]
-
-
 def test_gradients_pass_straight_through_the_quantized_input():
     layer = convert(nn.Linear(2, 1, bias=False), Spec(parameters=("weight",), input="static"))
     fill(layer, {"weight": torch.tensor([[1.0, 1.0]])}, layer.spec)
@@ -154,24 +144,6 @@ def test_gradients_pass_straight_through_the_quantized_input():
     assert float(output.detach()) == pytest.approx(0.3 + 25.5)
     output.backward()
     assert inputs.grad.tolist() == [[pytest.approx(1.0), 0.0]]
-
-
-@pytest.mark.parametrize("spec_name", SPECS)
-@pytest.mark.parametrize("kind", KINDS)
-def test_replay_on_meta_gives_the_same_tensors(kind, spec_name):
-    make, _ = KINDS[kind]
-    model = nn.Sequential(make())
-    spec = spec_for(model[0], **SPECS[spec_name])
-    edit = spec.as_edit("0")
-    assert spec_from_edit(edit) == spec
-    convert(model[0], spec)
-    with torch.device("meta"):
-        rebuilt = nn.Sequential(make())
-    replay(rebuilt, [edit])
-    ours, theirs = model.state_dict(), rebuilt.state_dict()
-    assert list(ours) == list(theirs)
-    assert all(theirs[name].is_meta for name in theirs)
-    assert all((ours[name].shape, ours[name].dtype) == (theirs[name].shape, theirs[name].dtype) for name in ours)
 
 
 def test_a_deep_copy_is_independent():
@@ -201,31 +173,6 @@ def test_tiny_scales_are_not_stored_in_half_precision():
     spec = Spec(parameters=("weight",), bits=4, scale_type="float16")
     assert safe_scale_type(torch.full((2, 3), 1e-5), spec) == "float32"
     assert safe_scale_type(torch.ones(2, 3), spec) == "float16"
-
-
-@pytest.mark.parametrize(
-    "change, match",
-    [
-        ({"bits": 9}, "bits=9"),
-        ({"bits": "4"}, "bits='4'"),
-        ({"format": "pickle"}, "format='pickle'"),
-        ({"granularity": "group"}, "group_size=None"),
-        ({"parameters": ["bias_of_no_layer"]}, "no parameter 'bias_of_no_layer'"),
-        ({"colour": 1}, "no 'colour'"),
-        ({"target": "7"}, "no layer named '7'"),
-    ],
-)
-def test_malformed_edits_are_refused(change, match):
-    edit = {"op": "quantized", "target": "0", "parameters": ["weight"], "format": "int", "bits": 8} | change
-    with pytest.raises(InputError, match=match):
-        replay(nn.Sequential(nn.Linear(2, 2)), [edit])
-
-
-def test_weights_are_quantized_once():
-    model = nn.Sequential(nn.Linear(2, 2))
-    edit = Spec(parameters=("weight",)).as_edit("0")
-    with pytest.raises(InputError, match="quantized already"):
-        replay(model, [edit, edit])
 
 
 @pytest.mark.parametrize("kind", ["conv2d", "lstm", "transposed"])

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from compresskit.artifact.edits import replay
+from compresskit.quantization.formats.conversion import convert
 from compresskit.quantization.formats.layer_spec import Spec
-from compresskit.quantization.formats.layers import convert, to_matrix
+from compresskit.quantization.formats.layers import to_matrix
 from compresskit.quantization.formats.number_format import Settings
 from compresskit.quantization.formats.uniform import sqnr_db
 from compresskit.quantization.formats.weights import bytes_by_kind, store
