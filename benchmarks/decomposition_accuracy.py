@@ -158,9 +158,7 @@ class Bench:
         """What is measured of one model, before and after training."""
         module, original = loaded.module, self.original
         latency = latency_ab(original.module, module, original.example, rounds=8)
-        before, after = take_turns(
-            [lambda one=one: call(one, original.example) for one in (original.module, module)]
-        )
+        before, after = take_turns([lambda one=one: call(one, original.example) for one in (original.module, module)])
         figures = {
             "macs": macs(module, original.example) / self.macs, "params": parameter_count(module) / self.params,
             "top1": self.metric(module, self.test).value, "predicted_latency": facts.get("latency_share_predicted"),

@@ -28,7 +28,7 @@ import torch
 from compresskit.artifact import artifact
 from compresskit.artifact.source import load_model
 from compresskit.core.errors import CompresskitError
-from compresskit.core.machine import machine
+from compresskit.core.timings.machine import machine
 from compresskit.core.types import Loaded
 from compresskit.pipeline.looking import inspect_model, verify_artifact
 from compresskit.pipeline.recipe import validate

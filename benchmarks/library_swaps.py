@@ -21,8 +21,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from compresskit.core.in_memory import named_objects
 from compresskit.core.types import Preprocessing
+from compresskit.core.user_code.in_memory import named_objects
 from compresskit.data.dataset import Batches, Data, open_data
 from compresskit.data.sources import FileSplit, Splits
 
@@ -144,7 +144,7 @@ def checkpoint(rounds: int, folder: Path) -> None:
 
 def plot(rounds: int, folder: Path) -> None:
     """A training curve: our SVG, and matplotlib's."""
-    from compresskit.core.figures import new_figure
+    from compresskit.core.reporting.figures import new_figure
     from compresskit.training.logging import write_curves
 
     rows = [{"epoch": epoch, "loss": 2 / (epoch + 1), "val_top1": 0.5 + epoch / 60} for epoch in range(1, 31)]

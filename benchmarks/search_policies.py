@@ -30,8 +30,8 @@ import torch
 
 import compresskit
 from compresskit.artifact.source import load_model
-from compresskit.core.machine import machine
 from compresskit.core.options import TrainOptions
+from compresskit.core.timings.machine import machine
 from compresskit.core.types import Loaded
 from compresskit.data.dataset import open_data
 from compresskit.evaluation.metrics import make_metric

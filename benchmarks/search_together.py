@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 import compresskit
-from compresskit.core.machine import machine
+from compresskit.core.timings.machine import machine
 
 #: policies whose studies several processes may join
 JOINED = ("evolution", "tpe")

@@ -2,7 +2,7 @@
 
 Python puts the current folder first in the import path of `-m`, so a json.py beside an artifact would be taken for the
 standard library's. The folder is taken out before anything else is imported; a model named as `package.module:factory`
-puts it back (`core.user_imports.import_attribute`).
+puts it back (`core.user_code.user_imports.import_attribute`).
 """
 
 import sys

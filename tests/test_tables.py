@@ -9,7 +9,7 @@ import pytest
 
 import compresskit
 from compresskit.core.registry import Registry
-from compresskit.core.user_rows import check_call
+from compresskit.core.user_code.user_rows import check_call
 from compresskit.search.tables import ARCHITECTURES
 
 ROOT = Path(compresskit.__file__).parent

@@ -12,7 +12,7 @@ from torch import nn
 from ..artifact.origin import remember, save_module
 from ..artifact.source import load_model
 from ..core.errors import InputError
-from ..core.results import only_results_on_stdout
+from ..core.reporting.results import only_results_on_stdout
 from .types import Example
 
 

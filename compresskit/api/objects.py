@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from ..artifact.from_memory import loaded_from
 from ..artifact.module_state import state_of
 from ..core.errors import InputError
-from ..core.in_memory import PREFIX, MemorySource
 from ..core.types import Loaded
+from ..core.user_code.in_memory import PREFIX, MemorySource
 from ..training.checkpoint import fingerprint
 from .result import Result
 
@@ -32,7 +32,7 @@ class Objects:
     what cannot be read (a loader, a function without source) the digits are random: it never counts as unchanged.
 
     Attributes:
-        named: name -> object, for `core.in_memory.named_objects`.
+        named: name -> object, for `core.user_code.in_memory.named_objects`.
         module: the first module that was named, as its caller gave it.
     """
 

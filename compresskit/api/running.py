@@ -16,9 +16,9 @@ from ..artifact import artifact
 from ..artifact.from_memory import on_device_of
 from ..artifact.origin import remember
 from ..core.errors import GuardMissed, InputError
-from ..core.in_memory import find
 from ..core.options import Options
 from ..core.types import Loaded
+from ..core.user_code.in_memory import find
 from ..export.options import ExportOptions
 from ..model.example_inputs import as_forms
 from ..pipeline import runner

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..core.errors import InputError
-from ..core.in_memory import named_objects
-from ..core.progress import stderr_log
-from ..core.results import only_results_on_stdout, result_stream
+from ..core.reporting.progress import stderr_log
+from ..core.reporting.results import only_results_on_stdout, result_stream
 from ..core.tensors.randomness import unchanged_random_state
+from ..core.user_code.in_memory import named_objects
 
 if TYPE_CHECKING:
     from .types import Progress

@@ -18,24 +18,18 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ..core.errors import ForwardError, InputError
-from ..core.in_memory import MemorySource
 from ..core.limits.json_files import LARGEST_MANIFEST_BYTES, read_json
 from ..core.preprocessing import declared_normalization
 from ..core.tensors.copying import copy_module
 from ..core.types import Loaded, Preprocessing
+from ..core.user_code.in_memory import MemorySource
 from ..model import example_inputs
 from ..model.builders import USER_CODE, parse
 from ..model.checkpoints.weights import check_module, read_safetensors, sha256_of
 from . import edits as edit_records
 from .codecs.storage import decode_all, encode_all
 from .disk.files import replacing, write_json
-from .manifest import (
-    FORMAT_VERSION,
-    check_inside,
-    check_name,
-    check_ties,
-    read_checked,
-)
+from .manifest import FORMAT_VERSION, check_inside, check_name, check_ties, read_checked
 from .module_state import ModuleState, state_of, unique_tensors
 from .probing import PROBE_TOLERANCE, probe, probe_difference
 from .rebuilding import META, NotRepeatable, ProbeMismatch, matching_rebuild, rebuilds

@@ -17,11 +17,11 @@ from typing import Any
 from torch import nn
 
 from ..core.errors import CompresskitError, InputError
-from ..core.in_memory import MemorySource
 from ..core.tensors.copying import copy_module
 from ..core.tensors.dtypes import model_dtype
 from ..core.tensors.modules import device_of
 from ..core.types import Inputs, Loaded, or_later
+from ..core.user_code.in_memory import MemorySource
 from ..model.builders import own_example, preprocessing_of
 from ..model.checkpoints.weights import check_module
 from ..model.example_inputs import with_batch, with_floating

@@ -8,9 +8,9 @@ from typing import Any
 from torch import nn
 
 from ..core.errors import InputError
-from ..core.in_memory import find, is_in_memory
 from ..core.tensors.dtypes import model_dtype
 from ..core.types import Inputs, Loaded, or_later
+from ..core.user_code.in_memory import find, is_in_memory
 from ..model import example_inputs
 from ..model.builders import build_with_defaults, parse, seeded
 from ..model.checkpoints.weights import check_module, fits, load_into, read_weights

@@ -8,7 +8,7 @@ import click
 from pydantic import ValidationError
 
 from ..core.errors import InputError
-from ..core.progress import stderr_console, stderr_log
+from ..core.reporting.progress import stderr_console, stderr_log
 from ..pipeline.recipe import explain
 from .derive import flag_of
 

@@ -13,7 +13,7 @@ from click.shell_completion import CompletionItem
 from ..core.errors import InputError
 from ..core.options import registry_of
 from ..core.registry import Registry
-from ..core.results import only_results_on_stdout
+from ..core.reporting.results import only_results_on_stdout
 from ..pipeline.yaml.text import parse_value
 
 _SCALARS = (int, float, str)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..core.results import write_result
+from ..core.reporting.results import write_result
 from ..export.options import ExportOptions
 from ..pipeline.recipe import RecipeOptions
 from .console import logger, stderr_console, validated
@@ -20,7 +20,7 @@ _SHARED = options_of(
 def _export(model: str, output: str | None, force: bool, as_json: bool, quiet: bool, **values) -> None:
     options = validated(ExportOptions, given_values(_OWN, values), "export")
     recipe = validated(RecipeOptions, {"model": model, "device": "cpu", **given_values(_SHARED, values)}, "export")
-    from ..core.report import print_json, rows_table
+    from ..core.reporting.report import print_json, rows_table
     from ..pipeline.exporting import export_file
 
     shown = f"runs/model{options.suffix()}" if output is None else output

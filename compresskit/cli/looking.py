@@ -6,7 +6,7 @@ import click
 
 from ..core.costs import COSTS
 from ..core.errors import GuardMissed
-from ..core.results import write_result
+from ..core.reporting.results import write_result
 from ..pipeline.recipe import MOST_LATENCY_ROUNDS, RecipeOptions
 from .console import logger, stderr_console, validated
 from .derive import SectionedCommand, given_values, options_of
@@ -39,7 +39,7 @@ def _load(model: str, values: dict):
 
 
 def _inspect(model: str, as_json: bool, **values) -> None:
-    from ..core.report import print_json, rows_table
+    from ..core.reporting.report import print_json, rows_table
     from ..pipeline.looking import inspect_model
 
     found = inspect_model(_load(model, values))
@@ -85,7 +85,7 @@ def diff_command(
 ) -> None:  # fmt: skip
     """Compare two models (any model strings): layers that differ, edits, and measured figures side by side."""
     from ..artifact.source import brings_example, load_model, with_example
-    from ..core.report import print_json, rows_table
+    from ..core.reporting.report import print_json, rows_table
     from ..pipeline.looking import diff_models
 
     loaded = []
@@ -114,7 +114,7 @@ def diff_command(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 def verify_command(artifact: str, trust_source: bool, source: str | None, as_json: bool) -> None:
     """Check an artifact: the weights' hash, the probe output, and a reload in a fresh process. Exits 3 if one fails."""
-    from ..core.report import print_json, rows_table
+    from ..core.reporting.report import print_json, rows_table
     from ..pipeline.looking import verify_artifact
 
     rows = verify_artifact(artifact, trust_source=trust_source, source=source)
@@ -134,7 +134,7 @@ def verify_command(artifact: str, trust_source: bool, source: str | None, as_jso
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 def doctor_command(as_json: bool) -> None:
     """Say which runtimes and extras work here, with the install line for each that does not."""
-    from ..core.report import print_json, rows_table
+    from ..core.reporting.report import print_json, rows_table
     from ..pipeline.doctor import examine
 
     rows = examine()

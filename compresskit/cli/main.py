@@ -9,8 +9,8 @@ import click
 
 from .. import __version__
 from ..core.errors import CompresskitError, nearest
-from ..core.results import printable
-from ..core.user_imports import blame
+from ..core.reporting.results import printable
+from ..core.user_code.user_imports import blame
 from ..pipeline.techniques import TECHNIQUES
 from .process import Interruption, close_streams, disk_error, open_streams, silence
 

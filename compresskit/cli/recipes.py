@@ -8,7 +8,7 @@ import click
 
 from ..artifact.disk import ownership
 from ..core.errors import InputError
-from ..core.results import write_result
+from ..core.reporting.results import write_result
 from ..pipeline.recipe import json_schema, read_recipe
 from .console import logger, stderr_console
 from .derive import SectionedCommand

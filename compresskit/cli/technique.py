@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ..core.results import result_stream, write_result
+from ..core.reporting.results import result_stream, write_result
 from ..pipeline.recipe import Recipe, RecipeOptions, Step
 from ..pipeline.techniques import TECHNIQUES
 from .console import common_options, logger, stderr_console, validated
@@ -66,7 +66,7 @@ def show(recipe: Recipe, *, as_json: bool, quiet: bool) -> None:
     """Print what a one-step recipe finds out about its model; nothing is measured or written."""
     from rich.console import Console
 
-    from ..core.report import print_json, rows_table
+    from ..core.reporting.report import print_json, rows_table
     from ..pipeline.opening import open_context
     from ..pipeline.runner import inspect_step
 
@@ -86,7 +86,7 @@ def execute(
 ) -> None:
     """Run a recipe and print its report."""
     from ..core import distributed
-    from ..core.report import print_json, show_report
+    from ..core.reporting.report import print_json, show_report
     from ..pipeline import runner
 
     task = runner.Run(recipe, output, force, resume, runner.command_line(), logger(quiet), keep_steps)

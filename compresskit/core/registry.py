@@ -25,9 +25,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, cast
 
 from .errors import InputError, nearest
-from .in_memory import is_in_memory, label
-from .user_imports import guarded, named_attribute
-from .user_rows import UserRow, check_call
+from .user_code.in_memory import is_in_memory, label
+from .user_code.user_imports import guarded, named_attribute
+from .user_code.user_rows import UserRow, check_call
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint

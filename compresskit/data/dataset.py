@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..core import in_memory
 from ..core.errors import InputError, nearest
 from ..core.registry import REFERENCE
 from ..core.tensors.randomness import same_draws
 from ..core.types import Preprocessing
-from ..core.user_imports import guarded
+from ..core.user_code import in_memory
+from ..core.user_code.user_imports import guarded
 from ..model.example_inputs import example_of
 from . import loaders, sources
 from .tables import READERS

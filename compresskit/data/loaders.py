@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from torch.utils.data.sampler import BatchSampler, RandomSampler, SequentialSampler, SubsetRandomSampler
 
 from ..core.errors import InputError
-from ..core.user_imports import file_attribute, guarded, import_attribute
+from ..core.user_code.user_imports import file_attribute, guarded, import_attribute
 from ..model.example_inputs import tensors_of
 from .arrays import check_inputs, check_targets, to_tensor
 from .sources import ArraySplit, Split, Splits, array_split, classes_of, divided

@@ -18,7 +18,7 @@ from torch.utils.data import get_worker_info
 from ..core.errors import InputError, nearest, require
 from ..core.limits.reading import check_regular
 from ..core.types import Preprocessing
-from ..core.user_imports import guarded
+from ..core.user_code.user_imports import guarded
 from .arrays import check_inputs, check_targets, names_in_npz, read_npz, to_tensor
 from .images import SUFFIXES, as_pixels, decode, find_images, size_and_bands
 

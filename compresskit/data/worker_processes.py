@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ..core.errors import CompresskitError, InputError, first_line
-from ..core.user_imports import guarded
+from ..core.user_code.user_imports import guarded
 
 _Batch = TypeVar("_Batch")
 #: forked workers need no pickling, so a Dataset that is a closure or was defined in a notebook works in them

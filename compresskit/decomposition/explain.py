@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import require
-from ..core.figures import new_figure
+from ..core.reporting.figures import new_figure
 from .ranks.candidates import Candidate, Layer
 
 

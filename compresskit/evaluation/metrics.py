@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..core import in_memory
 from ..core.errors import InputError, described
 from ..core.registry import is_reference
 from ..core.tensors.dtypes import widened
 from ..core.tensors.modules import evaluating
 from ..core.types import call, main_output, to_device
+from ..core.user_code import in_memory
 from .tables import METRICS
 
 _Z95 = 1.959963984540054

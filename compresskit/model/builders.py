@@ -18,13 +18,13 @@ import torch
 from torch import nn
 
 from ..core.errors import InputError, nearest
-from ..core.in_memory import MemorySource
 from ..core.preprocessing import declared_normalization, declared_shape
 from ..core.tensors.copying import copy_module
 from ..core.tensors.dtypes import model_dtype
 from ..core.tensors.randomness import unchanged_random_state
 from ..core.types import Inputs, Preprocessing
-from ..core.user_imports import call_factory, file_attribute, import_attribute
+from ..core.user_code.in_memory import MemorySource
+from ..core.user_code.user_imports import call_factory, file_attribute, import_attribute
 from .example_inputs import one_of_batch, settle, spread
 from .libraries import hub
 from .wrappers import unwrapped

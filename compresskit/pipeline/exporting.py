@@ -36,7 +36,7 @@ def export_file(
         ownership.check_file(path, force=force, inputs=inputs)
     from ..artifact.disk import files, locks
     from ..export.lowering import export
-    from .preflight import checked_export
+    from .checks.preflight import checked_export
 
     context = checked_export(recipe, options, target, log)
     with locks.in_folder(target), locks.locked(target), files.replacing_file(target) as path:

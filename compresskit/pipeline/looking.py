@@ -20,7 +20,7 @@ from ..analysis.measure.work import figures_of
 from ..artifact import artifact
 from ..core.errors import CompresskitError, InputError, described
 from ..core.types import Loaded
-from ..core.user_imports import PACKAGE_FOLDER
+from ..core.user_code.user_imports import PACKAGE_FOLDER
 from ..model.checkpoints.weights import sha256_of
 from ..model.exported import by_layer, single_example
 

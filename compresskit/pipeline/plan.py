@@ -12,12 +12,12 @@ from rich.console import Console
 
 from ..analysis.measure.work import figures_of
 from ..core.costs import COSTS, names
-from ..core.report import print_json, rows_table
+from ..core.reporting.report import print_json, rows_table
 from ..core.types import Loaded, to_device
 from ..model.example_inputs import with_batch
 from ..training.context import Context
-from .lint import lint
-from .preflight import checked_context
+from .checks.lint import lint
+from .checks.preflight import checked_context
 from .recipe import Recipe, Step
 from .steps import follow, model_after
 from .techniques import STEPS

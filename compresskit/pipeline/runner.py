@@ -14,17 +14,17 @@ from typing import Any
 from ..artifact import artifact
 from ..artifact.disk import files, ownership
 from ..core import distributed
-from ..core.decisions import Decisions
 from ..core.errors import CompresskitError, GuardMissed, InputError, first_line
-from ..core.machine import machine
-from ..core.report_page import report_html
+from ..core.reporting.report_page import report_html
+from ..core.timings.decisions import Decisions
+from ..core.timings.machine import machine
 from ..core.types import Loaded
 from ..model.checkpoints.weights import sha256_of
 from ..training.context import Context, StepResult
-from .guards import check_guards
-from .lint import lint
+from .checks.guards import check_guards
+from .checks.lint import lint
+from .checks.preflight import checked_context
 from .measurement import Measurement, labels, measure_model, warnings_of
-from .preflight import checked_context
 from .recipe import Recipe, Step
 from .resume.keys import data_key, input_paths, machine_timings, recorded_timings, step_keys
 from .resume.workspace import Workspace, finished_report, remove_tree

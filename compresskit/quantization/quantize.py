@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from compresskit.core.costs import COSTS, field_of, names
-from compresskit.core.decisions import label
 from compresskit.core.errors import InputError
 from compresskit.core.tensors.modules import get_module
+from compresskit.core.timings.decisions import label
 from compresskit.core.types import Inputs, Loaded
 from compresskit.model.example_inputs import with_batch
 from compresskit.training.context import Context, Profile, StepResult

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from ..core.errors import InputError
-from ..core.figures import new_figure
+from ..core.reporting.figures import new_figure
 from ..training.context import Context
 from .problem.search_space import Problem
 from .problem.subject import Choice

@@ -31,13 +31,13 @@ SUBJECTS: Registry[Callable[..., Any]] = Registry("technique", _PACKAGE, {
 
 ARCHITECTURES: Registry[Callable[[Session], None]] = Registry("policy", _PACKAGE, {
     "n2n": Row(
-        "nas.n2n:n2n", "agents take out the model's layers and narrow the rest", "Ashok et al., 2018"
+        "nas.policies.n2n:n2n", "agents take out the model's layers and narrow the rest", "Ashok et al., 2018"
     ),
     "transform": Row(
-        "nas.transform:transform", "a small network grows, keeping its function", "Cai et al., 2018"
+        "nas.policies.transform:transform", "a small network grows, keeping its function", "Cai et al., 2018"
     ),
     "nas": Row(
-        "nas.nas:nas", "a controller writes networks that share weights",
+        "nas.policies.nas:nas", "a controller writes networks that share weights",
         "Zoph & Le, 2017; Pham et al., 2018",
     ),
 }, group="architecture_policies", takes=("session",), doc="""How whole networks are searched (technique architecture).

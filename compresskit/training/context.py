@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import nn
 
-from ..core.decisions import Decisions
 from ..core.errors import InputError
+from ..core.timings.decisions import Decisions
 from ..core.types import Inputs, Loaded
 from ..data.dataset import Data
 from ..evaluation.losses import Loss

@@ -15,7 +15,7 @@ from compresskit.artifact.from_memory import loaded_from
 from compresskit.artifact.origin import remember
 from compresskit.artifact.source import load_model
 from compresskit.core.errors import InputError
-from compresskit.core.in_memory import MemorySource, find, is_in_memory, label, named_objects
+from compresskit.core.user_code.in_memory import MemorySource, find, is_in_memory, label, named_objects
 
 X = torch.randn(3, 4)
 

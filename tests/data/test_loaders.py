@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 from torch.utils.data.sampler import BatchSampler, SequentialSampler, SubsetRandomSampler
 
 from compresskit.core.errors import InputError
-from compresskit.core.in_memory import named_objects
+from compresskit.core.user_code.in_memory import named_objects
 from compresskit.data.dataset import open_data
 from compresskit.data.loaders import HeldSplit, pair_of, splits_of
 

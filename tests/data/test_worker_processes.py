@@ -14,8 +14,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from compresskit.core.errors import InputError
-from compresskit.core.in_memory import named_objects
 from compresskit.core.types import Preprocessing
+from compresskit.core.user_code.in_memory import named_objects
 from compresskit.data import transforms
 from compresskit.data.dataset import Data, open_data
 from compresskit.data.sources import FileSplit, Splits

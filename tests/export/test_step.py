@@ -10,8 +10,8 @@ import torch
 
 from compresskit.artifact import artifact
 from compresskit.core.errors import GuardMissed, InputError
+from compresskit.pipeline.checks.preflight import checked_context
 from compresskit.pipeline.plan import make_plan
-from compresskit.pipeline.preflight import checked_context
 from compresskit.pipeline.recipe import validate
 from compresskit.pipeline.runner import Run, run
 

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from compresskit.artifact.source import load_model
 from compresskit.core.errors import InputError
-from compresskit.core.in_memory import named_objects
 from compresskit.core.options import TrainOptions, TrainStepOptions
+from compresskit.core.user_code.in_memory import named_objects
 from compresskit.data.dataset import open_data
 from compresskit.evaluation.metrics import make_metric
 from compresskit.training.context import Context

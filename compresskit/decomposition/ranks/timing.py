@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from ...analysis.calibration.hooks import run_watched
 from ...analysis.measure.latency import layers_in_model_ms, quartiles, take_turns
-from ...core.decisions import Decisions, label
 from ...core.errors import GuardMissed
 from ...core.tensors.modules import get_module, tensor_of
+from ...core.timings.decisions import Decisions, label
 from ...core.types import Inputs, Loaded, to_device
 from ...model.example_inputs import with_batch
 from ..methods.geometry import build as build_link, chain_outputs

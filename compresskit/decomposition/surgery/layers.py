@@ -173,6 +173,7 @@ def merged_geometry(links: list[Geometry]) -> Geometry:
             "linear", first.repeats * first.in_channels, last.repeats * last.out_channels, bias=last.bias
         )  # fmt: skip
     axes = range(len(first.kernel))
+
     def reach(axis: int, link: Geometry) -> tuple[int, int]:
         return link.kernel[axis], link.stride[axis]
 

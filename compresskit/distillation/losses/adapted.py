@@ -197,8 +197,7 @@ def _channels(setup: Setup) -> list[tuple[int, int]]:
 
 def _make_variational(setup: Setup) -> Term:
     heads = nn.ModuleList(
-        seeded(setup.seed + number, partial(GaussianHead, *pair))
-        for number, pair in enumerate(_channels(setup))
+        seeded(setup.seed + number, partial(GaussianHead, *pair)) for number, pair in enumerate(_channels(setup))
     )
     return Term(lambda signals: sum(head(*pair) for head, pair in zip(heads, signals.features, strict=True)), [heads])
 

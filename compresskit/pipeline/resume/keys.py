@@ -12,9 +12,9 @@ from typing import Any
 from ... import __version__
 from ...artifact.artifact import REPORT, versions
 from ...core.errors import InputError
-from ...core.machine import machine
-from ...core.machine_timings import MachineTimings, cache_folder
 from ...core.options import Options
+from ...core.timings.machine import machine
+from ...core.timings.machine_timings import MachineTimings, cache_folder
 from ..recipe import Recipe, RecipeOptions
 from .fingerprints import WRITTEN, fingerprint, named_paths
 

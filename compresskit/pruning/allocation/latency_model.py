@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ...analysis.measure.latency import latency_ab, layer_inputs, take_turns
-from ...core.decisions import Decisions, label
+from ...core.timings.decisions import Decisions, label
 from ...core.types import Inputs, Loaded
 from ..dependency.cost import widths
 from ..dependency.graph import Graph

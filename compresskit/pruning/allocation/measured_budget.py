@@ -11,7 +11,7 @@ from ...analysis.allocation.measured_aim import Tried, best_share, seek
 from ...analysis.measure.latency import latency_ab
 from ...analysis.measure.work import figure_of, whole_figure
 from ...core.costs import COSTS, Amount
-from ...core.decisions import label
+from ...core.timings.decisions import label
 from ...core.types import Loaded, to_device
 from ...model.example_inputs import with_batch
 from ...training.context import Context

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import InputError, nearest
-from ...core.figures import new_figure
+from ...core.reporting.figures import new_figure
 from ...core.tensors.copying import copy_module
 from ...core.types import Loaded
 from ...training.context import Context, StepResult

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from compresskit.analysis.allocation.allocate import allocate
 from compresskit.core.errors import InputError
-from compresskit.core.figures import new_figure
+from compresskit.core.reporting.figures import new_figure
 from compresskit.core.tensors.modules import get_module
 from compresskit.core.types import Inputs, call, main_output
 

@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from ...core.errors import InputError
-from ...core.figures import new_figure
 from ...core.options import TrainOptions
+from ...core.reporting.figures import new_figure
 from ...core.types import Loaded
 from .session import BATCH, Child, Session
 

@@ -22,7 +22,7 @@ from ...training.context import Context
 from ...training.loop import Objective, train
 from ..options import SearchOptions
 from ..problem.evaluator import Rater
-from .reinforce import Reinforce, Rollout
+from .policies.reinforce import Reinforce, Rollout
 from .teacher_cache import LogitRegression, distillation, remembered_logits
 
 BATCH = 64
@@ -261,9 +261,7 @@ class Session:
             storage=described["storage"], name=described["name"],
         )  # fmt: skip
 
-    def episodes(
-        self, until: float, propose: Callable[[], tuple[Rollout, float]], agent: Reinforce, size: int
-    ) -> None:
+    def episodes(self, until: float, propose: Callable[[], tuple[Rollout, float]], agent: Reinforce, size: int) -> None:
         """Episodes of a few proposals each, an update after each, until a share of the search is used up.
 
         Args:

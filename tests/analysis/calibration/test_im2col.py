@@ -9,12 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from compresskit.analysis.calibration.im2col import (
-    input_rows,
-    output_positions,
-    output_rows,
-    window_of,
-)
+from compresskit.analysis.calibration.im2col import input_rows, output_positions, output_rows, window_of
 
 #: even kernels are padded by torch as they are here
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")

@@ -14,13 +14,7 @@ from compresskit.decomposition.methods.geometry import Call, Geometry
 from compresskit.decomposition.options import DecomposeOptions
 from compresskit.decomposition.ranks.candidates import Candidate, Layer
 from compresskit.decomposition.ranks.rank_selection import Totals, by_budget, by_energy
-from compresskit.decomposition.ranks.timing import (
-    TimeTable,
-    choose_faster,
-    is_faster,
-    move_into_model,
-    time_candidates,
-)
+from compresskit.decomposition.ranks.timing import TimeTable, choose_faster, is_faster, move_into_model, time_candidates
 from compresskit.decomposition.surgery.find_layers import Site, survey
 from compresskit.training.context import Context
 
@@ -150,9 +144,7 @@ def test_small_layers_stay_unless_they_may_get_slower():
     loaded = model()
     result = decompose(loaded, DecomposeOptions(kind="svd", energy=0.5), Context(loaded.clone()))
     assert loaded.edits == [] and result.facts["layers_decomposed"] == 0
-    assert any(
-        "2 layers stay because nothing saves a quarter of their MACs" in note for note in result.notes
-    )
+    assert any("2 layers stay because nothing saves a quarter of their MACs" in note for note in result.notes)
     loaded = model()
     decompose(loaded, DecomposeOptions(kind="svd", energy=0.5, slower_layers="allow"), Context(loaded.clone()))
     assert len(loaded.edits) == 2

@@ -9,7 +9,7 @@ from compresskit.artifact.source import load_model
 from compresskit.data.dataset import open_data
 from compresskit.evaluation.metrics import make_metric
 from compresskit.model.chain import chain
-from compresskit.search.nas.nas import CHOICES, nas
+from compresskit.search.nas.policies.nas import CHOICES, nas
 from compresskit.search.nas.session import Session
 from compresskit.search.nas.shared import SharedWeights
 from compresskit.search.nas.space import ChainSpace

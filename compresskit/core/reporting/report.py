@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .costs import COSTS, Cost, field_of, guard_of
+from ..costs import COSTS, Cost, field_of, guard_of
 from .results import printable, write_result
 
 NOT_MEASURED = "not measured"

@@ -14,9 +14,9 @@ import torch
 from compresskit.artifact import artifact
 from compresskit.artifact.source import load_model
 from compresskit.core.errors import InputError
-from compresskit.pipeline import preflight
+from compresskit.pipeline.checks import preflight
+from compresskit.pipeline.checks.preflight import check_rebuilding, checked_context, space_needed, uncoded_bytes
 from compresskit.pipeline.plan import make_plan
-from compresskit.pipeline.preflight import check_rebuilding, checked_context, space_needed, uncoded_bytes
 from compresskit.pipeline.recipe import validate
 from compresskit.pipeline.runner import Run, run
 

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...core.errors import GuardMissed
-from ...core.types import Loaded
-from ...model.chain import Chain
-from .net2net import deepened, widened
+from ....core.errors import GuardMissed
+from ....core.types import Loaded
+from ....model.chain import Chain
+from ..net2net import deepened, widened
+from ..session import Session
+from ..space import ChainSpace, layers_of, next_width
 from .reinforce import Reinforce, Rollout
 from .rewards import accuracy_reward
-from .session import Session
-from .space import ChainSpace, layers_of, next_width
 
 HIDDEN = 50
 KERNELS = (1, 3, 5)

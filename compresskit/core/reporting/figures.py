@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .errors import require
+from ..errors import require
 
 
 def new_figure(columns: int, size: tuple[float, float], layout: str | None = None) -> tuple[Any, Any]:

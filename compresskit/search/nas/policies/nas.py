@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...core.errors import GuardMissed
-from ...model.chain import chain
+from ....core.errors import GuardMissed
+from ....model.chain import chain
+from ..session import Session
+from ..shared import Placed, SharedWeights
+from ..space import ChainSpace, next_width
 from .reinforce import Reinforce, Rollout
-from .session import Session
-from .shared import Placed, SharedWeights
-from .space import ChainSpace, next_width
 
 HIDDEN = 64
 #: what may stand in a slot; the choice after the last leaves the slot empty

@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from compresskit.core.report import cell, columns_of, metric_text, rows_table, show_report
+from compresskit.core.reporting.report import cell, columns_of, metric_text, rows_table, show_report
 
 FIGURES = {
     "parameters": 1000,

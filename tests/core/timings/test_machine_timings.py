@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from compresskit.core.decisions import Decisions
-from compresskit.core.machine_timings import MachineTimings, cache_folder
+from compresskit.core.timings.decisions import Decisions
+from compresskit.core.timings.machine_timings import MachineTimings, cache_folder
 
 PLACE = {"processor": "p", "threads": 1}
 

@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from compresskit.search.nas.n2n import RemovalPolicy, ShrinkPolicy
-from compresskit.search.nas.reinforce import Reinforce, Rollout, policy_loss
-from compresskit.search.nas.rewards import accuracy_reward, compression_reward
+from compresskit.search.nas.policies.n2n import RemovalPolicy, ShrinkPolicy
+from compresskit.search.nas.policies.reinforce import Reinforce, Rollout, policy_loss
+from compresskit.search.nas.policies.rewards import accuracy_reward, compression_reward
 
 
 def test_rewards_by_hand():

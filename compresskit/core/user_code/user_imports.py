@@ -14,16 +14,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ..errors import CompresskitError, InputError, nearest
 from . import in_memory
-from .errors import CompresskitError, InputError, nearest
 
-_OWN_FOLDER = str(Path(__file__).resolve().parents[1]) + os.sep
+_OWN_FOLDER = str(Path(__file__).resolve().parents[2]) + os.sep
 _users_places: set[str] = set()  # files, and folders of packages, that the user named
 _modules_of_files: dict[tuple[str, str], ModuleType] = {}  # (absolute path, hash of its content) -> what it defines
 _LONGEST_REASON = 300  # characters of a foreign message that an error line repeats
 
 #: the folder that holds our package, for processes that are started without the current folder in their path
-PACKAGE_FOLDER = str(Path(__file__).resolve().parents[2])
+PACKAGE_FOLDER = str(Path(__file__).resolve().parents[3])
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .recipe import Recipe
+from ..recipe import Recipe
 
 #: (earlier technique, later technique) -> why that order loses something
 _ORDER = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from compresskit.model.chain import chain_costs
-from compresskit.search.nas.nas import widened_to_fit
+from compresskit.search.nas.policies.nas import widened_to_fit
 from compresskit.search.nas.space import next_width
 
 WIDTHS = [4, 6, 8, 12, 16]

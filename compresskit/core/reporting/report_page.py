@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from .costs import COSTS
+from ..costs import COSTS
 from .report import cell, columns_of, figure_rows
 from .results import printable
 
@@ -18,7 +18,7 @@ _BARS = {cost.figure: cost.noun for cost in COSTS.values() if cost.known == "exa
 
 @cache
 def _template() -> Template:
-    loader = PackageLoader("compresskit.core", "")
+    loader = PackageLoader("compresskit.core.reporting", "")
     return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True).get_template(
         "report.html.j2"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from compresskit.core.figures import new_figure
+from compresskit.core.reporting.figures import new_figure
 
 
 def test_a_figure_leaves_the_backend_and_the_figures_of_pyplot(tmp_path):

@@ -3,7 +3,7 @@
 Timings scatter, so that a step which chooses by them may choose otherwise the next time. A step therefore asks this
 record before it measures. The record lies in the step's work folder, where a resume finds it, and in the report of
 what was made, from where the option `timings` replays it. What this machine measured for an earlier run decides as well
-(`core.machine_timings`).
+(`core.timings.machine_timings`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from . import distributed
+from .. import distributed
 
 Value = TypeVar("Value")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from compresskit.core.errors import InputError
-from compresskit.core.user_rows import UserRow, check_call
+from compresskit.core.user_code.user_rows import UserRow, check_call
 
 
 def half(width, height):

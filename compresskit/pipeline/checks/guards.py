@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..artifact import artifact
-from ..core.costs import COSTS, Amount, guard_of, names
-from ..core.errors import GuardMissed, InputError
-from ..evaluation.metrics import Metric
-from .measurement import Measurement
+from ...artifact import artifact
+from ...core.costs import COSTS, Amount, guard_of, names
+from ...core.errors import GuardMissed, InputError
+from ...evaluation.metrics import Metric
+from ..measurement import Measurement
 
 
 def check_guards(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
-from compresskit.core.report_page import report_html
-from tests.core.test_report import REPORT
+from compresskit.core.reporting.report_page import report_html
+from tests.core.reporting.test_report import REPORT
 
 
 class Tags(HTMLParser):

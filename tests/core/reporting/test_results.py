@@ -11,8 +11,8 @@ import sys
 import pytest
 from rich.console import Console
 
-from compresskit.core.report import rows_table
-from compresskit.core.results import only_results_on_stdout, printable, write_result
+from compresskit.core.reporting.report import rows_table
+from compresskit.core.reporting.results import only_results_on_stdout, printable, write_result
 from tests.conftest import REPOSITORY
 
 
@@ -111,7 +111,7 @@ def test_error_lines_name_paths_that_are_no_text(compresskit, tmp_path):
 
 
 def test_the_html_report_shows_markup_as_text():
-    from compresskit.core.report import plain
+    from compresskit.core.reporting.report import plain
 
     console = Console(record=True, file=io.StringIO(), width=80)
     console.print(plain("<script>alert(1)</script> [bold]x"))

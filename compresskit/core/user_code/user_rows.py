@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from .errors import CompresskitError, InputError, described
+from ..errors import CompresskitError, InputError, described
 from .user_imports import blame
 
 

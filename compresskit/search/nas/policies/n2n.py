@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...core.costs import PARAMS
-from ...core.errors import InputError
-from ...core.types import Loaded
+from ....core.costs import PARAMS
+from ....core.errors import InputError
+from ....core.types import Loaded
+from ..session import Child, Session
+from ..student import FEATURES, Shrinker, Unit, described, removable_units, without
 from .reinforce import Reinforce, Rollout
 from .rewards import INFEASIBLE, compression_reward
-from .session import Child, Session
-from .student import FEATURES, Shrinker, Unit, described, removable_units, without
 
 HIDDEN = 30
 #: the relative width that a layer may keep; 0 leaves a single channel

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compresskit.core.decisions import Decisions, label
+from compresskit.core.timings.decisions import Decisions, label
 
 
 def test_a_value_is_measured_once_and_kept_in_the_file(tmp_path):

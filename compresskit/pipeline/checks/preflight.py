@@ -11,26 +11,26 @@ from pathlib import Path
 
 import torch
 
-from ..analysis.measure.work import Work
-from ..artifact import artifact
-from ..artifact.probing import outputs_of
-from ..artifact.rebuilding import ProbeMismatch, check_rebuild
-from ..artifact.source import load_model
-from ..core import distributed
-from ..core.costs import COSTS, guard_of, names
-from ..core.errors import InputError, described, problems_of, require
-from ..core.options import Options
-from ..core.tensors.randomness import unchanged_random_state
-from ..core.types import Loaded
-from ..export.exporters.export_program import export_program
-from ..export.options import ExportOptions, ExportStepOptions
-from ..model.exported import refuse_change
-from ..training.context import Context
-from ..training.train_check import check_training
-from .opening import open_what_opens
-from .recipe import Recipe, RecipeOptions, Step
-from .steps import follow, model_after, place_of
-from .techniques import STEPS
+from ...analysis.measure.work import Work
+from ...artifact import artifact
+from ...artifact.probing import outputs_of
+from ...artifact.rebuilding import ProbeMismatch, check_rebuild
+from ...artifact.source import load_model
+from ...core import distributed
+from ...core.costs import COSTS, guard_of, names
+from ...core.errors import InputError, described, problems_of, require
+from ...core.options import Options
+from ...core.tensors.randomness import unchanged_random_state
+from ...core.types import Loaded
+from ...export.exporters.export_program import export_program
+from ...export.options import ExportOptions, ExportStepOptions
+from ...model.exported import refuse_change
+from ...training.context import Context
+from ...training.train_check import check_training
+from ..opening import open_what_opens
+from ..recipe import Recipe, RecipeOptions, Step
+from ..steps import follow, model_after, place_of
+from ..techniques import STEPS
 
 _EXAMPLES = 2  # of the batch that goes through model and metric
 #: copies of the weights in a checkpoint (weights, best, average, optimizer), twice while one replaces another
@@ -270,7 +270,7 @@ def _check_recovery(step: Step, current: Loaded, context: Context) -> None:
     if mode == "finetune":
         check_training(current, step.options, context)
     elif mode == "kd":
-        from ..distillation.distill import recover_objective
+        from ...distillation.distill import recover_objective
 
         check_training(current, step.options, context, objective=recover_objective(context, step.options))
 

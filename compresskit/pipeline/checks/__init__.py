@@ -1,0 +1,1 @@
+"""What is found out before work, and what must hold after it."""

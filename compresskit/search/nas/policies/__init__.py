@@ -1,0 +1,1 @@
+"""How an architecture search makes its networks."""
