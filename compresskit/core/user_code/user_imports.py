@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -99,6 +98,8 @@ def named_attribute(reference: str) -> Any:
     where, _, name = reference.rpartition(":")
     if not where.endswith(".py"):
         return import_attribute(where, name)
+    import hashlib  # `--help` imports this file, and has nothing to hash
+
     path = Path(where)
     try:
         if not path.is_file():
