@@ -35,7 +35,7 @@ def main() -> None:
         epochs=1 if arguments.quick else arguments.epochs,
         lr=0.1,
         batch_size=128,
-        schedule="one-cycle",
+        lr_schedule="one-cycle",
         warmup=0.25,
         weight_decay=5e-4,
         label_smoothing=0.05,

@@ -81,7 +81,7 @@ def run_once(method: str, start: str, seed: int, teacher: Loaded, data, remember
         batch_size=args.batch_size,
         keep="last",
         train_limit=args.images,
-        schedule="one-cycle",
+        lr_schedule="one-cycle",
     )
     context = Context(teacher, data, None, seed=seed)
     began = time.perf_counter()

@@ -256,8 +256,8 @@ def test_a_rounding_rounds(mine, way):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_policy_chooses(mine, way):
-    options = {"policy": "mine.py:smallest", "target_macs": 0.9, "trials": 3, "score_samples": 16, "floor": 0.25}
-    module, _ = way("search", {**options, "refit": "inputs", "recalibration_samples": 0}, QUICK)
+    options = {"policy": "mine.py:smallest", "target_macs": 0.9, "trials": 3, "score_samples": 16}
+    module, _ = way("search", {**options, "min_keep_ratio": 0.25, "refit": "inputs", "recalibration_samples": 0}, QUICK)
     assert module.first.out_features == 2
 
 

@@ -113,7 +113,7 @@ def options_of(model: type[Any], leave_out: tuple[str, ...] = ()) -> list[FieldO
     Flags that the model knows only to refuse them are hidden, and say what to give in their place.
     """
     own = [_option(name, field) for name, field in model.model_fields.items() if name not in leave_out]
-    return [*own, *(_refused(name) for name in [*model.renamed, *model.refused])]
+    return [*own, *(_refused(name) for name in [*model.renamed_keys(), *model.refused])]
 
 
 def _refused(name: str) -> FieldOption:

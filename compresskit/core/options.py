@@ -65,6 +65,12 @@ class Options(BaseModel):
     renamed: ClassVar[Mapping[str, str]] = {}
     refused: ClassVar[Mapping[str, str]] = {}
 
+    @classmethod
+    def renamed_keys(cls) -> dict[str, str]:
+        """`renamed` of this model and its bases, without what is an option here."""
+        found = {key: new for base in reversed(cls.__mro__) for key, new in vars(base).get("renamed", {}).items()}
+        return {key: new for key, new in found.items() if key not in cls.model_fields}
+
     @model_validator(mode="wrap")
     @classmethod
     def _says_what_became_of_keys(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
@@ -81,8 +87,8 @@ class Options(BaseModel):
         """A line of a validation error; that of a key that is known from elsewhere says what to do about it."""
         key = str(error["loc"][0]) if error["loc"] else ""
         kind: Any = error["type"]
-        if kind == "extra_forbidden" and key in cls.renamed:
-            kind = PydanticCustomError("known_key", f"{key} is now {cls.renamed[key]}")
+        if kind == "extra_forbidden" and key in cls.renamed_keys():
+            kind = PydanticCustomError("known_key", f"{key} is now {cls.renamed_keys()[key]}")
         elif kind == "extra_forbidden" and key in cls.refused:
             kind = PydanticCustomError("known_key", f"{key} {cls.refused[key]}")
         return InitErrorDetails(type=kind, loc=error["loc"], input=error["input"], ctx=error.get("ctx", {}))
@@ -175,12 +181,14 @@ class GuardOptions(Options):
 class TrainOptions(Options):
     """The training loop's options; fine-tuning, recovery, distillation and QAT share them."""
 
+    renamed = {"schedule": "lr_schedule"}
+
     epochs: float = option(1.0, "passes over the training data; fractions are allowed", section="Training", gt=0)
     lr: float = option(0.01, "peak learning rate", section="Training", gt=0)
     optimizer: Literal["sgd", "adamw"] = option("sgd", "optimizer", section="Training")
     momentum: float = option(0.9, "SGD momentum", section="Training", ge=0, lt=1)
     weight_decay: float = option(5e-4, "weight decay, not applied to biases and norms", section="Training", ge=0)
-    schedule: Literal["cosine", "one-cycle", "constant"] = option(
+    lr_schedule: Literal["cosine", "one-cycle", "constant"] = option(
         "cosine", "how the learning rate moves after warm-up", section="Training"
     )
     warmup: float = option(0.05, "share of all steps spent warming up linearly", section="Training", ge=0, lt=1)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import BeforeValidator, model_validator
 
 from ..core.budgets import BudgetOptions, with_targets
 from ..core.costs import field_of, names
@@ -17,17 +17,28 @@ _AMOUNTS = ("ratio", "depth_ratios", *(field_of(name) for name in names(techniqu
 #: options that only mean something for some granularities
 _ONLY = {
     "channel": [
-        "ratios", "round_to", "min_channels", "floor", "criterion", "scope", "reduction", "normalize", "attention",
-        "reconstruct", "ridge", "depth_ratios", "sparsify", "sparsify_epochs", "sparsify_strength",
+        "ratios", "round_to", "min_channels", "min_keep_ratio", "criterion", "scope", "reduction", "normalize",
+        "attention", "reconstruct", "ridge", "depth_ratios", "sparsify", "sparsify_epochs", "sparsify_strength",
         *(field_of(name) for name in names("timed", technique=_TECHNIQUE)),
     ],
     "sparse": ["saliency", "allocation", "pattern"],
 }  # fmt: skip
 
 
+def _no_learning_rate(given: Any) -> Any:
+    """The key had another meaning before: that of training."""
+    if given in ("cosine", "one-cycle", "constant"):
+        raise ValueError(f"schedule {given!r} is now lr_schedule {given!r}; schedule is how the cuts follow each other")
+    return given
+
+
 @with_targets(_TECHNIQUE, section="How much")
 class PruneOptions(BudgetOptions):
     """Remove channels, heads, blocks or single weights."""
+
+    renamed = {
+        "cuts_follow": "schedule", "cuts": "steps", "floor": "min_keep_ratio", "points": "positions_per_sample",
+    }  # fmt: skip
 
     granularity: Literal["channel", "weight", "n:m", "block"] = option(
         "channel",
@@ -52,7 +63,7 @@ class PruneOptions(BudgetOptions):
         section="How much", ge=1,
     )  # fmt: skip
     min_channels: int = option(2, "fewest channels (or heads) left of a group", section="How much", ge=1)
-    floor: float = option(0.1, "smallest share of a group that stays", section="How much", ge=0, lt=1)
+    min_keep_ratio: float = option(0.1, "smallest share of a group that stays", section="How much", ge=0, lt=1)
     criterion: Annotated[str, choice(CRITERIA)] = option("l2", "how channels are ranked", section="Which")
     scope: Annotated[str, choice(SCOPES)] = option("local", "which channels compete with each other", section="Which")
     reduction: Literal["sum", "mean", "max", "first"] = option(
@@ -73,7 +84,7 @@ class PruneOptions(BudgetOptions):
         1.0, "factor on the penalty, whose own strength is its paper's", section="Before the cut", gt=0
     )
     samples: int = option(2048, "calibration examples", section="Calibration", ge=1)
-    points: int = option(
+    positions_per_sample: int = option(
         16, "positions of a feature map sampled from each calibration example", section="Calibration", ge=1
     )
     recalibrate: Literal["auto", "never"] = option(
@@ -94,10 +105,10 @@ class PruneOptions(BudgetOptions):
         "off", "measure: only measure the metric against the share removed, group by group; nothing is cut",
         section="Look first",
     )  # fmt: skip
-    cuts_follow: Literal["one-shot", "linear", "cubic"] = option(
+    schedule: Annotated[Literal["one-shot", "linear", "cubic"], BeforeValidator(_no_learning_rate)] = option(
         "one-shot", "cut at once, or in steps with recovery between them; cubic cuts most at first", section="Schedule"
     )
-    cuts: int = option(1, "number of cuts of a linear or cubic schedule", section="Schedule", ge=1)
+    steps: int = option(1, "number of cuts of a linear or cubic schedule", section="Schedule", ge=1)
 
     def trains(self) -> bool:
         """Whether training options mean something."""
@@ -180,16 +191,14 @@ class PruneOptions(BudgetOptions):
         idle = sorted({"sparsify_epochs", "sparsify_strength"} & self.model_fields_set)
         if idle and self.sparsify == "none":
             raise ValueError(f"{', '.join(idle)} would be ignored: sparsify is 'none'; choose e.g. group-lasso")
-        if self.sparsify != "none" and self.cuts > 1:
-            raise ValueError("sparsify trains before a single cut; leave out cuts, or sparsify")
-        if (self.cuts_follow == "one-shot") != (self.cuts == 1):
-            raise ValueError(
-                f"cuts {self.cuts} does not fit cuts_follow {self.cuts_follow!r}; give both, e.g. cubic and 4"
-            )
+        if self.sparsify != "none" and self.steps > 1:
+            raise ValueError("sparsify trains before a single cut; leave out steps, or sparsify")
+        if (self.schedule == "one-shot") != (self.steps == 1):
+            raise ValueError(f"steps {self.steps} does not fit schedule {self.schedule!r}; give both, e.g. cubic and 4")
         exact = [name for name in self.targets() if name in names("exact")]
-        if self.cuts_follow != "one-shot" and not exact and not self.ratio:
+        if self.schedule != "one-shot" and not exact and not self.ratio:
             able = ", ".join(field_of(name) for name in names("exact", technique=_TECHNIQUE))
-            raise ValueError(f"cuts_follow {self.cuts_follow!r} needs ratio or one of {able}")
+            raise ValueError(f"schedule {self.schedule!r} needs ratio or one of {able}")
         match = re.fullmatch(r"(\d+):(\d+)", self.pattern)
         if not match or not 0 < int(match[1]) < int(match[2]):
             raise ValueError(f"pattern {self.pattern!r} must be N:M with 0 < N < M, e.g. 2:4")

@@ -82,7 +82,7 @@ def _evidence(
     if needs == "data":
         names = [name for name, layer in layers.items() if measurable(layer)]
         inputs = calibration(context, options.samples, what)
-        moments = input_moments(loaded.module, names, inputs, points=options.points, generator=generator)
+        moments = input_moments(loaded.module, names, inputs, points=options.positions_per_sample, generator=generator)
     if needs == "labels":
         data = required_data(context, what)
         batches = data.batches("train", batch_size=64, shuffle=True, seed=context.seed, limit=options.samples)

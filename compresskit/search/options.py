@@ -29,7 +29,7 @@ _POLICY_OPTIONS = {
 #: options that only some techniques read
 _TECHNIQUE_OPTIONS = {
     **dict.fromkeys(("criterion", "round_to"), ("prune", "mixed")),
-    **dict.fromkeys(("floor", "levels", "recalibration_samples", "refit"), ("prune", "decompose", "mixed")),
+    **dict.fromkeys(("min_keep_ratio", "levels", "recalibration_samples", "refit"), ("prune", "decompose", "mixed")),
     "kind": ("decompose", "mixed"),
     **dict.fromkeys(("bits", "formats", "rounding"), ("quantize", "mixed")),
     "mix": ("mixed",),
@@ -48,7 +48,8 @@ class SearchOptions(ArchitectureOptions):
     """Find each layer's share under a budget."""
 
     renamed = {
-        "budget": f"one option a cost: {', '.join(map(field_of, COSTS))} or target_drop; e.g. {field_of(MACS)} 0.5"
+        "budget": f"one option a cost: {', '.join(map(field_of, COSTS))} or target_drop; e.g. {field_of(MACS)} 0.5",
+        "floor": "min_keep_ratio",
     }
 
     technique: Annotated[str, choice(SUBJECTS)] = option("prune", "what is searched over", section="Search")
@@ -107,7 +108,7 @@ class SearchOptions(ArchitectureOptions):
         "what solve knows of a place: an estimate from layer errors and one backward pass, or two runs of the model",
         section="Policies",
     )
-    floor: float = option(0.2, "smallest share that may stay at a place", section="Space", gt=0, lt=1)
+    min_keep_ratio: float = option(0.2, "smallest share that may stay at a place", section="Space", gt=0, lt=1)
     round_to: int = option(1, "channel counts stay multiples of this", section="Space", ge=1)
     mix: list[Literal["ratio", "rank", "bits"]] = option(
         ["ratio", "rank", "bits"],

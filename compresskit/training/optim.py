@@ -53,10 +53,10 @@ def learning_rate(step: int, total: int, options: TrainOptions) -> float:
     Args:
         step: number of the step, from 0.
         total: number of steps of the whole training.
-        options: lr (the peak), schedule and warmup; for one-cycle, a warmup that was set is the rising share.
+        options: lr (the peak), lr_schedule and warmup; for one-cycle, a warmup that was set is the rising share.
     Source of one-cycle: Smith & Topin, "Super-Convergence", 2018.
     """
-    if options.schedule == "one-cycle":
+    if options.lr_schedule == "one-cycle":
         share = options.warmup if "warmup" in options.model_fields_set else _ONE_CYCLE_RISE
         rising = share * total - 1
         if step <= rising and rising > 0:
@@ -66,7 +66,7 @@ def learning_rate(step: int, total: int, options: TrainOptions) -> float:
     warm = round(options.warmup * total)
     if step < warm:
         return options.lr * (step + 1) / warm
-    if options.schedule == "constant":
+    if options.lr_schedule == "constant":
         return options.lr
     return _cosine(options.lr, 0.0, (step - warm) / max(total - warm, 1))
 

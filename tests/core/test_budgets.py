@@ -45,6 +45,12 @@ def test_amounts_are_read_once_for_all():
         (SearchOptions, {"technique": "quantize", "target_macs": 0.5}, "does not apply to technique 'quantize'"),
         (SearchOptions, {"target_memory": 0.5, "target_latency": 0.5}, "target_latency and target_memory exclude"),
         (SearchOptions, {"target_drop": 0.01, "target_latency": 0.5}, "target_latency and target_drop exclude"),
+        (PruneOptions, {"cuts_follow": "cubic", "cuts": 2}, "(?s)cuts_follow is now schedule.*cuts is now steps"),
+        (PruneOptions, {"ratio": 0.5, "floor": 0.2}, "floor is now min_keep_ratio"),
+        (PruneOptions, {"ratio": 0.5, "points": 4}, "points is now positions_per_sample"),
+        (PruneOptions, {"ratio": 0.5, "schedule": "cosine", "recover": "kd"}, "'cosine' is now lr_schedule 'cosine'"),
+        (DecomposeOptions, {"schedule": "cosine", "recover": "kd"}, "schedule is now lr_schedule"),
+        (SearchOptions, {"target_macs": 0.5, "floor": 0.2}, "floor is now min_keep_ratio"),
         (SearchOptions, {"target_drop": "1ms"}, "target_drop must be a share"),
     ],
 )

@@ -118,7 +118,7 @@ def test_where_nothing_goes_the_options_and_operations_that_hold_it_are_named(lo
     message = str(caught.value)
     assert "model 'experts': nothing was removed: " in message
     assert "protect holds down (16 units); " in message
-    assert "min_channels 32, floor 0.1, round_to 8 leave no less of up (32 units); " in message
+    assert "min_channels 32, min_keep_ratio 0.1, round_to 8 leave no less of up (32 units); " in message
     assert "left out gate: _softmax in the model (test_experts.py:" in message
     with pytest.raises(InputError, match="the amount asked for, in steps of 4, takes nothing of up .32 units. and 1"):
         prune(loaded, PruneOptions(ratio=0.01), Context(loaded.clone()))

@@ -94,7 +94,7 @@ class KilledAt:
         {},
         {"optimizer": "adamw", "lr": 1e-3, "ema": 0.9},
         {"mixup": 0.4, "augment": ["crop"], "grad_clip": 1.0},
-        {"keep": "last", "schedule": "one-cycle"},
+        {"keep": "last", "lr_schedule": "one-cycle"},
         {"precision": "bfloat16"},
         {"precision": "float16"},
     ],
@@ -210,7 +210,7 @@ def test_early_stop_keeps_the_best_weights(digits):
     context = make_context(digits, loaded)
     train(loaded, TrainOptions(epochs=10, lr=0.1), context)
     # from here on, an absurd learning rate only makes it worse
-    facts = train(loaded, TrainOptions(epochs=20, lr=3.0, warmup=0, schedule="constant", early_stop=2), context)
+    facts = train(loaded, TrainOptions(epochs=20, lr=3.0, warmup=0, lr_schedule="constant", early_stop=2), context)
     assert facts["stopped_early"]
     assert len(facts["history"]) < 20
     values = [row["val_top1"] for row in facts["history"]]

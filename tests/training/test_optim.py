@@ -31,7 +31,7 @@ def test_tied_weights_stand_once_and_frozen_ones_not_at_all():
 
 
 def test_cosine_with_warmup_by_hand():
-    options = TrainOptions(lr=0.4, schedule="cosine", warmup=0.2)
+    options = TrainOptions(lr=0.4, lr_schedule="cosine", warmup=0.2)
     rates = [learning_rate(step, 10, options) for step in range(10)]
     assert rates[:2] == pytest.approx([0.2, 0.4])
     assert rates[2] == pytest.approx(0.4)
@@ -40,7 +40,7 @@ def test_cosine_with_warmup_by_hand():
 
 
 def test_constant_after_warmup():
-    options = TrainOptions(lr=0.4, schedule="constant", warmup=0.0)
+    options = TrainOptions(lr=0.4, lr_schedule="constant", warmup=0.0)
     assert [learning_rate(step, 3, options) for step in range(3)] == [0.4] * 3
 
 
@@ -48,7 +48,7 @@ def test_constant_after_warmup():
 def test_one_cycle_is_torchs(total, settings, share):
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
     peer = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=total, pct_start=share, cycle_momentum=False)
-    options = TrainOptions(lr=0.1, schedule="one-cycle", **settings)
+    options = TrainOptions(lr=0.1, lr_schedule="one-cycle", **settings)
     for step in range(total):
         assert learning_rate(step, total, options) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-9), step
         optimizer.step()
@@ -58,7 +58,7 @@ def test_one_cycle_is_torchs(total, settings, share):
 
 @pytest.mark.parametrize("schedule", ["cosine", "one-cycle", "constant"])
 def test_a_run_of_one_step_has_a_positive_rate(schedule):
-    assert learning_rate(0, 1, TrainOptions(lr=0.1, schedule=schedule)) > 0
+    assert learning_rate(0, 1, TrainOptions(lr=0.1, lr_schedule=schedule)) > 0
 
 
 def test_optimizers_take_their_options():

@@ -19,7 +19,7 @@ from .units import Allocation, Limits, multiple_for
 
 
 def limits_for(groups: list[Group], options: PruneOptions, layers: list[str]) -> dict[str, Limits]:
-    """What each group may lose, from rounding, floors, protection and overrides.
+    """What each group may lose, from rounding, smallest ratios, protection and overrides.
 
     Raises:
         InputError: if a pattern matches neither a layer nor a group.
@@ -55,7 +55,7 @@ def _limits(group: Group, options: PruneOptions, by_depth: float | None) -> Limi
     if fixed is None and options.amount() is None:
         whole = True  # only overrides were given
     units = len(group)
-    least = max(min(options.min_channels, units), int(np.ceil(options.floor * units)), 1)
+    least = max(min(options.min_channels, units), int(np.ceil(options.min_keep_ratio * units)), 1)
     width = group.members[0].positions.size
     multiple = math.lcm(multiple_for(units, width, options.round_to), group.multiple)
     return Limits(multiple, least, fixed, whole)
@@ -71,8 +71,8 @@ def whole_groups_notes(groups: list[Group], limits: Mapping[str, Limits], option
         elif limit.whole:
             reason = "protect holds"
         elif -(-limit.least // limit.multiple) * limit.multiple >= len(group):
-            bounds = f"min_channels {options.min_channels}, floor {options.floor:g}, round_to {options.round_to}"
-            reason = f"{bounds} leave no less of"
+            bounds = f"min_channels {options.min_channels}, min_keep_ratio {options.min_keep_ratio:g}"
+            reason = f"{bounds}, round_to {options.round_to} leave no less of"
         else:
             reason = f"the amount asked for, in steps of {limit.multiple}, takes nothing of"
         by_reason.setdefault(reason, []).append(group)
@@ -119,7 +119,7 @@ def budget_notes(facts: dict[str, Any], target: float | None, options: PruneOpti
         return [f"{what}: not measured again after groups were left out; the report's own measurement holds"]
     asked = f"{what}: asked to keep {target:.1%}, kept {got:.1%}"
     if got > target:
-        return [f"{asked}: floors, protected layers and groups left out allow no less"]
+        return [f"{asked}: min_keep_ratio, min_channels, protected layers and groups left out allow no less"]
     if got < target * 0.99:
         tried = facts.get(f"{name}_cuts_measured")
         if tried is not None:

@@ -31,7 +31,7 @@ def refit_kind(loaded: Loaded, options: PruneOptions, context: Context) -> Liter
         return "none"
     examples = min(options.samples, context.data.size("train"))
     example = to_device(loaded.example, context.device)
-    found = prospect(loaded.module, example, examples=examples, points=options.points)
+    found = prospect(loaded.module, example, examples=examples, points=options.positions_per_sample)
     if found.quick and found.samples_per_column >= _ENOUGH["sequential"]:
         return "sequential"
     return "inputs" if found.samples_per_column >= _ENOUGH["inputs"] else "none"
@@ -81,7 +81,7 @@ def refit_after_cut(
         if mask is not None and (names or not mask.all()):
             names.append(name)
     generator = torch.Generator().manual_seed(context.seed)
-    targets = record_targets(whole, names, inputs, points=options.points, generator=generator)
+    targets = record_targets(whole, names, inputs, points=options.positions_per_sample, generator=generator)
     stored = {full: s for s in graph.trace.stored.values() for full in s.names}
     kept, intercepts = {}, set()
     for name, target in targets.items():

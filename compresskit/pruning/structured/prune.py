@@ -57,7 +57,7 @@ def prune(loaded: Loaded, options: PruneOptions, context: Context) -> StepResult
         return prune_weights(loaded, options, context)
     if options.looks_only():
         return look(loaded, options, context)
-    if options.cuts_follow == "one-shot":
+    if options.schedule == "one-shot":
         return prune_channels(loaded, options, context)
     return prune_in_steps(loaded, options, context)
 
@@ -69,7 +69,7 @@ def prune_in_steps(loaded: Loaded, options: PruneOptions, context: Context) -> S
     final = budgets[0][1] if budgets else 1 - options.ratio
     kept = dict.fromkeys(names("exact"), 1.0)  # of each cost, over all cuts so far
     wanted_before, result = 1.0, None
-    for number, wanted in enumerate(kept_shares(options.cuts_follow, options.cuts, final), 1):
+    for number, wanted in enumerate(kept_shares(options.schedule, options.steps, final), 1):
         share = wanted / (kept[budgets[0][0]] if budgets else wanted_before)
         wanted_before = wanted
         if share >= 1:
@@ -81,7 +81,7 @@ def prune_in_steps(loaded: Loaded, options: PruneOptions, context: Context) -> S
             found = prune_channels(loaded, step, context)
         except NothingRemoved:
             continue
-        context.log(f"cut {number} of {options.cuts}")
+        context.log(f"cut {number} of {options.steps}")
         kept = {name: share * found.facts[f"{name}_kept"] for name, share in kept.items()}
         if result is not None:
             found.facts["macs_before"] = result.facts["macs_before"]
@@ -91,7 +91,7 @@ def prune_in_steps(loaded: Loaded, options: PruneOptions, context: Context) -> S
         found.facts |= {f"{name}_kept": share for name, share in kept.items()}
         result = found
     if result is None:
-        raise NothingRemoved(f"model {loaded.name!r}: nothing was removed in any of {options.cuts} cuts")
+        raise NothingRemoved(f"model {loaded.name!r}: nothing was removed in any of {options.steps} cuts")
     return result
 
 
@@ -219,8 +219,8 @@ def choose_units(loaded: Loaded, graph: Graph, options: PruneOptions, context: C
 def evidence_for(loaded: Loaded, graph: Graph, options: PruneOptions, context: Context) -> Evidence:
     """What the criterion looks at."""
     return Evidence(
-        loaded, graph, context, reduction=options.reduction, samples=options.samples, points=options.points,
-        what=f"criterion {options.criterion!r}",
+        loaded, graph, context, reduction=options.reduction, samples=options.samples,
+        points=options.positions_per_sample, what=f"criterion {options.criterion!r}",
     )  # fmt: skip
 
 

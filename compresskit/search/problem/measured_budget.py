@@ -102,7 +102,8 @@ def within_measured(
 
     tried = seek(target, propose, share_of, attempts=_ATTEMPTS, close=_CLOSE, tell=tell)
     if not tried:
-        raise GuardMissed(f"{field_of(name)}: {noun} cannot come down to {target:.1%} here; lower floor, or allow more")
+        reached = f"{field_of(name)}: {noun} cannot come down to {target:.1%} here"
+        raise GuardMissed(f"{reached}; lower min_keep_ratio, or allow more")
     best = best_share(tried, target)
     problem.limits[name] = max(target, best.predicted) * whole
     return best.choice, best.measured

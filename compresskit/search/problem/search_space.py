@@ -86,7 +86,7 @@ class Problem:
             if least[name] > limit * (1 + 1e-9):
                 raise GuardMissed(
                     f"budget: {name} cannot come down to {limit:,.6g} here: the smallest choice leaves "
-                    f"{least[name]:,.6g} of {self.whole[name]:,.6g}; lower floor, or allow more"
+                    f"{least[name]:,.6g} of {self.whole[name]:,.6g}; lower min_keep_ratio, or allow more"
                 )
 
     # -- choices ------------------------------------------------------------------------------------------------------

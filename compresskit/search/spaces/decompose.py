@@ -94,7 +94,7 @@ class DecomposeSubject:
         to_data = evidence.moments is not None
         bias = site.geometry.bias or (to_data and site.norm is None)
         size = tensor_of(get_module(self._loaded.module, site.name)).element_size()
-        for share in np.linspace(self._options.floor, 1, self._options.levels)[:-1]:
+        for share in np.linspace(self._options.min_keep_ratio, 1, self._options.levels)[:-1]:
             one = at_share(site, evidence, self._options, float(share))
             if one is None or one.ranks in found:
                 continue

@@ -72,7 +72,7 @@ class PruneSubject:
         options = self._options
         return {
             "criterion": options.criterion, "samples": options.samples, "reconstruct": "inputs", "round_to": 1,
-            "floor": 0.0, "min_channels": 1,
+            "min_keep_ratio": 0.0, "min_channels": 1,
         }  # fmt: skip
 
     def _searched(self, counts: list[list[int]]) -> list[int]:
@@ -223,9 +223,9 @@ class PruneSubject:
 
 
 def _counts(units: int, options: SearchOptions) -> list[int]:
-    """Unit counts of a group's levels: multiples of round_to from the floor up, at most `levels`, and the whole."""
+    """Unit counts of a group's levels: multiples of round_to from the least up, at most `levels`, and the whole."""
     multiple = options.round_to if options.round_to <= units // 2 else 1
-    least = max(1, int(np.ceil(options.floor * units)))
+    least = max(1, int(np.ceil(options.min_keep_ratio * units)))
     steps = [count for count in range(multiple, units, multiple) if count >= least]
     if len(steps) > options.levels - 1:
         picks = np.linspace(0, len(steps) - 1, options.levels - 1).round().astype(int)

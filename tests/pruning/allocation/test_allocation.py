@@ -57,7 +57,7 @@ def test_refusals(options, message):
 
 def test_a_budget_in_bytes_that_is_missed_is_compared_with_bytes():
     loaded = load_model("builtin:digits_cnn")
-    result = prune(loaded, PruneOptions(target_bytes=2000, floor=0.5), Context(loaded.clone()))
+    result = prune(loaded, PruneOptions(target_bytes=2000, min_keep_ratio=0.5), Context(loaded.clone()))
     assert any(note.startswith("bytes: asked to keep") and "allow no less" in note for note in result.notes)
 
 

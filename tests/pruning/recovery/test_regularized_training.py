@@ -95,7 +95,7 @@ def test_refusals(digits_model):
     with pytest.raises(ValidationError, match="did you mean 'group-lasso'"):
         PruneOptions(ratio=0.5, sparsify="group-laso")
     with pytest.raises(ValidationError, match="single cut"):
-        PruneOptions(ratio=0.5, sparsify="slimming", cuts=2, cuts_follow="cubic")
+        PruneOptions(ratio=0.5, sparsify="slimming", steps=2, schedule="cubic")
     loaded = load_model(str(digits_model))
     with pytest.raises(InputError, match="needs data"):
         prune(loaded, PruneOptions(ratio=0.5, sparsify="slimming"), Context(loaded))

@@ -71,5 +71,5 @@ def test_recovery_runs_between_cuts():
     loaded = load_model("builtin:digits_mlp")
     calls = []
     context = Context(loaded.clone(), recover=lambda model: calls.append(model.module[1].out_features))
-    result = prune(loaded, PruneOptions(ratio=0.5, cuts_follow="cubic", cuts=3), context)
+    result = prune(loaded, PruneOptions(ratio=0.5, schedule="cubic", steps=3), context)
     assert len(calls) == 2 and calls[0] > calls[1] >= result.loaded.module[1].out_features

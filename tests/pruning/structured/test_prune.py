@@ -69,7 +69,7 @@ def test_protected_layers_and_overrides():
 
 
 def test_an_unreachable_budget_is_reported():
-    _, result = pruned("builtin:digits_cnn", target_macs=0.1, floor=0.9)
+    _, result = pruned("builtin:digits_cnn", target_macs=0.1, min_keep_ratio=0.9)
     assert any("asked to keep 10.0%" in note for note in result.notes)
 
 

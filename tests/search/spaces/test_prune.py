@@ -23,8 +23,8 @@ def subject(opened):
 
 
 def test_levels_run_from_the_floor_to_the_whole():
-    assert _counts(16, options(levels=4, floor=0.25)) == [4, 10, 15, 16]
-    assert _counts(64, options(levels=3, floor=0.5, round_to=8)) == [32, 56, 64]
+    assert _counts(16, options(levels=4, min_keep_ratio=0.25)) == [4, 10, 15, 16]
+    assert _counts(64, options(levels=3, min_keep_ratio=0.5, round_to=8)) == [32, 56, 64]
     assert _counts(1, options()) == [1]
 
 

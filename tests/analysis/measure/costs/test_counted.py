@@ -46,7 +46,7 @@ def test_what_a_cut_is_said_to_keep_is_what_it_keeps():
 def test_a_schedule_ends_at_its_budget(target):
     loaded = net()
     whole = exact_costs(work_of(loaded))
-    options = PruneOptions(**target, round_to=1, cuts_follow="cubic", cuts=3)
+    options = PruneOptions(**target, round_to=1, schedule="cubic", steps=3)
     facts = prune(loaded, options, Context(loaded.clone())).facts
     ((name, amount),) = options.targets().items()
     assert 0.8 * amount.share_of(whole[name]) < facts[f"{name}_kept"] <= amount.share_of(whole[name]) * 1.001
