@@ -76,7 +76,8 @@ def stream(
             call(root, to_device(inputs, device) if device else inputs)
 
 
-_SUMS = (torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__iadd__, Tensor.__radd__)
+#: functions that add two tensors
+SUMS = (torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__iadd__, Tensor.__radd__)
 
 
 class Sums(TorchFunctionMode):
@@ -103,7 +104,7 @@ class Sums(TorchFunctionMode):
         self._waiting.clear()
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func in _SUMS and self._waiting and len(args) == 2 and all(isinstance(one, Tensor) for one in args):
+        if func in SUMS and self._waiting and len(args) == 2 and all(isinstance(one, Tensor) for one in args):
             for one, other in (args, args[::-1]):
                 if id(one) in self._waiting and one.shape == other.shape:
                     tensor, version, look = self._waiting.pop(id(one))
