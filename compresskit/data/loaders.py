@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from torch.utils.data.sampler import BatchSampler, RandomSampler, SequentialSampler, SubsetRandomSampler
 
 from ..core.errors import InputError
-from ..core.user_code.user_imports import file_attribute, guarded, import_attribute
+from ..core.user_code.user_imports import guarded, named_attribute
 from ..model.example_inputs import tensors_of
 from .arrays import check_inputs, check_targets, to_tensor
 from .sources import ArraySplit, Split, Splits, array_split, classes_of, divided
@@ -57,7 +57,7 @@ def factory(where: str, name: str, args: dict[str, Any]) -> Splits:
     Raises:
         InputError: if the factory fails, or returns something else.
     """
-    function = file_attribute(where, name) if where.endswith(".py") else import_attribute(where, name)
+    function = named_attribute(f"{where}:{name}")
     with guarded(f"data factory {where}:{name}"):
         parts = function(**args)
     if not isinstance(parts, tuple) or len(parts) not in (2, 3):

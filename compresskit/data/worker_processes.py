@@ -114,7 +114,7 @@ def _read(made: _Made[_Batch], numbers: Sequence[int], workers: Workers) -> Iter
             batch = next(batches)
         except StopIteration:
             return
-        except (RuntimeError, OSError) as error:
+        except (RuntimeError, OSError, EOFError) as error:  # EOFError: it died while it handed a batch over
             if "in DataLoader worker process" in str(error):  # raised by code in a worker, not by its end
                 raise
             raise _failed(error) from error

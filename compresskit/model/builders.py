@@ -5,12 +5,14 @@ A record is {kind, ...}. Weights are not part of it.
 
 from __future__ import annotations
 
+import gc
 import random
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any, Literal
 
 import numpy as np
@@ -107,8 +109,8 @@ def _builder(
     libraries = {"torchvision": hub.torchvision_model, "timm": hub.timm_model, "hf": hub.hf_model}
     factories = {
         "builtin": _builtin,
-        "module": _module_factory,
-        "file": _file_factory,
+        "module": _users_factory,
+        "file": _users_factory,
         "memory": _memory_copy,
     }
     make: Callable[[], tuple[nn.Module, dict[str, Any]]]
@@ -190,17 +192,24 @@ def _builtin(record: dict[str, Any]) -> Callable[[], nn.Module]:
     return partial(call_factory, factory, record["args"], f"builtin:{record['name']}")
 
 
-def _module_factory(record: dict[str, Any]) -> Callable[[], nn.Module]:
-    what = f"{record['module']}:{record['factory']}"
-    return partial(call_factory, import_attribute(record["module"], record["factory"]), record["args"], what)
+def _users_factory(record: dict[str, Any]) -> Callable[[], nn.Module]:
+    find, where = (file_attribute, "path") if record["kind"] == "file" else (import_attribute, "module")
+    factory = find(record[where], record["factory"])
+    return partial(_unshared, partial(call_factory, factory, record["args"], source_string(record)))
+
+
+def _unshared(make: Callable[[], Any]) -> Any:
+    """What a factory makes, copied where the user's code keeps hold of it (a global, a cache).
+
+    What is cut or trained must not be what the next call returns as the original.
+    """
+    module = make()
+    if not isinstance(module, nn.Module) or all(isinstance(by, FrameType) for by in gc.get_referrers(module)):
+        return module
+    return copy_module(module)
 
 
 def _memory_copy(record: dict[str, Any]) -> Callable[[], nn.Module]:
     if not isinstance(record, MemorySource):
         raise InputError(f"{record.get('name')} was a module in memory, which nothing builds again")
     return partial(copy_module, record.module)
-
-
-def _file_factory(record: dict[str, Any]) -> Callable[[], nn.Module]:
-    what = f"{record['path']}:{record['factory']}"
-    return partial(call_factory, file_attribute(record["path"], record["factory"]), record["args"], what)

@@ -69,47 +69,49 @@ def _note_place(module: Any) -> None:
 
 
 def file_attribute(path: str, name: str) -> Any:
-    """An attribute of a Python file that the user named.
+    """An attribute of a Python file that the user named; the file runs once for each of its contents.
+
+    Once, because much that a file does cannot be done twice in a process: a second `torch.library.custom_op` of one
+    name destroys the first under the models that use it, and registries of other libraries refuse known names.
 
     Raises:
         InputError: if there is no such file, it raises while it is read, or has no such attribute.
     """
-    return _attribute(_module_of_file(path), name, path)
+    import hashlib  # `--help` imports this file, and has nothing to hash
+
+    try:
+        if not Path(path).is_file():
+            raise InputError(f"{path!r} is not a Python file")
+        key = (str(Path(path).resolve()), hashlib.sha256(Path(path).read_bytes()).hexdigest())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path!r} cannot be read: {error}") from error
+    if key not in _modules_of_files:
+        _modules_of_files[key] = _run_file(path)
+    module = _modules_of_files[key]
+    sys.modules[module.__name__] = module  # dataclasses and pickling of workers look modules up by name
+    return _attribute(module, name, path)
 
 
-def _module_of_file(path: str) -> ModuleType:
+def _run_file(path: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"_compresskit_{Path(path).stem}", path)
-    if spec is None or spec.loader is None or not Path(path).is_file():
+    if spec is None or spec.loader is None:
         raise InputError(f"{path!r} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     _users_places.add(str(spec.origin))
-    sys.modules[spec.name] = module  # dataclasses and pickling of workers look modules up by name
+    sys.modules[spec.name] = module
     with _current_folder_importable(), guarded(f"{path!r}", "while being read"):
         spec.loader.exec_module(module)
     return module
 
 
 def named_attribute(reference: str) -> Any:
-    """What `package.module:name` or `file.py:name` stands for; a file runs once for each of its contents.
+    """What `package.module:name` or `file.py:name` stands for.
 
     Raises:
         InputError: if there is no such module, file or name, or its code raises.
     """
     where, _, name = reference.rpartition(":")
-    if not where.endswith(".py"):
-        return import_attribute(where, name)
-    import hashlib  # `--help` imports this file, and has nothing to hash
-
-    path = Path(where)
-    try:
-        if not path.is_file():
-            raise InputError(f"{where!r} is not a Python file")
-        key = (str(path.resolve()), hashlib.sha256(path.read_bytes()).hexdigest())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{where!r} cannot be read: {error}") from error
-    if key not in _modules_of_files:
-        _modules_of_files[key] = _module_of_file(where)
-    return _attribute(_modules_of_files[key], name, where)
+    return file_attribute(where, name) if where.endswith(".py") else import_attribute(where, name)
 
 
 @contextmanager
