@@ -28,7 +28,6 @@ from compresskit.analysis.measure.latency import latency_ab, take_turns
 from compresskit.analysis.measure.measure import macs, parameter_count
 from compresskit.artifact.source import load_model
 from compresskit.core.errors import CompresskitError
-from compresskit.core.options import TrainOptions
 from compresskit.core.tensors.modules import set_module
 from compresskit.core.types import Loaded, call
 from compresskit.data.dataset import open_data
@@ -38,6 +37,7 @@ from compresskit.distillation.distill import recover_objective
 from compresskit.evaluation.metrics import make_metric
 from compresskit.training.context import Context
 from compresskit.training.loop import train
+from compresskit.training.options import TrainOptions
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "models"
 MODELS = {

@@ -14,11 +14,11 @@ import torch
 from safetensors.torch import save_file
 
 from compresskit.artifact.source import load_model
-from compresskit.core.options import TrainOptions
 from compresskit.data.dataset import open_data
 from compresskit.evaluation.metrics import make_metric
 from compresskit.training.context import Context
 from compresskit.training.loop import train
+from compresskit.training.options import TrainOptions
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ import torch
 
 import compresskit
 from compresskit.artifact.source import load_model
-from compresskit.core.options import TrainOptions
 from compresskit.data.dataset import open_data
 from compresskit.distillation.distill import distill, recover_objective
 from compresskit.distillation.options import DistillOptions
@@ -22,6 +21,7 @@ from compresskit.pruning.options import PruneOptions
 from compresskit.pruning.structured.prune import prune
 from compresskit.training.context import Context
 from compresskit.training.loop import train
+from compresskit.training.options import TrainOptions
 
 METHODS = ("fine-tuned", "distilled", "distilled with hints")
 #: the cut that keeps most of the accuracy without training (see pruning_resnet56.py)

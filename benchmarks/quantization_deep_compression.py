@@ -22,7 +22,6 @@ from quantization_peers import Rows
 
 from compresskit.artifact import artifact
 from compresskit.artifact.source import load_model
-from compresskit.core.options import TrainStepOptions
 from compresskit.core.types import Loaded
 from compresskit.data.dataset import open_data
 from compresskit.evaluation.metrics import make_metric
@@ -34,6 +33,7 @@ from compresskit.quantization.qat import distill_objective
 from compresskit.quantization.quantize import quantize
 from compresskit.training.context import Context
 from compresskit.training.loop import train
+from compresskit.training.options import TrainStepOptions
 
 #: share of weights removed; the paper keeps 8 % of both LeNets
 PRUNED = {"lenet300": 0.92, "lenet5": 0.92}

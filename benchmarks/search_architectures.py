@@ -33,7 +33,6 @@ from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 
 from compresskit.artifact.source import load_model
-from compresskit.core.options import TrainOptions
 from compresskit.core.types import Loaded
 from compresskit.data.dataset import open_data
 from compresskit.evaluation.metrics import make_metric
@@ -46,6 +45,7 @@ from compresskit.search.options import SearchOptions
 from compresskit.search.tables import ARCHITECTURES
 from compresskit.training.context import Context
 from compresskit.training.loop import train
+from compresskit.training.options import TrainOptions
 
 NOISY = "noisy-digits"
 #: standard deviation of the noise, in units of the brightest pixel

@@ -30,7 +30,6 @@ import torch
 
 import compresskit
 from compresskit.artifact.source import load_model
-from compresskit.core.options import TrainOptions
 from compresskit.core.timings.machine import machine
 from compresskit.core.types import Loaded
 from compresskit.data.dataset import open_data
@@ -43,6 +42,7 @@ from compresskit.search.search import problem_of, run_policy
 from compresskit.search.tables import SUBJECTS
 from compresskit.training.context import Context
 from compresskit.training.loop import train
+from compresskit.training.options import TrainOptions
 
 POLICIES = {
     "prune": ["uniform", "random", "greedy", "evolution", "amc", "solve", "auto"],

@@ -28,7 +28,28 @@ def train(
     early_stop: int | None = None,
     keep: Literal["best", "last"] = "best",
     train_limit: int | None = None,
-    augment: Literal["crop", "flip", "randaugment"] | Sequence[Literal["crop", "flip", "randaugment"]] = ...,
+    augment: Literal[
+        "crop",
+        "flip",
+        "randaugment",
+        "trivialaugment",
+        "colorjitter",
+        "erase",
+    ]
+    | str
+    | Callable[..., Any]
+    | Sequence[
+        Literal[
+            "crop",
+            "flip",
+            "randaugment",
+            "trivialaugment",
+            "colorjitter",
+            "erase",
+        ]
+        | str
+        | Callable[..., Any]
+    ] = ...,
     mixup: float = 0.0,
     cutmix: float = 0.0,
     ema: float | None = None,
@@ -140,7 +161,28 @@ def prune(
     early_stop: int | None = None,
     keep: Literal["best", "last"] = "best",
     train_limit: int | None = None,
-    augment: Literal["crop", "flip", "randaugment"] | Sequence[Literal["crop", "flip", "randaugment"]] = ...,
+    augment: Literal[
+        "crop",
+        "flip",
+        "randaugment",
+        "trivialaugment",
+        "colorjitter",
+        "erase",
+    ]
+    | str
+    | Callable[..., Any]
+    | Sequence[
+        Literal[
+            "crop",
+            "flip",
+            "randaugment",
+            "trivialaugment",
+            "colorjitter",
+            "erase",
+        ]
+        | str
+        | Callable[..., Any]
+    ] = ...,
     mixup: float = 0.0,
     cutmix: float = 0.0,
     ema: float | None = None,
@@ -282,7 +324,28 @@ def quantize(
     early_stop: int | None = None,
     keep: Literal["best", "last"] = "best",
     train_limit: int | None = None,
-    augment: Literal["crop", "flip", "randaugment"] | Sequence[Literal["crop", "flip", "randaugment"]] = ...,
+    augment: Literal[
+        "crop",
+        "flip",
+        "randaugment",
+        "trivialaugment",
+        "colorjitter",
+        "erase",
+    ]
+    | str
+    | Callable[..., Any]
+    | Sequence[
+        Literal[
+            "crop",
+            "flip",
+            "randaugment",
+            "trivialaugment",
+            "colorjitter",
+            "erase",
+        ]
+        | str
+        | Callable[..., Any]
+    ] = ...,
     mixup: float = 0.0,
     cutmix: float = 0.0,
     ema: float | None = None,
@@ -415,7 +478,28 @@ def decompose(
     early_stop: int | None = None,
     keep: Literal["best", "last"] = "best",
     train_limit: int | None = None,
-    augment: Literal["crop", "flip", "randaugment"] | Sequence[Literal["crop", "flip", "randaugment"]] = ...,
+    augment: Literal[
+        "crop",
+        "flip",
+        "randaugment",
+        "trivialaugment",
+        "colorjitter",
+        "erase",
+    ]
+    | str
+    | Callable[..., Any]
+    | Sequence[
+        Literal[
+            "crop",
+            "flip",
+            "randaugment",
+            "trivialaugment",
+            "colorjitter",
+            "erase",
+        ]
+        | str
+        | Callable[..., Any]
+    ] = ...,
     mixup: float = 0.0,
     cutmix: float = 0.0,
     ema: float | None = None,
@@ -552,7 +636,28 @@ def distill(
     early_stop: int | None = None,
     keep: Literal["best", "last"] = "best",
     train_limit: int | None = None,
-    augment: Literal["crop", "flip", "randaugment"] | Sequence[Literal["crop", "flip", "randaugment"]] = ...,
+    augment: Literal[
+        "crop",
+        "flip",
+        "randaugment",
+        "trivialaugment",
+        "colorjitter",
+        "erase",
+    ]
+    | str
+    | Callable[..., Any]
+    | Sequence[
+        Literal[
+            "crop",
+            "flip",
+            "randaugment",
+            "trivialaugment",
+            "colorjitter",
+            "erase",
+        ]
+        | str
+        | Callable[..., Any]
+    ] = ...,
     mixup: float = 0.0,
     cutmix: float = 0.0,
     ema: float | None = None,
@@ -710,7 +815,28 @@ def search(
     early_stop: int | None = None,
     keep: Literal["best", "last"] = "best",
     train_limit: int | None = None,
-    augment: Literal["crop", "flip", "randaugment"] | Sequence[Literal["crop", "flip", "randaugment"]] = ...,
+    augment: Literal[
+        "crop",
+        "flip",
+        "randaugment",
+        "trivialaugment",
+        "colorjitter",
+        "erase",
+    ]
+    | str
+    | Callable[..., Any]
+    | Sequence[
+        Literal[
+            "crop",
+            "flip",
+            "randaugment",
+            "trivialaugment",
+            "colorjitter",
+            "erase",
+        ]
+        | str
+        | Callable[..., Any]
+    ] = ...,
     mixup: float = 0.0,
     cutmix: float = 0.0,
     ema: float | None = None,

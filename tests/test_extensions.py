@@ -68,6 +68,9 @@ def first_layer(scores, weights, keep):
 def one_pool(groups):
     return [list(range(len(groups)))]
 
+def ones(inputs, generator):
+    return torch.ones_like(inputs)
+
 def always_zero(outputs, targets):
     return torch.zeros(len(outputs))
 always_zero.higher_is_better = False
@@ -207,6 +210,14 @@ def test_a_task_loss_is_what_training_minimizes(mine, way):
     module, report = way("train", {"epochs": 60, "lr": 0.05, "batch_size": 16, "keep": "last"}, shared)
     assert float((module(torch.zeros(1, 6)) - 7).abs().max()) < 1.5
     assert report["original"]["metric"]["name"] == "always_zero"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_augmentation_changes_what_training_sees(mine, way):
+    options = {"augment": ["mine.py:ones"], "epochs": 1, "batch_size": 16, "keep": "last", "weight_decay": 0}
+    module, _ = way("train", options, QUICK)
+    moved = module.first.weight - original().first.weight
+    assert bool(moved.any()) and torch.allclose(moved, moved[:, :1].expand(-1, 6), atol=1e-6)
 
 
 @pytest.mark.parametrize("way", WAYS)

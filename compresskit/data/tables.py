@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from .sources import Splits
 
 _PACKAGE = "compresskit.data"
+#: of rows that stand on torchvision: the module that they import
+_TORCHVISION = {"imports": "torchvision.transforms.v2"}
 
 READERS: Registry[Callable[[str, Preprocessing], Splits]] = Registry(
     "data form",
@@ -43,9 +45,30 @@ AUGMENTATIONS: Registry[Callable[[Tensor, torch.Generator], Tensor]] = Registry(
         "crop": Row("transforms:random_crop", "pad by an eighth of the side with zeros and cut at a random place"),
         "flip": Row("transforms:random_flip", "mirror half of the images left-right"),
         "randaugment": Row(
-            "transforms:rand_augment", "two random operations of torchvision's list", "Cubuk et al., 2020"
+            "image_operations:rand_augment",
+            "RandAugment: two random operations an image (needs torchvision)",
+            "Cubuk et al., 2020",
+            attributes=_TORCHVISION,
         ),
-    },
+        "trivialaugment": Row(
+            "image_operations:trivial_augment",
+            "TrivialAugment: one random operation of random strength an image (needs torchvision)",
+            "Müller & Hutter, 2021",
+            attributes=_TORCHVISION,
+        ),
+        "colorjitter": Row(
+            "image_operations:color_jitter",
+            "brightness, contrast and saturation change by up to 40 % (needs torchvision)",
+            "Krizhevsky et al., 2012",
+            attributes=_TORCHVISION,
+        ),
+        "erase": Row(
+            "image_operations:erase",
+            "half of the images lose a random rectangle (needs torchvision)",
+            "Zhong et al., 2020",
+            attributes=_TORCHVISION,
+        ),
+    },  # fmt: skip
     group="augmentations",
     returns="row_checks:augmented",
     takes=("inputs", "generator"),

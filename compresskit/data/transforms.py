@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..core.errors import InputError, require
+from ..core.errors import InputError
 from .tables import AUGMENTATIONS
 
 
@@ -51,7 +51,7 @@ def random_crop(images: Tensor, generator: torch.Generator) -> Tensor:
     Args:
         images: (batch, channels, height, width).
     """
-    _check_images(images)
+    check_images(images)
     batch, _, height, width = images.shape
     pad = max(1, min(height, width) // 8)
     padded = F.pad(images, (pad, pad, pad, pad))
@@ -64,30 +64,13 @@ def random_crop(images: Tensor, generator: torch.Generator) -> Tensor:
 
 def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror each image left-right with probability one half; (batch, channels, height, width)."""
-    _check_images(images)
+    check_images(images)
     flipped = torch.rand(len(images), generator=generator) < 0.5
     return torch.where(flipped[:, None, None, None], images.flip(3), images)
 
 
-def rand_augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """RandAugment as torchvision has it: two operations at magnitude 9 an image.
-
-    Args:
-        images: (batch, 1 or 3, height, width) in [0, 1].
-    Source: Cubuk et al., "RandAugment", 2020.
-    """
-    _check_images(images)
-    transform = require("torchvision.transforms.v2", "vision").RandAugment()
-    seed = int(torch.randint(0, 2**31, (1,), generator=generator))
-    grey = images.shape[1] == 1
-    quantized = (images.expand(-1, 3, -1, -1) if grey else images).mul(255).round().clamp(0, 255).to(torch.uint8)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # torchvision draws from the global generator
-        changed = torch.stack([transform(image) for image in quantized]).float() / 255
-    return changed.mean(1, keepdim=True) if grey else changed
-
-
-def _check_images(images: Tensor) -> None:
+def check_images(images: Tensor) -> None:
+    """Refuse what is no batch of images, (batch, channels, height, width)."""
     if images.dim() != 4:
         raise InputError(
             f"augment works on images, and a batch of this data has shape {list(images.shape)}; leave it out"
@@ -110,7 +93,7 @@ def mix(
     paste = cutmix > 0 and (mixup == 0 or bool(torch.rand((), generator=generator) < 0.5))
     share = _beta(cutmix if paste else mixup, generator)
     if paste:
-        _check_images(inputs)
+        check_images(inputs)
         top, bottom, left, right = _box(inputs.shape[2], inputs.shape[3], share, generator)
         mixed = inputs.clone()
         mixed[:, :, top:bottom, left:right] = inputs[partner, :, top:bottom, left:right]

@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import model_validator
 
-from ..core.budgets import BudgetOptions, with_targets
 from ..core.costs import field_of, names
-from ..core.options import StepOptions, choice, option
+from ..core.options import choice, option
+from ..training.budgets import BudgetOptions, with_targets
+from ..training.options import StepOptions
 from .tables import KIND_CHOICES, KINDS, OBJECTIVES, RANK_RULES
 
 _TECHNIQUE = "decompose"

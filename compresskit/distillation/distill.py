@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from ..core import distributed
-from ..core.options import TrainOptions
 from ..core.types import Loaded
 from ..training.context import Context, StepResult
 from ..training.logging import curve_files
 from ..training.loop import train
+from ..training.options import TrainOptions
 from .losses.term import DistillationBatch, Loss, Setup
 from .matching.matching import table
 from .models import Teacher, choose_teachers, load

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import field_validator, model_validator
 
 from ..core.errors import nearest
-from ..core.options import TrainStepOptions, choice, option
+from ..core.options import choice, option
+from ..training.options import TrainStepOptions
 from .tables import BETWEEN_EXAMPLES, LOSSES
 
 

@@ -44,7 +44,7 @@ class Technique(NamedTuple):
 
 TECHNIQUES: dict[str, Technique] = {
     "train": Technique(
-        "compresskit.core.options:TrainStepOptions",
+        "compresskit.training.options:TrainStepOptions",
         "compresskit.training.loop:train_step",
         "Train or fine-tune a model.",
         "train builtin:digits_cnn --data digits --epochs 10 -o runs/base",

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, model_validator
 
-from ..core.budgets import BudgetOptions, with_targets
 from ..core.costs import field_of, names
 from ..core.options import choice, option
+from ..training.budgets import BudgetOptions, with_targets
 from .tables import ALLOCATIONS, CRITERIA, REGULARIZERS, SALIENCIES, SCOPES
 
 _TECHNIQUE = "prune"

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import model_validator
 
-from compresskit.core.budgets import BudgetOptions, with_targets
 from compresskit.core.costs import field_of, names
 from compresskit.core.options import choice, option
+from compresskit.training.budgets import BudgetOptions, with_targets
 
 from .tables import CODEBOOK_STARTS, FORMATS, OBSERVER_CHOICES, OBSERVERS, ROUNDINGS, SCHEMES, Scheme
 

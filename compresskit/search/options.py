@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, model_validator
 
-from ..core.budgets import with_targets
 from ..core.costs import COSTS, MACS, PARAMS, field_of, names, read_share
 from ..core.options import choice, option
 from ..core.registry import Registry
 from ..decomposition.tables import KINDS
 from ..pruning.tables import CRITERIA
 from ..quantization.tables import FORMATS, ROUNDINGS
+from ..training.budgets import with_targets
 from .nas.options import TECHNIQUE, ArchitectureOptions
 from .tables import ARCHITECTURES, POLICIES, SUBJECTS
 

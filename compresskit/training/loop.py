@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..core import distributed
 from ..core.errors import Diverged, InputError
-from ..core.options import GuardOptions, TrainOptions, TrainStepOptions
+from ..core.options import GuardOptions
 from ..core.tensors.dtypes import float32_weights
 from ..core.types import Inputs, Loaded, to_device
 from ..data import transforms
@@ -25,6 +25,7 @@ from . import checkpoint, logging
 from .context import Context, StepResult
 from .ddp_wrapper import Joined, Objective, shared
 from .optim import clip_gradients, learning_rate, make_optimizer, number_type
+from .options import TrainOptions, TrainStepOptions
 from .state import State
 from .validator import Validator
 from .weights import TrainedWeights

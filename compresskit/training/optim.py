@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..core.errors import InputError
-from ..core.options import TrainOptions
+from .options import TrainOptions
 
 _ONE_CYCLE_RISE = 0.3
 _ONE_CYCLE_START = 1 / 25

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from ..core.errors import CompresskitError, InputError, described
-from ..core.options import TrainOptions
 from ..core.tensors.dtypes import float32_weights
 from ..core.types import Loaded, to_device
 from ..data import transforms
@@ -19,6 +18,7 @@ from .context import Context
 from .ddp_wrapper import Objective
 from .loop import check_divides
 from .optim import make_optimizer, number_type
+from .options import TrainOptions
 
 _EXAMPLES = 2  # of the checked batch: batch normalization needs more than one
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from torch import nn
 
 from ..core import distributed
-from ..core.options import TrainOptions
 from ..core.types import Inputs
 from ..evaluation.losses import mean_loss
 from .batchnorm import estimate_batchnorm
 from .context import Context
+from .options import TrainOptions
 from .state import State
 from .weights import TrainedWeights
 

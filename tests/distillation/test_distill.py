@@ -9,13 +9,13 @@ from pydantic import ValidationError
 
 from compresskit.artifact.source import load_model
 from compresskit.core.errors import InputError
-from compresskit.core.options import TrainOptions
 from compresskit.data.dataset import open_data
 from compresskit.distillation.distill import distill, recover_objective
 from compresskit.distillation.options import DistillOptions
 from compresskit.evaluation.metrics import make_metric
 from compresskit.training.context import Context
 from compresskit.training.loop import train
+from compresskit.training.options import TrainOptions
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from compresskit.artifact.source import load_model
 from compresskit.core.errors import InputError
-from compresskit.core.options import TrainOptions, TrainStepOptions
 from compresskit.core.user_code.in_memory import named_objects
 from compresskit.data.dataset import open_data
 from compresskit.evaluation.metrics import make_metric
 from compresskit.training.context import Context
 from compresskit.training.loop import train, train_step
+from compresskit.training.options import TrainOptions, TrainStepOptions
 
 
 class Killed(BaseException):

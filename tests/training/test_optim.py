@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from compresskit.core.errors import InputError
-from compresskit.core.options import TrainOptions
 from compresskit.training.optim import clip_gradients, learning_rate, make_optimizer, parameter_groups
+from compresskit.training.options import TrainOptions
 
 
 def test_biases_and_norms_are_not_decayed():

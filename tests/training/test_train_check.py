@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from compresskit.core.errors import InputError
-from compresskit.core.options import TrainOptions
 from compresskit.core.tensors.randomness import unchanged_random_state
 from compresskit.core.types import Loaded
 from compresskit.data.dataset import open_data
 from compresskit.training.context import Context
+from compresskit.training.options import TrainOptions
 from compresskit.training.train_check import check_training
 
 

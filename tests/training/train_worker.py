@@ -24,12 +24,12 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from compresskit.artifact.source import load_model
 from compresskit.core import distributed
-from compresskit.core.options import TrainOptions
 from compresskit.data.dataset import open_data
 from compresskit.evaluation.losses import plain_objective
 from compresskit.evaluation.metrics import make_metric
 from compresskit.training.context import Context
 from compresskit.training.loop import train
+from compresskit.training.options import TrainOptions
 
 
 def run_in_one(folder: str, options: dict) -> None:

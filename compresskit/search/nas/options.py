@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import model_validator
 
-from ...core.budgets import BudgetOptions
 from ...core.options import option
+from ...training.budgets import BudgetOptions
 from ..tables import ARCHITECTURES, POLICIES
 
 TECHNIQUE = "architecture"

@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 
 from ...core.errors import InputError
-from ...core.options import TrainOptions
 from ...core.reporting.figures import new_figure
 from ...core.types import Loaded
+from ...training.options import TrainOptions
 from .session import BATCH, Child, Session
 
 #: keys of a recipe that belong to the model it names

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from ...artifact.edits import replay
 from ...core.errors import Diverged, GuardMissed, InputError
-from ...core.options import TrainOptions
 from ...core.tensors.copying import copy_module
 from ...core.types import Loaded
 from ...model.builders import build
 from ...training import checkpoint
 from ...training.context import Context
 from ...training.loop import Objective, train
+from ...training.options import TrainOptions
 from ..options import SearchOptions
 from ..problem.evaluator import Rater
 from .policies.reinforce import Reinforce, Rollout

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from ...core.errors import GuardMissed
-from ...core.options import TrainOptions
 from ...core.types import Loaded
 from ...training.context import Context, StepResult
 from ...training.loop import train
+from ...training.options import TrainOptions
 from ..options import SearchOptions
 from .search_space import Problem
 from .subject import Choice

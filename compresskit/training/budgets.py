@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from .costs import COSTS, Amount, field_of, names
-from .fields import amount_fields, amounts_of, with_fields
+from ..core.costs import COSTS, Amount, field_of, names
+from ..core.fields import amount_fields, amounts_of, with_fields
 from .options import StepOptions
 
 

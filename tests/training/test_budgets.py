@@ -6,12 +6,13 @@ import pytest
 from pydantic import ValidationError
 
 from compresskit.core.costs import COSTS, Amount
-from compresskit.core.options import Options, StepOptions
+from compresskit.core.options import Options
 from compresskit.decomposition.options import DecomposeOptions
 from compresskit.pipeline.recipe import validate
 from compresskit.pruning.options import PruneOptions
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.search.options import SearchOptions
+from compresskit.training.options import StepOptions
 
 
 def test_every_technique_takes_the_costs_that_it_changes():

@@ -1,0 +1,130 @@
+"""Options of what trains: the loop's own, and those of steps that recover or are training. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import model_validator
+
+from ..core.options import GuardOptions, Options, choice, option
+from ..data.tables import AUGMENTATIONS
+
+
+class TrainOptions(Options):
+    """The training loop's options; fine-tuning, recovery, distillation and QAT share them."""
+
+    renamed = {"schedule": "lr_schedule"}
+
+    epochs: float = option(1.0, "passes over the training data; fractions are allowed", section="Training", gt=0)
+    lr: float = option(0.01, "peak learning rate", section="Training", gt=0)
+    optimizer: Literal["sgd", "adamw"] = option("sgd", "optimizer", section="Training")
+    momentum: float = option(0.9, "SGD momentum", section="Training", ge=0, lt=1)
+    weight_decay: float = option(5e-4, "weight decay, not applied to biases and norms", section="Training", ge=0)
+    lr_schedule: Literal["cosine", "one-cycle", "constant"] = option(
+        "cosine", "how the learning rate moves after warm-up", section="Training"
+    )
+    warmup: float = option(0.05, "share of all steps spent warming up linearly", section="Training", ge=0, lt=1)
+    batch_size: int = option(128, "images a step, over all processes", section="Training", ge=1)
+    label_smoothing: float = option(0.0, "label smoothing", section="Training", ge=0, lt=1)
+    grad_clip: float | None = option(None, "largest gradient norm", section="Training", gt=0)
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = option(
+        "auto",
+        "number type of the forward pass; auto takes a short one where the device is faster with it",
+        section="Training",
+    )
+    early_stop: int | None = option(
+        None, "stop after this many evaluations without a better validation metric", section="Training", ge=1
+    )
+    keep: Literal["best", "last"] = option(
+        "best", "which weights to keep: best on the validation split, or the last", section="Training"
+    )
+    train_limit: int | None = option(None, "use only this many training examples", section="Training", ge=1)
+    augment: list[Annotated[str, choice(AUGMENTATIONS)]] = option(
+        [], "random changes of training inputs, in the order of the list below, your own after them",
+        section="Augmentation",
+    )  # fmt: skip
+    mixup: float = option(0.0, "alpha of mixup, blending pairs of examples; 0 is off", section="Augmentation", ge=0)
+    cutmix: float = option(
+        0.0, "alpha of CutMix, pasting a box of another image; 0 is off", section="Augmentation", ge=0
+    )
+    ema: float | None = option(
+        None,
+        "keep an exponential moving average of the weights with this decay, e.g. 0.999",
+        section="Training",
+        gt=0,
+        lt=1,
+    )
+    batch_norm: Literal["synchronized", "local"] = option(
+        "synchronized",
+        "under torchrun: batch statistics over all processes, or over each process alone",
+        section="Training",
+    )
+    norm_batches: int = option(
+        20,
+        "training batches from which batch-norm statistics are taken anew before weights are judged; 0 is off",
+        section="Training",
+        ge=0,
+    )
+    sharding: Literal["none", "fsdp"] = option(
+        "none",
+        "under torchrun: a whole model in each process, or weights and optimizer sharded (FSDP)",
+        section="Training",
+    )
+    checkpoint_steps: int | None = option(
+        None,
+        "write a resumable checkpoint also every this many steps; one is written each epoch anyway",
+        section="Training",
+        ge=1,
+    )
+    tensorboard: bool = option(
+        False, "also log to TensorBoard, beside training.csv in the step's folder", section="Training"
+    )
+
+    def packages(self) -> dict[str, str]:
+        """Optional packages that these options need: module to import -> the extra that brings it."""
+        found = super().packages()
+        if self.tensorboard:
+            found["torch.utils.tensorboard"] = "tensorboard"
+        rows = (AUGMENTATIONS[name] for name in self.augment if AUGMENTATIONS.builtin(name))
+        return found | {row.attributes["imports"]: "vision" for row in rows if "imports" in row.attributes}
+
+
+class StepOptions(GuardOptions, TrainOptions):
+    """Base of the techniques that change a model: guards, and how accuracy is recovered afterwards."""
+
+    recover: Literal["none", "finetune", "kd"] = option(
+        "none", "train after the step: plain fine-tuning, or distillation from the original model", section="Recovery"
+    )
+
+    #: a subclass whose training options also serve another purpose (QAT, iterative schedules) names the
+    #: condition under which they are used
+    def trains(self) -> bool:
+        """Whether this step trains at all, so that training options mean something."""
+        return self.recover != "none"
+
+    def data_readers(self) -> list[str]:
+        """What in these options cannot do without data, a clause each."""
+        return [*super().data_readers(), *([f"recover {self.recover} needs data"] if self.recover != "none" else [])]
+
+    def without_training(self) -> StepOptions:
+        """The same step as a dry run does it: without any training."""
+        return self.model_copy(update={"recover": "none"})
+
+    @model_validator(mode="after")
+    def _training_options_need_training(self) -> StepOptions:
+        ignored = sorted(set(self.model_fields_set) & set(TrainOptions.model_fields))
+        if ignored and not self.trains():
+            raise ValueError(f"{', '.join(ignored)} would be ignored: recover is 'none'; set recover to finetune or kd")
+        return self
+
+
+class TrainStepOptions(GuardOptions, TrainOptions):
+    """Base of the techniques that are training themselves (train, distill)."""
+
+    def data_readers(self) -> list[str]:
+        """What in these options cannot do without data, a clause each."""
+        return ["training needs data", *super().data_readers()]
+
+    def keeps_layers(self) -> bool:
+        """Whether the model has the same layers afterwards: training changes values only."""
+        return True
