@@ -41,6 +41,7 @@ class Block:
         enters: shapes of the tensors that enter it in the example run, by position, then by name.
         leaves: shapes of the tensors that leave it.
         mutates: whether its first module changes in place what enters; who calls it again then needs copies.
+        fleeting: whether it, or what follows, changes in place what enters or leaves it.
     """
 
     modules: tuple[str, ...]
@@ -49,6 +50,7 @@ class Block:
     enters: tuple[tuple[int, ...], ...]
     leaves: tuple[tuple[int, ...], ...]
     mutates: bool = False
+    fleeting: bool = False
 
     @property
     def name(self) -> str:
@@ -252,6 +254,7 @@ class _Finder:
             calls[0].shapes[0],
             calls[-1].shapes[1],
             calls[0].mutates,
+            calls[0].fleeting or calls[-1].fleeting,
         )
 
     def _in_order(self, made: ModuleCall) -> Iterator[str]:

@@ -32,6 +32,7 @@ class ModuleCall:
         leaves: the tensor that it returned, likewise.
         shapes: of the tensors that it was given, and of those that it returned.
         mutates: whether it changed in place what it was given.
+        fleeting: whether anyone changed in place what it was given or what it returned before the run ended.
         adds: whether its own forward added two tensors that are no parameters.
         reads: ids of the parameters that its own forward handed to functions.
     """
@@ -42,6 +43,7 @@ class ModuleCall:
     leaves: State | None = None
     shapes: tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]] = ((), ())
     mutates: bool = False
+    fleeting: bool = False
     adds: bool = False
     reads: set[int] = field(default_factory=set)
 
@@ -73,7 +75,7 @@ def record_calls(root: nn.Module, inputs: Inputs) -> ModuleCall:
     """The call of a model on one batch of inputs in eval mode, with all calls of modules within it."""
     stack: list[ModuleCall] = []
     begun: list[dict[int, int]] = []  # versions of the tensors given to the calls under way
-    held: list[Any] = []  # so that ids stay their own
+    passed: list[tuple[ModuleCall, list[tuple[Tensor, int]]]] = []  # held, so that ids stay their own
     first: list[ModuleCall] = []
 
     def enter(name: str):
@@ -84,7 +86,7 @@ def record_calls(root: nn.Module, inputs: Inputs) -> ModuleCall:
             (stack[-1].calls if stack else first).append(made)
             stack.append(made)
             begun.append({id(one): one._version for one in tensors})
-            held.append(tensors)
+            passed.append((made, [(one, one._version) for one in tensors]))
 
         return hook
 
@@ -93,7 +95,7 @@ def record_calls(root: nn.Module, inputs: Inputs) -> ModuleCall:
         made.mutates = any(versions.get(id(one), one._version) != one._version for one in _tensors((given, named)))
         made.leaves = _state(output) if isinstance(output, Tensor) else None
         made.shapes = made.shapes[0], _shapes(_tensors(output))
-        held.append(output)
+        passed.append((made, [(one, one._version) for one in _tensors(output)]))
 
     with ExitStack() as hooks, evaluating(root):
         for name, module in eager_modules(root):
@@ -101,6 +103,8 @@ def record_calls(root: nn.Module, inputs: Inputs) -> ModuleCall:
             hooks.callback(module.register_forward_hook(leave, with_kwargs=True).remove)
         with _Functions(stack):
             call(root, inputs)
+    for made, tensors in passed:
+        made.fleeting |= any(one._version != version for one, version in tensors)
     return first[0]
 
 

@@ -18,6 +18,7 @@ from compresskit.core.tensors.modules import get_module
 from compresskit.core.types import call
 from compresskit.model import zoo
 
+_PACKAGES = {"zoo": "torch", "tv": "torchvision", "timm": "timm", "hf": "transformers"}
 _SMALL = {
     "vocab_size": 99,
     "hidden_size": 16,
@@ -27,6 +28,7 @@ _SMALL = {
 }
 _SEQ2SEQ = {"vocab_size": 99, "d_model": 16, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 32,
             "decoder_ffn_dim": 32, "encoder_attention_heads": 2, "decoder_attention_heads": 2}  # fmt: skip
+_VIT = {"image_size": 32, "patch_size": 8, "num_layers": 2, "num_heads": 2, "hidden_dim": 16, "mlp_dim": 32}
 _T5 = {"vocab_size": 99, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
 
 
@@ -42,6 +44,8 @@ def _tokens(**more):
 def _library(name, **options):
     """A model of a library, with random weights."""
     library, _, name = name.partition(":")
+    if library == "zoo":
+        return getattr(zoo, name)()
     models = importlib.import_module({"tv": "torchvision.models", "timm": "timm", "hf": "transformers"}[library])
     if library == "tv":
         return getattr(models, name)(**options)
@@ -58,12 +62,10 @@ FAMILIES = {
     "lists of inputs, changed in place": (
         "tv:densenet121", {}, _image(3, 32, 32), 63, "features.denseblock1.denselayer2", "conv1 conv2"
     ),
-    "chain": (
-        "tv:vgg11", {}, _image(3, 32, 32), 4, "features.0 .. features.7", "features.0 features.3 features.6"
-    ),
+    "chain": ("zoo:cifar_vgg", {}, _image(3, 32, 32), 3, "0 .. 9", "0 3 7"),
     "branches": ("tv:squeezenet1_1", {}, _image(3, 64, 64), 10, "features.3", "squeeze expand1x1 expand3x3"),
     "fused attention": (
-        "tv:vit_b_16", {"image_size": 32}, _image(3, 32, 32), 14, "encoder.layers.encoder_layer_0",
+        "tv:VisionTransformer", _VIT, _image(3, 32, 32), 4, "encoder.layers.encoder_layer_0",
         "self_attention self_attention.out_proj mlp.0 mlp.3",
     ),
     "windows": (
@@ -116,7 +118,7 @@ def _assert_equal(one, other) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_blocks_of_a_family_compute_alone_what_they_do_in_the_model(family):
     name, options, inputs, count, block, layers = FAMILIES[family]
-    pytest.importorskip({"tv": "torchvision", "timm": "timm", "hf": "transformers"}[name.partition(":")[0]])
+    pytest.importorskip(_PACKAGES[name.partition(":")[0]])
     torch.manual_seed(0)
     model = _library(name, **options).eval()
     blocks = find_blocks(model, inputs)
