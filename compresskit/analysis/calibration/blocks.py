@@ -26,6 +26,8 @@ Kind = Literal["residual", "module", "run", "model"]
 
 #: layers of a run; a longer one would have to be reconstructed through more than a residual block's depth
 _LONGEST_RUN = 3
+#: layers of a module that adds the outputs of layers itself, to be a block for that
+_SMALL = 8
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
@@ -69,14 +71,21 @@ def run_block(root: nn.Module, block: Block, args: tuple[Any, ...], kwargs: Mapp
     return output
 
 
+def modules_of(root: nn.Module, block: Block) -> list[str]:
+    """Names of all modules in a block, those that are called one after the other and those inside them."""
+    inside = {id(one) for name in block.modules for one in get_module(root, name).modules()}
+    return [name for name, module in root.named_modules() if id(module) in inside]
+
+
 def find_blocks(root: nn.Module, inputs: Inputs, patterns: Sequence[str] = ()) -> list[Block]:
     """A model's blocks in the order in which they run; every layer that runs is in exactly one.
 
     A module becomes a block if it encloses two layers or more and none of its parts is repeated: from the root
     downwards, a module is split if it holds a list of parts of two layers or more (a stage, an encoder), or calls
     several such parts of one class; the members of such a list that add two activations themselves stay whole. Layers
-    that are called by themselves become runs. A module that runs more than once, or whose layers are read without
-    being called, stays inside the smallest module around it that runs once.
+    that are called by themselves become runs, except those of a small module that adds activations itself. A module
+    that runs more than once, or whose layers are read without being called, stays inside the smallest module around it
+    that runs once.
 
     Args:
         root: the model.
@@ -124,7 +133,7 @@ class _Finder:
     _found: list[Block] = field(default_factory=list)
 
     def blocks(self) -> list[Block]:
-        if self._must_stay_whole(self.whole):
+        if self._must_stay_whole(self.whole) or (self._adds_layers(self.whole) and not self._named):
             if self._named:
                 raise InputError(f"blocks: {self._named[0]!r} can be no block, because the model only runs as a whole")
             return [self._block([self.whole])]
@@ -176,6 +185,11 @@ class _Finder:
             return True  # its layers run, and nothing is seen of it
         below = (self._modules[layer] for layer in self._layers(made.name) if layer != made.name)
         return any(self._reads(made, layer) for layer in below)
+
+    def _adds_layers(self, made: ModuleCall) -> bool:
+        """Whether a small module of single layers is a residual block by itself."""
+        sizes = [len(self._layers(part.name)) for part in self._parts(made)]
+        return made.adds and max(sizes) == 1 and 1 < len(sizes) <= _SMALL
 
     @cached_property
     def _called(self) -> set[int]:

@@ -16,7 +16,7 @@ from ..dependency.graph import Graph
 from ..importance.calibration_statistics import Evidence, calibration
 from ..options import PruneOptions
 from .refit import Fit, prospect, refit_all
-from .sampled_outputs import record_targets, refittable
+from .sampled_outputs import refittable
 
 #: samples for each column of a weight from which on a refit is better than none. ResNet-20 at half its MACs, top-1 with
 #: none, inputs and sequential: 0.44, 0.39, 0.13 at 0.4 samples a column; 0.45, 0.63, 0.48 at 1.8; 0.46, 0.69, 0.75 at 7
@@ -70,7 +70,7 @@ def refit_before_cut(module: nn.Module, graph: Graph, keep: np.ndarray, evidence
 def refit_after_cut(
     whole: nn.Module, cut: Loaded, graph: Graph, keep: np.ndarray, options: PruneOptions, context: Context
 ) -> int:
-    """Refit layers of the cut model one after the other, from its own inputs; returns how many.
+    """Refit layers of the cut model block by block, from its own inputs; returns how many.
 
     From the first layer that lost inputs on all are refitted, because what they read has changed.
     """
@@ -80,17 +80,21 @@ def refit_after_cut(
         mask = _input_mask(graph, name, keep) if refittable(layer) else None
         if mask is not None and (names or not mask.all()):
             names.append(name)
-    generator = torch.Generator().manual_seed(context.seed)
-    targets = record_targets(whole, names, inputs, points=options.positions_per_sample, generator=generator)
     stored = {full: s for s in graph.trace.stored.values() for full in s.names}
-    kept, intercepts = {}, set()
-    for name, target in targets.items():
+    kept: dict[str, torch.Tensor | None] = {}
+    for name in names:
         mask = keep[stored[f"{name}.weight"].ids[0].numpy()]
         kept[name] = None if mask.all() else torch.from_numpy(np.flatnonzero(mask))
-        if target.norm is not None or get_module(whole, name).bias is not None:
-            intercepts.add(name)
-    refit_all(cut.module, targets, inputs, Fit(kept, frozenset(intercepts), options.ridge), context.log)
-    return len(targets)
+    return refit_all(
+        whole,
+        cut.module,
+        names,
+        inputs,
+        Fit(kept, options.ridge),
+        points=options.positions_per_sample,
+        generator=torch.Generator().manual_seed(context.seed),
+        log=context.log,
+    )
 
 
 def recalibrate(loaded: Loaded, options: PruneOptions, context: Context) -> int:

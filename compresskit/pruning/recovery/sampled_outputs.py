@@ -13,10 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...analysis.calibration.blocks import Block, modules_of, run_block
 from ...analysis.calibration.hooks import Sums, watch
 from ...analysis.calibration.im2col import needs_window, output_positions, output_rows
 from ...analysis.calibration.positions import per_example
-from ...core.types import Inputs, call
+from ...analysis.calibration.streaming import Entered
+from ...core.tensors.modules import get_module
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -30,14 +32,12 @@ class Target:
         positions: for each batch, the sampled output positions, as indices into its flattened (examples, positions).
         beside: what was then added to the output (behind `norm`), (samples, out) a batch; empty where nothing was.
         norm: the BatchNorm that reads the output directly.
-        width: the most numbers that an example's output has.
     """
 
     outputs: list[Tensor] = field(default_factory=list)
     positions: list[Tensor | None] = field(default_factory=list)
     beside: list[Tensor] = field(default_factory=list)
     norm: str | None = None
-    width: int = 0
 
 
 def refittable(layer: nn.Module) -> bool:
@@ -49,14 +49,21 @@ def refittable(layer: nn.Module) -> bool:
 
 @torch.no_grad()
 def record_targets(
-    module: nn.Module, names: Sequence[str], batches: Iterable[Inputs], *, points: int, generator: torch.Generator
+    module: nn.Module,
+    block: Block,
+    names: Sequence[str],
+    inputs: Iterable[Entered],
+    *,
+    points: int,
+    generator: torch.Generator,
 ) -> dict[str, Target]:
-    """Outputs of layers of the whole model at sampled positions.
+    """Outputs of layers of one block of the whole model at sampled positions.
 
     Args:
         module: the whole model, in eval mode.
-        names: layers.
-        batches: calibration inputs.
+        block: the block.
+        names: layers in it.
+        inputs: what enters the block, batch by batch.
         points: positions sampled from each example of each batch.
         generator: draws the positions.
     Returns:
@@ -78,7 +85,6 @@ def record_targets(
 
             target.positions.append(chosen)
             target.outputs.append(rows(output))
-            target.width = max(target.width, output[0].numel())
             made[id(output)] = name, output
             sums.wait(output, lambda _output, other: target.beside.append(rows(other)))
 
@@ -93,10 +99,10 @@ def record_targets(
 
         return look
 
-    norms = [n for n, m in module.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = [n for n in modules_of(module, block) if isinstance(get_module(module, n), nn.modules.batchnorm._BatchNorm)]
     with watch(module, {**{n: watcher(n) for n in names}, **{n: reader(n) for n in norms}}), sums:
-        for inputs in batches:
-            call(module, inputs)
+        for args, kwargs in inputs:
+            run_block(module, block, args, kwargs)
             made.clear()
             sums.forget()
     return targets

@@ -4,26 +4,36 @@ import pytest
 import torch
 from torch import nn
 
+from compresskit.analysis.calibration.activation_cache import ActivationCache
+from compresskit.analysis.calibration.blocks import Block
+from compresskit.analysis.calibration.streaming import Held
 from compresskit.artifact.source import load_model
 from compresskit.data.dataset import open_data
 from compresskit.pruning.options import PruneOptions
 from compresskit.pruning.recovery.recovery import refit_kind
-from compresskit.pruning.recovery.refit import Fit, prospect, refit, refit_all, runs_in_one
-from compresskit.pruning.recovery.sampled_outputs import Target, record_targets, refittable
+from compresskit.pruning.recovery.refit import Fit, prospect, refit, refit_all
+from compresskit.pruning.recovery.sampled_outputs import record_targets, refittable
 from compresskit.pruning.structured.prune import prune
 from compresskit.training.batchnorm import estimate_batchnorm
 from compresskit.training.context import Context
 
+WHOLE = Block(("",), (), "model", (), ())
 
-def _fit(*with_intercept):
-    return Fit({}, frozenset(with_intercept), 0.0)
+
+def _held(batches):
+    return Held(ActivationCache(), [((batch,), {}) for batch in batches])
+
+
+def _targets(module, names, batches, points=1):
+    generator = torch.Generator().manual_seed(0)
+    return record_targets(module, WHOLE, names, _held(batches), points=points, generator=generator)
 
 
 def test_refit_finds_the_weights_that_made_the_targets():
     whole, cut = nn.Sequential(nn.Linear(6, 4)), nn.Sequential(nn.Linear(6, 4))
     batches = [torch.randn(50, 6) for _ in range(4)]
-    targets = record_targets(whole, ["0"], batches, points=1, generator=torch.Generator())
-    left = refit(cut, "0", targets["0"], batches, _fit("0"))
+    targets = _targets(whole, ["0"], batches)
+    left = refit(cut, WHOLE, "0", targets["0"], _held(batches), Fit({}, 0.0))
     assert left < 1e-9
     torch.testing.assert_close(cut[0].weight, whole[0].weight, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(cut[0].bias, whole[0].bias, rtol=1e-4, atol=1e-4)
@@ -34,12 +44,12 @@ def test_the_constant_of_a_layer_without_bias_goes_into_the_batchnorm_behind_it(
     whole = nn.Sequential(nn.Linear(6, 4, bias=False), nn.BatchNorm1d(4)).eval()
     batches = [torch.randn(50, 6) + 3 for _ in range(4)]
     estimate_batchnorm(whole, batches)
-    targets = record_targets(whole, ["0"], batches, points=1, generator=torch.Generator())
+    targets = _targets(whole, ["0"], batches)
     assert targets["0"].norm == "1"
     cut = nn.Sequential(nn.Linear(4, 4, bias=False), nn.BatchNorm1d(4)).eval()
     cut[1].load_state_dict(whole[1].state_dict())
     fewer = [x[:, :4] for x in batches]
-    refit(cut, "0", targets["0"], fewer, _fit("0"))
+    refit(cut, WHOLE, "0", targets["0"], _held(fewer), Fit({}, 0.0))
     expected, actual = whole(torch.cat(batches)).mean(0), cut(torch.cat(fewer)).mean(0)
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
@@ -59,22 +69,15 @@ class _Residual(nn.Module):
         return y.relu()
 
 
-@pytest.mark.parametrize("way", [refit_all, refit], ids=["one run", "a run a layer"])
 @pytest.mark.parametrize("norm", [nn.Identity(), nn.BatchNorm1d(6)], ids=["bare", "batchnorm"])
-def test_a_residual_branch_takes_up_what_its_shortcut_lacks(norm, way):
+def test_a_residual_branch_takes_up_what_its_shortcut_lacks(norm):
     """The cut model's shortcut is twice what it should be; only the branch can mend the sum, and can do so exactly."""
     whole = _Residual(norm).eval()
     batches = [torch.randn(60, 6) for _ in range(4)]
     estimate_batchnorm(whole, batches)
     cut = copy.deepcopy(whole)
     cut.stem.weight.data *= 2
-    targets = record_targets(whole, ["branch"], batches, points=1, generator=torch.Generator())
-    fit = _fit(*(["branch"] if targets["branch"].norm is not None else []))
-    if way is refit:
-        refit(cut, "branch", targets["branch"], batches, fit)
-    else:
-        assert runs_in_one(targets, batches)
-        refit_all(cut, targets, batches, fit, lambda line: None)
+    assert refit_all(whole, cut, ["branch"], batches, Fit({}, 0.0), points=1, generator=torch.Generator()) == 1
     x = torch.cat(batches)
     torch.testing.assert_close(cut(x), whole(x), rtol=1e-3, atol=1e-3)
 
@@ -103,16 +106,16 @@ class _Overwrites(_Residual):
 
 @pytest.mark.integration
 @pytest.mark.parametrize(
-    ("make", "shape", "together"),
+    ("make", "shape"),
     [
-        (lambda: load_model("builtin:cifar_resnet20").module, (3, 32, 32), True),
-        (lambda: load_model("builtin:digits_cnn").module, (1, 8, 8), True),
-        (_Twice, (6,), False),
-        (lambda: _Overwrites(nn.BatchNorm1d(6)), (6,), True),
+        (lambda: load_model("builtin:cifar_resnet20").module, (3, 32, 32)),
+        (lambda: load_model("builtin:digits_cnn").module, (1, 8, 8)),
+        (_Twice, (6,)),
+        (lambda: _Overwrites(nn.BatchNorm1d(6)), (6,)),
     ],
     ids=["resnet", "cnn", "twice", "overwrites"],
 )
-def test_one_run_refits_as_a_run_for_each_layer(make, shape, together):
+def test_block_by_block_layers_are_refitted_as_if_the_whole_model_ran_for_each(make, shape):
     torch.manual_seed(0)
     whole = make().eval()
     batches = [torch.randn(count, *shape) for count in (20, 30, 14)]
@@ -122,27 +125,15 @@ def test_one_run_refits_as_a_run_for_each_layer(make, shape, together):
     with torch.no_grad():
         for parameter in cut.parameters():
             parameter.add_(0.2 * parameter.std().nan_to_num() * torch.randn_like(parameter))
-    apart = copy.deepcopy(cut)
-    made = []
-    for module in (cut, apart):
-        targets = record_targets(whole, names, batches, points=4, generator=torch.Generator().manual_seed(0))
-        fit = Fit({}, frozenset(names), 1e-3)
-        assert runs_in_one(targets, batches) == together
-        if module is cut:
-            refit_all(cut, targets, batches, fit, made.append)
-        else:
-            for name, target in targets.items():
-                refit(apart, name, target, batches, fit)
-    assert made[-1] == f"refitted {len(names)} of {len(names)} layers"
+    apart, fit, made = copy.deepcopy(cut), Fit({}, 1e-3), []
+    targets = _targets(whole, names, batches, points=16)
+    for name, target in targets.items():
+        refit(apart, WHOLE, name, target, _held(batches), fit)
+    generator = torch.Generator()
+    count = refit_all(whole, cut, names, batches, fit, points=16, generator=generator, log=made.append)
+    assert count == len(names) and made[-1].startswith(f"refitted {len(names)} of {len(names)} layers")
     x = torch.cat(batches)
     torch.testing.assert_close(cut(x), apart(x), rtol=1e-3, atol=1e-3)
-
-
-def test_inputs_that_fill_the_memory_are_not_run_at_once():
-    target = Target(outputs=[torch.zeros(1, 1)], positions=[torch.zeros(1)], width=1 << 20)
-    assert runs_in_one({"a": target}, [torch.zeros(64, 1)])
-    assert not runs_in_one({"a": target}, [torch.zeros(4096, 1)])
-    assert not runs_in_one({"a": target}, [{"x": torch.zeros(64, 1)}])
 
 
 @pytest.mark.integration
@@ -166,10 +157,9 @@ def test_auto_refits_as_data_allow(name, samples, kind):
     assert result.facts["refit"] == kind and bool(result.facts["layers_refitted"]) == (kind != "none")
 
 
-def test_prospects_count_memory_and_calls():
+def test_prospects_count_activations_and_samples():
     model = load_model("builtin:cifar_resnet20")
     assert prospect(model.module, model.example, examples=2048, points=16).quick
     assert not prospect(model.module, model.example, examples=100_000, points=16).quick
     # the last layer: one position, 64 columns
     assert prospect(model.module, model.example, examples=72, points=16).samples_per_column == 72 / 64
-    assert not prospect(_Twice().eval(), torch.zeros(1, 6), examples=10, points=1).quick
