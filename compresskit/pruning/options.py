@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, model_validator
 
@@ -30,6 +30,12 @@ def _no_learning_rate(given: Any) -> Any:
     if given in ("cosine", "one-cycle", "constant"):
         raise ValueError(f"schedule {given!r} is now lr_schedule {given!r}; schedule is how the cuts follow each other")
     return given
+
+
+if TYPE_CHECKING:  # checkers do not know the names that the table of costs has
+    _Normalization = str
+else:
+    _Normalization = Literal["none", "mean", "max", "sum", "median", *names("exact")]
 
 
 @with_targets(_TECHNIQUE, section="How much")
@@ -69,7 +75,7 @@ class PruneOptions(BudgetOptions):
     reduction: Literal["sum", "mean", "max", "first"] = option(
         "mean", "how scores of the layers that share a channel combine", section="Which"
     )
-    normalize: Literal["none", "mean", "max", "sum", "median", *names("exact")] = option(
+    normalize: _Normalization = option(
         "mean", "scores are divided by this before groups compete; a cost: by what a unit takes of it", section="Which"
     )
     saliency: Annotated[str, choice(SALIENCIES)] = option("magnitude", "how single weights are ranked", section="Which")
@@ -133,7 +139,7 @@ class PruneOptions(BudgetOptions):
         """Whether the model has the same layers afterwards, only narrower or sparser."""
         return self.granularity != "block"
 
-    def without_training(self) -> PruneOptions:
+    def without_training(self) -> Self:
         """The same cut without recovery, and without the training before it."""
         return super().without_training().model_copy(update={"sparsify": "none"})
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, model_validator
 
 from ..core.costs import COSTS, MACS, PARAMS, field_of, names, read_share
+from ..core.errors import InputError
 from ..core.options import choice, option
 from ..core.registry import Registry
 from ..decomposition.tables import KINDS
@@ -41,6 +42,12 @@ _POLICY_PACKAGES = {
 }
 #: part of a mix -> the options that only it reads
 _PART_OPTIONS = {"ratio": ("criterion", "round_to"), "rank": ("kind",), "bits": ("bits", "formats", "rounding")}
+
+
+if TYPE_CHECKING:  # checkers do not know the names that the table of costs has
+    _Reward = str
+else:
+    _Reward = Literal["error", MACS, PARAMS]
 
 
 @with_targets("search", section="Budget")
@@ -78,7 +85,7 @@ class SearchOptions(ArchitectureOptions):
         "or one after the other from the compressed model's (sequential; better)",
         section="Scoring",
     )
-    reward: Literal["error", MACS, PARAMS] = option(
+    reward: _Reward = option(
         "error",
         "what amc is rewarded for: minus the error, or that times the logarithm of MACs or parameters",
         section="Policies",
@@ -145,6 +152,16 @@ class SearchOptions(ArchitectureOptions):
         for name, registry, row in super().named_rows():
             architecture = name == "policy" and self.technique == TECHNIQUE
             yield name, ARCHITECTURES if architecture else registry, row
+
+    def allowed_drop(self) -> float:
+        """The drop of the metric that the search may cause.
+
+        Raises:
+            InputError: if none was given.
+        """
+        if self.target_drop is None:
+            raise InputError("this needs the drop that is allowed; give target_drop, e.g. 0.01")
+        return float(self.target_drop)
 
     def measured_target(self) -> str | None:
         """The cost with a budget that only measuring tells, if there is one."""

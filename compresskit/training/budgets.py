@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from ..core.costs import COSTS, Amount, field_of, names
+from ..core.errors import InputError
 from ..core.fields import amount_fields, amounts_of, with_fields
 from .options import StepOptions
 
@@ -24,6 +25,19 @@ class BudgetOptions(StepOptions):
     def timed_target(self) -> str | None:
         """The cost with a budget that only timing tells, if there is one."""
         return next((name for name in self.targets() if COSTS[name].known == "timed"), None)
+
+
+    def needs_timed_target(self) -> str:
+        """The cost with a budget that only timing tells.
+
+        Raises:
+            InputError: if there is none.
+        """
+        name = self.timed_target()
+        if name is None:
+            timed = " or ".join(field_of(name) for name in names("timed"))
+            raise InputError(f"this needs a budget that is timed; give {timed}, e.g. 0.5")
+        return name
 
 
 Budgeted = TypeVar("Budgeted", bound=BudgetOptions)

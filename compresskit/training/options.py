@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import model_validator
 
@@ -106,12 +106,12 @@ class StepOptions(GuardOptions, TrainOptions):
         """What in these options cannot do without data, a clause each."""
         return [*super().data_readers(), *([f"recover {self.recover} needs data"] if self.recover != "none" else [])]
 
-    def without_training(self) -> StepOptions:
+    def without_training(self) -> Self:
         """The same step as a dry run does it: without any training."""
         return self.model_copy(update={"recover": "none"})
 
     @model_validator(mode="after")
-    def _training_options_need_training(self) -> StepOptions:
+    def _training_options_need_training(self) -> Self:
         ignored = sorted(set(self.model_fields_set) & set(TrainOptions.model_fields))
         if ignored and not self.trains():
             raise ValueError(f"{', '.join(ignored)} would be ignored: recover is 'none'; set recover to finetune or kd")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,25 @@ from .macs import count_macs
 from .measure import parameter_count
 
 _BITS_A_BYTE = 8
+
+
+class Counts(Protocol):
+    """What the formulas of costs read: a `Work`, or one whose counts are computed when they are asked for."""
+
+    @property
+    def macs(self) -> Mapping[int, float]: ...
+
+    @property
+    def params(self) -> float: ...
+
+    @property
+    def stored_bytes(self) -> float: ...
+
+    @property
+    def read_bytes(self) -> float: ...
+
+    @property
+    def activation_bytes(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -109,7 +128,7 @@ def figures_of(loaded: Loaded, inputs: Inputs | None = None, **known: float) -> 
     }
 
 
-def exact_costs(work: Work, wanted: tuple[str, ...] | None = None) -> dict[str, float]:
+def exact_costs(work: Counts, wanted: tuple[str, ...] | None = None) -> dict[str, float]:
     """Costs that follow from work: name -> figure.
 
     Args:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from ...core.types import Inputs, Loaded
 from ..dependency.cost import widths
 from ..dependency.graph import Graph
 
+_Layer = nn.Linear | nn.modules.conv._ConvNd
 #: shares of a layer's inputs and outputs at which it is timed
 _GRID = (0.25, 0.5, 0.75, 1.0)
 _ROUNDS = 5
@@ -39,7 +42,7 @@ class LatencyTable:
         layers = {
             name: layer
             for name, layer in loaded.module.named_modules()
-            if isinstance(layer, nn.Linear | nn.modules.conv._ConvNd) and not getattr(layer, "transposed", False)
+            if isinstance(layer, _Layer) and not getattr(layer, "transposed", False)
         }
         keys: list[tuple] = []
         axes = widths(graph, [f"{name}.weight" for name in layers])
@@ -49,7 +52,7 @@ class LatencyTable:
             key = (str(layers[name]), *(tuple(x.shape) for x in calls))
             if key not in shared:
                 asked = f"widths of {name} {label(*key)}"
-                shared[key] = np.array(decisions(asked, lambda name=name, calls=calls: _grid_ms(layers[name], calls)))
+                shared[key] = np.array(decisions(asked, partial(_grid_ms, layers[name], calls)))
             keys.append(key)
         self._names = list(inputs)
         rows = [axes[f"{name}.weight"] for name in inputs]
@@ -123,13 +126,13 @@ def _place(shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return low, np.clip((shares - grid[low]) / (grid[low + 1] - grid[low]), 0.0, 1.0)
 
 
-def _grid_ms(layer: nn.Module, calls: list[Tensor]) -> list[list[float]]:
+def _grid_ms(layer: _Layer, calls: list[Tensor]) -> list[list[float]]:
     """Times of a layer at every pair of shares, made to grow along both axes."""
     runs = []
     for out_share, in_share in itertools.product(_GRID, _GRID):
         narrow = _narrowed(layer, out_share, in_share)
         channels = narrow.in_features if isinstance(narrow, nn.Linear) else narrow.in_channels
-        axis = -1 if isinstance(narrow, nn.Linear) else -1 - len(layer.kernel_size)
+        axis = -1 if isinstance(layer, nn.Linear) else -1 - len(layer.kernel_size)
         inputs = [x.narrow(axis, 0, channels).contiguous() for x in calls]
         runs.append(lambda narrow=narrow, inputs=inputs: [narrow(x) for x in inputs])
     best = [one.best_ms for one in take_turns(runs, rounds=_ROUNDS)] if calls else [0.0] * len(runs)
@@ -137,22 +140,24 @@ def _grid_ms(layer: nn.Module, calls: list[Tensor]) -> list[list[float]]:
     return np.maximum.accumulate(np.maximum.accumulate(ms, axis=0), axis=1).tolist()
 
 
-def _narrowed(layer: nn.Module, out_share: float, in_share: float) -> nn.Module:
+def _narrowed(layer: _Layer, out_share: float, in_share: float) -> _Layer:
     """A layer of the same kind with shares of its outputs and of the inputs of each output.
 
     A grouped convolution keeps the inputs of a group and loses groups.
     """
-    weight, device = layer.weight, {"device": layer.weight.device, "dtype": layer.weight.dtype}
+    weight = layer.weight
+    placed: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
     if isinstance(layer, nn.Linear):
         sizes = (max(1, round(in_share * weight.shape[1])), max(1, round(out_share * weight.shape[0])))
-        made: nn.Module = nn.Linear(*sizes, bias=layer.bias is not None, **device)
+        made: _Layer = nn.Linear(*sizes, bias=layer.bias is not None, **placed)
     else:
         groups = layer.groups if layer.groups == 1 else max(1, round(out_share * layer.groups))
         reads = weight.shape[1] if layer.groups > 1 else max(1, round(in_share * weight.shape[1]))
         puts = max(1, round(out_share * weight.shape[0])) if groups == 1 else groups * (weight.shape[0] // layer.groups)
-        made = type(layer)(
+        kind: Any = type(layer)  # each kind's constructor takes what follows; that of their base does not
+        made = kind(
             reads * groups, puts, layer.kernel_size, layer.stride, layer.padding, layer.dilation, groups,
-            bias=layer.bias is not None, **device,
+            bias=layer.bias is not None, **placed,
         )  # fmt: skip
     for parameter in made.parameters():
         nn.init.normal_(parameter, std=0.05)

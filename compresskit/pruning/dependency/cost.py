@@ -169,10 +169,25 @@ class KeptWork:
         known = self._multiplications
         return {self._whole.bits: self._whole.multiplications(self._kept) if known is None else known}
 
-    params = property(lambda self: self._whole.params(self._kept))
-    stored_bytes = property(lambda self: self._whole.stored_bytes(self._kept))
-    read_bytes = property(lambda self: self._whole.read_bytes(self._kept))
-    activation_bytes = property(lambda self: self._whole.activation_bytes(self._kept))
+    @property
+    def params(self) -> float:
+        """Weights that the model computes with."""
+        return self._whole.params(self._kept)
+
+    @property
+    def stored_bytes(self) -> float:
+        """Bytes of its tensors as they are stored."""
+        return self._whole.stored_bytes(self._kept)
+
+    @property
+    def read_bytes(self) -> float:
+        """Bytes of the tensors that a forward reads as a whole."""
+        return self._whole.read_bytes(self._kept)
+
+    @property
+    def activation_bytes(self) -> float:
+        """Bytes of the outputs of operations that multiply and sum."""
+        return self._whole.activation_bytes(self._kept)
 
 
 def exact_macs(graph: Graph, keep: np.ndarray) -> int:

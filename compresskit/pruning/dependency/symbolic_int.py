@@ -46,11 +46,11 @@ class Axis:
 
 
 class AttributeKey(NamedTuple):
-    """An integer attribute of a module; `index` where the attribute is a tuple of integers."""
+    """An integer attribute of a module; `entry` is the position where the attribute is a tuple of integers."""
 
     path: str
     name: str
-    index: int | None = None
+    entry: int | None = None
 
 
 _OPERATORS: dict[str, Callable] = {
@@ -79,10 +79,33 @@ class Number(int):
     def __reduce__(self):
         return int, (int(self),)
 
+    def __eq__(self, other: object) -> bool:
+        """Equality; where it holds for the size of an activation, the run notes that it must hold."""
+        same = int.__eq__(self, other)
+        if same is True and type(other) in (int, Number):
+            _note_equal(self.expr, expression(other))
+        return same
 
-def expression(value: int) -> Expr:
+    def __ne__(self, other: object) -> bool:
+        same = self.__eq__(other)
+        return same if same is NotImplemented else not same
+
+    __hash__ = int.__hash__
+
+    def __neg__(self) -> Number:
+        return Number(-int(self), ("sub", ("const", 0), self.expr))
+
+
+def expression(value: Any) -> Expr:
     """The expression of an int; a plain one is a constant."""
     return value.expr if isinstance(value, Number) else ("const", int(value))
+
+
+def _note_equal(left: Expr, right: Expr) -> None:
+    if right[0] == "size" and left[0] != "size":
+        left, right = right, left
+    if left[0] == "size" and left[1].owner is not None:
+        left[1].owner.compared(left[1], right)
 
 
 def _binary(name: str, reflected: bool) -> Callable:
@@ -104,30 +127,6 @@ def _binary(name: str, reflected: bool) -> Callable:
 for _name in _OPERATORS:
     setattr(Number, f"__{_name}__", _binary(_name, reflected=False))
     setattr(Number, f"__r{_name}__", _binary(_name, reflected=True))
-
-
-def _compared(equal: bool) -> Callable:
-    """Equality of two numbers; where it holds for the size of an activation, the run notes that it must hold."""
-
-    def apply(self: Number, other: Any) -> Any:
-        same = int.__eq__(self, other)
-        if same is NotImplemented or type(other) not in (int, Number):
-            return same if equal or same is NotImplemented else not same
-        if same:
-            left, right = self.expr, expression(other)
-            if right[0] == "size" and left[0] != "size":
-                left, right = right, left
-            if left[0] == "size" and left[1].owner is not None:
-                left[1].owner.compared(left[1], right)
-        return same if equal else not same
-
-    return apply
-
-
-Number.__eq__ = _compared(equal=True)
-Number.__ne__ = _compared(equal=False)
-Number.__hash__ = int.__hash__
-Number.__neg__ = lambda self: Number(-int(self), ("sub", ("const", 0), self.expr))
 
 
 def evaluate(expr: Expr, attributes: Mapping[AttributeKey, int], keep: np.ndarray) -> int:

@@ -67,7 +67,7 @@ def _solve(sums: RegressionSums, module: nn.Module, name: str, target: Target, f
     if bias is not None:
         bias.copy_(mean_y - mean_x @ weight)
     elif norm is not None and norm.running_mean is not None:
-        norm.running_mean.sub_(mean_y - mean_x @ weight)  # later layers see the mended mean
+        tensor_of(norm, "running_mean").sub_(mean_y - mean_x @ weight)  # later layers see the mended mean
     left = energy - 2 * float((weight * cross).sum()) + float((weight * (gram @ weight)).sum())
     return max(left, 0.0) / energy if energy > 0 else 0.0
 

@@ -8,7 +8,7 @@ import json
 from collections import defaultdict, deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,7 +26,15 @@ RATIOS = (0.25, 0.5, 0.75)
 EXAMPLES = 1000
 
 
-def explain(graph: Graph, layer: str) -> StepResult:
+class Explanation(NamedTuple):
+    """What a `StepResult` holds of a look at a layer."""
+
+    facts: dict[str, Any]
+    notes: list[str]
+    tables: dict[str, list[dict[str, Any]]]
+
+
+def explain(graph: Graph, layer: str) -> Explanation:
     """The groups that a layer's channels belong to, their members, and what ties each member.
 
     Args:
@@ -35,7 +43,7 @@ def explain(graph: Graph, layer: str) -> StepResult:
     Raises:
         InputError: if no layer of that name holds channels.
     Returns:
-        a result without a model, whose table lists the members.
+        facts, notes, and a table that lists the members.
     """
     owners = sorted({name.rpartition(".")[0] for s in graph.trace.stored.values() if s.ids for name in s.names})
     if layer not in owners:
@@ -44,7 +52,7 @@ def explain(graph: Graph, layer: str) -> StepResult:
     notes = _stays(graph, layer) if layer in graph.left_out or not mine else []
     rows = [row for group in mine for row in _member_rows(graph, group)]
     facts = {"layer": layer, "groups": [group.name for group in mine], "left_out": graph.left_out.get(layer)}
-    return StepResult(None, facts, notes, {f"channels tied to {layer}": rows} if rows else {})
+    return Explanation(facts, notes, {f"channels tied to {layer}": rows} if rows else {})
 
 
 def _stays(graph: Graph, layer: str) -> list[str]:

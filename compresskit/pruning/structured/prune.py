@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...analysis.measure.work import exact_costs, figure_of
-from ...core.costs import COSTS, names
+from ...analysis.measure.work import exact_costs, whole_figure
+from ...core.costs import COSTS, field_of, names
 from ...core.errors import InputError
 from ...core.tensors.copying import copy_module
 from ...core.types import Loaded
@@ -64,9 +64,11 @@ def prune(loaded: Loaded, options: PruneOptions, context: Context) -> StepResult
 
 def prune_in_steps(loaded: Loaded, options: PruneOptions, context: Context) -> StepResult:
     """Cut along a schedule, with recovery between the cuts; a step too small for any group is passed over."""
-    field = options.amount()
-    budgets = [(name, amount.share_of(figure_of(name, loaded))) for name, amount in options.targets().items()]
-    final = budgets[0][1] if budgets else 1 - options.ratio
+    budgets = [
+        (name, amount.value if amount.is_share else amount.share_of(whole_figure(name, loaded)))
+        for name, amount in options.targets().items()
+    ]
+    final = budgets[0][1] if budgets else 1 - (options.ratio or 0.0)
     kept = dict.fromkeys(names("exact"), 1.0)  # of each cost, over all cuts so far
     wanted_before, result = 1.0, None
     for number, wanted in enumerate(kept_shares(options.schedule, options.steps, final), 1):
@@ -74,7 +76,8 @@ def prune_in_steps(loaded: Loaded, options: PruneOptions, context: Context) -> S
         wanted_before = wanted
         if share >= 1:
             continue
-        step = options.model_copy(update={field: share if budgets else 1 - share})
+        amount = {field_of(budgets[0][0]): share} if budgets else {"ratio": 1 - share}
+        step = options.model_copy(update=amount)
         if result is not None and context.recover is not None:
             context.recover(loaded)
         try:
@@ -114,9 +117,7 @@ def look(loaded: Loaded, options: PruneOptions, context: Context) -> StepResult:
     """Explain a layer's ties, or measure sensitivity; nothing is cut."""
     graph = build_graph(loaded.module, loaded.example, options.attention)
     if options.explain is not None:
-        result = explain(graph, options.explain)
-        result.loaded = loaded
-        return result
+        return StepResult(loaded, *explain(graph, options.explain))
     evidence = evidence_for(loaded, graph, options, context)
     return sensitivity(loaded, graph, score_groups(graph, evidence, options), context)
 

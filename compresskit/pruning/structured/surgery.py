@@ -101,13 +101,13 @@ def _changed(graph: Graph, values: dict[AttributeKey, int]) -> dict[str, dict[st
     for key, value in values.items():
         if value == original[key]:
             continue
-        if key.index is None:
+        if key.entry is None:
             changed[key.path][key.name] = value
             continue
         if key.name not in changed[key.path]:
             items = [k for k in original if k.path == key.path and k.name == key.name]
-            changed[key.path][key.name] = [original[k] for k in sorted(items, key=lambda k: k.index or 0)]
-        changed[key.path][key.name][key.index] = value
+            changed[key.path][key.name] = [original[k] for k in sorted(items, key=lambda k: k.entry or 0)]
+        changed[key.path][key.name][key.entry] = value
     return changed
 
 

@@ -94,7 +94,11 @@ def undo_norm(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
 
 def convolutions(net: Chain) -> list[int]:
     """Positions of the layers of a chain that can be widened."""
-    return [number for number, unit in enumerate(net.layers) if isinstance(unit, ConvUnit)]
+    return list(_conv_units(net))
+
+
+def _conv_units(net: Chain) -> dict[int, ConvUnit]:
+    return {number: unit for number, unit in enumerate(net.layers) if isinstance(unit, ConvUnit)}
 
 
 @torch.no_grad()
@@ -107,10 +111,11 @@ def widened(net: Chain, position: int, wanted: int, generator: torch.Generator) 
         wanted: channels.
         generator: draws the copies and their shares.
     """
-    unit = net.layers[position]
+    units = _conv_units(net)
+    unit = units[position]
     mapping = widening_map(unit.conv.out_channels, wanted, generator)
     shares = uneven_shares(mapping, generator)
-    reader = next((net.layers[n].conv for n in convolutions(net) if n > position), net.classifier)
+    reader: nn.Conv2d | nn.Linear = next((units[n].conv for n in units if n > position), net.classifier)
     weight, following = net2wider(unit.conv.weight, reader.weight, mapping, shares)
     unit.conv.weight, reader.weight = nn.Parameter(weight), nn.Parameter(following)
     unit.conv.out_channels = wanted

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from ...core.errors import require
 from .environment import Walks
@@ -54,7 +55,7 @@ class Episodes(ReplayBuffer):
         self._held.append((np.array(obs), np.array(next_obs), np.array(done)))
         if not done.all():
             return
-        low, high = self.action_space.low, self.action_space.high
+        low, high = _bounds(self.action_space)
         for number, (state, following, ended) in enumerate(self._held):
             carried_out = np.array([[info["carried_out"][number]] for info in infos])
             super().add(state, following, 2 * (carried_out - low) / (high - low) - 1, reward, ended, infos)
@@ -80,15 +81,15 @@ class Agent(DDPG):
     """
 
     def __init__(self, walks: Walks, seed: int):
-        places = len(walks.envs[0].problem.places)
+        places = len(walks.walks[0].problem.places)
         super().__init__(
             "MlpPolicy", walks, learning_rate=_CRITIC_RATE, buffer_size=_EPISODES * places, learning_starts=0,
             batch_size=_BATCH, tau=_TAU, gamma=1.0, train_freq=(places, "step"), gradient_steps=-1,
             replay_buffer_class=Episodes, policy_kwargs={"net_arch": [_HIDDEN, _HIDDEN]}, seed=seed, device="cpu",
         )  # fmt: skip
-        self.warming, self._episodes, self._noisy_episodes = True, 0, 0
+        self.warming, self._episodes, self._noisy_episodes, self._noise_seed = True, 0, 0, seed
         self._draw_noise()
-        outer = (self.actor.mu[-2], self.critic.qf0[-1])
+        outer = (_last_linear(self.actor), _last_linear(self.critic))
         for number, layer in enumerate(outer):  # the first outputs are then near their middle
             torch.nn.init.uniform_(layer.weight, -3e-3, 3e-3, generator=torch.Generator().manual_seed(seed + number))
             torch.nn.init.zeros_(layer.bias)
@@ -110,7 +111,7 @@ class Agent(DDPG):
     def _draw_noise(self) -> None:
         """Noise of its own for each episode, so that it does not matter how many walk side by side."""
         numbers = range(self._episodes, self._episodes + self.n_envs)
-        self._noise = [np.random.default_rng([self.seed, number]) for number in numbers]
+        self._noise = [np.random.default_rng([self._noise_seed, number]) for number in numbers]
 
     def train(self, gradient_steps: int, batch_size: int = _BATCH) -> None:
         """Learn, unless the agent only explores yet."""
@@ -118,8 +119,9 @@ class Agent(DDPG):
             super().train(gradient_steps, batch_size)
 
     def _sample_action(self, *_given: Any, **_named: Any) -> tuple[np.ndarray, np.ndarray]:
+        assert self._last_obs is not None, "learn() resets the walks before it samples"
         means, _ = self.predict(self._last_obs, deterministic=True)
-        low, high = float(self.action_space.low[0]), float(self.action_space.high[0])
+        low, high = (float(bound[0]) for bound in _bounds(self.action_space))
         drawn = [
             [truncated_normal(float(mean), self.sigma(), low, high, noise)]
             for (mean,), noise in zip(means, self._noise, strict=True)
@@ -131,6 +133,15 @@ class Agent(DDPG):
         for optimizer, rate in zip(optimizers, (_ACTOR_RATE, _CRITIC_RATE), strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate
+
+
+def _bounds(actions: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The smallest and the largest action of a space, which is a box."""
+    return actions.low, actions.high
+
+
+def _last_linear(net: nn.Module) -> nn.Linear:
+    return [layer for layer in net.modules() if isinstance(layer, nn.Linear)][-1]
 
 
 def truncated_normal(mean: float, sigma: float, low: float, high: float, generator: np.random.Generator) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -58,10 +59,10 @@ def _episodes(
 
     with own_randomness():
         walks = Walks(lambda: walk(problem), at_once, lambda trial: reward_of(trial, problem, options.reward))
-        walks.envs[0].show(problem.uniform())
+        walks.walks[0].show(problem.uniform())
         agent = Agent(walks, seed=int(generator.integers(2**31)))
         agent.warming = warms_up()
         if number < problem.trials and not problem.out_of_time():
-            agent.learn(at_once * len(problem.places) * problem.trials, callback=goes_on, log_interval=None)
+            agent.learn(at_once * len(problem.places) * problem.trials, callback=goes_on, log_interval=sys.maxsize)
     best = problem.best()
     return best.choice if best else problem.uniform()

@@ -15,6 +15,7 @@ from ..problem.subject import Choice
 if TYPE_CHECKING:
     import gymnasium
     from stable_baselines3.common.vec_env import DummyVecEnv
+    from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 else:  # their classes are the bases of these
     gymnasium = require("gymnasium", "search")
     DummyVecEnv = require("stable_baselines3.common.vec_env", "search").DummyVecEnv
@@ -142,10 +143,12 @@ class Walks(DummyVecEnv):
     """
 
     def __init__(self, make: Callable[[], Walk], count: int, reward: Callable[[Trial], float]):
-        super().__init__([make] * count)
-        self._problem, self._reward = self.envs[0].problem, reward
+        self.walks = [make() for _ in range(count)]
+        made = iter(self.walks)
+        super().__init__([lambda: next(made)] * count)
+        self._problem, self._reward = self.walks[0].problem, reward
 
-    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+    def step_wait(self) -> VecEnvStepReturn:
         """One step of every walk."""
         states, rewards, done, infos = super().step_wait()
         if done.all():

@@ -217,12 +217,12 @@ def reproducible(make: Callable[[int], Any], seed: int) -> Any:
         make: seed -> the sampler that draws.
         seed: of this search.
     """
-    optuna = require("optuna", "search")
+    base: Any = require("optuna.samplers", "search").BaseSampler
 
     def made(*numbers: int) -> Any:
         return make(int(np.random.SeedSequence([seed, *numbers]).generate_state(1)[0]))
 
-    class Reproducible(optuna.samplers.BaseSampler):
+    class Reproducible(base):
         def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:
             return made(trial.number).infer_relative_search_space(study, trial)
 

@@ -14,7 +14,7 @@ from ...analysis.measure.work import exact_costs, work_of
 from ...analysis.sensitivity.channels import output_sensitivities
 from ...core.errors import InputError
 from ...core.tensors.modules import get_module, tensor_of
-from ...core.types import Loaded
+from ...core.types import Inputs, Loaded
 from ...decomposition.fit.fit import Evidence, Fit, fit_activation, fit_weight
 from ...decomposition.methods.kinds import Ranks, chain_of, compose, split_groups
 from ...decomposition.options import DecomposeOptions
@@ -65,7 +65,8 @@ class DecomposeSubject:
         sites, left_out = survey(loaded)
         self.notes = [f"left out {name}: {reason}" for name, reason in left_out.items()]
         sites = [site for site in sites if site.geometry.form != "embedding"]
-        batches = context.needs_data().calibration(options.samples, batch_size=_BATCH, seed=context.seed)
+        data = context.needs_data()
+        batches: list[Inputs] = [*data.calibration(options.samples, batch_size=_BATCH, seed=context.seed)]
         self._recalibration = first_examples(batches, options.recalibration_samples)
         sensitivities = output_sensitivities(
             loaded.module, [site.name for site in sites], first_examples(batches, options.probe_samples),
@@ -139,7 +140,7 @@ class DecomposeSubject:
     def latency_shares(self, layer: str) -> list[float]:
         """What each level of a layer takes of its time, where the budget bounds latency."""
         levels = dict(zip((site.name for site in self.sites), self._levels, strict=True))[layer]
-        name = self._options.timed_target()
+        name = self._options.needs_timed_target()
         return [ms / (ms + level.saved[name]) for level in levels if (ms := level.candidate.latency_ms)]
 
     def _make_places(self) -> list[Place]:

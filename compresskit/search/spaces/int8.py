@@ -69,7 +69,7 @@ class Int8Subject:
         statistics = collect_statistics(root, self._plans, batches, self._options, context)
         self._ranges = activation_ranges(root, self._record, self._plans, self._operands, batches, self._options)
         self._layers = int8_layers(root, self._plans, self._ranges, statistics, self._options, context.seed)
-        self._timed, self._costs = options.timed_target(), options.costs()
+        self._timed, self._costs = options.needs_timed_target(), options.costs()
         whole_bytes = float(sum(bytes_by_kind(loaded.module, loaded.storage).values()))
         self._whole = self._figures(in_float.total_ms, whole_bytes)
         # one quantized layer is enough to have every normalization folded away

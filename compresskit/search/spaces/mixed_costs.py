@@ -130,8 +130,8 @@ class MixedCosts:
         for name, layer in self._layers.items():
             key = (name, kept[layer.groups].tobytes(), ranks.get(name), bits.get(name))
             if key not in self._changes:
-                change = self._change(name, kept, ranks.get(name), bits.get(name))
-                self._changes[key] = exact_costs(change, self._wanted)
+                work = self._change(name, kept, ranks.get(name), bits.get(name))
+                self._changes[key] = exact_costs(work, self._wanted)
             for cost, change in self._changes[key].items():
                 total[cost] += change
         return total

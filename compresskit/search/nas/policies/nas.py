@@ -129,11 +129,12 @@ def nas(session: Session) -> None:
     def propose() -> tuple[Rollout, float]:
         rollout, network = written(session, space, controller)
         layers = [layer for _, layer in network]
-        child = space.wrap(chain(**space.arguments(layers)), layers)
-        shared.lend(child.module, network)
+        net = chain(**space.arguments(layers))
+        child = space.wrap(net, layers)
+        shared.lend(net, network)
         score = session.score_after_training(child)
         if score > 0:  # what diverged is not shared
-            shared.take_back(child.module, network)
+            shared.take_back(net, network)
         session.record(layers, space.costs(layers), score, score=score, trained=child)
         return rollout, score
 
