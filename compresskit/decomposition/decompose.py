@@ -10,6 +10,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from ..analysis.measure.work import exact_costs, work_of
+from ..analysis.sensitivity.divergence import OutputReference
 from ..core.errors import InputError
 from ..core.tensors.modules import get_module, match_names, tensor_of
 from ..core.types import Inputs, Loaded, to_device
@@ -24,7 +25,7 @@ from .methods.lstm import KIND as LSTM_INPUT, decompose_lstms, is_plain_lstm
 from .options import DecomposeOptions
 from .ranks.candidates import Candidate, Layer, candidates_of
 from .ranks.rank_selection import Totals, predicted_latency_share
-from .ranks.sensitivity import measure_losses, outputs_of
+from .ranks.sensitivity import measure_losses
 from .ranks.timing import TimeTable, choose_faster, is_faster_in_place, move_into_model, time_candidates
 from .surgery.find_layers import Site, survey
 from .surgery.layers import install, recompose
@@ -145,7 +146,7 @@ def _plan(
     measured = options.rank_by == "budget" and options.sensitivity != "layer" and bool(batches)
     root = loaded.module
     probe = batches[: max(_PROBE_SAMPLES // _BATCH, 1)]
-    wanted = outputs_of(root, probe, context.device) if measured else None
+    reference = OutputReference(root, probe, context.device) if measured else None
     by_name: dict[str, Layer] = {}
     evidences = evidence_for(root, sites, options, batches, context.seed, context.device)
     for number, (site, evidence) in enumerate(evidences, 1):
@@ -158,7 +159,7 @@ def _plan(
 
         layer.candidates = candidates_of(site, evidence, options, faster if _must_be_faster(site, options) else None)
         context.log(f"candidates for {site.name} ({number} of {len(sites)}): {len(layer.candidates)}")
-        if wanted is None or not layer.candidates:
+        if reference is None or not layer.candidates:
             continue
 
         def stand_in(one: Candidate, site: Site = site, evidence=evidence) -> nn.Module:
@@ -170,7 +171,7 @@ def _plan(
             install(holder, "layer", one.kind, one.ranks, fit.factors, bias)
             return holder.layer
 
-        measure_losses(root, layer, probe, wanted, stand_in)
+        measure_losses(reference, layer, stand_in)
     return [by_name[site.name] for site in sites]
 
 

@@ -1,79 +1,99 @@
-"""How much a model's prediction depends on each output channel of its layers, from one backward pass."""
+"""How much a model's prediction, or its loss, depends on each output channel of its layers, from backward passes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from ...core.tensors.dtypes import in_float32
 from ...core.types import Inputs, call, main_output
 from ..calibration.hooks import watch
 
+#: (outputs, targets) -> the sum over examples of what is differentiated
+Score = Callable[[Any, Any], Tensor]
 
+
+@in_float32
 def output_sensitivities(
     module: nn.Module,
     names: Sequence[str],
-    batches: Iterable[Inputs],
+    batches: Iterable[tuple[Inputs, Any]],
     *,
-    seed: int,
+    score: Score,
     errors: Literal["alike", "independent"] = "alike",
 ) -> dict[str, Tensor]:
     """The Fisher information of each layer's output channels.
 
     A small error d in a layer's output moves the class probabilities by a KL divergence of about (d^T F d) / 2. F's
-    diagonal is the mean square of the gradient of log p(y) with y drawn from the model itself. Errors of cut channels
-    and of rounded weights are much alike at all positions of a feature map, and layers behind add positions up, so
-    their gradient is summed over positions before it is squared: on ResNet-56 with half of one group gone, logarithms
-    of predicted and measured divergence then correlate with 0.94 (0.81 if squared first), on ResNet-20 with one layer
-    at 3 bits with 0.92 (0.66). What low ranks leave out differs between positions: 0.69 (0.80 if squared first).
+    diagonal is the mean square of the gradient of log p(y) with y drawn from the model itself (`drawn_class`); with the
+    data's own labels it is the empirical Fisher information of the loss. Errors of cut channels and of rounded weights
+    are much alike at all positions of a feature map, and layers behind add positions up, so their gradient is summed
+    over positions before it is squared: on ResNet-56 with half of one group gone, logarithms of predicted and measured
+    divergence then correlate with 0.94 (0.81 if squared first), on ResNet-20 with one layer at 3 bits with 0.92 (0.66).
+    What low ranks leave out differs between positions: 0.69 (0.80 if squared first).
 
     Args:
         module: the model, in eval mode.
         names: layers with a weight matrix (linear, convolution).
-        batches: inputs.
-        seed: of the drawn classes.
+        batches: (inputs, targets); targets are what `score` takes.
+        score: what is differentiated.
         errors: "alike" at all positions, or "independent".
     Returns:
-        layer -> (out_channels,) float64.
+        layer -> (out_channels,) float64; layers that the score does not reach are left out.
     Source: Theis et al., "Faster Gaze Prediction with Dense Networks and Fisher Pruning", 2018, eq. 9, for errors of
         outputs instead of the outputs themselves.
     """
-    generator = torch.Generator().manual_seed(seed)
     found: dict[str, Tensor] = {}
     count = 0
-    for inputs in batches:
-        outputs: dict[str, Tensor] = {}
-        with watch(module, {name: _keeper(outputs, name) for name in names}), torch.enable_grad():
-            final = main_output(call(module, inputs))
-            target = _log_likelihood(final, generator)
-            used = {name: output for name, output in outputs.items() if output.requires_grad}
-            gradients = torch.autograd.grad(target, list(used.values()), allow_unused=True) if used else ()
-        for (name, output), gradient in zip(used.items(), gradients, strict=True):
+    for inputs, targets in batches:
+        outputs: dict[str, list[Tensor]] = {name: [] for name in names}
+        with watch(module, {name: _keeper(outputs[name]) for name in names}), torch.enable_grad():
+            final = call(module, inputs)
+            value = score(final, targets)
+        used = [(name, output) for name, calls in outputs.items() for output in calls if output.requires_grad]
+        gradients = torch.autograd.grad(value, [output for _, output in used], allow_unused=True) if used else ()
+        for (name, _), gradient in zip(used, gradients, strict=True):
             if gradient is not None:
-                axis = output.dim() - 1 if isinstance(module.get_submodule(name), nn.Linear) else 1
+                axis = gradient.dim() - 1 if isinstance(module.get_submodule(name), nn.Linear) else 1
                 moved = gradient.double().movedim(axis, 1)
                 moved = moved.reshape(*moved.shape[:2], -1)  # (batch, channels, positions)
                 square = moved.sum(2).square() if errors == "alike" else moved.square().sum(2)
-                found[name] = found.get(name, 0) + square.sum(0)
-        count += len(final)
+                found[name] = found.get(name, 0) + square.sum(0).cpu()
+        count += len(main_output(final))
     return {name: total / max(count, 1) for name, total in found.items()}
 
 
-def _keeper(outputs: dict[str, Tensor], name: str):
+def _keeper(outputs: list[Tensor]) -> Callable[[nn.Module, tuple, Tensor], Tensor]:
     def keep(_layer: nn.Module, _inputs: tuple, output: Tensor) -> Tensor:
-        outputs[name] = output
+        outputs.append(output)
         return output.clone()  # an activation in place would change what is kept
 
     return keep
 
 
-def _log_likelihood(final: Tensor, generator: torch.Generator) -> Tensor:
-    """Sum over examples of log p of one drawn class; of a random projection where outputs are no logits."""
-    if final.dim() == 2 and final.shape[1] > 1:
-        logs = final.log_softmax(1)
-        drawn = torch.multinomial(logs.detach().exp().cpu(), 1, generator=generator).to(final.device)
-        return logs.gather(1, drawn).sum()
-    signs = torch.randint(0, 2, final.shape, generator=generator).to(final) * 2 - 1
-    return (final * signs).sum() / final.detach().square().mean().sqrt().clamp_min(1e-12)
+def unlabelled(batches: Iterable[Inputs]) -> Iterable[tuple[Inputs, None]]:
+    """Batches for a score that needs no targets."""
+    return ((inputs, None) for inputs in batches)
+
+
+def drawn_class(seed: int) -> Score:
+    """Sum over examples of log p of one class drawn from the model; of a random projection where outputs are no logits.
+
+    Args:
+        seed: of the drawn classes.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def score(outputs: Any, _targets: Any) -> Tensor:
+        final = main_output(outputs)
+        if final.dim() == 2 and final.shape[1] > 1:
+            logs = final.log_softmax(1)
+            drawn = torch.multinomial(logs.detach().exp().cpu(), 1, generator=generator).to(final.device)
+            return logs.gather(1, drawn).sum()
+        signs = torch.randint(0, 2, final.shape, generator=generator).to(final) * 2 - 1
+        return (final * signs).sum() / final.detach().square().mean().sqrt().clamp_min(1e-12)
+
+    return score

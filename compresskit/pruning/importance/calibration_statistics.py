@@ -13,13 +13,15 @@ from ...analysis.calibration.channels import ChannelSums
 from ...analysis.calibration.collect import collect
 from ...analysis.calibration.moments import InputMoments, MomentSums, Precision
 from ...analysis.calibration.positions import per_example
+from ...analysis.sensitivity.channels import output_sensitivities
 from ...core.errors import InputError
 from ...core.tensors.modules import get_module, tensor_of
 from ...core.types import Inputs, Loaded, to_device
+from ...evaluation.losses import task_loss
 from ...training.context import Context
 from ..dependency.graph import Graph, Member
 from ..recovery.sampled_outputs import refittable
-from .gradients import Gradients, first_order_effects, output_sensitivity, weight_gradients
+from .gradients import Gradients, first_order_effects, weight_gradients
 
 #: layers that read more columns than this are not refitted: their second moments alone would take 300 MB
 MOST_COLUMNS = 6144
@@ -117,7 +119,11 @@ class Evidence:
         for p in self.loaded.module.parameters():
             if p.is_floating_point():
                 p.requires_grad_(True)
-        return output_sensitivity(self.loaded.module, self._readers(), self.labelled, self.context.loss)
+        loss = self.context.loss
+        return output_sensitivities(
+            self.loaded.module, self._readers(), self.labelled, errors="independent",
+            score=lambda outputs, targets: task_loss(outputs, targets, loss=loss) * len(targets),
+        )  # fmt: skip
 
     def is_reader(self, member: Member) -> bool:
         """Whether a member is the input dimension of a linear layer or a convolution."""

@@ -1,4 +1,4 @@
-"""Gradients on calibration data: of weights, of layers' outputs, and of the channels that layers read."""
+"""Gradients on calibration data: of weights, and of the channels that layers read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...analysis.calibration.channels import channel_axis, channel_rows
+from ...analysis.calibration.channels import channel_axis
 from ...analysis.calibration.hooks import watch
 from ...core.tensors.dtypes import float32_weights, in_float32, widened
 from ...core.types import Inputs, call
@@ -53,44 +53,6 @@ def weight_gradients(
         mean[name] /= max(count, 1)
         square[name] /= max(count, 1)
     return Gradients(mean, square)
-
-
-@in_float32
-def output_sensitivity(
-    module: nn.Module, names: Sequence[str], batches: Iterable[tuple[Inputs, Tensor]], loss: Loss | None = None
-) -> dict[str, Tensor]:
-    """How much the loss minds an error in each output of layers: the diagonal of the empirical Fisher information.
-
-    Args:
-        module: the model, in eval mode.
-        names: linear layers and convolutions.
-        batches: (inputs, targets).
-        loss: a row of LOSSES; None goes by the kind of targets.
-    Returns:
-        layer name -> (out,): squared gradients of one example's loss, summed over positions, averaged over examples.
-    """
-    sums: dict[str, Tensor] = {}
-    seen: list[tuple[str, Tensor]] = []
-
-    def watcher(name: str):
-        def look(_layer: nn.Module, _inputs: tuple, output: Tensor) -> None:
-            seen.append((name, output))
-
-        return look
-
-    examples = 0
-    with watch(module, {name: watcher(name) for name in names}), torch.enable_grad():
-        for inputs, targets in batches:
-            seen.clear()
-            outputs = call(module, inputs)
-            value = task_loss(outputs, targets, loss=loss) * len(targets)
-            gradients = torch.autograd.grad(value, [y for _, y in seen], allow_unused=True)
-            examples += len(targets)
-            for (name, _), gradient in zip(seen, gradients, strict=True):
-                if gradient is not None:
-                    rows = channel_rows(module.get_submodule(name), widened(gradient)).square().sum(0).double().cpu()
-                    sums[name] = sums[name] + rows if name in sums else rows
-    return {name: total / examples for name, total in sums.items()}
 
 
 def first_order_effects(

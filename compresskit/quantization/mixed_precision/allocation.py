@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from compresskit.analysis.allocation.allocate import allocate
+from compresskit.analysis.sensitivity.divergence import OutputReference
 from compresskit.core.errors import InputError
 from compresskit.core.reporting.figures import new_figure
-from compresskit.core.tensors.modules import get_module
-from compresskit.core.types import Inputs, call, main_output
+from compresskit.core.types import Inputs
 
 
 class Choice(NamedTuple):
@@ -43,7 +42,6 @@ def solve(menus: list[list[Choice]], budget: int, unit: str = "bytes") -> list[C
     return [menu[pick] for menu, pick in zip(menus, picks, strict=True)]
 
 
-@torch.no_grad()
 def sensitivities(
     root: nn.Module,
     variants: dict[str, dict[int | str, Callable[[], dict[str, Tensor]]]],
@@ -58,27 +56,12 @@ def sensitivities(
         batches: re-iterable inputs.
         log: told of every layer.
     Returns:
-        layer -> bits -> mean Kullback-Leibler divergence of the outputs from the float model's (squared error for
-        outputs that are no class logits), per sample.
+        layer -> bits -> mean divergence of the outputs from the float model's.
     """
-    batches = list(batches)
-    references = [main_output(call(root, inputs)) for inputs in batches]
+    reference = OutputReference(root, batches)
     found: dict[str, dict[int | str, float]] = {}
     for name, by_bits in variants.items():
-        layer = get_module(root, name)
-        found[name] = {}
-        for bits, rounded in by_bits.items():
-            own = {key: tensor for key, tensor in layer._parameters.items() if tensor is not None}
-            kept = {key: tensor.detach().clone() for key, tensor in own.items()}
-            for key, value in rounded().items():
-                own[key].copy_(value)
-            total = sum(
-                divergence(main_output(call(root, inputs)), wanted)
-                for inputs, wanted in zip(batches, references, strict=True)
-            )
-            found[name][bits] = total / max(sum(len(wanted) for wanted in references), 1)
-            for key, value in kept.items():
-                own[key].copy_(value)
+        found[name] = {bits: reference.with_weights(name, rounded) for bits, rounded in by_bits.items()}
         log(
             f"sensitivity of {name}: "
             + ", ".join(f"{_label(bits)} {damage:.3g}" for bits, damage in found[name].items())
@@ -88,14 +71,6 @@ def sensitivities(
 
 def _label(bits: int | str) -> str:
     return bits if isinstance(bits, str) else f"{bits} bits"
-
-
-def divergence(outputs: Tensor, reference: Tensor) -> float:
-    """Kullback-Leibler divergence (squared error for outputs that are no class logits), summed over samples."""
-    if outputs.dim() < 2 or outputs.shape[-1] < 2:
-        return float((outputs - reference).square().sum())
-    wanted, given = (part.double().log_softmax(-1) for part in (reference, outputs))
-    return float((wanted.exp() * (wanted - given)).sum())
 
 
 def sensitivity_table(found: dict[str, dict[int | str, float]], chosen: dict[str, int | str]) -> list[dict[str, Any]]:

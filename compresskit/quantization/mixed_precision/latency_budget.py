@@ -10,14 +10,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from compresskit.analysis.sensitivity.divergence import OutputReference
 from compresskit.core.costs import field_of, names
 from compresskit.core.errors import InputError
-from compresskit.core.tensors.modules import get_module, set_module
-from compresskit.core.types import Inputs, call, main_output
+from compresskit.core.tensors.modules import get_module
+from compresskit.core.types import Inputs
 from compresskit.training.context import Profile
 
 from ..plan import LayerPlan
-from .allocation import Choice, divergence, solve
+from .allocation import Choice, solve
 
 _FLOAT_BITS = 32
 _NS = 1_000_000  # nanoseconds a millisecond: whole numbers, as the exact solver wants them
@@ -79,29 +80,15 @@ def choose_int8(
 
 @torch.no_grad()
 def measured_damages(root: nn.Module, variants: dict[str, nn.Module], batches: Iterable[Inputs]) -> dict[str, float]:
-    """How far the model's output moves when one layer alone is replaced, per sample.
+    """The mean divergence of the model's output when one layer alone is replaced.
 
     Args:
         root: the float model; restored before returning.
         variants: the replacement of each layer, by name.
-        batches: re-iterable inputs.
-    Returns:
-        layer -> mean Kullback-Leibler divergence (squared error for outputs that are no class logits).
+        batches: inputs.
     """
-    batches = list(batches)
-    root.eval()
-    references = [main_output(call(root, inputs)) for inputs in batches]
-    samples = max(sum(len(reference) for reference in references), 1)
-    found = {}
-    for name, variant in variants.items():
-        original = get_module(root, name)
-        set_module(root, name, variant)
-        try:
-            outputs = [main_output(call(root, inputs)) for inputs in batches]
-        finally:
-            set_module(root, name, original)
-        found[name] = sum(map(divergence, outputs, references)) / samples
-    return found
+    reference = OutputReference(root, batches)
+    return {name: reference.with_layer(name, variant) for name, variant in variants.items()}
 
 
 def alone(root: nn.Module, plan: LayerPlan) -> tuple[nn.Module, LayerPlan]:

@@ -11,12 +11,12 @@ section 3.3, with the output error of refitted layers for its layer-wise losses.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from ...analysis.allocation.several_budgets import Allocator
+from ...analysis.sensitivity.loss_curve import loss_at
 from ...core.errors import InputError
 from ..options import SearchOptions
 from ..problem.search_space import Problem, Trial
@@ -91,7 +91,7 @@ def place_losses(problem: Problem, probe: str) -> list[list[float]]:
         # a run of few examples may show no loss at all: an estimate is not undercut, for nothing is free
         least = errors if probe == "estimate" else [0.0] * len(errors)
         points = [(errors[level], max(problem.probe(number, level) - untouched, least[level])) for level in own]
-        losses.append([loss_at(points, error) for error in errors] if points else errors)
+        losses.append([loss_at(points, error, power=1) for error in errors] if points else errors)
         if (number + 1) % 10 == 0 or number + 1 == len(problem.places):
             problem.log(f"estimated {number + 1} of {len(problem.places)} places, {problem.elapsed:.0f} s")
     return losses
@@ -107,19 +107,3 @@ def _probed_levels(place: Place, probe: str) -> list[int]:
 def monotone(errors: Sequence[float]) -> list[float]:
     """Errors that never grow with the level (levels are numbered from the cheapest)."""
     return np.maximum.accumulate(np.asarray(errors)[::-1])[::-1].tolist()
-
-
-def loss_at(points: Sequence[tuple[float, float]], error: float) -> float:
-    """The loss at an output error, from measured (error, loss) points: a power law through them, of power 0.5 to 4.
-
-    Through one point the loss grows in proportion to the (squared) error.
-    """
-    if error <= 0:
-        return 0.0
-    points = sorted((max(e, 1e-9), max(loss, 1e-9)) for e, loss in points)
-    (low_error, low_loss), (high_error, high_loss) = points[0], points[-1]
-    power = 1.0
-    if high_error > 1.05 * low_error:
-        power = min(max(math.log(high_loss / low_loss) / math.log(high_error / low_error), 0.5), 4.0)
-    near_error, near_loss = min(points, key=lambda point: abs(math.log(point[0] / error)))
-    return near_loss * (error / near_error) ** power

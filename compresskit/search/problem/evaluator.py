@@ -8,8 +8,8 @@ from functools import cached_property
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from ...analysis.sensitivity.divergence import mean_divergence
 from ...core.errors import InputError
 from ...core.types import Inputs, call, main_output, to_device
 from ...training.context import Context
@@ -70,13 +70,18 @@ class Rater:
         metric = self._metric
         score = metric(_Replay(outputs), [(number, targets) for number, (_, targets) in enumerate(self._held_out)])
         value = score.value if metric.higher_is_better else -score.value
-        return Rating(value, _divergence(self._wanted, outputs))
+        return Rating(value, self._divergence(outputs))
 
     def probe(self, module: nn.Module) -> Rating:
         """Divergence on the probe's examples; the score is not measured."""
         count = max(1, -(-self._probe_samples // _BATCH))
         outputs = self._outputs(module, count)
-        return Rating(0.0, _divergence(self._wanted[: len(outputs)], outputs))
+        return Rating(0.0, self._divergence(outputs))
+
+    def _divergence(self, outputs: list[Tensor]) -> float:
+        """Of outputs on the first batches from the original's."""
+        count = len(outputs)
+        return mean_divergence([inputs for inputs, _ in self._held_out[:count]], self._wanted[:count], outputs)
 
     def original(self) -> Rating:
         """The rating of the model before the search."""
@@ -110,25 +115,3 @@ class _Replay(nn.Module):
 
     def forward(self, number: int) -> Tensor:
         return self._given[number]
-
-
-def _divergence(wanted: list[Tensor], got: list[Tensor]) -> float:
-    total, count = 0.0, 0
-    for one, other in zip(wanted, got, strict=True):
-        total += divergence(one, other) * len(one)
-        count += len(one)
-    return total / max(count, 1)
-
-
-def divergence(wanted: Tensor, got: Tensor) -> float:
-    """Mean KL divergence of class probabilities, or the relative squared error where outputs are no logits.
-
-    Args:
-        wanted, got: the original's and the candidate's outputs, (batch, classes) or any equal shapes.
-    """
-    if wanted.dim() == 2 and wanted.shape[1] > 1:
-        kl = F.kl_div(
-            got.double().log_softmax(1), wanted.double().log_softmax(1), log_target=True, reduction="batchmean"
-        )
-        return max(kl.item(), 0.0)
-    return ((got - wanted).double().square().sum() / wanted.double().square().sum().clamp_min(1e-30)).item()

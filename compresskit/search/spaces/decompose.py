@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...analysis.calibration.moments import Moments
 from ...analysis.measure.work import exact_costs, work_of
-from ...analysis.sensitivity.channels import output_sensitivities
+from ...analysis.sensitivity.channels import drawn_class, output_sensitivities, unlabelled
 from ...core.errors import InputError
 from ...core.tensors.modules import get_module, tensor_of
 from ...core.types import Inputs, Loaded
@@ -69,8 +69,8 @@ class DecomposeSubject:
         batches: list[Inputs] = [*data.calibration(options.samples, batch_size=_BATCH, seed=context.seed)]
         self._recalibration = first_examples(batches, options.recalibration_samples)
         sensitivities = output_sensitivities(
-            loaded.module, [site.name for site in sites], first_examples(batches, options.probe_samples),
-            seed=context.seed, errors="independent",
+            loaded.module, [site.name for site in sites], unlabelled(first_examples(batches, options.probe_samples)),
+            score=drawn_class(context.seed), errors="independent",
         )  # fmt: skip
         plan = DecomposeOptions.model_validate(decompose_values(options, {"*": 1}))
         levels: dict[str, list[_Level]] = {}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...analysis.measure.work import exact_costs
-from ...analysis.sensitivity.channels import output_sensitivities
+from ...analysis.sensitivity.channels import drawn_class, output_sensitivities, unlabelled
 from ...core.errors import InputError
 from ...core.tensors.modules import tensor_of
 from ...core.types import Loaded, to_device
@@ -189,8 +189,11 @@ class PruneSubject:
     def _sensitivities(self) -> dict[str, Tensor]:
         batches = first_examples(self._evidence.inputs, self._options.probe_samples)
         return output_sensitivities(
-            self._loaded.module, list(self._evidence.moments), batches, seed=self._context.seed
-        )  # fmt: skip
+            self._loaded.module,
+            list(self._evidence.moments),
+            unlabelled(batches),
+            score=drawn_class(self._context.seed),
+        )
 
     def errors(self, place: int) -> list[float]:
         """Predicted divergence of each level: output errors of the refitted layers that read the group, weighted."""

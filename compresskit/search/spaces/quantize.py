@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ...analysis.calibration.moments import output_error
 from ...analysis.dataflow import trace
 from ...analysis.measure.work import Work, exact_costs
-from ...analysis.sensitivity.channels import output_sensitivities
+from ...analysis.sensitivity.channels import drawn_class, output_sensitivities, unlabelled
 from ...core.errors import InputError
 from ...core.tensors.copying import copy_module
 from ...core.tensors.modules import get_module, tensor_of
@@ -132,8 +132,10 @@ class QuantizeSubject:
 
     @cached_property
     def _sensitivities(self) -> dict[str, Tensor]:
-        batches = self._batches(self._options.probe_samples)
-        return output_sensitivities(self._folded.module, list(self._statistics), batches, seed=self._context.seed)
+        batches = unlabelled(self._batches(self._options.probe_samples))
+        return output_sensitivities(
+            self._folded.module, list(self._statistics), batches, score=drawn_class(self._context.seed)
+        )
 
     @torch.no_grad()
     def errors(self, place: int) -> list[float]:

@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from compresskit.analysis.sensitivity.channels import output_sensitivities
-from compresskit.search.problem.evaluator import divergence
+from compresskit.analysis.sensitivity.channels import drawn_class, output_sensitivities, unlabelled
+from compresskit.analysis.sensitivity.divergence import divergence
 
 
 def test_logits_layer_has_the_closed_form():
     """For logits z with probabilities p, the Fisher information of z_c is p_c (1 - p_c)."""
     layer = nn.Sequential(nn.Linear(4, 3))
     x = torch.randn(4000, 4)
-    found = output_sensitivities(layer, ["0"], [x], seed=0)["0"]
+    found = output_sensitivities(layer, ["0"], unlabelled([x]), score=drawn_class(0))["0"]
     p = layer(x).softmax(1).detach().double()
     assert torch.allclose(found, (p * (1 - p)).mean(0), rtol=0.05)
 
@@ -25,7 +25,7 @@ def test_predicts_the_divergence_of_a_small_error(errors, positions):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5)).eval()
     x = torch.randn(1500, 1, 8, 8)
-    sensitivity = output_sensitivities(net, ["0"], [x], seed=0, errors=errors)["0"]
+    sensitivity = output_sensitivities(net, ["0"], unlabelled([x]), score=drawn_class(0), errors=errors)["0"]
     wanted = net(x).detach()
     scale = torch.tensor([0.02, 0.05, 0.01, 0.03])
     with torch.no_grad():
@@ -33,3 +33,29 @@ def test_predicts_the_divergence_of_a_small_error(errors, positions):
         noisy = net[3](net[2](net[1](hidden + torch.randn(len(x), 4, *positions) * scale.view(1, 4, 1, 1))))
     predicted = 0.5 * float((sensitivity * scale.double().square()).sum())
     assert divergence(wanted, noisy) == pytest.approx(predicted, rel=0.2)
+
+
+def test_with_labels_it_is_the_mean_square_of_each_examples_gradient():
+    """Of the mean squared error of a linear layer, by hand; a layer that runs twice counts both runs."""
+    layer = nn.Linear(2, 2, bias=False)
+    x, y = torch.randn(5, 2), torch.randn(5, 2)
+
+    def squared(outputs, targets):
+        return (outputs - targets).square().sum()
+
+    once = nn.Sequential(layer)
+    found = output_sensitivities(once, ["0"], [(x[:2], y[:2]), (x[2:], y[2:])], score=squared)["0"]
+    assert torch.allclose(found, (2 * (layer(x) - y)).square().mean(0).detach().double())
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x):
+            return self.layer(x) + self.layer(-x + 1)
+
+    twice = Twice()
+    residual = 2 * (twice(x) - y)
+    both = output_sensitivities(twice, ["layer"], [(x, y)], score=squared)["layer"]
+    assert torch.allclose(both, 2 * residual.square().mean(0).detach().double())

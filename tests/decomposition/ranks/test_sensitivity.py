@@ -1,32 +1,39 @@
-"""The loss curve between measured points, and the output change."""
+"""The loss of the whole model when one layer is replaced: measured at three candidates, on a curve between them."""
 
 import pytest
 import torch
+from torch import nn
 
-from compresskit.decomposition.ranks.sensitivity import loss_at, output_change
-
-
-def test_loss_follows_power_laws_between_and_beyond_the_points():
-    points = [(0.2, 0.01), (0.4, 0.04), (0.8, 0.64)]  # powers 2 and 4
-    for error, loss in points:
-        assert loss_at(points, error) == pytest.approx(loss)
-    assert loss_at(points, 0.1) == pytest.approx(0.0025)
-    assert loss_at(points, 0.2 * 2**0.5) == pytest.approx(0.02)
-    assert loss_at(points, 0.4 * 2**0.5) == pytest.approx(0.16)
-    assert loss_at(points, 1.6) == pytest.approx(10.24)
-    assert loss_at(points, 0.0) == 0.0
-    assert loss_at([(0.5, 0.1)], 1.0) == pytest.approx(0.4)
+from compresskit.analysis.sensitivity.divergence import OutputReference, divergence
+from compresskit.core.types import Loaded
+from compresskit.decomposition.ranks.candidates import Candidate, Layer
+from compresskit.decomposition.ranks.sensitivity import measure_losses
+from compresskit.decomposition.surgery.find_layers import survey
 
 
-def test_loss_never_falls_where_the_measurement_is_noisy():
-    points = [(0.2, 0.02), (0.4, 0.01), (0.8, 0.5)]
-    losses = [loss_at(points, error / 50) for error in range(1, 50)]
-    assert losses == sorted(losses)
+def test_losses_are_measured_near_three_errors_and_never_fall():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 4)).eval()
+    x = torch.randn(64, 8)
+    site = next(site for site in survey(Loaded(net, {}, x))[0] if site.name == "2")
+    errors = [1.0, 0.8, 0.6, 0.4, 0.25, 0.1]
+    layer = Layer(site, [Candidate("svd", (n + 1,), error, n, n) for n, error in enumerate(errors)])
+    direction = torch.randn(8, 16) / 8
+    fitted = []
 
+    def stand_in(one: Candidate) -> nn.Module:
+        fitted.append(one.error)
+        made = nn.Linear(16, 8)
+        with torch.no_grad():
+            made.weight.copy_(net[2].weight + one.error * direction)
+            made.bias.copy_(net[2].bias)
+        return made
 
-def test_output_change_is_the_divergence_of_class_probabilities():
-    wanted, got = torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, 0.0]])
-    p, q = torch.tensor([0.5, 0.5]), torch.softmax(got[0], 0)
-    assert output_change(wanted, got) == pytest.approx((p * (p / q).log()).sum().item(), rel=1e-5)
-    assert output_change(wanted, wanted) == 0
-    assert output_change(torch.ones(2, 3, 4), torch.full((2, 3, 4), 1.5)) == pytest.approx(0.25)
+    wanted, original = net(x).detach(), net[2]
+    measure_losses(OutputReference(net, [x]), layer, stand_in)
+    assert sorted(fitted) == [0.25, 0.6, 1.0] and net[2] is original
+    losses = [one.loss for one in layer.candidates]
+    assert losses == sorted(losses, reverse=True)
+    moved = nn.Sequential(*net[:2], stand_in(layer.candidates[2]), *net[3:])
+    assert losses[2] == pytest.approx(divergence(wanted, moved(x).detach()), rel=1e-4)
+    assert losses[5] == pytest.approx(losses[4] * (0.1 / 0.25) ** 2)  # below the first point, with the error's square

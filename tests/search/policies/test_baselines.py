@@ -9,7 +9,7 @@ import pytest
 
 from compresskit.search.options import SearchOptions
 from compresskit.search.policies.baselines import greedy, random, uniform
-from compresskit.search.policies.solve import loss_at, monotone, place_losses, solve
+from compresskit.search.policies.solve import monotone, place_losses, solve
 from tests.search.toy import best_possible, toy_problem
 
 OPTIONS = SearchOptions(target_macs=0.6)
@@ -70,12 +70,6 @@ def test_a_loss_that_one_run_does_not_show_is_still_estimated():
     problem.places[1] = replace(problem.places[1], readers=3)
     problem.subject.loss = lambda choice: 0.0
     assert place_losses(problem, "estimate")[1] == pytest.approx(problem.subject.errors(1))
-
-
-def test_loss_follows_a_power_law_through_its_points():
-    assert loss_at([(0.1, 0.01), (0.2, 0.04)], 0.4) == pytest.approx(0.16)
-    assert loss_at([(0.1, 0.3)], 0.2) == pytest.approx(0.6)
-    assert loss_at([(0.1, 0.3)], 0.0) == 0.0
 
 
 def test_errors_never_grow_with_the_level():
