@@ -136,7 +136,7 @@ def prune(
     positions_per_sample: int = 16,
     recalibrate: Literal["auto", "never"] = "auto",
     reconstruct: Literal["auto", "none", "inputs", "sequential"] = "auto",
-    ridge: float = 0.001,
+    ridge: float | None = None,
     explain: str | None = None,
     sensitivity: Literal["off", "measure"] = "off",
     schedule: Literal["one-shot", "linear", "cubic"] = "one-shot",

@@ -100,9 +100,12 @@ class PruneOptions(BudgetOptions):
         "auto", "refit layers on calibration data: inputs (those that lost inputs, from the whole model's activations) "
         "or sequential (all from the first of these on, from the cut model's activations; mends what earlier layers "
         "and shortcuts left; BatchNorm statistics then stay); auto: sequential where that is quick and takes little "
-        "memory, else inputs; none without data or with few", section="After the cut",
+        "memory, else inputs, for layers with enough samples; none without data", section="After the cut",
     )  # fmt: skip
-    ridge: float = option(1e-3, "pull of refitted weights towards the cut ones", section="After the cut", ge=0)
+    ridge: float | None = option(
+        None, "pull of refitted weights towards the cut ones (default: chosen for each layer on samples left out; for "
+        "reconstruct inputs 0.001)", section="After the cut", ge=0,
+    )  # fmt: skip
 
     explain: str | None = option(
         None, "only show which channels are tied to this layer's, and by what; nothing is cut", section="Look first"

@@ -15,12 +15,14 @@ from ...training.context import Context
 from ..dependency.graph import Graph
 from ..importance.calibration_statistics import Evidence, calibration
 from ..options import PruneOptions
-from .refit import Fit, prospect, refit_all
+from .refit import Fit, quickly_refitted, refit_all
 from .sampled_outputs import refittable
 
-#: samples for each column of a weight from which on a refit is better than none. ResNet-20 at half its MACs, top-1 with
-#: none, inputs and sequential: 0.44, 0.39, 0.13 at 0.4 samples a column; 0.45, 0.63, 0.48 at 1.8; 0.46, 0.69, 0.75 at 7
-_ENOUGH = {"inputs": 1.5, "sequential": 4.0}
+#: samples for each column of a layer's weight from which on a refit without cross-validation is better than none.
+#: ResNet-20 at half its MACs, top-1 with none and inputs: 0.44, 0.39 at 0.4 samples a column of the last layer; 0.45,
+#: 0.63 at 1.8; 0.46, 0.69 at 7
+_ENOUGH = 1.5
+_RIDGE = 1e-3  # where none is given and it is not cross-validated
 
 
 def refit_kind(loaded: Loaded, options: PruneOptions, context: Context) -> Literal["none", "inputs", "sequential"]:
@@ -31,14 +33,13 @@ def refit_kind(loaded: Loaded, options: PruneOptions, context: Context) -> Liter
         return "none"
     examples = min(options.samples, context.data.size("train"))
     example = to_device(loaded.example, context.device)
-    found = prospect(loaded.module, example, examples=examples, points=options.positions_per_sample)
-    if found.quick and found.samples_per_column >= _ENOUGH["sequential"]:
-        return "sequential"
-    return "inputs" if found.samples_per_column >= _ENOUGH["inputs"] else "none"
+    return "sequential" if quickly_refitted(loaded.module, example, examples=examples) else "inputs"
 
 
-def refit_before_cut(module: nn.Module, graph: Graph, keep: np.ndarray, evidence: Evidence, ridge: float) -> int:
+def refit_before_cut(module: nn.Module, graph: Graph, keep: np.ndarray, evidence: Evidence, ridge: float | None) -> int:
     """Refit layers of the whole model for the inputs that stay (those that go get weight zero); returns how many.
+
+    Layers with fewer than 1.5 samples for each number of a row of their weight keep it, but for the bias.
 
     W_S = (G_SS + ridge)^-1 (G_S W + ridge W_S) with G the covariance of the whole model's inputs, so one run serves all
     layers. Biases take what the mean of the lost inputs contributed.
@@ -54,16 +55,19 @@ def refit_before_cut(module: nn.Module, graph: Graph, keep: np.ndarray, evidence
         stays = torch.from_numpy(np.flatnonzero(np.repeat(mask, kernel)))
         covariance = moments.covariance()[0].double()
         weight = own.detach().double().flatten(1).T  # (columns, out)
-        inner = covariance[stays][:, stays]
-        pull = ridge * inner.diagonal().mean() + 1e-12
-        right = covariance[stays] @ weight + pull * weight[stays]
         fitted = torch.zeros_like(weight)
-        fitted[stays] = torch.linalg.solve(inner + pull * torch.eye(len(stays), dtype=inner.dtype), right)
+        fitted[stays] = weight[stays]
+        enough = moments.count >= _ENOUGH * moments.first.shape[1]
+        if enough:
+            inner = covariance[stays][:, stays]
+            pull = (_RIDGE if ridge is None else ridge) * inner.diagonal().mean() + 1e-12
+            right = covariance[stays] @ weight + pull * weight[stays]
+            fitted[stays] = torch.linalg.solve(inner + pull * torch.eye(len(stays), dtype=inner.dtype), right)
         with torch.no_grad():
             if bias is not None:
                 bias += ((weight - fitted).T @ (moments.first[0].double() / moments.count)).to(bias.dtype)
             own.copy_(fitted.T.reshape(own.shape))
-        count += 1
+        count += enough
     return count
 
 

@@ -22,16 +22,18 @@ from torch import Tensor, nn
 
 from ...analysis.calibration.blocks import Block, find_blocks, run_block
 from ...analysis.calibration.hooks import Reached, Sums, watch
-from ...analysis.calibration.im2col import input_rows, needs_window, output_positions, output_rows
+from ...analysis.calibration.im2col import input_rows, needs_window, output_rows
 from ...analysis.calibration.moments import RegressionSums
 from ...analysis.calibration.streaming import Held, walk
 from ...core.tensors.modules import bias_of, get_module, tensor_of
 from ...core.types import Inputs, call
 from ...training.batchnorm import channel_scale
+from .ridge import STRENGTHS, NormalEquations, chosen_strength, total
 from .sampled_outputs import Target, record_targets, refittable
 
 #: activations of all examples from which on a refit would take long, and how many of the widest a model holds at once
-_MOST_BYTES, _HELD = 4 << 30, 3
+_MOST_BYTES, _HELD = 8 << 30, 3
+_FOLDS, _MOST_COLUMNS = 4, 2048  # of cross-validation; layers with more columns take two, for memory's sake
 
 
 @dataclass(frozen=True)
@@ -40,36 +42,61 @@ class Fit:
 
     Attributes:
         kept: layer -> positions of its outputs that stay; None for all.
-        ridge: pull towards the cut weight, relative to the mean diagonal of the inputs' second moments.
+        ridge: pull towards the cut weight, relative to the mean diagonal of the inputs' second moments; None chooses it
+            for each layer by the error on samples that were left out.
     """
 
     kept: Mapping[str, Tensor | None]
-    ridge: float
+    ridge: float | None
 
 
-def _solve(sums: RegressionSums, module: nn.Module, name: str, target: Target, fit: Fit) -> float:
+class _Sums:
+    """Sums over what a layer reads and should give, apart for each fold where the ridge is to be chosen.
+
+    Args:
+        layer: that is refitted.
+        fit: how.
+    """
+
+    def __init__(self, layer: nn.Module, fit: Fit):
+        weight = tensor_of(layer)
+        columns, outputs = weight[0].numel(), weight.shape[0]
+        folds = 1 if fit.ridge is not None else _FOLDS if columns <= _MOST_COLUMNS else 2
+        self._folds = [RegressionSums(columns, outputs, weight.device) for _ in range(folds)]
+
+    def update(self, x: Tensor, y: Tensor) -> None:
+        """Take in samples of one call, those of one example side by side."""
+        count = len(self._folds)
+        for fold, own_x, own_y in zip(self._folds, x.tensor_split(count), y.tensor_split(count), strict=True):
+            if len(own_x):
+                fold.update(own_x, own_y)
+
+    def folds(self) -> list[NormalEquations]:
+        """The sums of each fold that has samples."""
+        return [NormalEquations.of(fold) for fold in self._folds if fold.inputs.count]
+
+
+def _solve(sums: _Sums, module: nn.Module, name: str, target: Target, fit: Fit) -> float:
     """Put the solution into the layer; returns the share of the output's variance that is left unexplained."""
     layer, bias = get_module(module, name), bias_of(get_module(module, name))
     norm = get_module(module, target.norm) if target.norm is not None else None
     intercept = bias is not None or norm is not None  # a constant goes into the bias, or the norm's running mean
-    gram, cross, energy, count = sums.inputs.second[0], sums.cross, sums.energy, sums.inputs.count
-    mean_x, mean_y = sums.inputs.mean()[0], sums.outputs / count
-    if intercept:
-        gram.sub_(torch.outer(mean_x, mean_x) * count)
-        cross.sub_(torch.outer(mean_x, mean_y) * count)
-        energy -= float(mean_y.square().sum()) * count
+    folds = sums.folds()
+    whole = total(folds)
     own = tensor_of(layer)
-    before = own.double().flatten(1).T
-    pull = fit.ridge * float(gram.diagonal().mean()) + 1e-12
-    system = gram + pull * torch.eye(len(gram), dtype=torch.float64, device=gram.device)
-    weight = torch.linalg.solve(system, cross + pull * before)
+    before, ridge = own.double().flatten(1).T, fit.ridge
+    if ridge is None:
+        ridge = chosen_strength(folds, before, intercept=intercept) if len(folds) > 1 else STRENGTHS[-1]
+    mean_x, mean_y = whole.inputs / whole.count, whole.outputs / whole.count
+    if intercept:
+        whole = whole.shifted(mean_x, mean_y)
+    weight = whole.solve(before, ridge)
     own.copy_(weight.T.reshape(own.shape))
     if bias is not None:
         bias.copy_(mean_y - mean_x @ weight)
     elif norm is not None and norm.running_mean is not None:
         tensor_of(norm, "running_mean").sub_(mean_y - mean_x @ weight)  # later layers see the mended mean
-    left = energy - 2 * float((weight * cross).sum()) + float((weight * (gram @ weight)).sum())
-    return max(left, 0.0) / energy if energy > 0 else 0.0
+    return whole.left(weight) / whole.energy if whole.energy > 0 else 0.0
 
 
 @torch.no_grad()
@@ -110,41 +137,24 @@ def refit_all(
     return done
 
 
-@dataclass(frozen=True)
-class Prospect:
-    """What a refit will have and take, judged by one run of the example.
-
-    Attributes:
-        quick: whether running all examples block by block is soon done, judged by the size of their activations.
-        samples_per_column: the fewest samples that a layer has for each number of a row of its weight; few of them are
-            learnt by heart.
-    """
-
-    quick: bool
-    samples_per_column: float
-
-
 @torch.no_grad()
-def prospect(module: nn.Module, example: Inputs, *, examples: int, points: int) -> Prospect:
-    """What a refit from so many examples will have and take.
+def quickly_refitted(module: nn.Module, example: Inputs, *, examples: int) -> bool:
+    """Whether running all examples block by block is soon done, judged by the size of their activations.
 
     Args:
         module: the whole model, in eval mode.
         example: its example input.
         examples: of calibration.
-        points: positions sampled from each of them.
     """
-    widest, samples = 0, float("inf")
+    widest = 0
 
     def note(layer: nn.Module, inputs: tuple, output: Tensor) -> None:
-        nonlocal widest, samples
-        _, positions = output_positions(needs_window(layer), output)
+        nonlocal widest
         widest = max(widest, output[0].numel())
-        samples = min(samples, examples * min(points, positions) / tensor_of(layer)[0].numel())
 
     with watch(module, {name: note for name, layer in module.named_modules() if refittable(layer)}):
         call(module, example)
-    return Prospect(4 * examples * widest * _HELD <= _MOST_BYTES, samples)
+    return 4 * examples * widest * _HELD <= _MOST_BYTES
 
 
 @torch.no_grad()
@@ -161,8 +171,7 @@ def refit(module: nn.Module, block: Block, name: str, target: Target, inputs: He
     Returns:
         the share of the output's variance that is not explained after the fit.
     """
-    weight = tensor_of(get_module(module, name))
-    equations = RegressionSums(weight[0].numel(), weight.shape[0], weight.device)
+    equations = _Sums(get_module(module, name), fit)
     for x, y in _pairs(module, block, name, target, inputs, fit.kept.get(name)):
         equations.update(x, y)
     return _solve(equations, module, name, target, fit)

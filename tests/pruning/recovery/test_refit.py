@@ -8,10 +8,12 @@ from compresskit.analysis.calibration.activation_cache import ActivationCache
 from compresskit.analysis.calibration.blocks import Block
 from compresskit.analysis.calibration.streaming import Held
 from compresskit.artifact.source import load_model
-from compresskit.data.dataset import open_data
+from compresskit.core.types import Loaded, Preprocessing
+from compresskit.data import loaders
+from compresskit.data.dataset import Data, open_data
 from compresskit.pruning.options import PruneOptions
 from compresskit.pruning.recovery.recovery import refit_kind
-from compresskit.pruning.recovery.refit import Fit, prospect, refit, refit_all
+from compresskit.pruning.recovery.refit import Fit, quickly_refitted, refit, refit_all
 from compresskit.pruning.recovery.sampled_outputs import record_targets, refittable
 from compresskit.pruning.structured.prune import prune
 from compresskit.training.batchnorm import estimate_batchnorm
@@ -141,10 +143,9 @@ def test_block_by_block_layers_are_refitted_as_if_the_whole_model_ran_for_each(m
     ("name", "samples", "kind"),
     [
         ("digits_cnn", None, "none"),  # without data
-        ("digits_cnn", 100, "none"),  # 1,600 samples for 1,152 columns
-        ("digits_cnn", 200, "inputs"),
+        ("digits_cnn", 100, "sequential"),  # 1,600 samples for 1,152 columns: the ridge is chosen on samples left out
         ("digits_cnn", 1000, "sequential"),
-        ("digits_mlp", 1000, "inputs"),  # for 256 columns
+        ("digits_mlp", 1000, "sequential"),
     ],
 )
 def test_auto_refits_as_data_allow(name, samples, kind):
@@ -157,9 +158,39 @@ def test_auto_refits_as_data_allow(name, samples, kind):
     assert result.facts["refit"] == kind and bool(result.facts["layers_refitted"]) == (kind != "none")
 
 
-def test_prospects_count_activations_and_samples():
+def test_a_quick_refit_has_few_activations():
     model = load_model("builtin:cifar_resnet20")
-    assert prospect(model.module, model.example, examples=2048, points=16).quick
-    assert not prospect(model.module, model.example, examples=100_000, points=16).quick
-    # the last layer: one position, 64 columns
-    assert prospect(model.module, model.example, examples=72, points=16).samples_per_column == 72 / 64
+    assert quickly_refitted(model.module, model.example, examples=2048)
+    assert not quickly_refitted(model.module, model.example, examples=100_000)
+
+
+class _FewForTheLast(nn.Module):
+    """A convolution with 64 positions an example, then a classifier with one."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.last = nn.Conv2d(1, 32, 3), nn.Conv2d(32, 64, 3), nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.last(self.second(self.first(x).relu()).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("way", ["inputs", "sequential"])
+def test_a_layer_with_few_samples_does_not_keep_the_others_from_being_refitted(way):
+    """Forty images: 640 samples for 288 columns of the second layer, 40 for 64 columns of the last."""
+    torch.manual_seed(0)
+    module = _FewForTheLast().eval()
+    loaded = Loaded(module, {}, torch.zeros(1, 1, 8, 8))
+    images = torch.randn(40, 1, 8, 8)
+    splits = loaders.splits_of(((images, torch.zeros(40).long()), (images, torch.zeros(40).long())), "images")
+    data = Data("images", splits, Preprocessing())
+    whole = copy.deepcopy(module)
+    cut = loaded.clone()
+    plain = loaded.clone()
+    for one, reconstruct in ((cut, way), (plain, "none")):
+        options = PruneOptions(ratio=0.5, samples=40, reconstruct=reconstruct)
+        facts = prune(one, options, Context(one.clone(), data=data)).facts
+    fresh = torch.randn(200, 1, 8, 8)
+    error = (cut.module(fresh) - whole(fresh)).square().mean()
+    assert error < 0.5 * (plain.module(fresh) - whole(fresh)).square().mean()
+    assert facts["refit"] == "none"
