@@ -23,8 +23,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from compresskit.core.types import Preprocessing
 from compresskit.core.user_code.in_memory import named_objects
-from compresskit.data.dataset import Batches, Data, open_data
-from compresskit.data.sources import FileSplit, Splits
+from compresskit.data.batches import Batches
+from compresskit.data.dataset import Data, open_data
+from compresskit.data.splits.base import Splits
+from compresskit.data.splits.files import FileSplit
 
 _STEP_SECONDS = 0.15
 

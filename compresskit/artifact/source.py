@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..core.errors import InputError
 from ..core.tensors.dtypes import model_dtype
@@ -14,7 +14,7 @@ from ..core.user_code.in_memory import find, is_in_memory
 from ..model import example_inputs
 from ..model.builders import build_with_defaults, parse, seeded
 from ..model.checkpoints.weights import check_module, fits, load_into, read_weights
-from ..model.exported import is_exported, load_exported
+from ..model.exported import is_exported, is_exported_source, load_exported
 from ..model.forward_check import check_forward, check_state
 from ..model.plain_weights import fold_checked
 from ..model.wrappers import materialize
@@ -133,13 +133,28 @@ def _refuse(string: str, what: str, **given: Any) -> None:
             )
 
 
-def with_example(loaded: Loaded, data_example: Inputs | None) -> Loaded:
-    """The same model with an example input, that of the data where the model names none.
+def _is_resized(example: Any, data_example: Any) -> bool:
+    """Whether two images differ in height and width alone."""
+    images = isinstance(example, Tensor) and isinstance(data_example, Tensor) and example.dim() == 4
+    return images and example.shape[:2] == data_example.shape[:2] and example.shape != data_example.shape
 
+
+def with_example(loaded: Loaded, data_example: Inputs | None, *, asked: bool = False) -> Loaded:
+    """The same model with an example input, that of the data where the model names none, or images of another size.
+
+    Args:
+        loaded: a model; its example is changed.
+        data_example: inputs of one example of the data.
+        asked: whether the user named the model's example, which then stays.
     Raises:
         InputError: if neither the model nor the data says what the input looks like, or the model does not run on it.
     """
-    if loaded.example is None and data_example is not None:
+    if data_example is not None and (
+        loaded.example is None
+        or not asked
+        and _is_resized(loaded.example, data_example)
+        and not is_exported_source(loaded.source)
+    ):
         loaded.example = example_inputs.with_floating(data_example, model_dtype(loaded.module))
     if loaded.example is None:
         raise InputError(f"model {loaded.name!r}: its input shape is unknown; give --input, e.g. --input 3,224,224")

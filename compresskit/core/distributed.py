@@ -78,15 +78,17 @@ def average_gradients(modules: Iterable[nn.Module]) -> None:
 
 
 def share(batch: Any) -> Any:
-    """This process's contiguous part of a batch (nested tuples, lists, mappings of tensors)."""
+    """This process's contiguous part of a batch, as `core.tensors.batches` has it."""
     if world_size() == 1:
         return batch
     if isinstance(batch, Tensor):
         return batch.tensor_split(world_size())[rank()]
     if isinstance(batch, dict):
         return {key: share(value) for key, value in batch.items()}
-    if isinstance(batch, tuple | list):
-        return type(batch)(share(value) for value in batch)
+    if isinstance(batch, tuple):
+        return tuple(share(value) for value in batch)
+    if isinstance(batch, list):  # an entry an example
+        return [batch[index] for index in torch.arange(len(batch)).tensor_split(world_size())[rank()].tolist()]
     return batch
 
 

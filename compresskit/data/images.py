@@ -57,7 +57,8 @@ def decode(path: Path, size: Sequence[int], channels: int) -> np.ndarray:
         raise
     except Exception as error:  # Pillow's decoders raise what they like on damaged files
         raise _unreadable(path, error) from error
-    return pixels.transpose(2, 0, 1) if channels == 3 else pixels[None]
+    # in the order of memory that the cache gives them back in: the same weights come of the first and later runs
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1)) if channels == 3 else pixels[None]
 
 
 def as_pixels(image: Any, size: Sequence[int], channels: int) -> np.ndarray:

@@ -1,83 +1,88 @@
 """Data that Python code holds (tensors, Datasets, DataLoaders, iterables of batches) as splits of examples.
 
 A *tuple* of two arrays is one split (inputs, targets); a tuple of two or three splits, or a mapping with these keys, is
-(train, test) or (train, val, test); one split alone is divided, a fifth of it held out as test by a fixed permutation.
-What is given is taken as it is: nothing is normalized, resized or scaled. A batch is (inputs, targets), (input, ...,
-targets), or a mapping with one of the keys in `TARGETS`.
+(train, test) or (train, val, test); one split alone is divided, a fifth of it held out as test by a fixed permutation
+(every fifth example of a stream). What is given is taken as it is: nothing is normalized, resized or scaled. A batch is
+(inputs, targets), (input, ..., targets), or a mapping with one of the keys in `collate.TARGETS`; inputs and targets
+have any structure. What can be read only once is kept in memory, everything else is read when it is needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data.distributed import DistributedSampler
 from torch.utils.data.sampler import BatchSampler, RandomSampler, SequentialSampler, SubsetRandomSampler
 
 from ..core.errors import InputError
-from ..core.user_code.user_imports import guarded, named_attribute
+from ..core.tensors.batches import count_examples
+from ..core.tensors.randomness import same_draws
+from ..core.user_code.user_imports import guarded
 from ..model.example_inputs import tensors_of
 from .arrays import check_inputs, check_targets, to_tensor
-from .sources import ArraySplit, Split, Splits, array_split, classes_of, divided
+from .collate import Collate, Function, pair_of
+from .splits.arrays import ArraySplit
+from .splits.base import Splits, classes_of, divided
+from .splits.columns import ColumnSplit
+from .splits.examples import DatasetSplit, HeldSplit, first_of, held
+from .splits.stream import EveryNth, StreamSplit, of_batches, of_iterable, workers_of
 from .worker_processes import Workers
 
-#: keys of a batch's targets, where a batch is a mapping
-TARGETS = ("labels", "label", "targets", "target")
 SPLITS = ("train", "val", "test")
-_LARGEST_HELD_BYTES = 8 << 30  # batches that are read once are kept; an endless iterable ends here
-_Pair = tuple[Any, Tensor]
+_MOST_DRAWN = 50_000_000  # indices that a sampler may draw in one pass
+_TEST_EVERY = 5
 
 
-def splits_of(found: Any, where: str) -> Splits:
+def splits_of(found: Any, where: str, collate: Function | None = None) -> Splits:
     """Splits from whatever an API call or a factory gives.
 
     Args:
         found: see the module's own text.
         where: what errors call it.
+        collate: a list of examples -> a batch, of single examples; None takes a loader's own, else what fits.
     Raises:
         InputError: naming what cannot be read and what to give instead.
     """
     parts = _parts(found, where)
     if len(parts) == 1:
-        split = _split(parts["train"], where)
-        return divided(split, classes_of(split.targets) if isinstance(split, ArraySplit) else None)
-    read = {name: _split(part, f"{where}, {name}") for name, part in parts.items()}
-    train = read["train"]
-    classes = classes_of(train.targets) if isinstance(train, ArraySplit) else None
-    return Splits(train, read["test"], read.get("val"), classes)
+        split = _split(parts["train"], where, collate)
+        if isinstance(split, StreamSplit):
+            test, train = (split.part(EveryNth(_TEST_EVERY, chosen)) for chosen in (True, False))
+            return Splits(train, test, note="no test split was there; every fifth example is held out")
+        return divided(split, _classes(split))
+    read = {name: _split(part, f"{where}, {name}", collate) for name, part in parts.items()}
+    return Splits(read["train"], read["test"], read.get("val"), _classes(read["train"]))
 
 
-def factory(where: str, name: str, args: dict[str, Any]) -> Splits:
-    """User data: what a factory returns, (train, test) or (train, val, test).
+def _classes(split: Any) -> int | None:
+    targets = getattr(split, "targets", None)
+    return classes_of(targets) if isinstance(targets, Tensor) else None
+
+
+def factory(function: Any, where: str, args: dict[str, Any], collate: Function | None = None) -> Splits:
+    """User data: what a factory returns, (train, test) or (train, val, test), or a mapping with these keys.
+
+    Tensors of images in whole numbers from 0 to 255 are images; all else is what the model takes already.
 
     Raises:
         InputError: if the factory fails, or returns something else.
     """
-    function = named_attribute(f"{where}:{name}")
-    with guarded(f"data factory {where}:{name}"):
+    with guarded(f"data factory {where}"):
         parts = function(**args)
-    if not isinstance(parts, tuple) or len(parts) not in (2, 3):
-        raise InputError(f"data factory {where}:{name} must return (train, test) or (train, val, test)")
-    if any(_is_loaded(part) for part in parts):
-        return splits_of(parts, f"factory {where}:{name}")
-    splits = [array_split(*_array_pair(part, f"{where}:{name}"), f"{where}:{name}") for part in parts]
-    return Splits(splits[0], splits[-1], splits[1] if len(splits) == 3 else None, classes_of(splits[0].targets))
-
-
-def _is_loaded(part: Any) -> bool:
-    return isinstance(part, DataLoader | Dataset)
-
-
-def _array_pair(part: Any, where: str) -> tuple[Any, Any]:
-    if not isinstance(part, tuple | list) or len(part) != 2:
-        raise InputError(
-            f"data factory {where}: each split must be a pair (inputs, targets), a Dataset or a DataLoader"
-        )
-    return part[0], part[1]
+    fits = isinstance(parts, tuple) and len(parts) in (2, 3)
+    if not (fits or (isinstance(parts, Mapping) and set(parts) <= set(SPLITS))) or all(map(_is_array, parts)):
+        raise InputError(f"data factory {where} must return (train, test) or (train, val, test)")
+    splits = splits_of(parts, f"factory {where}", collate)
+    for split in (splits.train, splits.val, splits.test):
+        if isinstance(split, ArraySplit):
+            split.as_given = False
+    return splits
 
 
 def _tensors(inputs: Any, targets: Any, where: str) -> ArraySplit:
@@ -110,204 +115,105 @@ def _parts(found: Any, where: str) -> dict[str, Any]:
 
 
 def _is_array(value: Any) -> bool:
+    """A tensor, an array, or nested lists of numbers."""
+    if isinstance(value, list):
+        return bool(value) and (
+            isinstance(value[0], bool | int | float) or (type(value[0]) is list and _is_array(value[0]))
+        )
     return isinstance(value, Tensor | np.ndarray)
 
 
-def _split(source: Any, where: str) -> Any:
+def _is_columns(value: Any) -> bool:
+    """Arrays that hold all examples of a split, in any structure."""
+    if isinstance(value, Mapping):
+        return bool(value) and all(map(_is_columns, value.values()))
+    return _is_array(value) or (isinstance(value, tuple | list) and bool(value) and all(map(_is_columns, value)))
+
+
+def _columns(inputs: Any, targets: Any, where: str) -> ColumnSplit:
+    inputs, targets = pair_of((inputs, targets), where, (False, False))
+    counts = (count_examples(inputs), count_examples(targets))
+    if counts[0] != counts[1]:
+        raise InputError(f"data {where}: {counts[0]} inputs but {counts[1]} targets")
+    for tensor in tensors_of(inputs):
+        check_inputs(tensor, where)
+    return ColumnSplit(inputs, targets, where)
+
+
+def _split(source: Any, where: str, collate: Function | None) -> Any:
     if isinstance(source, tuple | list) and len(source) == 2 and all(map(_is_array, source)):
         return _tensors(source[0], source[1], where)
+    if isinstance(source, tuple) and len(source) == 2 and all(map(_is_columns, source)):
+        return _columns(source[0], source[1], where)
     with guarded(f"data {where}", "while it was read"):
-        if isinstance(source, TensorDataset) and len(source.tensors) == 2:
+        if isinstance(source, TensorDataset) and len(source.tensors) == 2 and collate is None:
             inputs, targets = source.tensors
             return _tensors(inputs, targets, where)
         if isinstance(source, DataLoader):
-            return _of_loader(source, where)
+            return _of_loader(source, where, collate)
         if isinstance(source, IterableDataset):
-            return HeldSplit.read(DataLoader(source, batch_size=64), where)
+            return of_iterable(source, where, collate)
         if hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, list | Mapping):
-            return _checked(DatasetSplit(source, range(len(source)), default_collate, where), where)
+            return dataset_split(source, range(len(source)), where, collate)
         if isinstance(source, Iterable) and not isinstance(source, str | bytes | Mapping | Tensor):
-            return HeldSplit.read(source, where)
+            return _of_batches(source, where)
     raise InputError(
         f"data {where} is of type {type(source).__name__}; give a data string, a DataLoader, a Dataset, a pair of "
         "tensors (inputs, targets) or an iterable of batches"
     )
 
 
-def _of_loader(loader: DataLoader, where: str) -> Any:
-    """A loader's examples: by index where it draws each once, else its batches as they come."""
-    dataset, sampler = loader.dataset, loader.sampler
-    if isinstance(dataset, IterableDataset) or type(loader.batch_sampler) is not BatchSampler:
-        return HeldSplit.read(loader, where)
-    if type(sampler) is SubsetRandomSampler:
-        indices: Sequence[int] = [int(index) for index in sampler.indices]
-    elif type(sampler) is SequentialSampler or (type(sampler) is RandomSampler and not sampler.replacement):
-        indices = range(len(dataset))  # type: ignore[arg-type]
-    else:  # weighted, distributed or of the user's own: what it draws is what is meant
-        return HeldSplit.read(loader, where)
-    workers = Workers(
-        loader.num_workers,
-        loader.prefetch_factor,
-        loader.timeout,
-        loader.worker_init_fn,
-        loader.multiprocessing_context,
-        dataset,
-    )
-    return _checked(DatasetSplit(dataset, indices, loader.collate_fn, where, workers), where)
+def _of_batches(source: Iterable[Any], where: str) -> Any:
+    """An iterable of batches: read anew in each pass, and kept where that cannot be done."""
+    if isinstance(source, list | Iterator):
+        found = held(source, where)
+        return found if isinstance(found, HeldSplit) else _tensors(*found, where)
+    return of_batches(lambda epoch, processes: source, where)
 
 
-@dataclass
-class DatasetSplit:
-    """Examples of a map-style Dataset, collated as they are taken.
-
-    Attributes:
-        dataset: indexed by integers.
-        indices: which of its examples, in order.
-        collate: a list of examples -> a batch.
-        where: what errors call it.
-        workers: the processes of the DataLoader that it came with.
-    """
-
-    dataset: Any
-    indices: Sequence[int]
-    collate: Callable[[list[Any]], Any]
-    where: str
-    workers: Workers = Workers()
-    as_given: bool = True
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def take(self, indices: Tensor) -> _Pair:
-        """(inputs, targets) of some examples."""
-        with guarded(f"data {self.where}", "while examples were read"):
-            batch = self.collate([self.dataset[self.indices[index]] for index in indices.tolist()])
-        return pair_of(batch, self.where)
-
-    def subset(self, indices: Tensor) -> DatasetSplit:
-        """The same data set with fewer examples."""
-        return replace(self, indices=[self.indices[index] for index in indices.tolist()])
+def _of_loader(loader: DataLoader[Any], where: str, collate: Function | None) -> Any:
+    """A loader's examples: by index where its dataset has them, else as a stream."""
+    if isinstance(loader.dataset, IterableDataset):
+        return of_iterable(loader.dataset, where, collate, loader)
+    if loader.batch_size is None and loader.batch_sampler is None:  # each item is a batch of the dataset's own
+        return of_batches(lambda epoch, processes: loader, where, workers_of(loader), True)
+    dataset: Any = loader.dataset
+    return dataset_split(dataset, _drawn(loader, where), where, collate or loader.collate_fn, workers_of(loader))
 
 
-@dataclass
-class HeldSplit:
-    """Batches that were read once, example by example in memory.
-
-    Attributes:
-        examples: (inputs, targets) of one example each, with their batch dimension.
-    """
-
-    examples: list[_Pair]
-    as_given: bool = True
-    draws: ClassVar[bool] = False
-
-    @classmethod
-    def read(cls, batches: Iterable[Any], where: str) -> Any:
-        """Read batches to their end; tensors of one shape become one array.
-
-        Raises:
-            InputError: if there are none, or more than fit into memory.
-        """
-        pairs, size_bytes = [], 0
-        for batch in batches:
-            pairs.append(pair_of(batch, where))
-            size_bytes += sum(tensor.nbytes for tensor in tensors_of(pairs[-1]))
-            if size_bytes > _LARGEST_HELD_BYTES:
-                raise InputError(
-                    f"data {where}: its batches are read once and kept, and there are more than "
-                    f"{_LARGEST_HELD_BYTES >> 30} GB of them; give a Dataset, whose examples are read when needed"
-                )
-        if not pairs:
-            raise InputError(f"data {where} gives no batches; an iterator that was read before is empty")
-        inputs = [pair[0] for pair in pairs]
-        if all(isinstance(one, Tensor) for one in inputs) and len({one.shape[1:] for one in inputs}) == 1:
-            targets = [pair[1] for pair in pairs]
-            if len({one.shape[1:] for one in targets}) == 1:
-                return _tensors(torch.cat(inputs), torch.cat(targets), where)
-        return cls([example for pair in pairs for example in _examples(pair)])
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def take(self, indices: Tensor) -> _Pair:
-        """(inputs, targets) of some examples."""
-        chosen = [self.examples[index] for index in indices.tolist()]
-        return _joined([one for one, _ in chosen]), torch.cat([targets for _, targets in chosen])
-
-    def subset(self, indices: Tensor) -> HeldSplit:
-        """Fewer of the examples."""
-        return HeldSplit([self.examples[index] for index in indices.tolist()])
+def _drawn(loader: DataLoader[Any], where: str) -> Sequence[Any]:
+    """The indices that a loader takes: those of the whole dataset in order, else what its sampler draws once."""
+    sampler, dataset = loader.sampler, loader.dataset
+    if type(loader.batch_sampler) is BatchSampler:
+        if type(sampler) is SubsetRandomSampler:
+            return [int(index) for index in sampler.indices]
+        once = type(sampler) is RandomSampler and not sampler.replacement
+        if once or type(sampler) in (SequentialSampler, DistributedSampler):  # batches are shared out later
+            return range(len(dataset))  # type: ignore[arg-type]
+    with same_draws():
+        batches: Iterable[Any] = loader.batch_sampler or ()
+        drawn = list(islice((index for batch in batches for index in batch), _MOST_DRAWN + 1))
+    if len(drawn) > _MOST_DRAWN:
+        raise InputError(f"data {where}: its sampler draws without end; give one that ends with an epoch")
+    return drawn
 
 
-def _checked(split: DatasetSplit, where: str) -> Split:
-    if not len(split):
-        raise InputError(f"data {where} is empty")
-    split.take(torch.tensor([0]))
-    return split
-
-
-def pair_of(batch: Any, where: str) -> _Pair:
-    """(inputs, targets) of a batch, float64 inputs as float32.
+def dataset_split(
+    dataset: Any,
+    indices: Sequence[Any],
+    where: str,
+    collate: Function | None = None,
+    workers: Workers = Workers(),
+) -> DatasetSplit:
+    """Examples of a map-style Dataset, the first of them read to see what they are.
 
     Raises:
-        InputError: if it is no batch of inputs and targets.
+        InputError: if there are none, or they are no pairs of inputs and targets.
     """
-    inputs, targets = _divided_batch(batch, where)
-    if isinstance(targets, np.ndarray):
-        targets = torch.from_numpy(targets)
-    if not isinstance(targets, Tensor) or targets.dim() == 0:
-        kind = f"of type {type(targets).__name__}" if not isinstance(targets, Tensor) else "a single number"
-        raise InputError(f"data {where}: the targets of a batch are {kind}; give a tensor with one entry an example")
-    return _prepared(inputs), targets if targets.is_floating_point() else targets.long()
-
-
-def _divided_batch(batch: Any, where: str) -> tuple[Any, Any]:
-    if isinstance(batch, Mapping):
-        key = next((name for name in TARGETS if name in batch), None)
-        if key is not None and len(batch) > 1:
-            inputs = {name: value for name, value in batch.items() if name != key}
-            # a lone input is passed by position: forward need not call it as the data does
-            return next(iter(inputs.values())) if len(inputs) == 1 else inputs, batch[key]
-        raise InputError(
-            f"data {where}: a batch with keys {', '.join(map(str, batch))} needs inputs and one of {', '.join(TARGETS)}"
-        )
-    if isinstance(batch, tuple | list) and len(batch) == 2:
-        return batch[0], batch[1]
-    if isinstance(batch, tuple | list) and len(batch) > 2:
-        return tuple(batch[:-1]), batch[-1]
-    raise InputError(f"data {where}: a batch must be (inputs, targets), got {type(batch).__name__}")
-
-
-def _prepared(inputs: Any) -> Any:
-    if isinstance(inputs, np.ndarray):
-        inputs = torch.from_numpy(inputs)
-    if isinstance(inputs, Tensor):
-        return inputs.float() if inputs.dtype == torch.float64 else inputs
-    if isinstance(inputs, Mapping):
-        return {name: _prepared(value) for name, value in inputs.items()}
-    if isinstance(inputs, tuple | list):
-        return tuple(_prepared(value) for value in inputs)
-    return inputs
-
-
-def _examples(pair: _Pair) -> Iterator[_Pair]:
-    inputs, targets = pair
-    for number in range(len(targets)):
-        yield _picked(inputs, number), targets[number : number + 1]
-
-
-def _picked(inputs: Any, number: int) -> Any:
-    if isinstance(inputs, Mapping):
-        return {name: _picked(value, number) for name, value in inputs.items()}
-    if isinstance(inputs, tuple):
-        return tuple(_picked(value, number) for value in inputs)
-    return inputs[number : number + 1]
-
-
-def _joined(parts: list[Any]) -> Any:
-    first = parts[0]
-    if isinstance(first, Mapping):
-        return {name: _joined([part[name] for part in parts]) for name in first}
-    if isinstance(first, tuple):
-        return tuple(_joined(list(values)) for values in zip(*parts, strict=True))
-    return torch.cat(parts)
+    if not len(indices):
+        raise InputError(f"data {where} is empty")
+    with same_draws():
+        fitting = Collate.fitting(collate, first_of(dataset, indices), where)
+    split = DatasetSplit(dataset, indices, fitting, where, workers)
+    split.take(torch.tensor([0]))
+    return split

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core.registry import Registry, Row
 
@@ -12,21 +12,33 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..core.types import Preprocessing
-    from .sources import Splits
+    from .splits.base import Splits
 
 _PACKAGE = "compresskit.data"
 #: of rows that stand on torchvision: the module that they import
 _TORCHVISION = {"imports": "torchvision.transforms.v2"}
+#: of readers whose values are numbers that a model takes as they are
+_VALUES = {"values": "as given"}
 
 READERS: Registry[Callable[[str, Preprocessing], Splits]] = Registry(
     "data form",
     _PACKAGE,
     {
-        "digits": Row("sources:digits", "1,797 grey 8x8 digits that ship with scikit-learn; no download"),
-        "imagefolder": Row("sources:imagefolder", "imagefolder:DIR, images as SPLIT/CLASS/FILE"),
-        "npz": Row("sources:npz", "npz:FILE, arrays x_train, y_train, x_test, y_test (or x and y)"),
-        "csv": Row("sources:csv", "csv:FILE, numeric columns; the target is the column label, target, or the last"),
-        "hf": Row("sources:hf", "hf:DIR_OR_ID, a Hugging Face data set of images and labels"),
+        "digits": Row(
+            "sources.digits:digits",
+            "1,797 grey 8x8 digits that ship with scikit-learn; no download",
+            attributes={"location": "none"},
+        ),
+        "imagefolder": Row("sources.imagefolder:imagefolder", "imagefolder:DIR, images as SPLIT/CLASS/FILE"),
+        "npz": Row(
+            "sources.npz:npz", "npz:FILE, arrays x_train, y_train, x_test, y_test (or x and y)", attributes=_VALUES
+        ),
+        "csv": Row(
+            "sources.csv:csv",
+            "csv:FILE, numeric columns; the target is the column label, target, or the last",
+            attributes=_VALUES,
+        ),
+        "hf": Row("sources.hf:hf", "hf:DIR_OR_ID, a Hugging Face data set of images and labels"),
     },
     group="readers",
     takes=("location", "preprocessing"),
@@ -36,6 +48,23 @@ A row is a function (location, preprocessing) -> splits: `location` is what stan
 (core.types.Preprocessing) what the model expects of images. It returns sources.Splits of anything that has a length
 and `take(indices) -> (inputs, targets)`, uint8 inputs being images in [0, 255]; or (train, test) or
 (train, val, test), each a pair (inputs (n, ...), targets (n, ...)).""",
+)
+
+COLLATES: Registry[Callable[[list[Any]], Any]] = Registry(
+    "collate function",
+    _PACKAGE,
+    {
+        "auto": Row("collate:auto", "list for boxes and for examples of several shapes, else stack"),
+        "stack": Row("collate:stack", "tensors of one shape stacked, as torch's default_collate; boxes stay a list"),
+        "list": Row("collate:as_list", "a list of inputs and a list of targets, as torchvision's detectors take them"),
+        "pad": Row("collate:pad", "filled up to the longest with 0 (class targets with -100), then stacked"),
+    },
+    group="collates",
+    takes=("examples",),
+    doc="""What makes a batch of a list of examples.
+
+A row is a function (examples) -> batch: `examples` is a list of what the data set gives for each index, the batch is
+(inputs, targets) or a mapping with one of the keys labels, label, targets, target.""",
 )
 
 AUGMENTATIONS: Registry[Callable[[Tensor, torch.Generator], Tensor]] = Registry(

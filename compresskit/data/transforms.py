@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..core.errors import InputError
+from ..core.tensors.batches import pick
 from .tables import AUGMENTATIONS
 
 
@@ -18,8 +19,8 @@ from .tables import AUGMENTATIONS
 class MixedTargets:
     """Targets of blended examples: `share` of `first` and the rest of `second`."""
 
-    first: Tensor
-    second: Tensor
+    first: Any
+    second: Any
     share: float
 
 
@@ -78,7 +79,7 @@ def check_images(images: Tensor) -> None:
 
 
 def mix(
-    inputs: Tensor, targets: Tensor, generator: torch.Generator, *, mixup: float, cutmix: float
+    inputs: Tensor, targets: Any, generator: torch.Generator, *, mixup: float, cutmix: float
 ) -> tuple[Tensor, MixedTargets]:
     """Mixup or CutMix with a random partner; where both are on, one of them is drawn each time.
 
@@ -100,7 +101,7 @@ def mix(
         share = 1 - (bottom - top) * (right - left) / (inputs.shape[2] * inputs.shape[3])
     else:
         mixed = share * inputs + (1 - share) * inputs[partner]
-    return mixed, MixedTargets(targets, targets[partner], share)
+    return mixed, MixedTargets(targets, pick(targets, partner), share)
 
 
 def _beta(alpha: float, generator: torch.Generator) -> float:

@@ -7,13 +7,13 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from ..core.errors import CompresskitError, InputError, first_line
 from ..core.user_code.user_imports import guarded
@@ -52,15 +52,14 @@ class _Failure:
     message: str
 
 
-class _Made(Dataset, Generic[_Batch]):
-    """Batches by number, in a worker."""
+class _InWorker:
+    """What begins in a worker as the user's own DataLoader would begin."""
 
-    def __init__(self, make: Callable[[int], _Batch], workers: Workers):
-        self.make, self.workers = make, workers
-        self.failure: _Failure | None = None  # of worker_init_fn
+    workers: Workers
+    failure: _Failure | None = None  # of worker_init_fn
 
     def begin(self, worker: int) -> None:
-        """Run the user's worker_init_fn as the user's own DataLoader would: it may change its copy of the data set."""
+        """Run the user's worker_init_fn: it may change its copy of the data set."""
         if self.workers.worker_init_fn is None:
             return
         object.__setattr__(get_worker_info(), "dataset", self.workers.dataset)  # read-only otherwise
@@ -70,6 +69,13 @@ class _Made(Dataset, Generic[_Batch]):
         except CompresskitError as error:
             self.failure = _Failure(type(error), str(error))
 
+
+class _Made(_InWorker, Dataset, Generic[_Batch]):
+    """Batches by number, in a worker."""
+
+    def __init__(self, make: Callable[[int], _Batch], workers: Workers):
+        self.make, self.workers = make, workers
+
     def __getitem__(self, number: int) -> _Batch | _Failure:
         if self.failure is not None:
             return self.failure
@@ -77,6 +83,48 @@ class _Made(Dataset, Generic[_Batch]):
             return self.make(number)
         except CompresskitError as error:
             return _Failure(type(error), str(error))
+
+
+class _Stream(_InWorker, IterableDataset, Generic[_Batch]):
+    """Whatever an iterable gives, in a worker; its failure is the last item."""
+
+    def __init__(self, make: Callable[[], Iterable[_Batch]], workers: Workers, where: str):
+        self.make, self.workers, self.where = make, workers, where
+
+    def __iter__(self) -> Iterator[_Batch | _Failure]:
+        if self.failure is not None:
+            yield self.failure
+            return
+        try:
+            with guarded(self.where, "while it was read"):
+                yield from self.make()
+        except CompresskitError as error:
+            yield _Failure(type(error), str(error))
+
+
+def streamed(
+    make: Callable[[], Iterable[_Batch]], workers: Workers, where: str, *, at_once: int | None = None, seed: int = 0
+) -> Iterator[_Batch]:
+    """What an iterable gives, read ahead by processes; each of them iterates over a copy of its own.
+
+    Args:
+        make: makes the iterable, in each process.
+        workers: who reads; a process that may not have children reads it itself.
+        where: what errors call it.
+        at_once: items that a process sends together; None sends each by itself.
+        seed: of the processes' generators of random numbers.
+    Raises:
+        InputError: what reading raises, or if the workers die or fail to start.
+    """
+    if workers.count < 1 or multiprocessing.current_process().daemon:
+        with guarded(where, "while it was read"):
+            yield from make()
+        return
+    for sent in _read(_Stream(make, workers, where), workers, batch_size=at_once, seed=seed):
+        for item in sent if at_once is not None else [sent]:
+            if isinstance(item, _Failure):
+                raise item.kind(item.message)
+            yield item
 
 
 def in_order(make: Callable[[int], _Batch], numbers: Sequence[int], workers: Workers) -> Iterator[_Batch]:
@@ -97,16 +145,18 @@ def in_order(make: Callable[[int], _Batch], numbers: Sequence[int], workers: Wor
         yield from map(make, numbers)
         return
     yield make(numbers[0])
-    for batch in _read(_Made(make, workers), numbers[1:], replace(workers, count=count)):
+    for batch in _read(_Made(make, workers), replace(workers, count=count), sampler=numbers[1:]):
         if isinstance(batch, _Failure):
             raise batch.kind(batch.message)
         yield batch
 
 
-def _read(made: _Made[_Batch], numbers: Sequence[int], workers: Workers) -> Iterator[_Batch | _Failure]:
+def _read(
+    made: Any, workers: Workers, *, sampler: Sequence[int] | None = None, batch_size: int | None = None, seed: int = 0
+) -> Iterator[Any]:
     try:
         with _as_before():
-            batches = iter(_loader(made, numbers, workers))
+            batches = iter(_loader(made, workers, sampler, batch_size, seed))
     except Exception as error:  # what cannot be pickled where processes are spawned, no more processes, ...
         raise _failed(error) from error
     while True:
@@ -121,18 +171,20 @@ def _read(made: _Made[_Batch], numbers: Sequence[int], workers: Workers) -> Iter
         yield batch
 
 
-def _loader(made: _Made[Any], numbers: Sequence[int], workers: Workers) -> DataLoader[Any]:
+def _loader(
+    made: Any, workers: Workers, sampler: Sequence[int] | None, batch_size: int | None, seed: int
+) -> DataLoader[Any]:
     return DataLoader(
         made,
-        batch_size=None,
-        sampler=numbers,
+        batch_size=batch_size,
+        sampler=sampler,
         num_workers=workers.count,
         collate_fn=_unchanged,
         prefetch_factor=workers.prefetch_factor,
         timeout=workers.timeout,
         worker_init_fn=made.begin,
         multiprocessing_context=workers.multiprocessing_context or _START_METHOD,
-        generator=torch.Generator(),  # else each pass would draw a seed from torch's global generator
+        generator=torch.Generator().manual_seed(seed),  # else each pass would draw a seed from torch's global generator
     )
 
 

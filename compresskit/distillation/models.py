@@ -11,7 +11,7 @@ from torch import Tensor
 from ..artifact.source import load_model
 from ..core.errors import InputError
 from ..core.types import Inputs, Loaded, Preprocessing, call, main_output
-from ..data.dataset import preprocess
+from ..data.preprocessing import preprocess
 from ..model.checkpoints.weights import load_into, read_weights
 from ..training.context import Context
 from .options import DistillOptions

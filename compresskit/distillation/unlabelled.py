@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..core.errors import InputError, nearest
-from ..data import sources
 from ..data.arrays import check_inputs, names_in_npz, read_npz, to_tensor
-from ..data.dataset import Batches, Data
+from ..data.batches import Batches, StreamBatches
+from ..data.dataset import Data
 from ..data.images import SUFFIXES, find_images
+from ..data.splits.arrays import ArraySplit
+from ..data.splits.files import FileSplit
+from ..data.worker_processes import Workers
 
 _NO_LABEL = -1
 
@@ -32,25 +34,32 @@ class UnlabelledData(Data):
         self._split = _read(location, labelled)
         self.name = f"{labelled.name}, training inputs from {location}"
         self.num_classes, self.input_shape, self.note = labelled.num_classes, labelled.input_shape, labelled.note
-        self.example, self._preprocessing = labelled.example, labelled._preprocessing
+        self.example, self.transform, self.classes = labelled.example, labelled.transform, labelled.classes
+        self.applied, self.workers = labelled.applied, labelled.workers
 
-    def size(self, split: str) -> int:
-        """Number of examples in a split."""
-        return len(self._split) if split == "train" else self._labelled.size(split)
+    def size(self, split: str, at_most: int | None = None) -> int:
+        """Number of examples in a split, at most `at_most`."""
+        if split != "train":
+            return self._labelled.size(split, at_most)
+        return min(len(self._split), at_most or len(self._split))
 
-    def batches(self, split: str, **options: Any) -> Batches:
+    def known_size(self, split: str) -> int | None:
+        """Number of examples in a split; None for a stream that would have to be read to count them."""
+        return len(self._split) if split == "train" else self._labelled.known_size(split)
+
+    def batches(self, split: str, **options: Any) -> Batches | StreamBatches:
         """Batches of (inputs, targets) as Data gives them; training targets are all -1."""
         if split != "train":
             return self._labelled.batches(split, **options)
         limit = options.pop("limit", None)
-        found = self._labelled.batches("train", **options)
         indices = torch.arange(len(self._split))
         if limit is not None and limit < len(indices):
             indices = (torch.arange(limit) * len(indices)) // limit
-        return replace(found, split=self._split, indices=indices)
+        workers = Workers(self.workers or 0)
+        return Batches(self._split, indices, transform=self.transform, workers=workers, **options)
 
 
-def _read(location: str, labelled: Data) -> sources.ArraySplit | sources.FileSplit:
+def _read(location: str, labelled: Data) -> ArraySplit | FileSplit:
     path = Path(location)
     if path.suffix == ".npz" and path.is_file():
         return _read_npz(path)
@@ -63,10 +72,10 @@ def _read(location: str, labelled: Data) -> sources.ArraySplit | sources.FileSpl
     if labelled.input_shape is None or len(labelled.input_shape) != 3:
         raise InputError(f"unlabelled folder {location!r}: the data {labelled.name!r} is not of images")
     channels, height, width = labelled.input_shape
-    return sources.FileSplit(paths, torch.full((len(paths),), _NO_LABEL), (height, width), channels)
+    return FileSplit(paths, torch.full((len(paths),), _NO_LABEL), (height, width), channels)
 
 
-def _read_npz(path: Path) -> sources.ArraySplit:
+def _read_npz(path: Path) -> ArraySplit:
     array = read_npz(str(path), ("x",)).get("x")
     if array is None or not array.ndim or not len(array):
         held = ", ".join(names_in_npz(str(path))[:20])
@@ -74,4 +83,4 @@ def _read_npz(path: Path) -> sources.ArraySplit:
     inputs = to_tensor(array, f"unlabelled {str(path)!r}: x")
     check_inputs(inputs, str(path))
     inputs = inputs.float() if inputs.dtype == torch.float64 else inputs
-    return sources.ArraySplit(inputs, torch.full((len(inputs),), _NO_LABEL))
+    return ArraySplit(inputs, torch.full((len(inputs),), _NO_LABEL))

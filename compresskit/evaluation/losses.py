@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core.errors import InputError, first_line
+from ..core.tensors.batches import count_examples
 from ..core.tensors.dtypes import widened
 from ..core.tensors.modules import evaluating
 from ..core.types import Inputs, call, main_output, to_device
@@ -132,5 +133,6 @@ def mean_loss(module: nn.Module, batches: Iterable, device: torch.device, loss: 
     with evaluating(module):
         for inputs, targets in batches:
             value = task_loss(call(module, to_device(inputs, device)), to_device(targets, device), loss=loss)
-            total, count = total + float(value) * len(targets), count + len(targets)
+            examples = count_examples(targets)
+            total, count = total + float(value) * examples, count + examples
     return total / count

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import InputError, nearest
+from ..core.tensors.batches import pick
 from ..core.types import Inputs
 
 #: elements of a tensor that a description holds as they are: a manifest stays readable
@@ -147,11 +148,20 @@ def with_batch(inputs: Inputs, batch: int) -> Inputs:
 
 def one_of_batch(inputs: Any) -> Any:
     """The first example of a batch; inputs whose tensors do not all share their first dimension stay as they are."""
-    tensors = tensors_of(inputs)
-    sizes = {tensor.shape[0] if tensor.dim() else None for tensor in tensors}
+    sizes = set(_counts(inputs))
     if len(sizes) != 1 or None in sizes or sizes == {0}:
         return inputs
-    return _mapped(inputs, lambda tensor: tensor[:1])
+    return pick(inputs, torch.tensor([0]))
+
+
+def _counts(inputs: Any) -> list[int | None]:
+    """How many examples each tensor, and each list of one image an entry, holds; None for a single number."""
+    if isinstance(inputs, Tensor):
+        return [inputs.shape[0] if inputs.dim() else None]
+    if isinstance(inputs, list):
+        return [len(inputs)]
+    parts = inputs.values() if isinstance(inputs, Mapping) else inputs if isinstance(inputs, tuple) else ()
+    return [count for part in parts for count in _counts(part)]
 
 
 def with_floating(inputs: Any, dtype: torch.dtype | None) -> Any:

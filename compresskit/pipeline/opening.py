@@ -60,14 +60,14 @@ def open_what_opens(
     for note in original.notes:
         log(note)
     own_example = original.example is not None
-    misfits = problems_of(lambda: with_example(original, data.example if data else None))
+    misfits = problems_of(lambda: with_example(original, data.example if data else None, asked=bool(options.input)))
     if misfits:
         return None, [*problems, *misfits]
     original.module.to(device)
     if data:
         misfits = problems_of(partial(_check_input, original, data))
-        if data.note:
-            log(f"data: {data.note}")
+        for line in data.notes():
+            log(f"data: {line}")
 
     def load(string: str, **given: Any) -> Loaded:
         found = load_model(string, seed=options.seed, trust_source=options.trust_source, **given)
@@ -112,7 +112,9 @@ def _open_data(options: RecipeOptions, model: Loaded | None) -> Data | None:
     if not options.data:
         return None
     preprocessing = model.preprocessing if model else Preprocessing()
-    return open_data(options.data, preprocessing, dict(options.data_arg), workers=options.workers)
+    return open_data(
+        options.data, preprocessing, dict(options.data_arg), workers=options.workers, collate=options.collate
+    )
 
 
 def pick_device(name: str) -> torch.device:

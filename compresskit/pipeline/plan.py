@@ -66,7 +66,9 @@ def make_plan(
         "output": str(output) if output else recipe.options.output,
         "plan": rows,
         "warnings": lint(recipe),
-        "splits": {split: context.data.size(split) for split in ("train", "val", "test")} if context.data else None,
+        "splits": {split: context.data.known_size(split) for split in ("train", "val", "test")}
+        if context.data
+        else None,
     }
 
 
@@ -90,7 +92,11 @@ def show_plan(plan: dict[str, Any], console: Console, as_json: bool) -> None:
     console.print(rows_table(f"plan: {plan['model']} on {plan['data']}", plan["plan"]))
     if plan["splits"]:
         console.print(
-            ", ".join(f"{name}: {count:,} examples" for name, count in plan["splits"].items()), highlight=False
+            ", ".join(
+                f"{name}: {'a stream' if count is None else f'{count:,} examples'}"
+                for name, count in plan["splits"].items()
+            ),
+            highlight=False,
         )
     for warning in plan["warnings"]:
         console.print(f"warning: {warning}", style="yellow", highlight=False, soft_wrap=True)

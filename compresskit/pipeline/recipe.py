@@ -10,6 +10,7 @@ from pydantic import ValidationError, field_validator
 
 from ..core.errors import InputError, nearest
 from ..core.options import LARGEST_SEED, Options, choice, option
+from ..data.tables import COLLATES
 from ..evaluation.tables import LOSSES, METRICS
 from .techniques import STEPS
 from .yaml.lines import Lines, line_of, read_yaml, set_value
@@ -45,7 +46,13 @@ class RecipeOptions(Options):
         None, "data string: digits, imagefolder:DIR, npz:FILE, csv:FILE, path/data.py:factory", section="Data",
         takes="data",
     )  # fmt: skip
-    data_arg: dict[str, Any] = option({}, "argument of the data, e.g. size=64", section="Data")
+    data_arg: dict[str, Any] = option(
+        {}, "argument of the data, e.g. size=64; for images of every form size, mean, std, order, preprocess",
+        section="Data",
+    )  # fmt: skip
+    collate: Annotated[str, choice(COLLATES)] = option(
+        "auto", "what makes a batch of a data set's single examples", section="Data"
+    )
     metric: Annotated[str, choice(METRICS)] = option("top1", "what says how good a model is", section="Data")
     task_loss: Annotated[str, choice(LOSSES)] = option(
         "auto", "what training minimizes against the data's own targets", section="Data"

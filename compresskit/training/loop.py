@@ -88,8 +88,7 @@ def check_divides(options: TrainOptions, context: Context) -> None:
     world = distributed.world_size()
     if options.batch_size % world:
         raise InputError(f"batch_size {options.batch_size} does not divide over {world} processes; make it a multiple")
-    examples = context.needs_data().size("train")
-    examples = min(examples, options.train_limit or examples)
+    examples = context.needs_data().size("train", at_most=options.train_limit)
     if examples < options.batch_size and examples % world:
         raise InputError(f"{examples} training examples do not divide over {world} processes; set train_limit")
 
@@ -163,12 +162,11 @@ class _Run:
         state, per_epoch = self.state, self.steps_per_epoch
         epoch, position = divmod(state.step, per_epoch)
         batches = self.batches.at_epoch(epoch)
-        order = batches.order()
         last = min(per_epoch, self.total_steps - epoch * per_epoch)
         clock = time.perf_counter()
-        for number, (inputs, targets) in zip(range(position, last), batches.starting_at(position), strict=False):
-            size = self.options.batch_size
-            loss = self._step(inputs, targets, order[number * size : (number + 1) * size])
+        number = position - 1
+        for number, (indices, inputs, targets) in zip(range(position, last), batches.numbered(position), strict=False):
+            loss = self._step(inputs, targets, indices)
             state.step += 1
             advance(f"loss {loss:.3f}")
             if state.step == self.total_steps or number + 1 == per_epoch:
@@ -176,6 +174,11 @@ class _Run:
             if self.options.checkpoint_steps and state.step % self.options.checkpoint_steps == 0:
                 state.seconds, clock = state.seconds + time.perf_counter() - clock, time.perf_counter()
                 self._save()
+        if number + 1 < last:  # a stream that holds less than it says would go on for ever
+            raise InputError(
+                f"data {self.context.needs_data().name!r}: the training examples ended in batch {number + 1} of "
+                f"{per_epoch}; the stream holds fewer examples than its length says"
+            )
         state.seconds += time.perf_counter() - clock
         self._end_epoch()
         if not state.finished:

@@ -85,9 +85,8 @@ def _first_batch(options: TrainOptions, context: Context) -> tuple[Any, Any, tor
         limit=options.train_limit,
         augment=transforms.compose(options.augment),
     )
-    indices = batches.order()[: batches.batch_size]
     targets: Any
-    inputs, targets = next(iter(batches))
+    indices, inputs, targets = next(batches.numbered())
     if options.mixup or options.cutmix:
         generator = torch.Generator().manual_seed(context.seed)
         inputs, targets = transforms.mix(inputs, targets, generator, mixup=options.mixup, cutmix=options.cutmix)

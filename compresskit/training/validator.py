@@ -63,11 +63,12 @@ class Validator:
         """The metric (or, without one, the task loss) on the validation split."""
         data = self.context.needs_data()
         judged = self.options.keep == "best" or self.options.early_stop or self.context.metric
-        if data.size("val") == 0 or not judged:
+        if data.known_size("val") == 0 or not judged:
             return None
         if not self.sharded and not distributed.is_main():
             return distributed.from_main(None)
-        batches = data.batches("val", batch_size=min(self.context.eval_batch, data.size("val")))
+        examples = data.known_size("val")  # of a stream nobody knows how many there are
+        batches = data.batches("val", batch_size=min(self.context.eval_batch, examples or self.context.eval_batch))
         if self.context.metric:
             value = self.context.metric(self.module, batches, self.context.device).value
         else:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 from compresskit.core.errors import InputError
 from compresskit.core.types import Preprocessing
-from compresskit.data.dataset import open_data, preprocess
+from compresskit.data.dataset import open_data
+from compresskit.data.preprocessing import preprocess
 
 
 def test_digits_splits_are_disjoint_and_fixed():
@@ -67,60 +67,6 @@ def test_preprocess_fits_channels_size_and_range():
     assert preprocess(rows, Preprocessing((1.0,), (2.0,))) is rows
     with pytest.raises(InputError, match="2 channels, the model takes 3"):
         preprocess(torch.rand(1, 2, 4, 4), Preprocessing(channels=3))
-
-
-def write_images(root, splits, size=(8, 8)):
-    from PIL import Image
-
-    for split, names in splits.items():
-        for label, name in enumerate(names):
-            folder = root / split / name
-            folder.mkdir(parents=True)
-            for index in range(12):
-                Image.fromarray(np.full((*size, 3), label * 100 + index, np.uint8)).save(folder / f"{index:02}.png")
-
-
-def test_imagefolder_reads_splits_and_sorted_classes(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    write_images(tmp_path / "d", {"train": ["dog", "cat"], "test": ["cat", "dog"]})
-    data = open_data(f"imagefolder:{tmp_path / 'd'}")
-    inputs, targets = next(iter(data.batches("test", batch_size=24)))
-    assert data.num_classes == 2
-    assert targets.tolist() == [0] * 12 + [1] * 12
-    assert inputs[0, 0, 0, 0] == 0  # cat comes first in the test folder's writing order
-    assert inputs[13, 0, 0, 0] == pytest.approx(101 / 255)
-    assert list((tmp_path / "cache").rglob("*.npy"))
-    again, _ = next(iter(open_data(f"imagefolder:{tmp_path / 'd'}").batches("test", batch_size=24)))
-    assert torch.equal(again, inputs)
-
-
-def test_imagefolder_without_splits_holds_out_a_test(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    write_images(tmp_path / "d", {".": ["a", "b", "c"]})
-    data = open_data(f"imagefolder:{tmp_path / 'd'}", args={"size": 4})
-    assert data.size("train") + data.size("val") + data.size("test") == 36
-    assert data.size("test") == 7
-    assert "held out" in data.note
-    assert data.input_shape == (3, 4, 4)
-
-
-def test_a_damaged_image_is_named(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    write_images(tmp_path / "d", {"train": ["a"], "test": ["a"]})
-    path = tmp_path / "d" / "test" / "a" / "05.png"
-    path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(InputError, match="05.png"):
-        open_data(f"imagefolder:{tmp_path / 'd'}")
-
-
-def test_csv_regression_and_classes(tmp_path):
-    rows = "\n".join(f"{i},{i * 2},{i * 0.5 + 0.25}" for i in range(40))
-    (tmp_path / "r.csv").write_text(f"a,b,y\n{rows}\n")
-    data = open_data(f"csv:{tmp_path / 'r.csv'}")
-    assert data.num_classes is None
-    assert data.input_shape == (2,)
-    (tmp_path / "c.csv").write_text("label,a\n" + "\n".join(f"{i % 3},{i}" for i in range(40)) + "\n")
-    assert open_data(f"csv:{tmp_path / 'c.csv'}").num_classes == 3
 
 
 def test_a_factory_gives_its_splits(tmp_path):

@@ -10,8 +10,10 @@ from torch.utils.data.sampler import BatchSampler, SequentialSampler, SubsetRand
 
 from compresskit.core.errors import InputError
 from compresskit.core.user_code.in_memory import named_objects
+from compresskit.data.collate import pair_of
 from compresskit.data.dataset import open_data
-from compresskit.data.loaders import HeldSplit, pair_of, splits_of
+from compresskit.data.loaders import splits_of
+from compresskit.data.splits.examples import HeldSplit
 
 X = torch.arange(50 * 6, dtype=torch.float32).reshape(50, 6)
 Y = torch.arange(50) % 10
@@ -79,7 +81,7 @@ def test_what_a_loader_draws_counts_where_it_does_not_draw_each_once():
     torch.manual_seed(0)
     weighted = DataLoader(TensorDataset(X, Y), batch_size=5, sampler=WeightedRandomSampler([1.0] * 25 + [0.0] * 25, 15))
     split = splits_of((weighted, (X, Y)), "d").train
-    assert len(split) == 15 and bool((split.inputs[:, 0] < 25 * 6).all())
+    assert len(split) == 15 and bool((split.take(torch.arange(15))[0][:, 0] < 25 * 6).all())
 
 
 def test_inputs_of_several_tensors_and_of_several_lengths():
@@ -113,8 +115,8 @@ def test_a_factory_may_return_loaders_and_be_a_function_of_the_session(tmp_path,
     assert (data.size("train"), data.size("test")) == (27, 30)
     with named_objects({"f": lambda n: ((X[:n], Y[:n]), (X, Y))}):
         assert open_data("in-memory:f", args={"n": 20}).size("train") == 18
-    with named_objects({"d": (X, Y)}), pytest.raises(InputError, match="leave data_arg out"):
-        open_data("in-memory:d", args={"size": 3})
+    with named_objects({"d": (X, Y)}), pytest.raises(InputError, match="leave data_arg .rows. out"):
+        open_data("in-memory:d", args={"rows": 3})
 
 
 @pytest.mark.parametrize(
@@ -151,6 +153,6 @@ def test_code_that_raises_is_blamed():
 
 
 def test_an_endless_iterable_ends(monkeypatch):
-    monkeypatch.setattr("compresskit.data.loaders._LARGEST_HELD_BYTES", 10_000)
+    monkeypatch.setattr("compresskit.data.splits.examples.LARGEST_HELD_BYTES", 10_000)
     with pytest.raises(InputError, match="give a Dataset, whose examples are read when needed"):
         splits_of(((X, Y) for _ in iter(int, 1)), "'d'")

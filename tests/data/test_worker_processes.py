@@ -18,7 +18,8 @@ from compresskit.core.types import Preprocessing
 from compresskit.core.user_code.in_memory import named_objects
 from compresskit.data import transforms
 from compresskit.data.dataset import Data, open_data
-from compresskit.data.sources import FileSplit, Splits
+from compresskit.data.splits.base import Splits
+from compresskit.data.splits.files import FileSplit
 from compresskit.data.worker_processes import Workers, in_order
 
 # Python 3.12 warns of every fork of a process with threads

@@ -8,7 +8,8 @@ from torch import nn
 
 from compresskit.core.types import Loaded, Preprocessing
 from compresskit.data.dataset import Data
-from compresskit.data.sources import ArraySplit, Splits
+from compresskit.data.splits.arrays import ArraySplit
+from compresskit.data.splits.base import Splits
 from compresskit.distillation.distill import distill
 from compresskit.distillation.options import DistillOptions
 from compresskit.training.context import Context

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+
+_Item = TypeVar("_Item")
 
 
 @contextmanager
@@ -31,6 +33,37 @@ def same_draws(seed: int = 0) -> Iterator[None]:
         np.random.seed(seed % 2**32)
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the accelerators too
         yield
+
+
+def drawn_apart(make: Callable[[], Iterable[_Item]], seed: int) -> Iterator[_Item]:
+    """Iterate over what draws from the generators of a seed throughout, whatever is drawn between its items.
+
+    Args:
+        make: makes the iterable.
+        seed: of Python's, NumPy's and torch's (CPU) generators at its beginning.
+    """
+    with same_draws(seed):
+        items = iter(make())
+        states = _states()
+    while True:
+        with unchanged_random_state():
+            _set_states(states)
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            states = _states()
+        yield item
+
+
+def _states() -> tuple[Any, Any, torch.Tensor]:
+    return random.getstate(), np.random.get_state(), torch.get_rng_state()
+
+
+def _set_states(states: tuple[Any, Any, torch.Tensor]) -> None:
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    torch.set_rng_state(states[2])
 
 
 def random_states() -> tuple[Any, ...]:

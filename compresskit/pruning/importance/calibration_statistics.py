@@ -15,6 +15,7 @@ from ...analysis.calibration.moments import InputMoments, MomentSums, Precision
 from ...analysis.calibration.positions import per_example
 from ...analysis.sensitivity.channels import output_sensitivities
 from ...core.errors import InputError
+from ...core.tensors.batches import count_examples
 from ...core.tensors.modules import get_module, tensor_of
 from ...core.types import Inputs, Loaded, to_device
 from ...evaluation.losses import task_loss
@@ -122,7 +123,7 @@ class Evidence:
         loss = self.context.loss
         return output_sensitivities(
             self.loaded.module, self._readers(), self.labelled, errors="independent",
-            score=lambda outputs, targets: task_loss(outputs, targets, loss=loss) * len(targets),
+            score=lambda outputs, targets: task_loss(outputs, targets, loss=loss) * count_examples(targets),
         )  # fmt: skip
 
     def is_reader(self, member: Member) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...analysis.calibration.channels import channel_axis
 from ...analysis.calibration.hooks import watch
+from ...core.tensors.batches import count_examples
 from ...core.tensors.dtypes import float32_weights, in_float32, widened
 from ...core.types import Inputs, call
 from ...evaluation.losses import Loss, task_loss
@@ -85,9 +86,9 @@ def first_order_effects(
     with float32_weights(module), watch(module, {name: watcher(name) for name in names}), torch.enable_grad():
         for inputs, targets in batches:
             seen.clear()
-            value = task_loss(call(module, inputs), targets, loss=loss) * len(targets)
+            value = task_loss(call(module, inputs), targets, loss=loss) * count_examples(targets)
             gradients = torch.autograd.grad(value, [x for _, x in seen], allow_unused=True)
-            examples += len(targets)
+            examples += count_examples(targets)
             for (name, x), gradient in zip(seen, gradients, strict=True):
                 if gradient is not None:
                     effect = (widened(x) * widened(gradient)).detach()

@@ -31,7 +31,7 @@ def refit_kind(loaded: Loaded, options: PruneOptions, context: Context) -> Liter
         return options.reconstruct
     if context.data is None:
         return "none"
-    examples = min(options.samples, context.data.size("train"))
+    examples = context.data.size("train", at_most=options.samples)
     example = to_device(loaded.example, context.device)
     return "sequential" if quickly_refitted(loaded.module, example, examples=examples) else "inputs"
 

@@ -84,7 +84,7 @@ class Session:
         self.limits = {name: amount.of(whole[name]) for name, amount in options.targets().items()}
         self.generator = torch.Generator().manual_seed(context.seed)
         self.rater = Rater(teacher.clone().module, context, samples=options.score_samples, probe_samples=BATCH)
-        self.samples = min(options.score_samples, context.needs_data().size("val"))
+        self.samples = context.needs_data().size("val", at_most=options.score_samples)
         self.teacher_score = self.rater.original().score
         self.children: list[Child] = []
         self.models: dict[str, Loaded] = {}

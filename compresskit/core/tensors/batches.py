@@ -1,0 +1,59 @@
+"""Batches of any structure: counted, divided into examples, and joined again.
+
+In a batch, the first dimension of a tensor counts examples; mappings and tuples hold columns, each with one entry an
+example; a list holds one entry an example (images of several sizes, boxes of a detection), whatever that entry is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def count_examples(batch: Any) -> int:
+    """Number of examples in inputs or targets; 0 where nothing in them counts any."""
+    if isinstance(batch, Tensor):
+        return len(batch) if batch.dim() else 0
+    if isinstance(batch, list):
+        return len(batch)
+    columns = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, tuple) else ()
+    return next((count for column in columns if (count := count_examples(column))), 0)
+
+
+def pick(batch: Any, indices: Tensor) -> Any:
+    """Some examples of a batch, in the order of `indices`, (examples,) int64."""
+    if isinstance(batch, Tensor):
+        return batch[indices] if batch.dim() else batch
+    if isinstance(batch, list):
+        return [batch[index] for index in indices.tolist()]
+    if isinstance(batch, Mapping):
+        return {name: pick(column, indices) for name, column in batch.items()}
+    if isinstance(batch, tuple):
+        return tuple(pick(column, indices) for column in batch)
+    return batch
+
+
+def divided(batch: Any) -> list[Any]:
+    """Each example of a batch as a batch of one."""
+    return [pick(batch, torch.tensor([number])) for number in range(count_examples(batch))]
+
+
+def join(batches: Sequence[Any]) -> Any:
+    """One batch of the examples of several that have one structure.
+
+    Raises:
+        RuntimeError: if tensors differ in shape beyond their first dimension.
+    """
+    first = batches[0]
+    if isinstance(first, Tensor):
+        return torch.cat(list(batches)) if first.dim() else first
+    if isinstance(first, list):
+        return [example for batch in batches for example in batch]
+    if isinstance(first, Mapping):
+        return {name: join([batch[name] for batch in batches]) for name in first}
+    if isinstance(first, tuple):
+        return tuple(join(columns) for columns in zip(*batches, strict=True))
+    return first

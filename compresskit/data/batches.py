@@ -1,0 +1,178 @@
+"""Batches of a split: by index or as a stream, in an order that depends only on seed and epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import count, islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..core.tensors.randomness import drawn_apart, same_draws
+from .preprocessing import ImageTransform
+from .splits.base import Split
+from .splits.stream import StreamSplit, shuffled
+from .worker_processes import Workers, in_order, streamed
+
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+#: (indices of the examples in their split, inputs, targets)
+Numbered = tuple[Tensor, Any, Any]
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Batches of one split, in an order that depends only on seed and epoch; iterate as often as needed.
+
+    Attributes:
+        split: the examples.
+        indices: which examples, in order.
+        transform: raw inputs -> what the model takes.
+        augment: (inputs in [0, 1], generator) -> the same, before normalization.
+        workers: processes that make batches ahead; they change no batch.
+    """
+
+    split: Split
+    indices: Tensor
+    batch_size: int
+    transform: ImageTransform
+    shuffle: bool = False
+    seed: int = 0
+    epoch: int = 0
+    augment: Augment | None = None
+    workers: Workers = Workers()
+
+    def __len__(self) -> int:
+        return -(-len(self.indices) // self.batch_size)
+
+    @property
+    def samples(self) -> int:
+        """Number of examples."""
+        return len(self.indices)
+
+    def at_epoch(self, epoch: int) -> Batches:
+        """The same batches in another epoch's order."""
+        return replace(self, epoch=epoch)
+
+    def order(self) -> Tensor:
+        """The indices in this epoch's order."""
+        if not self.shuffle:
+            return self.indices
+        generator = torch.Generator().manual_seed(_mixed(self.seed, self.epoch))
+        return self.indices[torch.randperm(len(self.indices), generator=generator)]
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        return self.starting_at(0)
+
+    def starting_at(self, batch: int) -> Iterator[tuple[Any, Any]]:
+        """Iterate from a batch on; what is random in a batch depends only on seed, epoch and its number."""
+        return in_order(partial(self._batch, self.order()), range(batch, len(self)), self.workers)
+
+    def numbered(self, batch: int = 0) -> Iterator[Numbered]:
+        """(indices, inputs, targets) from a batch on."""
+        order, size = self.order(), self.batch_size
+        for number, (inputs, targets) in enumerate(self.starting_at(batch), batch):
+            yield order[number * size : (number + 1) * size], inputs, targets
+
+    def first(self, samples: int) -> Iterator[tuple[Any, Any]]:
+        """Batches of the first examples in this epoch's order, made in this process."""
+        return iter(replace(self, indices=self.order()[:samples], shuffle=False, workers=Workers()))
+
+    def _batch(self, order: Tensor, number: int) -> tuple[Any, Any]:
+        chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
+        draws = getattr(self.split, "draws", True)  # a Dataset of the user's may use the global generators
+        with same_draws(_mixed(self.seed, self.epoch, number, 1)) if draws else nullcontext():
+            inputs, targets = self.split.take(chosen)
+        return _finished(self, number, inputs, targets)
+
+
+@dataclass(frozen=True)
+class StreamBatches:
+    """Batches of a stream, read from its beginning in each pass; shuffled within a window of its examples.
+
+    Attributes:
+        limit: only the first examples; None takes all.
+        others: as those of Batches.
+    """
+
+    split: StreamSplit
+    batch_size: int
+    transform: ImageTransform
+    shuffle: bool = False
+    seed: int = 0
+    epoch: int = 0
+    augment: Augment | None = None
+    workers: Workers = Workers()
+    limit: int | None = None
+
+    def __len__(self) -> int:
+        return -(-self.samples // self.batch_size)
+
+    @property
+    def samples(self) -> int:
+        """Number of examples; counted in a pass over the stream where it does not say it."""
+        return self.split.count(self.limit)
+
+    def at_epoch(self, epoch: int) -> StreamBatches:
+        """The same batches in another epoch's order."""
+        return replace(self, epoch=epoch)
+
+    def order(self) -> Tensor:
+        """The examples' numbers in the order in which the stream gives them."""
+        return torch.arange(self.samples)
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        return self.starting_at(0)
+
+    def starting_at(self, batch: int) -> Iterator[tuple[Any, Any]]:
+        """Iterate from a batch on; what comes before it is read and dropped."""
+        return ((inputs, targets) for _, inputs, targets in self.numbered(batch))
+
+    def numbered(self, batch: int = 0) -> Iterator[Numbered]:
+        """(numbers of the examples, inputs, targets) from a batch on."""
+        if self.split.own_processes or not self.workers.count:
+            yield from self._apart(batch)
+            return
+        yield from islice(self._apart(batch), 1)  # a look at one batch starts no process
+        yield from streamed(partial(self._apart, batch + 1), replace(self.workers, count=1), f"data {self.split.where}")
+
+    def first(self, samples: int) -> Iterator[tuple[Any, Any]]:
+        """Batches of the first examples in this epoch's order, made in this process."""
+        return ((inputs, targets) for _, inputs, targets in self._apart(0, samples))
+
+    def _apart(self, batch: int, samples: int | None = None) -> Iterator[Numbered]:
+        """Batches that are read with random numbers of their own."""
+        return drawn_apart(partial(self._read, batch, samples), _mixed(self.seed, self.epoch))
+
+    def _read(self, batch: int, samples: int | None) -> Iterator[Numbered]:
+        processes = self.workers if self.split.own_processes else Workers()
+        examples: Iterator[Any] = islice(enumerate(self.split.examples(self.epoch, processes)), self.limit)
+        if self.shuffle:
+            examples = shuffled(examples, torch.Generator().manual_seed(_mixed(self.seed, self.epoch)))
+        examples = islice(examples, batch * self.batch_size, samples)
+        for number in count(batch):
+            chosen = list(islice(examples, self.batch_size))
+            if not chosen:
+                break
+            with same_draws(_mixed(self.seed, self.epoch, number, 1)):
+                inputs, targets = self.split.collated([example for _, example in chosen])
+            yield torch.tensor([place for place, _ in chosen]), *_finished(self, number, inputs, targets)
+
+
+def _finished(batches: Batches | StreamBatches, number: int, inputs: Any, targets: Any) -> tuple[Any, Any]:
+    """A batch scaled, augmented and normalized."""
+    if batches.augment is not None and isinstance(inputs, Tensor):
+        generator = torch.Generator().manual_seed(_mixed(batches.seed, batches.epoch, number))
+        inputs = batches.augment(batches.transform.scaled(inputs), generator)
+    return batches.transform(inputs), targets
+
+
+def _mixed(*numbers: int) -> int:
+    """One seed out of several numbers."""
+    mixed = 0
+    for number in numbers:
+        mixed = (mixed * 1_000_003 + number) % (1 << 63)
+    return mixed

@@ -1,0 +1,247 @@
+"""Collate functions: a list of examples -> a batch, and what of a batch are inputs and targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import default_collate
+
+from ..core.errors import InputError
+from .tables import COLLATES
+
+#: keys of a batch's targets, where a batch is a mapping
+TARGETS = ("labels", "label", "targets", "target")
+Pair = tuple[Any, Any]
+Function = Callable[[list[Any]], Any]
+
+
+@dataclass(frozen=True)
+class Collate:
+    """Turns a list of examples into (inputs, targets), both batches as `core.tensors.batches` has them.
+
+    Attributes:
+        function: a list of examples -> a batch.
+        where: what errors call the data.
+        listed: whether inputs, and whether targets, come as a sequence with one entry an example.
+    """
+
+    function: Function
+    where: str
+    listed: tuple[bool, bool] = (False, False)
+
+    def __call__(self, examples: list[Any]) -> Pair:
+        return pair_of(self.function(examples), self.where, self.listed)
+
+    @classmethod
+    def fitting(cls, function: Function | None, first: list[Any], where: str) -> Collate:
+        """The collate function for data that begins with these one or two examples.
+
+        What grows with the number of examples is a sequence of them; what does not is a sequence of columns.
+
+        Args:
+            function: the user's; None takes the one that fits (`auto`).
+            first: the data's first examples.
+            where: what errors call the data.
+        """
+        function = function or _fitting(first, where)
+        if function is as_list:
+            return cls(function, where, (True, True))
+        batches = [divided_batch(function(first[:count]), where) for count in range(1, min(len(first), 2) + 1)]
+        inputs, targets = (_is_listed([batch[side] for batch in batches]) for side in (0, 1))
+        return cls(function, where, (inputs, targets))
+
+
+def make_collate(name: str) -> Function | None:
+    """The collate function of a name: a row of COLLATES or the user's own; None for `auto`.
+
+    Raises:
+        InputError: naming the nearest valid name.
+    """
+    if name == "auto":
+        return None
+    try:
+        return COLLATES.load(name)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def auto(examples: list[Any]) -> Any:
+    """`list` for boxes and for examples that differ in shape, else `stack`; decided by the examples at hand."""
+    return _fitting(examples, "")(examples)
+
+
+def as_list(examples: list[Any]) -> Pair:
+    """A list of inputs and a list of targets, nothing stacked."""
+    pairs = [divided_batch(example, "") for example in examples]
+    return [inputs for inputs, _ in pairs], [targets for _, targets in pairs]
+
+
+def stack(examples: list[Any]) -> Pair:
+    """torch's own way; targets that are boxes stay a list."""
+    pairs = [divided_batch(example, "") for example in examples]
+    targets = [target for _, target in pairs]
+    boxes = _has_boxes(targets[0])
+    return default_collate([inputs for inputs, _ in pairs]), targets if boxes else default_collate(targets)
+
+
+def pad(examples: list[Any]) -> Pair:
+    """`stack` after tensors were filled up to the longest of each dimension: with 0, whole-number targets with -100."""
+    pairs = [divided_batch(example, "") for example in examples]
+    inputs = _padded([inputs for inputs, _ in pairs], 0)
+    return default_collate(inputs), default_collate(_padded([targets for _, targets in pairs], -100))
+
+
+def pair_of(batch: Any, where: str, listed: tuple[bool, bool] | None = None) -> Pair:
+    """(inputs, targets) of a batch, float64 inputs as float32, whole-number targets as int64.
+
+    Args:
+        batch: (inputs, targets), (input, ..., targets), or a mapping with one of the keys in TARGETS.
+        where: what errors call the data.
+        listed: whether inputs, and whether targets, are sequences with one entry an example; None tells it from the
+            batch alone: where tensors do not agree in their first dimension, they are examples of several sizes.
+    Returns:
+        inputs: a tensor, a tuple (given to forward by position) or a mapping (by name); images of several sizes are
+            a tuple of one list, which forward gets as one argument. targets: a tensor, a mapping, a tuple, or a list.
+    Raises:
+        InputError: if it is no batch of inputs and targets.
+    """
+    inputs, targets = divided_batch(batch, where)
+    one, other = listed or (_looks_listed(inputs, targets), _looks_listed(targets, inputs))
+    if (
+        targets is None
+        or (isinstance(targets, Tensor) and targets.dim() == 0)
+        or isinstance(targets, int | float | str)
+    ):
+        kind = "a single number" if isinstance(targets, Tensor) else f"of type {type(targets).__name__}"
+        raise InputError(f"data {where}: the targets of a batch are {kind}; give a tensor with one entry an example")
+    inputs = ([_input(entry) for entry in inputs],) if one else _input(inputs)
+    return inputs, _listed_targets(targets) if other else _target(targets)
+
+
+def divided_batch(batch: Any, where: str) -> Pair:
+    """What of a batch, or of an example, are inputs and what are targets.
+
+    Raises:
+        InputError: if it has no two parts.
+    """
+    if isinstance(batch, Mapping):
+        key = next((name for name in TARGETS if name in batch), None)
+        if key is not None and len(batch) > 1:
+            inputs = {name: value for name, value in batch.items() if name != key}
+            # a lone input is passed by position: forward need not call it as the data does
+            return next(iter(inputs.values())) if len(inputs) == 1 else inputs, batch[key]
+        raise InputError(
+            f"data {where}: a batch with keys {', '.join(map(str, batch))} needs inputs and one of {', '.join(TARGETS)}"
+        )
+    if isinstance(batch, tuple | list) and len(batch) == 2:
+        return batch[0], batch[1]
+    if isinstance(batch, tuple | list) and len(batch) > 2:
+        return tuple(batch[:-1]), batch[-1]
+    raise InputError(f"data {where}: a batch must be (inputs, targets), got {type(batch).__name__}")
+
+
+def _fitting(first: list[Any], where: str) -> Function:
+    inputs, targets = zip(*(divided_batch(example, where) for example in first), strict=True)
+    if _has_boxes(targets[0]):
+        return as_list
+    shapes = [[value.shape for value in _leaves((one, other))] for one, other in zip(inputs, targets, strict=True)]
+    return as_list if any(shape != shapes[0] for shape in shapes) else default_collate
+
+
+def _has_boxes(target: Any) -> bool:
+    return isinstance(target, Mapping) and "boxes" in target
+
+
+def _is_listed(sides: list[Any]) -> bool:
+    """Whether a side of the batches of one and two examples has one entry an example."""
+    if not all(isinstance(side, tuple | list) for side in sides):
+        return False
+    if len(sides) == 1:
+        return len(sides[0]) == 1 and not isinstance(sides[0][0], Tensor)
+    return [len(side) for side in sides] == [1, 2]
+
+
+def _looks_listed(side: Any, other: Any) -> bool:
+    if not isinstance(side, tuple | list) or not side:
+        return False
+    if all(isinstance(entry, Mapping | str | bytes) for entry in side):
+        return True
+    firsts = {len(leaf) if leaf.ndim else None for leaf in _leaves((side, other))}
+    counted = len(other) if isinstance(other, tuple | list | Tensor | np.ndarray) else None
+    return len(firsts) > 1 and counted == len(side)
+
+
+def _leaves(value: Any) -> list[Any]:
+    if isinstance(value, Tensor | np.ndarray):
+        return [value]
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple | list) else ()
+    return [leaf for part in parts for leaf in _leaves(part)]
+
+
+def _input(inputs: Any) -> Any:
+    inputs = _tensors(inputs)
+    if isinstance(inputs, Tensor):
+        return inputs.float() if inputs.dtype == torch.float64 else inputs
+    if isinstance(inputs, Mapping):
+        return {name: _input(value) for name, value in inputs.items()}
+    if isinstance(inputs, tuple | list):
+        return tuple(_input(value) for value in inputs)
+    return inputs
+
+
+def _target(targets: Any) -> Any:
+    targets = _tensors(targets)
+    if isinstance(targets, Tensor):
+        return targets if targets.is_floating_point() else targets.long()
+    if isinstance(targets, Mapping):
+        return {name: _target(value) for name, value in targets.items()}
+    if isinstance(targets, tuple | list):
+        return tuple(_target(value) for value in targets)
+    return targets
+
+
+def _listed_targets(targets: Any) -> Any:
+    """One entry an example; numbers are one tensor again."""
+    entries = [_tensors(entry) for entry in targets]
+    if all(isinstance(entry, bool | int | float) for entry in entries):
+        return _target(torch.tensor(entries))
+    if all(isinstance(entry, Tensor) and entry.dim() == 0 for entry in entries):
+        return _target(torch.stack(entries))
+    return entries
+
+
+def _tensors(value: Any) -> Any:
+    """Arrays of a structure as tensors; mappings as plain dicts."""
+    if isinstance(value, np.ndarray | np.generic):
+        return torch.as_tensor(value)
+    if isinstance(value, Mapping):
+        return {name: _tensors(entry) for name, entry in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(_tensors(entry) for entry in value) if type(value) in (tuple, list) else value
+    return value
+
+
+def _padded(values: list[Any], fill: int) -> list[Any]:
+    first = values[0]
+    if isinstance(first, np.ndarray):
+        return _padded([torch.from_numpy(value) for value in values], fill)
+    if isinstance(first, Mapping):
+        columns = {name: _padded([value[name] for value in values], fill) for name in first}
+        return [{name: column[number] for name, column in columns.items()} for number in range(len(values))]
+    if isinstance(first, tuple | list):
+        return list(zip(*(_padded(list(column), fill) for column in zip(*values, strict=True)), strict=True))
+    if not isinstance(first, Tensor) or first.dim() == 0:
+        return values
+    longest = [max(value.shape[axis] for value in values) for axis in range(first.dim())]
+    filling = 0 if first.is_floating_point() else fill
+    return [
+        F.pad(value, [n for axis in reversed(range(value.dim())) for n in (0, longest[axis] - value.shape[axis])],
+              value=filling)
+        for value in values
+    ]  # fmt: skip

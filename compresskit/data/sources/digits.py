@@ -1,0 +1,29 @@
+"""The digits that ship with scikit-learn, as classes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ...core.errors import InputError
+from ...core.types import Preprocessing
+from ..splits.arrays import ArraySplit
+from ..splits.base import Splits
+
+_TEST_SHARE = 0.2
+
+
+def digits(location: str, preprocessing: Preprocessing) -> Splits:
+    """The 8x8 digits of scikit-learn, in [0, 1], a fifth of them held out as test."""
+    if location:
+        raise InputError(f"data 'digits' takes no location, got {location!r}")
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    bunch = load_digits()
+    inputs = torch.from_numpy(bunch.images).float().unsqueeze(1) / 16
+    targets = torch.from_numpy(bunch.target).long()
+    train, test = train_test_split(
+        np.arange(len(targets)), test_size=_TEST_SHARE, random_state=0, stratify=bunch.target
+    )
+    return Splits(ArraySplit(inputs[train], targets[train]), ArraySplit(inputs[test], targets[test]), num_classes=10)

@@ -1,0 +1,71 @@
+"""What is applied to images: arguments, values, and the line that says it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from compresskit.core.errors import InputError
+from compresskit.core.types import Preprocessing
+from compresskit.core.user_code.in_memory import named_objects
+from compresskit.data.dataset import open_data
+from compresskit.data.preprocessing import Asked, ImageTransform, take_arguments
+
+
+def test_arguments_of_every_form_are_read_as_text_or_lists():
+    asked, rest = take_arguments(
+        {"size": "32x48", "mean": "0.5,0.4,0.3", "std": [1, 2, 3], "order": "bgr", "n": 3}, "d"
+    )
+    assert asked == Asked((32, 48), (0.5, 0.4, 0.3), (1.0, 2.0, 3.0), "bgr")
+    assert rest == {"n": 3}
+    asked, rest = take_arguments({"size": 8, "mean": 0.5}, "d", own=["size", "mean"])
+    assert asked == Asked() and rest == {"size": 8, "mean": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"size": 0}, "size must be an integer from 1 to 8192, or HEIGHTxWIDTH, got 0"),
+        ({"size": "3x4x5"}, "size must be"),
+        ({"mean": 0.5}, "give mean and std together"),
+        ({"mean": "a", "std": 1}, "mean must be a number, or one a channel"),
+        ({"mean": [0.5, 0.5], "std": 1}, "one number a channel each"),
+        ({"mean": 0.5, "std": 0}, "std above 0"),
+        ({"order": "grb"}, "order is one of rgb, bgr, got 'grb'"),
+        ({"preprocess": True}, "preprocess is one of auto, model, none, got True"),
+    ],
+)
+def test_bad_arguments_are_named(args, message):
+    with pytest.raises(InputError, match=message):
+        take_arguments(args, "d")
+
+
+def test_order_and_normalization_of_stacked_and_listed_images():
+    image = torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(3, 1, 1).expand(3, 2, 2)
+    transform = ImageTransform(Preprocessing((0.5, 0.5, 0.5), (0.5, 0.25, 1.0)), order="bgr")
+    expected = torch.tensor([(1 - 0.5) / 0.5, (0.2 - 0.5) / 0.25, (0 - 0.5) / 1.0]).reshape(3, 1, 1).expand(3, 2, 2)
+    torch.testing.assert_close(transform(image[None]), expected[None])
+    (listed,) = transform(([image, image[:, :1]],))
+    torch.testing.assert_close(listed[0], expected)
+    assert listed[1].shape == (3, 1, 2)
+    rows = torch.rand(4, 3)
+    assert transform(rows) is rows
+    assert transform({"ids": rows})["ids"] is rows
+
+
+def test_values_of_a_factory_are_touched_only_where_it_is_asked_for():
+    model = Preprocessing((0.5,), (0.5,), (4, 4), 1)
+    images, classes = torch.rand(20, 1, 8, 8), torch.arange(20) % 2
+    with named_objects({"f": lambda: ((images, classes), (images, classes))}):
+        inputs, _ = next(iter(open_data("in-memory:f", model).batches("test", batch_size=20)))
+        assert torch.equal(inputs, images)
+        data = open_data("in-memory:f", model, {"mean": 0.5, "std": 0.5})
+        assert data.applied == "images are normalized with mean 0.5 and std 0.5"
+        torch.testing.assert_close(next(iter(data.batches("test", batch_size=20)))[0], images * 2 - 1)
+        assert open_data("in-memory:f", model, {"size": 6}).input_shape == (1, 6, 6)
+    with named_objects({"f": lambda size: ((images[:size], classes[:size]), (images, classes))}):
+        data = open_data("in-memory:f", model, {"size": 10})  # its own argument
+        assert (data.size("train"), data.input_shape) == (9, (1, 8, 8))
+    with named_objects({"f": lambda: ((rows, classes), (rows, classes))}):
+        rows = torch.rand(20, 3)
+        assert open_data("in-memory:f", model).applied == ""
