@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from compresskit.core.costs import COSTS, field_of, names
 from compresskit.core.errors import InputError
+from compresskit.core.tensors.copying import copy_structure
 from compresskit.core.tensors.modules import get_module
 from compresskit.core.timings.decisions import label
 from compresskit.core.types import Inputs, Loaded
@@ -19,6 +19,7 @@ from compresskit.training.context import Context, Profile, StepResult
 from compresskit.training.loop import train
 
 from ..analysis.dataflow import trace
+from .blockwise import quantize_layer, round_layers, scale_inputs
 from .calibration import calibration
 from .calibration.activations import (
     Ranges,
@@ -31,12 +32,9 @@ from .calibration.activations import (
 )
 from .calibration.layer_inputs import LayerInputs, collect_inputs, roundable
 from .formats.conversion import convert
-from .formats.integer import grid_for
 from .formats.layer_spec import Spec
-from .formats.layers import name_format, to_matrix
-from .formats.number_format import Settings
-from .formats.uniform import Grid
-from .formats.weights import bytes_by_kind, store
+from .formats.layers import name_format
+from .formats.weights import bytes_by_kind
 from .mixed_precision import latency_budget
 from .mixed_precision.choice import allocate
 from .mixed_precision.latency_budget import choose_int8
@@ -44,8 +42,6 @@ from .options import QuantizeOptions
 from .plan import LayerPlan, chosen_names, make_plan
 from .qat import distill_objective, take_over, trainable
 from .report import layer_table, size_facts
-from .rounding.bias_correction import correct_bias
-from .transforms import smoothing
 from .transforms.equalization import equalize
 from .transforms.folding import fold_batchnorm
 
@@ -88,10 +84,10 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
         facts["equalized_pairs"] = len(equalize(loaded.module, record))
     timed = options.timed_target()
     times = layer_times(loaded, plans, options, context) if timed is not None else []
-    statistics = collect_statistics(loaded.module, plans, batches, options, context)
-    _scale_inputs(loaded, plans, statistics, options)
-    if statistics and (options.smooth is not None or options.awq):
-        statistics = collect_statistics(loaded.module, plans, batches, options, context)
+    if options.smooth is not None or options.awq:
+        scale_inputs(loaded, plans, batches, options, context)
+    chooses = options.chooses_bits() or bool(times)
+    statistics = collect_statistics(loaded.module, plans, batches, options, context) if chooses else {}
     tables: dict[str, list[dict[str, Any]]] = {}
     files: dict[str, Any] = {}
     if options.chooses_bits():
@@ -100,7 +96,8 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
         facts |= allocation.facts
         tables["sensitivity"] = allocation.table
         files |= allocation.files
-    float_model = loaded.clone().module
+    # training may change what both models keep in common
+    float_model = copy_structure(loaded.module) if options.qat == "none" else loaded.clone().module
     ranges = activation_ranges(loaded.module, record, plans, operands, batches, options)
     if times and timed is not None:
         variants = int8_layers(loaded.module, plans, ranges, statistics, options, context.seed)
@@ -110,15 +107,19 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
         facts |= found
         ranges = ranges_of(find_all_sites(loaded.module, record, plans, operands, options), ranges)
     facts["quantized_layers"] = len(plans)
-    for plan in plans:
-        context.log(f"quantizing {plan.name} to {plan.spec.bits} bits")
-        spec = quantize_layer(loaded.module, plan, options, statistics.get(plan.name), context.seed)
+    statistics.clear()
+    rounded: Iterable[tuple[LayerPlan, Spec]]
+    if options.needs_moments():
+        rounded = round_layers(loaded, plans, batches, options, context)
+    else:
+        rounded = ((plan, quantize_layer(loaded.module, plan, options, None, context.seed)) for plan in plans)
+    for plan, spec in rounded:
         loaded.edits.append(spec.as_edit(plan.name))
         _set_storage(loaded, plan.name, spec, options)
     notes += quantize_activations(loaded, plans, operands, ranges, options)
     if options.scheme_row().activations != "none":
         facts["quantized_product_operands"] = sum(operands.values())
-    notes += _rounded_to_nearest(plans, statistics, options)
+    notes += _rounded_to_nearest(float_model, plans, options)
     if any(plan.spec.bits == 7 and not plan.spec.packed for plan in plans) and options.uses_half_range():
         notes.append(
             "int8 weights use 7-bit codes, which x86 kernels without VNNI cannot saturate; code_range full: all 8"
@@ -151,60 +152,6 @@ def collect_statistics(
     if not options.needs_moments():
         return {}
     return collect_inputs(root, roundable(root, [plan.name for plan in plans]), batches, context.seed)
-
-
-def _scale_inputs(
-    loaded: Loaded, plans: list[LayerPlan], statistics: dict[str, LayerInputs], options: QuantizeOptions
-) -> None:
-    """Apply SmoothQuant or AWQ to every layer it fits, and record the edits."""
-    if options.smooth is None and not options.awq:
-        return
-    for plan in plans:
-        layer = get_module(loaded.module, plan.name)
-        if plan.name not in statistics or (options.smooth is not None and plan.spec.input == "none"):
-            continue
-        if options.awq and "awq" not in name_format(plan.spec.format).options:
-            continue
-        if options.smooth is not None:
-            edit = smoothing.smooth(layer, statistics[plan.name], options.smooth)
-        else:
-
-            def grid_of(matrix: Tensor, spec: Spec = plan.spec) -> Grid:
-                return grid_for(matrix, spec, options)
-
-            factors = smoothing.search_factors(layer, statistics[plan.name], grid_of, plan.spec.axis)
-            edit = smoothing.move_to_weights(layer, factors)
-        loaded.edits.append(edit.as_edit(plan.name))
-
-
-def quantize_layer(
-    root: nn.Module, plan: LayerPlan, options: QuantizeOptions, statistics: LayerInputs | None, seed: int
-) -> Spec:
-    """Round one layer's weights and convert the layer in place; static activations are left for later.
-
-    Args:
-        root: the model.
-        plan: the layer, and how to quantize it.
-        options: rounding and ranges.
-        statistics: of the layer's inputs, where a method needs them.
-        seed: for methods that draw anything.
-    Returns:
-        the spec that the layer got.
-    """
-    layer = get_module(root, plan.name)
-    spec = replace(plan.spec, input="dynamic" if plan.spec.input == "dynamic" else "none")
-    matrices = {name: to_matrix(layer.get_parameter(name).detach().float(), spec.axis) for name in spec.parameters}
-    number_format = name_format(spec.format)
-    spec = number_format.fitted(spec, list(matrices.values()))
-    quantized = convert(layer, spec)
-    settings = Settings(options, statistics.moments.second_moment if statistics else None, seed)
-    for name, matrix in matrices.items():
-        store(quantized, name, number_format.quantize(matrix, spec, settings))
-    if options.bias_correction and statistics and layer.bias is not None:
-        with torch.no_grad():
-            rounded = to_matrix(quantized.dequantized("weight"), spec.axis)
-        correct_bias(layer, rounded - matrices["weight"], statistics.moments)
-    return spec
 
 
 def _train_quantized(
@@ -284,20 +231,17 @@ def _compare_latency(
     return [f"{option} {getattr(options, option)} is missed: measured {got} in ONNX Runtime"]
 
 
-def _rounded_to_nearest(
-    plans: list[LayerPlan], statistics: dict[str, LayerInputs], options: QuantizeOptions
-) -> list[str]:
+def _rounded_to_nearest(root: nn.Module, plans: list[LayerPlan], options: QuantizeOptions) -> list[str]:
     if not options.needs_moments():
         return []
+    follow = set(roundable(root, [plan.name for plan in plans]))
     of_kinds = [
-        f"{plan.name}: rounded to nearest, no method here covers its kind"
-        for plan in plans
-        if plan.name not in statistics
+        f"{plan.name}: rounded to nearest, no method here covers its kind" for plan in plans if plan.name not in follow
     ]
     wanted = {"rounding": options.rounding != "nearest", "awq": options.awq}
     return of_kinds + [
         f"{plan.name}: {name} left out, format {plan.spec.format} has no uniform levels"
         for plan in plans
         for name, asked in wanted.items()
-        if asked and plan.name in statistics and name not in name_format(plan.spec.format).options
+        if asked and plan.name in follow and name not in name_format(plan.spec.format).options
     ]

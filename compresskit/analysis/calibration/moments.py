@@ -160,6 +160,36 @@ class InputMoments:
         self.sums.update(widened(input_rows(window, inputs, positions)))
 
 
+class InputMeans:
+    """Mean of the rows that one layer reads, taken while data runs through its model.
+
+    Args:
+        sample: which output positions count.
+    """
+
+    def __init__(self, sample: Sampler):
+        self._sample, self._count = sample, 0
+        self._sum: Tensor | None = None
+
+    def update(self, layer: nn.Module, inputs: Tensor, output: Tensor) -> None:
+        """Take in one call of a layer that has a window."""
+        window = needs_window(layer)
+        rows = widened(input_rows(window, inputs, self._sample(*output_positions(window, output))))
+        found = rows.sum(0).double()
+        self._sum = found if self._sum is None else self._sum + found
+        self._count += len(rows)
+
+    def mean(self) -> Tensor:
+        """(groups, columns), float64.
+
+        Raises:
+            TypeError: if the layer was never called.
+        """
+        if self._sum is None:
+            raise TypeError("no data reached the layer")
+        return self._sum / self._count
+
+
 def moments_of_rows(rows: Tensor) -> Moments:
     """Moments of rows held in memory, (rows, groups, columns)."""
     mean = rows.mean(0)

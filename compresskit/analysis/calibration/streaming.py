@@ -24,7 +24,9 @@ from ...core.tensors.modules import eager_modules, evaluating, get_module
 from ...core.types import Inputs, call, to_device
 from .activation_cache import ActivationCache, storages_of
 from .blocks import Block, run_block
+from .collect import Taken
 from .hooks import Watcher, watch
+from .im2col import window_of
 
 #: what entered a block: positional and named arguments
 Entered = tuple[tuple[Any, ...], dict[str, Any]]
@@ -86,6 +88,59 @@ class Step:
         with watch(self.root, watchers):
             for _ in self.outputs():
                 pass
+
+    def collect(self, statistics: Mapping[str, Taken]) -> dict[str, Taken]:
+        """Feed statistics of the block's layers; layers that read the same tensors the same way share one.
+
+        Args:
+            statistics: by layer name; of the same kind, and each empty.
+        Returns:
+            the statistics of the layers that the data reached.
+        """
+        return _collected(self.root, statistics, self.outputs())
+
+    def collect_reference(self, reference: nn.Module, statistics: Mapping[str, Taken]) -> dict[str, Taken]:
+        """The same of the reference model."""
+        runs = (run_block(reference, self.block, args, kwargs) for args, kwargs in self.reference_inputs or ())
+        return _collected(reference, statistics, runs)
+
+
+@torch.no_grad()
+def _collected(root: nn.Module, statistics: Mapping[str, Taken], runs: Iterator[Any]) -> dict[str, Taken]:
+    """Feed statistics while a block runs; after the first batch layers that read the same keep one in common."""
+    taken, leaders = dict(statistics), {name: name for name in statistics}
+    reads: dict[str, list[Any]] = {name: [] for name in statistics}
+    held: list[Tensor] = []  # so that what is read keeps its place until the batch is done
+
+    def watcher(name: str) -> Watcher:
+        def look(layer: nn.Module, inputs: tuple, output: Tensor) -> None:
+            read = inputs[0].detach()
+            if leaders[name] == name:
+                taken[name].update(layer, read, output.detach())
+            if first:
+                held.append(read)
+                reads[name].append((read.data_ptr(), read.shape, read.stride(), read._version, _way_of_reading(layer)))
+
+        return look
+
+    first = True
+    with watch(root, {name: watcher(name) for name in statistics}):
+        for _ in runs:
+            if first:
+                of_reads: dict[tuple, str] = {}
+                for name, calls in reads.items():
+                    if calls:
+                        leaders[name] = of_reads.setdefault(tuple(calls), name)
+                        taken[name] = taken[leaders[name]]
+                first = False
+                held.clear()
+    reached = {leaders[name] for name, calls in reads.items() if calls}
+    return {name: taken[name] for name in statistics if leaders[name] in reached}
+
+
+def _way_of_reading(layer: nn.Module) -> Any:
+    """What decides what a layer's weights meet, beside its input."""
+    return window_of(layer), id(layer) if "input_multiplier" in layer._buffers else None
 
 
 def walk(

@@ -44,6 +44,13 @@ def copy_module(module: nn.Module) -> nn.Module:
     return copied
 
 
+def copy_structure(module: nn.Module) -> nn.Module:
+    """A copy of a module whose parameters of two dimensions or more are the module's own, until one of them replaces
+    its."""
+    memo: dict[int, Any] = {id(one): one for one in module.parameters() if one.dim() > 1}
+    return copy.deepcopy(module, memo)
+
+
 def _shared(module: nn.Module) -> dict[int, Any]:
     """A memo for deepcopy in which attributes that it cannot copy stand for themselves, tensors on a graph detached."""
     memo: dict[int, Any] = {}

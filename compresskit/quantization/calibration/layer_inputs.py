@@ -32,6 +32,11 @@ class LayerInputs:
         self._rows = InputMoments(sample)
         self.channels = ChannelMagnitudes()
 
+    @classmethod
+    def of_seed(cls, seed: int) -> LayerInputs:
+        """Statistics from at most `_ROWS_PER_BATCH` rows a batch, drawn by a seed."""
+        return cls(sampler(seed))
+
     @property
     def moments(self) -> MomentSums:
         return self._rows.sums
@@ -44,6 +49,11 @@ class LayerInputs:
         before = self.moments.count
         self._rows.update(layer, inputs, output)
         self.channels.update(layer, inputs, self.moments.count - before)
+
+
+def sampler(seed: int) -> Sampler:
+    """Draws the rows of a batch that count."""
+    return drawn_per_batch(_ROWS_PER_BATCH, torch.Generator().manual_seed(seed))
 
 
 def roundable(root: nn.Module, names: Iterable[str]) -> list[str]:
@@ -63,5 +73,4 @@ def collect_inputs(
         batches: batches of inputs.
         seed: decides which rows of a large batch count.
     """
-    sample = drawn_per_batch(_ROWS_PER_BATCH, torch.Generator().manual_seed(seed))
-    return collect(root, {name: LayerInputs(sample) for name in names}, batches)
+    return collect(root, {name: LayerInputs.of_seed(seed) for name in names}, batches)

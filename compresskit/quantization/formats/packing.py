@@ -7,6 +7,9 @@ from torch import Tensor
 
 from compresskit.core.errors import ShapeError
 
+#: values packed together, a multiple of eight; each takes some twenty bytes meanwhile
+_LARGEST_PART = 1 << 20
+
 
 def packed_bytes(count: int, bits: int) -> int:
     """Bytes that `count` values of `bits` bits take."""
@@ -30,6 +33,10 @@ def pack(values: Tensor, bits: int) -> Tensor:
     flat = values.reshape(-1)
     if flat.numel() and (int(flat.min()) < 0 or int(flat.max()) >= 1 << bits):
         raise ShapeError(f"values of [{int(flat.min())}, {int(flat.max())}] do not fit into {bits} bits")
+    return torch.cat([_packed(part, bits) for part in flat.split(_LARGEST_PART)] or [_packed(flat, bits)])
+
+
+def _packed(flat: Tensor, bits: int) -> Tensor:
     count = flat.numel()
     # (count / 8, 8): eight values at a time fill whole bytes
     groups = torch.nn.functional.pad(flat.to(torch.int64), (0, -count % 8)).reshape(-1, 8)

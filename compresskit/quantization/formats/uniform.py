@@ -10,7 +10,7 @@ Codes are unsigned, in [0, 2**bits); value = (code - zero_point) * scale. Symmet
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -161,6 +161,10 @@ def _group_sums(squared: Tensor, group_size: int | None) -> Tensor:
     return torch.nn.functional.pad(squared, (0, missing)).reshape(rows, -1, group_size or columns).sum(2)
 
 
+#: weights that are looked at together, so that copies in wide types stay small
+_LARGEST_PART = 1 << 20
+
+
 @dataclass(frozen=True)
 class Grid:
     """The levels that a weight matrix may take.
@@ -183,6 +187,12 @@ class Grid:
         scale, zero_point = (expand_groups(part, columns, self.group_size) for part in (self.scale, self.zero_point))
         return scale, zero_point
 
+    def of_rows(self, rows: slice) -> Grid:
+        """The grid of some rows."""
+        if len(self.scale) == 1:
+            return self
+        return replace(self, scale=self.scale[rows], zero_point=self.zero_point[rows])
+
     def nearest(self, matrix: Tensor) -> Tensor:
         """Codes nearest to the weights, (rows, columns) float."""
         return quantize(matrix, *self.wide(matrix.shape[1]), self.bits, self.lowest)
@@ -204,14 +214,22 @@ def make_grid(
 ) -> Grid:
     """The grid for a weight matrix, its scales rounded to the number type in which they are stored."""
     size = group_size if granularity == "group" else None
-    scale, zero_point = weight_scale(matrix, bits, granularity, size, symmetric=symmetric, search=search)
+    rows = max(len(matrix), 1) if granularity == "tensor" else max(_LARGEST_PART // max(matrix.shape[1], 1), 1)
+    found = [
+        weight_scale(part, bits, granularity, size, symmetric=symmetric, search=search) for part in matrix.split(rows)
+    ]
+    scale, zero_point = (torch.cat(parts) for parts in zip(*found, strict=True))
     stored = scale.to(getattr(torch, scale_type)).float().clamp(min=SMALLEST_SCALE)
     return Grid(stored, zero_point, bits, lowest_symmetric_code(bits) if symmetric else 0, size)
 
 
 def sqnr_db(reference: Tensor, approximation: Tensor) -> float:
     """Signal to quantization noise ratio in decibels; infinite for an exact copy."""
-    noise = (reference.double() - approximation.double()).square().sum()
+    noise = signal = torch.zeros((), dtype=torch.float64, device=reference.device)
+    pairs = zip(reference.reshape(-1).split(_LARGEST_PART), approximation.reshape(-1).split(_LARGEST_PART), strict=True)
+    for one, other in pairs:
+        noise = noise + (one.double() - other.double()).square().sum()
+        signal = signal + one.double().square().sum()
     if noise == 0:
         return float("inf")
-    return float(10 * torch.log10(reference.double().square().sum().clamp(min=1e-300) / noise))
+    return float(10 * torch.log10(signal.clamp(min=1e-300) / noise))

@@ -7,24 +7,27 @@ from torch import Tensor, nn
 
 from compresskit.core.tensors.modules import tensor_of
 
-from ...analysis.calibration.moments import MomentSums
-
 
 @torch.no_grad()
-def correct_bias(layer: nn.Module, delta: Tensor, moments: MomentSums) -> Tensor:
-    """Subtract the expected output shift of a weight change from a layer's bias.
+def correct_bias(layer: nn.Module, rounded: Tensor, weight: Tensor, mean: Tensor, float_mean: Tensor) -> Tensor:
+    """Subtract from a layer's bias what its mean output gained by rounding, here and in the layers before.
 
     Args:
         layer: a layer with a bias.
-        delta: rounded minus float weights, (rows, columns).
-        moments: of the layer's inputs.
+        rounded: its weights as rounded, (rows, columns).
+        weight: its float weights.
+        mean: of the input rows behind the layers rounded before, (groups, columns).
+        float_mean: of the input rows in the float model.
     Returns:
         what was subtracted, (rows,).
     Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019,
-        eq. 17, with the mean input measured on data.
+        eq. 17 and appendix D (empirical correction: the means are measured on data, layer after layer).
     """
-    mean = moments.mean().to(delta.dtype)
-    split = delta.reshape(mean.shape[0], -1, delta.shape[1])
-    shift = (split @ mean.unsqueeze(2)).reshape(-1)
+    shift = _mean_output(rounded, mean) - _mean_output(weight, float_mean)
     tensor_of(layer, "bias").sub_(shift)
     return shift
+
+
+def _mean_output(matrix: Tensor, mean: Tensor) -> Tensor:
+    split = matrix.double().reshape(mean.shape[0], -1, matrix.shape[1])
+    return (split @ mean.double().unsqueeze(2)).reshape(-1)

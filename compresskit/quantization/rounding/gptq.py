@@ -30,16 +30,21 @@ def gptq(problem: Problem) -> Tensor:
     """
     if problem.moments is None:
         return nearest(problem)
-    rows, columns = problem.matrix.shape
     moments = problem.moments.double()
-    groups = moments.shape[0]
     order = moments.diagonal(dim1=1, dim2=2).sum(0).argsort(descending=True, stable=True)
+    factor = _inverse_factor(moments[:, order][:, :, order])
+    return torch.cat([_rounded(part, moments, order, factor) for part in problem.by_rows()])
+
+
+def _rounded(problem: Problem, moments: Tensor, order: Tensor, factor: Tensor) -> Tensor:
+    """Codes of some rows of a weight matrix."""
+    rows, columns = problem.matrix.shape
+    groups = moments.shape[0]
     weights = problem.matrix.double().reshape(groups, -1, columns)[:, :, order].clone()
     scale, zero_point = (
         part.double().expand(rows, columns).reshape(groups, -1, columns)[:, :, order]
         for part in problem.grid.wide(columns)
     )
-    factor = _inverse_factor(moments[:, order][:, :, order])
     codes = torch.empty_like(weights)
     for start in range(0, columns, _BLOCK):
         stop = min(start + _BLOCK, columns)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from ..formats.uniform import Grid
+
+#: weights of a part
+_LARGEST_PART = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,17 @@ class Problem:
     moments: Tensor | None = None
     seed: int = 0
 
+    def by_rows(self) -> Iterator[Problem]:
+        """The same problem in parts of few enough rows that temporary copies in float64 stay small."""
+        rows = max(_LARGEST_PART // self.matrix.shape[1], 1)
+        if len(self.matrix) <= rows or (self.moments is not None and len(self.moments) > 1):
+            yield self
+            return
+        for start in range(0, len(self.matrix), rows):
+            part = slice(start, start + rows)
+            yield replace(self, matrix=self.matrix[part], grid=self.grid.of_rows(part))
+
 
 def nearest(problem: Problem) -> Tensor:
     """Codes nearest to the weights."""
-    return problem.grid.nearest(problem.matrix)
+    return torch.cat([part.grid.nearest(part.matrix) for part in problem.by_rows()])

@@ -19,9 +19,9 @@ from ...decomposition.ranks.candidates import Candidate
 from ...decomposition.surgery.find_layers import Site
 from ...decomposition.surgery.surgery import data_evidence, put_factors, weight_evidence
 from ...decomposition.tables import KINDS
+from ...quantization.blockwise import quantize_layer
 from ...quantization.calibration.layer_inputs import collect_inputs, roundable
 from ...quantization.plan import make_plan
-from ...quantization.quantize import quantize_layer
 from ...quantization.transforms.folding import fold_batchnorm
 from ...training.batchnorm import estimate_batchnorm
 from ...training.context import Context

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from compresskit.analysis.calibration.activation_cache import ActivationCache
 from compresskit.analysis.calibration.blocks import find_blocks, run_block
+from compresskit.analysis.calibration.collect import collect
 from compresskit.analysis.calibration.streaming import walk
 from compresskit.core.tensors.modules import get_module
 from compresskit.core.types import call
@@ -76,7 +77,7 @@ def test_every_block_sees_what_the_changed_blocks_before_it_give(limit_bytes, tm
     firsts = [block.modules[0] for block in blocks]
     float_inputs, _ = _recorded(whole, batches, firsts)
     entered, float_entered, left = {}, {}, {}
-    cache = ActivationCache(limit_bytes, tmp_path)
+    cache, running = ActivationCache(limit_bytes, tmp_path), threading.active_count()
     for step in walk(changed, blocks, batches, reference=changed, cache=cache):
         name = step.block.modules[0]
         entered[name] = [args[0].clone() for args, _ in step.inputs]
@@ -93,7 +94,7 @@ def test_every_block_sees_what_the_changed_blocks_before_it_give(limit_bytes, tm
             wanted = [run_block(whole, block, (x.clone(),), {}) for x in float_inputs[name]]
         assert all(torch.equal(a, b) for a, b in zip(left[name], wanted, strict=True)), name
     assert (cache.spilled_bytes > 0) == (limit_bytes is not None)
-    assert not list(tmp_path.iterdir()) and threading.active_count() == 1
+    assert not list(tmp_path.iterdir()) and threading.active_count() == running
     assert not any(one._forward_hooks or one._forward_pre_hooks for one in changed.modules())
 
 
@@ -145,12 +146,12 @@ def test_an_error_in_the_model_reaches_the_caller_and_a_break_ends_all_forwards(
             return super().forward(x)
 
     net = Fails(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
-    blocks = find_blocks(net, torch.randn(2, 4), ["0", "2"])
+    blocks, running = find_blocks(net, torch.randn(2, 4), ["0", "2"]), threading.active_count()
     with pytest.raises(RuntimeError, match="too large"):
         list(walk(net, blocks, [torch.randn(2, 4), torch.full((2, 4), 1000.0)]))
     for _ in walk(net, blocks, _batches(2, 4)):
         break
-    assert threading.active_count() == 1 and not net[0]._forward_pre_hooks
+    assert threading.active_count() == running and not net[0]._forward_pre_hooks
 
 
 def test_models_of_transformers_keep_no_past_meanwhile():
@@ -166,3 +167,29 @@ def test_models_of_transformers_keep_no_past_meanwhile():
         if step.block.name == "lm_head":
             assert all(torch.equal(args[0], x) for (args, _), x in zip(step.inputs, inputs["lm_head"], strict=True))
     assert net.config.use_cache
+
+
+def test_statistics_are_those_of_a_run_of_the_whole_model_and_layers_that_read_the_same_share_one():
+    class Fed:
+        def __init__(self):
+            self.rows, self.updates = 0.0, 0
+
+        def update(self, _layer, inputs, _output):
+            self.rows, self.updates = self.rows + inputs.double().sum(), self.updates + 1
+
+    class Attends(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.q, self.k, self.v, self.out = (nn.Linear(4, 4) for _ in range(4))
+
+        def forward(self, x):
+            return x + self.out(self.q(x) * self.k(x) + self.v(x.clone()))
+
+    net, batches = nn.Sequential(Attends(), Attends()).eval(), _batches(3, 4)
+    names = [f"{index}.{name}" for index in range(2) for name in ("q", "k", "v", "out")]
+    whole = collect(net, {name: Fed() for name in names}, batches)
+    for index, step in enumerate(walk(net, find_blocks(net, batches[0]), batches)):
+        found = step.collect({name: Fed() for name in names if name.startswith(f"{index}.")})
+        assert {name: one.rows for name, one in found.items()} == {name: whole[name].rows for name in found}
+        q, k, v, out = found.values()
+        assert q is k and len({id(q), id(v), id(out)}) == 3 and q.updates == len(batches)

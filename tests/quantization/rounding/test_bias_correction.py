@@ -13,8 +13,9 @@ def test_shift_by_hand():
     moments = collect_inputs(nn.Sequential(layer), ["0"], [torch.tensor([[1.0, 2.0], [3.0, 4.0]])])["0"].moments
     before = layer.bias.item()
     # mean input (2, 3), weight change (0.5, -1): the output moves by 1 - 3
-    shift = correct_bias(layer, torch.tensor([[0.5, -1.0]]), moments)
-    assert shift.tolist() == [-2.0]
+    weight = layer.weight.detach()
+    shift = correct_bias(layer, weight + torch.tensor([[0.5, -1.0]]), weight, moments.mean(), moments.mean())
+    assert abs(shift.item() + 2) < 1e-6
     assert abs(layer.bias.item() - (before + 2.0)) < 1e-6
 
 
@@ -24,9 +25,9 @@ def test_mean_output_of_a_grouped_convolution_is_restored():
     inputs = torch.randn(3, 4, 6, 6) + 1
     wanted = layer(inputs).mean((0, 2, 3))
     moments = collect_inputs(nn.Sequential(layer), ["0"], [inputs])["0"].moments
-    delta = torch.randn_like(layer.weight) * 0.1
+    weight = layer.weight.detach().clone()
     with torch.no_grad():
-        layer.weight += delta
+        layer.weight += torch.randn_like(weight) * 0.1
     assert (layer(inputs).mean((0, 2, 3)) - wanted).abs().max().item() > 0.01
-    correct_bias(layer, to_matrix(delta, 0), moments)
+    correct_bias(layer, to_matrix(layer.weight.detach(), 0), to_matrix(weight, 0), moments.mean(), moments.mean())
     torch.testing.assert_close(layer(inputs).mean((0, 2, 3)), wanted, rtol=1e-4, atol=1e-5)

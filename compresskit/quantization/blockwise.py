@@ -1,0 +1,143 @@
+"""Quantizing a model block by block: each block's statistics are those behind the quantized blocks before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from compresskit.core.tensors.modules import bias_of, get_module
+from compresskit.core.types import Inputs, Loaded
+from compresskit.training.context import Context
+
+from ..analysis.calibration.blocks import find_blocks
+from ..analysis.calibration.moments import InputMeans
+from ..analysis.calibration.streaming import Step, walk
+from .calibration.layer_inputs import LayerInputs, roundable, sampler
+from .formats.conversion import convert
+from .formats.integer import grid_for
+from .formats.layer_spec import Spec
+from .formats.layers import name_format, to_matrix
+from .formats.number_format import Settings
+from .formats.uniform import Grid
+from .formats.weights import store
+from .options import QuantizeOptions
+from .plan import LayerPlan
+from .rounding.bias_correction import correct_bias
+from .transforms import smoothing
+
+
+def scale_inputs(
+    loaded: Loaded, plans: Sequence[LayerPlan], batches: Sequence[Inputs], options: QuantizeOptions, context: Context
+) -> None:
+    """Apply SmoothQuant or AWQ to every layer it fits, and record the edits; the model computes the same."""
+    fitting = [plan for plan in plans if _takes_scales(plan, options)]
+    for step, block_plans in _steps(loaded, fitting, batches):
+        statistics = _statistics(step, block_plans, context.seed)
+        for plan in block_plans:
+            loaded.edits.append(_scaled(loaded.module, plan, statistics[plan.name], options).as_edit(plan.name))
+
+
+def round_layers(
+    loaded: Loaded, plans: Sequence[LayerPlan], batches: Sequence[Inputs], options: QuantizeOptions, context: Context
+) -> Iterator[tuple[LayerPlan, Spec]]:
+    """Round layers and convert them in place, block by block, then those that no block's statistics serve.
+
+    Yields:
+        each layer's plan and the spec that it got.
+    """
+    left = {plan.name: plan for plan in plans}
+    for step, block_plans in _steps(loaded, plans, batches, reference=options.bias_correction):
+        statistics = _statistics(step, block_plans, context.seed)
+        means = _float_means(loaded.module, step, block_plans, context.seed) if options.bias_correction else {}
+        for plan in block_plans:
+            context.log(f"quantizing {plan.name} to {plan.spec.bits} bits")
+            own = statistics[plan.name]
+            yield plan, quantize_layer(loaded.module, plan, options, own, context.seed, means.get(plan.name))
+            del left[plan.name]
+    for plan in left.values():
+        context.log(f"quantizing {plan.name} to {plan.spec.bits} bits")
+        yield plan, quantize_layer(loaded.module, plan, options, None, context.seed)
+
+
+def _steps(
+    loaded: Loaded, plans: Sequence[LayerPlan], batches: Sequence[Inputs], *, reference: bool = False
+) -> Iterator[tuple[Step, list[LayerPlan]]]:
+    """The blocks that hold layers whose rounding can follow their inputs, with the plans of those."""
+    names = set(roundable(loaded.module, [plan.name for plan in plans]))
+    blocks = find_blocks(loaded.module, loaded.example)
+    wanted = [number for number, block in enumerate(blocks) if names & set(block.layers)]
+    if not wanted:
+        return
+    others = loaded.module if reference else None
+    for step in walk(loaded.module, blocks[: wanted[-1] + 1], batches, reference=others):
+        block_plans = [plan for plan in plans if plan.name in names and plan.name in step.block.layers]
+        if block_plans:
+            yield step, block_plans
+
+
+def _statistics(step: Step, plans: Iterable[LayerPlan], seed: int) -> dict[str, LayerInputs]:
+    return step.collect({plan.name: LayerInputs.of_seed(seed) for plan in plans})
+
+
+def _float_means(root: nn.Module, step: Step, plans: Iterable[LayerPlan], seed: int) -> dict[str, Tensor]:
+    """What layers with a bias read on average in the float model, (groups, columns)."""
+    names = [plan.name for plan in plans if bias_of(get_module(root, plan.name)) is not None]
+    found = step.collect_reference(root, {name: InputMeans(sampler(seed)) for name in names})
+    return {name: one.mean() for name, one in found.items()}
+
+
+def _takes_scales(plan: LayerPlan, options: QuantizeOptions) -> bool:
+    if options.smooth is not None:
+        return plan.spec.input != "none"
+    return "awq" in name_format(plan.spec.format).options
+
+
+def _scaled(root: nn.Module, plan: LayerPlan, statistics: LayerInputs, options: QuantizeOptions) -> Spec:
+    layer = get_module(root, plan.name)
+    if options.smooth is not None:
+        return smoothing.smooth(layer, statistics, options.smooth)
+
+    def grid_of(matrix: Tensor) -> Grid:
+        return grid_for(matrix, plan.spec, options)
+
+    return smoothing.move_to_weights(layer, smoothing.search_factors(layer, statistics, grid_of, plan.spec.axis))
+
+
+def quantize_layer(
+    root: nn.Module,
+    plan: LayerPlan,
+    options: QuantizeOptions,
+    statistics: LayerInputs | None,
+    seed: int,
+    float_mean: Tensor | None = None,
+) -> Spec:
+    """Round one layer's weights and convert the layer in place; static activations are left for later.
+
+    Args:
+        root: the model.
+        plan: the layer, and how to quantize it.
+        options: rounding and ranges.
+        statistics: of the layer's inputs, where a method needs them.
+        seed: for methods that draw anything.
+        float_mean: mean of its input rows in the float model; None where they are those of the statistics.
+    Returns:
+        the spec that the layer got.
+    """
+    layer = get_module(root, plan.name)
+    spec = replace(plan.spec, input="dynamic" if plan.spec.input == "dynamic" else "none")
+    matrices = {name: to_matrix(layer.get_parameter(name).detach().float(), spec.axis) for name in spec.parameters}
+    number_format = name_format(spec.format)
+    spec = number_format.fitted(spec, list(matrices.values()))
+    quantized = convert(layer, spec)
+    settings = Settings(options, statistics.moments.second_moment if statistics else None, seed)
+    for name, matrix in matrices.items():
+        store(quantized, name, number_format.quantize(matrix, spec, settings))
+    if options.bias_correction and statistics and bias_of(layer) is not None:
+        with torch.no_grad():
+            rounded = to_matrix(quantized.dequantized("weight"), spec.axis)
+        mean = statistics.moments.mean()
+        correct_bias(layer, rounded, matrices["weight"], mean, mean if float_mean is None else float_mean)
+    return spec

@@ -1,0 +1,67 @@
+"""Quantizing block by block: what the layers before did is seen, and scaling changes nothing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from compresskit.analysis.dataflow import trace
+from compresskit.core.types import Loaded, call
+from compresskit.quantization.blockwise import round_layers, scale_inputs
+from compresskit.quantization.formats.layers import Quantized
+from compresskit.quantization.options import QuantizeOptions
+from compresskit.quantization.plan import make_plan
+from compresskit.training.context import Context
+
+
+def _loaded() -> tuple[Loaded, list[torch.Tensor]]:
+    torch.manual_seed(0)
+    blocks = [nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 8), nn.ReLU()) for _ in range(3)]
+    net = nn.Sequential(*blocks, nn.Linear(8, 5)).eval()
+    batches = [torch.randn(64, 8) + 0.5 for _ in range(3)]
+    return Loaded(net, {}, batches[0][:1]), batches
+
+
+def _plans(loaded: Loaded, options: QuantizeOptions):
+    return make_plan(loaded.module, trace(loaded.module, loaded.example), options)[0]
+
+
+def _outputs(loaded: Loaded, batches) -> torch.Tensor:
+    with torch.no_grad():
+        return torch.cat([call(loaded.module, one) for one in batches])
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "gptq"])
+def test_bias_correction_takes_out_what_the_layers_before_added_too(rounding):
+    loaded, batches = _loaded()
+    wanted = _outputs(loaded, batches).mean(0)
+    options = QuantizeOptions(
+        scheme="int4-weight", bits=2, bias_correction=True, rounding=rounding, first_last="same", granularity="tensor"
+    )
+    plans = _plans(loaded, options)
+    done = [plan.name for plan, _ in round_layers(loaded, plans, batches, options, Context(loaded))]
+    assert done == [plan.name for plan in plans] and isinstance(loaded.module[0][0], Quantized)
+    # the last layer stands alone in its block, so its mean is what it was whatever rounding did before it
+    torch.testing.assert_close(_outputs(loaded, batches).mean(0), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_layers_whose_inputs_cannot_be_followed_are_rounded_all_the_same():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Embedding(10, 8), nn.Linear(8, 4)).eval()
+    loaded, batches = Loaded(net, {}, torch.arange(3)[None]), [torch.randint(0, 10, (4, 3))]
+    options = QuantizeOptions(scheme="int4-weight", rounding="gptq")
+    names = [plan.name for plan, _ in round_layers(loaded, _plans(loaded, options), batches, options, Context(loaded))]
+    assert sorted(names) == ["0", "1"] and isinstance(net[0], Quantized) and isinstance(net[1], Quantized)
+
+
+@pytest.mark.parametrize("given", [{"scheme": "int4-weight", "awq": True}, {"scheme": "int8-static", "smooth": 0.5}])
+def test_scaled_inputs_change_nothing_but_the_weights(given):
+    loaded, batches = _loaded()
+    wanted, weight = _outputs(loaded, batches), loaded.module[1][0].weight.clone()
+    options = QuantizeOptions(**given)
+    plans = _plans(loaded, options)
+    scale_inputs(loaded, plans, batches, options, Context(loaded))
+    torch.testing.assert_close(_outputs(loaded, batches), wanted, rtol=1e-4, atol=1e-5)
+    assert not torch.equal(loaded.module[1][0].weight, weight)
+    assert [edit["target"] for edit in loaded.edits] == [plan.name for plan in plans]
