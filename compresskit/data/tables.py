@@ -29,6 +29,16 @@ READERS: Registry[Callable[[str, Preprocessing], Splits]] = Registry(
             "1,797 grey 8x8 digits that ship with scikit-learn; no download",
             attributes={"location": "none"},
         ),
+        "digits-detection": Row(
+            "sources.digits_scenes:digits_detection",
+            "scenes of those digits with their boxes, in torchvision's form; no download",
+            attributes={"location": "none"},
+        ),
+        "digits-segmentation": Row(
+            "sources.digits_scenes:digits_segmentation",
+            "scenes of those digits with the class of every pixel; no download",
+            attributes={"location": "none"},
+        ),
         "imagefolder": Row("sources.imagefolder:imagefolder", "imagefolder:DIR, images as SPLIT/CLASS/FILE"),
         "npz": Row(
             "sources.npz:npz", "npz:FILE, arrays x_train, y_train, x_test, y_test (or x and y)", attributes=_VALUES

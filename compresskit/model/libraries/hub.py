@@ -50,18 +50,20 @@ def torchvision_model(record: dict[str, Any], pretrained: bool) -> tuple[nn.Modu
             extra.setdefault("init_weights", True)
         module = _call(builder, f"torchvision:{name}", {"weights": None, **extra, **args})
     side = getattr(preset, "crop_size", None)
-    size = (side[0], side[-1]) if side else (224, 224)
+    wanted: tuple[int, int] | None = (side[0], side[-1]) if side else (224, 224)
+    size = wanted or (224, 224)
     mean, std = tuple(getattr(preset, "mean", ())), tuple(getattr(preset, "std", ()))
     family = type(module).__module__
     if ".detection." in family:
         example: Inputs = ([torch.zeros(3, 224, 224)],)
+        mean, std, wanted = (), (), None  # a detector resizes and normalizes by itself
     elif ".video." in family:
         example = torch.zeros(1, 3, 16, *size)
     elif ".optical_flow." in family:
         example = (torch.zeros(1, 3, 128, 128), torch.zeros(1, 3, 128, 128))
     else:
         example = torch.zeros(1, 3, *size)
-    return module, {"example": _filled(example), "preprocessing": Preprocessing(mean, std, size, 3)}
+    return module, {"example": _filled(example), "preprocessing": Preprocessing(mean, std, wanted, 3)}
 
 
 def _takes(function, name: str) -> bool:
