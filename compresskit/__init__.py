@@ -27,7 +27,7 @@ _HOMES = {
     "InputError": "core.errors",
     "GuardMissed": "core.errors",
 }
-__all__ = ["__version__", *_VERBS, *_HOMES]
+__all__ = ["__version__", *_VERBS, *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]  # the stub lists them
 
 
 def __getattr__(name: str) -> object:

@@ -45,7 +45,7 @@ class FieldOption(click.Option):
         self.pairs = pairs
 
     @property
-    def help(self) -> str | None:  # what it may be is looked up when it is shown
+    def help(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]  # rows are loaded when shown
         if self.registry is None or not self._help:
             return self._help
         rows = [f"{name}: {row.described()}" for name, row in self.registry.rows().items()]

@@ -33,11 +33,11 @@ class LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*TECHNIQUES, *COMMANDS]
 
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name in TECHNIQUES:
-            return importlib.import_module(".technique", __package__).technique_command(name)
-        if name in COMMANDS:
-            module, _, function = COMMANDS[name][0].partition(":")
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in TECHNIQUES:
+            return importlib.import_module(".technique", __package__).technique_command(cmd_name)
+        if cmd_name in COMMANDS:
+            module, _, function = COMMANDS[cmd_name][0].partition(":")
             return getattr(importlib.import_module(f".{module}", __package__), function)
         return None
 

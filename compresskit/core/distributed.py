@@ -102,8 +102,8 @@ class _Sum(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        total = gradient.clone().contiguous()
+    def backward(ctx: Any, *grad_outputs: Any) -> Tensor:
+        total: Tensor = grad_outputs[0].clone().contiguous()
         dist.all_reduce(total)
         return total
 

@@ -88,9 +88,9 @@ class Options(BaseModel):
         key = str(error["loc"][0]) if error["loc"] else ""
         kind: Any = error["type"]
         if kind == "extra_forbidden" and key in cls.renamed_keys():
-            kind = PydanticCustomError("known_key", f"{key} is now {cls.renamed_keys()[key]}")
+            kind = PydanticCustomError("known_key", "{said}", {"said": f"{key} is now {cls.renamed_keys()[key]}"})
         elif kind == "extra_forbidden" and key in cls.refused:
-            kind = PydanticCustomError("known_key", f"{key} {cls.refused[key]}")
+            kind = PydanticCustomError("known_key", "{said}", {"said": f"{key} {cls.refused[key]}"})
         return InitErrorDetails(type=kind, loc=error["loc"], input=error["input"], ctx=error.get("ctx", {}))
 
     @field_validator("*")

@@ -106,9 +106,8 @@ def mix(
 
 def _beta(alpha: float, generator: torch.Generator) -> float:
     """One draw of Beta(alpha, alpha): a ratio of gamma draws."""
-    first, second = (
-        float(torch._standard_gamma(torch.tensor(alpha, dtype=torch.float64), generator=generator)) for _ in "ab"
-    )
+    draw = torch._standard_gamma  # pyright: ignore[reportPrivateImportUsage]  # torch's distributions take no generator
+    first, second = (float(draw(torch.tensor(alpha, dtype=torch.float64), generator=generator)) for _ in "ab")
     return first / (first + second) if first + second > 0 else 0.5
 
 

@@ -67,6 +67,7 @@ class Cache(Protocol):
 
     def __call__(self, inputs: Inputs, rows: Tensor, compute: Callable[[Inputs], Tensor]) -> Tensor:
         """Logits of a batch."""
+        ...
 
 
 class Objective:

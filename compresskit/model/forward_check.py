@@ -64,7 +64,7 @@ def _own_inference_tensors(module: nn.Module) -> None:
     """Tensors made in inference mode cannot be changed in place; ordinary copies take their place."""
     copies: dict[int, Tensor] = {}
     for layer in module.modules():
-        tables: tuple[dict[str, Any], ...] = (layer._parameters, layer._buffers)
+        tables: list[dict[str, Any]] = [layer._parameters, layer._buffers]
         for held in tables:
             for name, tensor in held.items():
                 if tensor is None or is_lazy(tensor) or not tensor.is_inference():

@@ -111,6 +111,10 @@ def materialize(root: nn.Module, example: Inputs | None, what: str) -> list[dict
     return edits
 
 
+def _is_lazy_layer(layer: nn.Module) -> bool:
+    return isinstance(layer, LazyModuleMixin)
+
+
 class MaterializeRecord(EditRecord):
     """Shapes of the inputs that a lazy layer is called with."""
 
@@ -120,8 +124,8 @@ class MaterializeRecord(EditRecord):
 @reads(MaterializeRecord)
 def replay_materialize(root: nn.Module, edit: Mapping[str, Any]) -> None:
     """{op, target, inputs: [[ints]]}: a lazy layer takes the shapes that inputs of these shapes give it."""
-    layer = get_module(root, edit["target"])
-    if not isinstance(layer, LazyModuleMixin) or not layer.has_uninitialized_params():
+    layer: Any = get_module(root, edit["target"])
+    if not _is_lazy_layer(layer) or not layer.has_uninitialized_params():
         raise InputError("not a lazy layer")
     device = device_of(layer)
     inputs = tuple(torch.empty([int(size) for size in shape], device=device) for shape in edit["inputs"])

@@ -90,7 +90,7 @@ def _names(schema: dict[str, Any]) -> list[str]:
     """What a JSON schema allows, a phrase for each variant."""
     if "anyOf" in schema:
         return [name for variant in schema["anyOf"] for name in _names(variant)]
-    kind = schema.get("type", "any")
+    kind: str = schema.get("type", "any")
     if kind == "null":
         return []
     if "enum" in schema:

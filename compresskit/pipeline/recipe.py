@@ -157,7 +157,7 @@ def validate(content: dict[str, Any], *, where: str = "recipe", lines: Lines | N
         step = _step(raw, ("steps", number), errors, where, lines)
         if step:
             steps.append(step)
-    if errors:
+    if errors or options is None:
         raise InputError("\n".join(errors))
     return Recipe(options, tuple(steps))
 

@@ -114,7 +114,8 @@ def _run(task: Run, keys: list[str], data: str) -> Outcome:
     task.place.begin()
     baseline = measure_model(context.original, context, options) if distributed.is_main() else None
     progress = _Progress(keys[0], baseline, baseline)
-    report = _report_head(task, progress.key, baseline, warnings) | {"eval_batch": context.eval_batch}
+    report = _report_head(task, progress.key, baseline, warnings)
+    report["eval_batch"] = context.eval_batch
 
     beside: list[Path] = []  # steps that wrote further files, and no other model
 

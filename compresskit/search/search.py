@@ -96,8 +96,8 @@ def _within_drop(problem: Problem, run: Callable[[Problem], Choice], options: Se
 
 def _carried_out(problem: Problem, choice: Choice, loaded: Loaded, context: Context) -> tuple[Choice, StepResult]:
     """The winner, really made; where its bytes turn out above the budget, the best one below that by as much."""
-    for _ in range(_TRIES):
-        result = carry_out(problem.subject.steps(choice), loaded.clone(), context)
+    result = carry_out(problem.subject.steps(choice), loaded.clone(), context)
+    for _ in range(_TRIES - 1):
         name, over = _over_limit(result.loaded, problem)
         if over <= 1:
             break
@@ -109,6 +109,7 @@ def _carried_out(problem: Problem, choice: Choice, loaded: Loaded, context: Cont
             f"a choice came out {over - 1:.2%} above the {COSTS[name].noun} of the budget; the next best was taken"
         )
         choice = best.choice
+        result = carry_out(problem.subject.steps(choice), loaded.clone(), context)
     return choice, result
 
 

@@ -30,9 +30,11 @@ class RuntimeTimer(Protocol):
 
     def profiles(self, modules: list[nn.Module], example: Inputs, names: Iterable[str]) -> list[Profile]:
         """Of each model, the time of each named layer."""
+        ...
 
     def latencies_ms(self, modules: list[nn.Module], example: Inputs, rounds: int = ...) -> list[float]:
         """Milliseconds of one forward of each model, taken in turn."""
+        ...
 
 
 @dataclass

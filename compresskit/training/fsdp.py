@@ -15,6 +15,7 @@ from torch.distributed.tensor import distribute_tensor
 from ..core.errors import InputError
 from ..core.tensors.copying import copy_module
 from . import checkpoint
+from .optim import gathered
 
 
 class Sharded:
@@ -53,7 +54,7 @@ class Sharded:
 def whole_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimizer's state as `index/name` -> tensor, sharded ones gathered; every process must call it."""
     return {
-        name: value.full_tensor() if hasattr(value, "full_tensor") else value
+        name: gathered(value)
         for name, value in checkpoint.optimizer_tensors(optimizer).items()
     }
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..core.errors import InputError
 from .options import TrainOptions
@@ -72,6 +73,11 @@ def learning_rate(step: int, total: int, options: TrainOptions) -> float:
 
 
 @torch.no_grad()
+def gathered(tensor: Any) -> Tensor:
+    """A tensor, whole where it is sharded."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
 def clip_gradients(parameters: Iterable[nn.Parameter], largest_norm: float) -> float:
     """Scale all gradients so that their joint L2 norm is at most `largest_norm`; sharded ones count as whole.
 
@@ -86,7 +92,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], largest_norm: float) -> f
     norms = []
     for part in filter(None, (sharded, whole)):
         norm = nn.utils.get_total_norm([parameter.grad for parameter in part if parameter.grad is not None])
-        norms.append(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        norms.append(gathered(norm))
     if not norms:
         return 0.0
     joint = torch.linalg.vector_norm(torch.stack(norms))

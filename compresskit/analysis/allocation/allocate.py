@@ -85,7 +85,7 @@ def _allocate(layers: list[_Layer], limit: Floats) -> list[int] | None:
     prices = _price(layers, limit) if len(limit) == 1 else _prices(layers, limit)
     reduced = [layer.losses + layer.costs @ prices for layer in layers]
     gaps = [row - row.min() for row in reduced]
-    dual = sum(row.min() for row in reduced) - prices @ limit
+    dual = float(sum(row.min() for row in reduced) - prices @ limit)
     best, known = None, np.inf
     for most in _PASSES:
         picks, complete = _states(layers, limit, gaps, known - dual + 1e-9 * abs(dual), most)

@@ -156,7 +156,7 @@ class Allocator:
         at = dict(zip(self.hubs, levels, strict=True))
         for number, own in enumerate(solved):
             weighted = self._table(number, tuple(at[hub] for hub in self._touched[number])) @ self._weights
-            useful = undominated(weighted, own)
+            useful = undominated(weighted.tolist(), own)
             kept.append(useful)
             costs.append([max(float(weighted[option]), 0.0) for option in useful])
             rows.append([own[option] for option in useful])

@@ -98,7 +98,8 @@ class ActivationCache:
             path, self._count = Path(self._folder.name) / str(self._count), self._count + 1
             with path.open("wb") as file:
                 for part in _bytes(storage).split(_CHUNK_BYTES):
-                    file.write(part.to("cpu", copy=True).numpy())  # a copy: what numpy has seen cannot be emptied
+                    # a copy: what numpy has seen cannot be emptied
+                    file.write(part.to("cpu", copy=True).numpy().data)
             self._files[key] = path, storage.nbytes()
             self.spilled_bytes += storage.nbytes()
         self._resident[key] = 0

@@ -57,9 +57,8 @@ class Block:
     @property
     def name(self) -> str:
         """What reports call it."""
-        if len(self.modules) > 1:
-            return f"{self.modules[0]} .. {self.modules[-1]}"
-        return self.modules[0] or "the whole model"
+        first, last = self.modules[0], self.modules[-1]
+        return f"{first} .. {last}" if len(self.modules) > 1 else first or "the whole model"
 
 
 def run_block(root: nn.Module, block: Block, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

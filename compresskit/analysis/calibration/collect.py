@@ -15,7 +15,7 @@ from .hooks import Watcher, stream
 class Statistic(Protocol):
     """What is taken in of one layer, call by call; memory does not grow with the data."""
 
-    def update(self, layer: nn.Module, inputs: Tensor, output: Tensor) -> None:
+    def update(self, layer: nn.Module, inputs: Tensor, output: Tensor, /) -> None:
         """Take in one call of the layer."""
 
 

@@ -175,10 +175,11 @@ def layer_inputs(module: nn.Module, example: Inputs, names: Iterable[str]) -> di
     """The first positional input of every call of some layers in one run, by layer name."""
     seen: dict[str, list[Tensor]] = {name: [] for name in names}
     layers = dict(module.named_modules())
-    handles = [
-        layers[name].register_forward_pre_hook(lambda layer, inputs, calls=calls: calls.append(inputs[0].detach()))
-        for name, calls in seen.items()
-    ]
+
+    def note(name: str, _layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+        seen[name].append(inputs[0].detach())
+
+    handles = [layers[name].register_forward_pre_hook(partial(note, name)) for name in seen]
     try:
         call(module, example)
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 from torch import nn
@@ -44,7 +45,8 @@ def peak_memory_bytes(module: nn.Module, inputs: Inputs) -> int | None:
     activities = [torch.profiler.ProfilerActivity.CPU]
     with evaluating(module), torch.profiler.profile(activities=activities, profile_memory=True) as profile:
         call(module, inputs)
-    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    recorded: Any = profile.profiler  # its results have no types
+    events = [event for event in recorded.kineto_results.events() if event.name() == "[memory]"]
     live = peak = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
         live += event.nbytes()

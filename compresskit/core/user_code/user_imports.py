@@ -136,6 +136,15 @@ def guarded(what: str, when: str = "") -> Iterator[None]:
         ) from error
 
 
+def _check_arguments(signature: inspect.Signature, args: dict[str, Any], what: str) -> None:
+    try:
+        signature.bind(**args)
+    except TypeError as error:
+        names = list(signature.parameters)
+        unknown = next((name for name in args if name not in names), None)
+        raise InputError(f"{what}: {error}{nearest(unknown, names) if unknown else ''}") from error
+
+
 def call_factory(factory: Any, args: dict[str, Any], what: str) -> Any:
     """Call a factory that builds a model.
 
@@ -150,13 +159,10 @@ def call_factory(factory: Any, args: dict[str, Any], what: str) -> Any:
         raise InputError(f"{what} is a {type(factory).__name__}, not a function or class that builds a model")
     try:
         signature = inspect.signature(factory)
-        signature.bind(**args)
-    except TypeError as error:
-        names = list(signature.parameters)
-        unknown = next((name for name in args if name not in names), None)
-        raise InputError(f"{what}: {error}{nearest(unknown, names) if unknown else ''}") from error
     except ValueError:  # a callable without a signature
-        pass
+        signature = None
+    if signature is not None:
+        _check_arguments(signature, args, what)
     with guarded(f"{what} with {args or 'no arguments'}"):
         return factory(**args)
 

@@ -20,7 +20,7 @@ def digits(location: str, preprocessing: Preprocessing) -> Splits:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
-    bunch = load_digits()
+    bunch: Any = load_digits()
     inputs = torch.from_numpy(bunch.images).float().unsqueeze(1) / 16
     targets = torch.from_numpy(bunch.target).long()
     train, test = train_test_split(

@@ -42,9 +42,17 @@ def tucker2(kernel: Tensor, in_rank: int, out_rank: int, sweeps: int = 5) -> tup
     """
     out_channels, in_channels, _ = kernel.shape
     right = leading_vectors(kernel.transpose(0, 1).reshape(in_channels, -1), in_rank)
-    for _ in range(sweeps):
-        left = leading_vectors(torch.einsum("oik,ir->ork", kernel, right).reshape(out_channels, -1), out_rank)
-        right = leading_vectors(torch.einsum("oik,or->irk", kernel, left).reshape(in_channels, -1), in_rank)
+
+    def left_given(right: Tensor) -> Tensor:
+        return leading_vectors(torch.einsum("oik,ir->ork", kernel, right).reshape(out_channels, -1), out_rank)
+
+    def right_given(left: Tensor) -> Tensor:
+        return leading_vectors(torch.einsum("oik,or->irk", kernel, left).reshape(in_channels, -1), in_rank)
+
+    left = left_given(right)
+    for _ in range(sweeps - 1):
+        left = left_given(right_given(left))
+    right = right_given(left)
     core = torch.einsum("oik,or,is->rsk", kernel, left, right)
     return left, core, right.mT
 

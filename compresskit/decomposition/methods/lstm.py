@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -176,7 +176,7 @@ def decompose_lstms(
     return rows
 
 
-def is_plain_lstm(module: nn.Module) -> bool:
+def is_plain_lstm(module: nn.Module) -> TypeGuard[nn.LSTM]:
     """Whether a module is exactly nn.LSTM, without the projection of its hidden state."""
     return type(module) is nn.LSTM and not module.proj_size
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,11 +27,12 @@ class FoldedLinear(nn.Module):
     ):
         super().__init__()
         self.repeats, self.outer = repeats, outer
-        self.linear = nn.utils.skip_init(nn.Linear, in_channels, out_channels, bias=False, **place)
+        linear = nn.utils.skip_init(nn.Linear, in_channels, out_channels, bias=False, **place)
+        self.linear = cast(nn.Linear, linear)
         self.bias = nn.Parameter(self.linear.weight.new_empty(repeats * out_channels)) if bias else None
 
     @property
-    def weight(self) -> nn.Parameter:
+    def weight(self) -> Tensor:
         """The small layer's weight, (r * o, in_channels)."""
         return self.linear.weight
 

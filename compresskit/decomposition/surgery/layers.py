@@ -130,7 +130,7 @@ def recompose(root: nn.Module, edits: list[dict[str, Any]]) -> list[dict[str, An
     merged: list[dict[str, Any]] = []
     done: set[str] = set()
     for edit in reversed(edits):  # a layer decomposed twice is merged from the inside out
-        target = edit.get("target")
+        target: str = edit.get("target", "")
         if edit.get("op") == "merged":
             done.add(target)
         if edit.get("op") != "factored" or target in done:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
+from functools import partial, reduce
 
 import torch
 from torch import Tensor, nn
@@ -199,7 +199,11 @@ def _make_variational(setup: Setup) -> Term:
     heads = nn.ModuleList(
         seeded(setup.seed + number, partial(GaussianHead, *pair)) for number, pair in enumerate(_channels(setup))
     )
-    return Term(lambda signals: sum(head(*pair) for head, pair in zip(heads, signals.features, strict=True)), [heads])
+
+    def compute(signals: DistillationBatch) -> Tensor:
+        return reduce(torch.add, (head(*pair) for head, pair in zip(heads, signals.features, strict=True)))
+
+    return Term(compute, [heads])
 
 
 def _make_factor(setup: Setup) -> Term:

@@ -43,8 +43,8 @@ class Regressor(nn.Sequential):
             layers.append(nn.ReLU())
         super().__init__(*layers)
 
-    def forward(self, feature: Tensor) -> Tensor:
-        feature = as_map(feature)
+    def forward(self, input: Tensor) -> Tensor:
+        feature = as_map(input)
         if tuple(feature.shape[2:]) != self.size:
             feature = F.adaptive_avg_pool2d(feature, self.size)
         return super().forward(feature)

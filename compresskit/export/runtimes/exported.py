@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from ...core.tensors.dtypes import cast
 from ...core.types import Inputs
@@ -57,5 +58,5 @@ def in_order(inputs: Inputs, names: list[str]) -> list[Tensor]:
 
 def first_output(outputs: object) -> Tensor:
     """The first tensor among outputs of any structure."""
-    leaves = [leaf for leaf in torch.utils._pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
+    leaves = [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
     return leaves[0]

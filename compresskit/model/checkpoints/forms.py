@@ -66,7 +66,8 @@ def _weight_norm(name: str, known: Mapping[str, Tensor]) -> tuple[str, Tensor, t
     else:
         return None
     wide = torch.promote_types(vector.dtype, torch.float32)
-    value = torch._weight_norm(vector.to(wide), length.to(wide).reshape(length.shape), axis)
+    compute = torch._weight_norm  # pyright: ignore[reportPrivateImportUsage]  # has no public name
+    value = compute(vector.to(wide), length.to(wide).reshape(length.shape), axis)
     return base, value.to(vector.dtype), (name, direction)
 
 

@@ -97,7 +97,7 @@ class _BoundedLoader(yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             if anchor in self._open:
                 self._refuse(event, f"*{anchor} stands inside of what it names")
-            self._count(event, self._sizes.get(anchor, 1))
+            self._count(event, self._sizes.get(anchor or "", 1))
             return self._composed(parent, index)
         before = self._nodes
         self._count(event, 1)

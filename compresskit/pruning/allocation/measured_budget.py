@@ -32,12 +32,14 @@ class Predictor(Protocol):
 
     def predicted(self, kept: np.ndarray) -> float:
         """The figure when kept[g] units of group g stay."""
+        ...
 
     def anchor(self, kept: np.ndarray, share: float) -> None:
         """Learn from a measured cut, best a small one."""
 
     def measured_share(self, module: nn.Module) -> float:
         """The share of the whole model's figure that a cut copy has."""
+        ...
 
 
 class Timed:

@@ -104,14 +104,19 @@ def build_graph(module: nn.Module, example: Inputs, attention: str = "heads") ->
 def graph_of(trace: Trace) -> Graph:
     """Groups of a trace: ties for regular shapes are added, and what cannot go is left out with its reason."""
     labels = regular_classes(trace)
+    graph, solver = _classes_graph(trace, labels)
     for _ in range(8):  # every round ties or pins something; a handful always suffices
-        pinned = _pinned(trace, labels)
-        groups, left_out = _groups(trace, labels, pinned)
-        solver = Solver(trace, labels)
-        if not _mend(trace, labels, groups, solver):
+        if not _mend(trace, labels, graph.groups, solver):
             break
         labels = regular_classes(trace)
-    return Graph(trace, labels, groups, left_out, solver, pinned)
+        graph, solver = _classes_graph(trace, labels)
+    return graph
+
+
+def _classes_graph(trace: Trace, labels: np.ndarray) -> tuple[Graph, Solver]:
+    pinned, solver = _pinned(trace, labels), Solver(trace, labels)
+    groups, left_out = _groups(trace, labels, pinned)
+    return Graph(trace, labels, groups, left_out, solver, pinned), solver
 
 
 def _pinned(trace: Trace, labels: np.ndarray) -> dict[int, str]:

@@ -107,8 +107,9 @@ def plain_kernels(module: nn.Module) -> Iterator[None]:
     torch.backends.mha.set_fastpath_enabled(False)
     recurrent = any(isinstance(child, nn.RNNBase) for child in module.modules())
     try:
-        # None: the setting of TF32 stays; setting it warns where there is no Intel GPU
-        with torch.backends.mkldnn.flags(enabled=False, allow_tf32=None) if recurrent else nullcontext():
+        # None: the setting of TF32 stays, which torch's annotation lacks; setting it warns where there is no Intel GPU
+        same: Any = None
+        with torch.backends.mkldnn.flags(enabled=False, allow_tf32=same) if recurrent else nullcontext():
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)

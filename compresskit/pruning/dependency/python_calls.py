@@ -58,7 +58,8 @@ def _chunk(trace: Trace, name: str, args: tuple, kwargs: dict, output: Any) -> N
 
     Then the last part stays as much shorter as it was, so chunk cuts at the same places.
     """
-    dim = (args[2] if len(args) > 2 else kwargs.get("dim", 0)) % args[0].dim()
+    whole = args[0]
+    dim = (args[2] if len(args) > 2 else kwargs.get("dim", 0)) % whole.dim()
     sizes = [part.size(dim) for part in output]
     if len(set(sizes)) == 1:
         return
@@ -133,8 +134,8 @@ def _pin_axis(trace: Trace, axis: Any, reason: str) -> None:
 
 def _convolution(trace: Trace, name: str, args: tuple, kwargs: dict, output: Tensor) -> None:
     """groups of a grouped convolution, where groups can go."""
-    groups = kwargs.get("groups", args[6] if len(args) > 6 else 1)  # the same place in plain and transposed ones
     x, weight = args[0], args[1] if len(args) > 1 else kwargs["weight"]
+    groups = kwargs.get("groups", args[6] if len(args) > 6 else 1)  # the same place in plain and transposed ones
     if groups == 1:
         return
     axis = trace.axis(x, 1) if x.dim() == weight.dim() else None

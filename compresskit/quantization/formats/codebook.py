@@ -107,8 +107,12 @@ class Codebook(BaseFormat):
 
     bits = 4
     granularity = "tensor"
-    bits_range = (1, 8)
     options = frozenset({"bits", "bits_for", "codebook_start", "coding"})
+
+    @property
+    def bits_range(self) -> tuple[int, int]:
+        """The fewest and most bits that it can have."""
+        return 1, 8
 
     def fitted(self, spec: Spec, matrices: list[Tensor]) -> Spec:
         """The spec, with an index for zeros where there are any."""

@@ -24,7 +24,6 @@ class Integer(BaseFormat):
         Inference", CVPR 2018, section 2.1.
     """
 
-    bits_range = (2, 8)
     lowering = "integers"
     options = frozenset(
         {
@@ -32,6 +31,11 @@ class Integer(BaseFormat):
             "rounding", "awq", "qat", "target_bits",
         }
     )  # fmt: skip
+
+    @property
+    def bits_range(self) -> tuple[int, int]:
+        """The fewest and most bits that it can have."""
+        return 2, 8
 
     def geometry(self, bits: int, options: QuantizeOptions) -> dict[str, Any]:
         """Fields of a layer's Spec that the format decides."""

@@ -135,7 +135,8 @@ def spec_from_edit(edit: dict[str, Any]) -> Spec:
     unknown = sorted(set(body) - {field.name for field in fields(Spec)})
     if unknown:
         raise InputError(f"a quantized layer has no {', '.join(map(repr, unknown))}")
-    spec = Spec(**body | {"parameters": tuple(body.get("parameters", ()))})
+    body["parameters"] = tuple(body.get("parameters", ()))
+    spec = Spec(**body)
     group_ok = (
         isinstance(spec.group_size, int) and spec.group_size > 0
         if spec.granularity == "group"

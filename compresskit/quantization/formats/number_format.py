@@ -65,33 +65,43 @@ class NumberFormat(Protocol):
 
     def geometry(self, bits: int, options: QuantizeOptions) -> dict[str, Any]:
         """Fields of a layer's Spec that the format decides."""
+        ...
 
     def fitted(self, spec: Spec, matrices: list[Tensor]) -> Spec:
         """The spec once the layer's weights are known, each (rows, columns)."""
+        ...
 
     def check(self, spec: Spec) -> None:
         """Raises InputError if no layer of this format has such a spec."""
 
     def stored(self, shape: torch.Size, spec: Spec) -> dict[str, Stored]:
         """The parts of a parameter of that shape."""
+        ...
 
     def quantize(self, matrix: Tensor, spec: Spec, settings: Settings) -> dict[str, Tensor]:
         """The parts of a (rows, columns) float32 weight matrix; `values` as codes, (rows, columns)."""
+        ...
 
     def dequantize(self, parts: Parts, spec: Spec) -> Tensor:
         """The (rows, columns) weights that parts stand for; `values` as codes, (rows, columns)."""
+        ...
 
     def pack(self, codes: Tensor, shape: torch.Size, spec: Spec) -> Tensor:
         """(rows, columns) codes as they are stored for a parameter of that shape."""
+        ...
 
     def unpack(self, values: Tensor, shape: torch.Size, spec: Spec) -> Tensor:
         """Undo `pack`."""
+        ...
 
     def bytes(self, rows: int, columns: int, spec: Spec) -> int:
         """Bytes of a weight matrix with all its parts."""
+        ...
 
     def module(self, float_class: type[nn.Module], parameters: tuple[str, ...]) -> type[nn.Module]:
         """The class of a layer that computes with such weights, a subclass of the float layer's own."""
+        ...
 
     def granularity_label(self, spec: Spec) -> str:
         """What reports say of which weights share a scale."""
+        ...

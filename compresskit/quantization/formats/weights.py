@@ -50,7 +50,8 @@ def bytes_by_kind(root: nn.Module, storage: Mapping[str, str] | None = None) -> 
         root: the model.
         storage: codecs of its tensors.
     """
-    sizes = dict.fromkeys(("values", "positions", "scales", "codebooks", "overhead", "float"), 0)
+    parts: list[str] = ["values", "positions", "scales", "codebooks", "overhead", "float"]
+    sizes = dict.fromkeys(parts, 0)
     seen: set[int] = set()
     for path, module in root.named_modules():
         kinds = _kinds_of(module)

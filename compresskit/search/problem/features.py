@@ -14,7 +14,7 @@ def layer_features(loaded: Loaded, names: Iterable[str]) -> dict[str, dict[str, 
 
     Layers without a weight matrix, and names that are no layers, are absent.
     """
-    layers = dict(loaded.module.named_modules())
+    layers: dict[str, Any] = dict(loaded.module.named_modules())
     found: dict[str, dict[str, float]] = {}
 
     def note(name: str, given: tuple, named: dict[str, Any], _output: Any) -> None:

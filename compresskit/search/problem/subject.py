@@ -46,15 +46,20 @@ class Subject(Protocol):
 
     def costs(self, choice: Choice) -> dict[str, float]:
         """Exact costs of a choice: name -> absolute figure."""
+        ...
 
     def whole_costs(self) -> dict[str, float]:
         """Costs of the model as it is."""
+        ...
 
     def errors(self, place: int) -> list[float]:
         """Predicted divergence of each level alone, up to one factor, found without running the model."""
+        ...
 
     def build(self, choice: Choice) -> nn.Module:
         """A compressed copy."""
+        ...
 
     def steps(self, choice: Choice) -> list[dict[str, Any]]:
         """The recipe steps that make this choice, each {technique: options}."""
+        ...

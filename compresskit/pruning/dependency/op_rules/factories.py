@@ -66,8 +66,8 @@ def grown(trace: Trace, name: str, args: tuple, kwargs: dict, output: Any) -> No
 
 def grown_as(trace: Trace, name: str, args: tuple, kwargs: dict, output: Any) -> None:
     """expand_as: a constant repeated to the width of another tensor has that tensor's channels."""
-    other = kwargs.get("other", args[1] if len(args) > 1 else None)
-    if trace.planes(args[0]) or not isinstance(other, Tensor):
+    grown, other = args[0], kwargs.get("other", args[1] if len(args) > 1 else None)
+    if trace.planes(grown) or not isinstance(other, Tensor):
         return
     same = {d for d in range(output.dim()) if output.stride(d)}
     trace.set(output, [plane for plane in trace.planes(other) if not same & set(varying(plane))])
