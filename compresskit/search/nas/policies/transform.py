@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ....core.errors import GuardMissed
-from ....core.types import Loaded
+from ....core.types import Loaded, to_device
 from ....model.chain import Chain
 from ..net2net import deepened, widened
 from ..session import Session
@@ -103,12 +103,14 @@ def transform(session: Session) -> None:
     session.agents = {"growth": Reinforce(policy)}
     if not session.restore():
         _train_seed(session, space, seed)
-    examples = session.context.needs_data().calibration(_EXAMPLES, batch_size=_EXAMPLES, seed=session.context.seed)[0]
+    context = session.context
+    batches = context.needs_data().calibration(_EXAMPLES, batch_size=_EXAMPLES, seed=context.seed)
+    examples = to_device(batches[0], context.device)
 
     def propose() -> tuple[Rollout, float]:
         start = _start(session)
         rollout = Rollout()
-        child, layers = grown(session, space, policy, start, rollout, examples.to(session.context.device))
+        child, layers = grown(session, space, policy, start, rollout, examples)
         score = session.score_after_training(child)
         reward = accuracy_reward(score, session.samples)
         made = session.record(layers, space.costs(layers), reward, score=score, trained=child)
