@@ -16,7 +16,10 @@ _MODEL_OPTIONS = options_of(
     leave_out=(
         "model",
         "output",
+        "task",
         "metric",
+        "metric_arg",
+        "task_loss_arg",
         "eval_limit",
         "eval_batch",
         "workers",

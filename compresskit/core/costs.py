@@ -205,20 +205,6 @@ def parse(option: str, name: str, given: float | int | str) -> Amount:
     return Amount(number, not (cost.is_counted and number > 1 and number.is_integer()))
 
 
-def read_share(option: str, given: Any) -> Any:
-    """A share written as a number or in percent; what is neither a number nor text is returned as it is.
-
-    Raises:
-        ValueError: if it means nothing.
-    """
-    if not isinstance(given, str):
-        return given
-    read = _AMOUNT.fullmatch(given)
-    if read is None or read[2] not in ("", "%"):
-        raise ValueError(f"{option} must be a share, got {given!r}; e.g. 0.01 or 1%")
-    return float(read[1]) / (100 if read[2] else 1)
-
-
 def figure_key(name: str) -> str:
     """What facts call an absolute figure of a cost: its name with the unit, `latency_ms`."""
     unit = COSTS[name].unit

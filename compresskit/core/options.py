@@ -7,10 +7,12 @@ Imports pydantic but never torch, so help stays fast.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Self, get_args, get_origin
+from functools import partial
+from typing import Annotated, Any, ClassVar, Self, get_args, get_origin
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     ModelWrapValidatorHandler,
     ValidationError,
@@ -20,6 +22,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from .costs import COSTS, Amount, guard_of
+from .drops import read_drop
 from .fields import (
     Choice as Choice,
     Model,
@@ -162,8 +165,11 @@ def with_guards(model: type[Model]) -> type[Model]:
 class GuardOptions(Options):
     """What a step must hold; a missed guard exits 3 and keeps the last good artifact."""
 
-    max_drop: float | None = option(
-        None, "largest allowed loss of the metric against the original model, e.g. 0.01", section="Guards", ge=0
+    max_drop: Annotated[float | str | None, BeforeValidator(partial(read_drop, "max_drop", zero="allowed"))] = option(
+        None,
+        "largest allowed loss of the metric against the original model, e.g. 0.01 or 1% (of a share points, else "
+        "percent of the original's value)",
+        section="Guards",
     )
     min_speedup: float | None = option(
         None, "smallest allowed measured speed-up against the original model, e.g. 1.5", section="Guards", gt=0

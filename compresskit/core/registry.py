@@ -73,6 +73,8 @@ class Registry(Mapping[str, Row], Generic[T]):
         group: name of the group of entry points, without "compresskit."; a registry without one takes no further rows.
         takes: names of the arguments that a row's function is called with, in order, for the check of a user's own.
         has: attributes that a row has where it is no function to call (a Kind, an observer's class ...).
+        variants: attribute of a function -> the arguments that it takes where the attribute is true.
+        methods: what a class has that is taken in the place of a function; the first is called with `takes`.
         doc: what a row takes and returns, with shapes; `help(REGISTRY)` shows it.
         extends: a registry whose rows are valid here, too, after these.
         returns: "module:function" that says what is wrong with what a user's own returned, or "": it is called with
@@ -88,6 +90,8 @@ class Registry(Mapping[str, Row], Generic[T]):
         group: str = "",
         takes: tuple[str, ...] | None = None,
         has: tuple[str, ...] = (),
+        methods: tuple[str, ...] = (),
+        variants: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
         doc: str = "",
         extends: Registry[Any] | None = None,
         returns: str = "",
@@ -96,6 +100,8 @@ class Registry(Mapping[str, Row], Generic[T]):
         self.group: str = group or (extends.group if extends is not None else "")
         self.takes: tuple[str, ...] | None = takes if takes is not None or extends is None else extends.takes
         self._has: tuple[str, ...] = has or (extends._has if extends is not None else ())
+        self._methods: tuple[str, ...] = methods or (extends._methods if extends is not None else ())
+        self._variants: Mapping[str, tuple[str, ...]] = variants or (extends._variants if extends is not None else {})
         self.__doc__ = doc or (extends.__doc__ if extends is not None else f"Names of each {kind}.")
         self._returns: str = returns or (extends._returns if extends is not None else "")
         self._package = package
@@ -269,11 +275,18 @@ class Registry(Mapping[str, Row], Generic[T]):
         missing = [attribute for attribute in self._has if not hasattr(found, attribute)]
         if missing:
             raise InputError(f"{where} is a {type(found).__name__} without {', '.join(missing)}")
-        if self.takes is not None:
-            arguments = f"({', '.join(self.takes)})"
+        if self._methods and inspect.isclass(found):
+            missing = [name for name in self._methods if not callable(getattr(found, name, None))]
+            if missing:
+                raise InputError(f"{where} is a class without {', '.join(missing)}")
+            first, arguments = self._methods[0], ("self", *(self.takes or ()))
+            check_call(getattr(found, first), arguments, f"{where}: {first} must take ({', '.join(arguments)})")
+        elif self.takes is not None:
+            takes = next((taken for name, taken in self._variants.items() if getattr(found, name, False)), self.takes)
+            taken = f"({', '.join(takes)})"
             if not callable(found):
-                raise InputError(f"{where} is a {type(found).__name__}, not a function of {arguments}")
-            check_call(found, self.takes, f"{where} must take {arguments}")
+                raise InputError(f"{where} is a {type(found).__name__}, not a function of {taken}")
+            check_call(found, takes, f"{where} must take {taken}")
         if self._returns:
             return cast(T, UserRow(found, where, self._imported(self._returns)))
         return cast(T, found)

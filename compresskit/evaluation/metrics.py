@@ -1,69 +1,29 @@
-"""Metrics: one value an example, so that every figure comes with its 95 % interval."""
+"""Metrics: what a row of METRICS says of a model over batches, with its 95 % interval, its direction and its scale."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ..core.errors import InputError, described
+from ..core.drops import parse_drop
+from ..core.errors import CompresskitError, InputError, described
 from ..core.registry import is_reference
+from ..core.tensors.batches import count_examples
 from ..core.tensors.dtypes import widened
 from ..core.tensors.modules import evaluating
-from ..core.types import call, main_output, to_device
+from ..core.types import Inputs, call, main_output, to_device
 from ..core.user_code import in_memory
+from .accumulators import Accumulator, accumulator
+from .intervals import Score as Score, interval as interval
+from .losses import with_arguments
+from .structures import in_columns, map_tensors, tensors_in
 from .tables import METRICS
+from .tasks import shape_text
 
-_Z95 = 1.959963984540054
-
-
-@dataclass(frozen=True)
-class Score:
-    """A metric's mean with its 95 % confidence interval."""
-
-    value: float
-    low: float
-    high: float
-    samples: int
-
-
-def top1(outputs: Tensor, targets: Tensor) -> Tensor:
-    """(batch, classes), (batch,) -> (batch,) of 0 and 1."""
-    _check_classes(targets, "top1")
-    return (outputs.argmax(-1) == targets).float()
-
-
-def top5(outputs: Tensor, targets: Tensor) -> Tensor:
-    """(batch, classes), (batch,) -> (batch,) of 0 and 1."""
-    _check_classes(targets, "top5")
-    best = outputs.topk(min(5, outputs.shape[-1]), dim=-1).indices
-    return (best == targets.unsqueeze(-1)).any(-1).float()
-
-
-def _check_classes(targets: Tensor, metric: str) -> None:
-    if targets.is_floating_point():
-        raise InputError(f"metric {metric!r} compares classes, and the targets are floats; choose mse")
-
-
-def mse(outputs: Tensor, targets: Tensor) -> Tensor:
-    """(batch, ...), the same -> (batch,), each the mean squared error of one example."""
-    if outputs.shape != targets.shape and outputs.numel() == targets.numel():
-        outputs = outputs.reshape(targets.shape)
-    return (outputs - targets).pow(2).reshape(len(outputs), -1).mean(1)
-
-
-vars(mse)["higher_is_better"] = False
-
-
-def agreement(outputs: Tensor, original_outputs: Tensor) -> Tensor:
-    """(batch, classes) twice -> (batch,) of 0 and 1: same highest logit."""
-    return (outputs.argmax(-1) == original_outputs.argmax(-1)).float()
-
-
-vars(agreement)["compares_original"] = True
+Scale = Literal["share", "own"]
 
 
 class Metric:
@@ -71,82 +31,107 @@ class Metric:
 
     Args:
         name: what reports call it.
-        per_example: (outputs, targets) -> one value an example.
-        original: the model that `agreement` compares with.
+        row: of METRICS: a function of an example or of a data set, or a class with update and compute.
+        original: the model that a metric without labels compares with.
+
+    Attributes:
+        higher_is_better: the direction.
+        scale: "share" for values from 0 to 1, "own" for others.
+        compares_original: whether it needs the original model, and no labels.
     """
 
-    def __init__(self, name: str, per_example: Callable[[Tensor, Tensor], Tensor], original: nn.Module | None = None):
+    def __init__(self, name: str, row: Callable[..., Any], original: nn.Module | None = None):
         self.name = name
-        self.higher_is_better = getattr(per_example, "higher_is_better", True)
-        self._per_example = per_example
-        self._original = original if getattr(per_example, "compares_original", False) else None
+        self.higher_is_better = bool(getattr(row, "higher_is_better", True))
+        self.scale: Scale = getattr(row, "scale", "own")
+        self._row = row
+        self._whole = bool(getattr(row, "whole_outputs", False))
+        self.compares_original = bool(getattr(row, "compares_original", False))
+        self._original = original if self.compares_original else None
 
-    @torch.no_grad()
+    def against(self, original: nn.Module) -> Metric:
+        """The same metric, comparing with another model where it compares."""
+        return Metric(self.name, self._row, original)
+
     def __call__(self, module: nn.Module, batches: Iterable, device: torch.device | None = None) -> Score:
-        """Mean and interval over all batches, the module in eval mode.
+        """The metric and its interval over all batches, the module in eval mode.
 
         Raises:
-            InputError: if the model returns NaN, or there are no examples.
+            InputError: if the model returns NaN, there are no examples, or the metric does not fit.
         """
-        values = []
+        found = accumulator(self._row, self.name)
+        self._fill(found, module, batches, device)
+        return self._guarded(found.score)
+
+    def value(self, module: nn.Module, batches: Iterable, device: torch.device | None = None) -> float:
+        """The metric alone, where nobody asks for an interval; raises as a call does."""
+        found = accumulator(self._row, self.name, intervals=False)
+        self._fill(found, module, batches, device)
+        return float(self._guarded(found.value))
+
+    @torch.no_grad()
+    def _fill(self, found: Accumulator, module: nn.Module, batches: Iterable, device: torch.device | None) -> None:
+        empty = True
         with evaluating(*(model for model in (module, self._original) if model is not None)):
             for number, (inputs, targets) in enumerate(batches):
                 if device is not None:
                     inputs, targets = to_device(inputs, device), to_device(targets, device)
-                outputs = widened(main_output(call(module, inputs)))
-                if torch.isnan(outputs).any():
+                outputs = self._outputs(module, inputs)
+                if any(bool(torch.isnan(tensor).any()) for tensor in tensors_in(outputs) if tensor.is_floating_point()):
                     raise InputError(f"the model's output holds NaN on evaluation batch {number}")
                 if self._original is not None:
-                    targets = widened(main_output(call(self._original, inputs)))
-                values.append(self._values(outputs, targets).double().cpu())
-        if not values:
+                    targets = self._outputs(self._original, inputs)
+                self._guarded(found.add, outputs, targets)
+                empty = False
+        if empty:
             raise InputError("there are no examples to evaluate on")
-        return interval(torch.cat(values))
 
-    def _values(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def _outputs(self, module: nn.Module, inputs: Inputs) -> Any:
+        outputs = call(module, inputs)
+        if not self._whole:
+            return widened(main_output(outputs))
+        return map_tensors(widened, in_columns(outputs, count_examples(inputs)))
+
+    def _guarded(self, function: Callable[..., Any], *arguments: Any) -> Any:
         try:
-            values = self._per_example(outputs, targets)
-        except InputError:
+            return function(*arguments)
+        except CompresskitError:
             raise
         except Exception as error:  # a metric may be anybody's code
-            shape = list(targets.shape) if isinstance(targets, Tensor) else type(targets).__name__
-            raise InputError(
-                f"metric {self.name!r} does not fit outputs {list(outputs.shape)} and targets {shape}: "
-                f"{described(error)}"
-            ) from error
-        if not isinstance(values, Tensor) or values.shape != (len(outputs),):
-            raise InputError(f"metric {self.name!r} must return one value an example, ({len(outputs)},)")
-        return values
+            given = " and targets ".join(shape_text(argument) for argument in arguments)
+            fits = f"does not fit outputs {given}" if given else "does not compute"
+            raise InputError(f"metric {self.name!r} {fits}: {described(error)}") from error
 
     def drop(self, before: float, after: float) -> float:
         """How much worse `after` is than `before`; negative where it is better."""
         return before - after if self.higher_is_better else after - before
 
+    def allowed_drop(self, given: float | str, before: float) -> float:
+        """How much of the metric may be lost, in its own unit.
 
-def interval(values: Tensor) -> Score:
-    """Mean and 95 % interval: Wilson's for zeros and ones, normal otherwise.
-
-    Source: Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927.
-    """
-    n, mean = len(values), float(values.mean())
-    if bool(((values == 0) | (values == 1)).all()):
-        centre = (mean + _Z95**2 / (2 * n)) / (1 + _Z95**2 / n)
-        half = _Z95 / (1 + _Z95**2 / n) * math.sqrt(mean * (1 - mean) / n + _Z95**2 / (4 * n * n))
-    else:
-        centre, half = mean, _Z95 * float(values.std()) / math.sqrt(n) if n > 1 else 0.0
-    return Score(mean, centre - half, centre + half, n)
+        Args:
+            given: as options have it, a number or percent.
+            before: the original model's value.
+        """
+        return parse_drop(given).of(before, self.scale)
 
 
-def make_metric(string: str, original: nn.Module | None = None) -> Metric:
+def make_metric(string: str, original: nn.Module | None = None, arguments: Mapping[str, Any] | None = None) -> Metric:
     """The metric a string names: a row of METRICS, or a user's own as `file.py:name` or `package.module:name`.
 
+    Args:
+        string: the name.
+        original: the model that a metric without labels compares with.
+        arguments: of the row, beside outputs and targets.
     Raises:
-        InputError: naming the nearest valid name.
+        InputError: naming the nearest valid name, or the nearest valid argument.
     """
     try:
         found = METRICS.load(string)
     except ValueError as error:
         raise InputError(str(error)) from error
+    leave = 0 if isinstance(found, type) else 2
+    row = with_arguments(found, arguments or {}, f"metric_arg of metric {string!r}", leave=leave)
     if in_memory.is_in_memory(string):
-        return Metric(in_memory.label(string), found, original)
-    return Metric(string.rpartition(":")[2] if is_reference(string) else string, found, original)
+        return Metric(in_memory.label(string), row, original)
+    return Metric(string.rpartition(":")[2] if is_reference(string) else string, row, original)

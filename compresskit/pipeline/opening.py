@@ -10,14 +10,12 @@ import torch
 
 from ..analysis.measure.batch_size import LARGEST_BATCH, evaluation_batch
 from ..artifact.source import load_model, with_example
-from ..core.errors import CompresskitError, InputError, first_line, problems_of
-from ..core.tensors.modules import device_of
-from ..core.types import Loaded, Preprocessing, call, main_output, to_device
+from ..core.errors import InputError, first_line, problems_of
+from ..core.types import Loaded, Preprocessing, to_device
 from ..data.dataset import Data, open_data
-from ..evaluation.losses import make_loss
-from ..evaluation.metrics import Metric, make_metric
 from ..export import layer_timing
 from ..training.context import Context
+from . import judging
 from .recipe import RecipeOptions
 
 
@@ -48,13 +46,12 @@ def open_what_opens(
         lambda: opened.update(device=pick_device(options.device)),
         lambda: opened.update(original=_open_model(options)),
         lambda: opened.update(data=_open_data(options, opened.get("original"))),
-        lambda: opened.update(loss=make_loss(options.task_loss)),
-        lambda: opened.update(metric=make_metric(options.metric, getattr(opened.get("original"), "module", None))),
+        lambda: opened.update(loss=judging.named_loss(options)),
+        lambda: opened.update(metric=judging.named_metric(options, getattr(opened.get("original"), "module", None))),
     )
     device: torch.device = opened["device"]
     original: Loaded | None = opened.get("original")
     data: Data | None = opened.get("data")
-    metric: Metric | None = opened.get("metric")
     if original is None:
         return None, problems
     for note in original.notes:
@@ -65,7 +62,7 @@ def open_what_opens(
         return None, [*problems, *misfits]
     original.module.to(device)
     if data:
-        misfits = problems_of(partial(_check_input, original, data))
+        misfits = problems_of(partial(_judge, options, original, data, opened, log))
         for line in data.notes():
             log(f"data: {line}")
 
@@ -81,11 +78,18 @@ def open_what_opens(
         return None, [*problems, *misfits]
     data = None if misfits else data
     context = Context(
-        original, data, metric, options.seed, device, log, load=load, latency_batch=options.latency_batch,
+        original, data, opened.get("metric"), options.seed, device, log, load=load, latency_batch=options.latency_batch,
         eval_batch=options.eval_batch or _evaluation_batch(original, data, device), runtime=layer_timing,
-        loss=opened.get("loss"), eval_limit=options.eval_limit,
+        loss=opened.get("loss"), eval_limit=options.eval_limit, task=opened.get("task"),
     )  # fmt: skip
     return context, [*problems, *misfits]
+
+
+def _judge(
+    options: RecipeOptions, original: Loaded, data: Data, opened: dict[str, Any], log: Callable[[str], None]
+) -> None:
+    """Put task, loss and metric into what was opened."""
+    opened.update(judging.judged(options, original, data, opened, log))
 
 
 def _evaluation_batch(original: Loaded, data: Data | None, device: torch.device) -> int:
@@ -131,23 +135,3 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"device {name!r} is not available here: {first_line(error)}; try cpu") from error
     return device
-
-
-def _check_input(loaded: Loaded, data: Data) -> None:
-    """One batch of the data through the model, so that a misfit is named before any work."""
-    inputs, _ = next(iter(data.batches("test", batch_size=2)))
-    try:
-        with torch.no_grad():
-            outputs = main_output(call(loaded.module, to_device(inputs, device_of(loaded.module))))
-    except CompresskitError:
-        raise
-    except Exception as error:
-        shape = list(inputs.shape) if hasattr(inputs, "shape") else type(inputs).__name__
-        raise InputError(
-            f"data {data.name!r} gives inputs {shape}, which model {loaded.name!r} does not take: {first_line(error)}"
-        ) from error
-    if data.num_classes and outputs.dim() == 2 and outputs.shape[1] < data.num_classes:
-        raise InputError(
-            f"data {data.name!r} has {data.num_classes} classes, model {loaded.name!r} has {outputs.shape[1]} outputs; "
-            f"e.g. --model-arg num_classes={data.num_classes}"
-        )

@@ -11,7 +11,7 @@ from pydantic import ValidationError, field_validator
 from ..core.errors import InputError, nearest
 from ..core.options import LARGEST_SEED, Options, choice, option
 from ..data.tables import COLLATES
-from ..evaluation.tables import LOSSES, METRICS
+from ..evaluation.tables import LOSSES, METRICS, TASKS
 from .techniques import STEPS
 from .yaml.lines import Lines, line_of, read_yaml, set_value
 
@@ -53,9 +53,16 @@ class RecipeOptions(Options):
     collate: Annotated[str, choice(COLLATES)] = option(
         "auto", "what makes a batch of a data set's single examples", section="Data"
     )
-    metric: Annotated[str, choice(METRICS)] = option("top1", "what says how good a model is", section="Data")
+    task: Annotated[str, choice(TASKS)] = option(
+        "auto", "what the model is for; decides metric, task_loss and recover kd where they are auto", section="Data"
+    )
+    metric: Annotated[str, choice(METRICS)] = option("auto", "what says how good a model is", section="Data")
+    metric_arg: dict[str, Any] = option({}, "argument of the metric, e.g. ignore_index=255", section="Data")
     task_loss: Annotated[str, choice(LOSSES)] = option(
         "auto", "what training minimizes against the data's own targets", section="Data"
+    )
+    task_loss_arg: dict[str, Any] = option(
+        {}, "argument of the loss, e.g. class_weights=balanced, delta=0.5, method=training_loss", section="Data"
     )
     eval_limit: int | None = option(None, "evaluate on only this many test examples", section="Data", ge=1)
     eval_batch: int | None = option(
@@ -82,7 +89,7 @@ class RecipeOptions(Options):
     threads: int | None = option(None, "torch threads; default: all cores", section="Run", ge=1, le=_MOST_THREADS)
     output: str | None = option(None, "directory to write the result to", section="Run")
 
-    @field_validator("model_arg", "data_arg", mode="before")
+    @field_validator("model_arg", "data_arg", "metric_arg", "task_loss_arg", mode="before")
     @classmethod
     def _none_is_empty(cls, value: Any) -> Any:
         return value or {}

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ..core.types import Loaded
-from ..evaluation.metrics import make_metric
 from ..training.context import Context
 from .recipe import Recipe, Step
 from .techniques import STEPS
@@ -30,7 +29,8 @@ def follow(recipe: Recipe, context: Context, take: Take) -> Loaded:
         current = take(number, step, current, context)
         if becomes_original(recipe, number):
             context = replace(context, original=current.clone())
-            context = replace(context, metric=make_metric(recipe.options.metric, context.original.module))
+            metric = context.metric.against(context.original.module) if context.metric else None
+            context = replace(context, metric=metric)
     return current
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from compresskit.core.tensors.dtypes import widened
 from compresskit.core.types import Inputs, call, main_output
-from compresskit.evaluation.losses import Loss, task_loss
+from compresskit.evaluation.losses import Loss, run_with_loss
 
 from ..core.tensors.copying import copy_module
 from ..core.tensors.modules import tensor_of
@@ -201,11 +201,10 @@ def distill_objective(teacher: nn.Module, loss: Loss | None = None) -> Callable[
     teacher.eval()
 
     def objective(module: nn.Module, inputs: Inputs, targets: Any) -> Tensor:
-        outputs = call(module, inputs)
+        outputs, hard = run_with_loss(module, inputs, targets, loss)
         with torch.no_grad():
             wanted = widened(main_output(call(teacher, inputs)))
         logits = widened(main_output(outputs))
-        hard = task_loss(outputs, targets, loss=loss)
         if logits.dim() < 2 or logits.shape[-1] < 2:
             return _TEACHER_SHARE * F.mse_loss(logits, wanted) + (1 - _TEACHER_SHARE) * hard
         student_log, teacher_log = ((part / _TEMPERATURE).log_softmax(-1).flatten(0, -2) for part in (logits, wanted))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, model_validator
 
-from ..core.costs import COSTS, MACS, PARAMS, field_of, names, read_share
-from ..core.errors import InputError
+from ..core.costs import COSTS, MACS, PARAMS, field_of, names
+from ..core.drops import read_drop
 from ..core.options import choice, option
 from ..core.registry import Registry
 from ..decomposition.tables import KINDS
@@ -61,9 +61,13 @@ class SearchOptions(ArchitectureOptions):
 
     technique: Annotated[str, choice(SUBJECTS)] = option("prune", "what is searched over", section="Search")
     policy: Annotated[str, choice(POLICIES)] = option("auto", "how it is searched", section="Search")
-    target_drop: Annotated[float | str | None, BeforeValidator(partial(read_share, "target_drop"))] = option(
-        None, "find the cheapest model that loses no more of the metric on held-out examples, e.g. 0.01 or 1%",
-        section="Budget", gt=0,
+    target_drop: Annotated[
+        float | str | None, BeforeValidator(partial(read_drop, "target_drop", zero="refused"))
+    ] = option(
+        None,
+        "find the cheapest model that loses no more of the metric on held-out examples, e.g. 0.01 or 1% (of a share "
+        "points, else percent of the original's value)",
+        section="Budget",
     )  # fmt: skip
     trials: int = option(100, "candidates to score at most", section="Search", ge=1)
     seconds: float | None = option(None, "stop searching after this many seconds", section="Search", gt=0)
@@ -152,16 +156,6 @@ class SearchOptions(ArchitectureOptions):
         for name, registry, row in super().named_rows():
             architecture = name == "policy" and self.technique == TECHNIQUE
             yield name, ARCHITECTURES if architecture else registry, row
-
-    def allowed_drop(self) -> float:
-        """The drop of the metric that the search may cause.
-
-        Raises:
-            InputError: if none was given.
-        """
-        if self.target_drop is None:
-            raise InputError("this needs the drop that is allowed; give target_drop, e.g. 0.01")
-        return float(self.target_drop)
 
     def measured_target(self) -> str | None:
         """The cost with a budget that only measuring tells, if there is one."""

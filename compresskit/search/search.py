@@ -85,7 +85,8 @@ def _found(loaded: Loaded, options: SearchOptions, context: Context, team: Worke
 
 def _within_drop(problem: Problem, run: Callable[[Problem], Choice], options: SearchOptions) -> Choice:
     """The cheapest choice that loses no more of the metric than `target_drop`; other limits hold too."""
-    original, drop = problem.rater.original().score, options.allowed_drop()
+    original = problem.rater.original().score
+    drop = problem.rater.metric.allowed_drop(options.target_drop or 0.0, original)
     choice = cheapest_within(problem, run, options.made_small(), allowed=original - drop)
     problem.notes.append(
         f"held-out score {problem.evaluate(choice).score:.4f} against the original's {original:.4f}: "

@@ -26,7 +26,6 @@ class BudgetOptions(StepOptions):
         """The cost with a budget that only timing tells, if there is one."""
         return next((name for name in self.targets() if COSTS[name].known == "timed"), None)
 
-
     def needs_timed_target(self) -> str:
         """The cost with a budget that only timing tells.
 

@@ -16,6 +16,7 @@ from ..core.types import Inputs, Loaded
 from ..data.dataset import Data
 from ..evaluation.losses import Loss
 from ..evaluation.metrics import Metric
+from ..evaluation.tasks import Task
 
 
 class Profile(NamedTuple):
@@ -46,6 +47,7 @@ class Context:
         data: opened data, or None where the recipe names none.
         metric: the metric callable, or None where there is no data.
         loss: a row of LOSSES against the data's own targets, loaded; None goes by their kind.
+        task: what the model is for, as told from a batch; None where there is no data, or it is not known.
         seed: the run's seed; a technique derives every generator from it.
         device: where to compute.
         log: prints one line of progress to stderr.
@@ -78,6 +80,7 @@ class Context:
     decisions: Decisions = field(default_factory=Decisions)
     data_key: str = ""
     loss: Loss | None = None
+    task: Task | None = None
     runtime: RuntimeTimer | None = None
 
     def needs_data(self) -> Data:

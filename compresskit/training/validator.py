@@ -70,7 +70,7 @@ class Validator:
         examples = data.known_size("val")  # of a stream nobody knows how many there are
         batches = data.batches("val", batch_size=min(self.context.eval_batch, examples or self.context.eval_batch))
         if self.context.metric:
-            value = self.context.metric(self.module, batches, self.context.device).value
+            value = self.context.metric.value(self.module, batches, self.context.device)
         else:
             value = mean_loss(self.module, batches, self.context.device, self.context.loss)
         return distributed.from_main(value)

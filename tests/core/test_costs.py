@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import compresskit
-from compresskit.core.costs import COSTS, Amount, figure_key, names, parse, read_amount, read_share
+from compresskit.core.costs import COSTS, Amount, figure_key, names, parse, read_amount
 
 ROOT = Path(compresskit.__file__).parent
 #: where a cost's word stands for something else: file -> the words
@@ -83,13 +83,6 @@ def test_amounts_that_mean_nothing(name, given, message):
 def test_a_guard_may_allow_more_than_the_whole():
     assert read_amount("max_latency", "latency", "110%", kept=False) == pytest.approx(1.1)
     assert Amount(1.1, True).of(20) == pytest.approx(22) and Amount(5, False).share_of(20) == 0.25
-
-
-def test_shares():
-    assert read_share("target_drop", "1%") == 0.01 and read_share("target_drop", "0.02") == 0.02
-    assert read_share("target_drop", 0.5) == 0.5 and read_share("target_drop", None) is None
-    with pytest.raises(ValueError, match="target_drop must be a share, got '2ms'"):
-        read_share("target_drop", "2ms")
 
 
 def test_figures_are_shown_with_their_unit():

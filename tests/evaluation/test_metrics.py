@@ -7,7 +7,11 @@ import torch
 from torch import nn
 
 from compresskit.core.errors import InputError
-from compresskit.evaluation.metrics import interval, make_metric, mse, top1, top5
+from compresskit.evaluation.intervals import interval
+from compresskit.evaluation.metric_terms.classes import top1, top5
+from compresskit.evaluation.metric_terms.numbers import mse
+from compresskit.evaluation.metrics import make_metric
+from compresskit.evaluation.tables import METRICS
 
 
 def test_top1_and_top5_by_hand():
@@ -74,3 +78,41 @@ def test_float_targets_are_no_classes():
     for name in ("top1", "top5"):
         with pytest.raises(InputError, match=f"metric '{name}' compares classes, and the targets are floats"):
             make_metric(name)(nn.Identity(), [(torch.ones(3, 2), torch.tensor([0.5, 1.5, 2.0]))])
+
+
+def test_a_users_function_of_a_data_set_and_class(tmp_path):
+    (tmp_path / "m.py").write_text(
+        "def spread(outputs, targets, power=1):\n    return (outputs.max() - outputs.min()) ** power\n"
+        "spread.over_dataset = True\n"
+        "class Count:\n"
+        "    higher_is_better = False\n"
+        "    def __init__(self):\n        self.count = 0\n"
+        "    def update(self, outputs, targets):\n        self.count += len(outputs)\n"
+        "    def compute(self):\n        return self.count\n"
+        "class NoCompute:\n    def update(self, outputs, targets):\n        pass\n"
+    )
+    batches = [(torch.tensor([[1.0], [2.0]]), torch.zeros(2)), (torch.tensor([[5.0]]), torch.zeros(1))]
+    spread = make_metric(f"{tmp_path}/m.py:spread", arguments={"power": 2})
+    assert spread(nn.Identity(), batches).value == 16 and spread.name == "spread"
+    count = make_metric(f"{tmp_path}/m.py:Count")
+    assert count.value(nn.Identity(), batches) == 3 and not count.higher_is_better
+    with pytest.raises(InputError, match="is a class without compute"):
+        make_metric(f"{tmp_path}/m.py:NoCompute")
+    with pytest.raises(InputError, match="unknown argument 'pwer'; did you mean 'power'"):
+        make_metric(f"{tmp_path}/m.py:spread", arguments={"pwer": 2})
+
+
+def test_a_drop_respects_direction_and_scale():
+    share, own = make_metric("top1"), make_metric("mse")
+    assert (share.scale, own.scale) == ("share", "own")
+    assert share.allowed_drop("1%", 0.5) == pytest.approx(0.01) and own.allowed_drop("10%", 0.5) == pytest.approx(0.05)
+    assert share.allowed_drop(0.02, 0.5) == own.allowed_drop(0.02, 0.5) == 0.02
+    assert share.drop(0.9, 0.8) == pytest.approx(0.1) and own.drop(0.9, 0.8) == pytest.approx(-0.1)
+
+
+def test_every_row_says_its_direction_and_scale():
+    for name in METRICS:
+        metric = make_metric(name)
+        lower = {"mse", "mae", "cer", "wer", "fidelity"}
+        assert metric.higher_is_better == (name not in lower), name
+        assert metric.scale == ("own" if name in {"mse", "mae", "r2", "psnr"} else "share"), name

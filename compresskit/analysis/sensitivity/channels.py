@@ -8,12 +8,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ...core.tensors.batches import count_examples
 from ...core.tensors.dtypes import in_float32
 from ...core.types import Inputs, call, main_output
 from ..calibration.hooks import watch
 
-#: (outputs, targets) -> the sum over examples of what is differentiated
-Score = Callable[[Any, Any], Tensor]
+#: (outputs, targets) -> the sum over examples of what is differentiated; with the attribute `takes_module` it runs the
+#: model itself: (module, inputs, targets) -> (outputs, sum)
+Score = Callable[..., Any]
 
 
 @in_float32
@@ -51,8 +53,10 @@ def output_sensitivities(
     for inputs, targets in batches:
         outputs: dict[str, list[Tensor]] = {name: [] for name in names}
         with watch(module, {name: _keeper(outputs[name]) for name in names}), torch.enable_grad():
-            final = call(module, inputs)
-            value = score(final, targets)
+            if getattr(score, "takes_module", False):
+                _, value = score(module, inputs, targets)
+            else:
+                value = score(call(module, inputs), targets)
         used = [(name, output) for name, calls in outputs.items() for output in calls if output.requires_grad]
         gradients = torch.autograd.grad(value, [output for _, output in used], allow_unused=True) if used else ()
         for (name, _), gradient in zip(used, gradients, strict=True):
@@ -62,7 +66,7 @@ def output_sensitivities(
                 moved = moved.reshape(*moved.shape[:2], -1)  # (batch, channels, positions)
                 square = moved.sum(2).square() if errors == "alike" else moved.square().sum(2)
                 found[name] = found.get(name, 0) + square.sum(0).cpu()
-        count += len(main_output(final))
+        count += count_examples(inputs)
     return {name: total / max(count, 1) for name, total in found.items()}
 
 

@@ -42,9 +42,12 @@ def check_guards(
             raise InputError(f"{name}: max_drop needs data to measure the metric on; name it with data")
         if metric is None or not baseline.metric:
             raise InputError(f"{name}: max_drop needs the metric of the model before; name data")
-        drop = metric.drop(baseline.metric["value"], measured.metric["value"])
-        if drop > options.max_drop:
-            missed.append(f"{metric.name} fell by {drop:.4f}, max_drop is {options.max_drop}")
+        before = baseline.metric["value"]
+        drop = metric.drop(before, measured.metric["value"])
+        if drop > metric.allowed_drop(options.max_drop, before):
+            moved = "fell" if metric.higher_is_better else "rose"
+            amount = f"{drop:.4f}" if metric.scale == "share" else f"{drop:.4g} from {before:.4g}"
+            missed.append(f"{metric.name} {moved} by {amount}, max_drop is {options.max_drop}")
     if options.min_speedup is not None:
         record = _timed_record(measured, f"{name}: min_speedup", *names("timed"))
         if record["speedup"] < options.min_speedup:

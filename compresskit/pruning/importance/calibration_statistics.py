@@ -18,7 +18,7 @@ from ...core.errors import InputError
 from ...core.tensors.batches import count_examples
 from ...core.tensors.modules import get_module, tensor_of
 from ...core.types import Inputs, Loaded, to_device
-from ...evaluation.losses import task_loss
+from ...evaluation.losses import run_with_loss
 from ...training.context import Context
 from ..dependency.graph import Graph, Member
 from ..recovery.sampled_outputs import refittable
@@ -121,10 +121,15 @@ class Evidence:
             if p.is_floating_point():
                 p.requires_grad_(True)
         loss = self.context.loss
+
+        def summed(module: nn.Module, inputs: Inputs, targets: Any) -> tuple[Any, Tensor]:
+            outputs, value = run_with_loss(module, inputs, targets, loss)
+            return outputs, value * count_examples(inputs)
+
+        vars(summed)["takes_module"] = True
         return output_sensitivities(
-            self.loaded.module, self._readers(), self.labelled, errors="independent",
-            score=lambda outputs, targets: task_loss(outputs, targets, loss=loss) * count_examples(targets),
-        )  # fmt: skip
+            self.loaded.module, self._readers(), self.labelled, errors="independent", score=summed
+        )
 
     def is_reader(self, member: Member) -> bool:
         """Whether a member is the input dimension of a linear layer or a convolution."""

@@ -13,8 +13,8 @@ from ...analysis.calibration.channels import channel_axis
 from ...analysis.calibration.hooks import watch
 from ...core.tensors.batches import count_examples
 from ...core.tensors.dtypes import float32_weights, in_float32, widened
-from ...core.types import Inputs, call
-from ...evaluation.losses import Loss, task_loss
+from ...core.types import Inputs
+from ...evaluation.losses import Loss, run_with_loss
 
 
 @dataclass
@@ -40,7 +40,7 @@ def weight_gradients(
             p.requires_grad_(True)
         for inputs, targets in batches:
             with torch.enable_grad():
-                value = task_loss(call(module, inputs), targets, loss=loss)
+                _, value = run_with_loss(module, inputs, targets, loss)
             found = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
             for name, gradient in zip(parameters, found, strict=True):
                 if gradient is not None:
@@ -86,9 +86,10 @@ def first_order_effects(
     with float32_weights(module), watch(module, {name: watcher(name) for name in names}), torch.enable_grad():
         for inputs, targets in batches:
             seen.clear()
-            value = task_loss(call(module, inputs), targets, loss=loss) * count_examples(targets)
+            count = count_examples(inputs)
+            value = run_with_loss(module, inputs, targets, loss)[1] * count
             gradients = torch.autograd.grad(value, [x for _, x in seen], allow_unused=True)
-            examples += count_examples(targets)
+            examples += count
             for (name, x), gradient in zip(seen, gradients, strict=True):
                 if gradient is not None:
                     effect = (widened(x) * widened(gradient)).detach()

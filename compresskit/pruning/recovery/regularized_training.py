@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...core.types import Inputs, Loaded, call
-from ...evaluation.losses import Loss, task_loss
+from ...core.types import Inputs, Loaded
+from ...evaluation.losses import Loss, run_with_loss
 from ...training.context import Context
 from ...training.loop import train
 from ..dependency.graph import Graph, Group
@@ -113,7 +113,7 @@ class SparseObjective:
         self._progress = (step + 1) / total_steps
 
     def __call__(self, module: nn.Module, inputs: Inputs, targets: Any) -> Tensor:
-        task = task_loss(call(module, inputs), targets, self._label_smoothing, self._loss)
+        _, task = run_with_loss(module, inputs, targets, self._loss, self._label_smoothing)
         tensors = dict(module.named_parameters(remove_duplicate=False))
         penalties = [self._penalty(units_of(group, goes, tensors), self._progress) for group, goes in self._groups]
         penalty = self._strength * torch.stack(penalties).sum() if penalties else torch.zeros_like(task)

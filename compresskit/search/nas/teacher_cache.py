@@ -14,7 +14,7 @@ from ...distillation.losses.term import DistillationBatch, Setup
 from ...distillation.models import Teacher
 from ...distillation.objective import Objective, WeightedTerm
 from ...distillation.tables import LOSSES
-from ...evaluation.losses import Loss, task_loss
+from ...evaluation.losses import Loss, run_with_loss
 from ...training.context import Context
 
 
@@ -85,8 +85,8 @@ class LogitRegression:
         self._rows = indices
 
     def __call__(self, module: nn.Module, inputs: Inputs, targets: Any) -> Tensor:
-        returned = call(module, inputs)
+        returned, task = run_with_loss(module, inputs, targets, self._loss)
         outputs = main_output(returned)
         with torch.no_grad():
             wanted = self._memory(inputs, self._rows, lambda batch: main_output(call(self._teacher, batch)))
-        return F.mse_loss(outputs, wanted) + task_loss(returned, targets, loss=self._loss)
+        return F.mse_loss(outputs, wanted) + task

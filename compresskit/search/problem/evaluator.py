@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from ...analysis.sensitivity.divergence import mean_divergence
 from ...core.errors import InputError
 from ...core.types import Inputs, call, main_output, to_device
+from ...evaluation.metric_terms.boxes import Boxes, boxes_of, matched_share
 from ...training.context import Context
 
 _BATCH = 64  # activations of small batches stay in the processor's cache
@@ -35,6 +37,7 @@ class Rater:
         probe_samples: examples of `probe`, a subset.
 
     Attributes:
+        metric: of the run.
         device: where candidates are run.
     Raises:
         InputError: if the run has no data.
@@ -44,7 +47,7 @@ class Rater:
         if context.data is None or context.metric is None:
             raise InputError("search scores candidates on data; name some with --data, e.g. --data digits")
         self._original = original
-        self._metric, self.device = context.metric, context.device
+        self.metric, self.device = context.metric, context.device
         self._batches = context.data.batches("val", batch_size=min(_BATCH, context.eval_batch), limit=samples)
         self._probe_samples = probe_samples
 
@@ -56,21 +59,21 @@ class Rater:
         return [(_channels_last(inputs), targets) for inputs, targets in batches]
 
     @cached_property
-    def _wanted(self) -> list[Tensor]:
+    def _wanted(self) -> list[Any]:
         return self._outputs(self._original, len(self._held_out))
 
     @torch.no_grad()
-    def _outputs(self, module: nn.Module, count: int) -> list[Tensor]:
+    def _outputs(self, module: nn.Module, count: int) -> list[Any]:
         module.eval().to(memory_format=torch.channels_last)
-        return [main_output(call(module, inputs)) for inputs, _ in self._held_out[:count]]
+        return [call(module, inputs) for inputs, _ in self._held_out[:count]]
 
     def rate(self, module: nn.Module) -> Rating:
         """Metric (negated where lower is better) and divergence of a candidate."""
         outputs = self._outputs(module, len(self._held_out))
-        metric = self._metric
-        score = metric(_Replay(outputs), [(number, targets) for number, (_, targets) in enumerate(self._held_out)])
-        value = score.value if metric.higher_is_better else -score.value
-        return Rating(value, self._divergence(outputs))
+        metric = self.metric.against(_Replay(self._wanted)) if self.metric.compares_original else self.metric
+        numbered = [(number, targets) for number, (_, targets) in enumerate(self._held_out)]
+        value = metric.value(_Replay(outputs), numbered)
+        return Rating(value if metric.higher_is_better else -value, self._divergence(outputs))
 
     def probe(self, module: nn.Module) -> Rating:
         """Divergence on the probe's examples; the score is not measured."""
@@ -78,10 +81,13 @@ class Rater:
         outputs = self._outputs(module, count)
         return Rating(0.0, self._divergence(outputs))
 
-    def _divergence(self, outputs: list[Tensor]) -> float:
-        """Of outputs on the first batches from the original's."""
-        count = len(outputs)
-        return mean_divergence([inputs for inputs, _ in self._held_out[:count]], self._wanted[:count], outputs)
+    def _divergence(self, outputs: list[Any]) -> float:
+        """Of outputs on the first batches from the original's; of boxes the share that is not found again."""
+        wanted, inputs = self._wanted[: len(outputs)], [inputs for inputs, _ in self._held_out[: len(outputs)]]
+        if boxes_of(wanted[0]) is not None:
+            pairs = [pair for one, other in zip(wanted, outputs, strict=True) for pair in _paired_boxes(one, other)]
+            return 1 - sum(matched_share(one, other) for one, other in pairs) / max(len(pairs), 1)
+        return mean_divergence(inputs, [main_output(one) for one in wanted], [main_output(one) for one in outputs])
 
     def original(self) -> Rating:
         """The rating of the model before the search."""
@@ -109,9 +115,13 @@ def _channels_last(inputs: Inputs) -> Inputs:
 class _Replay(nn.Module):
     """Gives outputs that were computed already, by batch number, so that metric and divergence share one run."""
 
-    def __init__(self, outputs: list[Tensor]):
+    def __init__(self, outputs: list[Any]):
         super().__init__()
         self._given = outputs
 
-    def forward(self, number: int) -> Tensor:
+    def forward(self, number: int) -> Any:
         return self._given[number]
+
+
+def _paired_boxes(wanted: Any, got: Any) -> list[tuple[Boxes, Boxes]]:
+    return list(zip(boxes_of(wanted) or [], boxes_of(got) or [], strict=True))

@@ -102,7 +102,7 @@ TRAIN = {"train": {"epochs": 1}}
         ({"model": "net.py:frozen"}, "train: the model has no trainable parameters"),
         ({"model": "net.py:undifferentiable"}, "train: model 'undifferentiable' does not train on data 'digits'"),
         ({"metric": "net.py:broken_metric"}, "metric 'broken_metric' does not fit .*KeyError: 'labels'"),
-        ({"data": "net.py:float_targets", "model": "net.py:one"}, "metric 'top1' compares classes"),
+        ({"data": "net.py:float_targets", "model": "net.py:one", "metric": "top1"}, "metric 'top1' compares classes"),
         (
             {"data": "net.py:float_targets", "metric": "agreement"},
             "train: targets of shape .2. do not fit outputs of shape",

@@ -1,0 +1,1 @@
+"""Losses against targets, one file a family."""

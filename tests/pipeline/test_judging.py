@@ -1,0 +1,92 @@
+"""Task, loss and metric of a run: told from one batch where they are not named, and the guards that rest on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from compresskit.core.errors import GuardMissed, InputError
+from compresskit.pipeline.opening import open_context
+from compresskit.pipeline.recipe import RecipeOptions, from_content
+from compresskit.pipeline.runner import run
+
+CODE = """
+import torch
+from torch import nn
+torch.manual_seed(0)
+x = torch.randn(90, 8)
+def _splits(y):
+    return (x[:60], y[:60]), (x[60:], y[60:])
+def floats():
+    return _splits((x[:, :4].sum(1) * 5).round())
+def classes():
+    return _splits((x[:, 0] > 1).long())
+def regression():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 1))
+def classifier():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
+"""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("net.py").write_text(CODE)
+
+
+def opened(**options):
+    lines = []
+    return open_context(RecipeOptions(device="cpu", **options), lines.append), lines
+
+
+def test_whole_numbered_floats_are_numbers_and_the_choice_is_said():
+    context, lines = opened(model="net.py:regression", data="net.py:floats")
+    assert (context.task.name, context.metric.name, context.metric.higher_is_better) == ("regression", "mse", False)
+    assert any("task regression (floats [2] as targets, floats [2, 1] as outputs): loss mse, metric mse" in x for x in lines)
+    context, lines = opened(model="net.py:regression", data="net.py:floats", metric="r2", task_loss="huber")
+    assert context.metric.name == "r2" and not any("task regression" in line for line in lines)
+
+
+def test_classes_and_their_weights():
+    context, lines = opened(
+        model="net.py:classifier", data="net.py:classes", task_loss="ce", task_loss_arg={"class_weights": "balanced"}
+    )
+    weights = context.loss.keywords["class_weights"]
+    _, targets = next(iter(context.data.batches("train", batch_size=60)))
+    shares = [float((targets == label).float().mean()) for label in (0, 1)]
+    assert weights == pytest.approx([1 / (2 * share) for share in shares], rel=1e-4)
+    assert context.metric.name == "top1"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"task_loss_arg": {"delta": 1}}, "task_loss_arg delta needs a loss by name"),
+        ({"metric_arg": {"ignore_index": 1}}, "metric_arg ignore_index needs a metric by name"),
+        ({"task_loss": "huber", "task_loss_arg": {"detla": 1}}, "unknown argument 'detla'; did you mean 'delta'"),
+        ({"metric": "psnr", "metric_arg": {"range": 1}}, "metric_arg of metric 'psnr': unknown argument 'range'"),
+    ],
+)
+def test_what_does_not_fit(given, says):
+    with pytest.raises(InputError, match=says):
+        opened(model="net.py:regression", data="net.py:floats", **given)
+
+
+@pytest.mark.parametrize("drop", ["5%", 0.05])
+def test_a_guard_of_an_error_is_missed_when_it_rises(drop, tmp_path):
+    step = {"quantize": {"scheme": "int4", "max_drop": drop}}
+    content = {"model": "net.py:regression", "data": "net.py:floats", "latency_rounds": 0, "device": "cpu"}
+    report = run(from_content({**content, "steps": [{"quantize": {"scheme": "int4"}}]}), Path("free"))
+    before, after = (
+        part["metric"]["value"] for part in (report["original"], report["steps"][0]["measurement"])
+    )
+    allowed = 0.05 * before if drop == "5%" else 0.05
+    recipe = from_content({**content, "steps": [step]})
+    if after - before <= allowed:
+        run(recipe, Path("guarded"))
+    else:
+        with pytest.raises(GuardMissed, match="mse rose by"):
+            run(recipe, Path("guarded"))
