@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from compresskit.core.errors import GuardMissed
-from compresskit.core.options import StepOptions
+from compresskit.training.options import StepOptions
 from compresskit.evaluation.metrics import make_metric
 from compresskit.pipeline.checks.guards import check_guards
 from compresskit.pipeline.measurement import Measurement
