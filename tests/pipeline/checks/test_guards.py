@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from compresskit.core.errors import GuardMissed
-from compresskit.training.options import StepOptions
 from compresskit.evaluation.metrics import make_metric
 from compresskit.pipeline.checks.guards import check_guards
 from compresskit.pipeline.measurement import Measurement
+from compresskit.training.options import StepOptions
 
 
 def measured(value):
