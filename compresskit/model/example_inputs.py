@@ -168,7 +168,7 @@ def with_floating(inputs: Any, dtype: torch.dtype | None) -> Any:
     """Settled inputs with floating tensors of another dtype; None leaves them."""
     if dtype is None:
         return settle(inputs)
-    return settle(_mapped(inputs, lambda tensor: _converted(tensor, dtype)))
+    return settle(map_tensors(inputs, lambda tensor: _converted(tensor, dtype)))
 
 
 def tensors_of(inputs: Any) -> list[Tensor]:
@@ -205,7 +205,7 @@ def example_of(batch: Any) -> Any:
         InputError: if there is anything but dense tensors of ordinary dtypes.
     """
     first = settle(one_of_batch(batch))
-    return _mapped(first, lambda x: spread(x.shape, x.dtype) if x.is_floating_point() else x)
+    return map_tensors(first, lambda x: spread(x.shape, x.dtype) if x.is_floating_point() else x)
 
 
 def _converted(tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -215,13 +215,14 @@ def _converted(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor.to(dtype) if {"values", "low"} & record.keys() else make({**record, "dtype": _name(dtype)})
 
 
-def _mapped(inputs: Any, function: Any) -> Any:
+def map_tensors(inputs: Any, function: Any) -> Any:
+    """The same structure of tuples, lists and mappings with a function of each tensor in its place."""
     if isinstance(inputs, Tensor):
         return function(inputs)
     if isinstance(inputs, Mapping):
-        return {key: _mapped(value, function) for key, value in inputs.items()}
+        return {key: map_tensors(value, function) for key, value in inputs.items()}
     if isinstance(inputs, tuple | list):
-        mapped = [_mapped(value, function) for value in inputs]
+        mapped = [map_tensors(value, function) for value in inputs]
         return mapped if isinstance(inputs, list) else tuple(mapped)
     return inputs
 
