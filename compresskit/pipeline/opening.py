@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..analysis.calibration import synthetic_data
 from ..analysis.measure.batch_size import LARGEST_BATCH, evaluation_batch
 from ..artifact.source import load_model, with_example
 from ..core.errors import InputError, first_line, problems_of
@@ -45,7 +46,7 @@ def open_what_opens(
     problems = problems_of(
         lambda: opened.update(device=pick_device(options.device)),
         lambda: opened.update(original=_open_model(options)),
-        lambda: opened.update(data=_open_data(options, opened.get("original"))),
+        lambda: opened.update(data=_open_data(options, opened.get("original"), log)),
         lambda: opened.update(loss=judging.named_loss(options)),
         lambda: opened.update(metric=judging.named_metric(options, getattr(opened.get("original"), "module", None))),
     )
@@ -111,10 +112,12 @@ def _open_model(options: RecipeOptions) -> Loaded:
     )
 
 
-def _open_data(options: RecipeOptions, model: Loaded | None) -> Data | None:
+def _open_data(options: RecipeOptions, model: Loaded | None, log: Callable[[str], None]) -> Data | None:
     """The recipe's data as the model takes it; where there is no model, as it is, to say what is wrong with it."""
-    if not options.data:
+    if not options.data or (options.data == synthetic_data.NAME and model is None):
         return None
+    if options.data == synthetic_data.NAME and model is not None:
+        return synthetic_data.synthetic_data(model, dict(options.data_arg), seed=options.seed, log=log)
     preprocessing = model.preprocessing if model else Preprocessing()
     return open_data(
         options.data, preprocessing, dict(options.data_arg), workers=options.workers, collate=options.collate

@@ -43,8 +43,9 @@ class RecipeOptions(Options):
     )
     trust_source: bool = option(False, "run the user code that an artifact carries, or read a .pt2", section="Model")
     data: str | None = option(
-        None, "data string: digits, imagefolder:DIR, npz:FILE, csv:FILE, path/data.py:factory", section="Data",
-        takes="data",
+        None,
+        "data string: digits, imagefolder:DIR, npz:FILE, csv:FILE, path/data.py:factory; none: made from the model",
+        section="Data", takes="data",
     )  # fmt: skip
     data_arg: dict[str, Any] = option(
         {}, "argument of the data, e.g. size=64; for images of every form size, mean, std, order, preprocess",
