@@ -9,14 +9,14 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+# before torch is imported, which reads it: more threads than cores only wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
-
-# one worker a core is enough: more threads than cores only wait for each other
-os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
-
 
 # what one test timed must not decide in another
 os.environ["COMPRESSKIT_CACHE"] = ""

@@ -15,11 +15,10 @@ PAGE = ROOT.parent / "ARCHITECTURE.md"
 ROOMS = sorted(path.parent for path in ROOT.rglob("*/__init__.py"))
 
 
-@pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.relative_to(ROOT).as_posix())
-def test_a_room_says_what_it_is_for(room):
-    text = ast.get_docstring(ast.parse((room / "__init__.py").read_text()))
-    assert text
-    assert len(text.splitlines()[0]) > 20
+def test_every_room_says_what_it_is_for():
+    texts = {room.relative_to(ROOT): ast.get_docstring(ast.parse((room / "__init__.py").read_text())) for room in ROOMS}
+    assert len(texts) > 50
+    assert [str(room) for room, text in texts.items() if not text or len(text.splitlines()[0]) <= 20] == []
 
 
 def test_the_page_names_every_room_at_the_top():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
 import subprocess
 import sys
@@ -13,10 +14,29 @@ import torch
 from safetensors import safe_open
 
 import compresskit as package
+from compresskit.pipeline import looking
+from tests.fresh_process import forks
 
 pytestmark = pytest.mark.integration
 
 LATENCY = ("--latency-rounds", "0", "-q")
+
+
+@pytest.fixture(scope="module")
+def torch_forks(tmp_path_factory: pytest.TempPathFactory):
+    with forks(tmp_path_factory.mktemp("forks")) as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def verify_in_forks(torch_forks, monkeypatch: pytest.MonkeyPatch):
+    """`verify` reloads in a fresh process; test_looking.py and test_import_path.py have it start one from nothing."""
+
+    class Processes:
+        DEVNULL, run = subprocess.DEVNULL, torch_forks.run
+
+    monkeypatch.setattr(looking, "subprocess", Processes)
+    return torch_forks
 
 
 @pytest.fixture
@@ -29,10 +49,11 @@ def cases(shared_dir: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture(scope="session")
-def hf_folder(shared_dir: Path, tmp_path_factory: pytest.TempPathFactory):
+@pytest.fixture(scope="module")
+def hf_folder(shared_dir: Path, tmp_path_factory: pytest.TempPathFactory, torch_forks):
     """A function that makes one transformers folder of hf_folders.py: (family) -> path."""
     pytest.importorskip("transformers")
+    torch_forks.imports += ("transformers.modeling_utils",)
     script = shared_dir / "cases" / "hf_folders.py"
     if not script.is_file():
         pytest.skip(f"{script} is not there")
@@ -40,7 +61,9 @@ def hf_folder(shared_dir: Path, tmp_path_factory: pytest.TempPathFactory):
 
     def make(family: str) -> Path:
         if not (root / family).is_dir():
-            subprocess.run([sys.executable, script, root, family], check=True, capture_output=True)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(sys, "argv", [str(script), str(root), family])
+                runpy.run_path(str(script))
         return root / family
 
     return make

@@ -22,7 +22,8 @@ def test_every_recipe_validates(path: Path):
 
 @pytest.mark.slow
 def test_quickstart_ends_smaller_with_its_accuracy(tmp_path):
-    report = run(Run(read_recipe(REPOSITORY / "configs" / "quickstart.yaml"), tmp_path / "out"))
+    recipe = read_recipe(REPOSITORY / "configs" / "quickstart.yaml", ("latency_rounds=2",))
+    report = run(Run(recipe, tmp_path / "out"))
     original, final = report["original"], report["steps"][-1]["measurement"]
     assert [step["technique"] for step in report["steps"]] == ["train", "prune", "decompose", "quantize"]
     assert original["metric"]["value"] > 0.95
@@ -36,7 +37,7 @@ def test_quickstart_ends_smaller_with_its_accuracy(tmp_path):
 def test_the_exported_model_keeps_its_accuracy_in_its_runtime(tmp_path):
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
-    settings = ("steps.0.train.epochs=4", "steps.1.prune.epochs=2")
+    settings = ("steps.0.train.epochs=4", "steps.1.prune.epochs=2", "latency_rounds=2")
     report = run(Run(read_recipe(REPOSITORY / "configs" / "export-int8.yaml", settings), tmp_path / "out"))
     quantized, exported = report["steps"][-2:]
     assert (tmp_path / "out" / "model.onnx").stat().st_size == exported["measurement"]["size_bytes"]
@@ -46,6 +47,7 @@ def test_the_exported_model_keeps_its_accuracy_in_its_runtime(tmp_path):
     assert report["labels"]["latency"].startswith("executed: onnxruntime")
 
 
+@pytest.mark.integration
 def test_the_export_recipe_plans(invoke):
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")

@@ -84,6 +84,7 @@ def files(tmp_path) -> FileSplit:
     return FileSplit(paths, torch.arange(20), (6, 6), 3)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("workers", [1, 3])
 def test_files_give_the_same_augmented_batches_in_any_number_of_processes(files, workers):
     here, ahead = (Data("files", Splits(files, files, files), Preprocessing(), workers=count) for count in (0, workers))
@@ -95,6 +96,7 @@ def test_files_give_the_same_augmented_batches_in_any_number_of_processes(files,
     assert list(second.starting_at(7)) == []
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_data_set_draws_the_same_wherever_it_is_read_and_wherever_reading_starts(workers):
     data = opened(DataLoader(Noisy(), num_workers=2), workers=workers)

@@ -126,6 +126,7 @@ def test_where_nothing_goes_the_options_and_operations_that_hold_it_are_named(lo
         prune(loaded, PruneOptions(ratios={"up": 0.01}), Context(loaded.clone()))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("family", ["Mixtral", "Qwen3Moe"])
 def test_transformers_mixtures_lose_widths_and_reload(family, tmp_path):
     transformers = pytest.importorskip("transformers")

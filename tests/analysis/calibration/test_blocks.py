@@ -115,6 +115,7 @@ def _assert_equal(one, other) -> None:
     )
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("family", FAMILIES)
 def test_blocks_of_a_family_compute_alone_what_they_do_in_the_model(family):
     name, options, inputs, count, block, layers = FAMILIES[family]

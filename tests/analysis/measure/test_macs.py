@@ -188,6 +188,7 @@ def test_control_flow_counts_what_ran():
     assert count_macs(Branches(), x).total == (2 + 3) * 32
 
 
+@pytest.mark.integration
 def test_compiled_models_and_flex_attention_count():
     from torch.nn.attention.flex_attention import flex_attention
 

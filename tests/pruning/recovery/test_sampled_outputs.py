@@ -28,6 +28,7 @@ def test_recalibration_gives_plain_averages():
     assert not model[0].training and model[0].momentum == 0.1
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("how", ["inputs", "sequential"])
 def test_reconstruction_brings_the_outputs_back(how):
     loaded = load_model("builtin:digits_mlp")

@@ -28,6 +28,7 @@ def weights_of(module):
     return {name: [layer.weight] for name, layer in module.named_modules() if isinstance(layer, nn.Linear)}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("activation", [nn.Tanh, nn.Sigmoid])
 def test_a_deep_untrained_net_is_said_to_ignore_its_first_layers(activation):
     module, example = deep(activation), torch.ones(1, 16)

@@ -41,6 +41,7 @@ def reference(tmp_path):
     return f"{tmp_path / 'ternary.py'}:TERNARY"
 
 
+@pytest.mark.integration
 def test_a_file_adds_a_format_for_the_command_line_which_loads_again_when_trusted(reference, invoke, tmp_path):
     folder = tmp_path / "out"
     code, *said = invoke("quantize", "builtin:digits_cnn", "--scheme", reference, "--first-last", "same", "-o", folder)
@@ -54,6 +55,7 @@ def test_a_file_adds_a_format_for_the_command_line_which_loads_again_when_truste
     assert row["format"] == reference
 
 
+@pytest.mark.integration
 def test_an_artifact_alone_runs_no_code(reference, tmp_path):
     compresskit.quantize("builtin:digits_cnn", scheme=reference, first_last="same").save(tmp_path / "out")
     code = f"import compresskit; compresskit.load({str(tmp_path / 'out')!r})"

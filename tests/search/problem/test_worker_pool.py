@@ -88,6 +88,7 @@ def test_more_workers_than_processors_are_refused(cluster):
         team.rate(problem.subject, problem.rater, [RatingRequest(problem.smallest())])
 
 
+@pytest.mark.integration
 def test_what_cannot_be_sent_is_refused(cluster):
     problem = toy_problem()
     problem.subject.notes = (line for line in ())
