@@ -19,6 +19,12 @@ def digits(location: str, preprocessing: Preprocessing) -> Splits:
     """The 8x8 digits of scikit-learn, in [0, 1], a fifth of them held out as test."""
     if location:
         raise InputError(f"data 'digits' takes no location, got {location!r}")
+    train, test = digits_in_memory()
+    return Splits(train, test, num_classes=10)
+
+
+def digits_in_memory() -> tuple[ArraySplit, ArraySplit]:
+    """(train, test): 8x8 images in [0, 1] with their classes."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -28,4 +34,4 @@ def digits(location: str, preprocessing: Preprocessing) -> Splits:
     train, test = train_test_split(
         np.arange(len(targets)), test_size=_TEST_SHARE, random_state=0, stratify=bunch.target
     )
-    return Splits(ArraySplit(inputs[train], targets[train]), ArraySplit(inputs[test], targets[test]), num_classes=10)
+    return ArraySplit(inputs[train], targets[train]), ArraySplit(inputs[test], targets[test])

@@ -16,7 +16,7 @@ from ...core.types import Preprocessing
 from ..collate import Function
 from ..loaders import dataset_split
 from ..splits.base import Splits
-from .digits import digits
+from .digits import digits_in_memory
 
 CLASSES = tuple(map(str, range(10)))
 _SIZE = (64, 64)
@@ -169,10 +169,9 @@ def _scenes(
     size = preprocessing.size or _SIZE
     if min(size) < 16:
         raise InputError(f"data {name!r}: a canvas of {size[0]}x{size[1]} is too small for digits; size is at least 16")
-    source = digits("", Preprocessing())
     first, made = 0, []
-    for split, count in zip((source.train, source.test), counts, strict=True):
-        inputs, labels = split.take(torch.from_numpy(np.arange(len(split))))  # type: ignore[arg-type]
+    for split, count in zip(digits_in_memory(), counts, strict=True):
+        inputs, labels = split.take(torch.from_numpy(np.arange(len(split))))
         scenes = Scenes(inputs, labels, count, size, channels, form, first)
         made.append(dataset_split(scenes, range(count), repr(name), collate))
         first += count
