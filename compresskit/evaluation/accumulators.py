@@ -29,9 +29,11 @@ class Accumulator(Protocol):
 
     def value(self) -> float:
         """The metric of what was taken in."""
+        ...
 
     def score(self) -> Score:
         """The same with its interval."""
+        ...
 
 
 class Examples:
