@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -42,7 +44,7 @@ def size_and_bands(path: Path) -> tuple[tuple[int, int], int]:
         raise _unreadable(path, error) from error
 
 
-def decode(path: Path, size: Sequence[int], channels: int) -> np.ndarray:
+def decode(path: Path | IO[bytes], size: Sequence[int], channels: int) -> np.ndarray:
     """One image as (channels, height, width) uint8; another size is resized with a margin, then centre-cropped.
 
     Of an animation the first picture counts; 16-bit grey keeps its upper 8 bits; transparency is dropped.
@@ -59,6 +61,68 @@ def decode(path: Path, size: Sequence[int], channels: int) -> np.ndarray:
         raise _unreadable(path, error) from error
     # in the order of memory that the cache gives them back in: the same weights come of the first and later runs
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)) if channels == 3 else pixels[None]
+
+
+def load(path: Path | IO[bytes], channels: int) -> np.ndarray:
+    """One image as (channels, height, width) uint8 of its own size.
+
+    Raises:
+        InputError: if it cannot be decoded, or is larger than Pillow decodes.
+    """
+    try:
+        with _pillow().open(path) as image:
+            pixels = as_pixels(image, image.size[::-1], channels)
+    except CompresskitError:
+        raise
+    except Exception as error:
+        raise _unreadable(path, error) from error
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1)) if channels == 3 else pixels[None].copy()
+
+
+def load_map(path: Path) -> np.ndarray:
+    """One image whose pixels are numbers (a palette's, or grey), (height, width) uint8.
+
+    Raises:
+        InputError: if it cannot be decoded, or its pixels are colours.
+    """
+    try:
+        with _pillow().open(path) as image:
+            if image.mode not in ("P", "L", "1", *_WIDE_MODES):
+                raise InputError(
+                    f"image {str(path)!r} has pixels of {image.mode}; a map of classes is grey or has a palette"
+                )
+            return np.array(image if image.mode != "1" else image.convert("L"))
+    except CompresskitError:
+        raise
+    except Exception as error:
+        raise _unreadable(path, error) from error
+
+
+def readable(paths: Sequence[Path], max_bad: int) -> tuple[list[int], list[str]]:
+    """Which images decode, by decoding each of them.
+
+    Args:
+        paths: image files.
+        max_bad: how many of them may fail.
+    Returns:
+        the numbers of those that decode, and a line for each of the others.
+    Raises:
+        InputError: if more fail; the first of them is named.
+    """
+
+    def problem(path: Path) -> str:
+        try:
+            load(path, 1)
+        except InputError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        problems = list(pool.map(problem, paths))
+    bad = [line for line in problems if line]
+    if len(bad) > max_bad:
+        raise InputError(f"{len(bad)} images cannot be read, and max_bad is {max_bad}; the first: {bad[0]}")
+    return [number for number, line in enumerate(problems) if not line], bad
 
 
 def as_pixels(image: Any, size: Sequence[int], channels: int) -> np.ndarray:
@@ -91,8 +155,11 @@ def _fit(image: Any, size: Sequence[int]) -> Any:
     return image.crop((left, top, left + width, top + height))
 
 
-def _unreadable(path: Path, error: Exception) -> InputError:
-    return InputError(f"image {str(path)!r} cannot be read: {first_line(error)[:200]}")
+def _unreadable(path: Path | IO[bytes], error: Exception) -> InputError:
+    return InputError(
+        f"image {str(path)!r} cannot be read: {first_line(error)[:200]}; readers of folders skip up to N bad ones with "
+        "--data-arg max_bad=N"
+    )
 
 
 def _pillow() -> Any:

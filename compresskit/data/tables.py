@@ -39,16 +39,33 @@ READERS: Registry[Callable[[str, Preprocessing], Splits]] = Registry(
             "scenes of those digits with the class of every pixel; no download",
             attributes={"location": "none"},
         ),
-        "imagefolder": Row("sources.imagefolder:imagefolder", "imagefolder:DIR, images as SPLIT/CLASS/FILE"),
+        "imagefolder": Row(
+            "sources.imagefolder:imagefolder", "imagefolder:DIR, images as SPLIT/CLASS/FILE; max_bad files are skipped"
+        ),
+        "segfolder": Row("sources.segfolder:segfolder", "segfolder:DIR, folders images and masks (classes of pixels)"),
+        "coco": Row("sources.coco:coco", "coco:ANN.json, boxes and masks; images=DIR, val=, test= are further files"),
+        "yolo": Row("sources.yolo:yolo", "yolo:data.yaml, images and a text file of boxes each"),
         "npz": Row(
             "sources.npz:npz", "npz:FILE, arrays x_train, y_train, x_test, y_test (or x and y)", attributes=_VALUES
         ),
         "csv": Row(
             "sources.csv:csv",
-            "csv:FILE, numeric columns; the target is the column label, target, or the last",
+            "csv:FILE, columns of numbers, categories or image paths; target=COLUMNS, else label, target or the last",
+        ),
+        "jsonl": Row("sources.jsonl:jsonl", "jsonl:FILE, an object a line, read as the rows of a csv"),
+        "text": Row(
+            "sources.text:text",
+            "text:FILE_OR_DIR, texts and classes of a .csv, .jsonl or CLASS/FILE.txt; tokenizer=DIR_OR_ID, else bytes",
             attributes=_VALUES,
         ),
-        "hf": Row("sources.hf:hf", "hf:DIR_OR_ID, a Hugging Face data set of images and labels"),
+        "hf": Row(
+            "sources.hf:hf",
+            "hf:DIR_OR_ID, a Hugging Face data set; columns image, text or inputs, and label can be named",
+        ),
+        "wds": Row("sources.wds:wds", "wds:name-{000..012}.tar, tar shards of webdataset with KEY.jpg and KEY.cls"),
+        "audio": Row(
+            "sources.audio:audio", "audio:DIR, WAV files as SPLIT/CLASS/FILE; rate, seconds, form", attributes=_VALUES
+        ),
     },
     group="readers",
     takes=("location", "preprocessing"),

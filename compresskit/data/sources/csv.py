@@ -1,40 +1,57 @@
-"""Numeric columns of a CSV file."""
+"""Columns of a CSV file."""
 
 from __future__ import annotations
 
 import csv as csv_module
-
-import numpy as np
+from pathlib import Path
+from typing import Any
 
 from ...core.errors import InputError
 from ...core.limits.reading import check_regular
 from ...core.types import Preprocessing
-from ..splits.arrays import array_split
-from ..splits.base import Splits, classes_of, divided
+from ..splits.base import Splits
+from .rows import Table, split_of
 
 
-def csv(location: str, preprocessing: Preprocessing) -> Splits:
-    """Numeric columns of a CSV file with a header; whole-number targets are classes."""
-    rows = _csv_rows(location)
+def csv(location: str, preprocessing: Preprocessing, *, target: Any = None, inputs: Any = None) -> Splits:
+    """Columns of a CSV file with a header: numbers, categories as text, or paths of images.
+
+    Args:
+        location: the file; paths in it are relative to its folder.
+        preprocessing: size and channels of images.
+        target: column or columns of the targets, as a,b; default: label, target, or the last. A single one whose cells
+            are text or whole numbers (3, not 3.0) is classes.
+        inputs: columns of the inputs; default: all others.
+    Raises:
+        InputError: naming line and column of what does not fit.
+    """
+    return split_of(read_table(location), preprocessing, target, inputs)
+
+
+def read_table(location: str) -> Table:
+    """The rows of a CSV file, cells that are written as numbers as numbers.
+
+    Raises:
+        InputError: if it is no such file, or a row is of another length.
+    """
+    where = f"data file {location!r}"
+    rows = _rows(location)
     if len(rows) < 3:
-        raise InputError(f"data file {location!r} needs a header and at least two rows")
+        raise InputError(f"{where} needs a header and at least two rows")
     header = rows[0][1]
     if len(header) < 2:
-        raise InputError(f"data file {location!r} needs at least two columns, inputs and a target")
-    target = next((header.index(name) for name in ("label", "target") if name in header), len(header) - 1)
+        raise InputError(f"{where} needs at least two columns, inputs and a target")
+    twice = next((name for number, name in enumerate(header) if name in header[:number]), None)
+    if twice is not None:
+        raise InputError(f"{where}: column {twice!r} is there twice")
     for line, row in rows[1:]:
-        if len(row) != len(header) or not all(map(_is_number, row)):
-            raise InputError(f"data file {location!r}, line {line}: every row needs {len(header)} numbers")
-    table = np.array([[float(cell) for cell in row] for _, row in rows[1:]], dtype=np.float64)
-    inputs = np.delete(table, target, axis=1).astype(np.float32)
-    targets = table[:, target]
-    if all(_is_whole(row[target]) for _, row in rows[1:]):
-        targets = targets.astype(np.int64)
-    split = array_split(inputs, targets, location)
-    return divided(split, classes_of(split.targets))
+        if len(row) != len(header):
+            raise InputError(f"{where}, line {line}: every row needs {len(header)} cells, this one has {len(row)}")
+    cells = [(line, dict(zip(header, map(_cell, row), strict=True))) for line, row in rows[1:]]
+    return Table(where, Path(location).parent, header, cells)
 
 
-def _csv_rows(location: str) -> list[tuple[int, list[str]]]:
+def _rows(location: str) -> list[tuple[int, list[str]]]:
     """(line that it ends on, cells) of every row that is not empty."""
     check_regular(location, f"data file {location!r}")
     with open(location, newline="", encoding="utf-8-sig") as file:
@@ -47,14 +64,11 @@ def _csv_rows(location: str) -> list[tuple[int, list[str]]]:
             raise InputError(f"data file {location!r}, line {reader.line_num}: {error}") from error
 
 
-def _is_number(cell: str) -> bool:
+def _cell(text: str) -> str | int | float:
+    """A number as it is written: 3 is whole, 3.0 is not."""
+    if text.strip().isdecimal() and len(text.strip()) < 18:
+        return int(text)
     try:
-        float(cell)
+        return float(text)
     except ValueError:
-        return False
-    return True
-
-
-def _is_whole(cell: str) -> bool:
-    """Whether a cell is written as a class: 3, where 3.0 is a number."""
-    return cell.strip().isdecimal() and len(cell.strip()) < 18
+        return text

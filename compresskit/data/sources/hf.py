@@ -1,46 +1,137 @@
-"""A Hugging Face data set of images and labels."""
+"""A Hugging Face data set: images, texts or numbers, and labels."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.utils.data import Dataset
 
-from ...core.errors import InputError, require
+from ...core.errors import InputError, nearest, require
 from ...core.types import Preprocessing
 from ...core.user_code.user_imports import guarded
 from ..images import as_pixels
+from ..loaders import dataset_split
 from ..splits.arrays import ArraySplit, array_split
-from ..splits.base import Splits, classes_of
-from .imagefolder import SPLIT_FOLDERS
+from ..splits.base import Splits, classes_of, divided
+from .folders import SPLIT_FOLDERS, named_splits, whole
+from .text import token_split, tokenizer_of
+
+_IMAGES = ("image", "img", "pixel_values")
+_TEXTS = ("text", "sentence", "content")
+_LABELS = ("label", "labels", "fine_label")
+_HELD_BYTES = 2 << 30  # decoded images up to this size are kept in memory
 
 
-def hf(location: str, preprocessing: Preprocessing) -> Splits:
-    """A Hugging Face data set (a folder written by save_to_disk, or an identifier) with columns image and label."""
+@dataclass
+class Pictures(Dataset[Any]):
+    """Rows with an image and a label, decoded as they are taken."""
+
+    part: Any
+    image: str
+    label: str
+    size: tuple[int, int]
+    channels: int
+    where: str
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+        """(channels, height, width) uint8 and a label."""
+        row = self.part[index]
+        pixels = np.array(as_pixels(row[self.image], self.size, self.channels))
+        stacked = np.ascontiguousarray(pixels.transpose(2, 0, 1)) if self.channels == 3 else pixels[None]
+        return torch.from_numpy(stacked), row[self.label]
+
+
+def hf(
+    location: str,
+    preprocessing: Preprocessing,
+    *,
+    image: str | None = None,
+    text: str | None = None,
+    inputs: str | None = None,
+    label: str | None = None,
+    tokenizer: str | None = None,
+    length: int = 128,
+    config: str | None = None,
+) -> Splits:
+    """A Hugging Face data set: a folder written by save_to_disk, or an identifier.
+
+    Args:
+        location: DIR_OR_ID.
+        preprocessing: size (default: that of the first image) and channels of images.
+        image, text, inputs: column of images, of texts, or of numbers or lists of numbers; default: the image or text
+            column by its usual name.
+        label: column of the targets; default: label, labels or fine_label.
+        tokenizer, length: as those of `text:`.
+        config: name of the data set's configuration.
+    Raises:
+        InputError: if it does not load, or has no such columns.
+    """
+    where = f"hf:{location}"
     datasets = require("datasets", "hf")
-    with guarded(f"data 'hf:{location}'", "while it was loaded"):
-        found = datasets.load_from_disk(location) if Path(location).is_dir() else datasets.load_dataset(location)
+    if sum(name is not None for name in (image, text, inputs)) > 1:
+        raise InputError(f"data {where!r}: give one of image, text and inputs")
+    with guarded(f"data {where!r}", "while it was loaded"):
+        found = (
+            datasets.load_from_disk(location) if Path(location).is_dir() else datasets.load_dataset(location, config)
+        )
+    tokenize = tokenizer_of(tokenizer, whole(length, "length", where, 1), where)
+    given = {"image": image, "text": text, "inputs": inputs, "label": label}
+
+    def read(part: Any) -> Any:
+        return _split(part, where, preprocessing, given, tokenize)
+
+    if hasattr(found, "column_names") and not isinstance(found, dict):
+        split = read(found)
+        return divided(split, _classes(split, found, given))
     parts = {split: next((found[n] for n in names if n in found), None) for split, names in SPLIT_FOLDERS.items()}
     if parts["train"] is None or (parts["test"] or parts["val"]) is None:
         raise InputError(f"data 'hf:{location}' needs a train split and a test or validation split")
-    if parts["test"] is None:
-        parts["test"], parts["val"] = parts["val"], None
-    train, test = (_hf_split(parts[name], location, preprocessing) for name in ("train", "test"))
-    val = None if parts["val"] is None else _hf_split(parts["val"], location, preprocessing)
-    return Splits(train, test, val, classes_of(train.targets))
+    splits = {name: None if part is None else read(part) for name, part in parts.items()}
+    train, test, val, _ = named_splits(splits, f"data {where!r}")
+    return Splits(train, test, val, _classes(train, parts["train"], given))
 
 
-def _hf_split(part: Any, location: str, preprocessing: Preprocessing) -> ArraySplit:
-    image = next((name for name in ("image", "img", "pixel_values") if name in part.column_names), None)
-    label = next((name for name in ("label", "labels", "fine_label") if name in part.column_names), None)
-    if image is None or label is None:
-        raise InputError(f"data 'hf:{location}' needs columns image and label, it has {', '.join(part.column_names)}")
-    channels = preprocessing.channels or 3
-    with guarded(f"data 'hf:{location}'", "while its images were read"):
+def _column(part: Any, given: str | None, known: tuple[str, ...], where: str) -> str | None:
+    if given is not None and given not in part.column_names:
+        raise InputError(f"data {where!r} has no column {given!r}{nearest(given, part.column_names)}")
+    return given or next((name for name in known if name in part.column_names), None)
+
+
+def _split(part: Any, where: str, preprocessing: Preprocessing, given: dict[str, str | None], tokenize: Any) -> Any:
+    label = _column(part, given["label"], _LABELS, where)
+    numbers = _column(part, given["inputs"], (), where)
+    text = None if numbers or given["image"] else _column(part, given["text"], () if given["text"] else _TEXTS, where)
+    image = None if numbers or given["text"] else _column(part, given["image"], _IMAGES, where)
+    if label is None or not (numbers or text or image):
+        raise InputError(
+            f"data {where!r} needs columns image and label, it has {', '.join(part.column_names)}; name them, e.g. "
+            "--data-arg image=COLUMN --data-arg label=COLUMN"
+        )
+    with guarded(f"data {where!r}", "while it was read"):
+        if numbers:
+            return array_split(np.array(part[numbers]), np.array(part[label]), where)
+        if image is None:
+            return token_split(tokenize, [str(row) for row in part[text]], torch.tensor(part[label]), where)
         size = preprocessing.size or part[0][image].size[::-1]
-        stacked = np.stack([as_pixels(item, size, channels) for item in part[image]])
-        labels = torch.tensor(part[label])
-    stacked = stacked.transpose(0, 3, 1, 2) if channels == 3 else stacked[:, None]
-    return array_split(np.ascontiguousarray(stacked), labels, f"hf:{location}")
+        pictures = Pictures(part, image, label, (size[0], size[1]), 1 if preprocessing.channels == 1 else 3, where)
+        if len(part) * pictures.channels * size[0] * size[1] > _HELD_BYTES:
+            return dataset_split(pictures, range(len(part)), repr(where))
+        stacked, labels = zip(*(pictures[number] for number in range(len(part))), strict=True)
+    return array_split(torch.stack(stacked), torch.tensor(labels), where)
+
+
+def _classes(split: Any, part: Any, given: dict[str, str | None]) -> int | None:
+    if isinstance(split, ArraySplit):
+        return classes_of(split.targets)
+    feature = getattr(part, "features", {}).get(
+        given["label"] or next(name for name in _LABELS if name in part.features)
+    )
+    return getattr(feature, "num_classes", None)

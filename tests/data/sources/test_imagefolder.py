@@ -52,3 +52,27 @@ def test_a_damaged_image_is_named(tmp_path, monkeypatch):
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(InputError, match="05.png"):
         open_data(f"imagefolder:{tmp_path / 'd'}")
+
+
+def test_bad_files_are_left_out_up_to_max_bad(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_images(tmp_path / "d", {"train": ["a", "b"], "test": ["a", "b"]})
+    (tmp_path / "d" / "train" / "b" / "03.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match="03.png.*--data-arg max_bad=N"):
+        open_data(f"imagefolder:{tmp_path / 'd'}")
+    data = open_data(f"imagefolder:{tmp_path / 'd'}", args={"max_bad": 1})
+    assert data.size("train") + data.size("val") == 23 and data.classes == ("a", "b")
+    assert "1 images are left out" in data.note and "03.png" in data.note
+    (tmp_path / "d" / "train" / "a" / "04.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match="2 images cannot be read, and max_bad is 1; the first"):
+        open_data(f"imagefolder:{tmp_path / 'd'}", args={"max_bad": 1})
+    with pytest.raises(InputError, match="max_bad must be a whole number from 0 on, got 'all'"):
+        open_data(f"imagefolder:{tmp_path / 'd'}", args={"max_bad": "all"})
+
+
+def test_folders_of_images_and_masks_are_no_classes(tmp_path):
+    write_images(tmp_path / "d", {".": ["images", "masks"]})
+    with pytest.raises(
+        InputError, match="'images' and 'masks' are no classes; read images and masks with segfolder:DIR"
+    ):
+        open_data(f"imagefolder:{tmp_path / 'd'}")

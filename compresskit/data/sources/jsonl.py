@@ -1,0 +1,53 @@
+"""Objects of a file of JSON lines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ...core.errors import InputError, first_line
+from ...core.limits.reading import check_regular
+from ...core.types import Preprocessing
+from ..splits.base import Splits
+from .rows import Table, split_of
+
+
+def jsonl(location: str, preprocessing: Preprocessing, *, target: Any = None, inputs: Any = None) -> Splits:
+    """Objects with the same keys, one a line: numbers, lists of numbers, categories as text, or paths of images.
+
+    Args:
+        location: the file; paths in it are relative to its folder.
+        preprocessing: size and channels of images.
+        target: key or keys of the targets, as a,b; default: label, target, or the last. A single one that is text or
+            whole numbers is classes.
+        inputs: keys of the inputs; default: all others.
+    Raises:
+        InputError: naming the line that does not fit.
+    """
+    return split_of(read_table(location), preprocessing, target, inputs)
+
+
+def read_table(location: str) -> Table:
+    """The objects of a file of JSON lines.
+
+    Raises:
+        InputError: if it is no such file, or a line is no object with the first one's keys.
+    """
+    where = f"data file {location!r}"
+    check_regular(location, where)
+    rows: list[tuple[int, dict[str, Any]]] = []
+    with open(location, encoding="utf-8-sig") as file:
+        try:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    rows.append((number, json.loads(line)))
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{where}, line {len(rows) + 1}: no JSON: {first_line(error)[:200]}") from error
+    if len(rows) < 2:
+        raise InputError(f"{where} needs at least two lines, a JSON object each")
+    keys = rows[0][1].keys() if isinstance(rows[0][1], dict) else ()
+    for number, row in rows:
+        if not isinstance(row, dict) or row.keys() != keys or not keys:
+            raise InputError(f"{where}, line {number}: expected an object with the keys {', '.join(keys) or '...'}")
+    return Table(where, Path(location).parent, list(keys), rows)
