@@ -53,7 +53,8 @@ def coco(
     if not isinstance(masks, bool):
         raise InputError(f"data {where!r}: masks is true or false, got {masks!r:.60}")
     bad: list[str] = []
-    parts, names = {}, ()
+    parts: dict[str, Any] = {}
+    names: tuple[str, ...] = ()
     for split, path in (("train", location), ("val", val), ("test", test)):
         if path is None:
             continue

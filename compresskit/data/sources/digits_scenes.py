@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -171,7 +170,7 @@ def _scenes(
         raise InputError(f"data {name!r}: a canvas of {size[0]}x{size[1]} is too small for digits; size is at least 16")
     first, made = 0, []
     for split, count in zip(digits_in_memory(), counts, strict=True):
-        inputs, labels = split.take(torch.from_numpy(np.arange(len(split))))
+        inputs, labels = split.take(torch.arange(len(split)))
         scenes = Scenes(inputs, labels, count, size, channels, form, first)
         made.append(dataset_split(scenes, range(count), repr(name), collate))
         first += count

@@ -38,7 +38,7 @@ class Table:
     where: str
     folder: Path
     columns: list[str]
-    rows: list[_Row]
+    rows: Sequence[_Row]
 
     def cells(self, column: str) -> list[Any]:
         """The cells of a column, top down."""
@@ -65,7 +65,8 @@ def split_of(table: Table, preprocessing: Preprocessing, target: Any = None, inp
         raise InputError(f"{table.where} needs at least two columns, inputs and a target")
     values, classes = _targets(table, targets)
     if len(columns) == 1 and all(isinstance(cell, str) and _is_image(cell) for cell in table.cells(columns[0])):
-        split, note = _images(table, columns[0], values, preprocessing), ""
+        split: Any = _images(table, columns[0], values, preprocessing)
+        note = ""
     else:
         blocks, one_hot = zip(*(_numbers(table, name) for name in columns), strict=True)
         encoded = [name for name, names in zip(columns, one_hot, strict=True) if names]

@@ -176,7 +176,8 @@ def shards_of(pattern: str) -> list[str]:
 
 def _samples(shard: str) -> Iterator[tuple[str, dict[str, tuple[int, int]]]]:
     """(name, {suffix: (offset, bytes)}) of each sample: members in a row with one name up to the first dot."""
-    name, members = "", {}
+    name = ""
+    members: dict[str, tuple[int, int]] = {}
     try:
         with tarfile.open(shard, "r:") as archive:
             for member in archive:

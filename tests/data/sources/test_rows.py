@@ -13,7 +13,8 @@ from compresskit.data.sources.rows import Table, split_of
 
 
 def table(**columns):
-    rows = [(number + 2, dict(zip(columns, cells, strict=True))) for number, cells in enumerate(zip(*columns.values()))]
+    cells = zip(*columns.values(), strict=True)
+    rows = [(number, dict(zip(columns, row, strict=True))) for number, row in enumerate(cells, 2)]
     return Table("data file 'd'", Path(), list(columns), rows)
 
 
