@@ -89,6 +89,7 @@ def save(
             "name": loaded.name,
             "source": _portable_source(loaded.source, temporary),
             "edits": loaded.edits,
+            "code": edit_records.code_of(loaded.edits),
             "storage": loaded.storage,
             "seed": loaded.seed,
             "tied": state.tied,
@@ -198,7 +199,7 @@ def _open(
         raise InputError(f"{str(weights_path)!r} does not match the manifest's sha256: it was changed or is damaged")
     record = _trusted_source(manifest, folder, trust_source, given)
     if trust_source:
-        edit_records.trust(manifest["edits"])
+        edit_records.trust(manifest["edits"], manifest["code"])
     tensors = decode_all(read_safetensors(weights_path))
     check_ties(manifest, tensors, f"artifact {str(folder)!r}")
     state = ModuleState(tensors, manifest["tied"], manifest["non_persistent"], manifest["unset_buffers"])

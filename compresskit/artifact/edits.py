@@ -6,7 +6,8 @@ the op's own. Replaying works on any device, meta included, and sets shapes only
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 
 from ..core.edit_records import EditRecord, Integer, Name, Shape, as_record, reads
 from ..core.errors import InputError
-from ..core.registry import Registry, Row
+from ..core.registry import Registry, Row, is_reference
 from ..core.tensors.modules import get_module, set_module
+from ..model.checkpoints.weights import sha256_of
 
 _MOST_INTEGERS = 4096  # of one attribute
 
@@ -83,12 +85,27 @@ def replay(root: nn.Module, edits: Iterable[dict[str, Any]]) -> nn.Module:
     return root
 
 
-def trust(edits: Iterable[dict[str, Any]]) -> None:
+def code_of(edits: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """The user's own files that edits name a row of, such as a number format: `file.py:name` -> sha256 of the file."""
+    named = ((edit, getattr(EDITS.load(edit["op"]), "own_code", None)) for edit in edits)
+    names = {own_code(edit) for edit, own_code in named if own_code is not None}
+    files = {name: Path(name.rpartition(":")[0]) for name in sorted(names) if is_reference(name)}
+    return {name: sha256_of(path) for name, path in files.items() if path.suffix == ".py" and path.is_file()}
+
+
+def trust(edits: Sequence[dict[str, Any]], hashes: Mapping[str, str]) -> None:
     """Let code of the user's own run that edits name, such as a number format: they trust the artifact.
 
+    Args:
+        edits: of an artifact.
+        hashes: what its manifest says of the files: `file.py:name` -> sha256.
     Raises:
-        InputError: if it is not there, or raises.
+        InputError: if a file is not there, is another than the manifest says, or raises.
     """
+    for name, found in code_of(edits).items():
+        if hashes.get(name, found) != found:
+            file = name.rpartition(":")[0]
+            raise InputError(f"{file!r} does not match the manifest's sha256: it was changed since it was saved")
     for edit in edits:
         allow = getattr(EDITS.load(edit["op"]), "trust", None)
         if allow is not None:

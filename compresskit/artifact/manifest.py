@@ -118,6 +118,8 @@ class Manifest(_Record):
     seed: Annotated[int, Field(ge=0, lt=1 << 64)] = 0
     unset_buffers: Annotated[list[Name], Field(max_length=_MOST_NAMES)] = []
     built_on: Annotated[str, Field(max_length=32)] | None = None
+    #: sha256 of the user's own files that edits name, by `file.py:name`
+    code: Annotated[dict[Name, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]], Field(max_length=_MOST_NAMES)] = {}
     provenance: dict[str, Any] = {}
     files: Annotated[list[Name], Field(max_length=_MOST_NAMES)] | None = None  # further ones beside the weights
 
@@ -157,6 +159,7 @@ def read_checked(path: Path) -> dict[str, Any]:
         "seed": checked.seed,
         "unset_buffers": checked.unset_buffers,
         "built_on": checked.built_on,
+        "code": checked.code,
         "provenance": checked.provenance,
     }
 

@@ -101,9 +101,14 @@ def _register_part(layer: nn.Module, name: str, stored: Stored, device: torch.de
         layer.register_buffer(name, tensor)
 
 
+def own_code(edit: dict[str, Any]) -> str:
+    """The number format that an edit names, which may be the user's own."""
+    return str(edit.get("format", Spec.format))
+
+
 def trust(edit: dict[str, Any]) -> None:
     """Let the user's own number format in an edit run, because they trust the artifact."""
-    name_format(edit.get("format", Spec.format))
+    name_format(own_code(edit))
 
 
 @reads(QuantizedRecord)
@@ -115,4 +120,4 @@ def replay(root: nn.Module, edit: dict[str, Any]) -> None:
     convert(get_module(root, edit["target"]), spec)
 
 
-vars(replay)["trust"] = trust
+vars(replay).update(trust=trust, own_code=own_code)

@@ -1,5 +1,6 @@
 """A number format of the user's own, from a file outside the package: command line, YAML and Python, save and load."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -61,6 +62,20 @@ def test_an_artifact_alone_runs_no_code(reference, tmp_path):
     code = f"import compresskit; compresskit.load({str(tmp_path / 'out')!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "is the user's own code; say --trust-source to run it" in done.stderr
+
+
+def test_a_file_that_changed_is_not_run_by_trust(reference, tmp_path):
+    file = tmp_path / "ternary.py"
+    compresskit.quantize("builtin:digits_cnn", scheme=reference, first_last="same").save(tmp_path / "out")
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["code"] == {reference: hashlib.sha256(file.read_bytes()).hexdigest()}
+    file.write_text(TERNARY + "raise SystemExit(3)\n")
+    with pytest.raises(InputError, match=r"ternary.py' does not match the manifest's sha256: it was changed"):
+        compresskit.load(tmp_path / "out", trust_source=True)
+    del manifest["code"]  # as earlier releases wrote it
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps(manifest))
+    file.write_text(TERNARY)
+    assert quantized_layers(compresskit.load(tmp_path / "out", trust_source=True))
 
 
 def test_a_format_registered_from_python_is_a_scheme_by_its_name(tmp_path, monkeypatch):
