@@ -31,8 +31,11 @@ def test_an_example_runs(command, tmp_path, monkeypatch):
     for name, text in FILES.items():
         Path(name).write_text(text)
     words = shlex.split(command)
-    result = CliRunner().invoke(cli, [*words, "-q"], catch_exceptions=False)
+    result = CliRunner().invoke(cli, [*words, "-q", "--json"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    row = next(word for word in words if ".py:" in word)
-    report = json.loads(Path(words[-1], "report.json").read_text())
-    assert row in json.dumps(report["recipe"])
+    row = next(word for word in words if ".py:" in word).partition("=")[0]
+    if words[0] == "export":
+        assert Path(words[-1]).is_file() and row in json.loads(result.stdout).values()
+    else:
+        report = json.loads(Path(words[-1], "report.json").read_text())
+        assert row in json.dumps(report["recipe"])

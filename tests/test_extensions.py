@@ -13,7 +13,7 @@ from torch import nn
 
 import compresskit
 from compresskit.cli.main import cli
-from compresskit.core.errors import InputError
+from compresskit.core.errors import GuardMissed, InputError
 from compresskit.core.registry import Registry
 from compresskit.pipeline.recipe import read_recipe
 from compresskit.pipeline.runner import Run, run
@@ -113,6 +113,17 @@ def silent(exported):
 def text(program, path, options):
     path.write_text(str(program.graph))
     return ["written as text"]
+
+def carbon(work):
+    """Grows with what is computed and with what is read."""
+    return 2e-3 * sum(work.macs.values()) + 1e-3 * work.read_bytes
+carbon.unit = "mg"
+
+def no_figure(work):
+    return "much"
+
+def of_activations(work):
+    return work.activation_bytes
 
 def wrong_shape(group, evidence):
     return torch.zeros(len(group) + 1)
@@ -270,6 +281,83 @@ def test_a_policy_chooses(mine, way):
     options = {"policy": "mine.py:smallest", "target_macs": 0.9, "trials": 3, "score_samples": 16}
     module, _ = way("search", {**options, "min_keep_ratio": 0.25, "refit": "inputs", "recalibration_samples": 0}, QUICK)
     assert module.first.out_features == 2
+
+
+def carbon_mg(module: nn.Module) -> float:
+    """By hand: weights (in, out) and biases of two linear layers, float32."""
+    sizes = [(layer.in_features, layer.out_features) for layer in (module.first, module.second)]
+    return sum(2e-3 * given * made + 4e-3 * (given + 1) * made for given, made in sizes)
+
+
+#: technique -> options beside the budget
+BUDGETED = {
+    "prune": {"reconstruct": "none", "round_to": 1},
+    "decompose": {"slower_layers": "allow"},
+    "search": {"technique": "prune", "policy": "uniform", "score_samples": 16, "recalibration_samples": 0},
+}
+
+
+@pytest.mark.parametrize("step", BUDGETED)
+@pytest.mark.parametrize("way", WAYS)
+def test_a_cost_is_a_budget_and_a_guard(mine, way, step):
+    amounts = {"target": {"mine.py:carbon": 0.7}, "max": {"mine.py:carbon": "71%"}}
+    shared = QUICK
+    if way is from_command_line:  # mappings are pairs there
+        amounts = {"target": "mine.py:carbon=0.7", "max": "mine.py:carbon=71%"}
+    module, report = way(step, {**BUDGETED[step], **amounts}, shared)
+    whole, last = carbon_mg(original()), report["steps"][-1]
+    assert report["original"]["mine.py:carbon"] == pytest.approx(whole)
+    assert 0.4 * whole < last["measurement"]["mine.py:carbon"] <= 0.7 * whole
+    if step != "decompose":
+        assert last["measurement"]["mine.py:carbon"] == pytest.approx(carbon_mg(module))
+    assert report["costs"] == {"mine.py:carbon": {"noun": "carbon", "unit": "mg"}}
+    assert last["labels"]["mine.py:carbon"] == "computed by mine.py:carbon"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_cost_decides_bits(mine, way):
+    amounts = {"target": {"mine.py:carbon": "0.3 mg"}}
+    if way is from_command_line:
+        amounts = {"target": "mine.py:carbon=0.3 mg"}
+    module, report = way("quantize", {"scheme": "int8-weight", "first_last": "same", **amounts}, QUICK)
+    bits = {layer.spec.bits for layer in (module.first, module.second)}
+    found = report["steps"][-1]["measurement"]["mine.py:carbon"]
+    assert min(bits) < 8 and 0.24 < found <= 0.3 < report["original"]["mine.py:carbon"]
+
+
+def test_a_cost_is_a_budget_of_a_search_over_bits_and_over_everything(mine):
+    budget = {"target": {"mine.py:carbon": 0.7}, "score_samples": 16, "trials": 10}
+    for technique, policy in (("quantize", "greedy"), ("mixed", "uniform")):
+        result = compresskit.search(MODEL, technique=technique, policy=policy, **budget, **QUICK)
+        measured = result.report["steps"][-1]["measurement"]["mine.py:carbon"]
+        assert measured <= 0.7 * carbon_mg(original()), technique
+
+
+def test_a_cost_of_the_session_and_a_missed_guard(mine):
+    def weights(work):
+        return work.params
+
+    result = compresskit.prune(MODEL, target={weights: 0.5}, reconstruct="none", round_to=1, **QUICK)
+    assert sum(p.numel() for p in result.model.parameters()) <= 0.5 * sum(p.numel() for p in original().parameters())
+    with pytest.raises(GuardMissed, match="its carbon is 0.* mg, max mine.py:carbon is 0.01 mg"):
+        compresskit.prune(MODEL, ratio=0.5, max={"mine.py:carbon": "0.01mg"}, **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("step", "options", "message"),
+    [
+        ("prune", {"target": {"mine.py:nothing": 0.5}}, "'mine.py' has no 'nothing'"),
+        ("prune", {"target": {"mine.py:carbon": "2MB"}}, "mine.py:carbon: unit 'MB' .* does not fit; write %, mg"),
+        ("prune", {"target": {"mine.py:carbon": 1.5}}, "target mine.py:carbon is the share that is kept"),
+        ("prune", {"target": {"mine.py:carbon": 0.5}, "target_macs": 0.5}, "exclude each other"),
+        ("prune", {"target": {"macs": 0.5}}, "cost macs has an option of its own"),
+        ("prune", {"target": {"mine.py:no_figure": 0.5}}, "must return a finite number, and returned 'much'"),
+        ("quantize", {"target": {"mine.py:of_activations": 0.5}}, "does not depend on the bytes of weights"),
+    ],
+)
+def test_what_is_no_cost_or_no_amount_of_it_is_refused(mine, step, options, message):
+    with pytest.raises(InputError, match=message):
+        getattr(compresskit, step)(MODEL, **options, **QUICK)
 
 
 @pytest.mark.parametrize("how", ["flags", "python"])
@@ -447,6 +535,7 @@ def test_a_changed_row_is_another_key(mine):
 
 
 def registries() -> list[Registry]:
+    from compresskit.core.costs import COSTS
     from compresskit.data.tables import AUGMENTATIONS, READERS
     from compresskit.decomposition import tables as decomposition
     from compresskit.distillation.tables import LOSSES
@@ -456,7 +545,7 @@ def registries() -> list[Registry]:
     from compresskit.quantization import tables as quantization
     from compresskit.search import tables as search
 
-    found = [AUGMENTATIONS, READERS, LOSSES]
+    found = [COSTS, AUGMENTATIONS, READERS, LOSSES]
     for module in (decomposition, evaluation, export, pruning, quantization, search):
         found += [value for value in vars(module).values() if isinstance(value, Registry)]
     return found

@@ -93,7 +93,9 @@ class Objects:
         if takes == "data":
             return self.data(value)
         if isinstance(value, Mapping):
-            return {str(key): self.option(f"{name}.{key}", one, takes) for key, one in value.items()}
+            keys = [self.function(key) if takes == "function" else str(key) for key in value]
+            values = [self.option(f"{name}.{key}", one, takes) for key, one in zip(keys, value.values(), strict=True)]
+            return dict(zip(keys, values, strict=True))
         if isinstance(value, list | tuple | set | frozenset):
             return [self.option(name, one, takes) for one in value]
         if takes == "model" and value is not None:

@@ -17,7 +17,7 @@ from ..artifact.codecs.storage import decode_all
 from ..artifact.disk import files, ownership
 from ..artifact.module_state import state_of
 from ..artifact.origin import save_module
-from ..core.costs import COSTS, names
+from ..core.costs import cost_of, names
 from ..core.errors import CompresskitError, InputError
 from ..core.reporting.report import NOT_MEASURED, metric_text, report_fragment, rows_table, show_report
 from ..core.reporting.results import only_results_on_stdout
@@ -100,11 +100,11 @@ class Result:
             return f"<Result of {type(self.model).__name__}: nothing was changed>"
         before = self.report["original"]
         after = self.report["steps"][-1]["measurement"]
-        counted = [COSTS[name].figure for name in names("exact") if not COSTS[name].modelled]
+        counted = [cost_of(name).figure for name in names("exact") if not cost_of(name).modelled]
         figures = [f"{figure} {before[figure]:,} to {after[figure]:,}" for figure in counted]
         if after["metric"]:
             figures.append(f"{after['metric']['name']} {metric_text(after['metric'])}")
-        (timed,) = (after[COSTS[name].figure] for name in names("timed"))
+        (timed,) = (after[cost_of(name).figure] for name in names("timed"))
         speed = f"{timed['speedup']:.2f}x" if timed else NOT_MEASURED
         return f"<Result of {type(self.model).__name__}: {', '.join(figures)}, speed-up {speed}>"
 

@@ -66,9 +66,11 @@ def is_list(annotation: Any) -> bool:
 
 def annotation_text(annotation: Any, metadata: Any = ()) -> str:
     """The type of an option as Python text: lists take a lone value too, tables are their names."""
-    registry = next((item.registry for item in metadata if isinstance(item, Choice)), None)
-    if registry is not None:
-        return f"Literal[{', '.join(map(quoted, registry))}]" + (" | str" if registry.group else "")
+    chosen = next((item for item in metadata if isinstance(item, Choice)), None)
+    if chosen is not None and chosen.own_only:
+        return f"str | {_OBJECTS['function']}"
+    if chosen is not None:
+        return f"Literal[{', '.join(map(quoted, chosen.registry))}]" + (" | str" if chosen.registry.group else "")
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return annotation_text(arguments[0], arguments[1:])
@@ -122,6 +124,8 @@ def docstring(summary: str, first: Parameter, keywords: list[Parameter], ends: M
 
 
 def _with_object(text: str, taken: str) -> str:
+    if text.startswith("Mapping[") and taken in text:  # its keys are the objects
+        return text
     if "Sequence[" in text:
         inner = f"{text.partition(' | Sequence[')[0]} | {taken}" if taken in _BESIDE_NAMES else taken
         return f"{inner} | Sequence[{inner}]"

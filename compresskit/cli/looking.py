@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..core.costs import COSTS
+from ..core.costs import cost_of, names
 from ..core.errors import GuardMissed
 from ..core.reporting.results import write_result
 from ..pipeline.recipe import MOST_LATENCY_ROUNDS, RecipeOptions
@@ -51,7 +51,8 @@ def _inspect(model: str, as_json: bool, **values) -> None:
         return
     console = stderr_console()
     console.print(rows_table(f"{model}", found["layers"]))
-    measured = {cost: found[cost.figure] for cost in COSTS.values() if cost.figure in found and not cost.modelled}
+    shown = [cost for cost in map(cost_of, names()) if cost.figure in found and not cost.modelled]
+    measured = {cost: found[cost.figure] for cost in shown}
     clauses = [
         f"{cost.noun} not measured" if figure is None else cost.says.format(cost.shown(figure))
         for cost, figure in measured.items()

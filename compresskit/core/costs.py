@@ -1,22 +1,30 @@
 """The table of costs: what a budget, a guard or a report can be about. Imports no torch.
 
-A cost is one row here and its functions in `analysis/measure/costs/`. Options (`target_NAME`, `max_NAME`), the flags
-and YAML keys made from them, reports, guards, and what techniques and searches optimize all come from the row.
+A cost is one row here, a record in `cost_rows.py` and its functions in `analysis/measure/costs/`; or it is the user's
+own. Options (`target_NAME`, `max_NAME`; `target`, `max` of the user's own), the flags and YAML keys made from them,
+reports, guards, and what techniques and searches optimize all come from the row.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
+import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, cast
+
+from .errors import InputError
+from .registry import Registry, Row
+from .user_code.in_memory import is_in_memory, label
+from .user_code.user_rows import UserRow
 
 _PACKAGE = "compresskit.analysis.measure.costs"
 _AMOUNT = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*([a-z%]*)\s*", re.IGNORECASE)
 
-_COUNTS = {"k": 1e3, "M": 1e6, "G": 1e9}
-_BYTES = {"B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9}
+COUNTS = {"k": 1e3, "M": 1e6, "G": 1e9}
+SIZES = {"B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9}
 
 
 @dataclass(frozen=True, eq=False)  # each row is itself
@@ -25,34 +33,37 @@ class Cost:
 
     Attributes:
         noun: what reports and messages call it.
-        says: a clause that a figure with its unit completes: "one forward takes {}".
-        figure: the key of its figure in reports; of a timed cost, that of the record of the A/B comparison.
+        of_work: a function of a `Work`, linear in each of its counts, or "module:function" in
+            `analysis/measure/costs/`; empty for a timed cost.
         unit: what absolute figures are in; "" for plain counts.
         units: unit as users write it, in letters of any case -> its factor.
         known: how a technique knows what a choice costs. "exact": it is `of_work` of the work that is left;
             "predicted": so it is, roughly, and what comes of a choice is measured until it fits; "timed": layers are
             timed, and so is what comes of a choice.
-        measured_by: "module:function" (Loaded, inputs) -> the figure of a model, or None where it can't be measured
-            here; empty where that is `of_work` of its measured work.
-        of_work: "module:function" of a `Work`, linear in each of its counts; empty for a timed cost.
+        measured_by: (Loaded, inputs) -> the figure of a model, or None where it can't be measured here, given like
+            `of_work`; empty where that is `of_work` of its measured work.
+        says: a clause that a figure with its unit completes: "one forward takes {}".
+        figure: the key of its figure in reports; of a timed cost, that of the record of the A/B comparison.
         techniques: those that change it, and so can be given a budget of it.
         label: how reports say where the figure is from.
         modelled: whether the figure comes from a model of hardware; searches compute it only where it is bounded.
-        help: what the share in `target_NAME` is of.
     """
 
     noun: str
-    says: str
-    figure: str
-    unit: str
-    units: Mapping[str, float]
-    known: Literal["exact", "predicted", "timed"]
-    help: str
-    measured_by: str = ""
-    of_work: str = ""
-    techniques: tuple[str, ...] = ("prune", "decompose", "mixed")
+    of_work: str | Callable[[Any], float] = ""
+    unit: str = ""
+    units: Mapping[str, float] | None = None
+    known: Literal["exact", "predicted", "timed"] = "exact"
+    measured_by: str | Callable[..., float | None] = ""
+    says: str = ""
+    figure: str = ""
+    techniques: tuple[str, ...] = ("prune", "decompose", "quantize", "mixed")
     label: str = ""
     modelled: bool = False
+
+    def __call__(self, work: Any) -> float:
+        """The figure of a `Work`."""
+        return self.formula()(work)
 
     @property
     def is_counted(self) -> bool:
@@ -61,12 +72,11 @@ class Cost:
 
     def measure(self) -> Callable[..., Any] | None:
         """The function that measures a model; imports torch."""
-        return _resolve(self.measured_by) if self.measured_by else None
+        return (_resolve(self.measured_by) if isinstance(self.measured_by, str) else self.measured_by) or None
 
     def formula(self) -> Callable[[Any], float]:
         """The function of a `Work`."""
-        found: Callable[[Any], float] = _resolve(self.of_work)
-        return found
+        return _resolve(self.of_work) if isinstance(self.of_work, str) else self.of_work
 
     def shown(self, figure: float) -> str:
         """A figure with its unit, or with the noun where it is a count."""
@@ -89,39 +99,74 @@ _WRITTEN = {"": "M", "B": "MB", "uJ": "mJ"}
 #: names that formulas of papers ask for
 MACS, PARAMS, BYTES = "macs", "params", "bytes"
 
-COSTS: dict[str, Cost] = {
-    MACS: Cost(
-        "MACs", "one forward takes {}", "macs", "", _COUNTS, "exact", "multiply-accumulates",
-        of_work="counted:macs", techniques=("prune", "decompose", "mixed", "architecture"),
-        label="executed: counted while running",
-    ),
-    PARAMS: Cost(
-        "parameters", "the model has {}", "parameters", "", _COUNTS, "exact", "parameters",
-        of_work="counted:params", techniques=("prune", "decompose", "mixed", "architecture"),
-    ),
-    "bytes": Cost(
-        "bytes", "the weights take {}", "size_bytes", "B", _BYTES, "exact", "bytes of the weights",
-        measured_by="counted:stored_bytes", of_work="counted:tensor_bytes",
-        techniques=("prune", "decompose", "quantize", "mixed"),
-        label="stored: size of the weights file",
-    ),
-    "latency": Cost(
-        "latency", "one forward takes {}", "latency", "ms", {"us": 1e-3, "ms": 1.0, "s": 1e3}, "timed",
-        "measured latency", techniques=("prune", "decompose", "quantize", "mixed"),
-    ),
-    "memory": Cost(
-        "peak memory", "activations take {} at their peak", "peak_memory_bytes", "B", _BYTES, "predicted",
-        "peak memory of activations at batch size 1, measured",
-        measured_by="memory:peak_bytes", of_work="memory:predicted_bytes", techniques=("prune",),
-        label="executed: allocations of one forward at batch size 1, without weights and inputs",
-    ),
-    "energy": Cost(
-        "energy", "one forward takes {} by the model of energy", "energy_uj", "uJ",
-        {"nJ": 1e-3, "uJ": 1.0, "mJ": 1e3, "J": 1e6}, "exact", "modelled energy of a forward",
-        of_work="energy:microjoules", techniques=("prune", "decompose", "mixed"),
-        label="modelled: counts times the energies of Horowitz 2014 (45 nm), not measured", modelled=True,
-    ),
-}  # fmt: skip
+COSTS: Registry[Callable[[Any], float]] = Registry(
+    "cost",
+    "compresskit.core",
+    {
+        MACS: Row("cost_rows:MULTIPLICATIONS", "multiply-accumulates"),
+        PARAMS: Row("cost_rows:PARAMETERS", "parameters"),
+        BYTES: Row("cost_rows:WEIGHT_BYTES", "bytes of the weights"),
+        "latency": Row("cost_rows:LATENCY", "measured latency"),
+        "memory": Row("cost_rows:MEMORY", "peak memory of activations at batch size 1, measured"),
+        "energy": Row("cost_rows:ENERGY", "modelled energy of a forward", "Horowitz, 2014"),
+    },
+    group="costs",
+    takes=("work",),
+    doc="""What a budget or a guard can be about: `--target file.py:name=AMOUNT`, `--max file.py:name=AMOUNT`.
+
+A row is a function (work) -> the figure of a model, linear in each count of the work
+(analysis.measure.work.Work): `macs` (bits of the operands -> multiply-accumulates of one forward), `params`,
+`stored_bytes`, `read_bytes` (of tensors that a forward reads), `activation_bytes` (of what multiplying layers write).
+It says by its attribute `unit`, e.g. "mg", what figures are in; one without is a whole number. A row may also be a
+core.costs.Cost, which says more: a noun, further units, a function that measures a model.""",
+)
+
+
+@functools.lru_cache(maxsize=256)
+def _builtin(name: str) -> Cost:
+    return cast(Cost, COSTS.load(name))
+
+
+def cost_of(name: str) -> Cost:
+    """The cost of a name.
+
+    Raises:
+        ValueError: if there is none, naming the nearest.
+        InputError: if a user's own is missing, or is no cost.
+    """
+    return _builtin(name) if COSTS.builtin(name) else _own(name, COSTS.load(name))
+
+
+def _own(name: str, found: Any) -> Cost:
+    """A cost of the user's own, with what it does not say filled in; its figure goes by its full name."""
+    noun = label(name) if is_in_memory(name) else name.rpartition(":")[2]
+    given = found if isinstance(found, Cost) else Cost(noun, of_work=found, unit=getattr(found, "unit", ""))
+    if given.known == "timed" or not callable(given.of_work) or not isinstance(given.unit, str):
+        raise InputError(f"cost {name!r} must be exact or predicted, with a function of_work and a unit in letters")
+    if not re.fullmatch(r"[A-Za-z]*", given.unit):
+        raise InputError(f"cost {name!r}: unit {given.unit!r} must be letters, e.g. 'mg'")
+    guarded: dict[str, Any] = {
+        attribute: UserRow(function, f"cost {name!r}", _no_number)
+        for attribute, function in (("of_work", given.of_work), ("measured_by", given.measured_by))
+        if callable(function)
+    }
+    return replace(
+        given,
+        **guarded,
+        figure=name,
+        says=given.says or f"its {given.noun} is {{}}",
+        units=given.units or ({given.unit: 1.0} if given.unit else COUNTS),
+        label=given.label or f"computed by {name}",
+        techniques=given.techniques if given.known == "exact" else ("prune",),
+        modelled=True,
+    )
+
+
+def _no_number(figure: Any, *_arguments: Any) -> str:
+    """What is wrong with a figure, or ""."""
+    if isinstance(figure, int | float) and not isinstance(figure, bool) and math.isfinite(figure):
+        return ""  # of work that is saved it may be negative
+    return f"must return a finite number, and returned {figure!r}"
 
 
 class Amount(NamedTuple):
@@ -140,22 +185,23 @@ class Amount(NamedTuple):
 
 
 def names(*known: str, technique: str | None = None) -> tuple[str, ...]:
-    """Names of the costs that are known in one of these ways (all, if none is given) and that a technique changes."""
+    """Names of the package's costs known in one of these ways (all, if none is given) that a technique changes."""
+    costs = ((name, _builtin(name)) for name in COSTS if COSTS.builtin(name))
     return tuple(
         name
-        for name, cost in COSTS.items()
+        for name, cost in costs
         if (not known or cost.known in known) and (technique is None or technique in cost.techniques)
     )
 
 
 def field_of(name: str) -> str:
-    """The option that gives a budget of a cost."""
-    return f"target_{name}"
+    """The option that gives a budget of a cost; of a user's own, the option and its key."""
+    return f"target_{name}" if COSTS.builtin(name) else f"target {name}"
 
 
 def guard_of(name: str) -> str:
-    """The option that guards a cost."""
-    return f"max_{name}"
+    """The option that guards a cost; of a user's own, the option and its key."""
+    return f"max_{name}" if COSTS.builtin(name) else f"max {name}"
 
 
 def read_amount(option: str, name: str, given: Any, *, kept: bool = True) -> Any:
@@ -171,7 +217,7 @@ def read_amount(option: str, name: str, given: Any, *, kept: bool = True) -> Any
     """
     if isinstance(given, bool) or not isinstance(given, int | float | str):
         return given
-    cost, amount = COSTS[name], parse(option, name, given)
+    cost, amount = cost_of(name), parse(option, name, given)
     if amount.value <= 0:
         raise ValueError(f"{option} must be above 0, got {given}")
     if amount.is_share and kept and amount.value >= 1:
@@ -190,16 +236,17 @@ def parse(option: str, name: str, given: float | int | str) -> Amount:
     Raises:
         ValueError: if it means nothing, with how to write it.
     """
-    cost = COSTS[name]
+    cost = cost_of(name)
     read = _AMOUNT.fullmatch(given) if isinstance(given, str) else (None, given, "")
     if read is None:
         raise ValueError(f"{option} must be a share or an amount, got {given!r}; e.g. 0.5, 50% or {cost.example()}")
     number, unit = float(read[1]), read[2].lower()
     if unit == "%":
         return Amount(number / 100, True)
-    factors = {written.lower(): factor for written, factor in cost.units.items()}
+    units = cost.units or {}
+    factors = {written.lower(): factor for written, factor in units.items()}
     if unit and unit not in factors:
-        raise ValueError(f"{option}: unit {read[2]!r} in {given!r} does not fit; write {', '.join(['%', *cost.units])}")
+        raise ValueError(f"{option}: unit {read[2]!r} in {given!r} does not fit; write {', '.join(['%', *units])}")
     if unit:
         return Amount(number * factors[unit], False)
     return Amount(number, not (cost.is_counted and number > 1 and number.is_integer()))
@@ -207,10 +254,12 @@ def parse(option: str, name: str, given: float | int | str) -> Amount:
 
 def figure_key(name: str) -> str:
     """What facts call an absolute figure of a cost: its name with the unit, `latency_ms`."""
-    unit = COSTS[name].unit
+    unit = cost_of(name).unit
     return f"{name}_{'bytes' if unit == 'B' else unit.lower()}" if unit else name
 
 
 def _resolve(target: str) -> Any:
+    if not target:
+        return None
     module, _, name = target.partition(":")
     return getattr(importlib.import_module(f"{_PACKAGE}.{module}"), name)

@@ -8,6 +8,7 @@ from inspect import get_annotations
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     Field,
@@ -19,7 +20,8 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-from .costs import COSTS, Amount, parse, read_amount
+from .costs import COSTS, Amount, cost_of, names as cost_names, parse, read_amount
+from .errors import InputError
 from .registry import REFERENCE, Registry
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -52,15 +54,26 @@ class Choice:
     The command line reads the rows and their help from here, too.
     """
 
-    def __init__(self, registry: Registry[Any]):
-        self.registry = registry
+    def __init__(self, registry: Registry[Any], *, own_only: bool = False):
+        self.registry, self.own_only = registry, own_only
+
+    def names(self) -> list[str]:
+        """The rows that are valid here."""
+        return [name for name in self.registry.rows() if not (self.own_only and self.registry.builtin(name))]
+
+    def _check(self, name: str) -> str:
+        if self.own_only and self.registry.builtin(name):
+            raise ValueError(f"{self.registry.kind} {name} has an option of its own; this one is for costs of yours")
+        return self.registry.check(name)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(self.registry.check, handler(source))
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        rows = {"type": "string", "enum": list(self.registry.rows())}
+        rows = {"type": "string", "enum": self.names()}
         own = {"type": "string", "pattern": REFERENCE, "description": "your own: file.py:name, package.module:name"}
+        if not self.names():
+            return own
         return {"anyOf": [rows, own]} if self.registry.group else rows
 
 
@@ -95,9 +108,9 @@ def amount_fields(names: Iterable[str], option_of: Callable[[str], str], help: s
     kept, section = settings.pop("kept"), settings.pop("section")
     fields = {}
     for name in names:
-        cost, field = COSTS[name], option_of(name)
+        cost, field = cost_of(name), option_of(name)
         read = BeforeValidator(partial(read_amount, field, name, kept=kept))
-        text = help.format(noun=cost.noun, of=cost.help, example=cost.example())
+        text = help.format(noun=cost.noun, of=COSTS[name].help, example=cost.example())
         fields[field] = (Annotated[float | int | str | None, read], option(None, text, section=section))
     return fields
 
@@ -110,11 +123,40 @@ def with_fields(model: type[Model], fields: dict[str, Any]) -> type[Model]:
     return made
 
 
-def amounts_of(options: BaseModel, option_of: Callable[[str], str]) -> dict[str, Amount]:
-    """The costs of which some options give an amount: name -> amount."""
-    found = {}
-    for name in COSTS:
-        given = getattr(options, option_of(name), None)
-        if given is not None:
-            found[name] = parse(option_of(name), name, given)
-    return found
+def own_amounts_field(option_name: str, help: str, *, kept: bool, section: str) -> tuple[Any, Any]:
+    """A field that holds amounts of the user's own costs by name, as `create_model` takes it.
+
+    Args:
+        option_name: what the user calls it, for messages.
+        help: one line.
+        kept: see `costs.read_amount`.
+        section: of the field, in help.
+    """
+
+    def read(given: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return {name: read_amount(f"{option_name} {name}", name, one, kept=kept) for name, one in given.items()}
+        except InputError as error:
+            raise ValueError(str(error)) from error
+
+    kind = dict[Annotated[str, Choice(COSTS, own_only=True)], float | int | str]
+    return Annotated[kind, AfterValidator(read)], option({}, help, section=section)
+
+
+def given_amounts(options: BaseModel, option_of: Callable[[str], str], own_option: str = "") -> dict[str, float | str]:
+    """Amounts of costs as some options give them: name -> amount.
+
+    Args:
+        options: the options.
+        option_of: the option's name for a cost's.
+        own_option: the option that holds those of the user's own costs, or "".
+    """
+    given = {name: getattr(options, option_of(name), None) for name in cost_names()}
+    own: dict[str, float | str] = getattr(options, own_option, {})
+    return {name: amount for name, amount in given.items() if amount is not None} | own
+
+
+def amounts_of(options: BaseModel, option_of: Callable[[str], str], own_option: str = "") -> dict[str, Amount]:
+    """The same, read."""
+    given = given_amounts(options, option_of, own_option)
+    return {name: parse(option_of(name), name, amount) for name, amount in given.items()}

@@ -21,7 +21,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from .costs import COSTS, Amount, guard_of
+from .costs import Amount, guard_of, names
 from .drops import read_drop
 from .fields import (
     Choice as Choice,
@@ -29,7 +29,9 @@ from .fields import (
     amount_fields,
     amounts_of,
     choice as choice,
+    given_amounts,
     option as option,
+    own_amounts_field,
     registry_of as registry_of,
     with_fields,
 )
@@ -157,8 +159,9 @@ class Options(BaseModel):
 def with_guards(model: type[Model]) -> type[Model]:
     """Add a field `max_NAME` for each cost."""
     help = "largest allowed {noun}: an amount, e.g. {example}, or a share of the original model's, e.g. 50%"
-    fields = amount_fields(COSTS, guard_of, help, kept=False, section="Guards")
-    return with_fields(model, fields)
+    own = "largest allowed amount of a cost of your own: file.py:NAME=AMOUNT"
+    fields = amount_fields(names(), guard_of, help, kept=False, section="Guards")
+    return with_fields(model, {**fields, "max": own_amounts_field("max", own, kept=False, section="Guards")})
 
 
 @with_guards
@@ -177,7 +180,11 @@ class GuardOptions(Options):
 
     def limits(self) -> dict[str, Amount]:
         """The guarded costs: name -> largest amount."""
-        return amounts_of(self, guard_of)
+        return amounts_of(self, guard_of, "max")
+
+    def given_limits(self) -> dict[str, float | str]:
+        """The same as they were given."""
+        return given_amounts(self, guard_of, "max")
 
     def data_readers(self) -> list[str]:
         """What in these options cannot do without data, a clause each."""

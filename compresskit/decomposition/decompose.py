@@ -210,7 +210,8 @@ def _report(
     options: DecomposeOptions,
     context: Context,
 ) -> StepResult:
-    before, after = exact_costs(totals.work), exact_costs(work_of(loaded))
+    costs = options.exact_costs()
+    before, after = exact_costs(totals.work, costs), exact_costs(work_of(loaded), costs)
     facts = {
         "layers_decomposed": len(errors), "layers_considered": len(layers),
         "kinds": dict(sorted(Counter(one.kind for one in choices if one is not None).items())),

@@ -16,7 +16,7 @@ _TECHNIQUE = "decompose"
 _TARGETS = tuple(field_of(name) for name in names(technique=_TECHNIQUE))
 #: rank rule -> the options that only it reads
 _RULE_OPTIONS = {
-    "budget": (*_TARGETS, "sensitivity"),
+    "budget": (*_TARGETS, "target", "sensitivity"),
     "energy": ("energy",),
     "keep-ratio": ("keep_ratio",),
     "fixed": ("rank",),
@@ -171,7 +171,7 @@ class DecomposeOptions(BudgetOptions):
         for pattern, rank in self.ranks.items():
             if rank < 1:
                 raise ValueError(f"ranks: {pattern}={rank} must be at least 1")
-        targets = [name for name in _TARGETS if getattr(self, name) is not None]
+        targets = [field_of(name) for name in self.targets()]
         if self.rank_by == "budget" and len(targets) != 1:
             raise ValueError(f"rank_by budget takes one of {', '.join(_TARGETS)}, got {', '.join(targets) or 'none'}")
         if self.objective == "weight":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from ..core import distributed
-from ..core.costs import BYTES, COSTS, names
+from ..core.costs import BYTES, cost_of, names
 from ..core.errors import InputError, problems_of
 from ..core.types import Loaded
 from ..model.example_inputs import with_batch
@@ -33,12 +33,12 @@ def export_step(loaded: Loaded, options: ExportStepOptions, context: Context) ->
     done = carry_out(_on_cpu(loaded), options, context, path)
     original = _on_cpu(context.original)
     latency = timed(original.module, done.runner, with_batch(original.example, options.batch_size), options)
-    timed_figures = [COSTS[name].figure for name in names("timed")]
-    figures = {COSTS[BYTES].figure: done.facts["file_bytes"], **dict.fromkeys(timed_figures, asdict(latency))}
+    timed_figures = [cost_of(name).figure for name in names("timed")]
+    figures = {cost_of(BYTES).figure: done.facts["file_bytes"], **dict.fromkeys(timed_figures, asdict(latency))}
     if done.score is not None and context.metric is not None:
         figures["metric"] = {"name": context.metric.name, **asdict(done.score)}
     runs = f"{done.facts['latency_label']}: {done.facts['runtime']} {done.facts['runtime_version']}"
-    labels = {COSTS[BYTES].figure: f"stored: size of {path.name}", **dict.fromkeys([*timed_figures, "metric"], runs)}
+    labels = {cost_of(BYTES).figure: f"stored: size of {path.name}", **dict.fromkeys([*timed_figures, "metric"], runs)}
     written = [path, path.with_name(f"{path.name}.data")]
     files = {file.name: file for file in written if file.exists()}
     says = {BYTES: path.name.replace("{", "{{").replace("}", "}}") + " takes {}"}

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..analysis.measure.latency import latency_ab
 from ..analysis.measure.work import figures_of
-from ..core.costs import COSTS, names
+from ..core.costs import cost_of, names
 from ..core.types import Loaded, to_device
 from ..model.example_inputs import with_batch
 from ..training.context import Context
@@ -32,7 +32,7 @@ class Measurement:
 
     def __getitem__(self, name: str) -> Any:
         """The figure of a cost."""
-        return self.figures.get(COSTS[name].figure)
+        return self.figures.get(cost_of(name).figure)
 
     def __getattr__(self, figure: str) -> Any:
         """A figure by its key in reports: `measured.size_bytes`."""
@@ -48,7 +48,8 @@ class Measurement:
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Measurement:
         """Undo `record`; a figure that an earlier version did not measure is None."""
-        figures = {cost.figure: record.get(cost.figure) for cost in COSTS.values()}
+        figures: dict[str, Any] = {cost_of(name).figure: None for name in names()}
+        figures |= {key: figure for key, figure in record.items() if key not in ("metric", "zero_share")}
         return cls(figures, record["metric"], record["zero_share"])
 
 
@@ -75,10 +76,10 @@ def measure_model(
     example = to_device(with_batch(loaded.example, 1), context.device)
     known = {} if size_bytes is None else {"size_bytes": size_bytes}
     metric = taken.pop("metric") if "metric" in taken else evaluate(loaded, context, options)
-    timed = (
-        {} if any(COSTS[name].figure in taken for name in names("timed")) else _timed(loaded, context, options, against)
-    )
-    return Measurement(figures_of(loaded, example, **known) | timed | taken, metric, zero_share(loaded))
+    has_times = any(cost_of(name).figure in taken for name in names("timed"))
+    timed = {} if has_times else _timed(loaded, context, options, against)
+    figures = figures_of(loaded, example, own=context.own_costs, **known)
+    return Measurement(figures | timed | taken, metric, zero_share(loaded))
 
 
 def _timed(loaded: Loaded, context: Context, options: RecipeOptions, against: Loaded | None) -> dict[str, Any]:
@@ -91,7 +92,7 @@ def _timed(loaded: Loaded, context: Context, options: RecipeOptions, against: Lo
                 against.module, loaded.module, example, rounds=options.latency_rounds, batch_size=options.latency_batch
             )
         )
-    return {COSTS[name].figure: record for name in names("timed")}
+    return {cost_of(name).figure: record for name in names("timed")}
 
 
 def evaluate(loaded: Loaded, context: Context, options: RecipeOptions) -> dict[str, Any] | None:
@@ -116,22 +117,23 @@ def is_simulated(loaded: Loaded) -> bool:
     return any(getattr(layer, "weight_elements", None) is not None for layer in loaded.module.modules())
 
 
-def labels(loaded: Loaded) -> dict[str, str]:
-    """What kind of figure each one is: stored, executed or simulated."""
+def labels(loaded: Loaded, own_costs: tuple[str, ...] = ()) -> dict[str, str]:
+    """What kind of figure each one is: stored, executed or simulated; the user's own say who computed them."""
     executed = (
         "simulated: low-bit arithmetic in float; export to run integer kernels"
         if is_simulated(loaded)
         else "executed: torch eager"
     )
-    timed = {COSTS[name].figure: executed for name in names("timed")}
-    return {cost.figure: cost.label for cost in COSTS.values() if cost.label} | timed | {"metric": executed}
+    timed = {cost_of(name).figure: executed for name in names("timed")}
+    costs = map(cost_of, (*names(), *own_costs))
+    return {cost.figure: cost.label for cost in costs if cost.label} | timed | {"metric": executed}
 
 
 def warnings_of(before: Measurement, after: Measurement) -> list[str]:
     """What a step made worse, in words: larger, more MACs, slower, fewer zeros."""
     found = []
     for name in names("exact"):
-        cost = COSTS[name]
+        cost = cost_of(name)
         if not cost.modelled and (after[name] or 0) > (before[name] or 0):
             more = cost.says.format(cost.shown(after[name]))
             found.append(f"this step raised {cost.noun}: {more}, before it {cost.shown(before[name])}")

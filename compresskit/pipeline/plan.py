@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from ..analysis.measure.work import figures_of
-from ..core.costs import COSTS, names
+from ..core.costs import cost_of, names
 from ..core.reporting.report import print_json, rows_table
 from ..core.types import Loaded, to_device
 from ..model.example_inputs import with_batch
@@ -80,7 +80,7 @@ def _figures(loaded: Loaded, device: torch.device) -> dict[str, float | None]:
 
 def _figures_shown() -> list[str]:
     """Keys of the figures that are predicted: counts that rounding weights leaves as they are."""
-    rows = (COSTS[name] for name in names("exact") if "quantize" not in COSTS[name].techniques)
+    rows = (cost_of(name) for name in names("exact") if "quantize" not in cost_of(name).techniques)
     return [cost.figure for cost in rows if not cost.modelled]
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import ValidationError, field_validator
 
+from ..core.costs import COSTS
 from ..core.errors import InputError, nearest
 from ..core.options import LARGEST_SEED, Options, choice, option
 from ..data.tables import COLLATES
@@ -116,6 +117,11 @@ class Recipe:
         content = self.options.model_dump(exclude_unset=True)
         content["steps"] = [{step.technique: step.options.model_dump(exclude_unset=True)} for step in self.steps]
         return content
+
+    def own_costs(self) -> tuple[str, ...]:
+        """The user's own costs that a budget or a guard of a step names."""
+        rows = (row for step in self.steps for row in step.options.named_rows())
+        return tuple(dict.fromkeys(name for _, registry, name in rows if registry is COSTS))
 
 
 def read_recipe(path: str | Path, assignments: tuple[str, ...] = ()) -> Recipe:

@@ -15,6 +15,7 @@ from ..artifact import artifact
 from ..artifact.disk import files, ownership
 from ..core import distributed
 from ..core.errors import CompresskitError, GuardMissed, InputError, first_line
+from ..core.reporting.report import described_cost
 from ..core.reporting.report_page import report_html
 from ..core.timings.decisions import Decisions
 from ..core.timings.machine import machine
@@ -110,7 +111,7 @@ def _run(task: Run, keys: list[str], data: str) -> Outcome:
     timed_here = machine_timings(options)
     finished = len(list(task.steps_folder.glob("*-*"))) if task.resume else 0
     context = checked_context(recipe, task.log, output=task.place.output, finished=finished)
-    context = replace(context, recipe=recipe.content(), data_key=data)
+    context = replace(context, recipe=recipe.content(), data_key=data, own_costs=recipe.own_costs())
     task.place.begin()
     baseline = measure_model(context.original, context, options) if distributed.is_main() else None
     progress = _Progress(keys[0], baseline, baseline)
@@ -196,7 +197,8 @@ def _one_step(
                 against=context.original,
                 taken=result.figures,
             )
-            record = _step_record(step, result, measured, before, seconds) | {"timings": decisions.used}
+            record = _step_record(step, result, measured, before, seconds, context.own_costs)
+            record |= {"timings": decisions.used}
             check_guards(step.options, place.name, measured, baseline, context.metric, task.steps_folder, result.says)
             files.write_json(inner / artifact.REPORT, record)
             for entry in inner.iterdir():
@@ -265,14 +267,15 @@ def _recover(mode: str, loaded: Loaded, options: Any, context: Context) -> dict[
 
 
 def _step_record(
-    step: Step, result: StepResult, measured: Measurement, before: Measurement, seconds: float
+    step: Step, result: StepResult, measured: Measurement, before: Measurement, seconds: float,
+    own_costs: tuple[str, ...],
 ) -> dict[str, Any]:
     return {
         "technique": step.technique,
         "options": step.options.model_dump(),
         "seconds": round(seconds, 3),
         "measurement": measured.record(),
-        "labels": labels(result.loaded) | result.labels,
+        "labels": labels(result.loaded, own_costs) | result.labels,
         "facts": result.facts,
         "notes": result.notes,
         "tables": result.tables,
@@ -286,6 +289,7 @@ def _report_head(task: Run, key: str, baseline: Measurement | None, warnings: li
         "report_version": REPORT_VERSION,
         "command": task.command,
         "recipe": task.recipe.content(),
+        "costs": {name: described_cost(name) for name in task.recipe.own_costs()},
         "seed": options.seed,
         "versions": artifact.versions(),
         "machine": machine(),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, model_validator
 
-from ..core.costs import field_of, names
+from ..core.costs import cost_of, field_of, names
 from ..core.options import choice, option
 from ..training.budgets import BudgetOptions, with_targets
 from .tables import ALLOCATIONS, CRITERIA, REGULARIZERS, SALIENCIES, SCOPES
@@ -155,11 +155,12 @@ class PruneOptions(BudgetOptions):
         return self.explain is not None
 
     def amount(self) -> str | None:
-        """The option that says how much goes in all; None where only overrides do."""
+        """The option that says how much goes in all, with its key if it has one; None where only overrides do."""
         return next(iter(self._amounts()), None)
 
     def _amounts(self) -> list[str]:
-        return [name for name in _AMOUNTS if getattr(self, name) not in (None, [])]
+        given = [name for name in _AMOUNTS if getattr(self, name) not in (None, [])]
+        return [*given, *map(field_of, self.own_targets())]
 
     def n_of_m(self) -> tuple[int, int]:
         """(n, m) of the pattern."""
@@ -204,7 +205,7 @@ class PruneOptions(BudgetOptions):
             raise ValueError("sparsify trains before a single cut; leave out steps, or sparsify")
         if (self.schedule == "one-shot") != (self.steps == 1):
             raise ValueError(f"steps {self.steps} does not fit schedule {self.schedule!r}; give both, e.g. cubic and 4")
-        exact = [name for name in self.targets() if name in names("exact")]
+        exact = [name for name in self.targets() if cost_of(name).known == "exact"]
         if self.schedule != "one-shot" and not exact and not self.ratio:
             able = ", ".join(field_of(name) for name in names("exact", technique=_TECHNIQUE))
             raise ValueError(f"schedule {self.schedule!r} needs ratio or one of {able}")

@@ -11,8 +11,7 @@ from compresskit.training.train_check import check_training
 
 from ..analysis.dataflow import trace
 from .calibration.activations import product_operands
-from .formats.weights import bytes_by_kind
-from .mixed_precision.choice import check_budget
+from .mixed_precision.choice import check_budget, target_bytes
 from .options import QuantizeOptions
 from .plan import make_plan
 from .qat import distill_objective
@@ -36,13 +35,13 @@ def check(loaded: Loaded, options: QuantizeOptions, context: Context) -> None:
 
 
 def _check_plan(loaded: Loaded, options: QuantizeOptions) -> None:
-    whole_bytes = sum(bytes_by_kind(loaded.module, loaded.storage).values())
+    target = target_bytes(loaded, options)
     if options.fold_batchnorm:
         fold_batchnorm(loaded)
     record = trace(loaded.module, loaded.example)
     plans, _ = make_plan(loaded.module, record, options, products=product_operands(loaded, options))
     if options.chooses_bits():
-        check_budget(loaded.module, plans, options, whole_bytes)
+        check_budget(loaded.module, plans, options, target)
 
 
 def _check_qat(loaded: Loaded, options: QuantizeOptions, context: Context) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import model_validator
 
-from compresskit.core.costs import field_of, names
+from compresskit.core.costs import cost_of, field_of
 from compresskit.core.options import choice, option
 from compresskit.training.budgets import BudgetOptions, with_targets
 
@@ -137,7 +137,7 @@ class QuantizeOptions(BudgetOptions):
 
     def chooses_bits(self) -> bool:
         """Whether each layer's bits are chosen by sensitivity, under an average or a budget of an exact cost."""
-        return self.target_bits is not None or any(name in names("exact") for name in self.targets())
+        return self.target_bits is not None or any(cost_of(name).known == "exact" for name in self.targets())
 
     def trains(self) -> bool:
         """Whether training options mean something."""

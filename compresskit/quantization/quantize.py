@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from compresskit.core.costs import COSTS, field_of, names
+from compresskit.core.costs import cost_of, field_of, names
 from compresskit.core.errors import InputError
 from compresskit.core.tensors.copying import copy_structure
 from compresskit.core.tensors.modules import get_module
@@ -34,9 +34,8 @@ from .calibration.layer_inputs import LayerInputs, collect_inputs, roundable
 from .formats.conversion import convert
 from .formats.layer_spec import Spec
 from .formats.layers import name_format
-from .formats.weights import bytes_by_kind
 from .mixed_precision import latency_budget
-from .mixed_precision.choice import allocate
+from .mixed_precision.choice import allocate, target_bytes
 from .mixed_precision.latency_budget import choose_int8
 from .options import QuantizeOptions
 from .plan import LayerPlan, chosen_names, make_plan
@@ -70,7 +69,7 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
         InputError: if calibration needs data and there is none, or no layer is left to quantize.
     """
     batches = _calibration_batches(options, context)
-    whole_bytes = sum(bytes_by_kind(loaded.module, loaded.storage).values())
+    target = target_bytes(loaded, options)
     folded = fold_batchnorm(loaded) if options.fold_batchnorm else []
     record = trace(loaded.module, loaded.example)
     operands = product_operands(loaded, options)
@@ -91,7 +90,7 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
     tables: dict[str, list[dict[str, Any]]] = {}
     files: dict[str, Any] = {}
     if options.chooses_bits():
-        allocation = allocate(loaded.module, plans, statistics, batches, options, context, whole_bytes)
+        allocation = allocate(loaded.module, plans, statistics, batches, options, context, target)
         plans = allocation.plans
         facts |= allocation.facts
         tables["sensitivity"] = allocation.table
@@ -227,7 +226,7 @@ def _compare_latency(
     amount, option = options.targets()[timed], field_of(timed)
     if (share if amount.is_share else own_ms) <= amount.value:
         return []
-    got = f"{share:.2f}" if amount.is_share else COSTS[timed].shown(own_ms)
+    got = f"{share:.2f}" if amount.is_share else cost_of(timed).shown(own_ms)
     return [f"{option} {getattr(options, option)} is missed: measured {got} in ONNX Runtime"]
 
 

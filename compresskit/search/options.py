@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, model_validator
 
-from ..core.costs import COSTS, MACS, PARAMS, field_of, names
+from ..core.costs import MACS, PARAMS, cost_of, field_of, names
 from ..core.drops import read_drop
 from ..core.options import choice, option
 from ..core.registry import Registry
@@ -55,7 +55,7 @@ class SearchOptions(ArchitectureOptions):
     """Find each layer's share under a budget."""
 
     renamed = {
-        "budget": f"one option a cost: {', '.join(map(field_of, COSTS))} or target_drop; e.g. {field_of(MACS)} 0.5",
+        "budget": f"one option a cost: {', '.join(map(field_of, names()))} or target_drop; e.g. {field_of(MACS)} 0.5",
         "floor": "min_keep_ratio",
     }
 
@@ -159,18 +159,18 @@ class SearchOptions(ArchitectureOptions):
 
     def measured_target(self) -> str | None:
         """The cost with a budget that only measuring tells, if there is one."""
-        return next((name for name in self.targets() if COSTS[name].known != "exact"), None)
+        return next((name for name in self.targets() if cost_of(name).known != "exact"), None)
 
     def costs(self) -> tuple[str, ...]:
         """The exact costs that are computed of every choice: modelled ones only where they are bounded."""
         bounded = self.targets()
-        able = names("exact", technique=self.technique)
-        return tuple(name for name in able if name in bounded or not COSTS[name].modelled)
+        able = [name for name in self.exact_costs() if self.technique in cost_of(name).techniques]
+        return tuple(name for name in able if name in bounded or not cost_of(name).modelled)
 
     def parts(self) -> list[str]:
         """What a mixed search decides: bits stay as they are where no budget is of what they change."""
-        by_bits = set(names("exact", technique="quantize")) & set(self.targets())
-        decides = bool(by_bits) or self.target_drop is not None
+        by_bits = any("quantize" in cost_of(name).techniques for name in self.targets() if name in self.costs())
+        decides = by_bits or self.target_drop is not None
         return [part for part in self.mix if part != "bits" or decides]
 
     def made_small(self) -> str:
@@ -201,12 +201,14 @@ class SearchOptions(ArchitectureOptions):
         if not targets and self.target_drop is None:
             raise ValueError(f"nothing says how small; give a target, e.g. {field_of(MACS)} 0.5")
         for name in targets:
-            able = COSTS[name].techniques
+            able = cost_of(name).techniques
             if self.technique not in able:
                 raise ValueError(
                     f"{field_of(name)} does not apply to technique {self.technique!r}; it is for {', '.join(able)}"
                 )
-        measured = [field_of(name) for name in targets if COSTS[name].known != "exact"]
+        if self.own_targets() and self.timed_target() and self.technique == "quantize":
+            raise ValueError(f"{' and '.join(map(field_of, targets))} exclude each other with technique 'quantize'")
+        measured = [field_of(name) for name in targets if cost_of(name).known != "exact"]
         measured += ["target_drop"] if measured and self.target_drop is not None else []
         if len(measured) > 1:
             raise ValueError(f"{' and '.join(measured)} exclude each other; give one of them beside other targets")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from ..analysis.measure.work import Work, exact_costs
-from ..core.costs import COSTS, names
+from ..analysis.measure.work import Work, exact_costs, work_of
+from ..core.costs import COSTS, cost_of, names
 from ..core.errors import GuardMissed, InputError
 from ..core.types import Loaded
 from ..quantization.formats.weights import bytes_by_kind
@@ -107,7 +108,7 @@ def _carried_out(problem: Problem, choice: Choice, loaded: Loaded, context: Cont
         if best is None:
             break
         problem.notes.append(
-            f"a choice came out {over - 1:.2%} above the {COSTS[name].noun} of the budget; the next best was taken"
+            f"a choice came out {over - 1:.2%} above the {cost_of(name).noun} of the budget; the next best was taken"
         )
         choice = best.choice
         result = carry_out(problem.subject.steps(choice), loaded.clone(), context)
@@ -116,9 +117,11 @@ def _carried_out(problem: Problem, choice: Choice, loaded: Loaded, context: Cont
 
 def _over_limit(made: Loaded, problem: Problem) -> tuple[str, float]:
     """The cost that exceeds its limit most, and by which factor, of those that rounding makes known only roughly."""
-    rough = tuple(name for name in names("exact", technique="quantize") if name in problem.limits)
-    work = Work(stored_bytes=sum(bytes_by_kind(made.module, made.storage).values()))
-    loads = {name: figure / problem.limits[name] for name, figure in exact_costs(work, rough).items()}
+    rough = [name for name in names("exact", technique="quantize") if name in problem.limits]
+    own = [name for name in problem.limits if not COSTS.builtin(name) and cost_of(name).known == "exact"]
+    stored_bytes = sum(bytes_by_kind(made.module, made.storage).values())
+    work = replace(work_of(made), stored_bytes=stored_bytes) if own else Work(stored_bytes=stored_bytes)
+    loads = {name: figure / problem.limits[name] for name, figure in exact_costs(work, (*rough, *own)).items()}
     return max(loads.items(), key=lambda row: row[1], default=("", 0.0))
 
 

@@ -61,6 +61,7 @@ class Context:
         folder: a scratch folder kept for this step across a kill and --resume (caches, checkpoints, plots).
         data_key: changes with the content of the data's files, for what is cached beyond one run.
         runtime: what times layers where latency in int8 is asked for.
+        own_costs: costs of the user's own that are measured, too, because a step's budget or guard names them.
         decisions: times that decide weights are measured through it, so that a resume and a replay decide alike.
     """
 
@@ -82,6 +83,7 @@ class Context:
     loss: Loss | None = None
     task: Task | None = None
     runtime: RuntimeTimer | None = None
+    own_costs: tuple[str, ...] = ()
 
     def needs_data(self) -> Data:
         """The data.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from compresskit.core.costs import COSTS, Amount
+from compresskit.core.costs import Amount, names
 from compresskit.core.options import Options
 from compresskit.decomposition.options import DecomposeOptions
 from compresskit.pipeline.recipe import validate
@@ -17,10 +17,11 @@ from compresskit.training.options import StepOptions
 
 def test_every_technique_takes_the_costs_that_it_changes():
     for technique, model in (("prune", PruneOptions), ("decompose", DecomposeOptions), ("quantize", QuantizeOptions)):
-        fields = {f"target_{name}" for name, cost in COSTS.items() if technique in cost.techniques}
+        fields = {f"target_{name}" for name in names(technique=technique)}
         assert {name for name in model.model_fields if name.startswith("target_") and name != "target_bits"} == fields
-    assert {f"target_{name}" for name in COSTS} <= set(SearchOptions.model_fields)
-    assert {f"max_{name}" for name in COSTS} <= set(StepOptions.model_fields)
+        assert {"target", "max"} <= set(model.model_fields)
+    assert {f"target_{name}" for name in names()} <= set(SearchOptions.model_fields)
+    assert {f"max_{name}" for name in names()} <= set(StepOptions.model_fields)
 
 
 def test_amounts_are_read_once_for_all():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...artifact.codecs.storage import CODECS
-from ...core.costs import COSTS, field_of, names
+from ...core.costs import cost_of, field_of, names
 from ...core.errors import InputError
 from ...core.types import Inputs, Loaded
 from .macs import count_macs
@@ -91,7 +91,7 @@ def figure_of(name: str, loaded: Loaded, inputs: Inputs | None = None, work: Wor
     Returns:
         the figure in the row's unit, or None where it can't be measured here.
     """
-    cost = COSTS[name]
+    cost = cost_of(name)
     measure = cost.measure()
     inputs = loaded.example if inputs is None else inputs
     if measure is not None:
@@ -109,22 +109,25 @@ def whole_figure(name: str, loaded: Loaded) -> float:
     """
     found = figure_of(name, loaded)
     if not found:
-        raise InputError(f"{field_of(name)}: {COSTS[name].noun} is not measured here; give another target")
+        raise InputError(f"{field_of(name)}: {cost_of(name).noun} is not measured here; give another target")
     return found
 
 
-def figures_of(loaded: Loaded, inputs: Inputs | None = None, **known: float) -> dict[str, float | None]:
+def figures_of(
+    loaded: Loaded, inputs: Inputs | None = None, *, own: tuple[str, ...] = (), **known: float
+) -> dict[str, float | None]:
     """The figures of all costs but timed ones, by their keys in reports.
 
     Args:
         loaded: the model.
         inputs: one batch; None takes the example.
+        own: costs of the user's own that count, too.
         known: figures that need no measuring, by key.
     """
     work = work_of(loaded, inputs)
     return {
-        COSTS[name].figure: known.get(COSTS[name].figure) or figure_of(name, loaded, inputs, work)
-        for name in names("exact", "predicted")
+        cost_of(name).figure: known.get(cost_of(name).figure) or figure_of(name, loaded, inputs, work)
+        for name in (*names("exact", "predicted"), *own)
     }
 
 
@@ -134,7 +137,7 @@ def exact_costs(work: Counts, wanted: tuple[str, ...] | None = None) -> dict[str
     Args:
         wanted: the costs; None for all that are exact.
     """
-    return {name: COSTS[name].formula()(work) for name in (names("exact") if wanted is None else wanted)}
+    return {name: cost_of(name).formula()(work) for name in (names("exact") if wanted is None else wanted)}
 
 
 def float_bits(module: nn.Module) -> int:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..costs import COSTS, Cost, field_of, guard_of
+from ..costs import Cost, cost_of, field_of, guard_of, names
 from .results import printable, write_result
 
 NOT_MEASURED = "not measured"
@@ -53,7 +53,7 @@ _Show = Callable[[dict[str, Any], dict[str, Any]], str]
 
 def _columns(report: dict[str, Any]) -> dict[str, _Show]:
     """Heading -> cells: what is counted, the metric, what is timed, the rest; what is modelled if a step names it."""
-    named = [cost for name, cost in COSTS.items() if not cost.modelled or _is_named(report, name)]
+    named = _costs_of(report)
     exact = {cost.noun: partial(_with_share, cost) for cost in named if cost.known == "exact" and not cost.modelled}
     timed = {
         heading: partial(show, cost)
@@ -64,6 +64,19 @@ def _columns(report: dict[str, Any]) -> dict[str, _Show]:
     modelled = {f"{cost.noun} (model)": partial(_with_share, cost) for cost in named if cost.modelled}
     metric: dict[str, _Show] = {_metric_name(report): lambda figures, _: metric_text(figures.get("metric"))}
     return exact | metric | timed | rest | modelled
+
+
+def described_cost(name: str) -> dict[str, str]:
+    """What a report says of a user's own cost, so that it is shown without the user's code."""
+    cost = cost_of(name)
+    return {"noun": cost.noun, "unit": cost.unit}
+
+
+def _costs_of(report: dict[str, Any]) -> list[Cost]:
+    """The costs that a report shows: those that a step names among the modelled ones, and all others."""
+    costs = [cost for name in names() if not (cost := cost_of(name)).modelled or _is_named(report, name)]
+    own = report.get("costs", {}).items()
+    return costs + [Cost(**described, figure=name, modelled=True) for name, described in own]
 
 
 def _is_named(report: dict[str, Any], name: str) -> bool:
@@ -176,8 +189,8 @@ def show_report(report: dict[str, Any], console: Console) -> None:
                 markup=False,
             )
     labels = report.get("labels", {})
-    for name, cost in COSTS.items():
+    for cost in _costs_of(report):
         label = labels.get(cost.figure, "")
         simulated = cost.known == "timed" and label.startswith("simulated")
-        if simulated or (cost.modelled and _is_named(report, name)):
+        if simulated or cost.modelled:
             console.print(f"{cost.noun} is {label}", style="yellow", highlight=False, soft_wrap=True, markup=False)

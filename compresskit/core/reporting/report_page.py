@@ -8,12 +8,12 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from ..costs import COSTS
+from ..costs import cost_of, names
 from .report import cell, columns_of, figure_rows
 from .results import printable
 
 #: what a bar shows of the last step: key of a measurement -> its name
-_BARS = {cost.figure: cost.noun for cost in COSTS.values() if cost.known == "exact" and not cost.modelled}
+_BARS = {cost.figure: cost.noun for cost in map(cost_of, names("exact")) if not cost.modelled}
 
 
 @cache

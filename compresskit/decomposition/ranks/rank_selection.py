@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ...analysis.allocation.allocate import allocate
 from ...analysis.measure.work import Work
-from ...core.costs import COSTS
+from ...core.costs import cost_of
 from ...core.errors import GuardMissed
 from ..options import DecomposeOptions
 from .candidates import Candidate, Layer
@@ -66,10 +66,10 @@ def by_budget(layers: list[Layer], options: DecomposeOptions, totals: Totals) ->
     Raises:
         GuardMissed: if the smallest ranks are still above the budget, with the least that can be reached.
     """
-    cost_of, budget, whole, unit = budget_terms(options, totals)
-    kept = whole - sum(cost_of(layer, None) for layer in layers)
+    layer_cost, budget, whole, unit = budget_terms(options, totals)
+    kept = whole - sum(layer_cost(layer, None) for layer in layers)
     rows: list[list[Candidate | None]] = [[None, *layer.candidates] for layer in layers]
-    costs = [[cost_of(layer, one) for one in row] for layer, row in zip(layers, rows, strict=True)]
+    costs = [[layer_cost(layer, one) for one in row] for layer, row in zip(layers, rows, strict=True)]
     losses = [[0.0 if one is None else one.loss for one in row] for row in rows]
     chosen = allocate(costs, losses, budget - kept)
     if chosen is None:
@@ -86,18 +86,18 @@ def budget_terms(
 ) -> tuple[Callable[[Layer, Candidate | None], float], float, float, str]:
     """(cost of a layer under a choice, budget for the whole model, the model's cost now, name of the unit)."""
     ((name, amount),) = options.targets().items()
-    cost = COSTS[name]
+    cost = cost_of(name)
     if cost.known == "timed":
         if totals.latency_ms is None:
             raise TypeError(f"{name} was not measured")
         return _latency, amount.of(totals.latency_ms), totals.latency_ms, cost.with_unit()
     formula = cost.formula()
 
-    def cost_of(layer: Layer, one: Candidate | None) -> float:
+    def layer_cost(layer: Layer, one: Candidate | None) -> float:
         return formula(_work(layer, one, totals.bytes_per_param))
 
     whole = formula(totals.work)
-    return cost_of, amount.of(whole), whole, cost.with_unit()
+    return layer_cost, amount.of(whole), whole, cost.with_unit()
 
 
 def _work(layer: Layer, one: Candidate | None, itemsize: float) -> Work:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...artifact import artifact
-from ...core.costs import COSTS, Amount, guard_of, names
+from ...core.costs import Amount, cost_of, guard_of, names
 from ...core.errors import GuardMissed, InputError
 from ...evaluation.metrics import Metric
 from ..measurement import Measurement
@@ -52,13 +52,14 @@ def check_guards(
         record = _timed_record(measured, f"{name}: min_speedup", *names("timed"))
         if record["speedup"] < options.min_speedup:
             missed.append(f"speed-up is {record['speedup']:.2f}x, min_speedup is {options.min_speedup}")
+    given = options.given_limits()
     for cost, amount in options.limits().items():
         guard = guard_of(cost)
         figure, limit = _figure_and_limit(cost, amount, measured, baseline, f"{name}: {guard}")
         if figure > limit:
-            row = COSTS[cost]
+            row = cost_of(cost)
             clause = (says or {}).get(cost, row.says)
-            missed.append(f"{clause.format(row.shown(figure))}, {guard} is {getattr(options, guard)}")
+            missed.append(f"{clause.format(row.shown(figure))}, {guard} is {given[cost]}")
     if missed:
         good = (
             sorted(path.name for path in kept.glob("*-*") if (path / artifact.MANIFEST).is_file())
@@ -80,9 +81,9 @@ def _figure_and_limit(
     cost: str, amount: Amount, measured: Measurement, baseline: Measurement, guard: str
 ) -> tuple[float, float]:
     """A cost's figure and the largest one allowed; of a timed cost's share, what the A/B comparison found counts."""
-    if COSTS[cost].known == "timed":
+    if cost_of(cost).known == "timed":
         record = _timed_record(measured, guard, cost)
         return record["model_ms"], amount.of(record["model_ms"] * record["speedup"])
     if measured[cost] is None:
-        raise InputError(f"{guard} needs {COSTS[cost].noun}, which is not measured here")
+        raise InputError(f"{guard} needs {cost_of(cost).noun}, which is not measured here")
     return measured[cost], amount.of(baseline[cost] or 0)

@@ -17,7 +17,7 @@ from ...artifact.probing import outputs_of
 from ...artifact.rebuilding import ProbeMismatch, check_rebuild
 from ...artifact.source import load_model
 from ...core import distributed
-from ...core.costs import COSTS, guard_of, names
+from ...core.costs import cost_of, guard_of, names
 from ...core.errors import InputError, described, problems_of, require
 from ...core.options import Options
 from ...core.tensors.randomness import unchanged_random_state
@@ -141,7 +141,7 @@ def _options(recipe: Recipe) -> Iterator[str]:
         if readers:
             mend = "name some with data, e.g. --data digits"
             yield from _located(recipe, number, [f"{' and '.join(readers)}; {mend}"])
-        timing = [guard_of(name) for name in step.options.limits() if COSTS[name].known == "timed"]
+        timing = [guard_of(name) for name in step.options.limits() if cost_of(name).known == "timed"]
         timing += ["min_speedup"] if step.options.min_speedup is not None else []
         if timing and not recipe.options.latency_rounds and not step.options.times_itself():
             needs = f"{timing[0]} needs measured latency, and latency_rounds is 0; set it to e.g. 12"
@@ -182,7 +182,7 @@ def _bytes_that_stay(recipe: Recipe, original: Loaded) -> Iterator[str]:
         if step.technique != "train" or original.storage:
             return
         for name in names("exact", technique="quantize"):  # of the tensors alone: known without a run
-            amount, row = step.options.limits().get(name), COSTS[name]
+            amount, row = step.options.limits().get(name), cost_of(name)
             figure = row.formula()(Work(stored_bytes=size_bytes))
             if amount is not None and figure > amount.of(figure):
                 given = f"{guard_of(name)} is {getattr(step.options, guard_of(name))}"

@@ -44,8 +44,8 @@ def step_keys(recipe: Recipe, leave_out: Collection[Path] = (), known: dict[Path
 
 
 def _rows(options: Options) -> dict[str, Any]:
-    """Where the code of rows lies that did not come with the package and are named by a plain word."""
-    code = {f"{name} {row}": registry.code(row) for name, registry, row in options.named_rows() if ":" not in row}
+    """Where the code of rows lies that did not come with the package."""
+    code = {f"{name} {row}": registry.code(row) for name, registry, row in options.named_rows()}
     own = {name: place for name, place in code.items() if place is not None}
     return {"rows": own} if own else {}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...core.costs import COSTS
+from ...core.costs import cost_of
 from ...core.errors import InputError, nearest
 from ..dependency.cost import GraphWork
 from ..dependency.graph import Graph, Group
@@ -114,7 +114,7 @@ def budget_notes(facts: dict[str, Any], target: float | None, options: PruneOpti
     if target is None:
         return []
     ((name, _),) = options.targets().items()
-    what, got = COSTS[name].noun, facts[f"{name}_kept"]
+    what, got = cost_of(name).noun, facts[f"{name}_kept"]
     if got is None:
         return [f"{what}: not measured again after groups were left out; the report's own measurement holds"]
     asked = f"{what}: asked to keep {target:.1%}, kept {got:.1%}"

@@ -10,7 +10,7 @@ from torch import nn
 from ...analysis.allocation.measured_aim import Tried, best_share, seek
 from ...analysis.measure.latency import latency_ab
 from ...analysis.measure.work import figure_of, whole_figure
-from ...core.costs import COSTS, Amount
+from ...core.costs import Amount, cost_of
 from ...core.timings.decisions import label
 from ...core.types import Loaded, to_device
 from ...model.example_inputs import with_batch
@@ -99,7 +99,7 @@ class Proportional:
 
 def predictor_of(name: str, loaded: Loaded, graph: Graph, context: Context) -> Predictor:
     """How a cost that is not exact is predicted and measured."""
-    return Timed(loaded, graph, context) if COSTS[name].known == "timed" else Proportional(name, loaded, graph)
+    return Timed(loaded, graph, context) if cost_of(name).known == "timed" else Proportional(name, loaded, graph)
 
 
 def meet_measured(
@@ -113,7 +113,7 @@ def meet_measured(
     Returns:
         (units that stay by group, the share aimed at, facts). Where no cut was small enough, the smallest one.
     """
-    noun, predictor = COSTS[name].noun, predictor_of(name, loaded, graph, context)
+    noun, predictor = cost_of(name).noun, predictor_of(name, loaded, graph, context)
     target = amount.share_of(predictor.whole)
 
     def measured(keep: dict[str, np.ndarray]) -> float:

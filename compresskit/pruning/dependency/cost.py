@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from torch import nn
 
-from ...core.costs import COSTS
+from ...core.costs import cost_of
 from .graph import Graph
 from .records import Stored
 from .symbolic_int import Axis
@@ -153,7 +153,7 @@ class GraphWork:
 
     def cost(self, name: str) -> Callable[[np.ndarray], float]:
         """A cost as a function of the kept counts."""
-        formula = COSTS[name].formula()
+        formula = cost_of(name).formula()
         return lambda kept: formula(self.at(kept))
 
 

@@ -12,7 +12,7 @@ from ...analysis.calibration.hooks import run_watched
 from ...analysis.measure.macs import count_macs
 from ...analysis.measure.work import figure_of
 from ...artifact.skips import passed, replay, skip_edit
-from ...core.costs import COSTS
+from ...core.costs import cost_of
 from ...core.errors import InputError, described
 from ...core.tensors.dtypes import as_real
 from ...core.tensors.modules import get_module, match_names, set_module
@@ -162,7 +162,7 @@ def prune_blocks(loaded: Loaded, options: PruneOptions, context: Context) -> Ste
     for name, limit in limits.items():
         left = figure_of(name, loaded) or 0.0
         if left > limit:
-            asked = f"{COSTS[name].noun}: asked to keep {limit / whole[name]:.1%}, kept {left / whole[name]:.1%}"
+            asked = f"{cost_of(name).noun}: asked to keep {limit / whole[name]:.1%}, kept {left / whole[name]:.1%}"
             notes.append(f"{asked} with every removable block gone")
     return StepResult(loaded, facts, notes, {"removed blocks": rows})
 

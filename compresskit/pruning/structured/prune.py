@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...analysis.measure.work import exact_costs, whole_figure
-from ...core.costs import COSTS, field_of, names
+from ...core.costs import COSTS, cost_of
 from ...core.errors import InputError
 from ...core.tensors.copying import copy_module
 from ...core.types import Loaded
@@ -69,15 +69,14 @@ def prune_in_steps(loaded: Loaded, options: PruneOptions, context: Context) -> S
         for name, amount in options.targets().items()
     ]
     final = budgets[0][1] if budgets else 1 - (options.ratio or 0.0)
-    kept = dict.fromkeys(names("exact"), 1.0)  # of each cost, over all cuts so far
+    kept = dict.fromkeys(options.exact_costs(), 1.0)  # of each cost, over all cuts so far
     wanted_before, result = 1.0, None
     for number, wanted in enumerate(kept_shares(options.schedule, options.steps, final), 1):
         share = wanted / (kept[budgets[0][0]] if budgets else wanted_before)
         wanted_before = wanted
         if share >= 1:
             continue
-        amount = {field_of(budgets[0][0]): share} if budgets else {"ratio": 1 - share}
-        step = options.model_copy(update=amount)
+        step = options.with_budget(budgets[0][0], share) if budgets else options.model_copy(update={"ratio": 1 - share})
         if result is not None and context.recover is not None:
             context.recover(loaded)
         try:
@@ -149,7 +148,7 @@ def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> S
         refitted = refit_after_cut(whole, loaded, graph, ids, options, context)
     normalized_layers = 0 if whole is not None else recalibrate(loaded, options, context)
     result.facts = {
-        **_facts(graph, proof),
+        **_facts(graph, proof, options.exact_costs()),
         "criterion": options.criterion,
         "scope": options.scope,
         "refit": refit,
@@ -179,11 +178,11 @@ def prunable_graph(loaded: Loaded, options: PruneOptions) -> Graph:
     return graph
 
 
-def _facts(graph: Graph, proof: Proof) -> dict[str, Any]:
+def _facts(graph: Graph, proof: Proof, costs: tuple[str, ...]) -> dict[str, Any]:
     """How exact the cut is, and what it leaves of the model."""
     work, whole, kept = GraphWork(graph), whole_counts(graph), counts(graph, proof.keep)
     macs_after = exact_macs(graph, graph.keep_ids(proof.keep))
-    before, after = exact_costs(work.at(whole)), exact_costs(work.at(kept, macs_after))
+    before, after = exact_costs(work.at(whole), costs), exact_costs(work.at(kept, macs_after), costs)
     return {
         "largest_difference": proof.difference,
         "difference_dtype": proof.dtype,
@@ -212,7 +211,7 @@ def choose_units(loaded: Loaded, graph: Graph, options: PruneOptions, context: C
     scores = score_groups(graph, evidence, options)
     allocation = allocation_for(graph, scores, limits_for(graph.groups, options, layer_names(loaded)), options)
     for name, amount in options.targets().items():
-        if COSTS[name].known != "exact":
+        if cost_of(name).known != "exact":
             return Chosen(evidence, *meet_measured(name, amount, loaded, graph, allocation, context))
     return Chosen(evidence, *choose(graph, allocation, options), {})
 

@@ -9,10 +9,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from compresskit.core.costs import field_of
+from compresskit.analysis.measure.work import Work, whole_figure
+from compresskit.core.costs import COSTS, cost_of, field_of
 from compresskit.core.errors import InputError
 from compresskit.core.tensors.modules import get_module
-from compresskit.core.types import Inputs
+from compresskit.core.types import Inputs, Loaded
 from compresskit.training.context import Context
 
 from ..calibration.layer_inputs import LayerInputs
@@ -47,7 +48,7 @@ def allocate(
     batches: Iterable[Inputs],
     options: QuantizeOptions,
     context: Context,
-    whole_bytes: float,
+    target: float | None,
 ) -> Allocation:
     """Measure what each number of bits costs each layer, and choose the best under the budget.
 
@@ -60,11 +61,11 @@ def allocate(
         batches: inputs to measure on.
         options: target_bits or a budget, candidate_bits, rounding.
         context: log, seed, folder.
-        whole_bytes: of the model before the step.
+        target: bytes that a budget leaves to the model (`target_bytes`).
     Raises:
         InputError: if the budget cannot be met.
     """
-    left = check_budget(root, plans, options, whole_bytes)
+    left = check_budget(root, plans, options, target)
     free = [plan for plan in plans if not plan.fixed]
     counts = {plan.name: _weight_count(root, plan) for plan in plans}
     menu: list[Candidate] = [*sorted(set(options.candidate_bits)), *dict.fromkeys(options.candidate_formats)]
@@ -92,19 +93,19 @@ def allocate(
     return Allocation(new_plans, facts, allocation.sensitivity_table(found, chosen), _plot(found, context))
 
 
-def check_budget(root: nn.Module, plans: list[LayerPlan], options: QuantizeOptions, whole_bytes: float) -> int:
+def check_budget(root: nn.Module, plans: list[LayerPlan], options: QuantizeOptions, target: float | None) -> int:
     """Bytes that the budget leaves to the layers whose bits are free.
 
     Args:
         root: the float model.
         plans: all layers to quantize.
         options: target_bits or a budget, candidate_bits.
-        whole_bytes: of the model before the step, whose share a budget may be.
+        target: bytes that a budget leaves to the model (`target_bytes`).
     Raises:
         InputError: if no layer is free, or the fewest candidate bits everywhere take more.
     """
-    option, budget_bytes = _budget(root, plans, options, whole_bytes)
-    given = getattr(options, option)
+    budget_bytes = _budget(root, plans, options, target)
+    ((option, given),) = options.budget().items() if target is not None else (("target_bits", options.target_bits),)
     asked = f"{option} {given if isinstance(given, str) else format(given, 'g')}"
     free = [plan for plan in plans if not plan.fixed]
     if not free:
@@ -122,12 +123,37 @@ def check_budget(root: nn.Module, plans: list[LayerPlan], options: QuantizeOptio
     return left
 
 
-def _budget(root: nn.Module, plans: list[LayerPlan], options: QuantizeOptions, whole_bytes: float) -> tuple[str, int]:
-    """The option that says how small, and the bytes that the codes of all layers may take."""
+def target_bytes(loaded: Loaded, options: QuantizeOptions) -> float | None:
+    """Bytes that a budget leaves to a model; None where there is no budget that chooses bits.
+
+    A cost of the user's own is linear in bytes too, so a budget of it is one of bytes: they pay what has to go.
+
+    Raises:
+        InputError: if the cost does not depend on them.
+    """
+    if not options.chooses_bits() or options.target_bits is not None:
+        return None
+    ((name, amount),) = options.targets().items()
+    whole_bytes = float(sum(bytes_by_kind(loaded.module, loaded.storage).values()))
+    if COSTS.builtin(name):
+        return amount.of(whole_bytes)
+    looks_up = any(isinstance(layer, nn.Embedding | nn.EmbeddingBag) for layer in loaded.module.modules())
+    # what is looked up is not read as a whole; counting it as such would promise savings that do not come
+    cost = cost_of(name)
+    of_a_byte = cost.formula()(Work(stored_bytes=1.0, read_bytes=0.0 if looks_up else 1.0))
+    if of_a_byte <= 0:
+        raise InputError(f"{field_of(name)}: {cost.noun} does not depend on the bytes of weights, so bits do not help")
+    whole = whole_figure(name, loaded)
+    return whole_bytes - (whole - amount.of(whole)) / of_a_byte
+
+
+def _budget(root: nn.Module, plans: list[LayerPlan], options: QuantizeOptions, target: float | None) -> int:
+    """Bytes that the codes of all layers may take."""
     if options.target_bits is not None:
         weights = sum(_weight_count(root, plan) for plan in plans)
-        return "target_bits", int(options.target_bits * weights / 8)
-    ((name, amount),) = options.targets().items()
+        return int(options.target_bits * weights / 8)
+    if target is None:
+        raise TypeError("a budget that chooses bits is one of bytes")
     beside = sum(bytes_by_kind(root).values())
     for plan in plans:
         layer = get_module(root, plan.name)
@@ -135,7 +161,7 @@ def _budget(root: nn.Module, plans: list[LayerPlan], options: QuantizeOptions, w
             # where formats are candidates, scales count as codes
             scales = 0 if options.candidate_formats else _most_scale_bytes(weight, plan.spec)
             beside += scales + 4 * _ACTIVATION_VALUES - weight.numel() * weight.element_size()
-    return field_of(name), int(amount.of(whole_bytes)) - beside
+    return int(target) - beside
 
 
 def _most_scale_bytes(weight: Tensor, spec: Spec) -> int:

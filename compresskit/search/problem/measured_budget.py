@@ -10,7 +10,7 @@ from torch import nn
 from ...analysis.allocation.measured_aim import Tried, best_share, seek
 from ...analysis.measure.latency import latency_ab
 from ...analysis.measure.work import figure_of, whole_figure
-from ...core.costs import COSTS, Amount, field_of, figure_key
+from ...core.costs import Amount, cost_of, field_of, figure_key
 from ...core.errors import GuardMissed
 from ...core.timings.decisions import label
 from ...core.types import Loaded, to_device
@@ -57,7 +57,7 @@ def measured(
         technique: what is searched over.
         rounds: of timings.
     """
-    if COSTS[name].known == "timed":
+    if cost_of(name).known == "timed":
         return (timed_in_onnxruntime if technique == "quantize" else timed)(loaded, module, context, rounds)
     before = whole_figure(name, Loaded(loaded.module, {}, loaded.example))
     after = figure_of(name, Loaded(module, {}, loaded.example)) or 0.0
@@ -66,7 +66,7 @@ def measured(
 
 def decided(name: str, technique: str, loaded: Loaded, module: nn.Module, context: Context) -> Compared:
     """A measured figure that decides what is chosen; times are recorded, so that a resume and a replay choose alike."""
-    if COSTS[name].known != "timed":
+    if cost_of(name).known != "timed":
         return measured(name, technique, loaded, module, context)
     asked = f"{name} of a candidate {label(technique, str(module), str(loaded.module), context.latency_batch)}"
     return Compared(*context.decisions(asked, lambda: list(measured(name, technique, loaded, module, context))))
@@ -85,7 +85,7 @@ def within_measured(
     Returns:
         (choice, measured share): the largest choice within the budget, else the smallest.
     """
-    whole, limit, noun = problem.whole[name], problem.limits[name], COSTS[name].noun
+    whole, limit, noun = problem.whole[name], problem.limits[name], cost_of(name).noun
     target = limit / whole
 
     def propose(aim: float) -> tuple[Choice, float] | None:
@@ -111,7 +111,7 @@ def within_measured(
 
 def verdict(name: str, found: Compared, amount: Amount) -> tuple[dict[str, Any], str]:
     """Facts and a line on how a measured figure stands to its budget."""
-    cost, key = COSTS[name], figure_key(name)
+    cost, key = cost_of(name), figure_key(name)
     facts = {f"{name}_kept": found.share, key: found.after, f"{key}_before": found.before}
     if amount.is_share:
         over, wanted = found.share / amount.value - 1, f"{amount.value:.1%}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from ...analysis.calibration.moments import output_error
 from ...analysis.dataflow import trace
-from ...analysis.measure.work import Work, exact_costs
+from ...analysis.measure.work import Work, exact_costs, work_of
 from ...analysis.sensitivity.channels import drawn_class, output_sensitivities, unlabelled
 from ...core.errors import InputError
 from ...core.tensors.copying import copy_module
@@ -54,6 +55,7 @@ class QuantizeSubject:
     def __init__(self, loaded: Loaded, options: SearchOptions, context: Context):
         self._options = options
         self._context = context
+        self._work = work_of(loaded) if options.own_targets() else Work()
         self._whole_bytes = float(sum(bytes_by_kind(loaded.module, loaded.storage).values()))
         self._folded = loaded.clone()
         self.folds = fold_batchnorm(self._folded)
@@ -114,11 +116,15 @@ class QuantizeSubject:
     def costs(self, choice: Choice) -> dict[str, float]:
         """Bytes of all tensors as they are stored."""
         chosen = sum(sizes[level] for sizes, level in zip(self._layer_bytes.values(), choice, strict=True))
-        return exact_costs(Work(stored_bytes=self._fixed_bytes + chosen), self._options.costs())
+        return self._costs(self._fixed_bytes + chosen)
 
     def whole_costs(self) -> dict[str, float]:
         """Bytes of the model as it is."""
-        return exact_costs(Work(stored_bytes=self._whole_bytes), self._options.costs())
+        return self._costs(self._whole_bytes)
+
+    def _costs(self, stored_bytes: float) -> dict[str, float]:
+        read_bytes = self._work.read_bytes + stored_bytes - self._whole_bytes
+        return exact_costs(replace(self._work, stored_bytes=stored_bytes, read_bytes=read_bytes), self._options.costs())
 
     @torch.no_grad()
     def build(self, choice: Choice) -> nn.Module:
