@@ -1,13 +1,15 @@
 """Time and accuracy of `reconstruct: sequential` over depth, and of other work that stands on calibration statistics.
 
     python benchmarks/calibration_refit.py depth            # ResNet-20, -56, -110: seconds of the refit alone
-    python benchmarks/calibration_refit.py accuracy ROW     # trained ResNets of ../shared: top-1, seconds, peak memory
+    python benchmarks/calibration_refit.py accuracy ROW [DEPTH [SEEDS]]  # trained ResNets: top-1, seconds, peak memory
 
-The models' weights and the images are those of ../shared (10,000 test images); ResNet-110 has random weights.
+The models' weights and the images are those of ../shared (10,000 test images; CIFAR=FOLDER names the unpacked zip);
+in `depth` all weights are random.
 """
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 import time
@@ -24,7 +26,7 @@ from compresskit.quantization.quantize import quantize
 from compresskit.training.context import Context
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-DATA = f"imagefolder:{SHARED}/data/cifar10.zip"
+DATA = f"imagefolder:{os.environ.get('CIFAR', SHARED / 'data' / 'cifar10')}"
 #: row -> (technique, options)
 ROWS = {
     "refit": ("prune", {"target_macs": "50%", "criterion": "reconstruction", "reconstruct": "sequential"}),
@@ -80,12 +82,12 @@ def main() -> None:
             print(f"| ResNet-{depth} | {samples} | {layers} | {seconds:.1f} | {seconds / layers:.3f} |", flush=True)
         return
     technique, given = ROWS[sys.argv[2]]
-    for depth in (20, 56):
+    for depth in [int(sys.argv[3])] if len(sys.argv) > 3 else (20, 56):
         loaded = load_model(
             f"builtin:cifar_resnet{depth}", weights=str(SHARED / f"models/resnet{depth}_cifar10.safetensors")
         )
         data = open_data(DATA, loaded.preprocessing)
-        for seed in (0, 1, 2):
+        for seed in range(int(sys.argv[4]) if len(sys.argv) > 4 else 3):
             changed, begun = loaded.clone(), time.perf_counter()
             context = Context(loaded.clone(), data=data, seed=seed)
             if technique == "prune":

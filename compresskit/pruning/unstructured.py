@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..analysis.calibration.blocks import find_blocks
+from ..analysis.calibration.streaming import walk
 from ..core.errors import InputError
 from ..core.tensors.dtypes import FLOATS
 from ..core.tensors.modules import match_names, tensor_of
 from ..core.types import Loaded
 from ..training.context import Context, StepResult
-from .importance.calibration_statistics import calibration, input_moments, measurable, required_data
+from .importance.calibration_statistics import block_moments, calibration, measurable, required_data
 from .importance.gradients import weight_gradients
 from .importance.weight_importance import WeightEvidence, n_of_m_mask, prune_with_update, top_mask
 from .options import PruneOptions
@@ -21,6 +23,8 @@ from .recovery.recovery import recalibrate
 from .tables import ALLOCATIONS, SALIENCIES
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+#: allocations that look at weights alone, so that no run over the data is needed for scores first
+_BY_WEIGHTS = ("uniform", "lamp", "erk")
 _NOTE = (
     "zeros make neither the model faster nor its memory smaller: the artifact stores a bitmap and the non-zero values, "
     "so bytes on disk drop; no runtime was measured to gain speed"
@@ -36,20 +40,23 @@ def prune_weights(loaded: Loaded, options: PruneOptions, context: Context) -> St
     layers = prunable_layers(loaded.module, options.protect)
     if not layers:
         raise InputError(f"model {loaded.name!r}: no linear layer or convolution is left to prune")
-    evidence = _evidence(loaded, layers, options, context)
-    scores = {
-        name: SALIENCIES.load(options.saliency)(tensor_of(layer), evidence[name]).double()
-        for name, layer in layers.items()
-    }
     pattern = options.n_of_m() if options.granularity == "n:m" else None
     densities: Mapping[str, float] = {}
     if pattern is None:
         weights = {name: tensor_of(layer) for name, layer in layers.items()}
+        scores = weights
+        if options.allocation not in _BY_WEIGHTS:
+            found = _evidence(loaded, layers, options, context)
+            scores = {name: _scores(layers[name], one, options) for name, one in found}
         densities = ALLOCATIONS.load(options.allocation)(scores, weights, 1 - (options.ratio or 0.0))
-    for name, layer in layers.items():
-        _prune_layer(layer, scores[name], evidence[name], options, densities.get(name), pattern)
+    unmeasured = []
+    for name, evidence in _evidence(loaded, layers, options, context):
+        layer = layers[name]
+        _prune_layer(layer, _scores(layer, evidence, options), evidence, options, densities.get(name), pattern)
         loaded.storage[f"{name}.weight"] = "bitmap"
-    result = _result(loaded, layers, options, evidence)
+        if evidence.moments is None:
+            unmeasured.append(name)
+    result = _result(loaded, layers, options, unmeasured)
     result.facts["batchnorm_layers_recalibrated"] = recalibrate(loaded, options, context)
     return result
 
@@ -71,23 +78,33 @@ def prunable_layers(module: nn.Module, protect: list[str]) -> dict[str, nn.Modul
     return layers
 
 
+def _scores(layer: nn.Module, evidence: WeightEvidence, options: PruneOptions) -> Tensor:
+    return SALIENCIES.load(options.saliency)(tensor_of(layer), evidence).double()
+
+
 def _evidence(
     loaded: Loaded, layers: dict[str, nn.Module], options: PruneOptions, context: Context
-) -> dict[str, WeightEvidence]:
+) -> Iterator[tuple[str, WeightEvidence]]:
+    """What a saliency looks at for each layer; inputs are measured block by block, behind what is pruned already."""
     generator = torch.Generator().manual_seed(context.seed)
     what = f"saliency {options.saliency!r}"
-    moments: dict[str, Any] = {}
     gradients: dict[str, Tensor] = {}
+    left = dict.fromkeys(layers)
     needs = SALIENCIES.needs(options.saliency)
     if needs == "data":
-        names = [name for name, layer in layers.items() if measurable(layer)]
         inputs = calibration(context, options.samples, what)
-        moments = input_moments(loaded.module, names, inputs, points=options.positions_per_sample, generator=generator)
+        points, seed = options.positions_per_sample, context.seed
+        for step in walk(loaded.module, find_blocks(loaded.module, loaded.example), inputs):
+            names = [name for name in step.block.layers if name in left and measurable(layers[name])]
+            for name, sums in block_moments(step, names, points=points, seed=seed).items():
+                yield name, WeightEvidence(sums, None, generator)
+                del left[name]
     if needs == "labels":
         data = required_data(context, what)
         batches = data.batches("train", batch_size=64, shuffle=True, seed=context.seed, limit=options.samples)
         gradients = weight_gradients(loaded.module, batches, context.loss).mean
-    return {name: WeightEvidence(moments.get(name), gradients.get(f"{name}.weight"), generator) for name in layers}
+    for name in left:
+        yield name, WeightEvidence(None, gradients.get(f"{name}.weight"), generator)
 
 
 @torch.no_grad()
@@ -113,9 +130,7 @@ def _prune_layer(
         weight.copy_(torch.where(mask_of(scores.flatten(1)), flat, 0.0).view(weight.shape))
 
 
-def _result(
-    loaded: Loaded, layers: dict[str, nn.Module], options: PruneOptions, evidence: dict[str, WeightEvidence]
-) -> StepResult:
+def _result(loaded: Loaded, layers: dict[str, nn.Module], options: PruneOptions, unmeasured: list[str]) -> StepResult:
     rows, zeros, total = [], 0, 0
     for name, layer in layers.items():
         weight = tensor_of(layer)
@@ -126,7 +141,6 @@ def _result(
     if options.granularity == "n:m":
         facts["pattern"] = options.pattern
     notes = [_NOTE]
-    unmeasured = [name for name, found in evidence.items() if found.moments is None]
     if SALIENCIES.needs(options.saliency) == "data" and unmeasured:
         notes.append(
             f"pruned by magnitude, their inputs cannot be measured (grouped or too wide): {', '.join(unmeasured)}"

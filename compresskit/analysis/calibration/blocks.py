@@ -18,8 +18,8 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from ...core.errors import InputError
-from ...core.tensors.modules import get_module, match_names
-from ...core.types import Inputs
+from ...core.tensors.modules import device_of, get_module, match_names
+from ...core.types import Inputs, to_device
 from .call_tree import ModuleCall, call_counts, record_calls
 
 Kind = Literal["residual", "module", "run", "model"]
@@ -93,7 +93,7 @@ def find_blocks(root: nn.Module, inputs: Inputs, patterns: Sequence[str] = ()) -
     Raises:
         InputError: if a pattern matches no module, or one that cannot be a block.
     """
-    return _Finder(root, record_calls(root, inputs), patterns).blocks()
+    return _Finder(root, record_calls(root, to_device(inputs, device_of(root))), patterns).blocks()
 
 
 def block_table(blocks: Sequence[Block]) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from ...analysis.calibration.channels import ChannelSums
 from ...analysis.calibration.collect import collect
 from ...analysis.calibration.moments import InputMoments, MomentSums, Precision
 from ...analysis.calibration.positions import per_example
+from ...analysis.calibration.streaming import Step
 from ...analysis.sensitivity.channels import output_sensitivities
 from ...core.errors import InputError
 from ...core.tensors.batches import count_examples
@@ -161,6 +162,22 @@ def input_moments(
     sample = per_example(points, generator)
     taken = collect(module, {name: InputMoments(sample, _PRECISION) for name in names}, batches)
     return {name: one.sums for name, one in taken.items()}
+
+
+def block_moments(step: Step, names: Sequence[str], *, points: int, seed: int) -> dict[str, MomentSums]:
+    """The same of the layers of one block, behind the compressed blocks before it.
+
+    Args:
+        step: the block with its inputs.
+        names: layers in it (`measurable`).
+        points: output positions sampled from each example.
+        seed: of the draws of positions.
+    """
+
+    def statistic() -> InputMoments:
+        return InputMoments(per_example(points, torch.Generator().manual_seed(seed)), _PRECISION)
+
+    return {name: one.sums for name, one in step.collect({name: statistic() for name in names}).items()}
 
 
 def required_data(context: Context, what: str) -> Any:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ...analysis.calibration.blocks import find_blocks
 from ...core.tensors.modules import bias_of, get_module, tensor_of
 from ...core.types import Loaded, to_device
 from ...training.batchnorm import estimate_batchnorm
@@ -92,6 +93,7 @@ def refit_after_cut(
     return refit_all(
         whole,
         cut.module,
+        find_blocks(cut.module, cut.example),
         names,
         inputs,
         Fit(kept, options.ridge),

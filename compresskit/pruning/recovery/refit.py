@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...analysis.calibration.blocks import Block, find_blocks, run_block
+from ...analysis.calibration.blocks import Block, run_block
 from ...analysis.calibration.hooks import Reached, Sums, watch
 from ...analysis.calibration.im2col import input_rows, needs_window, output_rows
 from ...analysis.calibration.moments import RegressionSums
@@ -103,6 +103,7 @@ def _solve(sums: _Sums, module: nn.Module, name: str, target: Target, fit: Fit) 
 def refit_all(
     whole: nn.Module,
     cut: nn.Module,
+    blocks: Sequence[Block],
     names: Sequence[str],
     batches: Sequence[Inputs],
     fit: Fit,
@@ -116,6 +117,7 @@ def refit_all(
     Args:
         whole: the model before the cut, in eval mode.
         cut: the model after it, with the same modules.
+        blocks: of the latter.
         names: the layers.
         batches: calibration inputs.
         fit: how.
@@ -123,7 +125,6 @@ def refit_all(
         generator: draws the positions.
         log: takes lines of progress.
     """
-    blocks = find_blocks(cut, batches[0])
     done = 0
     for number, step in enumerate(walk(cut, blocks, batches, reference=whole), 1):
         own = [name for name in step.block.layers if name in names]

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from compresskit.analysis.calibration.activation_cache import ActivationCache
-from compresskit.analysis.calibration.blocks import Block
+from compresskit.analysis.calibration.blocks import Block, find_blocks
 from compresskit.analysis.calibration.streaming import Held
 from compresskit.artifact.source import load_model
 from compresskit.core.types import Loaded, Preprocessing
@@ -79,7 +79,19 @@ def test_a_residual_branch_takes_up_what_its_shortcut_lacks(norm):
     estimate_batchnorm(whole, batches)
     cut = copy.deepcopy(whole)
     cut.stem.weight.data *= 2
-    assert refit_all(whole, cut, ["branch"], batches, Fit({}, 0.0), points=1, generator=torch.Generator()) == 1
+    assert (
+        refit_all(
+            whole,
+            cut,
+            find_blocks(cut, batches[0]),
+            ["branch"],
+            batches,
+            Fit({}, 0.0),
+            points=1,
+            generator=torch.Generator(),
+        )
+        == 1
+    )
     x = torch.cat(batches)
     torch.testing.assert_close(cut(x), whole(x), rtol=1e-3, atol=1e-3)
 
@@ -132,7 +144,9 @@ def test_block_by_block_layers_are_refitted_as_if_the_whole_model_ran_for_each(m
     for name, target in targets.items():
         refit(apart, WHOLE, name, target, _held(batches), fit)
     generator = torch.Generator()
-    count = refit_all(whole, cut, names, batches, fit, points=16, generator=generator, log=made.append)
+    count = refit_all(
+        whole, cut, find_blocks(cut, batches[0]), names, batches, fit, points=16, generator=generator, log=made.append
+    )
     assert count == len(names) and made[-1].startswith(f"refitted {len(names)} of {len(names)} layers")
     x = torch.cat(batches)
     torch.testing.assert_close(cut(x), apart(x), rtol=1e-3, atol=1e-3)
