@@ -1,7 +1,7 @@
 """Time and accuracy of `reconstruct: sequential` over depth, and of other work that stands on calibration statistics.
 
-    python benchmarks/calibration_refit.py depth            # ResNet-20, -56, -110: seconds of the refit alone
-    python benchmarks/calibration_refit.py accuracy ROW [DEPTH [SEEDS]]  # trained ResNets: top-1, seconds, peak memory
+    python benchmarks/calibration_refit.py depth            # ResNet-20, -56, -110: CPU seconds of the refit alone
+    python benchmarks/calibration_refit.py accuracy ROW [DEPTH [SEEDS]]  # trained ResNets: top-1, CPU seconds, peak MiB
 
 The models' weights and the images are those of ../shared (10,000 test images; CIFAR=FOLDER names the unpacked zip);
 in `depth` all weights are random.
@@ -43,7 +43,7 @@ ROWS = {
 
 
 def refit_seconds(name: str, weights: str | None, samples: int) -> tuple[float, int]:
-    """Seconds that the refit takes after half the channels went, and how many layers it has."""
+    """CPU seconds that the refit takes after half the channels went, and how many layers it has."""
     loaded = load_model(name, weights=weights)
     data = open_data(DATA, loaded.preprocessing)
     options = PruneOptions(ratio=0.5, reconstruct="sequential", samples=samples)
@@ -51,9 +51,9 @@ def refit_seconds(name: str, weights: str | None, samples: int) -> tuple[float, 
     inner = pruning.refit_after_cut
 
     def timed(*args):
-        begun = time.perf_counter()
+        begun = time.process_time()
         count = inner(*args)
-        taken.append(time.perf_counter() - begun)
+        taken.append(time.process_time() - begun)
         return count
 
     pruning.refit_after_cut = timed
@@ -88,13 +88,13 @@ def main() -> None:
         )
         data = open_data(DATA, loaded.preprocessing)
         for seed in range(int(sys.argv[4]) if len(sys.argv) > 4 else 3):
-            changed, begun = loaded.clone(), time.perf_counter()
+            changed, begun = loaded.clone(), time.process_time()
             context = Context(loaded.clone(), data=data, seed=seed)
             if technique == "prune":
                 pruning.prune(changed, PruneOptions(**given), context)
             else:
                 quantize(changed, QuantizeOptions(**given), context)
-            seconds = time.perf_counter() - begun
+            seconds = time.process_time() - begun
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             print(f"| {sys.argv[2]} | ResNet-{depth} | {seed} | {accuracy(changed, data):.2f} | {seconds:.1f} "
                   f"| {peak:.0f} |", flush=True)  # fmt: skip

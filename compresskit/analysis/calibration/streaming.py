@@ -20,6 +20,7 @@ from torch import Tensor, UntypedStorage, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_map
 
+from ...core.tensors.freed_memory import return_freed_memory
 from ...core.tensors.modules import eager_modules, evaluating, get_module
 from ...core.types import Inputs, call, to_device
 from .activation_cache import ActivationCache, storages_of
@@ -127,6 +128,7 @@ def _collected(root: nn.Module, statistics: Mapping[str, Taken], runs: Iterator[
     with watch(root, {name: watcher(name) for name in statistics}):
         for _ in runs:
             if first:
+                return_freed_memory()
                 of_reads: dict[tuple, str] = {}
                 for name, calls in reads.items():
                     if calls:
@@ -183,6 +185,7 @@ def walk(
             if others is not None:
                 step.reference_inputs, step.reference_outputs = others.pass_through(index)
             yield step
+            return_freed_memory()
         # behind the last block nothing is left to be seen, so no forward is run to its end
 
 

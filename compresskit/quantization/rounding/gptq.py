@@ -32,7 +32,7 @@ def gptq(problem: Problem) -> Tensor:
         return nearest(problem)
     moments = problem.moments.double()
     order = moments.diagonal(dim1=1, dim2=2).sum(0).argsort(descending=True, stable=True)
-    factor = _inverse_factor(moments[:, order][:, :, order])
+    factor = _inverse_factor(moments[:, order[:, None], order])
     return torch.cat([_rounded(part, moments, order, factor) for part in problem.by_rows()])
 
 
@@ -65,11 +65,14 @@ def _rounded(problem: Problem, moments: Tensor, order: Tensor, factor: Tensor) -
 
 
 def _inverse_factor(moments: Tensor) -> Tensor:
-    """Upper Cholesky factors of the inverses of damped moments, (groups, columns, columns)."""
+    """Upper Cholesky factors of the inverses of damped moments, (groups, columns, columns); the moments are changed."""
     diagonal = moments.diagonal(dim1=1, dim2=2)
     # an input that is always zero gets a unit of its own: its weight is rounded to nearest
     unused = diagonal == 0
     damping = _DAMPING * diagonal.mean(1, keepdim=True).clamp(min=1e-12)
-    damped = moments + torch.diag_embed(damping + unused.double())
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-    return torch.linalg.cholesky(inverse, upper=True)
+    diagonal += damping + unused.double()
+    return torch.linalg.cholesky(_inverse(moments), upper=True)
+
+
+def _inverse(matrices: Tensor) -> Tensor:
+    return torch.cholesky_inverse(torch.linalg.cholesky(matrices))
