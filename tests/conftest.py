@@ -35,13 +35,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Every test is of one of three tiers: slow, integration, or unit where it is neither.
 
     `slow` is marked by hand. `integration` is marked by hand, or by a fixture. What is left needs neither a process nor
-    a trained model and less than half a second: `pytest -m unit`.
+    a trained model and less than half a second: `pytest -m unit`. Slow ones come first.
     """
     for item in items:
         if INTEGRATION_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("integration")
         if not any(item.iter_markers("slow")) and not any(item.iter_markers("integration")):
             item.add_marker("unit")
+    # the longest ones first, so that no worker is left with one of them while the others have nothing to do
+    items.sort(key=lambda item: not any(item.iter_markers("slow")))
 
 
 @pytest.fixture(autouse=True)
