@@ -44,23 +44,23 @@ class Forecaster(nn.Module):
 
 
 def main(epochs: float = 10, hours: int = 2000) -> dict[str, float]:
-    """Run it; returns the coefficient of determination by name."""
+    """Run it; returns the mean squared error by name."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "load.csv"
         write_series(path, hours)
-        # floats as targets: the task is regression, its loss the squared error; a drop of 2% is relative here, since R2
+        # floats as targets: the task is regression, its metric mse; a drop of 5% is one of 5% of the error, since it
         # is no share
-        shared = {"data": f"csv:{path}", "metric": "r2", "latency_rounds": 0}
+        shared = {"data": f"csv:{path}", "latency_rounds": 0}
         training = {"optimizer": "adamw", "lr": 0.005, "batch_size": 64}
         full = compresskit.train(Forecaster(), epochs=epochs, task_loss="huber", **training, **shared)
         half = compresskit.distill(
             full, student=Forecaster(16), teacher=full, loss="outputs", epochs=epochs, **training, **shared
         )
-        int8 = compresskit.quantize(half, scheme="int8-weight", max_drop="2%", **shared)
+        int8 = compresskit.quantize(half, scheme="int8-weight", max_drop="5%", **shared)
         results = {"float": full, "half the width": half, "half, int8": int8}
         return {name: result.report["steps"][-1]["measurement"]["metric"]["value"] for name, result in results.items()}
 
 
 if __name__ == "__main__":
     for name, value in main().items():
-        print(f"{name}: R2 {value:.4f}")
+        print(f"{name}: MSE {value:.4f}")

@@ -14,9 +14,8 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 SMALL = {
     "autoencoder_psnr": ({"epochs": 0.2, "examples": 200}, ()),
     "detection_ssd": ({"epochs": 0.5, "width": 8, "limit": 32}, ("torchvision", "pycocotools")),
-    "detection_yolo": ({"epochs": 0.5, "limit": 32}, ("ultralytics", "pycocotools", "onnx", "onnxruntime")),
     "embedding_siamese": ({"epochs": 0.2, "count": 300}, ()),
-    "forecast_lstm": ({"epochs": 0.2, "hours": 300}, ("torchmetrics",)),
+    "forecast_lstm": ({"epochs": 0.2, "hours": 300}, ()),
     "segmentation_unet": ({"epochs": 0.5, "width": 8, "limit": 32}, ("torchmetrics",)),
     "transcription_crnn": ({"epochs": 0.2, "count": 300}, ("torchmetrics",)),
 }
