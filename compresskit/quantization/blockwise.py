@@ -34,7 +34,7 @@ def scale_inputs(
 ) -> None:
     """Apply SmoothQuant or AWQ to every layer it fits, and record the edits; the model computes the same."""
     fitting = [plan for plan in plans if _takes_scales(plan, options)]
-    for step, block_plans in _steps(loaded, fitting, batches):
+    for step, block_plans in _steps(loaded, fitting, batches, options):
         statistics = _statistics(step, block_plans, context.seed)
         for plan in block_plans:
             loaded.edits.append(_scaled(loaded.module, plan, statistics[plan.name], options).as_edit(plan.name))
@@ -49,7 +49,7 @@ def round_layers(
         each layer's plan and the spec that it got.
     """
     left = {plan.name: plan for plan in plans}
-    for step, block_plans in _steps(loaded, plans, batches, reference=options.bias_correction):
+    for step, block_plans in _steps(loaded, plans, batches, options, reference=options.bias_correction):
         statistics = _statistics(step, block_plans, context.seed)
         means = _float_means(loaded.module, step, block_plans, context.seed) if options.bias_correction else {}
         for plan in block_plans:
@@ -63,11 +63,16 @@ def round_layers(
 
 
 def _steps(
-    loaded: Loaded, plans: Sequence[LayerPlan], batches: Sequence[Inputs], *, reference: bool = False
+    loaded: Loaded,
+    plans: Sequence[LayerPlan],
+    batches: Sequence[Inputs],
+    options: QuantizeOptions,
+    *,
+    reference: bool = False,
 ) -> Iterator[tuple[Step, list[LayerPlan]]]:
     """The blocks that hold layers whose rounding can follow their inputs, with the plans of those."""
     names = set(roundable(loaded.module, [plan.name for plan in plans]))
-    blocks = find_blocks(loaded.module, loaded.example)
+    blocks = find_blocks(loaded.module, loaded.example, options.blocks)
     wanted = [number for number, block in enumerate(blocks) if names & set(block.layers)]
     if not wanted:
         return

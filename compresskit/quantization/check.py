@@ -9,6 +9,7 @@ from compresskit.core.types import Loaded
 from compresskit.training.context import Context
 from compresskit.training.train_check import check_training
 
+from ..analysis.calibration.blocks import find_blocks
 from ..analysis.dataflow import trace
 from .calibration.activations import product_operands
 from .mixed_precision.choice import check_budget, target_bytes
@@ -39,6 +40,8 @@ def _check_plan(loaded: Loaded, options: QuantizeOptions) -> None:
     if options.fold_batchnorm:
         fold_batchnorm(loaded)
     record = trace(loaded.module, loaded.example)
+    if options.blocks:
+        find_blocks(loaded.module, loaded.example, options.blocks)
     plans, _ = make_plan(loaded.module, record, options, products=product_operands(loaded, options))
     if options.chooses_bits():
         check_budget(loaded.module, plans, options, target)

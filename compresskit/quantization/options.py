@@ -99,6 +99,17 @@ class QuantizeOptions(BudgetOptions):
     )
     calibration_samples: int = option(512, "training inputs to calibrate on", section="Calibration", ge=1)
     calibration_batch: int = option(64, "inputs a batch while calibrating", section="Calibration", ge=1)
+    blocks: list[str] = option(
+        [],
+        "modules that are calibrated and rounded as one block each, by name pattern, in the place of those that are "
+        "found; explain shows them",
+        section="Calibration",
+    )
+    explain: bool = option(
+        False,
+        "show the blocks in whose order layers are calibrated, with what enters and leaves each",
+        section="Report",
+    )
     activation_range: Literal["affine", "symmetric"] = option(
         "affine", "whether activation ranges are centred on zero", section="Calibration"
     )
@@ -186,6 +197,8 @@ class QuantizeOptions(BudgetOptions):
                 f"quantize_attention would be ignored: scheme {self.scheme!r} leaves activations in float; "
                 "choose int8-static or int8-dynamic"
             )
+        if self.blocks and not (self.may_need_moments() or self.explain):
+            problems.append("blocks would be ignored: no rounding, scaling or bias correction looks at layers' inputs")
         if "percentile" in given and OBSERVERS.builtin(self.observer) and self.observer != "percentile":
             problems.append(f"percentile would be ignored: observer is {self.observer!r}; choose percentile")
         number_format = FORMATS.load(scheme.format)
@@ -280,6 +293,10 @@ class QuantizeOptions(BudgetOptions):
             " and ".join(self._chosen_by()): self.chooses_bits(),
         }
         return [f"{name} needs data" for name, reads in readers.items() if reads]
+
+    def may_need_moments(self) -> bool:
+        """The same as `needs_moments` without running a user's own rounding."""
+        return not ROUNDINGS.builtin(self.rounding) or self.needs_moments()
 
     def needs_moments(self) -> bool:
         """Whether the moments of layer inputs are needed."""

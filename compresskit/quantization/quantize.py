@@ -18,6 +18,7 @@ from compresskit.model.example_inputs import with_batch
 from compresskit.training.context import Context, Profile, StepResult
 from compresskit.training.loop import train
 
+from ..analysis.calibration.blocks import block_table, find_blocks
 from ..analysis.dataflow import trace
 from .blockwise import quantize_layer, round_layers, scale_inputs
 from .calibration import calibration
@@ -88,6 +89,8 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
     chooses = options.chooses_bits() or bool(times)
     statistics = collect_statistics(loaded.module, plans, batches, options, context) if chooses else {}
     tables: dict[str, list[dict[str, Any]]] = {}
+    if options.explain:
+        tables["blocks"] = block_table(find_blocks(loaded.module, loaded.example, options.blocks))
     files: dict[str, Any] = {}
     if options.chooses_bits():
         allocation = allocate(loaded.module, plans, statistics, batches, options, context, target)

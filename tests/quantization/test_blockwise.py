@@ -7,11 +7,14 @@ import torch
 from torch import nn
 
 from compresskit.analysis.dataflow import trace
+from compresskit.core.errors import InputError
 from compresskit.core.types import Loaded, call
 from compresskit.quantization.blockwise import round_layers, scale_inputs
+from compresskit.quantization.check import check
 from compresskit.quantization.formats.layers import Quantized
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.plan import make_plan
+from compresskit.quantization.quantize import quantize
 from compresskit.training.context import Context
 
 
@@ -65,3 +68,16 @@ def test_scaled_inputs_change_nothing_but_the_weights(given):
     torch.testing.assert_close(_outputs(loaded, batches), wanted, rtol=1e-4, atol=1e-5)
     assert not torch.equal(loaded.module[1][0].weight, weight)
     assert [edit["target"] for edit in loaded.edits] == [plan.name for plan in plans]
+
+
+def test_explain_shows_the_blocks_and_patterns_name_others():
+    loaded, _ = _loaded()
+    found = quantize(loaded.clone(), QuantizeOptions(explain=True), Context(loaded)).tables["blocks"]
+    assert [row["block"] for row in found] == ["0.0 .. 0.3", "1.0 .. 1.3", "2.0 .. 2.3", "3"]
+    options = QuantizeOptions(explain=True, blocks=["1.2"])
+    found = quantize(loaded.clone(), options, Context(loaded)).tables["blocks"]
+    assert "1.2" in [row["block"] for row in found]
+    with pytest.raises(ValueError, match="blocks would be ignored"):
+        QuantizeOptions(blocks=["1.2"])
+    with pytest.raises(InputError, match="no module matches '9'"):
+        check(loaded, QuantizeOptions(explain=True, blocks=["9"]), Context(loaded))

@@ -29,6 +29,8 @@ from .collect import Taken
 from .hooks import Watcher, watch
 from .im2col import window_of
 
+#: activations kept in memory where the caller sets no limit
+_MOST_BYTES = 2 << 30
 #: what entered a block: positional and named arguments
 Entered = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -162,13 +164,13 @@ def walk(
         batches: calibration inputs.
         reference: the model whose activations are the reference: another one with modules of the same names, or root
             itself, whose blocks are then run as they are before the caller changes them; None for no reference.
-        cache: where activations wait; by default all in memory.
+        cache: where activations wait; by default two GiB of them in memory, the rest in temporary files.
         device: where batches are moved first; None leaves them where they are.
     Yields:
         a step for each block that any batch reaches.
     """
     with ExitStack() as stack:
-        cache = stack.enter_context(cache or ActivationCache())
+        cache = stack.enter_context(cache or ActivationCache(_MOST_BYTES))
         models = [root] if reference is None or reference is root else [root, reference]
         stack.enter_context(evaluating(*models))
         stack.enter_context(_without_key_value_cache(models))

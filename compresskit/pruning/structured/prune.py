@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...analysis.calibration.blocks import find_blocks
 from ...analysis.measure.work import exact_costs, whole_figure
 from ...core.costs import COSTS, cost_of
 from ...core.errors import InputError
@@ -116,7 +117,10 @@ def look(loaded: Loaded, options: PruneOptions, context: Context) -> StepResult:
     """Explain a layer's ties, or measure sensitivity; nothing is cut."""
     graph = build_graph(loaded.module, loaded.example, options.attention)
     if options.explain is not None:
-        return StepResult(loaded, *explain(graph, options.explain))
+        result = StepResult(loaded, *explain(graph, options.explain))
+        blocks = find_blocks(loaded.module, loaded.example)
+        result.facts["block"] = next((one.name for one in blocks if options.explain in one.layers), None)
+        return result
     evidence = evidence_for(loaded, graph, options, context)
     return sensitivity(loaded, graph, score_groups(graph, evidence, options), context)
 

@@ -19,6 +19,7 @@ def look(name, context=None, **options):
 
 def test_explain_names_what_ties_each_member():
     result = look("cifar_resnet20", explain="layer1.0.conv2")
+    assert result.facts["block"] == "layer1.0"
     rows = next(iter(result.tables.values()))
     by_tensor = {(row["tensor"], row["dimension"]): row for row in rows}
     assert result.facts["groups"] == ["conv1", "layer1.0.conv1"]
