@@ -397,6 +397,8 @@ def quantize(
     percentile: float = 99.99,
     calibration_samples: int = 512,
     calibration_batch: int = 64,
+    blocks: str | Sequence[str] = ...,
+    explain: bool = False,
     activation_range: Literal["affine", "symmetric"] = "affine",
     quantize_additions: bool = True,
     quantize_attention: bool = True,
