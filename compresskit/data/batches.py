@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,9 +16,9 @@ from ..core.tensors.randomness import drawn_apart, same_draws
 from .preprocessing import ImageTransform
 from .splits.base import Split
 from .splits.stream import StreamSplit, shuffled
+from .transforms import Composed
 from .worker_processes import Workers, in_order, streamed
 
-Augment = Callable[[Tensor, torch.Generator], Tensor]
 #: (indices of the examples in their split, inputs, targets)
 Numbered = tuple[Tensor, Any, Any]
 
@@ -31,7 +31,7 @@ class Batches:
         split: the examples.
         indices: which examples, in order.
         transform: raw inputs -> what the model takes.
-        augment: (inputs in [0, 1], generator) -> the same, before normalization.
+        augment: changes inputs in [0, 1] and what of targets lies on their pixels, before normalization.
         workers: processes that make batches ahead; they change no batch.
     """
 
@@ -42,7 +42,7 @@ class Batches:
     shuffle: bool = False
     seed: int = 0
     epoch: int = 0
-    augment: Augment | None = None
+    augment: Composed | None = None
     workers: Workers = Workers()
 
     def __len__(self) -> int:
@@ -104,7 +104,7 @@ class StreamBatches:
     shuffle: bool = False
     seed: int = 0
     epoch: int = 0
-    augment: Augment | None = None
+    augment: Composed | None = None
     workers: Workers = Workers()
     limit: int | None = None
 
@@ -164,9 +164,9 @@ class StreamBatches:
 
 def _finished(batches: Batches | StreamBatches, number: int, inputs: Any, targets: Any) -> tuple[Any, Any]:
     """A batch scaled, augmented and normalized."""
-    if batches.augment is not None and isinstance(inputs, Tensor):
+    if batches.augment is not None:
         generator = torch.Generator().manual_seed(_mixed(batches.seed, batches.epoch, number))
-        inputs = batches.augment(batches.transform.scaled(inputs), generator)
+        inputs, targets = batches.augment.with_targets(batches.transform.scaled(inputs), targets, generator)
     return batches.transform(inputs), targets
 
 

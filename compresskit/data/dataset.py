@@ -18,7 +18,7 @@ from ..core.user_code import in_memory
 from ..core.user_code.user_imports import guarded, named_attribute
 from ..model.example_inputs import example_of
 from . import loaders
-from .batches import Augment, Batches, StreamBatches
+from .batches import Batches, StreamBatches
 from .collate import Function, make_collate
 from .preprocessing import Asked, ImageTransform, refuse_unknown, take_arguments
 from .splits.arrays import ArraySplit
@@ -26,6 +26,7 @@ from .splits.base import Split, Splits
 from .splits.examples import DatasetSplit
 from .splits.stream import EveryNth, StreamSplit
 from .tables import READERS
+from .transforms import Augmentation, Composed
 from .worker_processes import Workers
 
 SPLITS = ("train", "val", "test")
@@ -102,7 +103,7 @@ class Data:
         shuffle: bool = False,
         seed: int = 0,
         limit: int | None = None,
-        augment: Augment | None = None,
+        augment: Composed | Augmentation | None = None,
     ) -> Batches | StreamBatches:
         """Batches of (inputs, targets), both of the structures that `core.tensors.batches` tells of.
 
@@ -116,6 +117,8 @@ class Data:
             augment: changes inputs in [0, 1] before normalization.
         """
         source = self._splits[self._check(split)]
+        if augment is not None and not isinstance(augment, Composed):
+            augment = Composed({"of one's own": augment})
         workers = getattr(source, "workers", Workers())
         if self.workers is not None:
             workers = replace(workers, count=self.workers)

@@ -34,6 +34,15 @@ def color_jitter(images: Tensor, generator: torch.Generator) -> Tensor:
     return _changed(images, generator, "ColorJitter", brightness=0.4, contrast=0.4, saturation=0.4)
 
 
+def resized_crop(images: Tensor, generator: torch.Generator) -> Tensor:
+    """A random part of 50 to 100 % of an image, stretched to the image's size; arguments as for `rand_augment`.
+
+    Source: Szegedy et al., "Going Deeper with Convolutions", CVPR 2015.
+    """
+    check_images(images)
+    return _changed(images, generator, "RandomResizedCrop", size=tuple(images.shape[-2:]), scale=(0.5, 1.0))
+
+
 def erase(images: Tensor, generator: torch.Generator) -> Tensor:
     """With probability one half, zeros in a rectangle of 2 to 33 % of the image; arguments as for `rand_augment`.
 

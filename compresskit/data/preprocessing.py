@@ -42,6 +42,8 @@ class ImageTransform:
 
     def scaled(self, inputs: Any) -> Any:
         """Images of bytes as floats in [0, 1]."""
+        if isinstance(inputs, tuple) and len(inputs) == 1 and isinstance(inputs[0], list):
+            return ([self.scaled(image) for image in inputs[0]],)
         if isinstance(inputs, Tensor) and inputs.dtype == torch.uint8 and self.scales:
             return inputs.float() / 255
         return inputs

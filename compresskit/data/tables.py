@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 _PACKAGE = "compresskit.data"
 #: of rows that stand on torchvision: the module that they import
-_TORCHVISION = {"imports": "torchvision.transforms.v2"}
+_TORCHVISION: dict[str, Any] = {"imports": "torchvision.transforms.v2"}
+#: of rows that move boxes, masks and maps with their images (`paired_augmentations`)
+_PAIRED: dict[str, Any] = {"paired": True}
 #: of readers whose values are numbers that a model takes as they are
 _VALUES = {"values": "as given"}
 
@@ -98,8 +100,18 @@ AUGMENTATIONS: Registry[Callable[[Tensor, torch.Generator], Tensor]] = Registry(
     "augmentation",
     _PACKAGE,
     {
-        "crop": Row("transforms:random_crop", "pad by an eighth of the side with zeros and cut at a random place"),
-        "flip": Row("transforms:random_flip", "mirror half of the images left-right"),
+        "crop": Row(
+            "transforms:random_crop",
+            "pad by an eighth of the side with zeros and cut at a random place",
+            attributes=_PAIRED,
+        ),
+        "flip": Row("transforms:random_flip", "mirror half of the images left-right", attributes=_PAIRED),
+        "resizedcrop": Row(
+            "image_operations:resized_crop",
+            "a random part of half to all of an image, at its own size (needs torchvision)",
+            "Szegedy et al., 2015",
+            attributes=_TORCHVISION | _PAIRED,
+        ),
         "randaugment": Row(
             "image_operations:rand_augment",
             "RandAugment: two random operations an image (needs torchvision)",
@@ -116,13 +128,13 @@ AUGMENTATIONS: Registry[Callable[[Tensor, torch.Generator], Tensor]] = Registry(
             "image_operations:color_jitter",
             "brightness, contrast and saturation change by up to 40 % (needs torchvision)",
             "Krizhevsky et al., 2012",
-            attributes=_TORCHVISION,
+            attributes=_TORCHVISION | {"moves": False},
         ),
         "erase": Row(
             "image_operations:erase",
             "half of the images lose a random rectangle (needs torchvision)",
             "Zhong et al., 2020",
-            attributes=_TORCHVISION,
+            attributes=_TORCHVISION | {"moves": False},
         ),
     },  # fmt: skip
     group="augmentations",
@@ -131,5 +143,6 @@ AUGMENTATIONS: Registry[Callable[[Tensor, torch.Generator], Tensor]] = Registry(
     doc="""Random changes of training inputs.
 
 A row is a function (inputs, generator) -> inputs of the same shape: a batch (batch, ...), images in [0, 1], before
-normalization. Every draw comes from the generator, so that a run repeats.""",
+normalization. Every draw comes from the generator, so that a run repeats. Where targets are boxes, masks or maps, only
+rows that move them too are taken, and those that move nothing: a function with an attribute `moves` that is False.""",
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,10 @@ from torch.nn import functional as F
 
 from ..core.errors import InputError
 from ..core.tensors.batches import pick
+from . import paired_augmentations
 from .tables import AUGMENTATIONS
+
+Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 
 
 @dataclass(frozen=True)
@@ -31,19 +34,52 @@ def map_targets(function: Callable[[Any], Any], targets: Any) -> Any:
     return function(targets)
 
 
-def compose(names: Sequence[str]) -> Callable[[Tensor, torch.Generator], Tensor] | None:
-    """One augmentation that applies the named ones in the table's order, a user's own after these; None of none."""
-    own = [name for name in dict.fromkeys(names) if name not in AUGMENTATIONS]
-    functions = [AUGMENTATIONS.load(name) for name in [*(name for name in AUGMENTATIONS if name in names), *own]]
-    if not functions:
-        return None
+class Composed:
+    """Augmentations in a row.
 
-    def augment(inputs: Tensor, generator: torch.Generator) -> Tensor:
-        for function in functions:
+    Args:
+        rows: name -> function (inputs, generator) -> inputs.
+    """
+
+    def __init__(self, rows: Mapping[str, Augmentation]):
+        self._rows = dict(rows)
+
+    def __call__(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
+        """Inputs changed alone."""
+        for function in self._rows.values():
             inputs = function(inputs, generator)
         return inputs
 
-    return augment
+    def with_targets(self, inputs: Any, targets: Any, generator: torch.Generator) -> tuple[Any, Any]:
+        """Inputs changed, and with them targets that lie on their pixels: boxes, masks, maps.
+
+        Raises:
+            InputError: if one of the augmentations would leave such targets behind.
+        """
+        on_pixels = paired_augmentations.lies_on_pixels(inputs, targets)
+        for name, function in self._rows.items():
+            if on_pixels and _attribute(name, function, "paired", default=False):
+                inputs, targets = paired_augmentations.move(name, inputs, targets, generator)
+            elif on_pixels and _attribute(name, function, "moves", default=True):
+                raise paired_augmentations.refuse(name)
+            elif isinstance(inputs, Tensor):
+                inputs = function(inputs, generator)
+            elif isinstance(inputs, tuple) and len(inputs) == 1 and isinstance(inputs[0], list):
+                inputs = ([function(image[None], generator)[0] for image in inputs[0]],)
+        return inputs, targets
+
+
+def _attribute(name: str, function: Augmentation, attribute: str, *, default: bool) -> bool:
+    row = AUGMENTATIONS.get(name)
+    known = getattr(function, attribute, default) if row is None else row.attributes.get(attribute, default)
+    return bool(known)
+
+
+def compose(names: Sequence[str]) -> Composed | None:
+    """One augmentation that applies the named ones in the table's order, a user's own after these; None of none."""
+    own = [name for name in dict.fromkeys(names) if name not in AUGMENTATIONS]
+    rows = {name: AUGMENTATIONS.load(name) for name in [*(name for name in AUGMENTATIONS if name in names), *own]}
+    return Composed(rows) if rows else None
 
 
 def random_crop(images: Tensor, generator: torch.Generator) -> Tensor:

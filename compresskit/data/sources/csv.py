@@ -46,7 +46,9 @@ def read_table(location: str) -> Table:
         raise InputError(f"{where}: column {twice!r} is there twice")
     for line, row in rows[1:]:
         if len(row) != len(header):
-            raise InputError(f"{where}, line {line}: every row needs {len(header)} cells, this one has {len(row)}")
+            raise InputError(
+                f"{where}, line {line}: every row needs {len(header)} numbers or texts, this one has {len(row)}"
+            )
     cells = [(line, dict(zip(header, map(_cell, row), strict=True))) for line, row in rows[1:]]
     return Table(where, Path(location).parent, header, cells)
 

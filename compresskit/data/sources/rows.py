@@ -99,11 +99,12 @@ def _targets(table: Table, names: Sequence[str]) -> tuple[Tensor, tuple[str, ...
         return torch.from_numpy(np.stack(columns, 1).astype(np.float32)), ()
     cells = table.cells(names[0])
     if any(isinstance(cell, str) for cell in cells):
-        classes = sorted({str(cell) for cell in cells})
+        _check_kind(table, names[0])
+        classes = sorted(set(cells))
         if len(classes) > _MOST_CATEGORIES:
             raise InputError(f"{table.where}: target {names[0]!r} has more than {_MOST_CATEGORIES} different texts")
         numbers = {name: number for number, name in enumerate(classes)}
-        return torch.tensor([numbers[str(cell)] for cell in cells]), tuple(classes)
+        return torch.tensor([numbers[cell] for cell in cells]), tuple(classes)
     if any(isinstance(cell, list) for cell in cells):
         return torch.from_numpy(_arrays(table, names[0])), ()
     values = _column(table, names[0], "a target is a number or a text")
@@ -129,9 +130,7 @@ def _numbers(table: Table, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
         return _arrays(table, name), ()
     if not any(isinstance(cell, str) for cell in cells):
         return _column(table, name, "every row needs a number there").astype(np.float32), ()
-    if not all(isinstance(cell, str) for cell in cells):
-        line, cell = next((line, row[name]) for line, row in table.rows if isinstance(row[name], str))
-        raise InputError(f"{table.where}, line {line}: column {name!r} is of numbers, and this cell holds {cell!r:.60}")
+    _check_kind(table, name)
     names = sorted(set(cells))
     if len(names) > _MOST_CATEGORIES or (len(names) == len(cells) and len(names) > 2):
         raise InputError(
@@ -140,6 +139,16 @@ def _numbers(table: Table, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
         )
     places = {text: number for number, text in enumerate(names)}
     return np.eye(len(names), dtype=np.float32)[[places[cell] for cell in cells]], tuple(names)
+
+
+def _check_kind(table: Table, name: str) -> None:
+    """Raises InputError for a column in which some cells are text and others numbers."""
+    texts = [line for line, row in table.rows if isinstance(row[name], str)]
+    if len(texts) < len(table.rows):
+        cell = next(row[name] for line, row in table.rows if line == texts[0])
+        raise InputError(
+            f"{table.where}, line {texts[0]}: every row needs a number in column {name!r}, as others have, got {cell!r:.60}"
+        )
 
 
 def _column(table: Table, name: str, rule: str) -> np.ndarray:
