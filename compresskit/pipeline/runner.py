@@ -117,6 +117,8 @@ def _run(task: Run, keys: list[str], data: str) -> Outcome:
     progress = _Progress(keys[0], baseline, baseline)
     report = _report_head(task, progress.key, baseline, warnings)
     report["eval_batch"] = context.eval_batch
+    if context.data is not None:
+        report["data"] = context.data.notes()
 
     beside: list[Path] = []  # steps that wrote further files, and no other model
 

@@ -147,7 +147,8 @@ def _check_kind(table: Table, name: str) -> None:
     if len(texts) < len(table.rows):
         cell = next(row[name] for line, row in table.rows if line == texts[0])
         raise InputError(
-            f"{table.where}, line {texts[0]}: every row needs a number in column {name!r}, as others have, got {cell!r:.60}"
+            f"{table.where}, line {texts[0]}: every row needs a number in column {name!r}, as others have, "
+            f"got {cell!r:.60}"
         )
 
 
