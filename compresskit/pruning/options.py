@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, model_validator
 
+from ..analysis.reconstruction.options import ReconstructionOptions
 from ..core.costs import cost_of, field_of, names
 from ..core.options import choice, option
 from ..training.budgets import BudgetOptions, with_targets
@@ -18,7 +19,8 @@ _AMOUNTS = ("ratio", "depth_ratios", *(field_of(name) for name in names(techniqu
 _ONLY = {
     "channel": [
         "ratios", "round_to", "min_channels", "min_keep_ratio", "criterion", "scope", "reduction", "normalize",
-        "attention", "reconstruct", "ridge", "depth_ratios", "sparsify", "sparsify_epochs", "sparsify_strength",
+        "attention", "reconstruct", "iterations", "reconstruction_samples", "ridge", "depth_ratios", "sparsify",
+        "sparsify_epochs", "sparsify_strength",
         *(field_of(name) for name in names("timed", technique=_TECHNIQUE)),
     ],
     "sparse": ["saliency", "allocation", "pattern"],
@@ -39,7 +41,7 @@ else:
 
 
 @with_targets(_TECHNIQUE, section="How much")
-class PruneOptions(BudgetOptions):
+class PruneOptions(ReconstructionOptions, BudgetOptions):
     """Remove channels, heads, blocks or single weights."""
 
     renamed = {
@@ -96,11 +98,13 @@ class PruneOptions(BudgetOptions):
     recalibrate: Literal["auto", "never"] = option(
         "auto", "estimate BatchNorm statistics again after the cut, where there is data", section="After the cut"
     )
-    reconstruct: Literal["auto", "none", "inputs", "sequential"] = option(
+    reconstruct: Literal["auto", "none", "inputs", "sequential", "block"] = option(
         "auto", "refit layers on calibration data: inputs (those that lost inputs, from the whole model's activations) "
         "or sequential (all from the first of these on, from the cut model's activations; mends what earlier layers "
         "and shortcuts left; BatchNorm statistics then stay); auto: sequential where that is quick and takes little "
-        "memory, else inputs, for layers with enough samples; none without data", section="After the cut",
+        "memory, else inputs, for layers with enough samples; none without data; block: as auto, and then blocks are "
+        "tuned by gradients so that they give what the whole model's give, without labels, which auto does too where "
+        "there are data and time enough", section="After the cut",
     )  # fmt: skip
     ridge: float | None = option(
         None, "pull of refitted weights towards the cut ones (default: chosen for each layer on samples left out; for "

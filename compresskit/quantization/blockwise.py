@@ -132,7 +132,8 @@ def quantize_layer(
         the spec that the layer got.
     """
     layer = get_module(root, plan.name)
-    spec = replace(plan.spec, input="dynamic" if plan.spec.input == "dynamic" else "none")
+    dynamic = plan.spec.input == "dynamic"
+    spec = replace(plan.spec, input="dynamic" if dynamic else "none", input_bits=plan.spec.input_bits if dynamic else 8)
     matrices = {name: to_matrix(layer.get_parameter(name).detach().float(), spec.axis) for name in spec.parameters}
     number_format = name_format(spec.format)
     spec = number_format.fitted(spec, list(matrices.values()))

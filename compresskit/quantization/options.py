@@ -10,6 +10,7 @@ from compresskit.core.costs import cost_of, field_of
 from compresskit.core.options import choice, option
 from compresskit.training.budgets import BudgetOptions, with_targets
 
+from ..analysis.reconstruction.options import ReconstructionOptions
 from .tables import CODEBOOK_STARTS, FORMATS, OBSERVER_CHOICES, OBSERVERS, ROUNDINGS, SCHEMES, Scheme
 
 _CALIBRATED = (
@@ -24,12 +25,15 @@ _QAT_DEFAULTS = {"lr": 1e-3, "grad_clip": 1.0}
 
 
 @with_targets("quantize", section="Allocation")
-class QuantizeOptions(BudgetOptions):
+class QuantizeOptions(ReconstructionOptions, BudgetOptions):
     """Store weights, and compute activations, in few bits."""
 
     scheme: Annotated[str, choice(SCHEMES)] = option("int8-weight", "what is quantized, and to what", section="Scheme")
     bits: int | None = option(
         None, "bits a weight in the place of the scheme's own, 1 to 8", section="Scheme", ge=1, le=8
+    )
+    activation_bits: int | None = option(
+        None, "bits an activation in the place of the scheme's own, 2 to 8", section="Scheme", ge=2, le=8
     )
     bits_for: dict[str, int] = option(
         {}, "bits by layer name pattern, e.g. 'layer1.*=8'; the first match counts", section="Scheme"
@@ -172,6 +176,18 @@ class QuantizeOptions(BudgetOptions):
         """Bits a weight where no pattern says otherwise."""
         return self.bits or self.scheme_row().bits
 
+    def input_bits(self) -> int:
+        """Bits an activation, where the scheme quantizes activations."""
+        return self.activation_bits or self.scheme_row().activation_bits
+
+    def few_bits(self) -> bool:
+        """Whether some weights or activations get less than 8 bits, on uniform levels."""
+        row = self.scheme_row()
+        if "qat" not in FORMATS.load(row.format).options:
+            return False
+        activations = self.input_bits() if row.activations != "none" else 8
+        return self.chooses_bits() or min(self.weight_bits(), activations, *self.bits_for.values(), 8) < 8
+
     def weight_granularity(self) -> str:
         """Which weights share a scale."""
         return self.scheme_row().granularity if self.granularity == "auto" else self.granularity
@@ -215,6 +231,18 @@ class QuantizeOptions(BudgetOptions):
         if self.qat != "none" and self.rounding != "nearest":
             problems.append(
                 f"rounding {self.rounding!r} would be lost: qat learns the weights anew and rounds them to nearest"
+            )
+        if self.reconstruct == "block" and "qat" not in number_format.options:
+            problems.append(f"reconstruct block learns integer steps; scheme {self.scheme!r} has none, leave it out")
+        if "activation_bits" in given and scheme.activations == "none":
+            problems.append(
+                f"activation_bits would be ignored: scheme {self.scheme!r} leaves activations in float; choose "
+                "int8-static, int8-dynamic or w4a4"
+            )
+        if "quantize_additions" in given and self.quantize_additions and self.input_bits() < 8:
+            problems.append(
+                "quantize_additions would be ignored: no runtime adds in fewer than 8 bits; leave it out, or take "
+                "activations of 8 bits"
             )
         deciding = self._chosen_by()
         if self.chooses_bits() and ("target_bits" not in number_format.options or "bits" in given):

@@ -135,7 +135,10 @@ def _plan(root: nn.Module, name: str, is_end: bool, options: QuantizeOptions) ->
         raise InputError(
             f"{name}: format {number_format!r} has {has} bits, and bits_for says {bits}; change bits_for or format_for"
         )
-    return LayerPlan(name, _spec(root.get_submodule(name), number_format, bits, options), fixed=fixed)
+    spec = _spec(root.get_submodule(name), number_format, bits, options)
+    # first and last layer read activations of 8 bits, as in Li et al., "BRECQ", ICLR 2021, section 4
+    input_bits = 8 if is_end and options.first_last == "int8" else options.input_bits()
+    return LayerPlan(name, replace(spec, input_bits=input_bits), fixed=fixed)
 
 
 def with_bits(plan: LayerPlan, bits: int, options: QuantizeOptions) -> LayerPlan:

@@ -27,6 +27,7 @@ from .formats.uniform import Grid
 from .formats.weights import store
 
 _SMALLEST_STEP = 1e-8
+_CELL = 0.49  # half a step, less what rounding in floats may take
 _TEMPERATURE, _TEACHER_SHARE = 4.0, 0.9
 
 
@@ -63,6 +64,15 @@ def gradient_factor(count: int, highest: int) -> float:
     return (count * max(highest, 1)) ** -0.5
 
 
+def dropped(quantized: Tensor, values: Tensor, share: float) -> Tensor:
+    """Quantized activations of which a random share is left in float, drawn anew at each call.
+
+    Source: Wei et al., "QDrop: Randomly Dropping Quantization for Extremely Low-bit Post-Training Quantization", ICLR
+        2022, eq. 7.
+    """
+    return torch.where(torch.rand_like(values) < share, values, quantized)
+
+
 class Trainable(Quantized):
     """A quantized layer in training: float weights, and steps that are parameters.
 
@@ -70,6 +80,7 @@ class Trainable(Quantized):
     """
 
     grids: dict[str, tuple[torch.Size, Tensor]]
+    float_share: float = 0.0  # of activations that stay in float at random while gradients are taken
 
     @property
     def weight_dtype(self) -> torch.dtype | None:
@@ -116,7 +127,10 @@ class Trainable(Quantized):
         top = uniform.highest_code(bits)
         step = getattr(self, f"{side}_step")[index].clamp(min=_SMALLEST_STEP)
         factor = gradient_factor(values[0].numel(), top - zero_point)
-        return learned_step(values, step, -zero_point, top - zero_point, factor)
+        quantized = learned_step(values, step, -zero_point, top - zero_point, factor)
+        if not self.float_share or not torch.is_grad_enabled():
+            return quantized
+        return dropped(quantized, values, self.float_share)
 
 
 @cache
@@ -141,8 +155,9 @@ def _make_trainable(layer: Quantized, float_layer: nn.Module) -> None:
     for name in layer.spec.parameters:
         scale = tensor_of(layer, f"{name}_scale").float()
         grids[name] = (scale.shape, _zero_points(layer, name, scale))
+        weight = _in_their_cells(layer, name, float_layer.get_parameter(name).detach(), scale)
         del layer._buffers[f"{name}_values"], layer._buffers[f"{name}_scale"]
-        layer.register_parameter(f"{name}_float", nn.Parameter(getattr(float_layer, name).detach().clone()))
+        layer.register_parameter(f"{name}_float", nn.Parameter(weight))
         layer.register_parameter(f"{name}_step", nn.Parameter(scale.reshape(-1).clone()))
     for side in static_sides(layer.spec):
         step = tensor_of(layer, f"{side}_scale")
@@ -151,6 +166,19 @@ def _make_trainable(layer: Quantized, float_layer: nn.Module) -> None:
     kind = _trainable_class(layer.float_class, layer.spec.parameters)  # type: ignore[arg-type]  # as above
     become(layer, kind)
     vars(layer)["grids"] = grids
+
+
+def _in_their_cells(layer: Quantized, name: str, weight: Tensor, scale: Tensor) -> Tensor:
+    """Float weights that round to the codes that a layer has, also where those are not the nearest ones."""
+    spec, matrix = layer.spec, to_matrix(weight.float(), layer.spec.axis)
+    step = uniform.expand_groups(scale, matrix.shape[1], spec.group_size)
+    stored = to_matrix(layer.dequantized(name).detach().float(), spec.axis)
+    zero_point = uniform.expand_groups(_zero_points(layer, name, scale), matrix.shape[1], spec.group_size)
+    lowest = uniform.lowest_symmetric_code(spec.bits) if spec.symmetric else 0
+    nearest = uniform.round_trip(matrix, step, zero_point, spec.bits, lowest)
+    pulled = stored + torch.clamp(matrix - stored, -_CELL * step, _CELL * step)
+    moved = torch.where((stored - nearest).abs() > 0.5 * step, pulled, matrix)
+    return from_matrix(moved, weight.shape, spec.axis).to(weight.dtype).clone()
 
 
 def static_sides(spec: Spec) -> list[str]:

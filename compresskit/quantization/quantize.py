@@ -20,6 +20,8 @@ from compresskit.training.loop import train
 
 from ..analysis.calibration.blocks import block_table, find_blocks
 from ..analysis.dataflow import trace
+from ..analysis.reconstruction.blockwise import outcome_table
+from ..analysis.reconstruction.plan import plan_reconstruction
 from .blockwise import quantize_layer, round_layers, scale_inputs
 from .calibration import calibration
 from .calibration.activations import (
@@ -41,6 +43,7 @@ from .mixed_precision.latency_budget import choose_int8
 from .options import QuantizeOptions
 from .plan import LayerPlan, chosen_names, make_plan
 from .qat import distill_objective, take_over, trainable
+from .reconstruction import reconstruct_quantized
 from .report import layer_table, size_facts
 from .transforms.equalization import equalize
 from .transforms.folding import fold_batchnorm
@@ -54,6 +57,7 @@ _TIMED_WITH = {
     "bias_correction": False,
     "smooth": None,
     "qat": "none",
+    "reconstruct": "none",
 }
 
 
@@ -70,6 +74,8 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
         InputError: if calibration needs data and there is none, or no layer is left to quantize.
     """
     batches = _calibration_batches(options, context)
+    worthwhile = options.few_bits() and not options.trains()
+    reconstruction = plan_reconstruction(loaded, options, context, worthwhile=worthwhile)
     target = target_bytes(loaded, options)
     folded = fold_batchnorm(loaded) if options.fold_batchnorm else []
     record = trace(loaded.module, loaded.example)
@@ -126,6 +132,10 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
         notes.append(
             "int8 weights use 7-bit codes, which x86 kernels without VNNI cannot saturate; code_range full: all 8"
         )
+    if reconstruction is not None:
+        outcomes = reconstruct_quantized(loaded, float_model, reconstruction)
+        facts["blocks_reconstructed"] = sum(one.kept for one in outcomes.values())
+        tables["reconstructed blocks"] = outcome_table(outcomes)
     if options.qat != "none":
         facts["qat"] = _train_quantized(loaded, float_model, options, context)
     if times:

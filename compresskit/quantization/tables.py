@@ -23,8 +23,9 @@ class Scheme(NamedTuple):
 
     format: str  # how weights are held: a row of FORMATS
     bits: int  # bits a weight
-    activations: str  # "none", "static" (calibrated int8) or "dynamic" (int8, ranges taken from each batch)
+    activations: str  # "none", "static" (calibrated) or "dynamic" (ranges taken from each batch)
     granularity: str  # which weights share a scale: "tensor", "channel" or "group"
+    activation_bits: int = 8
 
 
 #: rows of SCHEMES point here
@@ -34,6 +35,9 @@ INT8_DYNAMIC = Scheme("int", 8, "dynamic", "channel")
 INT4_WEIGHT = Scheme("int", 4, "none", "channel")
 INT3_WEIGHT = Scheme("int", 3, "none", "channel")
 INT2_WEIGHT = Scheme("int", 2, "none", "channel")
+W4A8 = Scheme("int", 4, "static", "channel")
+W4A4 = Scheme("int", 4, "static", "channel", 4)
+W2A4 = Scheme("int", 2, "static", "channel", 4)
 FLOAT8_WEIGHT = Scheme("float8", 8, "none", "channel")
 
 #: number formats that are schemes of weights by their own names; a row is a NumberFormat, see formats/number_format.py
@@ -90,6 +94,15 @@ SCHEMES: Registry[Scheme | NumberFormat] = Registry(
             "tables:INT8_STATIC", "weights and activations in 8 bits, ranges calibrated on data", "Jacob et al., 2018"
         ),
         "int8-dynamic": Row("tables:INT8_DYNAMIC", "weights and activations in 8 bits, ranges taken from each batch"),
+        "w4a8": Row("tables:W4A8", "weights in 4 bits, activations in 8, ranges calibrated on data"),
+        "w4a4": Row(
+            "tables:W4A4", "weights and activations in 4 bits, ranges calibrated on data; simulated", "Li et al., 2021"
+        ),
+        "w2a4": Row(
+            "tables:W2A4",
+            "weights in 2 bits, activations in 4, ranges calibrated on data; simulated",
+            "Li et al., 2021",
+        ),
         "int4-weight": Row("tables:INT4_WEIGHT", "weights in 4 bits, packed"),
         "int3-weight": Row("tables:INT3_WEIGHT", "weights in 3 bits, packed"),
         "int2-weight": Row("tables:INT2_WEIGHT", "weights in 2 bits, packed"),
@@ -137,6 +150,11 @@ OBSERVERS: Registry[Callable[..., Observer]] = Registry(
             "calibration.observers:MeanSquaredError",
             "the range with the smallest squared rounding error",
             "Banner et al., 2019",
+        ),
+        "lsq": Row(
+            "calibration.observers:MeanMagnitude",
+            "steps of twice the mean magnitude over the root of the largest code, where training of steps starts",
+            "Esser et al., 2020",
         ),
         "entropy": Row(
             "calibration.observers:Entropy",

@@ -45,7 +45,7 @@ def make_net():
 def run_quantize(**options):
     loaded = make_net()
     context = Context(original=loaded.clone(), data=Images((3, 8, 8)))
-    return quantize(loaded, QuantizeOptions(**options), context)
+    return quantize(loaded, QuantizeOptions(**{"reconstruct": "none", **options}), context)
 
 
 def make_problem(rows=3, columns=6, bits=3, groups=1, seed=0, granularity="channel", group_size=None):

@@ -28,7 +28,7 @@ _RIDGE = 1e-3  # where none is given and it is not cross-validated
 
 def refit_kind(loaded: Loaded, options: PruneOptions, context: Context) -> Literal["none", "inputs", "sequential"]:
     """How layers are refitted: as the options say, or as data and memory allow."""
-    if options.reconstruct != "auto":
+    if options.reconstruct not in ("auto", "block"):
         return options.reconstruct
     if context.data is None:
         return "none"

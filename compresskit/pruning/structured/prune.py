@@ -9,6 +9,8 @@ import numpy as np
 
 from ...analysis.calibration.blocks import find_blocks
 from ...analysis.measure.work import exact_costs, whole_figure
+from ...analysis.reconstruction.blockwise import outcome_table
+from ...analysis.reconstruction.plan import plan_reconstruction
 from ...core.costs import COSTS, cost_of
 from ...core.errors import InputError
 from ...core.tensors.copying import copy_module
@@ -29,6 +31,7 @@ from ..dependency.graph import Graph, build_graph
 from ..dependency.reasons import left_out_notes, shortened
 from ..importance.calibration_statistics import Evidence
 from ..options import PruneOptions
+from ..recovery.blocks import reconstruct_cut
 from ..recovery.recovery import recalibrate, refit_after_cut, refit_before_cut, refit_kind
 from ..recovery.regularized_training import sparsify
 from ..tables import CRITERIA
@@ -143,14 +146,18 @@ def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> S
         raise NothingRemoved(f"model {loaded.name!r}: nothing was removed: {shortened(why)}")
     ids = graph.keep_ids(proof.keep)
     refit = refit_kind(loaded, options, context)
-    whole = copy_module(loaded.module) if refit == "sequential" else None
-    refitted = 0
+    plan = plan_reconstruction(loaded, options, context, worthwhile=not options.trains())
+    whole = copy_module(loaded.module) if refit == "sequential" or plan is not None else None
+    refitted, outcomes = 0, {}
     if refit == "inputs":
         refitted = refit_before_cut(loaded.module, graph, ids, evidence, options.ridge)
     loaded.edits += cut(loaded.module, graph, ids)
-    if whole is not None:
+    if whole is not None and refit == "sequential":
         refitted = refit_after_cut(whole, loaded, graph, ids, options, context)
-    normalized_layers = 0 if whole is not None else recalibrate(loaded, options, context)
+    normalized_layers = 0 if refit == "sequential" else recalibrate(loaded, options, context)
+    if whole is not None and plan is not None:
+        outcomes = reconstruct_cut(whole, loaded.module, graph, ids, plan)
+        result.tables["reconstructed blocks"] = outcome_table(outcomes)
     result.facts = {
         **_facts(graph, proof, options.exact_costs()),
         "criterion": options.criterion,
@@ -158,6 +165,7 @@ def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> S
         "refit": refit,
         "layers_refitted": refitted,
         "batchnorm_layers_recalibrated": normalized_layers,
+        "blocks_reconstructed": sum(one.kept for one in outcomes.values()),
         **measured_facts,
         **({"sparsify": training} if training else {}),
     }

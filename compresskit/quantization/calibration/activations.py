@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -58,9 +59,17 @@ def find_all_sites(
     root: nn.Module, record: Trace, plans: list[LayerPlan], operands: dict[str, int], options: QuantizeOptions
 ) -> list[calibration.Site]:
     """The activations that these layers and products need in integers."""
-    layers = [plan.name for plan in plans if plan.spec.input == "static"]
-    sites = calibration.find_sites(root, record, layers, additions=options.quantize_additions)
-    return sites + calibration.operand_sites(operands)
+    own_bits = {plan.name: plan.spec.input_bits for plan in plans if plan.spec.input == "static"}
+    # integer runtimes compute nothing in fewer bits, so that what they add need not be in integers
+    additions = options.quantize_additions and options.input_bits() == 8
+    sites = calibration.find_sites(root, record, own_bits, additions=additions) + calibration.operand_sites(operands)
+    return [_with_bits(site, own_bits.get(site.module, 8), options) for site in sites]
+
+
+def _with_bits(site: calibration.Site, bits: int, options: QuantizeOptions) -> calibration.Site:
+    """The site with other bits than most have; a tensor has a range of its own for each number of bits."""
+    bits = 8 if site.side == "operand" else bits
+    return site if bits == options.input_bits() else replace(site, bits=bits, key=(*site.key, bits))
 
 
 def ranges_of(sites: list[calibration.Site], known: Ranges) -> Ranges:
@@ -71,7 +80,7 @@ def ranges_of(sites: list[calibration.Site], known: Ranges) -> Ranges:
 
 def activation_levels(options: QuantizeOptions) -> Levels:
     """The quantizer of activations."""
-    return Levels(8, options.activation_range == "symmetric")
+    return Levels(options.input_bits(), options.activation_range == "symmetric")
 
 
 def quantize_activations(
@@ -90,11 +99,12 @@ def quantize_activations(
     for site, edges in ranges.items():
         layer = get_module(loaded.module, site.module)
         if site.side != "operand":
-            ranges_of_side: dict[str, Any] = {site.side: "static", f"{site.side}_symmetric": levels.symmetric}
-            spec = Spec(**ranges_of_side)
+            own = calibration.levels_at(site, levels)
+            side = {"": "static", "_bits": own.bits, "_symmetric": own.symmetric}
+            spec = Spec(**{f"{site.side}{key}": value for key, value in side.items()})
             convert(layer, spec)
             loaded.edits.append(spec.as_edit(site.module))
-        calibration.store_range(layer, site.side, edges, levels, site.index)
+        calibration.store_range(layer, site.side, edges, calibration.levels_at(site, levels), site.index)
     if operands or ranges or any(plan.spec.input == "dynamic" for plan in plans):
         loaded.edits.extend(_leave_fused_paths(loaded.module))
     return _left_in_float(loaded.module, plans, operands, ranges) if own_ranges != "none" else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 
 import torch
@@ -47,6 +47,7 @@ class Site:
     side: str  # "input", "output" or "operand"
     key: Key  # the tensor of the trace; sites of one tensor share their range
     index: int = 0  # which operand
+    bits: int | None = None  # None: those of the other sites
 
 
 def find_sites(root: nn.Module, record: Trace, layers: Iterable[str], *, additions: bool) -> list[Site]:
@@ -168,6 +169,11 @@ class _Observed:
             observer.update(values)
 
 
+def levels_at(site: Site, levels: Levels) -> Levels:
+    """The quantizer of one site, where those of the others have these levels."""
+    return levels if site.bits is None else replace(levels, bits=site.bits)
+
+
 def observe(
     root: nn.Module,
     sites: Iterable[Site],
@@ -193,7 +199,7 @@ def observe(
     """
     sites = list(sites)
     names = list(OBSERVERS) if observer == "auto" else [observer]
-    observed = {site.key: _Observed(names, levels, percentile) for site in sites}
+    observed = {site.key: _Observed(names, levels_at(site, levels), percentile) for site in sites}
     watched = {site.key: site for site in reversed(sites)}  # one site a tensor is enough
     _run(root, batches, {site: observed[site.key].update for site in watched.values()})
     ranges = {key: {name: entry.range() for name, entry in group.observers.items()} for key, group in observed.items()}
@@ -226,14 +232,16 @@ def choose(
         layer = modules[site.module]
         forward = layer.float_class.forward if isinstance(layer, Quantized) else type(layer).forward
 
+        own = levels_at(site, levels)
+
         def update(values: Tensor) -> None:
             linear = site.side == "input" and hasattr(layer, "weight")
             reference = forward(layer, values) if linear else values
             for name, (low, high) in ranges[site.key].items():
                 scale, zero_point = uniform.range_to_scale(
-                    torch.tensor(low), torch.tensor(high), levels.bits, symmetric=levels.symmetric
+                    torch.tensor(low), torch.tensor(high), own.bits, symmetric=own.symmetric
                 )
-                rounded = uniform.round_trip(values, scale, zero_point, levels.bits)
+                rounded = uniform.round_trip(values, scale, zero_point, own.bits)
                 result = forward(layer, rounded) if linear else rounded
                 errors[site.key][name] += float((result - reference).double().square().sum())
 

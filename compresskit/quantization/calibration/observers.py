@@ -160,6 +160,32 @@ class MeanSquaredError(Histogram):
         return float(((_round_trip(centers, low, high, self.levels) - centers).square() * counts).sum())
 
 
+class MeanMagnitude:
+    """A step of 2 mean|v| / sqrt(largest whole number of steps), over all values seen.
+
+    Source: Esser et al., "Learned Step Size Quantization", ICLR 2020, section 2.1.
+    """
+
+    def __init__(self, levels: Levels = Levels(), percentile: float = 99.99):
+        self.levels = levels
+        self.extremes = MinMax()
+        self._total, self._count = 0.0, 0
+
+    def update(self, values: Tensor) -> None:
+        self.extremes.update(values)
+        self._total += float(values.double().abs().sum())
+        self._count += values.numel()
+
+    def range(self) -> tuple[float, float]:
+        low, high = self.extremes.range()
+        top, middle = uniform.highest_code(self.levels.bits), uniform.middle_code(self.levels.bits)
+        signed = low < 0
+        highest = top - middle if signed else top
+        step = 2 * self._total / max(self._count, 1) / highest**0.5
+        # a range never goes beyond the values seen, in which all codes are used
+        return (max(low, -middle * step) if signed else 0.0), min(high, highest * step)
+
+
 class Entropy(Histogram):
     """The range that loses the least information, by Kullback-Leibler divergence.
 

@@ -1,0 +1,217 @@
+"""Block by block through a changed model: what is tunable in a block is fitted to what the float model's block gives.
+
+Inputs of a block come from the changed model, all earlier blocks being reconstructed already; targets are the float
+model's own outputs of the block on the same examples. No labels are read.
+
+Source: Li et al., "BRECQ: Pushing the Limit of Post-Training Quantization by Block Reconstruction", ICLR 2021,
+section 3.2 and algorithm 1; here for any change that keeps a block's output, by plain gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from ...core.tensors.dtypes import FLOATS, widened
+from ...core.tensors.modules import device_of, evaluating, get_module
+from ...core.types import Inputs, call, main_output
+from ..calibration.activation_cache import ActivationCache
+from ..calibration.blocks import Block, run_block
+from ..calibration.streaming import Step, walk
+from .fitting import Group, Outcome, fit, variance
+
+#: the block that all blocks are together
+_WHOLE = Block(("",), (), "model", (), ())
+#: share of its size by which a float parameter moves at first in one step
+_FLOAT_LR = 0.005
+#: activations that are held in memory; more of them wait on the disk
+_HELD_BYTES = 4 << 30
+
+#: (block) -> what is tuned in it, with learning rates
+Tunable = Callable[[Block], list[Group]]
+#: (block, the float model's output) -> what the changed model's output is compared with
+Target = Callable[[Block, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How blocks are reconstructed.
+
+    Attributes:
+        iterations: gradient steps a block, one batch each.
+        seed: of the order of batches.
+        log: takes lines of progress.
+    """
+
+    iterations: int = 300
+    seed: int = 0
+    log: Callable[[str], None] = lambda line: None
+
+
+def reconstruct_blocks(
+    whole: nn.Module,
+    changed: nn.Module,
+    blocks: Sequence[Block],
+    batches: Sequence[Inputs],
+    tunable: Tunable,
+    settings: Settings,
+    target: Target = lambda block, output: output,
+) -> dict[str, Outcome]:
+    """Fit the blocks of a changed model to the float model's, one after the other, in place; in the end all together.
+
+    A block whose output has another shape than its target, or is not nearer to it on held-out examples afterwards,
+    keeps its weights.
+
+    Args:
+        whole: the float model; stays as it is.
+        changed: the changed model, with modules of the same names as the blocks'.
+        blocks: as `find_blocks` finds them in the float model.
+        batches: examples, in batches of the size that a step takes.
+        tunable: what is tuned in a block; a block without is only run.
+        settings: how.
+        target: what outputs are compared with, where the changed model's are narrower than the float model's.
+    Returns:
+        block name -> relative squared errors of its output before and after.
+    """
+    found: dict[str, Outcome] = {}
+    generator = torch.Generator().manual_seed(settings.seed)
+    device = device_of(changed)
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), evaluating(whole, changed), _frozen(whole, changed):
+        torch.manual_seed(settings.seed)
+        cache = ActivationCache(limit_bytes=_HELD_BYTES)
+        for number, step in enumerate(walk(changed, blocks, batches, reference=whole, cache=cache), 1):
+            groups = [group for group in tunable(step.block) if group.tensors]
+            outcome = _fit_block(step, groups, target, settings, generator) if groups else None
+            if outcome is not None:
+                found[step.block.name] = outcome
+                settings.log(f"reconstructing {step.block.name} ({number} of {len(blocks)}): {outcome}")
+        if len(blocks) > 1 and (groups := tunable(_WHOLE)):
+            outcome = found[_WHOLE.name] = _fit_model(whole, changed, batches, groups, settings, generator)
+            settings.log(f"reconstructing {_WHOLE.name}: {outcome}")
+    return found
+
+
+def _fit_block(
+    step: Step, groups: Sequence[Group], target: Target, settings: Settings, generator: torch.Generator
+) -> Outcome | None:
+    """Fit one block; None where its output cannot be compared with the float model's."""
+    if step.reference_outputs is None:
+        raise TypeError("the walk has no reference model")
+    wanted = [widened(target(step.block, main_output(output))) for output in step.reference_outputs]
+    inputs = step.inputs
+    if len(wanted) != len(inputs):
+        return None
+    unit = variance(wanted)
+
+    def output(number: int) -> Tensor:
+        with inputs.cache.loaded(inputs.parts[number]):
+            args, kwargs = tree_map_only(Tensor, torch.clone, inputs.parts[number])
+        return widened(main_output(run_block(step.root, step.block, args, kwargs)))
+
+    with torch.no_grad():
+        if output(0).shape != wanted[0].shape:
+            return None
+    return _fit(lambda number: (output(number) - wanted[number]).square().mean() / unit, len(wanted), groups,
+                settings, generator)  # fmt: skip
+
+
+def _fit_model(
+    whole: nn.Module,
+    changed: nn.Module,
+    batches: Sequence[Inputs],
+    groups: Sequence[Group],
+    settings: Settings,
+    generator: torch.Generator,
+) -> Outcome:
+    """Fit all blocks at once to the model's own output."""
+    with torch.no_grad():
+        wanted = [widened(main_output(call(whole, batch))) for batch in batches]
+    unit = variance(wanted)
+
+    def error(number: int) -> Tensor:
+        return (widened(main_output(call(changed, batches[number]))) - wanted[number]).square().mean() / unit
+
+    return _fit(error, len(wanted), groups, settings, generator)
+
+
+def _fit(
+    error: Callable[[int], Tensor],
+    batches: int,
+    groups: Sequence[Group],
+    settings: Settings,
+    generator: torch.Generator,
+) -> Outcome:
+    with _tuned(groups), torch.enable_grad():
+        return fit(error, batches, groups, iterations=settings.iterations, generator=generator)
+
+
+def float_groups(root: nn.Module, block: Block, keeps_zeros: Sequence[str] = ()) -> list[Group]:
+    """All float parameters in a block, tuned in proportion to their size.
+
+    Args:
+        root: the changed model.
+        block: the block.
+        keeps_zeros: names of parameters whose zeros stay.
+    """
+    groups = []
+    for path, module in modules_of(root, block):
+        own = {name: one for name, one in module._parameters.items() if one is not None and one.dtype in FLOATS}
+        sizes = {name: float(one.detach().double().square().mean().sqrt()) for name, one in own.items()}
+        for name, tensor in own.items():
+            # a bias may be zero as yet
+            lr = _FLOAT_LR * max(sizes[name], 0.1 * max(sizes.values()))
+            groups.append(Group([tensor], lr, keeps_zeros=f"{path}.{name}".lstrip(".") in keeps_zeros))
+    return groups
+
+
+def outcome_table(outcomes: Mapping[str, Outcome]) -> list[dict[str, Any]]:
+    """A row for each reconstructed block."""
+    return [
+        {
+            "block": name,
+            "held_out_error_before": round(one.before, 5),
+            "held_out_error_after": round(one.after, 5),
+            "weights": "reconstructed" if one.kept else "as they were",
+        }
+        for name, one in outcomes.items()
+    ]
+
+
+def modules_of(root: nn.Module, block: Block) -> Iterator[tuple[str, nn.Module]]:
+    """All modules within a block, by path."""
+    for name in block.modules:
+        yield from get_module(root, name).named_modules(prefix=name)
+
+
+@contextmanager
+def _frozen(*modules: nn.Module) -> Iterator[None]:
+    """Parameters take no gradients inside."""
+    tensors = [one for module in modules for one in module.parameters() if one.requires_grad]
+    for tensor in tensors:
+        tensor.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for tensor in tensors:
+            tensor.requires_grad_(True)
+
+
+@contextmanager
+def _tuned(groups: Sequence[Group]) -> Iterator[None]:
+    """The groups' tensors take gradients inside, and hold none afterwards."""
+    tensors = [tensor for group in groups for tensor in group.tensors]
+    for tensor in tensors:
+        tensor.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for tensor in tensors:
+            tensor.requires_grad_(False)
+            tensor.grad = None

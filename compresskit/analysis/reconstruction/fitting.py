@@ -1,0 +1,115 @@
+"""Gradient steps that bring an output back to the one it had, judged on examples that were held out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+#: share of the batches that no step sees, and the most of them
+_HELD_OUT_SHARE, _MOST_HELD_OUT = 0.125, 16
+
+
+@dataclass(frozen=True)
+class Group:
+    """Tensors that are tuned with one learning rate.
+
+    Attributes:
+        tensors: leaves of the graph.
+        lr: peak learning rate; Adam moves each number by about as much a step.
+        keeps_zeros: whether what is zero stays zero.
+    """
+
+    tensors: list[Tensor]
+    lr: float
+    keeps_zeros: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Mean errors on the held-out batches; tensors were put back where theirs did not fall.
+
+    Attributes:
+        before, after: relative squared errors.
+        kept: whether what was tuned was kept.
+    """
+
+    before: float
+    after: float
+    kept: bool
+
+    def __str__(self) -> str:
+        said = f"held-out error {self.before:.4f} -> {self.after:.4f}"
+        return said if self.kept else f"{said}, so its weights stay"
+
+
+def variance(batches: Sequence[Tensor]) -> float:
+    """Mean over the last examples' features of the variance over all examples and positions."""
+    count = sum(one.numel() for one in batches)
+    mean = sum(float(one.double().sum()) for one in batches) / max(count, 1)
+    squares = sum(float((one.double() - mean).square().sum()) for one in batches)
+    return max(squares / max(count, 1), 1e-20)
+
+
+def cosine(progress: float) -> float:
+    """The share of the peak learning rate at a share of the steps: half a cosine from 1 to 0."""
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def held_out(count: int) -> int:
+    """How many of so many batches no step sees."""
+    return min(max(round(count * _HELD_OUT_SHARE), 1), _MOST_HELD_OUT) if count > 1 else 0
+
+
+def fit(
+    error: Callable[[int], Tensor],
+    batches: int,
+    groups: Sequence[Group],
+    *,
+    iterations: int,
+    generator: torch.Generator,
+) -> Outcome:
+    """Minimize a mean error over batches by Adam, one batch a step.
+
+    Steps go through the batches in a random order, again and again, with a learning rate that falls along half a
+    cosine. Where the held-out batches end with a larger error, the tensors are what they were before.
+
+    Args:
+        error: of the batch of that number, a scalar that is differentiable in the tensors of the groups.
+        batches: how many there are; the last of them are held out.
+        groups: what is tuned.
+        iterations: how many steps.
+        generator: draws the order of the batches.
+    """
+    train = batches - held_out(batches)
+    judges = range(train, batches) if train < batches else range(batches)
+    tensors = [tensor for group in groups for tensor in group.tensors]
+    first = [tensor.detach().clone() for tensor in tensors]
+
+    @torch.no_grad()
+    def judged() -> float:
+        return sum(float(error(number)) for number in judges) / len(judges)
+
+    before = judged()
+    masks = [(one, (one != 0).to(one.dtype)) for group in groups if group.keeps_zeros for one in group.tensors]
+    optimizer = torch.optim.Adam([{"params": group.tensors, "lr": group.lr} for group in groups])
+    order: list[int] = []
+    for step in range(iterations):
+        order = order or torch.randperm(train, generator=generator).tolist()
+        for entry, group in zip(optimizer.param_groups, groups, strict=True):
+            entry["lr"] = group.lr * cosine(step / iterations)
+        optimizer.zero_grad()
+        error(order.pop()).backward()
+        optimizer.step()
+        for tensor, mask in masks:
+            tensor.data.mul_(mask)
+    after = judged()
+    kept = after < before
+    if not kept:
+        with torch.no_grad():
+            for tensor, value in zip(tensors, first, strict=True):
+                tensor.copy_(value)
+    return Outcome(before, after, kept)

@@ -1,0 +1,35 @@
+"""The options of reconstruction, which prune, quantize and decompose share. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from ...core.options import Options, option
+
+
+class ReconstructionOptions(Options):
+    """Tune a changed model block by block, without labels, so that each block's output comes back."""
+
+    reconstruct: Literal["auto", "none", "block"] = option(
+        "auto",
+        "block: tune each block by gradients so that it gives what the original's gives, without labels; auto: where "
+        "there are data and time enough",
+        section="Reconstruction",
+    )
+    iterations: int = option(
+        300, "gradient steps a block, of 32 examples each, for reconstruct block", section="Reconstruction", ge=1
+    )
+    reconstruction_samples: int = option(
+        2048, "training inputs to reconstruct blocks from", section="Reconstruction", ge=1
+    )
+
+    def data_readers(self) -> list[str]:
+        """What in these options cannot do without data, a clause each."""
+        return [*super().data_readers(), *(["reconstruct block needs data"] if self.reconstruct == "block" else [])]
+
+    @model_validator(mode="after")
+    def _blocks_read_their_options(self) -> ReconstructionOptions:
+        self.refuse_unread(dict.fromkeys(("iterations", "reconstruction_samples"), ("auto", "block")), "reconstruct")
+        return self

@@ -1,0 +1,90 @@
+"""Whether a changed model's blocks are reconstructed, in how many steps, and from how many examples."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ...core.tensors.modules import device_of, evaluating
+from ...core.timings.decisions import label
+from ...core.types import Inputs, Loaded, call, to_device
+from ...model.example_inputs import with_batch
+from ...training.context import Context
+from ..calibration.blocks import Block, find_blocks
+from .blockwise import Settings
+from .options import ReconstructionOptions
+
+#: examples a gradient step; ResNet-20 and ResNet-56 were measured with it
+_BATCH = 32
+#: what `auto` may take, the fewest steps that are worth it, and the examples with which it was measured to help
+_MOST_SECONDS, _FEWEST_STEPS, _FEWEST_EXAMPLES = 600.0, 50, 2048
+#: a gradient step takes about three forward passes
+_PASSES_A_STEP = 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What blocks are reconstructed, from what.
+
+    Attributes:
+        blocks: of the original model.
+        batches: examples, one batch a gradient step.
+        settings: steps, seed, log.
+    """
+
+    blocks: Sequence[Block]
+    batches: Sequence[Inputs]
+    settings: Settings
+
+
+def plan_reconstruction(
+    original: Loaded, options: ReconstructionOptions, context: Context, *, worthwhile: bool
+) -> Plan | None:
+    """How blocks are reconstructed by the options, or as data and time allow; None where they are not.
+
+    Args:
+        original: the model before it is changed.
+        options: reconstruct, iterations, reconstruction_samples.
+        context: data, seed, log.
+        worthwhile: whether `auto` should consider it at all.
+    """
+    automatic = options.reconstruct == "auto"
+    if options.reconstruct not in ("auto", "block") or (automatic and (context.data is None or not worthwhile)):
+        return None
+    data = context.needs_data()
+    device = device_of(original.module)
+    example = to_device(original.example, device)
+    blocks = find_blocks(original.module, example)
+    examples = options.reconstruction_samples
+    iterations = options.iterations
+    if automatic:
+        iterations = min(iterations, _steps_in_time(original, example, examples, context))
+        if iterations < _FEWEST_STEPS:
+            return None
+    batches = data.calibration(examples, batch_size=_BATCH, seed=context.seed)
+    if automatic and len(batches) * _BATCH < _FEWEST_EXAMPLES:
+        return None
+    batches = [to_device(one, device) for one in batches]
+    return Plan(blocks, batches, Settings(iterations, context.seed, context.log))
+
+
+def _steps_in_time(original: Loaded, example: Inputs, examples: int, context: Context) -> int:
+    """Gradient steps a block that take no longer than `auto` may, by the time that a forward pass takes."""
+
+    @torch.no_grad()
+    def measured() -> float:
+        batch = with_batch(example, _BATCH)
+        found = []
+        with evaluating(original.module):
+            for _ in range(3):
+                started = time.perf_counter()
+                call(original.module, batch)
+                found.append(time.perf_counter() - started)
+        return min(found)
+
+    seconds = context.decisions(f"forward of {_BATCH} for reconstruction {label(str(original.module))}", measured)
+    passes = _MOST_SECONDS / max(float(seconds), 1e-6) - 3 * examples / _BATCH
+    return int(passes / _PASSES_A_STEP)

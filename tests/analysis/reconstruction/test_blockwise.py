@@ -1,0 +1,66 @@
+"""Block reconstruction of a disturbed network: errors fall, the disturbance heals, and nothing else moves."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from compresskit.analysis.calibration.blocks import find_blocks
+from compresskit.analysis.reconstruction.blockwise import Settings, modules_of, outcome_table, reconstruct_blocks
+from compresskit.analysis.reconstruction.fitting import Group
+
+
+@pytest.fixture
+def case():
+    torch.manual_seed(0)
+    whole = nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU()),
+        nn.Sequential(nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 5)),
+    ).eval()
+    changed = copy.deepcopy(whole)
+    with torch.no_grad():
+        for weight in changed.parameters():
+            weight += 0.3 * weight.std() * torch.randn_like(weight) if weight.dim() > 1 else 0
+    batches = [torch.randn(16, 3, 8, 8) for _ in range(12)]
+    return whole, changed, find_blocks(whole, batches[0][:1]), batches
+
+
+@torch.no_grad()
+def distance(one, other, inputs):
+    return float((one(inputs) - other(inputs)).square().mean())
+
+
+def weights_in(root):
+    def tunable(block):
+        return [Group([layer.weight], 0.01) for _, layer in modules_of(root, block) if hasattr(layer, "weight")]
+
+    return tunable
+
+
+def test_every_block_comes_nearer_and_so_does_the_model(case):
+    whole, changed, blocks, batches = case
+    biases = [one.clone() for name, one in changed.named_parameters() if name.endswith("bias")]
+    wanted, fresh = whole(batches[0]), torch.randn(64, 3, 8, 8)
+    before = distance(whole, changed, fresh)
+    lines = []
+    outcomes = reconstruct_blocks(whole, changed, blocks, batches, weights_in(changed), Settings(80, log=lines.append))
+    assert list(outcomes) == [block.name for block in blocks] and len(lines) == len(blocks)
+    assert all(one.kept and one.after < 0.5 * one.before for one in outcomes.values())
+    assert distance(whole, changed, fresh) < 0.3 * before
+    after = [one for name, one in changed.named_parameters() if name.endswith("bias")]
+    assert all(map(torch.equal, biases, after))
+    assert torch.equal(whole(batches[0]), wanted)
+    assert all(one.requires_grad and one.grad is None for one in changed.parameters())
+    assert [row["weights"] for row in outcome_table(outcomes)] == ["reconstructed"] * len(blocks)
+
+
+def test_the_same_seed_gives_the_same_weights_and_draws_nothing_from_the_global_generator(case):
+    whole, changed, blocks, batches = case
+    results, state = [], torch.get_rng_state()
+    for _ in range(2):
+        again = copy.deepcopy(changed)
+        reconstruct_blocks(whole, again, blocks, batches, weights_in(again), Settings(20, seed=3))
+        results.append(again.state_dict())
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+    assert torch.equal(torch.get_rng_state(), state)
