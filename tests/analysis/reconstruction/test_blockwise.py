@@ -45,14 +45,16 @@ def test_every_block_comes_nearer_and_so_does_the_model(case):
     before = distance(whole, changed, fresh)
     lines = []
     outcomes = reconstruct_blocks(whole, changed, blocks, batches, weights_in(changed), Settings(80, log=lines.append))
-    assert list(outcomes) == [block.name for block in blocks] and len(lines) == len(blocks)
-    assert all(one.kept and one.after < 0.5 * one.before for one in outcomes.values())
+    assert list(outcomes) == [*(block.name for block in blocks), "the whole model"] and len(lines) == len(outcomes)
+    assert all(one.kept and one.after < 0.5 * one.before for one in list(outcomes.values())[:-1])
     assert distance(whole, changed, fresh) < 0.3 * before
     after = [one for name, one in changed.named_parameters() if name.endswith("bias")]
     assert all(map(torch.equal, biases, after))
     assert torch.equal(whole(batches[0]), wanted)
     assert all(one.requires_grad and one.grad is None for one in changed.parameters())
-    assert [row["weights"] for row in outcome_table(outcomes)] == ["reconstructed"] * len(blocks)
+    rows = outcome_table(outcomes)
+    assert [row["block"] for row in rows] == list(outcomes)
+    assert [row["weights"] for row in rows[:-1]] == ["reconstructed"] * len(blocks)
 
 
 def test_the_same_seed_gives_the_same_weights_and_draws_nothing_from_the_global_generator(case):
