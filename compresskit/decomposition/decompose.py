@@ -10,8 +10,12 @@ from functools import partial
 from torch import Tensor, nn
 
 from ..analysis.measure.work import exact_costs, work_of
+from ..analysis.reconstruction.blockwise import float_groups, outcome_table, reconstruct_blocks
+from ..analysis.reconstruction.fitting import Outcome
+from ..analysis.reconstruction.plan import plan_reconstruction
 from ..analysis.sensitivity.divergence import OutputReference
 from ..core.errors import InputError
+from ..core.tensors.copying import copy_module
 from ..core.tensors.modules import get_module, match_names, tensor_of
 from ..core.types import Inputs, Loaded, to_device
 from ..training.batchnorm import estimate_batchnorm
@@ -60,6 +64,8 @@ def decompose(loaded: Loaded, options: DecomposeOptions, context: Context) -> St
     layers = _plan(loaded, sites, options, batches, times, context)
     choices, totals = _choose(loaded, layers, options, totals, times, context)
     predicted_share = predicted_latency_share(layers, choices, totals)
+    plan = plan_reconstruction(loaded, options, context, worthwhile=not options.trains())
+    whole = copy_module(loaded.module) if plan is not None else None
     errors = replace_layers(
         loaded, layers, choices, options, batches, context.seed, context.device, context.log
     )  # fmt: skip
@@ -70,7 +76,13 @@ def decompose(loaded: Loaded, options: DecomposeOptions, context: Context) -> St
         lstm_rows = decompose_lstms(loaded, options, faster if options.refuses_slower() else None)
     if options.norms == "reestimate":
         estimate_batchnorm(loaded.module, batches, context.device)
+    outcomes: dict[str, Outcome] = {}
+    if plan is not None and whole is not None and errors:
+        tunable = partial(float_groups, loaded.module)
+        outcomes = reconstruct_blocks(whole, loaded.module, plan.blocks, plan.batches, tunable, plan.settings)
     result = _report(loaded, layers, choices, errors, left_out, totals, options, context)
+    if outcomes:
+        result.tables["reconstructed blocks"] = outcome_table(outcomes)
     if name := options.timed_target():
         result.facts[f"{name}_share_asked"] = options.targets()[name].share_of(totals.latency_ms)
     if predicted_share is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import model_validator
 
@@ -163,9 +163,9 @@ class QuantizeOptions(ReconstructionOptions, BudgetOptions):
         rest = {name: value for name, value in _QAT_DEFAULTS.items() if name not in self.model_fields_set}
         return self.model_copy(update=rest)
 
-    def without_training(self) -> QuantizeOptions:
+    def without_training(self) -> Self:
         """The same step without any training, that of learned steps included."""
-        return self.model_copy(update={"recover": "none", "qat": "none"})
+        return super().without_training().model_copy(update={"qat": "none"})
 
     def scheme_row(self) -> Scheme:
         """The scheme that the name stands for; a number format by itself is one of weights."""

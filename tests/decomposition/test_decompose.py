@@ -394,3 +394,20 @@ def test_options_that_contradict_are_refused(options, message):
 )
 def test_an_option_of_a_rule_selects_the_rule(given, rule):
     assert DecomposeOptions(**given).rank_by == rule
+
+
+@pytest.mark.integration
+def test_blocks_of_factors_are_reconstructed(digits):
+    inputs, _ = next(iter(digits.batches("test", batch_size=64)))
+    distances = {}
+    for how in ("none", "block"):
+        loaded = _digits_cnn()
+        whole = loaded.clone().module
+        options = {"iterations": 40, "reconstruction_samples": 512} if how == "block" else {}
+        result = _run(loaded, digits, kind="channel-svd", keep_ratio=0.4, reconstruct=how, **options)
+        with torch.no_grad():
+            distances[how] = float((loaded.module(inputs) - whole(inputs)).square().mean())
+        assert ("reconstructed blocks" in result.tables) == (how == "block")
+    assert distances["block"] < 0.5 * distances["none"]
+    rebuilt = _rebuilt(loaded)
+    assert torch.equal(rebuilt(inputs), loaded.module(inputs))

@@ -178,7 +178,7 @@ def test_a_trained_network_keeps_its_accuracy(shared_dir, cifar_dir):
     float_top1 = top1(original.module)
     assert float_top1 > 0.84
     assert after(scheme="int8-static") > float_top1 - 0.01
-    int4 = {"scheme": "int4-weight", "bias_correction": True}
+    int4 = {"scheme": "int4-weight", "bias_correction": True, "reconstruct": "none"}
     assert after(**int4, rounding="gptq") > float_top1 - 0.02
 
 

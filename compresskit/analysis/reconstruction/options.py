@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import model_validator
 
-from ...core.options import Options, option
+from ...core.options import option
+from ...training.options import StepOptions
 
 
-class ReconstructionOptions(Options):
+class ReconstructionOptions(StepOptions):
     """Tune a changed model block by block, without labels, so that each block's output comes back."""
 
     reconstruct: Literal["auto", "none", "block"] = option(
@@ -28,6 +29,10 @@ class ReconstructionOptions(Options):
     def data_readers(self) -> list[str]:
         """What in these options cannot do without data, a clause each."""
         return [*super().data_readers(), *(["reconstruct block needs data"] if self.reconstruct == "block" else [])]
+
+    def without_training(self) -> Self:
+        """The same step as a dry run does it: nothing is tuned either."""
+        return super().without_training().model_copy(update={"reconstruct": "none"})
 
     @model_validator(mode="after")
     def _blocks_read_their_options(self) -> ReconstructionOptions:

@@ -38,4 +38,3 @@ def test_auto_takes_the_steps_that_fit_into_its_time(monkeypatch):
     # what is asked for is done, however long it takes
     asked = planned(examples=100, reconstruct="block", worthwhile=False)
     assert asked.settings.iterations == ReconstructionOptions().iterations
-
