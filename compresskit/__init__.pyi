@@ -31,6 +31,7 @@ def train(
     augment: Literal[
         "crop",
         "flip",
+        "resizedcrop",
         "randaugment",
         "trivialaugment",
         "colorjitter",
@@ -42,6 +43,7 @@ def train(
         Literal[
             "crop",
             "flip",
+            "resizedcrop",
             "randaugment",
             "trivialaugment",
             "colorjitter",
@@ -213,6 +215,7 @@ def prune(
     augment: Literal[
         "crop",
         "flip",
+        "resizedcrop",
         "randaugment",
         "trivialaugment",
         "colorjitter",
@@ -224,6 +227,7 @@ def prune(
         Literal[
             "crop",
             "flip",
+            "resizedcrop",
             "randaugment",
             "trivialaugment",
             "colorjitter",
@@ -250,7 +254,6 @@ def prune(
     max_energy: float | int | str | None = None,
     max: Mapping[str | Callable[..., Any], float | int | str] = ...,
     recover: Literal["none", "finetune", "kd"] = "none",
-    labels: Literal["use", "ignore"] = "use",
     iterations: int = 300,
     reconstruction_samples: int = 2048,
     example: Example | None = None,
@@ -435,6 +438,7 @@ def quantize(
     augment: Literal[
         "crop",
         "flip",
+        "resizedcrop",
         "randaugment",
         "trivialaugment",
         "colorjitter",
@@ -446,6 +450,7 @@ def quantize(
         Literal[
             "crop",
             "flip",
+            "resizedcrop",
             "randaugment",
             "trivialaugment",
             "colorjitter",
@@ -472,7 +477,6 @@ def quantize(
     max_energy: float | int | str | None = None,
     max: Mapping[str | Callable[..., Any], float | int | str] = ...,
     recover: Literal["none", "finetune", "kd"] = "none",
-    labels: Literal["use", "ignore"] = "use",
     reconstruct: Literal["auto", "none", "block"] = "auto",
     iterations: int = 300,
     reconstruction_samples: int = 2048,
@@ -642,6 +646,7 @@ def decompose(
     augment: Literal[
         "crop",
         "flip",
+        "resizedcrop",
         "randaugment",
         "trivialaugment",
         "colorjitter",
@@ -653,6 +658,7 @@ def decompose(
         Literal[
             "crop",
             "flip",
+            "resizedcrop",
             "randaugment",
             "trivialaugment",
             "colorjitter",
@@ -679,7 +685,6 @@ def decompose(
     max_energy: float | int | str | None = None,
     max: Mapping[str | Callable[..., Any], float | int | str] = ...,
     recover: Literal["none", "finetune", "kd"] = "none",
-    labels: Literal["use", "ignore"] = "use",
     reconstruct: Literal["auto", "none", "block"] = "auto",
     iterations: int = 300,
     reconstruction_samples: int = 2048,
@@ -770,8 +775,6 @@ def distill(
     unlabelled: str | None = None,
     loss: Literal[
         "kd",
-        "outputs",
-        "features",
         "dkd",
         "dist",
         "fitnet",
@@ -801,8 +804,6 @@ def distill(
     | Sequence[
         Literal[
             "kd",
-            "outputs",
-            "features",
             "dkd",
             "dist",
             "fitnet",
@@ -856,6 +857,7 @@ def distill(
     augment: Literal[
         "crop",
         "flip",
+        "resizedcrop",
         "randaugment",
         "trivialaugment",
         "colorjitter",
@@ -867,6 +869,7 @@ def distill(
         Literal[
             "crop",
             "flip",
+            "resizedcrop",
             "randaugment",
             "trivialaugment",
             "colorjitter",
@@ -1084,6 +1087,7 @@ def search(
     augment: Literal[
         "crop",
         "flip",
+        "resizedcrop",
         "randaugment",
         "trivialaugment",
         "colorjitter",
@@ -1095,6 +1099,7 @@ def search(
         Literal[
             "crop",
             "flip",
+            "resizedcrop",
             "randaugment",
             "trivialaugment",
             "colorjitter",
@@ -1121,7 +1126,6 @@ def search(
     max_energy: float | int | str | None = None,
     max: Mapping[str | Callable[..., Any], float | int | str] = ...,
     recover: Literal["none", "finetune", "kd"] = "none",
-    labels: Literal["use", "ignore"] = "use",
     child_steps: int = 100,
     child_lr: float = 0.05,
     children: int = 5,

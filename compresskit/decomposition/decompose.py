@@ -30,7 +30,7 @@ from .options import DecomposeOptions
 from .ranks.candidates import Candidate, Layer, candidates_of
 from .ranks.rank_selection import Totals, predicted_latency_share
 from .ranks.sensitivity import measure_losses
-from .ranks.timing import TimeTable, choose_faster, is_faster_in_place, move_into_model, time_candidates
+from .ranks.timing import TimeTable, cheap_ranks, choose_faster, is_faster_in_place, move_into_model, time_candidates
 from .surgery.find_layers import Site, survey
 from .surgery.layers import install, recompose
 from .surgery.surgery import WIDEST_COLUMNS, evidence_for, replace_layers, takes_data
@@ -57,7 +57,9 @@ def decompose(loaded: Loaded, options: DecomposeOptions, context: Context) -> St
         return merge_factors(loaded)
     loaded.module.to(context.device).eval()
     loaded.example = to_device(loaded.example, context.device)
+    options = options if context.data is None else options.with_data()
     batches = _calibration(options, context)
+    before = None if options.names_a_rule() else _outputs_before(loaded, context)
     sites, left_out = sites_for(loaded, options)
     totals = _totals(loaded)
     times = TimeTable(loaded.module, context.latency_batch, context.decisions)
@@ -83,6 +85,12 @@ def decompose(loaded: Loaded, options: DecomposeOptions, context: Context) -> St
     result = _report(loaded, layers, choices, errors, left_out, totals, options, context)
     if outcomes:
         result.tables["reconstructed blocks"] = outcome_table(outcomes)
+    if errors and not options.names_a_rule():
+        moved = "" if before is None else f"; the model's outputs moved by {before.moved():.3g} (mean divergence)"
+        result.notes.append(
+            f"no budget was given: every layer keeps {options.energy:.0%} of its energy, whatever the model loses by "
+            f"it{moved}; target_macs with data shares a budget out by what each layer's change costs the model"
+        )
     if name := options.timed_target():
         result.facts[f"{name}_share_asked"] = options.targets()[name].share_of(totals.latency_ms)
     if predicted_share is not None:
@@ -103,6 +111,13 @@ def _calibration(options: DecomposeOptions, context: Context) -> list[Inputs]:
     if not wants:
         return []
     return [*context.data.calibration(options.calibration_samples, batch_size=_BATCH, seed=context.seed)]
+
+
+def _outputs_before(loaded: Loaded, context: Context) -> OutputReference | None:
+    if context.data is None:
+        return None
+    inputs = context.data.calibration(_PROBE_SAMPLES, batch_size=_BATCH, seed=context.seed)
+    return OutputReference(loaded.module, inputs, context.device)
 
 
 def sites_for(loaded: Loaded, options: DecomposeOptions) -> tuple[list[Site], dict[str, str]]:
@@ -165,11 +180,14 @@ def _plan(
         layer = by_name[site.name] = Layer(site)
 
         def faster(kind: str, choices: list[Ranks], layer: Layer = layer) -> list[Ranks]:
-            kept = times.faster(layer.site, kind, choices)
+            # without a budget in time only cheap ones are ever chosen, so that no other needs to be fitted or timed
+            worth = choices if options.timed_target() else cheap_ranks(layer.site, kind, choices)
+            kept = times.faster(layer.site, kind, worth) if worth else []
             layer.slower += len(choices) - len(kept)
             return kept
 
         layer.candidates = candidates_of(site, evidence, options, faster if _must_be_faster(site, options) else None)
+        layer.begun = evidence.begun
         context.log(f"candidates for {site.name} ({number} of {len(sites)}): {len(layer.candidates)}")
         if reference is None or not layer.candidates:
             continue

@@ -40,12 +40,14 @@ class DecomposeOptions(ReconstructionOptions, BudgetOptions):
         section="Decomposition",
     )
     objective: Annotated[str, choice(OBJECTIVES)] = option(
-        "weight", "what the factors are fitted to; all but weight need --data", section="Decomposition"
+        "weight",
+        "what the factors are fitted to; all but weight need --data (under a budget with data: activation)",
+        section="Decomposition",
     )
     inputs: Literal["original", "compressed"] = option(
         "original",
         "fit each layer to what it gets in the original model, or to what arrives through the layers already "
-        "decomposed (asymmetric, layer by layer)",
+        "decomposed (asymmetric, layer by layer; what a budget with data takes)",
         section="Decomposition",
     )
 
@@ -106,6 +108,10 @@ class DecomposeOptions(ReconstructionOptions, BudgetOptions):
             return [name for name in KINDS if not self.consider or name in self.consider] + own
         return ["svd", "channel-svd"] if self.kind in ("svd", "channel-svd") else ["svd", self.kind]
 
+    def names_a_rule(self) -> bool:
+        """Whether it was said how ranks are chosen, and not left to the default."""
+        return "rank_by" in self.model_fields_set  # a rule's own options set it too
+
     def refuses_slower(self) -> bool:
         """Whether a layer is only replaced by what is measured to be faster."""
         return self.slower_layers == "refuse" or (self.slower_layers == "auto" and self.rank_by != "given")
@@ -113,6 +119,19 @@ class DecomposeOptions(ReconstructionOptions, BudgetOptions):
     def uses_data(self) -> bool:
         """Whether the options as given cannot do without data."""
         return self.objective != "weight" or self.norms == "reestimate" or self.sensitivity == "output"
+
+    def with_data(self) -> DecomposeOptions:
+        """The options of a run that has data: under a budget, what was left open fits the layers to their outputs.
+
+        Each layer is fitted to what arrives through those already decomposed. ResNet-20 at half its multiplications,
+        2,000 test images, of 88.5 %: 65.8 % with factors of the weights, 85.95 % so, 84.65 % with statistics of batch
+        normalization re-estimated too (one seed; timings chose other kinds there).
+        """
+        given = self.model_fields_set
+        if self.rank_by != "budget" or ("objective" in given and self.objective == "weight"):
+            return self
+        better = {"objective": "activation", "inputs": "compressed"}
+        return self.model_copy(update={name: value for name, value in better.items() if name not in given})
 
     def data_readers(self) -> list[str]:
         """What in these options cannot do without data, a clause each."""

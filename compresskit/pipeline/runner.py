@@ -265,8 +265,7 @@ def _recover(mode: str, loaded: Loaded, options: Any, context: Context) -> dict[
         return train(loaded, options, context)
     from ..distillation.distill import recover_objective
 
-    objective = recover_objective(context, options, loaded)
-    return train(loaded, options, context, objective=objective, extra_modules=objective.adapters)
+    return train(loaded, options, context, objective=recover_objective(context, options))
 
 
 def _step_record(

@@ -103,6 +103,32 @@ def test_data_aware_factors_change_the_output_less(digits):
     assert errors["activation"] < 0.5 * errors["weight"]
 
 
+def test_a_budget_with_data_fits_layers_to_what_arrives_unless_told_otherwise(digits):
+    fit = {"objective": "activation", "inputs": "compressed"}
+    options = DecomposeOptions(target_macs=0.5).with_data()
+    assert {name: getattr(options, name) for name in fit} == fit
+    assert DecomposeOptions(target_macs=0.5, inputs="original").with_data().inputs == "original"
+    for given in ({"target_macs": 0.5, "objective": "weight"}, {"energy": 0.8}):
+        assert DecomposeOptions(**given).with_data() == DecomposeOptions(**given)
+    errors = {}
+    inputs = digits.calibration(64, seed=5)[0]
+    for name, given in (("default", {}), ("weights", {"objective": "weight"})):
+        loaded = _digits_cnn()
+        wanted = loaded.module(inputs)
+        result = _run(loaded, digits, target_macs=0.5, kind="channel-svd", **given)
+        errors[name] = (loaded.module(inputs) - wanted).square().mean().item()
+        assert result.facts["objective"] == given.get("objective", "activation")
+    assert errors["default"] < errors["weights"]
+
+
+def test_without_a_budget_a_note_says_how_far_the_outputs_moved(digits):
+    with_data = _run(_digits_cnn(), digits).notes
+    assert any("no budget was given" in note and "outputs moved by" in note for note in with_data)
+    without = _run(_digits_cnn()).notes
+    assert any("no budget was given" in note and "outputs moved by" not in note for note in without)
+    assert not any("no budget was given" in note for note in _run(_digits_cnn(), digits, energy=0.9).notes)
+
+
 class _Odd(nn.Module):
     """What must be left alone: a tied head, fused attention, a layer held twice, a layer read from outside."""
 

@@ -22,6 +22,7 @@ from ..methods.kinds import (
     seen,
     split_groups,
     weight_of_rows,
+    widened_factors,
 )
 from .least_squares import regression
 
@@ -39,6 +40,7 @@ class Evidence:
         scale, shift: (out,) of the normalization between layer and activation.
         relu: whether a ReLU comes next.
         known: fits found so far, so that none is made twice; (what, kind, ranks) -> result.
+        begun: factors of kinds that can widen, of this target or one near it; (kind, ranks) -> factors.
     """
 
     target: Tensor
@@ -51,6 +53,12 @@ class Evidence:
     shift: Tensor | None = None
     relu: bool = False
     known: dict[tuple, Any] = field(default_factory=dict)
+    begun: dict[tuple[Kind, Ranks], list[Tensor]] = field(default_factory=dict)
+
+    def within(self, kind: Kind, ranks: Ranks) -> list[Ranks]:
+        """Ranks up to these at which factors of a kind are known."""
+        pairs = ((own, zip(own, ranks, strict=True)) for other, own in self.begun if other is kind)
+        return [own for own, both in pairs if all(one <= other for one, other in both)]
 
     def of_data(self) -> tuple[Moments, Tensor]:
         """Moments of the inputs and the average output.
@@ -93,8 +101,21 @@ def fit_weight(kind: Kind, layer: Geometry, ranks: Ranks, evidence: Evidence) ->
 
 
 def weight_factors(kind: Kind, layer: Geometry, ranks: Ranks, evidence: Evidence) -> list[Tensor]:
-    """The factors of the target that are best in the Frobenius norm, as the links hold them."""
-    return evidence.once("weight", kind, ranks, lambda: factors_of(kind, layer, evidence.target, ranks))
+    """The factors of the target that are best in the Frobenius norm, as the links hold them.
+
+    A kind that can widen goes on from the largest ranks up to these that are known.
+    """
+
+    def make() -> list[Tensor]:
+        known = [] if kind.widen is None else evidence.within(kind, ranks)
+        if not known:
+            return factors_of(kind, layer, evidence.target, ranks)
+        return widened_factors(kind, layer, evidence.target, ranks, max(known), evidence.begun[kind, max(known)])
+
+    factors = evidence.once("weight", kind, ranks, make)
+    if kind.widen is not None:
+        evidence.begun[kind, ranks] = factors
+    return factors
 
 
 def fit_activation(kind: Kind, layer: Geometry, ranks: Ranks, evidence: Evidence) -> Fit:

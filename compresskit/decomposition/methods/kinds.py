@@ -30,6 +30,8 @@ class Kind:
         factorize: the layers' weights from a weight (out, in, *kernel), best in the Frobenius norm.
         unfold: for each rank, the matrix whose singular values it cuts; none for cp.
         output_side: the last layer spans output directions only, so that fitting to data has a closed form.
+        widen: the layers' weights at larger ranks, begun at those of a chain of smaller ranks (weight, ranks, begun);
+            of kinds whose factors take long to find.
     """
 
     fits: Callable[[Geometry], bool]
@@ -38,6 +40,7 @@ class Kind:
     factorize: Callable[[Tensor, Ranks], list[Tensor]]
     unfold: Callable[[Tensor], list[Tensor]]
     output_side: bool = False
+    widen: Callable[[Tensor, Ranks, list[Tensor]], list[Tensor]] | None = None
 
 
 def chain_of(kind: Kind, layer: Geometry, ranks: Ranks) -> list[Geometry]:
@@ -63,6 +66,25 @@ def factors_of(kind: Kind, layer: Geometry, weight: Tensor, ranks: Ranks) -> lis
     """
     parts = [kind.factorize(part, ranks) for part in split_groups(layer, weight)]
     return join_groups(layer, chain_of(kind, layer, ranks), parts)
+
+
+def widened_factors(
+    kind: Kind, layer: Geometry, weight: Tensor, ranks: Ranks, narrow_ranks: Ranks, narrow: list[Tensor]
+) -> list[Tensor]:
+    """The weights of a chain, begun at those of a chain of smaller ranks; for kinds that can widen.
+
+    Args:
+        weight: as the layer holds it.
+        narrow: the weights of the chain at `narrow_ranks`, as its links hold them.
+    """
+    if kind.widen is None:
+        raise TypeError("the kind finds its factors afresh at every rank")
+    links = chain_of(kind, layer, narrow_ranks)
+    begun = zip(*(seen(link, own).chunk(layer.groups) for link, own in zip(links, narrow, strict=True)), strict=True)
+    parts = zip(split_groups(layer, weight), begun, strict=True)
+    return join_groups(
+        layer, chain_of(kind, layer, ranks), [kind.widen(part, ranks, list(own)) for part, own in parts]
+    )  # fmt: skip
 
 
 def seen(layer: Geometry, weight: Tensor) -> Tensor:

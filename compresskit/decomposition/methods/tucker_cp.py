@@ -50,8 +50,17 @@ def _cp_chain(layer: Geometry, ranks: Ranks) -> list[Geometry]:
 
 
 def _cp_factors(weight: Tensor, ranks: Ranks) -> list[Tensor]:
-    (out_factor, in_factor, taps), _ = algebra.cp(weight.flatten(2), ranks[0])
-    depthwise = taps.mT.reshape(ranks[0], 1, *weight.shape[2:])
+    return _cp_links(algebra.cp(weight.flatten(2), ranks[0])[0], weight)
+
+
+def _cp_widened(weight: Tensor, ranks: Ranks, begun: list[Tensor]) -> list[Tensor]:
+    right, taps, left = (factor.flatten(1) for factor in begun)
+    return _cp_links(algebra.widen_cp(weight.flatten(2), ranks[0], [left, right.mT, taps.mT]), weight)
+
+
+def _cp_links(factors: list[Tensor], weight: Tensor) -> list[Tensor]:
+    out_factor, in_factor, taps = factors
+    depthwise = taps.mT.reshape(-1, 1, *weight.shape[2:])
     return [with_axes(in_factor.mT, weight), depthwise, with_axes(out_factor, weight)]
 
 
@@ -64,4 +73,4 @@ def _no_unfold(weight: Tensor) -> list[Tensor]:
     return []
 
 
-CP = Kind(is_conv, _cp_limits, _cp_chain, _cp_factors, _no_unfold)
+CP = Kind(is_conv, _cp_limits, _cp_chain, _cp_factors, _no_unfold, widen=_cp_widened)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from itertools import product
+from itertools import pairwise, product
 
 import torch
 from torch import Tensor
 
 from ..fit.fit import Evidence, fit_activation, fit_weight, relative_error, weight_factors
+from ..methods.algebra import squared_singular_values
 from ..methods.geometry import chain_outputs, chain_params
 from ..methods.kinds import Kind, Ranks, chain_of, compose, split_groups
 from ..options import DecomposeOptions
@@ -21,6 +22,7 @@ from .evbmf import evbmf_rank
 _LEVELS = (0.8, 0.6, 0.45, 0.35, 0.25, 0.15)  # shares of the layer's MACs, for kinds whose errors must be computed
 _GRID = 10  # values of each rank that are tried together, for kinds with several ranks
 _PROMISING = 1.25  # kinds whose factors of the weights err this much more than the best so far are not fitted to data
+_LARGE, _FITTED = 100_000, 3  # weights with more elements: ranks at which a kind that can widen is fitted
 _CLOSED_FORM_RANKS = 64  # ranks of a kind whose errors follow from one spectrum
 
 
@@ -55,12 +57,14 @@ class Layer:
     Attributes:
         latency_ms: measured on the layer's own input, or None.
         slower: how many candidates were left out because they take more time than the layer.
+        begun: factors that were found on the way, from which the choice's are fitted sooner (`Evidence.begun`).
     """
 
     site: Site
     candidates: list[Candidate] = field(default_factory=list)
     latency_ms: float | None = None
     slower: int = 0
+    begun: dict[tuple[Kind, Ranks], list[Tensor]] = field(default_factory=dict)
 
 
 def by_cost(one: Candidate) -> tuple:
@@ -182,7 +186,7 @@ def _tails(kind: Kind, site: Site, target: Tensor) -> list[Tensor]:
     totals: list[Tensor] = []
     for part in split_groups(site.geometry, target):
         for mode, unfolded in enumerate(kind.unfold(part)):
-            squares = torch.linalg.svdvals(unfolded).square()
+            squares = squared_singular_values(unfolded)
             tail = torch.cat([squares.flip(0).cumsum(0).flip(0), squares.new_zeros(1)])
             totals[mode : mode + 1] = [totals[mode] + tail if len(totals) > mode else tail]
     return totals
@@ -201,19 +205,38 @@ def _errors(kind: Kind, site: Site, choices: list[Ranks], evidence: Evidence, fo
     if _closed_form(kind, evidence):
         tail = _spectrum_tail(kind, site, evidence)
         return [(max(tail[ranks[0]].item(), 0) / max(tail[0].item(), 1e-30)) ** 0.5 for ranks in choices]
+    order = sorted(range(len(choices)), key=lambda index: choices[index])  # ascending, as widening wants it
+    fitted = _spread_over(order, _FITTED) if kind.widen is not None and evidence.target.numel() > _LARGE else order
+    errors = {index: _fitted_error(kind, site, choices[index], evidence, found) for index in fitted}
+    costs = [site.macs_of(chain_of(kind, site.geometry, ranks)) for ranks in choices]
+    points = sorted((costs[index], error) for index, error in errors.items())
+    return [errors[index] if index in errors else _between(points, costs[index]) for index in range(len(choices))]
+
+
+def _spread_over(items: list[int], count: int) -> list[int]:
+    """At most so many of the items, the first and the last among them."""
+    return items if len(items) <= count else [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]
+
+
+def _between(points: list[tuple[int, float]], cost: int) -> float:
+    """The error at a cost between two fitted ones: a straight line of its logarithm."""
+    (low, before), (high, after) = next(pair for pair in pairwise(points) if pair[0][0] <= cost <= pair[1][0])
+    share = (cost - low) / max(high - low, 1)
+    return max(before, 1e-12) ** (1 - share) * max(after, 1e-12) ** share
+
+
+def _fitted_error(kind: Kind, site: Site, ranks: Ranks, evidence: Evidence, found: list[Candidate]) -> float:
+    """The error of factors at given ranks, fitted to data where there is some and the weights' promise enough."""
     if evidence.moments is None:
-        return [fit_weight(kind, site.geometry, ranks, evidence).error for ranks in choices]
-    errors = []
-    for ranks in choices:
-        chain = chain_of(kind, site.geometry, ranks)
-        factors = weight_factors(kind, site.geometry, ranks, evidence)
-        approximation = compose(site.geometry, chain, factors)
-        error = relative_error(site.geometry, evidence.target, approximation, evidence.moments.covariance)
-        cost = site.macs_of(chain)
-        if error < _PROMISING * min((one.error for one in found if one.macs <= cost), default=1.0):
-            error = min(error, fit_activation(kind, site.geometry, ranks, evidence).error)
-        errors.append(error)
-    return errors
+        return fit_weight(kind, site.geometry, ranks, evidence).error
+    chain = chain_of(kind, site.geometry, ranks)
+    factors = weight_factors(kind, site.geometry, ranks, evidence)
+    approximation = compose(site.geometry, chain, factors)
+    error = relative_error(site.geometry, evidence.target, approximation, evidence.moments.covariance)
+    cost = site.macs_of(chain)
+    if error < _PROMISING * min((one.error for one in found if one.macs <= cost), default=1.0):
+        error = min(error, fit_activation(kind, site.geometry, ranks, evidence).error)
+    return error
 
 
 def _spectrum_tail(kind: Kind, site: Site, evidence: Evidence) -> Tensor:

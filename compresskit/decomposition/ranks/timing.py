@@ -35,6 +35,7 @@ _MACS_PER_OUTPUT = 35
 _CHEAP, _CHEAP_LIMIT, _DEAR_LIMIT = 0.75, 1.05, 0.9
 _SPREAD = 6  # candidates of one kind that are timed where not all of them are
 _BUILDS = 5  # each time with fresh memory, whose place alone can make a layer slow
+_LONG_MS, _FEW_BUILDS = 10.0, 2  # of layers that take longer, whose times scatter less
 _ROUNDS = 3
 
 Chain = tuple[str, Ranks]  # kind, ranks
@@ -103,7 +104,9 @@ class TimeTable:
         inputs = _inputs_of(site, weight, self._batch)
         own: list[float] = []
         bests: dict[Chain, list[float]] = {one: [] for one in chains}
-        for _ in range(_BUILDS):
+        for build in range(_BUILDS):
+            if build == _FEW_BUILDS and min(own) > _LONG_MS:
+                break
             modules = [copy.deepcopy(plain).eval(), *(_chain(site, one, weight) for one in chains)]
             runs = [lambda module=module: [module(one) for one in inputs] for module in modules]
             own_times, *times = take_turns(runs, rounds=_ROUNDS)
@@ -114,6 +117,11 @@ class TimeTable:
         spreads = [quartiles([ms / of for ms, of in zip(found, own, strict=True)]).spread for found in bests.values()]
         shares = [min(found) / min(own) for found in bests.values()]
         return min(own), list(zip(shares, spreads, strict=True))
+
+
+def cheap_ranks(site: Site, kind: str, choices: list[Ranks]) -> list[Ranks]:
+    """The ranks at which a kind saves a quarter of the layer's cost; `choose_faster` takes no others."""
+    return [ranks for ranks in choices if _chain_share(site, (kind, ranks)) <= _CHEAP]
 
 
 def _chain_share(site: Site, one: Chain) -> float:

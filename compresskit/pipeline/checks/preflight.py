@@ -272,8 +272,7 @@ def _check_recovery(step: Step, current: Loaded, context: Context) -> None:
     elif mode == "kd":
         from ...distillation.distill import recover_objective
 
-        objective = recover_objective(context, step.options, current.clone())
-        check_training(current, step.options, context, objective=objective, extra_modules=objective.adapters)
+        check_training(current, step.options, context, objective=recover_objective(context, step.options))
 
 
 # -- the disk ------------------------------------------------------------------------------------------------------

@@ -7,9 +7,11 @@ from compresskit.decomposition.methods.algebra import (
     cp,
     cp_sensitivity,
     cp_tensor,
+    squared_singular_values,
     tensor_train,
     truncated_svd,
     tucker2,
+    widen_cp,
 )
 
 DOUBLE = torch.float64
@@ -26,6 +28,29 @@ def test_truncated_svd_is_the_best_of_many_random_factors():
     for seed in range(20):
         basis = torch.linalg.qr(torch.randn(6, 2, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE))[0]
         assert best <= (matrix - basis @ basis.mT @ matrix).norm()
+
+
+@pytest.mark.parametrize("shape", [(6, 9), (9, 6), (7, 7)])
+def test_truncated_svd_and_singular_values_are_those_of_the_whole_decomposition(shape):
+    matrix = _noise(*shape)
+    u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+    left, right = truncated_svd(matrix, 3)
+    torch.testing.assert_close(left @ right, (u[:, :3] * s[:3]) @ vh[:3])
+    torch.testing.assert_close(left.norm(dim=0), right.norm(dim=1))
+    torch.testing.assert_close(squared_singular_values(matrix), s.square())
+
+
+@pytest.mark.parametrize("narrow_rank", [10, 14, 20])
+def test_cp_widened_from_a_smaller_rank_errs_no_more_than_cp_from_the_start(narrow_rank):
+    kernel = _noise(12, 10, 9)
+    narrow, _ = cp(kernel, narrow_rank)
+    wide = widen_cp(kernel, 20, narrow)
+    assert [factor.shape for factor in wide] == [(12, 20), (10, 20), (9, 20)]
+    norms = [factor.norm(dim=0) for factor in wide]
+    torch.testing.assert_close(norms[0], norms[1])
+    afresh, _ = cp(kernel, 20)
+    error = (kernel - cp_tensor(wide)).norm()
+    assert error < (kernel - cp_tensor(narrow)).norm() and error <= 1.02 * (kernel - cp_tensor(afresh)).norm()
 
 
 def test_tucker2_is_as_good_as_tensorlys():
