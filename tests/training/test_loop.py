@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from compresskit.artifact.source import load_model
 from compresskit.core.errors import InputError
@@ -141,13 +141,25 @@ class Noisy(Dataset):
         return self.images[index] + 0.1 * torch.randn(1, 8, 8), self.labels[index]
 
 
-def test_a_killed_run_over_random_data_resumes_to_the_same_weights_with_other_workers(digits, tmp_path):
+class NoisyStream(IterableDataset):
+    """The same as a stream, which draws as it is read."""
+
+    def __init__(self, images, labels):
+        self.images, self.labels = images, labels
+
+    def __iter__(self):
+        pairs = zip(self.images, self.labels, strict=True)
+        return ((image + 0.1 * torch.randn(1, 8, 8), label) for image, label in pairs)
+
+
+@pytest.mark.parametrize("kind", [Noisy, NoisyStream])
+def test_a_killed_run_over_random_data_resumes_to_the_same_weights_with_other_workers(digits, tmp_path, kind):
     images, labels = next(iter(digits.batches("train", batch_size=400)))
-    loaders = (DataLoader(Noisy(images, labels), num_workers=1), (images[:40], labels[:40]))
+    source = DataLoader(Noisy(images, labels), num_workers=1) if kind is Noisy else NoisyStream(images, labels)
     options = TrainOptions(epochs=2, batch_size=64, checkpoint_steps=2, norm_batches=0)
 
     def run(workers, kill_at, folder=None):
-        with named_objects({"d": loaders}):
+        with named_objects({"d": (source, (images[:40], labels[:40]))}):
             data = open_data("in-memory:d", workers=workers)
         loaded = small()
         facts = train(loaded, options, make_context(data, loaded, folder=folder), objective=KilledAt(kill_at))
@@ -159,6 +171,19 @@ def test_a_killed_run_over_random_data_resumes_to_the_same_weights_with_other_wo
     again, facts = run(0, 10**9, tmp_path)
     assert facts["resumed_from_step"] == 2
     assert_equal_weights(weights_of(whole), weights_of(again))
+
+
+def test_a_stream_that_ends_before_its_length_is_named(digits):
+    class Short(NoisyStream):
+        def __len__(self):
+            return 500
+
+    images, labels = next(iter(digits.batches("train", batch_size=200)))
+    with named_objects({"d": (Short(images, labels), (images[:40], labels[:40]))}):
+        data = open_data("in-memory:d")
+    loaded = small()
+    with pytest.raises(InputError, match="the training examples ended in batch 3 of 7; the stream holds fewer"):
+        train(loaded, TrainOptions(epochs=2, batch_size=64, norm_batches=0), make_context(data, loaded))
 
 
 def test_a_finished_run_is_not_run_again(digits, tmp_path):
