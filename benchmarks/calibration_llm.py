@@ -4,7 +4,8 @@
     python benchmarks/calibration_llm.py run ours|peer FOLDER     # one of them, in a process of its own
 
 A line: who, parameters, peak bytes a parameter (all; without pages of files), CPU seconds of loading and of the work.
-All linear layers but lm_head are rounded to 4 bits (symmetric, groups of 128) from the same 64 sequences of 128 tokens.
+All linear layers but lm_head are rounded to 4 bits (symmetric, groups of 128) from the same 64 sequences of 128 tokens
+(SEQUENCES=N takes N of them).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import threading
 import time
 from pathlib import Path
 
-SEQUENCES, TOKENS, BATCH = 64, 128, 8
+SEQUENCES, TOKENS, BATCH = int(os.environ.get("SEQUENCES", 64)), 128, 8
 SIZES = {
     "50": {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "intermediate_size": 1408,
            "vocab_size": 24_000},

@@ -30,7 +30,7 @@ from .hooks import Watcher, watch
 from .im2col import window_of
 
 #: activations kept in memory where the caller sets no limit
-_MOST_BYTES = 2 << 30
+_MOST_BYTES = 512 << 20
 #: what entered a block: positional and named arguments
 Entered = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -164,7 +164,7 @@ def walk(
         batches: calibration inputs.
         reference: the model whose activations are the reference: another one with modules of the same names, or root
             itself, whose blocks are then run as they are before the caller changes them; None for no reference.
-        cache: where activations wait; by default two GiB of them in memory, the rest in temporary files.
+        cache: where activations wait; by default half a GiB of them in memory, the rest in temporary files.
         device: where batches are moved first; None leaves them where they are.
     Yields:
         a step for each block that any batch reaches.

@@ -165,7 +165,7 @@ def input_moments(
 
 
 def block_moments(step: Step, names: Sequence[str], *, points: int, seed: int) -> dict[str, MomentSums]:
-    """The same of the layers of one block, behind the compressed blocks before it.
+    """The same of the layers of one block, of what enters it.
 
     Args:
         step: the block with its inputs.
