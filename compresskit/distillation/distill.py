@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -18,7 +18,7 @@ from .matching.matching import table
 from .models import Teacher, choose_teachers, load
 from .objective import Objective, WeightedTerm
 from .options import DistillOptions
-from .plan import Plan, make_plan
+from .plan import Plan, chosen_losses, make_plan
 from .students import make_student
 from .tables import BETWEEN_EXAMPLES, LOSSES
 from .unlabelled import UnlabelledData
@@ -41,7 +41,7 @@ def distill(loaded: Loaded, options: DistillOptions, context: Context) -> StepRe
     student = choose_student(loaded, options, context)
     teacher = Teacher(teachers, context.original.preprocessing, context.device)
     facts: dict[str, Any] = {}
-    rest = list(options.loss)
+    rest = chosen_losses(options, context)
     if options.hint_epochs:
         facts["hint"] = _hint_stage(student, teacher, options, context)
         rest = [name for name in rest if name != "fitnet"] or ["kd"]
@@ -111,20 +111,31 @@ def choose_student(current: Loaded, options: DistillOptions, context: Context) -
     return student
 
 
-def recover_objective(context: Context, options: TrainOptions) -> Objective:
-    """The loss with which a changed model recovers from the original: Hinton's, weight 0.9, temperature 4.
+def recover_objective(context: Context, options: TrainOptions, student: Loaded | None = None) -> Objective:
+    """The loss with which a changed model recovers from the original: what the task asks for.
+
+    Of classes, Hinton's, weight 0.9, temperature 4; of numbers, the squared error of the outputs; of boxes, the
+    features of matched stages.
 
     Args:
-        context: its original model is the teacher.
-        options: the recovering step's, for label smoothing.
+        context: its original model is the teacher; its task says what is compared.
+        options: the recovering step's, for label smoothing and whether labels are looked at.
+        student: what recovers; losses on features need it.
+    Raises:
+        InputError: if a loss on features finds no stages that match.
     """
     teacher = Teacher([context.original], context.original.preprocessing, context.device)
-    loss: Loss = LOSSES.load("kd")
+    name = context.task.distillation if context.task else "kd"
+    loss: Loss = LOSSES.load(name)
+    labels: Literal["use", "ignore"] = getattr(options, "labels", "use")
+    if loss.needs and student is not None:
+        asked = DistillOptions(loss=[name], labels=labels, label_smoothing=options.label_smoothing)
+        return make_plan(student, teacher, asked, context).objective
     term = loss.make(Setup(DistillationBatch(torch.zeros(1, 1), torch.zeros(1, 1))))
     return Objective(
         teacher,
-        [WeightedTerm("kd", loss.weight, term)],
-        task_weight=loss.task_weight,
+        [WeightedTerm(name, loss.weight, term)],
+        task_weight=0.0 if labels == "ignore" else loss.task_weight,
         label_smoothing=options.label_smoothing,
         task_loss=context.loss,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from ..core.errors import InputError
 from ..core.types import Inputs, call, main_output
-from ..evaluation.losses import Loss, task_loss
+from ..evaluation.loss_terms.own import answering
+from ..evaluation.loss_terms.shapes import class_axis
+from ..evaluation.losses import Loss, run_with_loss, takes_module, task_loss
 from .losses.logits import hard_targets
 from .losses.term import DistillationBatch, Term, total
 from .matching.matching import Pair
@@ -142,10 +144,8 @@ class Objective:
     def __call__(self, module: nn.Module, inputs: Inputs, targets: Any) -> Tensor:
         signals = self.signals(module, inputs, targets)
         losses: dict[str, Tensor] = {}
-        if self._task_weight:
-            losses["task"] = self._task_weight * task_loss(
-                signals.outputs, targets, self._label_smoothing, self._task_loss
-            )
+        if signals.task_loss is not None:
+            losses["task"] = self._task_weight * signals.task_loss
         for weighted in self._terms:
             if weighted.weight:
                 losses[weighted.name] = weighted.weight_at(self._progress) * weighted.term.compute(signals)
@@ -161,18 +161,24 @@ class Objective:
             if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
                 raise InputError("loss at_gradient needs one floating-point tensor as input")
             inputs = inputs.detach().requires_grad_()
-        outputs, mine, my_attention = self._run(module, inputs, "student")
-        answer = main_output(outputs)
+        (outputs, task), mine, my_attention = self._run(
+            lambda: self._student(module, inputs, targets), module, "student"
+        )
+        answer = logits_of(outputs)
         if self._cache is not None and self._rows is not None:
             with torch.no_grad():
                 taught, theirs = self._cache(inputs, self._rows, self._teacher), CapturedFeatures()
                 their_attention: list = []
         else:
             with torch.set_grad_enabled(gradients):
-                taught, theirs, their_attention = self._run(self._teacher.modules[0], inputs, "teacher")
+                taught, theirs, their_attention = self._run(
+                    lambda: self._teacher(inputs), self._teacher.modules[0], "teacher"
+                )
+        taught = logits_of(taught)
         found = DistillationBatch(
-            answer, taught.detach(), targets, self._indices, progress=self._progress, outputs=outputs
-        )
+            answer, taught.detach(), targets, self._indices, progress=self._progress, outputs=outputs,
+            task_loss=task,
+        )  # fmt: skip
         names = list(zip(self._taps.layers("student"), self._taps.layers("teacher"), strict=True))
         if theirs.outputs:
             found.features = [(mine.outputs[a], theirs.outputs[b].detach()) for a, b in names]
@@ -187,14 +193,27 @@ class Objective:
             )
         return found
 
-    def _run(self, module: nn.Module, inputs: Inputs, side: str) -> tuple[Any, CapturedFeatures, list]:
+    def _student(self, module: nn.Module, inputs: Inputs, targets: Any) -> tuple[Any, Tensor | None]:
+        """(outputs, loss against the targets) of the student; no targets are looked at where they have no weight."""
+        if not self._task_weight or targets is None:
+            with answering(module) if takes_module(self._task_loss) else nullcontext():
+                return call(module, inputs), None
+        return run_with_loss(module, inputs, targets, self._task_loss, self._label_smoothing)
+
+    def _run(self, forward: Callable[[], Any], module: nn.Module, side: str) -> tuple[Any, CapturedFeatures, list]:
         relu_inputs: Literal["keep", "skip"] = "keep" if "before_relu" in self._taps.needs else "skip"
         classifier = self._taps.classifiers[side == "teacher"] if "embeddings" in self._taps.needs else None
         with ExitStack() as stack:
             taken = stack.enter_context(tapped(module, self._taps.layers(side), classifier, relu_inputs))
             attention = stack.enter_context(attention_watched()) if "attention" in self._taps.needs else []
-            answer = self._teacher(inputs) if side == "teacher" else call(module, inputs)
+            answer = forward()
         return answer, taken, attention
+
+
+def logits_of(outputs: Any) -> Tensor:
+    """The main output with the classes of maps on the last axis, where losses on logits look for them."""
+    found = main_output(outputs)
+    return found.movedim(class_axis(tuple(found.shape)), -1) if found.dim() > 3 else found
 
 
 def _flushed(weighted: WeightedTerm) -> dict[str, Tensor]:

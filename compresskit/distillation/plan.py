@@ -16,6 +16,7 @@ from ..core import distributed
 from ..core.errors import CompresskitError, InputError, described, nearest
 from ..core.tensors.modules import get_module
 from ..core.types import Inputs, Loaded, to_device
+from ..evaluation.loss_terms.shapes import class_axis
 from ..model.example_inputs import with_batch
 from ..training.context import Context
 from .cache import LogitCache
@@ -62,7 +63,7 @@ def make_plan(
     Raises:
         InputError: if the models' outputs do not fit together, or a loss asks for what they do not have.
     """
-    rows: dict[str, Loss] = {name: LOSSES.load(name) for name in (losses or options.loss)}
+    rows: dict[str, Loss] = {name: LOSSES.load(name) for name in (losses or chosen_losses(options, context))}
     arguments = loss_arguments(rows, options.loss_arg)
     needs = frozenset(need for loss in rows.values() for need in loss.needs)
     _check_targets(needs, options)
@@ -73,7 +74,8 @@ def make_plan(
     inputs = to_device(with_batch(student.example, 2), context.device)
     student.module.to(context.device).eval()
     runs = (features(student.module, inputs), _teacher_features(teacher, inputs))
-    _check_outputs(*runs)
+    if any(loss.compares_outputs for loss in rows.values()):
+        _check_outputs(*runs)
     taps = _taps(student, teacher, inputs, runs, needs, options)
     probe = Objective(teacher, [], task_weight=0.0, taps=taps)
     # the example has no targets; class 0 serves for shapes
@@ -100,6 +102,13 @@ def make_plan(
         **({"rows": cache_rows} if cache_rows else {}),
     )
     return Plan(objective, list(taps.pairs), cache)
+
+
+def chosen_losses(options: DistillOptions, context: Context) -> list[str]:
+    """The losses that the options name; where they name none, what the task asks for."""
+    if "loss" in options.model_fields_set or context.task is None:
+        return list(options.loss)
+    return [context.task.distillation]
 
 
 def _cache(
@@ -211,7 +220,8 @@ def _attention_layers(module: Any, inputs: Inputs) -> int:
 
 
 def _example_targets(output: tuple[int, ...], device: torch.device) -> Tensor:
-    return torch.zeros(output[:-1], dtype=torch.int64, device=device)
+    axis = class_axis(output)
+    return torch.zeros((*output[:axis], *output[axis + 1 :]), dtype=torch.int64, device=device)
 
 
 def _examples(context: Context) -> int:

@@ -14,6 +14,10 @@ LOSSES: Registry[Loss] = Registry(
     "compresskit.distillation.losses",
     {
         "kd": Row("logits:KD", "divergence of softened logits; weight 0.9, the targets 0.1", "Hinton et al., 2015"),
+        "outputs": Row("answers:OUTPUTS", "squared error of the outputs; for numbers", "Ba & Caruana, 2014"),
+        "features": Row(
+            "answers:FEATURES", "relative error of the features of all stages; for boxes", "after Romero et al., 2015"
+        ),
         "dkd": Row("logits:DKD", "the same, target class and the others weighted apart", "Zhao et al., 2022"),
         "dist": Row("logits:DIST", "correlation of predictions within and across classes", "Huang et al., 2022"),
         "fitnet": Row("maps:FITNET", "regressed features of the middle stage; weight 100", "Romero et al., 2015"),

@@ -265,7 +265,8 @@ def _recover(mode: str, loaded: Loaded, options: Any, context: Context) -> dict[
         return train(loaded, options, context)
     from ..distillation.distill import recover_objective
 
-    return train(loaded, options, context, objective=recover_objective(context, options))
+    objective = recover_objective(context, options, loaded)
+    return train(loaded, options, context, objective=objective, extra_modules=objective.adapters)
 
 
 def _step_record(

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compresskit.core.errors import InputError
 from compresskit.core.tensors.dtypes import widened
 from compresskit.core.types import Inputs, call, main_output
+from compresskit.evaluation.loss_terms.shapes import class_axis
 from compresskit.evaluation.losses import Loss, run_with_loss
 
 from ..core.tensors.copying import copy_module
@@ -233,7 +235,12 @@ def distill_objective(teacher: nn.Module, loss: Loss | None = None) -> Callable[
         with torch.no_grad():
             wanted = widened(main_output(call(teacher, inputs)))
         logits = widened(main_output(outputs))
-        if logits.dim() < 2 or logits.shape[-1] < 2:
+        if logits.shape != wanted.shape:
+            raise InputError("qat kd compares outputs, and those of this model change between passes; set qat finetune")
+        axis = class_axis(tuple(logits.shape))
+        logits, wanted = (part.movedim(axis, -1) if part.dim() > 1 else part for part in (logits, wanted))
+        are_numbers = isinstance(targets, Tensor) and targets.is_floating_point()
+        if logits.dim() < 2 or logits.shape[-1] < 2 or are_numbers:
             return _TEACHER_SHARE * F.mse_loss(logits, wanted) + (1 - _TEACHER_SHARE) * hard
         student_log, teacher_log = ((part / _TEMPERATURE).log_softmax(-1).flatten(0, -2) for part in (logits, wanted))
         soft = F.kl_div(student_log, teacher_log, log_target=True, reduction="batchmean") * _TEMPERATURE**2

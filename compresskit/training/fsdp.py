@@ -53,10 +53,7 @@ class Sharded:
 
 def whole_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimizer's state as `index/name` -> tensor, sharded ones gathered; every process must call it."""
-    return {
-        name: gathered(value)
-        for name, value in checkpoint.optimizer_tensors(optimizer).items()
-    }
+    return {name: gathered(value) for name, value in checkpoint.optimizer_tensors(optimizer).items()}
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:

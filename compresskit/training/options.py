@@ -96,6 +96,11 @@ class StepOptions(GuardOptions, TrainOptions):
         "none", "train after the step: plain fine-tuning, or distillation from the original model", section="Recovery"
     )
 
+    labels: Literal["use", "ignore"] = option(
+        "use", "with recover kd: learn from the data's own targets beside the original model, or from it alone",
+        section="Recovery",
+    )  # fmt: skip
+
     #: a subclass whose training options also serve another purpose (QAT, iterative schedules) names the
     #: condition under which they are used
     def trains(self) -> bool:
@@ -115,6 +120,8 @@ class StepOptions(GuardOptions, TrainOptions):
         ignored = sorted(set(self.model_fields_set) & set(TrainOptions.model_fields))
         if ignored and not self.trains():
             raise ValueError(f"{', '.join(ignored)} would be ignored: recover is 'none'; set recover to finetune or kd")
+        if self.labels == "ignore" and self.recover != "kd":
+            raise ValueError(f"labels ignore would be ignored: recover is {self.recover!r}; set recover to kd")
         return self
 
 

@@ -27,6 +27,7 @@ class DistillationBatch:
         gradients: (student, teacher) gradients of the task loss by the input, each the input's shape, or None.
         progress: share of the training that is done, 0 to 1.
         outputs: what the student returned, as it returned it.
+        task_loss: the student's loss against the targets, where it has a weight.
     """
 
     student: Tensor
@@ -40,6 +41,7 @@ class DistillationBatch:
     gradients: tuple[Tensor, Tensor] | None = None
     progress: float = 0.0
     outputs: Any = None
+    task_loss: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class Loss:
         needs: the signals it takes besides the logits: "features", "before_relu", "embeddings",
             "attention", "gradients", "labels", "indices".
         arguments: its own settings with their defaults.
+        compares_outputs: whether it takes the logits; where none does, those of the two models may differ in shape.
     """
 
     make: Callable[[Setup], Term]
@@ -108,6 +111,7 @@ class Loss:
     task_weight: float = 1.0
     needs: tuple[str, ...] = ()
     arguments: Mapping[str, float] = field(default_factory=dict)
+    compares_outputs: bool = True
 
 
 def total(parts: Iterable[Tensor]) -> Tensor:

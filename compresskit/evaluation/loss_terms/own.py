@@ -64,7 +64,8 @@ def _ultralytics(module: nn.Module, inputs: Any, targets: Any) -> tuple[Any, Ten
     """Its trainers hand it a mapping: images, and of all boxes the image, the class and the place as shares."""
     if not hasattr(module, "init_criterion") or not callable(getattr(module, "loss", None)):
         return None
-    images = torch.stack(list(inputs)) if isinstance(inputs, tuple | list) else inputs
+    images = inputs[0] if isinstance(inputs, tuple) else inputs
+    images = torch.stack(images) if isinstance(images, list) else images
     batch = inputs if isinstance(inputs, Mapping) else {"img": images, **ultralytics_targets(images, targets)}
     model: Any = module
     if isinstance(getattr(model, "args", {}), Mapping):
@@ -134,19 +135,28 @@ def _scalar(found: Any, where: str) -> Tensor:
 
 
 @contextmanager
-def _training_flag(module: nn.Module) -> Iterator[None]:
-    """While open, modules are in training mode, in which detectors return losses; norms and dropouts stay as they are.
-
-    A criterion or a validation takes the loss of a model in eval mode, whose statistics must not move.
-    """
+def _flags(module: nn.Module, training: bool) -> Iterator[None]:
     before = {layer: layer.training for layer in module.modules() if not isinstance(layer, _STATEFUL_LAYERS)}
     try:
         for layer in before:
-            layer.training = True
+            layer.training = training
         yield
     finally:
         for layer, flag in before.items():
             layer.training = flag
 
 
-_WAYS: tuple[_Way, ...] = (_ultralytics, _given("labels"), _given("targets", _training_flag), _output_named_loss)
+def computing_losses(module: nn.Module) -> AbstractContextManager[None]:
+    """While open, modules are in training mode, in which detectors return losses; norms and dropouts stay as they are.
+
+    A criterion or a validation takes the loss of a model in eval mode, whose statistics must not move.
+    """
+    return _flags(module, True)
+
+
+def answering(module: nn.Module) -> AbstractContextManager[None]:
+    """While open, modules are in eval mode, in which detectors need no targets; norms and dropouts stay as they are."""
+    return _flags(module, False)
+
+
+_WAYS: tuple[_Way, ...] = (_ultralytics, _given("labels"), _given("targets", computing_losses), _output_named_loss)

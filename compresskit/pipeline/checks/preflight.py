@@ -272,7 +272,8 @@ def _check_recovery(step: Step, current: Loaded, context: Context) -> None:
     elif mode == "kd":
         from ...distillation.distill import recover_objective
 
-        check_training(current, step.options, context, objective=recover_objective(context, step.options))
+        objective = recover_objective(context, step.options, current.clone())
+        check_training(current, step.options, context, objective=objective, extra_modules=objective.adapters)
 
 
 # -- the disk ------------------------------------------------------------------------------------------------------
