@@ -16,6 +16,7 @@ from ..costs import Cost, cost_of, field_of, guard_of, names
 from .results import printable, write_result
 
 NOT_MEASURED = "not measured"
+_LEAST_IN_DECIMALS = 0.01  # values below need more than four decimals
 
 
 def plain(text: str) -> Text:
@@ -122,8 +123,13 @@ def _speedup(cost: Cost, figures: dict[str, Any], original: dict[str, Any]) -> s
 
 
 def metric_text(metric: dict[str, Any] | None) -> str:
-    """`0.9722 [0.949, 0.985]`: the mean and its 95 % interval."""
-    return f"{metric['value']:.4f} [{metric['low']:.3f}, {metric['high']:.3f}]" if metric else NOT_MEASURED
+    """`0.9722 [0.949, 0.985]`: the value and its 95 % interval; of very small and large values the leading digits."""
+    if not metric:
+        return NOT_MEASURED
+    value, ends = metric["value"], (metric["low"], metric["high"])
+    if value == 0 or _LEAST_IN_DECIMALS <= abs(value) < 1 / _LEAST_IN_DECIMALS:
+        return f"{value:.4f} [{ends[0]:.3f}, {ends[1]:.3f}]"
+    return f"{value:.4g} [{ends[0]:.3g}, {ends[1]:.3g}]"
 
 
 def rows_table(title: str, rows: Sequence[dict[str, Any]]) -> Table:

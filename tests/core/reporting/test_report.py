@@ -51,6 +51,8 @@ def test_cells():
     ]
     assert metric_text(None) == "not measured"
     assert metric_text(FIGURES["metric"]) == "0.9000 [0.850, 0.940]"
+    assert metric_text({"value": 1.2345e-5, "low": 1e-5, "high": 1.5e-5}) == "1.234e-05 [1e-05, 1.5e-05]"
+    assert metric_text({"value": 28.5, "low": 28.0, "high": 29.0}) == "28.5000 [28.000, 29.000]"
 
 
 def test_names_in_brackets_are_not_markup():
