@@ -14,6 +14,7 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 SMALL = {
     "autoencoder_psnr": ({"epochs": 0.2, "examples": 200}, ()),
     "detection_ssd": ({"epochs": 0.5, "width": 8, "limit": 32}, ("torchvision", "pycocotools")),
+    "detection_yolo": ({"epochs": 0.5, "limit": 24}, ("ultralytics", "pycocotools", "onnx", "onnxruntime")),
     "embedding_siamese": ({"epochs": 0.2, "count": 300}, ()),
     "forecast_lstm": ({"epochs": 0.2, "hours": 300}, ()),
     "segmentation_unet": ({"epochs": 0.5, "width": 8, "limit": 32}, ("torchmetrics",)),
@@ -34,6 +35,8 @@ def test_every_example_is_run():
 
 
 @pytest.mark.slow
+# ultralytics keeps its anchors in plain attributes, which torch's exporter remarks on
+@pytest.mark.filterwarnings("ignore:The tensor attributes .* were assigned during export")
 @pytest.mark.parametrize("name", SMALL)
 def test_an_example_gives_figures(name, tmp_path, monkeypatch):
     arguments, packages = SMALL[name]
