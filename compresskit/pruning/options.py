@@ -98,7 +98,8 @@ class PruneOptions(ReconstructionOptions, BudgetOptions):
     recalibrate: Literal["auto", "never"] = option(
         "auto", "estimate BatchNorm statistics again after the cut, where there is data", section="After the cut"
     )
-    reconstruct: Literal["auto", "none", "inputs", "sequential", "block"] = option(
+    # layers can also be refitted one by one
+    reconstruct: Literal["auto", "none", "inputs", "sequential", "block"] = option(  # type: ignore[assignment]
         "auto", "refit layers on calibration data: inputs (those that lost inputs, from the whole model's activations) "
         "or sequential (all from the first of these on, from the cut model's activations; mends what earlier layers "
         "and shortcuts left; BatchNorm statistics then stay); auto: sequential where that is quick and takes little "

@@ -100,7 +100,7 @@ def quantize_activations(
         layer = get_module(loaded.module, site.module)
         if site.side != "operand":
             own = calibration.levels_at(site, levels)
-            side = {"": "static", "_bits": own.bits, "_symmetric": own.symmetric}
+            side: dict[str, Any] = {"": "static", "_bits": own.bits, "_symmetric": own.symmetric}
             spec = Spec(**{f"{site.side}{key}": value for key, value in side.items()})
             convert(layer, spec)
             loaded.edits.append(spec.as_edit(site.module))
