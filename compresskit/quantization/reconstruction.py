@@ -41,6 +41,8 @@ def reconstruct_quantized(loaded: Loaded, float_model: nn.Module, plan: Plan) ->
         vars(layer)["float_share"] = _FLOAT_SHARE
 
     def tunable(block: Block) -> list[Group]:
+        if not block.layers:  # all blocks at once: with 2-bit weights ResNet-20's error rose from 0.04 to 0.58
+            return []
         layers = [layer for _, layer in modules_of(shadow, block) if isinstance(layer, Trainable)]
         return [group for layer in layers for group in _groups(layer)]
 
