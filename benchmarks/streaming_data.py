@@ -84,17 +84,16 @@ def epoch(folder: str, workers: int) -> None:
     """One process of the table of times: prints seconds of an epoch; nothing is read from a cache of decoded images."""
     import torch
 
-    from compresskit.data import transforms
+    from compresskit.data import sources, transforms
     from compresskit.data.dataset import open_data
 
-    try:
+    # as if the set were larger than what is kept in memory
+    if hasattr(sources, "_CACHED_BYTES"):  # an earlier checkout
+        sources._CACHED_BYTES = 0
+    else:
         from compresskit.data.sources import imagefolder
 
-        imagefolder.CACHED_BYTES = 0  # as if the set were larger than what is kept in memory
-    except (ImportError, AttributeError):  # an earlier checkout
-        from compresskit.data import sources
-
-        sources._CACHED_BYTES = 0
+        imagefolder.CACHED_BYTES = 0
     data = open_data(f"imagefolder:{folder}", args={"size": SIZE}, workers=workers)
     batches = data.batches("train", batch_size=BATCH, shuffle=True, augment=transforms.compose(["crop", "flip"]))
     torch.manual_seed(0)
