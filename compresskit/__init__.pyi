@@ -179,7 +179,7 @@ def prune(
     reduction: Literal["sum", "mean", "max", "first"] = "mean",
     normalize: Literal["none", "mean", "max", "sum", "median", "macs", "params", "bytes", "energy"] = "mean",
     saliency: Literal["magnitude", "random", "gradient", "wanda", "sparsegpt"] | str | Callable[..., Any] = "magnitude",
-    allocation: Literal["uniform", "global", "lamp", "erk"] | str | Callable[..., Any] = "uniform",
+    allocation: Literal["auto", "solve", "uniform", "global", "lamp", "erk"] | str | Callable[..., Any] = "auto",
     sparsify: Literal["none", "group-lasso", "slimming", "growing"] | str | Callable[..., Any] = "none",
     sparsify_epochs: float = 1.0,
     sparsify_strength: float = 1.0,

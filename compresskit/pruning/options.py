@@ -82,7 +82,7 @@ class PruneOptions(ReconstructionOptions, BudgetOptions):
     )
     saliency: Annotated[str, choice(SALIENCIES)] = option("magnitude", "how single weights are ranked", section="Which")
     allocation: Annotated[str, choice(ALLOCATIONS)] = option(
-        "uniform", "how many weights each layer keeps", section="Which"
+        "auto", "how many weights each layer keeps", section="Which"
     )
     sparsify: Annotated[str, choice(REGULARIZERS)] = option(
         "none", "train before the cut with a penalty that pushes what would go towards zero", section="Before the cut"
@@ -135,6 +135,8 @@ class PruneOptions(ReconstructionOptions, BudgetOptions):
             found.append(f"criterion {self.criterion!r} needs data")
         if self.granularity in ("weight", "n:m") and SALIENCIES.needs(self.saliency):
             found.append(f"saliency {self.saliency!r} needs data")
+        if self.granularity == "weight" and ALLOCATIONS.needs(self.allocation):
+            found.append(f"allocation {self.allocation!r} needs data")
         if self.sparsify != "none":
             found.append(f"sparsify {self.sparsify} needs data")
         if self.sensitivity != "off":
@@ -166,6 +168,12 @@ class PruneOptions(ReconstructionOptions, BudgetOptions):
     def _amounts(self) -> list[str]:
         given = [name for name in _AMOUNTS if getattr(self, name) not in (None, [])]
         return [*given, *map(field_of, self.own_targets())]
+
+    def weight_allocation(self, *, has_data: bool) -> str:
+        """The row of ALLOCATIONS that says how many weights each layer keeps."""
+        if self.allocation != "auto":
+            return self.allocation
+        return "solve" if has_data else "global"
 
     def n_of_m(self) -> tuple[int, int]:
         """(n, m) of the pattern."""

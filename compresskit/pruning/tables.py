@@ -85,14 +85,24 @@ weight's mean gradient where it needs "labels". Scores have the weight's shape; 
 
 ALLOCATIONS: Registry[Callable[[Mapping[str, Tensor], Mapping[str, Tensor], float], dict[str, float]]] = Registry(
     "allocation", _PACKAGE, {
-    "uniform": Row("allocation.layer_sparsity:uniform", "every layer loses the same share"),
+    "auto": Row("allocation.solved_sparsity:solve", "solve where there are data, else global"),
+    "solve": Row(
+        "allocation.solved_sparsity:solve",
+        "least sum of what each layer's zeros do to the output, solved exactly",
+        "Frantar & Alistarh, SPDY, 2022, for the problem", needs="data", attributes={"reads": "errors"},
+    ),
+    "uniform": Row(
+        "allocation.layer_sparsity:uniform", "every layer loses the same share", attributes={"reads": "weights"}
+    ),
     "global": Row("allocation.layer_sparsity:everything", "all weights compete by their scores"),
     "lamp": Row(
         "allocation.layer_sparsity:lamp", "all weights compete by layer-adaptive magnitude", "Lee et al., 2021",
+        attributes={"reads": "weights"},
     ),
     "erk": Row(
         "allocation.layer_sparsity:erk",
         "layers with more inputs and outputs a weight stay denser", "Evci et al., 2020",
+        attributes={"reads": "weights"},
     ),
 }, group="allocations", returns="row_checks:kept_shares",
    takes=("scores", "weights", "keep"), doc="""How many weights each layer keeps.

@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from ..analysis.calibration.blocks import find_blocks
 from ..analysis.calibration.moments import MomentSums
 from ..analysis.calibration.streaming import walk
+from ..analysis.sensitivity.channels import drawn_class, output_sensitivities, unlabelled
 from ..core.errors import InputError
 from ..core.tensors.dtypes import FLOATS
 from ..core.tensors.modules import match_names, tensor_of
-from ..core.types import Loaded
+from ..core.types import Loaded, to_device
 from ..training.context import Context, StepResult
+from .allocation.solved_sparsity import error_curve
 from .importance.calibration_statistics import block_moments, calibration, measurable, required_data
 from .importance.gradients import weight_gradients
 from .importance.weight_importance import WeightEvidence, n_of_m_mask, prune_with_update, top_mask
@@ -24,8 +26,8 @@ from .recovery.recovery import recalibrate
 from .tables import ALLOCATIONS, SALIENCIES
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-#: allocations that look at weights alone, so that no run over the data is needed for scores first
-_BY_WEIGHTS = ("uniform", "lamp", "erk")
+_CURVE_SAMPLES = 1024  # calibration examples that tell what zeros do
+_SENSITIVITY_SAMPLES = 512
 _NOTE = (
     "zeros make neither the model faster nor its memory smaller: the artifact stores a bitmap and the non-zero values, "
     "so bytes on disk drop; no runtime was measured to gain speed"
@@ -42,14 +44,10 @@ def prune_weights(loaded: Loaded, options: PruneOptions, context: Context) -> St
     if not layers:
         raise InputError(f"model {loaded.name!r}: no linear layer or convolution is left to prune")
     pattern = options.n_of_m() if options.granularity == "n:m" else None
+    allocation = options.weight_allocation(has_data=context.data is not None) if pattern is None else None
     densities: Mapping[str, float] = {}
-    if pattern is None:
-        weights = {name: tensor_of(layer) for name, layer in layers.items()}
-        scores = weights
-        if options.allocation not in _BY_WEIGHTS:
-            found = _evidence(loaded, layers, options, context)
-            scores = {name: _scores(layers[name], one, options) for name, one in found}
-        densities = ALLOCATIONS.load(options.allocation)(scores, weights, 1 - (options.ratio or 0.0))
+    if allocation is not None:
+        densities = _densities(loaded, layers, allocation, options, context)
     unmeasured = []
     for name, evidence in _evidence(loaded, layers, options, context):
         layer = layers[name]
@@ -57,9 +55,60 @@ def prune_weights(loaded: Loaded, options: PruneOptions, context: Context) -> St
         loaded.storage[f"{name}.weight"] = "bitmap"
         if evidence.moments is None:
             unmeasured.append(name)
-    result = _result(loaded, layers, options, unmeasured)
+    result = _result(loaded, layers, options, unmeasured, allocation)
     result.facts["batchnorm_layers_recalibrated"] = recalibrate(loaded, options, context)
     return result
+
+
+def _densities(
+    loaded: Loaded, layers: dict[str, nn.Module], allocation: str, options: PruneOptions, context: Context
+) -> Mapping[str, float]:
+    """The share of its weights that each layer keeps."""
+    weights, keep = {name: tensor_of(layer) for name, layer in layers.items()}, 1 - (options.ratio or 0.0)
+    reads = ALLOCATIONS.attribute(allocation, "reads", "scores")
+    if reads == "errors":
+        errors = _error_curves(loaded, layers, options, context)
+        return ALLOCATIONS.load(allocation)(weights, weights, keep, errors=errors)
+    scores = weights
+    if reads == "scores":
+        found = _evidence(loaded, layers, options, context)
+        scores = {name: _scores(layers[name], one, options) for name, one in found}
+    return ALLOCATIONS.load(allocation)(scores, weights, keep)
+
+
+@torch.no_grad()
+def _error_curves(
+    loaded: Loaded, layers: dict[str, nn.Module], options: PruneOptions, context: Context
+) -> dict[str, list[float]]:
+    """What pruning each layer alone to each density does to the output, by the statistics of the whole model."""
+    inputs = calibration(context, min(options.samples, _CURVE_SAMPLES), "allocation 'solve'")
+    names = [name for name, layer in layers.items() if measurable(layer)]
+    some = context.needs_data().calibration(min(options.samples, _SENSITIVITY_SAMPLES), seed=context.seed)
+    sensitivities = output_sensitivities(
+        loaded.module, names, unlabelled(to_device(batch, context.device) for batch in some),
+        score=drawn_class(context.seed),
+    )  # fmt: skip
+    found: dict[str, list[float]] = {}
+    by_gradient = SALIENCIES.needs(options.saliency) == "labels"
+    generator = torch.Generator().manual_seed(context.seed)
+    for step in walk(loaded.module, find_blocks(loaded.module, loaded.example), inputs):
+        own = [name for name in step.block.layers if name in sensitivities and name not in found]
+        for name, sums in block_moments(step, own, points=options.positions_per_sample, seed=context.seed).items():
+            second = sums.second_moment().double()
+            if second.dim() == 3:
+                second = second[0]
+
+            def pruned(rows: Tensor, density: float, sums: MomentSums = sums) -> Tensor:
+                evidence = WeightEvidence(sums, None, generator)
+                if options.saliency == "sparsegpt":
+                    return prune_with_update(rows, sums, lambda scores, _start=0: top_mask(scores, density))
+                # gradients are known of whole weights alone; magnitudes stand for them
+                scores = rows.abs() if by_gradient else _scores_of(rows, evidence, options)
+                return torch.where(top_mask(scores, density), rows, 0.0)
+
+            found[name] = error_curve(tensor_of(layers[name]).detach().flatten(1), second, sensitivities[name], pruned)
+    context.log(f"allocation: measured what zeros in {len(found)} of {len(layers)} layers do to the output")
+    return found
 
 
 def prunable_layers(module: nn.Module, protect: list[str]) -> dict[str, nn.Module]:
@@ -80,7 +129,11 @@ def prunable_layers(module: nn.Module, protect: list[str]) -> dict[str, nn.Modul
 
 
 def _scores(layer: nn.Module, evidence: WeightEvidence, options: PruneOptions) -> Tensor:
-    return SALIENCIES.load(options.saliency)(tensor_of(layer), evidence).double()
+    return _scores_of(tensor_of(layer), evidence, options)
+
+
+def _scores_of(weight: Tensor, evidence: WeightEvidence, options: PruneOptions) -> Tensor:
+    return SALIENCIES.load(options.saliency)(weight, evidence).double()
 
 
 def _evidence(
@@ -139,7 +192,9 @@ def _prune_layer(
         weight.copy_(torch.where(mask_of(scores.flatten(1)), flat, 0.0).view(weight.shape))
 
 
-def _result(loaded: Loaded, layers: dict[str, nn.Module], options: PruneOptions, unmeasured: list[str]) -> StepResult:
+def _result(
+    loaded: Loaded, layers: dict[str, nn.Module], options: PruneOptions, unmeasured: list[str], allocation: str | None
+) -> StepResult:
     rows, zeros, total = [], 0, 0
     for name, layer in layers.items():
         weight = tensor_of(layer)
@@ -147,6 +202,8 @@ def _result(loaded: Loaded, layers: dict[str, nn.Module], options: PruneOptions,
         zeros, total = zeros + count, total + weight.numel()
         rows.append({"layer": name, "weights": weight.numel(), "zeros": f"{count / weight.numel():.1%}"})
     facts = {"weights": total, "zeros": zeros, "sparsity": zeros / total, "saliency": options.saliency}
+    if allocation is not None:
+        facts["allocation"] = allocation
     if options.granularity == "n:m":
         facts["pattern"] = options.pattern
     notes = [_NOTE]
