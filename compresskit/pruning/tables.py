@@ -83,7 +83,7 @@ A row is a function (weight, evidence) -> scores: `weight` is a layer's, (out, i
 weight's mean gradient where it needs "labels". Scores have the weight's shape; the smallest go first.""",
 )  # fmt: skip
 
-ALLOCATIONS: Registry[Callable[[Mapping[str, Tensor], Mapping[str, Tensor], float], dict[str, float]]] = Registry(
+ALLOCATIONS: Registry[Callable[..., dict[str, float]]] = Registry(
     "allocation", _PACKAGE, {
     "auto": Row("allocation.solved_sparsity:solve", "solve where there are data, else global"),
     "solve": Row(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -36,7 +37,10 @@ def error_curve(
 
 
 def solve(
-    scores: Mapping[str, Tensor], weights: Mapping[str, Tensor], keep: float, errors: Mapping[str, Sequence[float]]
+    scores: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor],
+    keep: float,
+    errors: Mapping[str, Sequence[float]] = MappingProxyType({}),
 ) -> dict[str, float]:
     """The shares whose predicted losses have the least sum, with `keep` of all weights left.
 

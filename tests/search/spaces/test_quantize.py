@@ -27,7 +27,11 @@ def test_a_candidate_is_what_the_step_makes(opened, rounding):
     subject = subject_of(opened, bits=[3, 8], rounding=rounding)
     choice = tuple(number % 2 for number in range(len(subject.places)))
     made = carry_out(subject.steps(choice), loaded.clone(), context).loaded
-    assert torch.allclose(call(subject.build(choice), loaded.example), call(made.module, loaded.example), atol=1e-5)
+    built, carried_out = call(subject.build(choice), loaded.example), call(made.module, loaded.example)
+    if rounding == "nearest":
+        assert torch.allclose(built, carried_out, atol=1e-5)
+    else:  # the step rounds each layer behind the quantized ones before it, a candidate behind the float ones
+        assert (built - carried_out).norm() < 0.02 * carried_out.norm()
     assert subject.costs(choice)["bytes"] == sum(bytes_by_kind(made.module, made.storage).values())
 
 
