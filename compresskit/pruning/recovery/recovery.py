@@ -28,8 +28,9 @@ _RIDGE = 1e-3  # where none is given and it is not cross-validated
 
 def refit_kind(loaded: Loaded, options: PruneOptions, context: Context) -> Literal["none", "inputs", "sequential"]:
     """How layers are refitted: as the options say, or as data and memory allow."""
-    if options.reconstruct not in ("auto", "block"):
-        return options.reconstruct
+    kind = options.reconstruct
+    if kind == "none" or kind == "inputs" or kind == "sequential":
+        return kind
     if context.data is None:
         return "none"
     examples = context.data.size("train", at_most=options.samples)
