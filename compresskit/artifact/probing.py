@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import ForwardError, described
+from ..core.tensors.batches import tensors_of
 from ..core.tensors.modules import device_of
 from ..core.types import Loaded, call, children, main_output, to_device
-from ..model.example_inputs import settle, tensors_of
+from ..model.example_inputs import settle
 
 _PROBE_VALUES = 64  # values of the main output kept in the manifest
 #: of the largest output: kernels differ between machines, structure errors are far larger

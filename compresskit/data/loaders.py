@@ -21,10 +21,9 @@ from torch.utils.data.distributed import DistributedSampler
 from torch.utils.data.sampler import BatchSampler, RandomSampler, SequentialSampler, SubsetRandomSampler
 
 from ..core.errors import InputError
-from ..core.tensors.batches import count_examples
+from ..core.tensors.batches import count_examples, tensors_of
 from ..core.tensors.randomness import same_draws
 from ..core.user_code.user_imports import guarded
-from ..model.example_inputs import tensors_of
 from .arrays import check_inputs, check_targets, to_tensor
 from .collate import Collate, Function, pair_of
 from .splits.arrays import ArraySplit

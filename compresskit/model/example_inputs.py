@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import InputError, nearest
-from ..core.tensors.batches import pick
+from ..core.tensors.batches import map_tensors, pick
 from ..core.types import Inputs
 
 #: elements of a tensor that a description holds as they are: a manifest stays readable
@@ -171,17 +171,6 @@ def with_floating(inputs: Any, dtype: torch.dtype | None) -> Any:
     return settle(map_tensors(inputs, lambda tensor: _converted(tensor, dtype)))
 
 
-def tensors_of(inputs: Any) -> list[Tensor]:
-    """Every tensor of nested tuples, lists and mappings, in order."""
-    if isinstance(inputs, Tensor):
-        return [inputs]
-    if isinstance(inputs, Mapping):
-        return [tensor for value in inputs.values() for tensor in tensors_of(value)]
-    if isinstance(inputs, tuple | list):
-        return [tensor for value in inputs for tensor in tensors_of(value)]
-    return []
-
-
 def spread(shape: Iterable[int], dtype: torch.dtype = torch.float32, high: int | None = None) -> Tensor:
     """A tensor that a description gives back exactly.
 
@@ -213,18 +202,6 @@ def _converted(tensor: Tensor, dtype: torch.dtype) -> Tensor:
         return tensor
     record = describe(tensor)
     return tensor.to(dtype) if {"values", "low"} & record.keys() else make({**record, "dtype": _name(dtype)})
-
-
-def map_tensors(inputs: Any, function: Any) -> Any:
-    """The same structure of tuples, lists and mappings with a function of each tensor in its place."""
-    if isinstance(inputs, Tensor):
-        return function(inputs)
-    if isinstance(inputs, Mapping):
-        return {key: map_tensors(value, function) for key, value in inputs.items()}
-    if isinstance(inputs, tuple | list):
-        mapped = [map_tensors(value, function) for value in inputs]
-        return mapped if isinstance(inputs, list) else tuple(mapped)
-    return inputs
 
 
 def _parse_one(form: str, floating: torch.dtype) -> tuple[str | None, Tensor]:

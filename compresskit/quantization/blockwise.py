@@ -12,9 +12,10 @@ from compresskit.core.tensors.modules import bias_of, get_module
 from compresskit.core.types import Inputs, Loaded
 from compresskit.training.context import Context
 
+from ..analysis.calibration.block_step import Step
 from ..analysis.calibration.blocks import find_blocks
 from ..analysis.calibration.moments import InputMeans
-from ..analysis.calibration.streaming import Step, walk
+from ..analysis.calibration.streaming import walk
 from .calibration.layer_inputs import LayerInputs, roundable, sampler
 from .formats.conversion import convert
 from .formats.integer import grid_for

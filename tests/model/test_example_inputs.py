@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from compresskit.core.errors import InputError
+from compresskit.core.tensors.batches import tensors_of
 from compresskit.model.example_inputs import (
     LARGEST_BY_VALUE,
     describe,
@@ -17,7 +18,6 @@ from compresskit.model.example_inputs import (
     one_of_batch,
     parse,
     settle,
-    tensors_of,
     with_batch,
 )
 

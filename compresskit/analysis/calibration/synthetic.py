@@ -15,10 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ...core.tensors.batches import map_tensors, tensors_of
 from ...core.tensors.copying import copy_module
 from ...core.tensors.modules import tensor_of
 from ...core.types import Inputs, call, main_output
-from ...model.example_inputs import map_tensors, tensors_of, with_batch
+from ...model.example_inputs import with_batch
 from .hooks import watch
 
 _BATCH = 64

@@ -22,8 +22,9 @@ from ...core.tensors.dtypes import FLOATS, widened
 from ...core.tensors.modules import device_of, evaluating, get_module
 from ...core.types import Inputs, call, main_output
 from ..calibration.activation_cache import ActivationCache
+from ..calibration.block_step import Step
 from ..calibration.blocks import Block, run_block
-from ..calibration.streaming import Step, walk
+from ..calibration.streaming import walk
 from .fitting import Group, Outcome, fit, variance
 
 #: the block that all blocks are together

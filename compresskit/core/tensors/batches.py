@@ -57,3 +57,26 @@ def join(batches: Sequence[Any]) -> Any:
     if isinstance(first, tuple):
         return tuple(join(columns) for columns in zip(*batches, strict=True))
     return first
+
+
+def tensors_of(inputs: Any) -> list[Tensor]:
+    """Every tensor of nested tuples, lists and mappings, in order."""
+    if isinstance(inputs, Tensor):
+        return [inputs]
+    if isinstance(inputs, Mapping):
+        return [tensor for value in inputs.values() for tensor in tensors_of(value)]
+    if isinstance(inputs, tuple | list):
+        return [tensor for value in inputs for tensor in tensors_of(value)]
+    return []
+
+
+def map_tensors(inputs: Any, function: Any) -> Any:
+    """The same structure of tuples, lists and mappings with a function of each tensor in its place."""
+    if isinstance(inputs, Tensor):
+        return function(inputs)
+    if isinstance(inputs, Mapping):
+        return {key: map_tensors(value, function) for key, value in inputs.items()}
+    if isinstance(inputs, tuple | list):
+        mapped = [map_tensors(value, function) for value in inputs]
+        return mapped if isinstance(inputs, list) else tuple(mapped)
+    return inputs

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from ...core.errors import InputError
-from ...core.tensors.batches import divided, join
+from ...core.tensors.batches import divided, join, tensors_of
 from ...core.user_code.user_imports import guarded
-from ...model.example_inputs import tensors_of
 from ..collate import Collate, Pair, pair_of
 from ..worker_processes import Workers
 

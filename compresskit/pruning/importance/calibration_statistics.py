@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...analysis.calibration.block_step import Step
 from ...analysis.calibration.channels import ChannelSums
 from ...analysis.calibration.collect import collect
 from ...analysis.calibration.moments import InputMoments, MomentSums, Precision
 from ...analysis.calibration.positions import per_example
-from ...analysis.calibration.streaming import Step
 from ...analysis.sensitivity.channels import output_sensitivities
 from ...core.errors import InputError
 from ...core.tensors.batches import count_examples

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...analysis.calibration.block_step import Entered
 from ...analysis.calibration.blocks import Block, modules_of, run_block
 from ...analysis.calibration.hooks import Sums, watch
 from ...analysis.calibration.im2col import needs_window, output_positions, output_rows
 from ...analysis.calibration.positions import per_example
-from ...analysis.calibration.streaming import Entered
 from ...core.tensors.modules import get_module
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
