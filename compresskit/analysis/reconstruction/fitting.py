@@ -95,7 +95,7 @@ def fit(
 
     before = judged()
     masks = [(one, (one != 0).to(one.dtype)) for group in groups if group.keeps_zeros for one in group.tensors]
-    optimizer = torch.optim.Adam([{"params": group.tensors, "lr": group.lr} for group in groups])
+    optimizer = torch.optim.Adam([dict(params=group.tensors, lr=group.lr) for group in groups])  # noqa: C408
     order: list[int] = []
     for step in range(iterations):
         order = order or torch.randperm(train, generator=generator).tolist()

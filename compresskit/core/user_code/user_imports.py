@@ -9,8 +9,9 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from ..errors import CompresskitError, InputError, nearest
@@ -80,7 +81,7 @@ def file_attribute(path: str, name: str) -> Any:
     import hashlib  # `--help` imports this file, and has nothing to hash
 
     try:
-        if not Path(path).is_file():
+        if not path.endswith(".py") or not Path(path).is_file():
             raise InputError(f"{path!r} is not a Python file")
         key = (str(Path(path).resolve()), hashlib.sha256(Path(path).read_bytes()).hexdigest())
     except (OSError, ValueError) as error:
@@ -92,15 +93,24 @@ def file_attribute(path: str, name: str) -> Any:
     return _attribute(module, name, path)
 
 
+class _Uncached(SourceFileLoader):
+    """Compiles what the file holds now: bytecode beside it may be older, and would litter the user's folders."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def _run_file(path: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"_compresskit_{Path(path).stem}", path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"{path!r} is not a Python file")
+    name = f"_compresskit_{Path(path).stem}"
+    where = str(Path(path).absolute())  # a later change of folder must not part code from its file
+    loader = _Uncached(name, where)
+    spec = ModuleSpec(name, loader, origin=where)
+    spec.has_location = True
     module = importlib.util.module_from_spec(spec)
-    _users_places.add(str(spec.origin))
-    sys.modules[spec.name] = module
+    _users_places.add(where)
+    sys.modules[name] = module
     with _current_folder_importable(), guarded(f"{path!r}", "while being read"):
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
     return module
 
 
