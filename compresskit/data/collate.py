@@ -79,29 +79,38 @@ def auto(examples: list[Any]) -> Any:
 def as_list(examples: list[Any]) -> Pair:
     """A list of inputs and a list of targets, nothing stacked."""
     pairs = [divided_batch(example, "") for example in examples]
-    return [inputs for inputs, _ in pairs], [targets for _, targets in pairs]
+    targets = [target for _, target in pairs]
+    return [inputs for inputs, _ in pairs], None if _are_missing(targets) else targets
 
 
 def stack(examples: list[Any]) -> Pair:
     """torch's own way; targets that are boxes stay a list."""
     pairs = [divided_batch(example, "") for example in examples]
     targets = [target for _, target in pairs]
-    boxes = _has_boxes(targets[0])
-    return default_collate([inputs for inputs, _ in pairs]), targets if boxes else default_collate(targets)
+    inputs = default_collate([inputs for inputs, _ in pairs])
+    if _are_missing(targets):
+        return inputs, None
+    return inputs, targets if _has_boxes(targets[0]) else default_collate(targets)
 
 
 def pad(examples: list[Any]) -> Pair:
     """`stack` after tensors were filled up to the longest of each dimension: with 0, whole-number targets with -100."""
     pairs = [divided_batch(example, "") for example in examples]
     inputs = _padded([inputs for inputs, _ in pairs], 0)
-    return default_collate(inputs), default_collate(_padded([targets for _, targets in pairs], -100))
+    targets = [targets for _, targets in pairs]
+    return default_collate(inputs), None if _are_missing(targets) else default_collate(_padded(targets, -100))
+
+
+def _are_missing(targets: list[Any]) -> bool:
+    return all(target is None for target in targets)
 
 
 def pair_of(batch: Any, where: str, listed: tuple[bool, bool] | None = None) -> Pair:
     """(inputs, targets) of a batch, float64 inputs as float32, whole-number targets as int64.
 
     Args:
-        batch: (inputs, targets), (input, ..., targets), or a mapping with one of the keys in TARGETS.
+        batch: (inputs, targets), (input, ..., targets), a mapping with one of the keys in TARGETS, or inputs alone: a
+            tensor, or a tuple of one.
         where: what errors call the data.
         listed: whether inputs, and whether targets, are sequences with one entry an example; None tells it from the
             batch alone: where tensors do not agree in their first dimension, they are examples of several sizes.
@@ -113,19 +122,17 @@ def pair_of(batch: Any, where: str, listed: tuple[bool, bool] | None = None) -> 
     """
     inputs, targets = divided_batch(batch, where)
     one, other = listed or (_looks_listed(inputs, targets), _looks_listed(targets, inputs))
-    if (
-        targets is None
-        or (isinstance(targets, Tensor) and targets.dim() == 0)
-        or isinstance(targets, int | float | str)
-    ):
+    if (isinstance(targets, Tensor) and targets.dim() == 0) or isinstance(targets, int | float | str):
         kind = "a single number" if isinstance(targets, Tensor) else f"of type {type(targets).__name__}"
         raise InputError(f"data {where}: the targets of a batch are {kind}; give a tensor with one entry an example")
     inputs = ([_input(entry) for entry in inputs],) if one else _input(inputs)
+    if targets is None:
+        return inputs, None
     return inputs, _listed_targets(targets) if other else _target(targets)
 
 
 def divided_batch(batch: Any, where: str) -> Pair:
-    """What of a batch, or of an example, are inputs and what are targets.
+    """What of a batch, or of an example, are inputs and what are targets; None where it holds inputs alone.
 
     Raises:
         InputError: if it has no two parts.
@@ -139,6 +146,10 @@ def divided_batch(batch: Any, where: str) -> Pair:
         raise InputError(
             f"data {where}: a batch with keys {', '.join(map(str, batch))} needs inputs and one of {', '.join(TARGETS)}"
         )
+    if isinstance(batch, Tensor | np.ndarray):
+        return batch, None
+    if isinstance(batch, tuple | list) and len(batch) == 1:
+        return batch[0], None
     if isinstance(batch, tuple | list) and len(batch) == 2:
         return batch[0], batch[1]
     if isinstance(batch, tuple | list) and len(batch) > 2:

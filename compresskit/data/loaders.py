@@ -3,8 +3,8 @@
 A *tuple* of two arrays is one split (inputs, targets); a tuple of two or three splits, or a mapping with these keys, is
 (train, test) or (train, val, test); one split alone is divided, a fifth of it held out as test by a fixed permutation
 (every fifth example of a stream). What is given is taken as it is: nothing is normalized, resized or scaled. A batch is
-(inputs, targets), (input, ..., targets), or a mapping with one of the keys in `collate.TARGETS`; inputs and targets
-have any structure. What can be read only once is kept in memory, everything else is read when it is needed.
+(inputs, targets), (input, ..., targets), a mapping with one of the keys in `collate.TARGETS`, or a tensor of inputs
+alone; inputs and targets have any structure. What can be read only once is kept in memory, everything else is read when it is needed.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def _is_columns(value: Any) -> bool:
 def _columns(inputs: Any, targets: Any, where: str) -> ColumnSplit:
     inputs, targets = pair_of((inputs, targets), where, (False, False))
     counts = (count_examples(inputs), count_examples(targets))
-    if counts[0] != counts[1]:
+    if targets is not None and counts[0] != counts[1]:
         raise InputError(f"data {where}: {counts[0]} inputs but {counts[1]} targets")
     for tensor in tensors_of(inputs):
         check_inputs(tensor, where)
@@ -140,6 +140,8 @@ def _columns(inputs: Any, targets: Any, where: str) -> ColumnSplit:
 
 
 def _split(source: Any, where: str, collate: Function | None) -> Any:
+    if isinstance(source, Tensor | np.ndarray):
+        return _columns(source, None, where)
     if isinstance(source, tuple | list) and len(source) == 2 and all(map(_is_array, source)):
         return _tensors(source[0], source[1], where)
     if isinstance(source, tuple) and len(source) == 2 and all(map(_is_columns, source)):
@@ -158,7 +160,7 @@ def _split(source: Any, where: str, collate: Function | None) -> Any:
             return _of_batches(source, where)
     raise InputError(
         f"data {where} is of type {type(source).__name__}; give a data string, a DataLoader, a Dataset, a pair of "
-        "tensors (inputs, targets) or an iterable of batches"
+        "tensors (inputs, targets), inputs alone or an iterable of batches"
     )
 
 

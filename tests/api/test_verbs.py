@@ -277,6 +277,16 @@ def test_a_loader_and_a_metric_of_the_session_are_used(digits_model):
     assert metric["name"] == "odd" and metric["samples"] == len(inputs) - 200 and metric["value"] > 0.9
 
 
+def test_data_without_labels_calibrate_and_teach_and_are_refused_where_labels_train(net):
+    torch.manual_seed(0)
+    images = {"example": torch.zeros(1, 1, 8, 8), "data": torch.randn(48, 1, 8, 8), "latency_rounds": 0}
+    assert package.quantize(net, scheme="int8-static", **images).model is not None
+    cut = {"target_macs": 0.6, "epochs": 0.1, **images}
+    assert package.prune(net, recover="kd", **cut).report["steps"]
+    with pytest.raises(package.InputError, match="the data has no targets, and model .* or --recover kd"):
+        package.prune(net, recover="finetune", **cut)
+
+
 def test_progress_goes_to_a_function_and_prints_stay_off_stdout(net, capsys):
     lines: list[str] = []
     package.prune(net, example=X, ratio=0.5, progress=lines.append, **QUICK)

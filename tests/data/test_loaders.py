@@ -124,9 +124,9 @@ def test_a_factory_may_return_loaders_and_be_a_function_of_the_session(tmp_path,
     [
         (3, "is of type int; give a data string, a DataLoader"),
         ((X,), "a tuple is .inputs, targets., .train, test. or .train, val, test., not 1 parts"),
-        ([X, X, X], "a batch must be .inputs, targets., got Tensor"),
+        (["x", "y"], "a batch must be .inputs, targets., got str"),
         (iter(()), "gives no batches; an iterator that was read before is empty"),
-        ([(X, None)], "targets of a batch are of type NoneType"),
+        ([(X, "a text")], "targets of a batch are of type str"),
         ([(X, torch.tensor(1.0))], "targets of a batch are a single number"),
         ([{"ids": X}], "a batch with keys ids needs inputs and one of labels"),
         ((X, Y[:3]), "50 inputs but 3 targets"),
@@ -156,3 +156,38 @@ def test_an_endless_iterable_ends(monkeypatch):
     monkeypatch.setattr("compresskit.data.splits.examples.LARGEST_HELD_BYTES", 10_000)
     with pytest.raises(InputError, match="give a Dataset, whose examples are read when needed"):
         splits_of(((X, Y) for _ in iter(int, 1)), "'d'")
+
+
+class Alone(Dataset):
+    def __len__(self):
+        return 50
+
+    def __getitem__(self, index):
+        return X[index]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        X,
+        X.numpy(),
+        TensorDataset(X),
+        Alone(),
+        DataLoader(Alone(), batch_size=7),
+        DataLoader(TensorDataset(X), batch_size=7),
+        [X[:20], X[20:30], X[30:]],
+        [(X[:30], None), (X[30:], None)],
+    ],
+    ids=lambda source: type(source).__name__,
+)
+def test_inputs_alone_are_data_without_targets(source):
+    with named_objects({"alone": source}):
+        data = open_data("in-memory:alone")
+    seen = []
+    for split in ("train", "val", "test"):
+        for inputs, targets in data.batches(split, batch_size=8):
+            assert targets is None
+            seen.append(inputs)
+    rows = torch.cat(seen)
+    assert torch.equal(rows[rows[:, 0].argsort()], X)
+    assert data.num_classes is None

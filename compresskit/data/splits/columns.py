@@ -16,7 +16,7 @@ class ColumnSplit:
 
     Attributes:
         inputs: (n, ...) each.
-        targets: (n, ...) each.
+        targets: (n, ...) each; None for inputs alone.
         where: what errors call it.
     """
 
@@ -26,7 +26,7 @@ class ColumnSplit:
     draws: ClassVar[bool] = False
 
     def __len__(self) -> int:
-        return count_examples(self.targets)
+        return count_examples(self.inputs)
 
     def take(self, indices: Tensor) -> tuple[Any, Any]:
         return pick(self.inputs, indices), pick(self.targets, indices)

@@ -102,7 +102,8 @@ def examples_of(pair: Pair, where: str) -> Iterator[Pair]:
     Raises:
         InputError: if there are not as many inputs as targets.
     """
-    inputs, targets = divided(pair[0]), divided(pair[1])
+    inputs = divided(pair[0])
+    targets = [None] * len(inputs) if pair[1] is None else divided(pair[1])
     if len(inputs) != len(targets):
         raise InputError(f"data {where}: a batch has {len(inputs)} inputs but {len(targets)} targets")
     return zip(inputs, targets, strict=True)
@@ -115,6 +116,7 @@ def joined(pairs: Sequence[Pair], where: str) -> Pair:
         InputError: if their tensors do not fit together.
     """
     try:
+        # join gives back None where there are no targets
         inputs, targets = join([inputs for inputs, _ in pairs]), join([targets for _, targets in pairs])
     except (RuntimeError, LookupError, AttributeError, TypeError, ValueError) as error:
         raise InputError(

@@ -42,9 +42,11 @@ def own_loss(module: nn.Module, inputs: Any, targets: Any, method: str = "") -> 
         found = way(module, inputs, targets)
         if found is not None:
             return found
+    missing = "the data has no targets, and " if targets is None else ""
     raise InputError(
-        f"model {type(module).__name__} has no loss of its own: no method loss, no labels or targets in forward, and "
+        f"{missing}model {type(module).__name__} has no loss of its own: no method loss, no labels or targets in forward, and "
         "no output 'loss'; name a method with --task-loss-arg method=NAME, or another --task-loss"
+        f"{'; or data with targets, or --recover kd' if missing else ''}"
     )
 
 
