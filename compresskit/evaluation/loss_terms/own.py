@@ -44,8 +44,8 @@ def own_loss(module: nn.Module, inputs: Any, targets: Any, method: str = "") -> 
             return found
     missing = "the data has no targets, and " if targets is None else ""
     raise InputError(
-        f"{missing}model {type(module).__name__} has no loss of its own: no method loss, no labels or targets in forward, and "
-        "no output 'loss'; name a method with --task-loss-arg method=NAME, or another --task-loss"
+        f"{missing}model {type(module).__name__} has no loss of its own: no method loss, no labels or targets in "
+        "forward, and no output 'loss'; name a method with --task-loss-arg method=NAME, or another --task-loss"
         f"{'; or data with targets, or --recover kd' if missing else ''}"
     )
 
