@@ -61,9 +61,9 @@ def lines(loaded: Loaded, data: Data, test: list, names: list[str], seeds: list[
         found, seconds, passed = [], 0.0, 0.0
         for seed in seeds:
             copied, started, began = loaded.clone(), time.process_time(), time.perf_counter()
-            function(copied, model(**options, **common), Context(loaded, data=data, seed=seed))
+            made = function(copied, model(**options, **common), Context(loaded, data=data, seed=seed)).loaded
             seconds, passed = seconds + time.process_time() - started, passed + time.perf_counter() - began
-            found.append(top1(copied, test) - whole)
+            found.append(top1(made, test) - whole)
         peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         yield (
             f"| {name} | {common.get('reconstruct', 'auto')} | {sum(found) / len(found):+.2f} | {min(found):+.2f} .. "
