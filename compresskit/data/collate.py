@@ -196,25 +196,21 @@ def _leaves(value: Any) -> list[Any]:
 
 
 def _input(inputs: Any) -> Any:
-    inputs = _tensors(inputs)
-    if isinstance(inputs, Tensor):
-        return inputs.float() if inputs.dtype == torch.float64 else inputs
-    if isinstance(inputs, Mapping):
-        return {name: _input(value) for name, value in inputs.items()}
-    if isinstance(inputs, tuple | list):
-        return tuple(_input(value) for value in inputs)
-    return inputs
+    return _columns(inputs, lambda tensor: tensor.float() if tensor.dtype == torch.float64 else tensor)
 
 
 def _target(targets: Any) -> Any:
-    targets = _tensors(targets)
-    if isinstance(targets, Tensor):
-        return targets if targets.is_floating_point() else targets.long()
-    if isinstance(targets, Mapping):
-        return {name: _target(value) for name, value in targets.items()}
-    if isinstance(targets, tuple | list):
-        return tuple(_target(value) for value in targets)
-    return targets
+    return _columns(targets, lambda tensor: tensor if tensor.is_floating_point() else tensor.long())
+
+
+def _columns(value: Any, cast: Callable[[Tensor], Tensor]) -> Any:
+    """A structure of columns, lists of them as tuples, each array a tensor of the type that it is cast to."""
+    value = _tensors(value)
+    if isinstance(value, Tensor):
+        return cast(value)
+    if isinstance(value, Mapping):
+        return {name: _columns(column, cast) for name, column in value.items()}
+    return tuple(_columns(column, cast) for column in value) if isinstance(value, tuple | list) else value
 
 
 def _listed_targets(targets: Any) -> Any:

@@ -11,7 +11,7 @@ from torch import nn
 from ..core.drops import parse_drop
 from ..core.errors import CompresskitError, InputError, described
 from ..core.registry import is_reference
-from ..core.tensors.batches import count_examples
+from ..core.tensors.batches import count_examples, map_tensors, tensors_of
 from ..core.tensors.dtypes import widened
 from ..core.tensors.modules import evaluating
 from ..core.types import Inputs, call, main_output, to_device
@@ -19,7 +19,7 @@ from ..core.user_code import in_memory
 from .accumulators import Accumulator, accumulator
 from .intervals import Score as Score, interval as interval
 from .losses import with_arguments
-from .structures import in_columns, map_tensors, tensors_in
+from .structures import in_columns
 from .tables import METRICS
 from .tasks import shape_text
 
@@ -77,7 +77,7 @@ class Metric:
                 if device is not None:
                     inputs, targets = to_device(inputs, device), to_device(targets, device)
                 outputs = self._outputs(module, inputs)
-                if any(bool(torch.isnan(tensor).any()) for tensor in tensors_in(outputs) if tensor.is_floating_point()):
+                if any(bool(torch.isnan(tensor).any()) for tensor in tensors_of(outputs) if tensor.is_floating_point()):
                     raise InputError(f"the model's output holds NaN on evaluation batch {number}")
                 if self._original is not None:
                     targets = self._outputs(self._original, inputs)
@@ -90,7 +90,7 @@ class Metric:
         outputs = call(module, inputs)
         if not self._whole:
             return widened(main_output(outputs))
-        return map_tensors(widened, in_columns(outputs, count_examples(inputs)))
+        return map_tensors(in_columns(outputs, count_examples(inputs)), widened)
 
     def _guarded(self, function: Callable[..., Any], *arguments: Any) -> Any:
         try:

@@ -114,10 +114,12 @@ def _open_model(options: RecipeOptions) -> Loaded:
 
 def _open_data(options: RecipeOptions, model: Loaded | None, log: Callable[[str], None]) -> Data | None:
     """The recipe's data as the model takes it; where there is no model, as it is, to say what is wrong with it."""
-    if not options.data or (options.data == synthetic_data.NAME and model is None):
+    if not options.data:
         return None
-    if options.data == synthetic_data.NAME and model is not None:
-        return synthetic_data.synthetic_data(model, dict(options.data_arg), seed=options.seed, log=log)
+    if options.data == synthetic_data.NAME:
+        if model is None:
+            return None
+        return synthetic_data.synthetic_data(model, options.data_arg, seed=options.seed, log=log)
     preprocessing = model.preprocessing if model else Preprocessing()
     return open_data(
         options.data, preprocessing, dict(options.data_arg), workers=options.workers, collate=options.collate

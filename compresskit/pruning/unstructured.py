@@ -13,14 +13,22 @@ from ..analysis.calibration.moments import MomentSums
 from ..analysis.calibration.streaming import walk
 from ..analysis.sensitivity.channels import drawn_class, output_sensitivities, unlabelled
 from ..core.errors import InputError
+from ..core.tensors.batches import count_examples
 from ..core.tensors.dtypes import FLOATS
 from ..core.tensors.modules import match_names, tensor_of
-from ..core.types import Loaded, to_device
+from ..core.types import Loaded
 from ..training.context import Context, StepResult
 from .allocation.solved_sparsity import error_curve
 from .importance.calibration_statistics import block_moments, calibration, measurable, required_data
 from .importance.gradients import weight_gradients
-from .importance.weight_importance import WeightEvidence, n_of_m_mask, prune_with_update, top_mask
+from .importance.weight_importance import (
+    WeightEvidence,
+    inverse_factor,
+    n_of_m_mask,
+    prune_with_factor,
+    prune_with_update,
+    top_mask,
+)
 from .options import PruneOptions
 from .recovery.recovery import recalibrate
 from .tables import ALLOCATIONS, SALIENCIES
@@ -51,7 +59,7 @@ def prune_weights(loaded: Loaded, options: PruneOptions, context: Context) -> St
     unmeasured = []
     for name, evidence in _evidence(loaded, layers, options, context):
         layer = layers[name]
-        _prune_layer(layer, _scores(layer, evidence, options), evidence, options, densities.get(name), pattern)
+        _prune_layer(layer, evidence, options, densities.get(name), pattern)
         loaded.storage[f"{name}.weight"] = "bitmap"
         if evidence.moments is None:
             unmeasured.append(name)
@@ -72,7 +80,7 @@ def _densities(
     scores = weights
     if reads == "scores":
         found = _evidence(loaded, layers, options, context)
-        scores = {name: _scores(layers[name], one, options) for name, one in found}
+        scores = {name: _scores(weights[name], one, options) for name, one in found}
     return ALLOCATIONS.load(allocation)(scores, weights, keep)
 
 
@@ -83,30 +91,25 @@ def _error_curves(
     """What pruning each layer alone to each density does to the output, by the statistics of the whole model."""
     inputs = calibration(context, min(options.samples, _CURVE_SAMPLES), "allocation 'solve'")
     names = [name for name, layer in layers.items() if measurable(layer)]
-    some = context.needs_data().calibration(min(options.samples, _SENSITIVITY_SAMPLES), seed=context.seed)
-    sensitivities = output_sensitivities(
-        loaded.module, names, unlabelled(to_device(batch, context.device) for batch in some),
-        score=drawn_class(context.seed),
-    )  # fmt: skip
+    some = inputs[: -(-_SENSITIVITY_SAMPLES // count_examples(inputs[0]))]
+    sensitivities = output_sensitivities(loaded.module, names, unlabelled(some), score=drawn_class(context.seed))
     found: dict[str, list[float]] = {}
     by_gradient = SALIENCIES.needs(options.saliency) == "labels"
     generator = torch.Generator().manual_seed(context.seed)
     for step in walk(loaded.module, find_blocks(loaded.module, loaded.example), inputs):
         own = [name for name in step.block.layers if name in sensitivities and name not in found]
         for name, sums in block_moments(step, own, points=options.positions_per_sample, seed=context.seed).items():
-            second = sums.second_moment().double()
-            if second.dim() == 3:
-                second = second[0]
+            factor = inverse_factor(sums) if options.saliency == "sparsegpt" else None
 
-            def pruned(rows: Tensor, density: float, sums: MomentSums = sums) -> Tensor:
-                evidence = WeightEvidence(sums, None, generator)
-                if options.saliency == "sparsegpt":
-                    return prune_with_update(rows, sums, lambda scores, _start=0: top_mask(scores, density))
+            def pruned(rows: Tensor, density: float, sums: MomentSums = sums, factor: Tensor | None = factor) -> Tensor:
+                if factor is not None:
+                    return prune_with_factor(rows, factor, lambda scores, _start=0: top_mask(scores, density))
                 # gradients are known of whole weights alone; magnitudes stand for them
-                scores = rows.abs() if by_gradient else _scores_of(rows, evidence, options)
+                scores = rows.abs() if by_gradient else _scores(rows, WeightEvidence(sums, None, generator), options)
                 return torch.where(top_mask(scores, density), rows, 0.0)
 
-            found[name] = error_curve(tensor_of(layers[name]).detach().flatten(1), second, sensitivities[name], pruned)
+            weight, second = tensor_of(layers[name]).detach().flatten(1), sums.second_moment()[0].double()
+            found[name] = error_curve(weight, second, sensitivities[name], pruned)
     context.log(f"allocation: measured what zeros in {len(found)} of {len(layers)} layers do to the output")
     return found
 
@@ -128,11 +131,7 @@ def prunable_layers(module: nn.Module, protect: list[str]) -> dict[str, nn.Modul
     return layers
 
 
-def _scores(layer: nn.Module, evidence: WeightEvidence, options: PruneOptions) -> Tensor:
-    return _scores_of(tensor_of(layer), evidence, options)
-
-
-def _scores_of(weight: Tensor, evidence: WeightEvidence, options: PruneOptions) -> Tensor:
+def _scores(weight: Tensor, evidence: WeightEvidence, options: PruneOptions) -> Tensor:
     return SALIENCIES.load(options.saliency)(weight, evidence).double()
 
 
@@ -172,7 +171,6 @@ def _evidence(
 @torch.no_grad()
 def _prune_layer(
     layer: nn.Module,
-    scores: Tensor,
     evidence: WeightEvidence,
     options: PruneOptions,
     density: float | None,
@@ -189,6 +187,7 @@ def _prune_layer(
         weight.copy_(prune_with_update(flat, evidence.moments, mask_of, block).view(weight.shape))
     else:
         # where, not a product: a negative zero would be stored as a value
+        scores = _scores(weight, evidence, options)
         weight.copy_(torch.where(mask_of(scores.flatten(1)), flat, 0.0).view(weight.shape))
 
 

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from compresskit.core.tensors.modules import bias_of
 from compresskit.core.types import Loaded
 
-from ..analysis.calibration.blocks import Block
-from ..analysis.reconstruction.blockwise import modules_of, reconstruct_blocks
+from ..analysis.calibration.blocks import Block, modules_of
+from ..analysis.reconstruction.blockwise import reconstruct_blocks
 from ..analysis.reconstruction.fitting import Group, Outcome
 from ..analysis.reconstruction.plan import Plan
 from .formats.layers import quantized_layers

@@ -61,15 +61,15 @@ def learning_rate(step: int, total: int, options: TrainOptions) -> float:
         share = options.warmup if "warmup" in options.model_fields_set else _ONE_CYCLE_RISE
         rising = share * total - 1
         if step <= rising and rising > 0:
-            return _cosine(options.lr * _ONE_CYCLE_START, options.lr, step / rising)
+            return cosine(options.lr * _ONE_CYCLE_START, options.lr, step / rising)
         left = max(total - 1 - max(rising, 0), 1)
-        return _cosine(options.lr, options.lr * _ONE_CYCLE_END, min((step - max(rising, 0)) / left, 1.0))
+        return cosine(options.lr, options.lr * _ONE_CYCLE_END, min((step - max(rising, 0)) / left, 1.0))
     warm = round(options.warmup * total)
     if step < warm:
         return options.lr * (step + 1) / warm
     if options.lr_schedule == "constant":
         return options.lr
-    return _cosine(options.lr, 0.0, (step - warm) / max(total - warm, 1))
+    return cosine(options.lr, 0.0, (step - warm) / max(total - warm, 1))
 
 
 @torch.no_grad()
@@ -101,7 +101,8 @@ def clip_gradients(parameters: Iterable[nn.Parameter], largest_norm: float) -> f
     return float(joint)
 
 
-def _cosine(start: float, end: float, share: float) -> float:
+def cosine(start: float, end: float, share: float) -> float:
+    """Half a cosine from start to end, at a share of the way."""
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * share))
 
 

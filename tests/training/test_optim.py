@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from compresskit.core.errors import InputError
-from compresskit.training.optim import clip_gradients, learning_rate, make_optimizer, parameter_groups
+from compresskit.training.optim import clip_gradients, cosine, learning_rate, make_optimizer, parameter_groups
 from compresskit.training.options import TrainOptions
 
 
@@ -80,3 +80,7 @@ def test_clipping_is_torchs(largest):
     assert mine == pytest.approx(theirs.item(), rel=1e-5)
     for p, other in zip(parameters, others, strict=True):
         assert torch.allclose(p.grad, other.grad, atol=1e-6)
+
+
+def test_the_learning_rate_falls_along_half_a_cosine():
+    assert [cosine(1.0, 0.0, share) for share in (0.0, 0.5, 1.0)] == pytest.approx([1.0, 0.5, 0.0])

@@ -70,10 +70,10 @@ def run_block(root: nn.Module, block: Block, args: tuple[Any, ...], kwargs: Mapp
     return output
 
 
-def modules_of(root: nn.Module, block: Block) -> list[str]:
-    """Names of all modules in a block, those that are called one after the other and those inside them."""
+def modules_of(root: nn.Module, block: Block) -> list[tuple[str, nn.Module]]:
+    """All modules in a block by name, those that are called one after the other and those inside them."""
     inside = {id(one) for name in block.modules for one in get_module(root, name).modules()}
-    return [name for name, module in root.named_modules() if id(module) in inside]
+    return [(name, module) for name, module in root.named_modules() if id(module) in inside]
 
 
 def find_blocks(root: nn.Module, inputs: Inputs, patterns: Sequence[str] = ()) -> list[Block]:

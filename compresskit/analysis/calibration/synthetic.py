@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +67,7 @@ def synthesize(
     for start in range(0, samples, _BATCH):
         inputs = with_batch(example, min(_BATCH, samples - start))
         generator = torch.Generator().manual_seed(seed + start)
-        inputs = map_tensors(inputs, lambda tensor, g=generator: _noise(tensor, g))
+        inputs = map_tensors(inputs, partial(_noise, generator=generator))
         if tokens is not None:
             inputs = _draw_tokens(module, inputs, tokens, generator)
         elif norms:

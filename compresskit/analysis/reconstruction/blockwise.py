@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from ...core.tensors.dtypes import FLOATS, widened
-from ...core.tensors.modules import device_of, evaluating, get_module
+from ...core.tensors.modules import device_of, evaluating
 from ...core.types import Inputs, call, main_output
 from ..calibration.activation_cache import ActivationCache
 from ..calibration.block_step import Step
-from ..calibration.blocks import Block, run_block
+from ..calibration.blocks import Block, modules_of, run_block
 from ..calibration.streaming import walk
 from .fitting import Group, Outcome, fit, variance
 
@@ -186,12 +186,6 @@ def outcome_table(outcomes: Mapping[str, Outcome]) -> list[dict[str, Any]]:
         }
         for name, one in outcomes.items()
     ]
-
-
-def modules_of(root: nn.Module, block: Block) -> Iterator[tuple[str, nn.Module]]:
-    """All modules within a block, by path."""
-    for name in block.modules:
-        yield from get_module(root, name).named_modules(prefix=name)
 
 
 @contextmanager

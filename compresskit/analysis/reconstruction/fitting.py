@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from ...training.optim import cosine
 
 #: share of the batches that no step sees, and the most of them
 _HELD_OUT_SHARE, _MOST_HELD_OUT = 0.125, 16
@@ -54,11 +55,6 @@ def variance(batches: Sequence[Tensor]) -> float:
     return max(squares / max(count, 1), 1e-20)
 
 
-def cosine(progress: float) -> float:
-    """The share of the peak learning rate at a share of the steps: half a cosine from 1 to 0."""
-    return 0.5 * (1 + math.cos(math.pi * progress))
-
-
 def held_out(count: int) -> int:
     """How many of so many batches no step sees."""
     return min(max(round(count * _HELD_OUT_SHARE), 1), _MOST_HELD_OUT) if count > 1 else 0
@@ -100,7 +96,7 @@ def fit(
     for step in range(iterations):
         order = order or torch.randperm(train, generator=generator).tolist()
         for entry, group in zip(optimizer.param_groups, groups, strict=True):
-            entry["lr"] = group.lr * cosine(step / iterations)
+            entry["lr"] = cosine(group.lr, 0.0, step / iterations)
         optimizer.zero_grad()
         error(order.pop()).backward()
         optimizer.step()

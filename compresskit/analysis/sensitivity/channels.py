@@ -13,9 +13,8 @@ from ...core.tensors.dtypes import in_float32
 from ...core.types import Inputs, call, main_output
 from ..calibration.hooks import watch
 
-#: (outputs, targets) -> the sum over examples of what is differentiated; with the attribute `takes_module` it runs the
-#: model itself: (module, inputs, targets) -> (outputs, sum)
-Score = Callable[..., Any]
+#: (module, inputs, targets) -> the sum over examples of what is differentiated; it runs the model
+Score = Callable[[nn.Module, Inputs, Any], Tensor]
 
 
 @in_float32
@@ -53,10 +52,7 @@ def output_sensitivities(
     for inputs, targets in batches:
         outputs: dict[str, list[Tensor]] = {name: [] for name in names}
         with watch(module, {name: _keeper(outputs[name]) for name in names}), torch.enable_grad():
-            if getattr(score, "takes_module", False):
-                _, value = score(module, inputs, targets)
-            else:
-                value = score(call(module, inputs), targets)
+            value = score(module, inputs, targets)
         used = [(name, output) for name, calls in outputs.items() for output in calls if output.requires_grad]
         gradients = torch.autograd.grad(value, [output for _, output in used], allow_unused=True) if used else ()
         for (name, _), gradient in zip(used, gradients, strict=True):
@@ -91,8 +87,8 @@ def drawn_class(seed: int) -> Score:
     """
     generator = torch.Generator().manual_seed(seed)
 
-    def score(outputs: Any, _targets: Any) -> Tensor:
-        final = main_output(outputs)
+    def score(module: nn.Module, inputs: Inputs, _targets: Any) -> Tensor:
+        final = main_output(call(module, inputs))
         if final.dim() == 2 and final.shape[1] > 1:
             logs = final.log_softmax(1)
             drawn = torch.multinomial(logs.detach().exp().cpu(), 1, generator=generator).to(final.device)

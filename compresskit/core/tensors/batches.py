@@ -6,11 +6,13 @@ example; a list holds one entry an example (images of several sizes, boxes of a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from ..types import children
 
 
 def count_examples(batch: Any) -> int:
@@ -59,24 +61,18 @@ def join(batches: Sequence[Any]) -> Any:
     return first
 
 
-def tensors_of(inputs: Any) -> list[Tensor]:
-    """Every tensor of nested tuples, lists and mappings, in order."""
-    if isinstance(inputs, Tensor):
-        return [inputs]
-    if isinstance(inputs, Mapping):
-        return [tensor for value in inputs.values() for tensor in tensors_of(value)]
-    if isinstance(inputs, tuple | list):
-        return [tensor for value in inputs for tensor in tensors_of(value)]
-    return []
+def tensors_of(batch: Any) -> list[Tensor]:
+    """Every tensor of nested tuples, lists, mappings and dataclasses, in order."""
+    if isinstance(batch, Tensor):
+        return [batch]
+    return [tensor for _, value in children(batch) for tensor in tensors_of(value)]
 
 
-def map_tensors(inputs: Any, function: Any) -> Any:
-    """The same structure of tuples, lists and mappings with a function of each tensor in its place."""
-    if isinstance(inputs, Tensor):
-        return function(inputs)
-    if isinstance(inputs, Mapping):
-        return {key: map_tensors(value, function) for key, value in inputs.items()}
-    if isinstance(inputs, tuple | list):
-        mapped = [map_tensors(value, function) for value in inputs]
-        return mapped if isinstance(inputs, list) else tuple(mapped)
-    return inputs
+def map_tensors(batch: Any, function: Callable[[Tensor], Any]) -> Any:
+    """The same structure with a function of each tensor in its place; named tuples become tuples, dataclasses dicts."""
+    if isinstance(batch, Tensor):
+        return function(batch)
+    if isinstance(batch, tuple | list):
+        return (list if isinstance(batch, list) else tuple)(map_tensors(value, function) for value in batch)
+    parts = batch.items() if isinstance(batch, Mapping) else children(batch)
+    return {name: map_tensors(value, function) for name, value in parts} if parts else batch

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from ...core.errors import InputError
-from ...core.tensors.batches import count_examples
+from ...core.tensors.batches import count_examples, tensors_of
 from ...core.types import main_output
 from ..loss_terms.shapes import class_axis
-from ..structures import tensors_in
 from .boxes import boxes_of, matched_share
 from .classes import counted_mean
 
@@ -56,7 +55,7 @@ def fidelity(outputs: Any, original_outputs: Any) -> Tensor:
     """
     count = count_examples(outputs)
     difference, norm = torch.zeros(count, dtype=torch.float64), torch.zeros(count, dtype=torch.float64)
-    mine, wanted = ([t for t in tensors_in(x) if t.is_floating_point()] for x in (outputs, original_outputs))
+    mine, wanted = ([t for t in tensors_of(x) if t.is_floating_point()] for x in (outputs, original_outputs))
     if [t.shape for t in mine] != [t.shape for t in wanted] or any(not t.dim() or len(t) != count for t in mine):
         raise InputError("metric 'fidelity' compares outputs of one shape, and these differ; choose agreement")
     for one, other in zip(mine, wanted, strict=True):

@@ -123,11 +123,9 @@ class Evidence:
                 p.requires_grad_(True)
         loss = self.context.loss
 
-        def summed(module: nn.Module, inputs: Inputs, targets: Any) -> tuple[Any, Tensor]:
-            outputs, value = run_with_loss(module, inputs, targets, loss)
-            return outputs, value * count_examples(inputs)
+        def summed(module: nn.Module, inputs: Inputs, targets: Any) -> Tensor:
+            return run_with_loss(module, inputs, targets, loss)[1] * count_examples(inputs)
 
-        vars(summed)["takes_module"] = True
         return output_sensitivities(
             self.loaded.module, self._readers(), self.labelled, errors="independent", score=summed
         )

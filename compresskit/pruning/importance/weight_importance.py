@@ -106,7 +106,11 @@ def prune_with_update(weight: Tensor, moments: MomentSums, mask_of: Any, block: 
     Source: Frantar & Alistarh, "SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot", ICML 2023,
     alg. 1.
     """
-    factor = inverse_factor(moments)
+    return prune_with_factor(weight, inverse_factor(moments), mask_of, block)
+
+
+def prune_with_factor(weight: Tensor, factor: Tensor, mask_of: Any, block: int = 128) -> Tensor:
+    """The same, for callers that prune one layer several times: `factor` is `inverse_factor` of its moments."""
     weight = weight.detach().double().clone()
     for start in range(0, weight.shape[1], block):
         end = min(start + block, weight.shape[1])

@@ -18,7 +18,6 @@ from ...analysis.calibration.blocks import Block, modules_of, run_block
 from ...analysis.calibration.hooks import Sums, watch
 from ...analysis.calibration.im2col import needs_window, output_positions, output_rows
 from ...analysis.calibration.positions import per_example
-from ...core.tensors.modules import get_module
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -99,7 +98,7 @@ def record_targets(
 
         return look
 
-    norms = [n for n in modules_of(module, block) if isinstance(get_module(module, n), nn.modules.batchnorm._BatchNorm)]
+    norms = [name for name, one in modules_of(module, block) if isinstance(one, nn.modules.batchnorm._BatchNorm)]
     with watch(module, {**{n: watcher(n) for n in names}, **{n: reader(n) for n in norms}}), sums:
         for args, kwargs in inputs:
             run_block(module, block, args, kwargs)

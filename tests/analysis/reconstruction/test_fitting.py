@@ -3,11 +3,7 @@
 import pytest
 import torch
 
-from compresskit.analysis.reconstruction.fitting import Group, cosine, fit, held_out, variance
-
-
-def test_the_learning_rate_falls_along_half_a_cosine():
-    assert [cosine(share) for share in (0.0, 0.5, 1.0)] == pytest.approx([1.0, 0.5, 0.0])
+from compresskit.analysis.reconstruction.fitting import Group, fit, held_out, variance
 
 
 def test_the_unit_is_the_variance_over_all_batches():

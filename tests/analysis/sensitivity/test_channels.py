@@ -40,8 +40,8 @@ def test_with_labels_it_is_the_mean_square_of_each_examples_gradient():
     layer = nn.Linear(2, 2, bias=False)
     x, y = torch.randn(5, 2), torch.randn(5, 2)
 
-    def squared(outputs, targets):
-        return (outputs - targets).square().sum()
+    def squared(module, inputs, targets):
+        return (module(inputs) - targets).square().sum()
 
     once = nn.Sequential(layer)
     found = output_sensitivities(once, ["0"], [(x[:2], y[:2]), (x[2:], y[2:])], score=squared)["0"]

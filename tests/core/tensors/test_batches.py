@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import torch
+from dataclasses import dataclass
 
-from compresskit.core.tensors.batches import count_examples, divided, join, pick
+import torch
+from torch import Tensor
+
+from compresskit.core.tensors.batches import count_examples, divided, join, map_tensors, pick, tensors_of
 
 IMAGES = [torch.arange(12.0).reshape(3, 2, 2), torch.ones(3, 4, 1), torch.zeros(3, 1, 1)]
 BATCHES = {
@@ -36,3 +39,17 @@ def test_every_structure_comes_apart_and_together_again():
 def test_what_counts_no_examples():
     assert (count_examples(torch.tensor(1.0)), count_examples("a"), count_examples({})) == (0, 0, 0)
     assert count_examples((torch.tensor(1.0), torch.zeros(4))) == 4
+
+
+@dataclass
+class Output:
+    logits: Tensor
+    hidden: tuple
+
+
+def test_tensors_of_a_nested_structure():
+    tree = Output(torch.ones(2), ({"a": torch.zeros(1)}, [torch.full((1,), 2.0)], "text"))
+    assert [float(tensor.sum()) for tensor in tensors_of(tree)] == [2, 0, 2]
+    doubled = map_tensors(tree, lambda tensor: tensor * 2)
+    assert doubled["logits"].tolist() == [2, 2] and doubled["hidden"][1][0].tolist() == [4]
+    assert doubled["hidden"][2] == "text"
