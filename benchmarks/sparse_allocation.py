@@ -41,7 +41,7 @@ def main() -> None:
     print(
         f"{args.model}: {base:.2f} top-1 on {test.samples} test images; seed {args.seed}; torch {torch.__version__}\n"
     )
-    print("| zeros | allocation | top-1 | lost | seconds |\n| --- | --- | --- | --- | --- |", flush=True)
+    print("\n| zeros | allocation | top-1 | lost | seconds |\n| --- | --- | --- | --- | --- |", flush=True)
     for share in args.shares:
         for allocation in args.allocations:
             start = time.perf_counter()
