@@ -104,7 +104,8 @@ def _save(rank: int, world: int, rounds: int, folder: Path) -> None:
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
     from torch.distributed.checkpoint.state_dict import get_model_state_dict
 
-    from compresskit.training import checkpoint, fsdp
+    from compresskit.training.checkpoints import checkpoint
+    from compresskit.training.distributed import fsdp
 
     store = dist.FileStore(str(folder / "store"), world)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world)

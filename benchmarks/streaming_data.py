@@ -91,7 +91,7 @@ def epoch(folder: str, workers: int) -> None:
     if hasattr(sources, "_CACHED_BYTES"):  # an earlier checkout
         sources._CACHED_BYTES = 0
     else:
-        from compresskit.data.sources import imagefolder
+        from compresskit.data.sources.images import imagefolder
 
         imagefolder.CACHED_BYTES = 0
     data = open_data(f"imagefolder:{folder}", args={"size": SIZE}, workers=workers)

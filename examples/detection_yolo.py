@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 import compresskit
 from compresskit.core.types import Preprocessing
-from compresskit.data.sources.digits_scenes import digits_detection
+from compresskit.data.sources.images.digits_scenes import digits_detection
 
 
 class Scenes(torch.utils.data.Dataset[Any]):

@@ -19,7 +19,7 @@ from ..artifact.module_state import state_of
 from ..core.errors import InputError
 from ..core.types import Loaded
 from ..core.user_code.in_memory import PREFIX, MemorySource
-from ..training.checkpoint import fingerprint
+from ..training.checkpoints.checkpoint import fingerprint
 from .result import Result
 
 _PLAIN = (str, int, float, bool, type(None))

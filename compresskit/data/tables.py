@@ -27,34 +27,41 @@ READERS: Registry[Callable[[str, Preprocessing], Splits]] = Registry(
     _PACKAGE,
     {
         "digits": Row(
-            "sources.digits:digits",
+            "sources.images.digits:digits",
             "1,797 grey 8x8 digits that ship with scikit-learn; no download",
             attributes={"location": "none"},
         ),
         "digits-detection": Row(
-            "sources.digits_scenes:digits_detection",
+            "sources.images.digits_scenes:digits_detection",
             "scenes of those digits with their boxes, in torchvision's form; no download",
             attributes={"location": "none"},
         ),
         "digits-segmentation": Row(
-            "sources.digits_scenes:digits_segmentation",
+            "sources.images.digits_scenes:digits_segmentation",
             "scenes of those digits with the class of every pixel; no download",
             attributes={"location": "none"},
         ),
         "imagefolder": Row(
-            "sources.imagefolder:imagefolder", "imagefolder:DIR, images as SPLIT/CLASS/FILE; max_bad files are skipped"
+            "sources.images.imagefolder:imagefolder",
+            "imagefolder:DIR, images as SPLIT/CLASS/FILE; max_bad files are skipped",
         ),
-        "segfolder": Row("sources.segfolder:segfolder", "segfolder:DIR, folders images and masks (classes of pixels)"),
-        "coco": Row("sources.coco:coco", "coco:ANN.json, boxes and masks; images=DIR, val=, test= are further files"),
-        "yolo": Row("sources.yolo:yolo", "yolo:data.yaml, images and a text file of boxes each"),
+        "segfolder": Row(
+            "sources.images.segfolder:segfolder", "segfolder:DIR, folders images and masks (classes of pixels)"
+        ),
+        "coco": Row(
+            "sources.images.coco:coco", "coco:ANN.json, boxes and masks; images=DIR, val=, test= are further files"
+        ),
+        "yolo": Row("sources.images.yolo:yolo", "yolo:data.yaml, images and a text file of boxes each"),
         "npz": Row(
-            "sources.npz:npz", "npz:FILE, arrays x_train, y_train, x_test, y_test (or x and y)", attributes=_VALUES
+            "sources.tables.npz:npz",
+            "npz:FILE, arrays x_train, y_train, x_test, y_test (or x and y)",
+            attributes=_VALUES,
         ),
         "csv": Row(
-            "sources.csv:csv",
+            "sources.tables.csv:csv",
             "csv:FILE, columns of numbers, categories or image paths; target=COLUMNS, else label, target or the last",
         ),
-        "jsonl": Row("sources.jsonl:jsonl", "jsonl:FILE, an object a line, read as the rows of a csv"),
+        "jsonl": Row("sources.tables.jsonl:jsonl", "jsonl:FILE, an object a line, read as the rows of a csv"),
         "text": Row(
             "sources.text:text",
             "text:FILE_OR_DIR, texts and classes of a .csv, .jsonl or CLASS/FILE.txt; tokenizer=DIR_OR_ID, else bytes",
@@ -64,7 +71,9 @@ READERS: Registry[Callable[[str, Preprocessing], Splits]] = Registry(
             "sources.hf:hf",
             "hf:DIR_OR_ID, a Hugging Face data set; columns image, text or inputs, and label can be named",
         ),
-        "wds": Row("sources.wds:wds", "wds:name-{000..012}.tar, tar shards of webdataset with KEY.jpg and KEY.cls"),
+        "wds": Row(
+            "sources.images.wds:wds", "wds:name-{000..012}.tar, tar shards of webdataset with KEY.jpg and KEY.cls"
+        ),
         "audio": Row(
             "sources.audio:audio", "audio:DIR, WAV files as SPLIT/CLASS/FILE; rate, seconds, form", attributes=_VALUES
         ),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..core.types import Inputs
-from ..training.checkpoint import fingerprint
+from ..training.checkpoints.checkpoint import fingerprint
 
 
 class LogitCache:

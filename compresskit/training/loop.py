@@ -21,14 +21,15 @@ from ..core.tensors.dtypes import float32_weights
 from ..core.types import Inputs, Loaded, to_device
 from ..data import transforms
 from ..evaluation.losses import plain_objective
-from . import checkpoint, logging
+from . import logging
+from .checkpoints import checkpoint
+from .checkpoints.state import State
+from .checkpoints.weights import TrainedWeights
 from .context import Context, StepResult
-from .ddp_wrapper import Joined, Objective, shared
+from .distributed.ddp_wrapper import Joined, Objective, shared
 from .optim import clip_gradients, learning_rate, make_optimizer, number_type
 from .options import TrainOptions, TrainStepOptions
-from .state import State
 from .validator import Validator
-from .weights import TrainedWeights
 
 _SEED_STRIDE = 1_000_003
 #: options that do not change the result of a run, so that a checkpoint outlives changing them
@@ -119,7 +120,7 @@ class _Run:
         if options.sharding == "fsdp":
             if "bitmap" in loaded.storage.values():
                 raise InputError("sharding fsdp cannot hold the zeros of a sparse model; leave it out")
-            from . import fsdp  # takes a second to import
+            from .distributed import fsdp  # takes a second to import
 
             self.sharded = fsdp.Sharded(self.module, self.device)
             self.gather, self.restore = fsdp.whole_tensors, fsdp.restore_optimizer

@@ -15,7 +15,7 @@ from ..core.types import Loaded, to_device
 from ..data import transforms
 from ..evaluation.losses import plain_objective
 from .context import Context
-from .ddp_wrapper import Objective
+from .distributed.ddp_wrapper import Objective
 from .loop import check_divides
 from .optim import make_optimizer, number_type
 from .options import TrainOptions

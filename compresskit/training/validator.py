@@ -10,10 +10,10 @@ from ..core import distributed
 from ..core.types import Inputs
 from ..evaluation.losses import mean_loss
 from .batchnorm import estimate_batchnorm
+from .checkpoints.state import State
+from .checkpoints.weights import TrainedWeights
 from .context import Context
 from .options import TrainOptions
-from .state import State
-from .weights import TrainedWeights
 
 
 class Validator:

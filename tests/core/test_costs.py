@@ -22,7 +22,7 @@ OTHER_MEANINGS = {
     "model/checkpoints/matching.py": {"params"},  # a key of checkpoint files
     "pipeline/looking.py": {"macs", "bytes"},  # columns of the table of layers that inspect prints
     "quantization/mixed_precision/allocation.py": {"bytes"},  # the unit in a message
-    "training/fsdp.py": {"params"},  # a key of torch's parameter groups
+    "training/distributed/fsdp.py": {"params"},  # a key of torch's parameter groups
     "training/loop.py": {"params"},
     "training/optim.py": {"params"},
 }

@@ -16,9 +16,9 @@ from ...core.user_code.user_imports import guarded
 from ..splits.arrays import ArraySplit
 from ..splits.base import Splits, divided
 from ..splits.columns import ColumnSplit
-from . import csv, jsonl
 from .folders import directory, named_splits, split_folders, whole
-from .rows import Table
+from .tables import csv, jsonl
+from .tables.rows import Table
 
 _LENGTH = 128
 _TEXTS = ("text", "sentence", "content", "review")

@@ -16,7 +16,7 @@ from ...core.errors import Diverged, GuardMissed, InputError
 from ...core.tensors.copying import copy_module
 from ...core.types import Loaded
 from ...model.builders import build
-from ...training import checkpoint
+from ...training.checkpoints import checkpoint
 from ...training.context import Context
 from ...training.loop import Objective, train
 from ...training.options import TrainOptions

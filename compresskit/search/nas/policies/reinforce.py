@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ....training.checkpoint import optimizer_tensors, prefixed, restore_optimizer, under
+from ....training.checkpoints.checkpoint import optimizer_tensors, prefixed, restore_optimizer, under
 
 
 @dataclass

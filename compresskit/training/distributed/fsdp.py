@@ -12,10 +12,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import distribute_tensor
 
-from ..core.errors import InputError
-from ..core.tensors.copying import copy_module
-from . import checkpoint
-from .optim import gathered
+from ...core.errors import InputError
+from ...core.tensors.copying import copy_module
+from ..checkpoints import checkpoint
+from ..optim import gathered
 
 
 class Sharded:

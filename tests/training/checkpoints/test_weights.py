@@ -8,7 +8,7 @@ from torch import nn
 
 from compresskit.core.types import Loaded
 from compresskit.training.batchnorm import estimate_batchnorm
-from compresskit.training.weights import TrainedWeights
+from compresskit.training.checkpoints.weights import TrainedWeights
 
 
 def loaded_of(module: nn.Module, **storage: str) -> Loaded:

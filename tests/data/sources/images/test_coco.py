@@ -10,7 +10,7 @@ import torch
 
 from compresskit.core.errors import InputError
 from compresskit.data.dataset import open_data
-from compresskit.data.sources.coco import mask_of, run_lengths
+from compresskit.data.sources.images.coco import mask_of, run_lengths
 
 Image = pytest.importorskip("PIL.Image")
 

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from ...core.errors import InputError
-from ...core.types import Preprocessing
-from ..collate import Function
-from ..loaders import dataset_split
-from ..splits.base import Splits
+from ....core.errors import InputError
+from ....core.types import Preprocessing
+from ...collate import Function
+from ...loaders import dataset_split
+from ...splits.base import Splits
 from .digits import digits_in_memory
 
 CLASSES = tuple(map(str, range(10)))

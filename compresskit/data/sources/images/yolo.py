@@ -10,15 +10,15 @@ import torch
 import yaml
 from torch import Tensor
 
-from ...core.errors import InputError, first_line
-from ...core.limits.reading import read_bounded
-from ...core.types import Preprocessing
-from ..collate import Function
-from ..images import readable
-from ..loaders import dataset_split
-from ..splits.base import Splits, divided
+from ....core.errors import InputError, first_line
+from ....core.limits.reading import read_bounded
+from ....core.types import Preprocessing
+from ...collate import Function
+from ...images import readable
+from ...loaders import dataset_split
+from ...splits.base import Splits, divided
+from ..folders import images_below, joined_notes, named_splits, shown, whole
 from .boxes import Boxed, Found
-from .folders import images_below, joined_notes, named_splits, shown, whole
 
 _LARGEST_YAML_BYTES = 1 << 20
 _LARGEST_TEXT_BYTES = 64 << 20

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..core import distributed
-from ..core.types import Inputs
+from ...core import distributed
+from ...core.types import Inputs
 
 #: (module, inputs, targets) -> the loss of one batch, a scalar. An objective may also have `begin_step(indices, step,
 #: total_steps)`, called before each batch with the data set's indices of its examples; `parts`, a mapping of the last

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 pytestmark = pytest.mark.integration
 
 WORKER = Path(__file__).with_name("train_worker.py")
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 #: float32 sums in another order, over eight steps
 TOLERANCE = 1e-5
 

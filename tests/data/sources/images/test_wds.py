@@ -11,7 +11,7 @@ import pytest
 
 from compresskit.core.errors import InputError
 from compresskit.data.dataset import open_data
-from compresskit.data.sources.wds import shards_of
+from compresskit.data.sources.images.wds import shards_of
 
 Image = pytest.importorskip("PIL.Image")
 

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ...core.errors import InputError, first_line
-from ...core.limits.reading import check_regular
-from ...core.types import Preprocessing
-from ..splits.base import Splits
+from ....core.errors import InputError, first_line
+from ....core.limits.reading import check_regular
+from ....core.types import Preprocessing
+from ...splits.base import Splits
 from .rows import Table, split_of
 
 

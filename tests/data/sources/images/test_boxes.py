@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from compresskit.data.sources.boxes import Boxed
+from compresskit.data.sources.images.boxes import Boxed
 
 
 def test_boxes_are_cut_at_the_border_and_empty_ones_are_dropped(tmp_path):

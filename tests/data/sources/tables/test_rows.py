@@ -9,7 +9,7 @@ import torch
 
 from compresskit.core.errors import InputError
 from compresskit.core.types import Preprocessing
-from compresskit.data.sources.rows import Table, split_of
+from compresskit.data.sources.tables.rows import Table, split_of
 
 
 def table(**columns):

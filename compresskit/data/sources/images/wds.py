@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ...core.errors import InputError, first_line
-from ...core.limits.reading import check_regular
-from ...core.types import Preprocessing
-from ..collate import Function
-from ..images import SUFFIXES, decode
-from ..loaders import dataset_split
-from ..splits.base import Splits, divided
-from .folders import picture
+from ....core.errors import InputError, first_line
+from ....core.limits.reading import check_regular
+from ....core.types import Preprocessing
+from ...collate import Function
+from ...images import SUFFIXES, decode
+from ...loaders import dataset_split
+from ...splits.base import Splits, divided
+from ..folders import picture
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MOST_SHARDS = 100_000

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ...core.errors import InputError
-from ...core.types import Preprocessing
-from ..images import load_map, readable, size_and_bands
-from ..loaders import dataset_split
-from ..splits.base import Splits, divided
-from .folders import (
+from ....core.errors import InputError
+from ....core.types import Preprocessing
+from ...images import load_map, readable, size_and_bands
+from ...loaders import dataset_split
+from ...splits.base import Splits, divided
+from ..folders import (
     SPLIT_FOLDERS,
     directory,
     images_below,

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
-from ...core.errors import InputError, nearest
-from ...core.types import Preprocessing
-from ..images import SUFFIXES, find_images, readable, size_and_bands
-from ..splits.arrays import ArraySplit
-from ..splits.base import Splits, divided
-from ..splits.files import CACHED_BYTES, FileSplit, cached
-from .folders import directory, joined_notes, named_splits, shown, split_folders, whole
+from ....core.errors import InputError, nearest
+from ....core.types import Preprocessing
+from ...images import SUFFIXES, find_images, readable, size_and_bands
+from ...splits.arrays import ArraySplit
+from ...splits.base import Splits, divided
+from ...splits.files import CACHED_BYTES, FileSplit, cached
+from ..folders import directory, joined_notes, named_splits, shown, split_folders, whole
 
 _IMAGES = {"images", "image", "imgs", "img", "jpegimages"}
 _TARGETS = {"masks", "mask", "labels", "annotations", "segmentation", "segmentationclass", "annotation", "gt"}

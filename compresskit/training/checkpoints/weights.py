@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core.types import Loaded
+from ...core.types import Loaded
 from . import checkpoint
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ...core.errors import InputError, nearest
-from ...core.types import Preprocessing
-from ..arrays import names_in_npz, read_npz
-from ..splits.arrays import array_split
-from ..splits.base import Splits, classes_of, divided
+from ....core.errors import InputError, nearest
+from ....core.types import Preprocessing
+from ...arrays import names_in_npz, read_npz
+from ...splits.arrays import array_split
+from ...splits.base import Splits, classes_of, divided
 
 _NAMES = ("x", "y", "x_train", "y_train", "x_val", "y_val", "x_test", "y_test")
 _SHOWN_NAMES = 20

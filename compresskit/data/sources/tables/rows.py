@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...core.errors import InputError, nearest
-from ...core.types import Preprocessing
-from ..images import SUFFIXES, size_and_bands
-from ..splits.arrays import array_split
-from ..splits.base import Splits, classes_of, divided
-from ..splits.files import FileSplit
-from .folders import joined_notes
+from ....core.errors import InputError, nearest
+from ....core.types import Preprocessing
+from ...images import SUFFIXES, size_and_bands
+from ...splits.arrays import array_split
+from ...splits.base import Splits, classes_of, divided
+from ...splits.files import FileSplit
+from ..folders import joined_notes
 
 _TARGETS = ("label", "target")
 _MOST_CATEGORIES = 1000

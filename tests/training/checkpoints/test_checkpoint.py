@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from compresskit.core.errors import InputError
-from compresskit.training import checkpoint
+from compresskit.training.checkpoints import checkpoint
 
 
 def test_tensors_and_state_come_back_bit_for_bit(tmp_path):

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...core.errors import InputError
-from ...core.types import Preprocessing
-from ..splits.arrays import ArraySplit
-from ..splits.base import Splits
+from ....core.errors import InputError
+from ....core.types import Preprocessing
+from ...splits.arrays import ArraySplit
+from ...splits.base import Splits
 
 _TEST_SHARE = 0.2
 

@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...core.errors import InputError, require
-from ...core.limits.json_files import read_json
-from ...core.types import Preprocessing
-from ..collate import Function
-from ..images import readable
-from ..loaders import dataset_split
-from ..splits.base import Splits, divided
+from ....core.errors import InputError, require
+from ....core.limits.json_files import read_json
+from ....core.types import Preprocessing
+from ...collate import Function
+from ...images import readable
+from ...loaders import dataset_split
+from ...splits.base import Splits, divided
+from ..folders import directory, joined_notes, shown, whole
 from .boxes import Boxed, Found
-from .folders import directory, joined_notes, shown, whole
 
 _LARGEST_BYTES = 4 << 30  # of an annotation file
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ..core.errors import InputError
+from ...core.errors import InputError
 
 _KEY = "compresskit"
 

@@ -1,0 +1,1 @@
+"""Readers of images: with classes, masks or boxes, from folders, annotation files, shards or scikit-learn's digits."""

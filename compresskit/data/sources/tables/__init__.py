@@ -1,0 +1,1 @@
+"""Readers of tables: columns of CSV and JSON lines, and arrays of NumPy archives."""
