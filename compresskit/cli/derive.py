@@ -13,10 +13,11 @@ from click.shell_completion import CompletionItem
 from ..core.errors import InputError
 from ..core.options import registry_of
 from ..core.registry import Registry
-from ..core.reporting.results import only_results_on_stdout
 from ..pipeline.yaml.text import parse_value
+from .completion import COMPLETIONS, Completed
 
-_SCALARS = (int, float, str)
+_NUMBERS = (int, float)
+_SCALARS = (*_NUMBERS, str)
 
 
 class FieldOption(click.Option):
@@ -57,6 +58,11 @@ class FieldOption(click.Option):
     def help(self, text: str | None) -> None:
         self._help = text
 
+    @property
+    def plain_help(self) -> str | None:
+        """The help text without the rows that it may name."""
+        return self._help
+
 
 class RowName(click.ParamType):
     """The name of a registry's row, or a user's own as `file.py:name`."""
@@ -78,33 +84,6 @@ class RowName(click.ParamType):
             for name, row in self.registry.rows().items()
             if name.startswith(incomplete)
         ]
-
-
-class SectionedCommand(click.Command):
-    """A command whose help lists flags by section and ends with examples; while it runs, only results go to stdout."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        with only_results_on_stdout():
-            return super().invoke(ctx)
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        sections: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record:
-                sections.setdefault(getattr(parameter, "section", "General"), []).append(record)
-        for name in [*(name for name in sections if name != "General"), "General"]:
-            if name in sections:
-                with formatter.section(name):
-                    formatter.write_dl(sections[name])
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        if self.epilog:
-            formatter.write_paragraph()
-            formatter.write_text("Examples:")
-            with formatter.indentation():
-                for line in self.epilog.splitlines():
-                    formatter.write(f"{' ' * formatter.current_indent}{line}\n")
 
 
 def options_of(model: type[Any], leave_out: tuple[str, ...] = ()) -> list[FieldOption]:
@@ -135,6 +114,8 @@ def _option(name: str, field: Any) -> FieldOption:
         "show_default": False,
     }
     kind = _inner(field.annotation)
+    takes = (field.json_schema_extra or {}).get("takes")
+    text = Completed(takes) if takes in COMPLETIONS else str
     origin = get_origin(kind)
     registry = registry_of(field.annotation, field.metadata)
     if registry is not None and origin is not dict:
@@ -148,12 +129,12 @@ def _option(name: str, field: Any) -> FieldOption:
     if origin in (list, tuple):
         inner = _inner(get_args(kind)[0])
         literal = click.Choice([str(item) for item in get_args(inner)]) if get_origin(inner) is Literal else None
-        return FieldOption([flag], type=literal or (inner if inner in _SCALARS else str), multiple=True, **settings)
+        return FieldOption([flag], type=literal or (inner if inner in _NUMBERS else text), multiple=True, **settings)
     if origin is dict:
         return FieldOption([flag], type=str, multiple=True, pairs=True, metavar="KEY=VALUE", **settings)
     if {float, str} <= set(get_args(field.annotation)):
         settings["metavar"] = "AMOUNT"
-    return FieldOption([flag], type=kind if kind in _SCALARS else str, **settings)
+    return FieldOption([flag], type=kind if kind in _NUMBERS else text, **settings)
 
 
 def _inner(annotation: Any) -> Any:

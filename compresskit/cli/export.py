@@ -7,8 +7,10 @@ import click
 from ..core.reporting.results import write_result
 from ..export.options import ExportOptions
 from ..pipeline.recipe import RecipeOptions
+from .completion import Completed
 from .console import logger, stderr_console, validated
-from .derive import SectionedCommand, given_values, options_of
+from .derive import given_values, options_of
+from .help import SectionedCommand
 
 _OWN = options_of(ExportOptions)
 _SHARED = options_of(
@@ -37,7 +39,7 @@ def _export(model: str, output: str | None, force: bool, as_json: bool, quiet: b
 export_command = SectionedCommand(
     "export",
     params=[
-        click.Argument(["model"], metavar="MODEL"),
+        click.Argument(["model"], metavar="MODEL", type=Completed("model")),
         *_OWN,
         *_SHARED,
         click.Option(["-o", "--output"], metavar="FILE", help="File to write.  [default: runs/model.FORMAT]"),
@@ -46,6 +48,7 @@ export_command = SectionedCommand(
         click.Option(["-q", "--quiet"], is_flag=True, help="No progress on stderr."),
     ],
     callback=_export,
+    common=("data", "weights", "input", "format", "runtime", "opset", "data_arg", "source"),
     no_args_is_help=True,
     help="Write a model as a graph for another runtime, run it there, and compare outputs, metric and latency.",
     epilog="compresskit export runs/int8 --data digits -o model.onnx\n"

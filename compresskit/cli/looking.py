@@ -8,8 +8,10 @@ from ..core.costs import cost_of, names
 from ..core.errors import GuardMissed
 from ..core.reporting.results import write_result
 from ..pipeline.recipe import MOST_LATENCY_ROUNDS, RecipeOptions
+from .completion import Completed
 from .console import logger, stderr_console, validated
-from .derive import SectionedCommand, given_values, options_of
+from .derive import given_values, options_of
+from .help import SectionedCommand
 
 _MODEL_OPTIONS = options_of(
     RecipeOptions,
@@ -64,8 +66,9 @@ def _inspect(model: str, as_json: bool, **values) -> None:
 
 inspect_command = SectionedCommand(
     "inspect",
-    params=[click.Argument(["model"], metavar="MODEL"), *_MODEL_OPTIONS, _JSON],
+    params=[click.Argument(["model"], metavar="MODEL", type=Completed("model")), *_MODEL_OPTIONS, _JSON],
     callback=_inspect,
+    common=("weights", "model_arg", "input", "data", "trust_source"),
     no_args_is_help=True,
     help="Print layers, shapes, parameters, MACs, sizes, and which technique applies to each layer.",
     epilog="compresskit inspect torchvision:resnet18\ncompresskit inspect runs/pruned --json",

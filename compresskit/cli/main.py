@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 import click
@@ -23,6 +24,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "inspect": ("looking:inspect_command", "Print layers, shapes, parameters, MACs, and what applies to each."),
     "diff": ("looking:diff_command", "Compare two models: layers, edits, measured figures."),
     "verify": ("looking:verify_command", "Check an artifact: hash, probe, reload in a fresh process."),
+    "explain": ("words:explain_command", "Say what an option, a choice or a term means."),
+    "completion": ("words:completion_command", "Print the completion script of a shell."),
     "doctor": ("looking:doctor_command", "Say which runtimes and extras work here."),
 }
 
@@ -79,6 +82,8 @@ def main() -> None:
 
 def _run(debug: bool) -> int:
     interruption = Interruption()
+    if os.environ.get("_COMPRESSKIT_COMPLETE"):  # a shell asks, and nothing of the user's runs
+        return cli(prog_name="compresskit")
     try:
         interruption.listen()
         result = cli(standalone_mode=False)
@@ -90,6 +95,9 @@ def _run(debug: bool) -> int:
         return _interrupted()
     except click.exceptions.Exit as error:
         return error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
     except click.ClickException as error:
         if debug:
             raise

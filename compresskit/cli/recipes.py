@@ -11,7 +11,7 @@ from ..core.errors import InputError
 from ..core.reporting.results import write_result
 from ..pipeline.recipe import json_schema, read_recipe
 from .console import logger, stderr_console
-from .derive import SectionedCommand
+from .help import SectionedCommand
 from .technique import execute
 
 
@@ -72,23 +72,24 @@ def run_command(
     "schema",
     cls=SectionedCommand,
     epilog="compresskit schema > recipe.schema.json\ncompresskit schema --markdown > docs/options.md\n"
-    "compresskit schema --stub > compresskit/__init__.pyi",
+    "compresskit schema --glossary > docs/glossary.md\ncompresskit schema --stub > compresskit/__init__.pyi",
 )
 @click.option("--markdown", is_flag=True, help="The options of every technique as tables.")
+@click.option("--glossary", is_flag=True, help="The words of the project as a table.")
 @click.option("--stub", is_flag=True, help="The stub of the Python API, for type checkers.")
-def schema_command(markdown: bool, stub: bool) -> None:
+def schema_command(markdown: bool, glossary: bool, stub: bool) -> None:
     """Print the recipe's JSON schema, for editors that complete and check YAML."""
     import json
 
     from ..api.stub import stub_text
     from ..pipeline.docs import options_markdown
+    from ..pipeline.glossary import glossary_markdown
 
-    if markdown and stub:
-        raise InputError("--markdown and --stub are two texts; give one of them")
-    if stub:
-        write_result(stub_text(), end="")
-        return
-    write_result(options_markdown() if markdown else json.dumps(json_schema(), indent=2) + "\n", end="")
+    texts = {"--markdown": options_markdown, "--glossary": glossary_markdown, "--stub": stub_text}
+    given = [flag for flag, asked in zip(texts, (markdown, glossary, stub), strict=True) if asked]
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)} are {len(given)} texts; give one of them")
+    write_result(texts[given[0]]() if given else json.dumps(json_schema(), indent=2) + "\n", end="")
 
 
 @click.command(

@@ -10,8 +10,10 @@ import click
 from ..core.reporting.results import result_stream, write_result
 from ..pipeline.recipe import Recipe, RecipeOptions, Step
 from ..pipeline.techniques import TECHNIQUES
+from .completion import Completed
 from .console import common_options, logger, stderr_console, validated
-from .derive import SectionedCommand, given_values, options_of
+from .derive import given_values, options_of
+from .help import SectionedCommand
 
 
 def technique_command(name: str) -> click.Command:
@@ -45,7 +47,7 @@ def technique_command(name: str) -> click.Command:
     return SectionedCommand(
         name,
         params=[
-            click.Argument(["model"], metavar="MODEL"),
+            click.Argument(["model"], metavar="MODEL", type=Completed("model")),
             *own,
             *shared,
             click.Option(
@@ -56,6 +58,7 @@ def technique_command(name: str) -> click.Command:
         callback=callback,
         short_help=technique.summary,
         epilog=f"compresskit {technique.example}",
+        common=technique.common,
         help=f"{technique.summary}\n\nMODEL is a model string: torchvision:NAME, timm:NAME, hf:DIR_OR_ID, "
         "builtin:NAME, package.module:factory, path/net.py:factory, or an artifact directory.",
         no_args_is_help=True,

@@ -32,7 +32,7 @@ def option(
     help: str,
     *,
     section: str = "Options",
-    takes: Literal["", "model", "data", "function"] = "",
+    takes: Literal["", "model", "data", "function", "file", "layers"] = "",
     **constraints: Any,
 ) -> Any:
     """A field with its help text and the section of `--help` it stands in.
@@ -41,7 +41,8 @@ def option(
         default: the default value; `...` makes the option required.
         help: one line, starting lower-case, units named.
         section: heading in `--help` and in the docs table.
-        takes: what Python code may give in the place of the string: a module, data, or a function.
+        takes: what the string names: a model, data, a function (Python code may give the thing itself in its place),
+            a file, or layers; shells complete it.
         constraints: pydantic's ge, gt, le, lt, min_length, pattern.
     """
     extra: dict[str, JsonValue] = {"section": section, **({"takes": takes} if takes else {})}

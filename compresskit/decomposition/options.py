@@ -74,8 +74,12 @@ class DecomposeOptions(ReconstructionOptions, BudgetOptions):
         "except where ranks are given and for embeddings)",
         section="Layers",
     )
-    layers: list[str] = option([], "decompose only layers that one of these patterns matches", section="Layers")
-    skip: list[str] = option([], "leave out layers that one of these patterns matches", section="Layers")
+    layers: list[str] = option(
+        [], "decompose only layers that one of these patterns matches", section="Layers", takes="layers"
+    )
+    skip: list[str] = option(
+        [], "leave out layers that one of these patterns matches", section="Layers", takes="layers"
+    )
     embeddings: Literal["keep", "decompose"] = option(
         "keep", "embeddings get smaller but slower, so they stay unless asked for", section="Layers"
     )

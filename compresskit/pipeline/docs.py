@@ -23,7 +23,7 @@ def starter_recipe(model: str, data: str, weights: str | None = None) -> str:
     lines += [f"data: {_yaml(data)}", "output: runs/compressed"]
     for name, field in RecipeOptions.model_fields.items():
         if name not in ("model", "weights", "data", "output"):
-            lines.append(f"# {name}: {_yaml(_default(field))}  # {field.description}")
+            lines.append(f"# {name}: {_yaml(default_of(field))}  # {field.description}")
     lines.append("steps:")
     for technique, values in _STARTER_STEPS.items():
         lines.append(f"  - {technique}:")
@@ -36,12 +36,13 @@ def starter_recipe(model: str, data: str, weights: str | None = None) -> str:
 def _step_lines(model: type[Options], values: dict[str, Any]) -> list[str]:
     lines = []
     for name, field in model.model_fields.items():
-        text = f"{name}: {_yaml(values.get(name, _default(field)))}  # {field.description}"
+        text = f"{name}: {_yaml(values.get(name, default_of(field)))}  # {field.description}"
         lines.append(f"      {text}" if name in values else f"      # {text}")
     return lines
 
 
-def _default(field: Any) -> Any:
+def default_of(field: Any) -> Any:
+    """The default of an option, None where it is required."""
     return None if field.is_required() else field.get_default(call_default_factory=True)
 
 
@@ -70,9 +71,14 @@ def _table(model: type[Options]) -> list[str]:
     rows = ["| option | values | default | meaning |", "| --- | --- | --- | --- |"]
     properties = model.model_json_schema()["properties"]
     for name, field in model.model_fields.items():
-        default = "required" if field.is_required() else f"`{json.dumps(_default(field))}`"
+        default = "required" if field.is_required() else f"`{json.dumps(default_of(field))}`"
         rows.append(f"| `{name}` | {_values(field.annotation, properties[name])} | {default} | {field.description} |")
     return rows
+
+
+def values_of(model: type[Options], name: str) -> str:
+    """What an option takes, as the options tables say it."""
+    return _values(model.model_fields[name].annotation, model.model_json_schema()["properties"][name])
 
 
 #: the types of a share or an amount of a cost

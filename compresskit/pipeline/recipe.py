@@ -31,8 +31,8 @@ class RecipeOptions(Options):
     weights: str | None = option(
         None,
         "weights file (.safetensors, .pt, .pth, .ckpt, .bin, shards; FILE#KEY for a part), or 'pretrained'",
-        section="Model",
-    )
+        section="Model", takes="file",
+    )  # fmt: skip
     model_arg: dict[str, Any] = option({}, "argument of the model's factory, e.g. num_classes=10", section="Model")
     input: list[str] = option(
         [],

@@ -15,6 +15,7 @@ class Technique(NamedTuple):
         run: "module:function" taking (loaded, options, context) and returning a StepResult.
         summary: one line of help.
         example: what `--help` shows as an example, without the program's name.
+        common: the options that `--help` shows before those that are asked for by section.
         preview: what a dry run does with it: "run" the cut itself, "same" where MACs do not change, "unknown".
         check: "module:function" taking (a copy of the model, options, context), which raises InputError with a line
             for each thing that `run` would refuse only later; empty where there is none.
@@ -25,6 +26,7 @@ class Technique(NamedTuple):
     run: str
     summary: str
     example: str
+    common: tuple[str, ...]
     preview: Literal["run", "same", "unknown"] = "run"
     check: str = ""
     leaves_model: bool = False
@@ -48,6 +50,7 @@ TECHNIQUES: dict[str, Technique] = {
         "compresskit.training.loop:train_step",
         "Train or fine-tune a model.",
         "train builtin:digits_cnn --data digits --epochs 10 -o runs/base",
+        ("data", "weights", "epochs", "lr", "batch_size", "augment", "task_loss", "metric"),
         "same",
         check="compresskit.training.train_check:check_training",
     ),
@@ -56,6 +59,7 @@ TECHNIQUES: dict[str, Technique] = {
         "compresskit.pruning.structured.prune:prune",
         "Remove channels, heads, blocks or single weights.",
         "prune runs/base --data digits --target-macs 0.5 --recover finetune -o runs/pruned",
+        ("data", "weights", "target_macs", "ratio", "criterion", "recover", "epochs", "max_drop"),
         check="compresskit.pruning.check:check",
     ),
     "quantize": Technique(
@@ -63,6 +67,7 @@ TECHNIQUES: dict[str, Technique] = {
         "compresskit.quantization.quantize:quantize",
         "Store weights, and compute, in fewer bits.",
         "quantize runs/pruned --scheme int8-static --data digits -o runs/int8",
+        ("data", "weights", "scheme", "bits", "target_bits", "rounding", "recover", "max_drop"),
         "same",
         check="compresskit.quantization.check:check",
     ),
@@ -71,6 +76,7 @@ TECHNIQUES: dict[str, Technique] = {
         "compresskit.decomposition.decompose:decompose",
         "Replace layers by low-rank factors.",
         "decompose runs/base --energy 0.9 --data digits -o runs/lowrank",
+        ("data", "weights", "target_macs", "energy", "kind", "recover", "epochs", "max_drop"),
         check="compresskit.decomposition.check:check",
     ),
     "distill": Technique(
@@ -78,6 +84,7 @@ TECHNIQUES: dict[str, Technique] = {
         "compresskit.distillation.distill:distill",
         "Train a student from a teacher.",
         "distill builtin:digits_cnn_small --teacher runs/base --data digits --epochs 10 -o runs/student",
+        ("data", "teacher", "teacher_weights", "student_width", "loss", "epochs", "lr", "max_drop"),
         "same",
         check="compresskit.distillation.check:check",
     ),
@@ -86,6 +93,7 @@ TECHNIQUES: dict[str, Technique] = {
         "compresskit.search.search:search",
         "Find each layer's share under a budget, automatically.",
         "search runs/base --data digits --technique prune --target-macs 0.5 --policy solve -o runs/searched",
+        ("data", "weights", "technique", "target_macs", "target_drop", "policy", "seconds", "recover"),
         "unknown",
         check="compresskit.search.check:check",
     ),
@@ -99,6 +107,7 @@ STEPS: dict[str, Technique] = {
         "compresskit.export.step:export_step",
         "Write the model as a graph for another runtime, and measure it there.",
         "export runs/int8 --data digits -o model.onnx",
+        ("data", "format", "runtime", "opset", "batch_size", "max_macs"),
         "same",
         check="compresskit.export.step:check",
         leaves_model=True,

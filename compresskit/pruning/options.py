@@ -56,7 +56,9 @@ class PruneOptions(ReconstructionOptions, BudgetOptions):
     attention: Literal["heads", "dims"] = option(
         "heads", "attention loses whole heads, or the same dimensions of every head", section="What goes"
     )
-    protect: list[str] = option([], "layers or groups that stay whole, by name pattern", section="What goes")
+    protect: list[str] = option(
+        [], "layers or groups that stay whole, by name pattern", section="What goes", takes="layers"
+    )
     ratio: float | None = option(None, "share removed, e.g. 0.5", section="How much", gt=0, lt=1)
     depth_ratios: list[float] = option(
         [], "share removed along the depth, from the first groups to the last, straight lines between: e.g. 0.2 and "

@@ -85,8 +85,12 @@ class QuantizeOptions(ReconstructionOptions, BudgetOptions):
         "number formats that target_bits or a budget chooses from beside them, e.g. nf4; bytes then count scales, too",
         section="Allocation",
     )
-    layers: list[str] = option([], "quantize only layers that one of these patterns matches", section="Layers")
-    skip: list[str] = option([], "leave out layers that one of these patterns matches", section="Layers")
+    layers: list[str] = option(
+        [], "quantize only layers that one of these patterns matches", section="Layers", takes="layers"
+    )
+    skip: list[str] = option(
+        [], "leave out layers that one of these patterns matches", section="Layers", takes="layers"
+    )
     first_last: Literal["same", "int8", "keep"] = option(
         "int8", "first and last layer: like the others, in 8 bits at least, or kept in float", section="Layers"
     )

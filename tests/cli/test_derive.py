@@ -36,9 +36,12 @@ def test_technique_and_recipe_options_have_different_names(name):
 
 
 @pytest.mark.parametrize("name", TECHNIQUES)
-def test_help_shows_every_option_and_every_choice(name):
+def test_help_shows_every_option_and_every_choice(name, capsys):
     command = technique_command(name)
-    text = " ".join(command.get_help(click.Context(command, info_name=name, max_content_width=200)).split())
+    context = click.Context(command, info_name=name, max_content_width=200)
+    with pytest.raises(click.exceptions.Exit):
+        command.parse_args(context, ["--help-all"])
+    text = " ".join(capsys.readouterr().out.split())
     for parameter in command.params:
         if isinstance(parameter, FieldOption) and not parameter.hidden:
             assert parameter.opts[0] in text

@@ -1,0 +1,52 @@
+"""Commands about names: explain, and the completion of them by a shell."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import get_completion_class
+
+from ..core.reporting.results import write_result
+from .help import SectionedCommand
+
+_SHELLS = ("bash", "zsh", "fish")
+_WHERE = {
+    "bash": 'eval "$(compresskit completion bash)"   # in ~/.bashrc',
+    "zsh": 'eval "$(compresskit completion zsh)"   # in ~/.zshrc',
+    "fish": "compresskit completion fish > ~/.config/fish/completions/compresskit.fish",
+}
+
+
+@click.command(
+    "explain",
+    cls=SectionedCommand,
+    no_args_is_help=True,
+    context_settings={"ignore_unknown_options": True},  # an option may be typed as it is typed elsewhere
+    epilog="compresskit explain target-macs\ncompresskit explain taylor\ncompresskit explain perplexity --json",
+)
+@click.argument("term", metavar="TERM", nargs=-1, required=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+def explain_command(term: tuple[str, ...], as_json: bool) -> None:
+    """Say what an option, a choice of an option, or a term of the glossary means, wherever it is used."""
+    from ..core.reporting.report import print_json
+    from ..pipeline.explaining import explain_term, explained
+
+    found = explain_term(" ".join(term))
+    if as_json:
+        print_json(found)
+        return
+    write_result("\n\n".join(map(explained, found)))
+
+
+@click.command(
+    "completion", cls=SectionedCommand, no_args_is_help=True, epilog="\n".join(_WHERE[shell] for shell in _SHELLS)
+)
+@click.argument("shell", metavar="SHELL", type=click.Choice(_SHELLS))
+@click.pass_context
+def completion_command(ctx: click.Context, shell: str) -> None:
+    """Print what makes a shell (bash, zsh, fish) complete commands, options, choices, models, data and layers."""
+    completion = get_completion_class(shell)
+    assert completion is not None  # click knows these shells
+    script = completion(ctx.find_root().command, {}, "compresskit", "_COMPRESSKIT_COMPLETE").source()
+    if shell == "bash":  # which else ends a word at the colon of a model string
+        script = "COMP_WORDBREAKS=${COMP_WORDBREAKS//:}\n" + script
+    write_result(script)

@@ -1,0 +1,122 @@
+"""What an option, a row of a table or a term of the glossary means, looked up by its name. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from ..core.errors import InputError, nearest
+from ..core.options import registry_of
+from ..core.registry import Registry
+from .docs import default_of, values_of
+from .glossary import TERMS
+from .recipe import RecipeOptions
+from .techniques import STEPS
+
+_EVERY = "every command"  # where the options of a recipe hold
+
+
+def explain_term(term: str) -> list[dict[str, Any]]:
+    """Everything that has a name: options, rows of tables, and terms.
+
+    Args:
+        term: as a flag, a YAML key, a row's name or words: `--target-macs`, `target_macs`, `taylor`, `perplexity`.
+    Returns:
+        One record each: {kind, name, meaning, ...}; an option has commands, section, values, default and rows, a
+        row its table, the options that take it, needs and source.
+    Raises:
+        InputError: if nothing has that name, naming the nearest.
+    """
+    found = [*_options(_key(term)), *_rows(term), *_terms(term)]
+    if not found:
+        raise InputError(f"nothing is called {term!r}{nearest(term, _names())}")
+    return found
+
+
+def _key(term: str) -> str:
+    return term.strip().removeprefix("--").replace("-", "_").replace(" ", "_").lower()
+
+
+def _models() -> Iterator[tuple[str, type[Any]]]:
+    yield _EVERY, RecipeOptions
+    for name, technique in STEPS.items():
+        yield name, technique.options_model()
+
+
+def _options(key: str) -> list[dict[str, Any]]:
+    """An option's records; commands where it says the same share one."""
+    found: list[dict[str, Any]] = []
+    for command, model in _models():
+        field = model.model_fields.get(key)
+        if field is None:
+            continue
+        registry = registry_of(field.annotation, field.metadata)
+        rows = {name: row.described() for name, row in registry.rows().items()} if registry is not None else {}
+        record = {
+            "kind": "option", "name": key, "flag": "--" + key.replace("_", "-"), "meaning": field.description,
+            "section": (field.json_schema_extra or {}).get("section", "Options"), "values": values_of(model, key),
+            "default": default_of(field), "rows": rows,
+        }  # fmt: skip
+        same = next((one for one in found if all(one[name] == value for name, value in record.items())), None)
+        if same is None:
+            found.append({**record, "commands": [command]})
+        else:
+            same["commands"].append(command)
+    return found
+
+
+def _tables() -> dict[int, tuple[Registry[Any], list[str]]]:
+    """Each registry that an option names, with the options: `prune --criterion`."""
+    found: dict[int, tuple[Registry[Any], list[str]]] = {}
+    for command, model in _models():
+        for name, field in model.model_fields.items():
+            registry = registry_of(field.annotation, field.metadata)
+            if registry is not None:
+                flag = "--" + name.replace("_", "-")
+                said = flag if command == _EVERY else f"{command} {flag}"
+                found.setdefault(id(registry), (registry, []))[1].append(said)
+    return found
+
+
+def _rows(name: str) -> Iterator[dict[str, Any]]:
+    for registry, options in _tables().values():
+        row = registry.rows().get(name)
+        if row is not None:
+            yield {
+                "kind": registry.kind, "name": name, "meaning": row.help, "source": row.source, "needs": row.needs,
+                "options": options,
+            }  # fmt: skip
+
+
+def _terms(term: str) -> Iterator[dict[str, Any]]:
+    wanted = term.strip().lower()
+    for name, meaning in TERMS.items():
+        if wanted in (name.lower(), *(part.strip(" )").lower() for part in name.replace("(", ",").split(","))):
+            yield {"kind": "term", "name": name, "meaning": meaning}
+
+
+def _names() -> list[str]:
+    options = {name for _, model in _models() for name in model.model_fields}
+    rows = {name for registry, _ in _tables().values() for name in registry.rows()}
+    return sorted(options | rows | set(TERMS))
+
+
+def explained(record: dict[str, Any]) -> str:
+    """A record as text of a few lines."""
+    if record["kind"] == "option":
+        lines = [f"{record['flag']} ({', '.join(record['commands'])}; section {record['section']})"]
+        lines += [f"  {record['meaning']}", f"  values: {record['values'].replace('`', '')}"]
+        lines += [f"  default: {_said(record['default'])}; in YAML: {record['name']}"]
+        lines += [f"    {name}: {meaning}" for name, meaning in record["rows"].items()]
+        return "\n".join(lines)
+    if record["kind"] == "term":
+        return f"{record['name']}: {record['meaning']}"
+    lines = [f"{record['name']}, a {record['kind']}: {record['meaning']}"]
+    lines += [f"  needs {record['needs']}"] if record["needs"] else []
+    lines += [f"  source: {record['source']}"] if record["source"] else []
+    return "\n".join([*lines, f"  given by {', '.join(record['options'])}"])
+
+
+def _said(default: Any) -> str:
+    return "none" if default in (None, [], {}, "") else json.dumps(default)
