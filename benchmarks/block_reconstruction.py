@@ -64,6 +64,7 @@ def lines(loaded: Loaded, data: Data, test: list, names: list[str], seeds: list[
             made = function(copied, model(**options, **common), Context(loaded, data=data, seed=seed)).loaded
             seconds, passed = seconds + time.process_time() - started, passed + time.perf_counter() - began
             found.append(top1(made, test) - whole)
+            print(f"<!-- {name} seed {seed}: {found[-1]:+.2f} -->", flush=True)
         peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         yield (
             f"| {name} | {common.get('reconstruct', 'auto')} | {sum(found) / len(found):+.2f} | {min(found):+.2f} .. "
