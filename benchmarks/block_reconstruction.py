@@ -1,4 +1,4 @@
-"""Low bits, halved MACs and low ranks on CIFAR-10 ResNets with and without block reconstruction; no labels, one core.
+"""Low bits, halved MACs, zeros and low ranks on CIFAR-10 ResNets with and without block reconstruction; no labels, one core.
 
     python benchmarks/block_reconstruction.py --data imagefolder:DIR --models ../shared/models --net 20 --rows w2 w4a4
 
@@ -41,6 +41,10 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "w4a4": ("quantize", {"scheme": "w4a4"}),
     "w2a4": ("quantize", {"scheme": "w2a4"}),
     "half": ("prune", {"target_macs": 0.5}),
+    "zeros70": ("prune", {"granularity": "weight", "ratio": 0.7, "saliency": "sparsegpt"}),
+    "zeros80": ("prune", {"granularity": "weight", "ratio": 0.8, "saliency": "sparsegpt"}),
+    "zeros90": ("prune", {"granularity": "weight", "ratio": 0.9, "saliency": "sparsegpt"}),
+    "2:4": ("prune", {"granularity": "n:m", "saliency": "sparsegpt"}),
     "ranks": ("decompose", {"target_macs": 0.5, "kind": "channel-svd", "objective": "activation"}),
 }
 

@@ -10,8 +10,9 @@ from functools import partial
 from torch import Tensor, nn
 
 from ..analysis.measure.work import exact_costs, work_of
-from ..analysis.reconstruction.blockwise import float_groups, outcome_table, reconstruct_blocks
+from ..analysis.reconstruction.blockwise import outcome_table
 from ..analysis.reconstruction.fitting import Outcome
+from ..analysis.reconstruction.floats import reconstruct_floats
 from ..analysis.reconstruction.plan import plan_reconstruction
 from ..analysis.sensitivity.divergence import OutputReference
 from ..core.errors import InputError
@@ -80,8 +81,7 @@ def decompose(loaded: Loaded, options: DecomposeOptions, context: Context) -> St
         estimate_batchnorm(loaded.module, batches, context.device)
     outcomes: dict[str, Outcome] = {}
     if plan is not None and whole is not None and errors:
-        tunable = partial(float_groups, loaded.module)
-        outcomes = reconstruct_blocks(whole, loaded.module, plan.blocks, plan.batches, tunable, plan.settings)
+        outcomes = reconstruct_floats(whole, loaded, plan)
     result = _report(loaded, layers, choices, errors, left_out, totals, options, context)
     if outcomes:
         result.tables["reconstructed blocks"] = outcome_table(outcomes)

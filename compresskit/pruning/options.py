@@ -19,11 +19,11 @@ _AMOUNTS = ("ratio", "depth_ratios", *(field_of(name) for name in names(techniqu
 _ONLY = {
     "channel": [
         "ratios", "round_to", "min_channels", "min_keep_ratio", "criterion", "scope", "reduction", "normalize",
-        "attention", "reconstruct", "iterations", "reconstruction_samples", "ridge", "depth_ratios", "sparsify",
-        "sparsify_epochs", "sparsify_strength",
+        "attention", "ridge", "depth_ratios", "sparsify", "sparsify_epochs", "sparsify_strength",
         *(field_of(name) for name in names("timed", technique=_TECHNIQUE)),
     ],
     "sparse": ["saliency", "allocation", "pattern"],
+    "not block": ["reconstruct", "iterations", "reconstruction_samples", "recalibrate"],
 }  # fmt: skip
 
 
@@ -107,7 +107,7 @@ class PruneOptions(ReconstructionOptions, BudgetOptions):
         "and shortcuts left; BatchNorm statistics then stay); auto: sequential where that is quick and takes little "
         "memory, else inputs, for layers with enough samples; none without data; block: as auto, and then blocks are "
         "tuned by gradients so that they give what the whole model's give, without labels, which auto does too where "
-        "there are data and time enough", section="After the cut",
+        "there are data and time enough; of single weights only block can be done", section="After the cut",
     )  # fmt: skip
     ridge: float | None = option(
         None, "pull of refitted weights towards the cut ones (default: chosen for each layer on samples left out; for "
@@ -204,7 +204,7 @@ class PruneOptions(ReconstructionOptions, BudgetOptions):
     @model_validator(mode="after")
     def _fits_granularity(self) -> PruneOptions:
         idle = [] if self.granularity == "channel" else list(_ONLY["channel"])
-        idle += ["recalibrate"] if self.granularity == "block" else []
+        idle += _ONLY["not block"] if self.granularity == "block" else []
         idle += [] if self.granularity in ("weight", "n:m") else _ONLY["sparse"]
         if self.granularity == "weight":
             idle.append("pattern")
@@ -216,6 +216,8 @@ class PruneOptions(ReconstructionOptions, BudgetOptions):
         idle = sorted({"sparsify_epochs", "sparsify_strength"} & self.model_fields_set)
         if idle and self.sparsify == "none":
             raise ValueError(f"{', '.join(idle)} would be ignored: sparsify is 'none'; choose e.g. group-lasso")
+        if self.granularity != "channel" and self.reconstruct in ("inputs", "sequential"):
+            raise ValueError(f"reconstruct {self.reconstruct} is for granularity 'channel'; give block, auto or none")
         if self.sparsify != "none" and self.steps > 1:
             raise ValueError("sparsify trains before a single cut; leave out steps, or sparsify")
         if (self.schedule == "one-shot") != (self.steps == 1):

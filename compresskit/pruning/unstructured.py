@@ -11,9 +11,13 @@ from torch import Tensor, nn
 from ..analysis.calibration.blocks import find_blocks
 from ..analysis.calibration.moments import MomentSums
 from ..analysis.calibration.streaming import walk
+from ..analysis.reconstruction.blockwise import outcome_table
+from ..analysis.reconstruction.floats import reconstruct_floats
+from ..analysis.reconstruction.plan import plan_reconstruction
 from ..analysis.sensitivity.channels import drawn_class, output_sensitivities, unlabelled
 from ..core.errors import InputError
 from ..core.tensors.batches import count_examples
+from ..core.tensors.copying import copy_module
 from ..core.tensors.dtypes import FLOATS
 from ..core.tensors.modules import match_names, tensor_of
 from ..core.types import Loaded
@@ -56,6 +60,8 @@ def prune_weights(loaded: Loaded, options: PruneOptions, context: Context) -> St
     densities: Mapping[str, float] = {}
     if allocation is not None:
         densities = _densities(loaded, layers, allocation, options, context)
+    plan = plan_reconstruction(loaded, options, context, worthwhile=not options.trains())
+    whole = copy_module(loaded.module) if plan is not None else None
     unmeasured = []
     for name, evidence in _evidence(loaded, layers, options, context):
         layer = layers[name]
@@ -65,6 +71,10 @@ def prune_weights(loaded: Loaded, options: PruneOptions, context: Context) -> St
             unmeasured.append(name)
     result = _result(loaded, layers, options, unmeasured, allocation)
     result.facts["batchnorm_layers_recalibrated"] = recalibrate(loaded, options, context)
+    if whole is not None and plan is not None:
+        outcomes = reconstruct_floats(whole, loaded, plan)
+        result.facts["blocks_reconstructed"] = sum(one.kept for one in outcomes.values())
+        result.tables["reconstructed blocks"] = outcome_table(outcomes)
     return result
 
 

@@ -116,6 +116,8 @@ def test_every_group_of_m_keeps_n(pattern, kept):
         ({"granularity": "n:m", "pattern": "4:2"}, "0 < N < M"),
         ({"granularity": "weight", "ratio": 0.5, "criterion": "l1"}, "criterion would be ignored"),
         ({"ratio": 0.5, "saliency": "wanda"}, "saliency would be ignored"),
+        ({"granularity": "n:m", "reconstruct": "inputs"}, "inputs is for granularity 'channel'"),
+        ({"granularity": "block", "ratio": 0.5, "reconstruct": "block"}, "reconstruct would be ignored"),
     ],
 )
 def test_options_that_would_be_ignored_are_refused(options, message):
@@ -144,3 +146,25 @@ def test_batchnorm_statistics_follow_the_zeros(digits_model):
 
 def _first_norm(loaded):
     return next(layer for layer in loaded.module.modules() if isinstance(layer, torch.nn.BatchNorm2d))
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("options", [{"granularity": "weight", "ratio": 0.8}, {"granularity": "n:m"}])
+def test_surviving_weights_are_tuned_and_zeros_stay(options, digits_model):
+    original = load_model(str(digits_model))
+    data = open_data("digits", original.preprocessing)
+    images = torch.cat(data.calibration(128, seed=5))
+    results, errors = {}, {}
+    for how in ("none", "block"):
+        steps = {"iterations": 30, "reconstruction_samples": 512} if how == "block" else {}
+        given = PruneOptions(saliency="wanda", samples=256, reconstruct=how, **steps, **options)
+        results[how] = prune(original.clone(), given, Context(original, data=data))
+        with torch.no_grad():
+            errors[how] = float((results[how].loaded.module(images) - original.module(images)).square().mean())
+    before, after = (results[how].loaded.module.state_dict() for how in ("none", "block"))
+    for name in results["none"].loaded.storage:
+        assert torch.equal(before[name] == 0, after[name] == 0)
+        assert not torch.signbit(after[name][after[name] == 0]).any()
+    assert errors["block"] < 0.7 * errors["none"]
+    assert results["block"].facts["blocks_reconstructed"] > 0
+    assert results["block"].tables["reconstructed blocks"] and "blocks_reconstructed" not in results["none"].facts

@@ -18,19 +18,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from ...core.tensors.dtypes import FLOATS, widened
+from ...core.tensors.dtypes import widened
 from ...core.tensors.modules import device_of, evaluating
 from ...core.types import Inputs, call, main_output
 from ..calibration.activation_cache import ActivationCache
 from ..calibration.block_step import Step
-from ..calibration.blocks import Block, modules_of, run_block
+from ..calibration.blocks import Block, run_block
 from ..calibration.streaming import walk
 from .fitting import Group, Outcome, fit, variance
 
 #: the block that all blocks are together
 _WHOLE = Block(("",), (), "model", (), ())
-#: share of its size by which a float parameter moves at first in one step
-_FLOAT_LR = 0.02
 #: all blocks at once move by this share of it: ResNet-20 at half its MACs diverged with the whole
 _MODEL_LR_SHARE = 0.25
 #: activations that are held in memory; more of them wait on the disk
@@ -154,25 +152,6 @@ def _fit(
 ) -> Outcome:
     with _tuned(groups), torch.enable_grad():
         return fit(error, batches, groups, iterations=settings.iterations, generator=generator)
-
-
-def float_groups(root: nn.Module, block: Block, keeps_zeros: Sequence[str] = ()) -> list[Group]:
-    """All float parameters in a block, tuned in proportion to their size.
-
-    Args:
-        root: the changed model.
-        block: the block.
-        keeps_zeros: names of parameters whose zeros stay.
-    """
-    groups = []
-    for path, module in modules_of(root, block):
-        own = {name: one for name, one in module._parameters.items() if one is not None and one.dtype in FLOATS}
-        sizes = {name: float(one.detach().double().square().mean().sqrt()) for name, one in own.items()}
-        for name, tensor in own.items():
-            # a bias may be zero as yet
-            lr = _FLOAT_LR * max(sizes[name], 0.1 * max(sizes.values()))
-            groups.append(Group([tensor], lr, keeps_zeros=f"{path}.{name}".lstrip(".") in keeps_zeros))
-    return groups
 
 
 def outcome_table(outcomes: Mapping[str, Outcome]) -> list[dict[str, Any]]:

@@ -90,7 +90,7 @@ def fit(
         return sum(float(error(number)) for number in judges) / len(judges)
 
     before = judged()
-    masks = [(one, (one != 0).to(one.dtype)) for group in groups if group.keeps_zeros for one in group.tensors]
+    zeros = [(one, one.detach() == 0) for group in groups if group.keeps_zeros for one in group.tensors]
     optimizer = torch.optim.Adam([dict(params=group.tensors, lr=group.lr) for group in groups])  # noqa: C408
     order: list[int] = []
     for step in range(iterations):
@@ -100,8 +100,8 @@ def fit(
         optimizer.zero_grad()
         error(order.pop()).backward()
         optimizer.step()
-        for tensor, mask in masks:
-            tensor.data.mul_(mask)
+        for tensor, mask in zeros:
+            tensor.data.masked_fill_(mask, 0.0)  # a product could leave a negative zero, which is stored as a value
     after = judged()
     kept = after < before
     if not kept:

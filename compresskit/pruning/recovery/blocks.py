@@ -7,14 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from ...analysis.calibration.blocks import Block
-from ...analysis.reconstruction.blockwise import float_groups, reconstruct_blocks
 from ...analysis.reconstruction.fitting import Outcome
+from ...analysis.reconstruction.floats import reconstruct_floats
 from ...analysis.reconstruction.plan import Plan
 from ...core.tensors.modules import get_module
+from ...core.types import Loaded
 from ..dependency.graph import Graph
 
 
-def reconstruct_cut(whole: nn.Module, cut: nn.Module, graph: Graph, keep: np.ndarray, plan: Plan) -> dict[str, Outcome]:
+def reconstruct_cut(whole: nn.Module, cut: Loaded, graph: Graph, keep: np.ndarray, plan: Plan) -> dict[str, Outcome]:
     """Tune the weights, biases and norms of a cut model's blocks to the whole model's outputs, in place.
 
     Args:
@@ -31,9 +32,7 @@ def reconstruct_cut(whole: nn.Module, cut: nn.Module, graph: Graph, keep: np.nda
         found = kept_outputs(whole, block, graph, keep)
         return output if found is None else output.index_select(found[0], found[1].to(output.device))
 
-    return reconstruct_blocks(
-        whole, cut, plan.blocks, plan.batches, lambda one: float_groups(cut, one), plan.settings, target
-    )
+    return reconstruct_floats(whole, cut, plan, target)
 
 
 def kept_outputs(whole: nn.Module, block: Block, graph: Graph, keep: np.ndarray) -> tuple[int, Tensor] | None:

@@ -156,7 +156,7 @@ def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> S
         refitted = refit_after_cut(whole, loaded, graph, ids, options, context)
     normalized_layers = 0 if refit == "sequential" else recalibrate(loaded, options, context)
     if whole is not None and plan is not None:
-        outcomes = reconstruct_cut(whole, loaded.module, graph, ids, plan)
+        outcomes = reconstruct_cut(whole, loaded, graph, ids, plan)
         result.tables["reconstructed blocks"] = outcome_table(outcomes)
     result.facts = {
         **_facts(graph, proof, options.exact_costs()),
