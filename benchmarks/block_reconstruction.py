@@ -1,4 +1,4 @@
-"""Low bits, halved MACs, zeros and low ranks on CIFAR-10 ResNets with and without block reconstruction; no labels, one core.
+"""Low bits, fewer MACs, zeros and low ranks on CIFAR-10 ResNets with and without block reconstruction; no labels.
 
     python benchmarks/block_reconstruction.py --data imagefolder:DIR --models ../shared/models --net 20 --rows w2 w4a4
 
