@@ -104,7 +104,7 @@ def _collected(root: nn.Module, statistics: Mapping[str, Taken], runs: Iterator[
                 taken[name].update(layer, read, output.detach())
             if first:
                 held.append(read)
-                reads[name].append((read.data_ptr(), read.shape, read.stride(), read._version, _way_of_reading(layer)))
+                reads[name].append((read.data_ptr(), read.shape, read.stride(), read._version, _way_of_reading(layer, read)))
 
         return look
 
@@ -124,9 +124,9 @@ def _collected(root: nn.Module, statistics: Mapping[str, Taken], runs: Iterator[
     return {name: taken[name] for name in statistics if leaders[name] in reached}
 
 
-def _way_of_reading(layer: nn.Module) -> Any:
+def _way_of_reading(layer: nn.Module, read: Tensor) -> Any:
     """What decides what a layer's weights meet, beside its input."""
-    return window_of(layer), id(layer) if "input_multiplier" in layer._buffers else None
+    return window_of(layer, read), id(layer) if "input_multiplier" in layer._buffers else None
 
 
 def copied(leaf: Any) -> Any:

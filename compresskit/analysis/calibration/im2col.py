@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,9 @@ from torch.nn import functional as F
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_PLAIN = [one.forward for one in _CONVOLUTIONS]
+#: what convolutions with a forward of their own pad, by the input's size
+_PADDINGS: WeakKeyDictionary[nn.Module, dict[torch.Size, tuple[tuple[int, int], ...]]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -40,20 +44,28 @@ class Window:
         return channels // self.groups * prod(self.kernel)
 
 
-def needs_window(layer: nn.Module) -> Window:
+def needs_window(layer: nn.Module, inputs: Tensor | None = None) -> Window:
     """The window of a layer that has one.
 
+    Args:
+        layer: the layer.
+        inputs: what it reads; convolutions that pad by themselves pad by its size.
     Raises:
         TypeError: of other layers.
     """
-    window = window_of(layer)
+    window = window_of(layer, inputs)
     if window is None:
         raise TypeError(f"a {type(layer).__name__} has no window")
     return window
 
 
-def window_of(layer: nn.Module) -> Window | None:
-    """The window of a linear layer, convolution or transposed convolution; None for other layers."""
+def window_of(layer: nn.Module, inputs: Tensor | None = None) -> Window | None:
+    """The window of a linear layer, convolution or transposed convolution; None for other layers.
+
+    Args:
+        layer: the layer.
+        inputs: what it reads; convolutions that pad by themselves pad by its size.
+    """
     if isinstance(layer, nn.Linear) or _is_transformers_linear(layer):
         return Window()
     if not isinstance(layer, (*_CONVOLUTIONS, *_TRANSPOSED)):
@@ -68,7 +80,38 @@ def window_of(layer: nn.Module) -> Window | None:
     else:
         padding = tuple((side, side) for side in layer.padding)
     transposed = isinstance(layer, _TRANSPOSED)
-    return Window(kernel, stride, dilation, padding, layer.padding_mode, layer.groups, transposed)
+    window = Window(kernel, stride, dilation, padding, layer.padding_mode, layer.groups, transposed)
+    if inputs is None or transposed or type(layer).forward in _PLAIN or not inputs.numel():
+        return window
+    return _as_it_pads(layer, window, inputs)
+
+
+@torch.inference_mode(False)
+@torch.enable_grad()
+def _as_it_pads(layer: nn.Module, window: Window, inputs: Tensor) -> Window:
+    """The window of a convolution with a forward of its own, which may pad (TensorFlow's "same"), for that input size.
+
+    The gradient of one output position shows where its window lies.
+    """
+    size = inputs.shape[-len(window.kernel) :]
+    known = _PADDINGS.setdefault(layer, {})
+    if size not in known:
+        probe = inputs.new_zeros(1, inputs.shape[-len(size) - 1], *size).requires_grad_()
+        outputs = type(layer).forward(layer, probe)  # past the hooks that watch it
+        middle = [length // 2 for length in outputs.shape[2:]]
+        picked = outputs[(0, slice(None), *middle)].sum()
+        touched = torch.autograd.grad(picked, probe)[0][0].abs().sum(0) > 0
+        padding = list(window.padding)
+        for axis, length in enumerate(size):
+            others = [other for other in range(len(size)) if other != axis]
+            taps = (touched.any(dim=others) if others else touched).nonzero().flatten().tolist()
+            reach = window.dilation[axis] * (window.kernel[axis] - 1)
+            if not taps or taps[-1] - taps[0] != reach:  # the window leaves the input, or outer taps are zero
+                continue
+            before = middle[axis] * window.stride[axis] - taps[0]
+            padding[axis] = before, (outputs.shape[2 + axis] - 1) * window.stride[axis] + reach + 1 - length - before
+        known[size] = tuple(padding)
+    return replace(window, padding=known[size])
 
 
 def _is_transformers_linear(layer: nn.Module) -> bool:

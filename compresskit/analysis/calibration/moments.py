@@ -155,7 +155,7 @@ class InputMoments:
 
     def update(self, layer: nn.Module, inputs: Tensor, output: Tensor) -> None:
         """Take in one call of a layer that has a window."""
-        window = needs_window(layer)
+        window = needs_window(layer, inputs)
         positions = self._sample(*output_positions(window, output))
         self.sums.update(widened(input_rows(window, inputs, positions)))
 
@@ -173,7 +173,7 @@ class InputMeans:
 
     def update(self, layer: nn.Module, inputs: Tensor, output: Tensor) -> None:
         """Take in one call of a layer that has a window."""
-        window = needs_window(layer)
+        window = needs_window(layer, inputs)
         rows = widened(input_rows(window, inputs, self._sample(*output_positions(window, output))))
         found = rows.sum(0).double()
         self._sum = found if self._sum is None else self._sum + found

@@ -55,7 +55,8 @@ def collect_moments(
     shared: dict[Hashable, InputMoments] = {}  # by what is read, and how
     wanted = {}
     for site in sites:
-        key = (site.reads or site.name, window_of(get_module(root, site.name)))
+        layer = get_module(root, site.name)
+        key = (site.reads or site.name, window_of(layer), type(layer))  # classes may pad by themselves
         if key not in shared:
             shared[key] = InputMoments(per_batch(limit, torch.Generator().manual_seed(seed)), _PRECISION)
         wanted[site.name] = shared[key]

@@ -198,7 +198,7 @@ def _pairs(
 
     def look(layer: nn.Module, inputs: tuple, output: Any) -> None:
         wanted, positions, beside = next(calls)
-        window = needs_window(layer)
+        window = needs_window(layer, inputs[0])
         # a copy: an activation in place may overwrite what the layer read
         read = input_rows(window, inputs[0], positions)[:, 0].to(torch.float64, copy=True)
         target_rows = _kept(wanted, outputs_kept)

@@ -75,7 +75,7 @@ def record_targets(
     def watcher(name: str):
         def look(layer: nn.Module, inputs: tuple, output: Any) -> None:
             target = targets.setdefault(name, Target())
-            window = needs_window(layer)
+            window = needs_window(layer, inputs[0])
             chosen = sample(*output_positions(window, output))
 
             def rows(tensor: Tensor) -> Tensor:

@@ -130,3 +130,39 @@ def test_other_layers_have_none():
     model = nn.Sequential(nn.Embedding(3, 2), nn.Linear(2, 2), nn.LSTM(2, 2), nn.ConvTranspose1d(2, 2, 1), nn.ReLU())
     assert [number for number, layer in enumerate(model) if window_of(layer) is not None] == [1, 3]
     assert window_of(model[0]) is None
+
+
+class PadsLikeTensorFlow(nn.Conv2d):
+    """timm's Conv2dSame and others: the last position is where the input ends, whatever the stride."""
+
+    def forward(self, x):
+        sides = []
+        for length, kernel, stride in zip(x.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
+            extra = max((-(-length // stride) - 1) * stride + kernel - length, 0)
+            sides += [extra // 2, extra - extra // 2]
+        return F.conv2d(F.pad(x, sides), self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
+class Standardized(nn.Conv1d):
+    def forward(self, x):
+        return F.conv1d(x, self.weight - self.weight.mean(), self.bias, padding=self.padding)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 7), (6, 5)])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 2), ((5, 2), (2, 1)), (1, 2)])
+def test_rows_of_convolutions_that_pad_by_themselves(size, kernel, stride):
+    torch.manual_seed(0)
+    layer, inputs = PadsLikeTensorFlow(3, 4, kernel, stride).double(), torch.randn(2, 3, *size, dtype=DOUBLE)
+    watched = []
+    layer.register_forward_hook(lambda *_: watched.append(1))
+    with torch.no_grad():
+        outputs = layer(inputs)
+        rows = input_rows(window_of(layer, inputs), inputs)[:, 0]
+    expected = output_rows(window_of(layer), outputs) - layer.bias.detach()
+    torch.testing.assert_close(rows @ layer.weight.detach().flatten(1).T, expected)
+    assert watched == [1] and layer.weight.grad is None
+
+
+def test_a_forward_of_its_own_that_pads_as_it_says_keeps_its_window():
+    layer = Standardized(2, 3, 3, padding=1)
+    assert window_of(layer, torch.zeros(1, 2, 6)) == window_of(layer)
