@@ -96,7 +96,11 @@ def invoke(module: nn.Module, inputs: Inputs) -> Any:
 def to_device(inputs: Any, device: torch.device, dtype: torch.dtype | None = None) -> Any:
     """Move a batch (nested tuples, lists, mappings) to a device; floating tensors also to a dtype."""
     if isinstance(inputs, Tensor):
-        return inputs.to(device, dtype if dtype and inputs.is_floating_point() else inputs.dtype)
+        to_accelerator = device.type == "cuda" and inputs.device.type == "cpu"
+        source = inputs.pin_memory() if to_accelerator else inputs  # so that nobody waits for the copy
+        return source.to(
+            device, dtype if dtype and inputs.is_floating_point() else inputs.dtype, non_blocking=to_accelerator
+        )
     if isinstance(inputs, Mapping):
         return {key: to_device(value, device, dtype) for key, value in inputs.items()}
     if isinstance(inputs, tuple | list):

@@ -105,7 +105,7 @@ class Objective:
         self._rows: Tensor | None = None
         self._indices: Tensor | None = None
         self._progress = 0.0
-        self.parts: Mapping[str, float] = {}
+        self.parts: Mapping[str, Tensor] = {}
 
     @property
     def adapters(self) -> list[nn.Module]:
@@ -151,7 +151,7 @@ class Objective:
                 losses[weighted.name] = weighted.weight_at(self._progress) * weighted.term.compute(signals)
         if not losses:
             raise InputError("all weights are 0, so there is nothing to learn from; raise loss_weight or task_weight")
-        self.parts = {name: loss.item() for name, loss in losses.items()} if len(losses) > 1 else {}
+        self.parts = {name: loss.detach() for name, loss in losses.items()} if len(losses) > 1 else {}
         return total(losses.values())
 
     def signals(self, module: nn.Module, inputs: Inputs, targets: Any) -> DistillationBatch:

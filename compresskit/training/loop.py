@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import distributed
-from ..core.errors import Diverged, InputError
+from ..core.errors import InputError
 from ..core.options import GuardOptions
 from ..core.tensors.dtypes import float32_weights
 from ..core.types import Inputs, Loaded, to_device
@@ -29,6 +29,7 @@ from .context import Context, StepResult
 from .distributed.ddp_wrapper import Joined, Objective, shared
 from .optim import clip_gradients, learning_rate, make_optimizer, number_type
 from .options import TrainOptions, TrainStepOptions
+from .step_losses import StepLosses
 from .validator import Validator
 
 _SEED_STRIDE = 1_000_003
@@ -132,7 +133,7 @@ class _Run:
         self.joined = joined if self.sharded else shared(joined, leaves_out, options.batch_norm)
         self.dtype = number_type(options.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
-        self.state = State()
+        self.state, self.losses = State(), StepLosses.on(self.device)
         self.weights = TrainedWeights(loaded, self.sharded, options.ema)
         self.judge = Validator(
             self.trained, options, context, self.weights, sharded=bool(self.sharded), norm_inputs=self._norm_inputs
@@ -167,9 +168,9 @@ class _Run:
         clock = time.perf_counter()
         number = position - 1
         for number, (indices, inputs, targets) in zip(range(position, last), batches.numbered(position), strict=False):
-            loss = self._step(inputs, targets, indices)
+            self._step(inputs, targets, indices)
             state.step += 1
-            advance(f"loss {loss:.3f}")
+            advance(f"loss {self.losses.latest:.3f}")
             if state.step == self.total_steps or number + 1 == per_epoch:
                 break
             if self.options.checkpoint_steps and state.step % self.options.checkpoint_steps == 0:
@@ -180,12 +181,13 @@ class _Run:
                 f"data {self.context.needs_data().name!r}: the training examples ended in batch {number + 1} of "
                 f"{per_epoch}; the stream holds fewer examples than its length says"
             )
+        self._read_losses()
         state.seconds += time.perf_counter() - clock
         self._end_epoch()
         if not state.finished:
             self._save()
 
-    def _step(self, inputs: Inputs, targets: Any, indices: Tensor) -> float:
+    def _step(self, inputs: Inputs, targets: Any, indices: Tensor) -> None:
         options, state = self.options, self.state
         seed = self.context.seed * _SEED_STRIDE + state.step
         if options.mixup or options.cutmix:
@@ -205,12 +207,8 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             loss = self.joined(inputs, targets)
-        value = distributed.mean(loss.item())
-        if not math.isfinite(value):
-            raise Diverged(
-                f"the training loss became {value} at step {state.step + 1} of {self.total_steps}; lower lr "
-                f"(now {options.lr:g}), set grad_clip, or lengthen warmup"
-            )
+        if self.losses.note(state.step, loss, getattr(self.objective, "parts", {})):
+            self._read_losses()
         self.scaler.scale(loss).backward()
         if self.sharded:
             distributed.average_gradients(self.extras)  # weights that are not sharded are nobody else's business
@@ -220,8 +218,10 @@ class _Run:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.weights.after_update(state.step)
-        state.count(value, getattr(self.objective, "parts", {}))
-        return value
+
+    def _read_losses(self) -> None:
+        for value, parts in self.losses.read(self.total_steps, self.options.lr):
+            self.state.count(value, parts)
 
     # -- epochs --------------------------------------------------------------------------------------------------
 
@@ -312,6 +312,7 @@ class _Run:
         return self.folder / f"training-{checkpoint.fingerprint(record, tensors)}.safetensors"
 
     def _save(self) -> None:
+        self._read_losses()
         if self.path is None:
             return
         tensors = self.weights.tensors(finished=self.state.finished)

@@ -78,13 +78,13 @@ def gathered(tensor: Any) -> Tensor:
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], largest_norm: float) -> float:
+def clip_gradients(parameters: Iterable[nn.Parameter], largest_norm: float) -> Tensor:
     """Scale all gradients so that their joint L2 norm is at most `largest_norm`; sharded ones count as whole.
 
     torch's own `clip_grad_norm_` does not take sharded and whole gradients together, its two halves do.
 
     Returns:
-        the norm before.
+        the norm before, a scalar tensor: to read it would make an accelerator wait.
     """
     learning = [parameter for parameter in parameters if parameter.grad is not None]
     sharded = [parameter for parameter in learning if hasattr(parameter.grad, "full_tensor")]
@@ -94,11 +94,11 @@ def clip_gradients(parameters: Iterable[nn.Parameter], largest_norm: float) -> f
         norm = nn.utils.get_total_norm([parameter.grad for parameter in part if parameter.grad is not None])
         norms.append(gathered(norm))
     if not norms:
-        return 0.0
+        return torch.zeros(())
     joint = torch.linalg.vector_norm(torch.stack(norms))
     for part in filter(None, (sharded, whole)):
         nn.utils.clip_grads_with_norm_(part, largest_norm, joint)
-    return float(joint)
+    return joint
 
 
 def cosine(start: float, end: float, share: float) -> float:

@@ -104,7 +104,8 @@ def _collected(root: nn.Module, statistics: Mapping[str, Taken], runs: Iterator[
                 taken[name].update(layer, read, output.detach())
             if first:
                 held.append(read)
-                reads[name].append((read.data_ptr(), read.shape, read.stride(), read._version, _way_of_reading(layer, read)))
+                place = read.data_ptr(), read.shape, read.stride(), read._version
+                reads[name].append((*place, _way_of_reading(layer, read)))
 
         return look
 

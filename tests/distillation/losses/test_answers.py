@@ -106,7 +106,7 @@ def test_boxes_recover_by_their_features(labels):
     value = objective(student.module.train(), batch, targets)
     own = sum(loss.item() for loss in student.module(*batch, targets).values())
     assert set(objective.parts) == ({"task", "features"} if labels == "use" else set())
-    features = objective.parts["features"] if labels == "use" else value.item()
+    features = objective.parts["features"].item() if labels == "use" else value.item()
     assert features > 0 and value.item() == pytest.approx(features + (own if labels == "use" else 0), rel=1e-5)
     value.backward()
     assert student.module.first.weight.grad.abs().sum() > 0 and student.module.training
