@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,10 +24,11 @@ from torch import Tensor, nn
 from ...analysis.calibration.block_step import Held
 from ...analysis.calibration.blocks import Block, run_block
 from ...analysis.calibration.hooks import Reached, Sums, watch
-from ...analysis.calibration.im2col import input_rows, needs_window, output_rows
+from ...analysis.calibration.im2col import input_rows, needs_window, output_positions, output_rows
 from ...analysis.calibration.moments import RegressionSums
 from ...analysis.calibration.streaming import walk
-from ...core.tensors.modules import bias_of, get_module, tensor_of
+from ...core.tensors.batches import count_examples, pick
+from ...core.tensors.modules import bias_of, evaluating, get_module, tensor_of
 from ...core.types import Inputs, call
 from ...training.batchnorm import channel_scale
 from .ridge import STRENGTHS, NormalEquations, chosen_strength, total
@@ -34,6 +36,8 @@ from .sampled_outputs import Target, record_targets, refittable
 
 #: activations of all examples from which on a refit would take long, and how many of the widest a model holds at once
 _MOST_BYTES, _HELD = 8 << 30, 3
+#: bytes up to which what all layers of the whole model gave is recorded in one run of it
+_RECORDED_AT_ONCE = 1 << 30
 _FOLDS, _MOST_COLUMNS = 4, 2048  # of cross-validation; layers with more columns take two, for memory's sake
 
 
@@ -126,17 +130,40 @@ def refit_all(
         generator: draws the positions.
         log: takes lines of progress.
     """
-    done = 0
-    for number, step in enumerate(walk(cut, blocks, batches, reference=whole), 1):
+    record = partial(record_targets, whole, points=points, generator=generator)
+    done, everything = 0, {}
+    with evaluating(whole):
+        at_once = _recording_bytes(whole, names, batches, points) <= _RECORDED_AT_ONCE
+        if at_once:  # one run of the whole model in the place of two block by block, of which one records
+            everything = record(names, (call(whole, batch) for batch in batches))
+    for number, step in enumerate(walk(cut, blocks, batches, reference=None if at_once else whole), 1):
         own = [name for name in step.block.layers if name in names]
-        if not own or step.reference_inputs is None:
-            continue
-        targets = record_targets(whole, step.block, own, step.reference_inputs, points=points, generator=generator)
+        if step.reference_inputs is not None and own:
+            runs = (run_block(whole, step.block, args, kwargs) for args, kwargs in step.reference_inputs)
+            targets = record(own, runs)
+        else:
+            targets = {name: everything.pop(name) for name in own if name in everything}
         for name, target in targets.items():
             refit(cut, step.block, name, target, step.inputs, fit)
         done += len(targets)
         log(f"refitted {done} of {len(names)} layers (block {number} of {len(blocks)})")
     return done
+
+
+def _recording_bytes(whole: nn.Module, names: Sequence[str], batches: Sequence[Inputs], points: int) -> int:
+    """Memory for the targets of all layers, with what may be beside them, and for one batch's outputs."""
+    sampled = outputs = 0
+
+    def note(layer: nn.Module, inputs: tuple, output: Tensor) -> None:
+        nonlocal sampled, outputs
+        examples, positions = output_positions(needs_window(layer), output)
+        sampled += len(tensor_of(layer)) * min(points, positions)
+        outputs += output.numel() // max(examples, 1)
+
+    with watch(whole, dict.fromkeys(names, note)):
+        call(whole, pick(batches[0], torch.zeros(1, dtype=torch.int64)))
+    counts = [count_examples(batch) for batch in batches]
+    return 4 * (2 * sampled * sum(counts) + outputs * max(counts))
 
 
 @torch.no_grad()

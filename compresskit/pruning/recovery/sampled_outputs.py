@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...analysis.calibration.block_step import Entered
-from ...analysis.calibration.blocks import Block, modules_of, run_block
 from ...analysis.calibration.hooks import Sums, watch
 from ...analysis.calibration.im2col import needs_window, output_positions, output_rows
 from ...analysis.calibration.positions import per_example
@@ -49,20 +47,18 @@ def refittable(layer: nn.Module) -> bool:
 @torch.no_grad()
 def record_targets(
     module: nn.Module,
-    block: Block,
     names: Sequence[str],
-    inputs: Iterable[Entered],
+    runs: Iterable[Any],
     *,
     points: int,
     generator: torch.Generator,
 ) -> dict[str, Target]:
-    """Outputs of layers of one block of the whole model at sampled positions.
+    """Outputs of layers of the whole model at sampled positions.
 
     Args:
         module: the whole model, in eval mode.
-        block: the block.
-        names: layers in it.
-        inputs: what enters the block, batch by batch.
+        names: the layers.
+        runs: runs them on one batch for each entry, when it comes to it.
         points: positions sampled from each example of each batch.
         generator: draws the positions.
     Returns:
@@ -98,10 +94,9 @@ def record_targets(
 
         return look
 
-    norms = [name for name, one in modules_of(module, block) if isinstance(one, nn.modules.batchnorm._BatchNorm)]
+    norms = [name for name, one in module.named_modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
     with watch(module, {**{n: watcher(n) for n in names}, **{n: reader(n) for n in norms}}), sums:
-        for args, kwargs in inputs:
-            run_block(module, block, args, kwargs)
+        for _ in runs:
             made.clear()
             sums.forget()
     return targets

@@ -28,7 +28,7 @@ def _held(batches):
 
 def _targets(module, names, batches, points=1):
     generator = torch.Generator().manual_seed(0)
-    return record_targets(module, WHOLE, names, _held(batches), points=points, generator=generator)
+    return record_targets(module, names, map(module, batches), points=points, generator=generator)
 
 
 def test_refit_finds_the_weights_that_made_the_targets():
@@ -119,6 +119,7 @@ class _Overwrites(_Residual):
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize("recorded", ["at once", "block by block"])
 @pytest.mark.parametrize(
     ("make", "shape"),
     [
@@ -129,7 +130,9 @@ class _Overwrites(_Residual):
     ],
     ids=["resnet", "cnn", "twice", "overwrites"],
 )
-def test_block_by_block_layers_are_refitted_as_if_the_whole_model_ran_for_each(make, shape):
+def test_block_by_block_layers_are_refitted_as_if_the_whole_model_ran_for_each(make, shape, recorded, monkeypatch):
+    if recorded == "block by block":
+        monkeypatch.setattr("compresskit.pruning.recovery.refit._RECORDED_AT_ONCE", 0)
     torch.manual_seed(0)
     whole = make().eval()
     batches = [torch.randn(count, *shape) for count in (20, 30, 14)]
