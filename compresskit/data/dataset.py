@@ -17,6 +17,7 @@ from ..core.types import Inputs, Preprocessing
 from ..core.user_code import in_memory
 from ..core.user_code.user_imports import guarded, named_attribute
 from ..model.example_inputs import example_of
+from ..model.text_inputs import TextInputs
 from . import loaders
 from .batches import Batches, StreamBatches
 from .collate import Function, make_collate
@@ -52,6 +53,7 @@ class Data:
         input_shape: shape of one input as the model gets it; None where an input is not one tensor.
         example: inputs of one example, of the data's own dtypes; for models that name none.
         note: how missing splits were made, for reports; empty when all were there.
+        task: what the examples are for, where their reader knows it.
         applied: what is applied to images, as one line; empty where inputs are no images.
         workers: processes that make batches ahead; None takes those of the user's DataLoader, else none.
     """
@@ -62,7 +64,7 @@ class Data:
         self.name = name
         self.workers = workers
         self.num_classes, self.classes = splits.num_classes, splits.classes
-        self.note = splits.note
+        self.note, self.task = splits.note, splits.task
         if isinstance(preprocessing, Preprocessing):
             preprocessing = ImageTransform(preprocessing, scales=not getattr(splits.train, "as_given", False))
         self.transform = preprocessing
@@ -170,6 +172,7 @@ def open_data(
     *,
     workers: int | None = None,
     collate: str = "auto",
+    text_inputs: TextInputs | None = None,
 ) -> Data:
     """Open the data that a string names, fitted to a model's preprocessing.
 
@@ -184,21 +187,23 @@ def open_data(
             applied to images; the others are arguments of the reader or factory. What it names itself is its own.
         workers: processes that make batches ahead; None takes those of the user's DataLoader, else none.
         collate: a row of COLLATES or the user's own function, for data that gives single examples.
+        text_inputs: what the model expects of text, where it takes text.
     Raises:
         InputError: if the string, the files or the arguments are wrong, naming the nearest valid name.
     """
     args = dict(args or {})
     function = make_collate(collate)
+    given = {"collate": function, "text_inputs": text_inputs}
     prefix, _, location = string.partition(":")
     own = _OWN_READER.match(string)
     if READERS.has(prefix):
         if READERS.builtin(prefix) and "location" not in READERS[prefix].attributes and not location:
             raise InputError(f"data {string!r}: say where it is, e.g. {prefix}:PATH")
-        asked, splits = _read(prefix, location, preprocessing, args, function)
-        given = READERS.builtin(prefix) and "values" in READERS[prefix].attributes
-        transform = asked.applied(preprocessing, by_default=not given or _has_bytes(splits))
+        asked, splits = _read(prefix, location, preprocessing, args, given)
+        as_given = READERS.builtin(prefix) and "values" in READERS[prefix].attributes
+        transform = asked.applied(preprocessing, by_default=not as_given or _has_bytes(splits))
     elif own:
-        asked, splits = _read(own[1], own[2], preprocessing, args, function)
+        asked, splits = _read(own[1], own[2], preprocessing, args, given)
         transform = asked.applied(preprocessing, by_default=True)
     elif in_memory.is_in_memory(string) and not callable(in_memory.find(string)):
         asked, rest = take_arguments(args, repr(string))
@@ -220,19 +225,23 @@ def open_data(
 
 
 def _read(
-    reader: str, location: str, preprocessing: Preprocessing, args: dict[str, Any], collate: Function | None
+    reader: str, location: str, preprocessing: Preprocessing, args: dict[str, Any], given: dict[str, Any]
 ) -> tuple[Asked, Splits]:
-    """What is asked of images, and what a row of READERS read."""
+    """What is asked of images, and what a row of READERS read; `given` goes to those of ours that take it."""
     function = READERS.load(reader)
-    known = _parameters(function)[2:]
+    builtin = READERS.builtin(reader)
+    known = [name for name in _parameters(function)[2:] if not (builtin and name in given)]
     asked, rest = take_arguments(args, reader, known)
     refuse_unknown({name: rest[name] for name in rest if name not in known}, known, reader)
     wanted = preprocessing if asked.size is None else replace(preprocessing, size=asked.size)
-    if READERS.builtin(reader):
-        return asked, function(location, wanted, **rest, **({"collate": collate} if "collate" in known else {}))
+    if builtin:
+        taken = {name: value for name, value in given.items() if name in _parameters(function)}
+        return asked, function(location, wanted, **rest, **taken)
     with guarded(f"data reader {reader!r}"):
         found = function(location, wanted, **rest)
-    return asked, found if isinstance(found, Splits) else loaders.splits_of(found, f"of reader {reader!r}", collate)
+    return asked, found if isinstance(found, Splits) else loaders.splits_of(
+        found, f"of reader {reader!r}", given["collate"]
+    )
 
 
 def _made(where: str, name: str, args: dict[str, Any], collate: Function | None) -> tuple[Asked, Splits]:

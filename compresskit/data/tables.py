@@ -61,10 +61,14 @@ READERS: Registry[Callable[[str, Preprocessing], Splits]] = Registry(
             "sources.tables.csv:csv",
             "csv:FILE, columns of numbers, categories or image paths; target=COLUMNS, else label, target or the last",
         ),
-        "jsonl": Row("sources.tables.jsonl:jsonl", "jsonl:FILE, an object a line, read as the rows of a csv"),
+        "jsonl": Row(
+            "sources.tables.jsonl:jsonl",
+            "jsonl:FILE, an object a line, read as the rows of a csv; by models of text as text: reads it",
+        ),
         "text": Row(
             "sources.text:text",
-            "text:FILE_OR_DIR, texts and classes of a .csv, .jsonl or CLASS/FILE.txt; tokenizer=DIR_OR_ID, else bytes",
+            "text:FILE_OR_DIR, a corpus for language models, else texts and classes of .csv, .jsonl or CLASS/FILE.txt; "
+            "tokenizer=DIR_OR_ID (default: the model's, else bytes), length=, column=, samples=",
             attributes=_VALUES,
         ),
         "hf": Row(

@@ -44,6 +44,10 @@ METRICS: Registry[Callable[..., Any]] = Registry(
             "wrong characters a character of the label; lower is better; torchmetrics",
         ),
         "wer": Row("metric_terms.text:WordErrorRate", "wrong words a word of the label; lower is better; torchmetrics"),
+        "perplexity": Row(
+            "metric_terms.tokens:Perplexity",
+            "exp of the mean loss of a token; the interval is over blocks; lower is better",
+        ),
         "agreement": Row(
             "metric_terms.original:agreement",
             "share of the original model's decisions that are kept: classes, pixels, tokens, boxes",
@@ -51,6 +55,11 @@ METRICS: Registry[Callable[..., Any]] = Registry(
         "fidelity": Row(
             "metric_terms.original:fidelity",
             "relative error of outputs against the original model's; lower is better; needs no labels",
+        ),
+        "kl": Row(
+            "metric_terms.tokens:divergence",
+            "KL divergence of the original's predictions, the mean of a position; lower is better; needs no labels",
+            "Dutta et al., 2024",
         ),
     },
     group="metrics",
@@ -119,6 +128,7 @@ TASKS: Registry[Callable[[Any, Any], bool]] = Registry(
         "multilabel": _task("is_multilabel", "several labels an example", "bce", "f1", "outputs"),
         "transcription": _task("is_transcription", "labels without alignment", "ctc", "cer", "kd"),
         "segmentation": _task("is_segmentation", "a class for each pixel", "ce", "miou", "kd"),
+        "language": _task("is_language", "the next or a hidden token", "ce", "perplexity", "forward_kl"),
         "tokens": _task("is_tokens", "a class for each position", "ce", "top1", "kd"),
         "classification": _task("is_classification", "a class for each example", "ce", "top1", "kd"),
         "regression": _task("is_regression", "floats", "mse", "mse", "outputs"),

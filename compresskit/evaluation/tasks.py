@@ -131,6 +131,11 @@ def is_segmentation(outputs: Any, targets: Any) -> bool:
     return _are_classes(targets) and logits.dim() > 3 and (logits.shape[0], *logits.shape[2:]) == tuple(targets.shape)
 
 
+def is_language(outputs: Any, targets: Any) -> bool:
+    """Never told from a batch, which looks as any classes of positions do: data that is text says it."""
+    return False
+
+
 def is_tokens(outputs: Any, targets: Any) -> bool:
     """A class for each position of a sequence."""
     logits = main_output(outputs)

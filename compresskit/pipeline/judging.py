@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -70,7 +71,7 @@ def judged(
         InputError: if the batch does not fit the model, or no loss or metric is known for it.
     """
     outputs, targets = _one_batch(original, data)
-    task = _task(options, outputs, targets)
+    task = _task(options, data, outputs, targets)
     loss, metric = named.get("loss"), named.get("metric")
     if options.task_loss_arg.get("class_weights") == "balanced":
         logits = main_output(outputs)
@@ -90,8 +91,10 @@ def judged(
     return {"task": task, "loss": loss, "metric": metric}
 
 
-def _task(options: RecipeOptions, outputs: Any, targets: Any) -> Task | None:
+def _task(options: RecipeOptions, data: Data, outputs: Any, targets: Any) -> Task | None:
     try:
+        if options.task == "auto" and data.task is not None:
+            return replace(task_of(outputs, targets, data.task), why="as the data is read")
         return task_of(outputs, targets, options.task)
     except InputError:
         if "auto" in (options.task_loss, options.metric):

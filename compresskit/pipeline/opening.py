@@ -13,8 +13,10 @@ from ..analysis.measure.batch_size import LARGEST_BATCH, evaluation_batch
 from ..artifact.source import load_model, with_example
 from ..core.errors import InputError, first_line, problems_of
 from ..core.types import Loaded, Preprocessing, to_device
+from ..core.user_code import in_memory
 from ..data.dataset import Data, open_data
 from ..export import layer_timing
+from ..model.text_inputs import text_inputs_of
 from ..training.context import Context
 from . import judging
 from .recipe import RecipeOptions
@@ -122,8 +124,21 @@ def _open_data(options: RecipeOptions, model: Loaded | None, log: Callable[[str]
         return synthetic_data.synthetic_data(model, options.data_arg, seed=options.seed, log=log)
     preprocessing = model.preprocessing if model else Preprocessing()
     return open_data(
-        options.data, preprocessing, dict(options.data_arg), workers=options.workers, collate=options.collate
+        options.data,
+        preprocessing,
+        dict(options.data_arg),
+        workers=options.workers,
+        collate=options.collate,
+        text_inputs=None if model is None else text_inputs_of(model.module, *_tokenizer_folders(options.model, model)),
     )
+
+
+def _tokenizer_folders(string: str, model: Loaded) -> list[str]:
+    """Where a model's tokenizer may lie: beside its weights, or where an object in memory was read from."""
+    folders = [string.partition(":")[2] if string.startswith("hf:") else string]
+    if in_memory.is_in_memory(string):
+        folders.append(getattr(model.module, "name_or_path", ""))
+    return [folder for folder in folders if folder]
 
 
 def pick_device(name: str) -> torch.device:

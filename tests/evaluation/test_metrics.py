@@ -113,6 +113,6 @@ def test_a_drop_respects_direction_and_scale():
 def test_every_row_says_its_direction_and_scale():
     for name in METRICS:
         metric = make_metric(name)
-        lower = {"mse", "mae", "cer", "wer", "fidelity"}
+        lower = {"mse", "mae", "cer", "wer", "fidelity", "perplexity", "kl"}
         assert metric.higher_is_better == (name not in lower), name
         assert metric.scale == ("own" if name in {"mse", "mae", "r2", "psnr"} else "share"), name

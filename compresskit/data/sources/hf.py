@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,16 @@ from torch.utils.data import Dataset
 from ...core.errors import InputError, nearest, require
 from ...core.types import Preprocessing
 from ...core.user_code.user_imports import guarded
+from ...model.text_inputs import TextInputs
 from ..images import as_pixels
 from ..loaders import dataset_split
 from ..splits.arrays import ArraySplit, array_split
 from ..splits.base import Splits, classes_of, divided
+from ..text.classes import DEFAULT_LENGTH, token_split, tokenizer_of
+from ..text.corpus import LANGUAGE_KINDS
+from ..text.documents import TEXT_COLUMNS
+from ..text.reading import corpus
 from .folders import SPLIT_FOLDERS, named_splits, whole
-from .text import token_split, tokenizer_of
 
 _IMAGES = ("image", "img", "pixel_values")
 _TEXTS = ("text", "sentence", "content")
@@ -57,9 +62,12 @@ def hf(
     text: str | None = None,
     inputs: str | None = None,
     label: str | None = None,
+    column: str | None = None,
     tokenizer: str | None = None,
-    length: int = 128,
+    length: int | None = None,
+    samples: int | None = None,
     config: str | None = None,
+    text_inputs: TextInputs | None = None,
 ) -> Splits:
     """A Hugging Face data set: a folder written by save_to_disk, or an identifier.
 
@@ -69,8 +77,10 @@ def hf(
         image, text, inputs: column of images, of texts, or of numbers or lists of numbers; default: the image or text
             column by its usual name.
         label: column of the targets; default: label, labels or fine_label.
-        tokenizer, length: as those of `text:`.
+        column: the same as text; with label, of an encoder-decoder, a pair of texts.
+        tokenizer, length, samples: as those of `text:`.
         config: name of the data set's configuration.
+        text_inputs: what the model expects of text.
     Raises:
         InputError: if it does not load, or has no such columns.
     """
@@ -82,7 +92,17 @@ def hf(
         found = (
             datasets.load_from_disk(location) if Path(location).is_dir() else datasets.load_dataset(location, config)
         )
-    tokenize = tokenizer_of(tokenizer, whole(length, "length", where, 1), where)
+    text = text or column
+    wanted = None if length is None else whole(length, "length", where, 1)
+    if (
+        text_inputs is not None
+        and text_inputs.kind in LANGUAGE_KINDS
+        and (label is None or text_inputs.kind == "seq2seq")
+    ):
+        parts = _documents(found, where, text, label)
+        return corpus(parts, where, text_inputs, tokenizer=tokenizer, length=wanted, samples=samples)
+    name = tokenizer or (text_inputs.tokenizer if text_inputs else None)
+    tokenize = tokenizer_of(name, wanted or DEFAULT_LENGTH, where)
     given = {"image": image, "text": text, "inputs": inputs, "label": label}
 
     def read(part: Any) -> Any:
@@ -97,6 +117,48 @@ def hf(
     splits = {name: None if part is None else read(part) for name, part in parts.items()}
     train, test, val, _ = named_splits(splits, f"data {where!r}")
     return Splits(train, test, val, _classes(train, parts["train"], given))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Texts of a part of a data set, as documents.
+
+    Attributes:
+        part: of the data set.
+        column: of texts or conversations.
+        target: of the second texts of pairs.
+    """
+
+    part: Any
+    column: str
+    target: str | None
+
+    def fingerprint(self) -> str:
+        """The library's own, of all that was done to make the part."""
+        return f"{self.part._fingerprint}|{self.column}|{self.target}"
+
+    def __iter__(self) -> Iterator[Any]:
+        for row in self.part:
+            yield row[self.column] if self.target is None else (row[self.column], row[self.target])
+
+
+def _documents(found: Any, where: str, column: str | None, target: str | None) -> dict[str, Any]:
+    parts = {"train": found}
+    if isinstance(found, dict):
+        named = {split: next((found[n] for n in names if n in found), None) for split, names in SPLIT_FOLDERS.items()}
+        parts = {split: part for split, part in named.items() if part is not None}
+        if "train" not in parts:
+            raise InputError(f"data {where!r} has no train split among {', '.join(found)}")
+    documents = {}
+    for split, part in parts.items():
+        name = _column(part, column, TEXT_COLUMNS, where)
+        if name is None:
+            raise InputError(
+                f"data {where!r} has no column of texts, it has {', '.join(part.column_names)}; name it, e.g. "
+                "--data-arg column=NAME"
+            )
+        documents[split] = Rows(part, name, _column(part, target, (), where))
+    return documents
 
 
 def _column(part: Any, given: str | None, known: tuple[str, ...], where: str) -> str | None:

@@ -40,6 +40,8 @@ class Splits:
         num_classes: number of classes, or None where targets are not classes.
         note: how missing splits were made, and what was left out; for reports.
         classes: names of the classes, where the files have them.
+        task: what the examples are for, of evaluation.tables.TASKS, where the reader knows it; None leaves it to a
+            batch.
     """
 
     train: Split | StreamSplit
@@ -48,6 +50,7 @@ class Splits:
     num_classes: int | None = None
     note: str = ""
     classes: tuple[str, ...] = ()
+    task: str | None = None
 
 
 def divided(split: Any, num_classes: int | None, classes: tuple[str, ...] = ()) -> Splits:

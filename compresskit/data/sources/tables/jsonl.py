@@ -9,12 +9,29 @@ from typing import Any
 from ....core.errors import InputError, first_line
 from ....core.limits.reading import check_regular
 from ....core.types import Preprocessing
+from ....model.text_inputs import TextInputs
 from ...splits.base import Splits
+from ...text.classes import DEFAULT_LENGTH, of_table, tokenizer_of
+from ...text.reading import corpus, corpus_files, is_corpus
+from ..folders import whole
 from .rows import Table, split_of
 
 
-def jsonl(location: str, preprocessing: Preprocessing, *, target: Any = None, inputs: Any = None) -> Splits:
+def jsonl(
+    location: str,
+    preprocessing: Preprocessing,
+    *,
+    target: Any = None,
+    inputs: Any = None,
+    column: str | None = None,
+    tokenizer: str | None = None,
+    length: int | None = None,
+    samples: int | None = None,
+    text_inputs: TextInputs | None = None,
+) -> Splits:
     """Objects with the same keys, one a line: numbers, lists of numbers, categories as text, or paths of images.
+
+    A model that takes text gets the column of texts or conversations as `text:` reads it.
 
     Args:
         location: the file; paths in it are relative to its folder.
@@ -22,10 +39,22 @@ def jsonl(location: str, preprocessing: Preprocessing, *, target: Any = None, in
         target: key or keys of the targets, as a,b; default: label, target, or the last. A single one that is text or
             whole numbers is classes.
         inputs: keys of the inputs; default: all others.
+        column, tokenizer, length, samples: as those of `text:`.
+        text_inputs: what the model expects of text.
     Raises:
         InputError: naming the line that does not fit.
     """
-    return split_of(read_table(location), preprocessing, target, inputs)
+    if inputs is not None or (text_inputs is None and tokenizer is None and column is None):
+        return split_of(read_table(location), preprocessing, target, inputs)
+    where = f"jsonl:{location}"
+    check_regular(location, f"data file {location!r}")
+    if length is not None:
+        whole(length, "length", where, 1)
+    if is_corpus(location, target, text_inputs):
+        parts = corpus_files(location, where, column, target)
+        return corpus(parts, where, text_inputs, tokenizer=tokenizer, length=length, samples=samples)
+    name = tokenizer or (text_inputs.tokenizer if text_inputs else None)
+    return of_table(read_table(location), tokenizer_of(name, length or DEFAULT_LENGTH, where), column, target)
 
 
 def read_table(location: str) -> Table:
