@@ -86,6 +86,7 @@ def train(
         "multilabel",
         "transcription",
         "segmentation",
+        "language",
         "tokens",
         "classification",
         "regression",
@@ -106,8 +107,10 @@ def train(
         "ssim",
         "cer",
         "wer",
+        "perplexity",
         "agreement",
         "fidelity",
+        "kl",
     ]
     | str
     | Callable[..., Any] = "auto",
@@ -274,6 +277,7 @@ def prune(
         "multilabel",
         "transcription",
         "segmentation",
+        "language",
         "tokens",
         "classification",
         "regression",
@@ -294,8 +298,10 @@ def prune(
         "ssim",
         "cer",
         "wer",
+        "perplexity",
         "agreement",
         "fidelity",
+        "kl",
     ]
     | str
     | Callable[..., Any] = "auto",
@@ -499,6 +505,7 @@ def quantize(
         "multilabel",
         "transcription",
         "segmentation",
+        "language",
         "tokens",
         "classification",
         "regression",
@@ -519,8 +526,10 @@ def quantize(
         "ssim",
         "cer",
         "wer",
+        "perplexity",
         "agreement",
         "fidelity",
+        "kl",
     ]
     | str
     | Callable[..., Any] = "auto",
@@ -708,6 +717,7 @@ def decompose(
         "multilabel",
         "transcription",
         "segmentation",
+        "language",
         "tokens",
         "classification",
         "regression",
@@ -728,8 +738,10 @@ def decompose(
         "ssim",
         "cer",
         "wer",
+        "perplexity",
         "agreement",
         "fidelity",
+        "kl",
     ]
     | str
     | Callable[..., Any] = "auto",
@@ -919,6 +931,7 @@ def distill(
         "multilabel",
         "transcription",
         "segmentation",
+        "language",
         "tokens",
         "classification",
         "regression",
@@ -939,8 +952,10 @@ def distill(
         "ssim",
         "cer",
         "wer",
+        "perplexity",
         "agreement",
         "fidelity",
+        "kl",
     ]
     | str
     | Callable[..., Any] = "auto",
@@ -1157,6 +1172,7 @@ def search(
         "multilabel",
         "transcription",
         "segmentation",
+        "language",
         "tokens",
         "classification",
         "regression",
@@ -1177,8 +1193,10 @@ def search(
         "ssim",
         "cer",
         "wer",
+        "perplexity",
         "agreement",
         "fidelity",
+        "kl",
     ]
     | str
     | Callable[..., Any] = "auto",
@@ -1253,6 +1271,7 @@ def export(
         "multilabel",
         "transcription",
         "segmentation",
+        "language",
         "tokens",
         "classification",
         "regression",
@@ -1273,8 +1292,10 @@ def export(
         "ssim",
         "cer",
         "wer",
+        "perplexity",
         "agreement",
         "fidelity",
+        "kl",
     ]
     | str
     | Callable[..., Any] = "auto",
@@ -1322,6 +1343,7 @@ def measure(
         "multilabel",
         "transcription",
         "segmentation",
+        "language",
         "tokens",
         "classification",
         "regression",
@@ -1342,8 +1364,10 @@ def measure(
         "ssim",
         "cer",
         "wer",
+        "perplexity",
         "agreement",
         "fidelity",
+        "kl",
     ]
     | str
     | Callable[..., Any] = "auto",

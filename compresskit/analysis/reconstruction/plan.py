@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
+from ...core.tensors.batches import tensors_of
 from ...core.tensors.modules import device_of, evaluating
 from ...core.timings.decisions import label
 from ...core.types import Inputs, Loaded, call, to_device
-from ...model.example_inputs import with_batch
 from ...training.context import Context
 from ..calibration.blocks import Block, find_blocks
 from .blockwise import Settings
@@ -61,7 +61,8 @@ def plan_reconstruction(
     examples = options.reconstruction_samples
     iterations = options.iterations
     if automatic:
-        iterations = min(iterations, _steps_in_time(original, example, examples, context))
+        batch = to_device(data.calibration(_BATCH, batch_size=_BATCH, seed=context.seed)[0], device)
+        iterations = min(iterations, _steps_in_time(original, batch, examples, context))
         if iterations < _FEWEST_STEPS:
             return None
     batches = data.calibration(examples, batch_size=_BATCH, seed=context.seed)
@@ -71,12 +72,11 @@ def plan_reconstruction(
     return Plan(blocks, batches, Settings(iterations, context.seed, context.log))
 
 
-def _steps_in_time(original: Loaded, example: Inputs, examples: int, context: Context) -> int:
-    """Gradient steps a block that take no longer than `auto` may, by the time that a forward pass takes."""
+def _steps_in_time(original: Loaded, batch: Inputs, examples: int, context: Context) -> int:
+    """Gradient steps a block that take no longer than `auto` may, by the time of a forward pass of data."""
 
     @torch.no_grad()
     def measured() -> float:
-        batch = with_batch(example, _BATCH)
         found = []
         with evaluating(original.module):
             for _ in range(3):
@@ -85,6 +85,9 @@ def _steps_in_time(original: Loaded, example: Inputs, examples: int, context: Co
                 found.append(time.perf_counter() - started)
         return min(found)
 
-    seconds = context.decisions(f"forward of {_BATCH} for reconstruction {label(str(original.module))}", measured)
+    # texts and images come in any size, and the same model is timed for each
+    shapes = [list(tensor.shape) for tensor in tensors_of(batch)]
+    name = label(str(original.module), shapes)
+    seconds = context.decisions(f"forward of {_BATCH} for reconstruction {name}", measured)
     passes = _MOST_SECONDS / max(float(seconds), 1e-6) - 3 * examples / _BATCH
     return int(passes / _PASSES_A_STEP)

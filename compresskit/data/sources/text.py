@@ -41,8 +41,8 @@ def text(
     Args:
         location: the file or folder.
         preprocessing: of images, which there are none of.
-        tokenizer: a folder or identifier of a transformers tokenizer; default: the model's, else bytes of UTF-8 plus
-            one, 0 for padding.
+        tokenizer: a folder or identifier of a transformers tokenizer; default: the model's, else `bytes`, of UTF-8
+            plus one, 0 for padding.
         length: tokens of an example; default 512 for next tokens, else 128. Longer texts of classes are cut.
         column, target: names of the columns of texts and classes; for an encoder-decoder those of a pair of texts.
         samples: most examples of a split of a corpus.
@@ -54,8 +54,8 @@ def text(
     if length is not None:
         whole(length, "length", where, 1)
     if is_corpus(location, target, text_inputs):
-        parts = corpus_files(location, where, column, target)
-        return corpus(parts, where, text_inputs, tokenizer=tokenizer, length=length, samples=samples)
+        documents = corpus_files(location, where, column, target)
+        return corpus(documents, where, text_inputs, tokenizer=tokenizer, length=length, samples=samples)
     if samples is not None:
         raise InputError(f"data {where!r}: samples is for a corpus, and these are texts with classes; leave it out")
     name = tokenizer or (text_inputs.tokenizer if text_inputs else None)

@@ -132,7 +132,7 @@ def _by_position(found: Mapping[str, Any], layout: Layout, missing: list[str]) -
     whole, end = splits["train"], len(splits["train"])
     for name in missing:
         count = max(1, len(whole) // 10)
-        splits[name] = _limited(whole.subset(torch.arange(max(end - count, 0), end)), layout)
+        splits[name] = _limited(whole.subset(torch.arange(max(end - count, 0), max(end, 0))), layout)
         end -= count
     splits["train"] = _limited(whole.subset(torch.arange(max(end, 0))), layout)
     held = " and ".join(f"{len(splits[name])} {name}" for name in missing)

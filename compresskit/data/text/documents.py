@@ -98,22 +98,22 @@ def rows_of(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """
     where = f"data file {str(path)!r}"
     check_regular(path, where)
-    number = 0
+    number = 1
     with open(path, encoding="utf-8-sig", newline="") as file:
         try:
             if path.suffix == ".csv":
-                for number, row in enumerate(csv.DictReader(file), 2):
-                    yield number, row
+                yield from enumerate(csv.DictReader(file), 2)
                 return
             for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                row = json.loads(line)
-                if not isinstance(row, dict):
+                row = json.loads(line) if line.strip() else None
+                if isinstance(row, dict):
+                    yield number, row
+                elif row is not None:
                     raise InputError(f"{where}, line {number}: expected an object, got {type(row).__name__}")
-                yield number, row
         except (ValueError, RecursionError, csv.Error) as error:
-            raise InputError(f"{where}, line {number + 1}: cannot be read: {first_line(error)[:200]}") from error
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{where}, line {number}: cannot be read: {first_line(error)[:200]}") from error
 
 
 def has_column(path: Path, names: tuple[str, ...]) -> bool:

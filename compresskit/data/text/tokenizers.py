@@ -47,7 +47,7 @@ class Tokenizer(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass
 class ByteTokenizer:
     """Each byte of UTF-8 plus one; 0 pads, and ends documents."""
 
@@ -135,12 +135,12 @@ class LibraryTokenizer:
 
 
 def make_tokenizer(name: str | None) -> Tokenizer:
-    """The tokenizer of a folder or identifier; bytes where there is none.
+    """The tokenizer of a folder or identifier; bytes where there is none, or where it is called `bytes`.
 
     Raises:
         InputError: if it does not load.
     """
-    return ByteTokenizer() if name is None else LibraryTokenizer(name)
+    return ByteTokenizer() if name is None or name == "bytes" else LibraryTokenizer(name)
 
 
 def _pieces(text: str) -> list[str]:

@@ -7,6 +7,7 @@ import pytest
 
 from compresskit.core.errors import InputError
 from compresskit.data.dataset import open_data
+from compresskit.model.text_inputs import TextInputs
 
 
 def test_images_and_labels_of_a_saved_data_set(tmp_path):
@@ -26,3 +27,16 @@ def test_what_is_no_data_set_is_refused(tmp_path):
     pytest.importorskip("datasets")
     with pytest.raises(InputError, match="hf:"):
         open_data(f"hf:{tmp_path}")
+
+
+def test_a_language_model_gets_the_texts_of_a_data_set(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    part = datasets.Dataset.from_dict({"text": [chr(97 + n) * 30 for n in range(26)], "label": [0, 1] * 13})
+    for name, found in (("one", part), ("parts", datasets.DatasetDict({"train": part, "validation": part}))):
+        found.save_to_disk(str(tmp_path / name))
+        model = TextInputs("causal", None, 64, 257)
+        data = open_data(f"hf:{tmp_path / name}", args={"length": 10, "tokenizer": "bytes"}, text_inputs=model)
+        inputs, targets = next(iter(data.batches("train", batch_size=4)))
+        assert inputs["input_ids"].shape == targets.shape == (4, 10) and data.task == "language"
+    with pytest.raises(InputError, match="has no column 'txt'; did you mean 'text'"):
+        open_data(f"hf:{tmp_path / 'one'}", args={"column": "txt", "tokenizer": "bytes"}, text_inputs=model)
