@@ -181,6 +181,7 @@ def prune(
     scope: Literal["local", "global", "block", "isomorphic"] | str | Callable[..., Any] = "local",
     reduction: Literal["sum", "mean", "max", "first"] = "mean",
     normalize: Literal["none", "mean", "max", "sum", "median", "macs", "params", "bytes", "energy"] = "mean",
+    block_importance: Literal["output", "influence", "loss"] | str | Callable[..., Any] = "output",
     saliency: Literal["magnitude", "random", "gradient", "wanda", "sparsegpt"] | str | Callable[..., Any] = "magnitude",
     allocation: Literal["auto", "solve", "uniform", "global", "lamp", "erk"] | str | Callable[..., Any] = "auto",
     sparsify: Literal["none", "group-lasso", "slimming", "growing"] | str | Callable[..., Any] = "none",

@@ -11,7 +11,7 @@ from ..analysis.reconstruction.options import ReconstructionOptions
 from ..core.costs import cost_of, field_of, names
 from ..core.options import choice, option
 from ..training.budgets import BudgetOptions, with_targets
-from .tables import ALLOCATIONS, CRITERIA, REGULARIZERS, SALIENCIES, SCOPES
+from .tables import ALLOCATIONS, BLOCK_IMPORTANCES, CRITERIA, REGULARIZERS, SALIENCIES, SCOPES
 
 _TECHNIQUE = "prune"
 _AMOUNTS = ("ratio", "depth_ratios", *(field_of(name) for name in names(technique=_TECHNIQUE)))
@@ -82,6 +82,9 @@ class PruneOptions(ReconstructionOptions, BudgetOptions):
     normalize: _Normalization = option(
         "mean", "scores are divided by this before groups compete; a cost: by what a unit takes of it", section="Which"
     )
+    block_importance: Annotated[str, choice(BLOCK_IMPORTANCES)] = option(
+        "output", "how whole blocks are ranked", section="Which"
+    )
     saliency: Annotated[str, choice(SALIENCIES)] = option("magnitude", "how single weights are ranked", section="Which")
     allocation: Annotated[str, choice(ALLOCATIONS)] = option(
         "auto", "how many weights each layer keeps", section="Which"
@@ -135,6 +138,8 @@ class PruneOptions(ReconstructionOptions, BudgetOptions):
         found = super().data_readers()
         if self.granularity == "channel" and CRITERIA.needs(self.criterion) and self.explain is None:
             found.append(f"criterion {self.criterion!r} needs data")
+        if self.granularity == "block" and BLOCK_IMPORTANCES.needs(self.block_importance):
+            found.append(f"block_importance {self.block_importance!r} needs data")
         if self.granularity in ("weight", "n:m") and SALIENCIES.needs(self.saliency):
             found.append(f"saliency {self.saliency!r} needs data")
         if self.granularity == "weight" and ALLOCATIONS.needs(self.allocation):
@@ -206,6 +211,7 @@ class PruneOptions(ReconstructionOptions, BudgetOptions):
         idle = [] if self.granularity == "channel" else list(_ONLY["channel"])
         idle += _ONLY["not block"] if self.granularity == "block" else []
         idle += [] if self.granularity in ("weight", "n:m") else _ONLY["sparse"]
+        idle += [] if self.granularity == "block" else ["block_importance"]
         if self.granularity == "weight":
             idle.append("pattern")
         if self.granularity == "n:m":

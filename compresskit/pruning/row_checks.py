@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +28,15 @@ def _scores(found: Any, shape: tuple[int, ...], which: str) -> str:
         return f"must return scores of shape {list(shape)}, {which}, and returned {got}"
     if found.is_complex() or found.dtype == torch.bool or not bool(torch.isfinite(found).all()):
         return "must return finite numbers as scores"
+    return ""
+
+
+def scores_of_blocks(found: Any, blocks: Mapping[str, Any], evidence: Any) -> str:
+    """A block importance returns a finite number, or a reason, for each block."""
+    if not isinstance(found, Mapping) or set(found) != set(blocks):
+        return f"must return a number for each block, {{name: number}} with the names {', '.join(blocks)}"
+    if not all(isinstance(one, str) or (isinstance(one, int | float) and math.isfinite(one)) for one in found.values()):
+        return "must return finite numbers, or the reason why a block must stay"
     return ""
 
 

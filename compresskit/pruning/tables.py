@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..core.registry import Registry, Row
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from .dependency.graph import Group
     from .dependency.tracer import Trace
+    from .importance.block_importance import BlockEvidence
     from .importance.calibration_statistics import Evidence
     from .importance.weight_importance import WeightEvidence
     from .recovery.regularized_training import Units
@@ -81,6 +82,24 @@ SALIENCIES: Registry[Callable[[Tensor, WeightEvidence], Tensor]] = Registry("sal
 A row is a function (weight, evidence) -> scores: `weight` is a layer's, (out, in, *kernel); `evidence`
 (importance.weight_importance.WeightEvidence) holds the inputs' second moments where the row needs "data" and the
 weight's mean gradient where it needs "labels". Scores have the weight's shape; the smallest go first.""",
+)  # fmt: skip
+
+BLOCK_IMPORTANCES: Registry[Callable[[Mapping[str, Any], BlockEvidence], dict[str, Any]]] = Registry(
+    "block importance", _PACKAGE, {
+    "output": Row("importance.block_importance:output_change", "change of the outputs without the block"),
+    "influence": Row(
+        "importance.block_importance:influence", "one minus the cosine of what enters and leaves it", "Men et al., 2024"
+    ),
+    "loss": Row(
+        "importance.block_importance:loss_change", "loss of the task without the block", "Muralidharan et al., 2024",
+        needs="labels",
+    ),
+}, group="block_importances", returns="row_checks:scores_of_blocks",
+   takes=("blocks", "evidence"), doc="""How whole blocks are ranked; the smallest go first.
+
+A row is a function (blocks, evidence) -> {name: number}: `blocks` maps names to the edits that leave them out,
+`evidence` (importance.block_importance.BlockEvidence) holds the model and batches, and `evidence.without(edit, judge)`
+is what a judge says while a block is left out. In the place of a number stands the reason why a block must stay.""",
 )  # fmt: skip
 
 ALLOCATIONS: Registry[Callable[..., dict[str, float]]] = Registry(

@@ -13,13 +13,18 @@ from ...analysis.measure.macs import count_macs
 from ...analysis.measure.work import figure_of
 from ...artifact.skips import passed, replay, skip_edit
 from ...core.costs import cost_of
-from ...core.errors import InputError, described
-from ...core.tensors.dtypes import as_real
-from ...core.tensors.modules import get_module, match_names, set_module
-from ...core.types import Inputs, Loaded, call, main_output
+from ...core.errors import InputError
+from ...core.tensors.modules import get_module, match_names
+from ...core.types import Inputs, Loaded, to_device
 from ...training.context import Context, StepResult
-from ..importance.calibration_statistics import calibration
+from ..importance.block_importance import BlockEvidence, check_labels
 from ..options import PruneOptions
+from ..tables import BLOCK_IMPORTANCES
+
+#: examples that blocks are judged on, and how many at once
+_MOST_SAMPLES, _BATCH = 256, 64
+#: what a criterion measures, for reports
+_MEASURES = {"output": "output change", "influence": "influence", "loss": "loss without it"}
 
 
 class _Passage(NamedTuple):
@@ -114,14 +119,14 @@ def removable_blocks(loaded: Loaded, protect: list[str]) -> dict[str, dict[str, 
 
 
 def prune_blocks(loaded: Loaded, options: PruneOptions, context: Context) -> StepResult:
-    """Remove blocks one at a time: always the one whose removal changes the outputs least, measured anew after each.
+    """Remove blocks one at a time: always the least important one, measured again after each.
 
     Raises:
         InputError: if the model has no removable blocks.
     """
     blocks = removable_blocks(loaded, options.protect)
-    batches = [loaded.example] if context.data is None else calibration(context, min(options.samples, 256), "block")
-    reference = _outputs(loaded.module, batches)
+    judge, evidence = BLOCK_IMPORTANCES.load(options.block_importance), _evidence(loaded, options, context)
+    measure = _MEASURES.get(options.block_importance, "importance")
     before, rows, removed = macs(loaded), [], 0
     whole = {name: figure_of(name, loaded) or 0.0 for name in options.targets()}
     limits = {name: amount.of(whole[name]) for name, amount in options.targets().items()}
@@ -129,7 +134,7 @@ def prune_blocks(loaded: Loaded, options: PruneOptions, context: Context) -> Ste
     total = len(blocks)
     needed: dict[str, str] = {}  # why a block must stay
     while blocks and removed < wanted and not _small_enough(loaded, limits):
-        found = {name: _change_without(loaded.module, edit, batches, reference) for name, edit in blocks.items()}
+        found = judge(blocks, evidence)
         needed |= {name: reason for name, reason in found.items() if isinstance(reason, str)}
         changes = {name: change for name, change in found.items() if not isinstance(change, str)}
         blocks = {name: blocks[name] for name in changes}
@@ -140,17 +145,15 @@ def prune_blocks(loaded: Loaded, options: PruneOptions, context: Context) -> Ste
         replay(loaded.module, edit)
         loaded.edits.append(edit)
         removed += 1
-        rows.append(
-            {"block": name, "output change": round(changes[name], 4), "MACs kept": f"{macs(loaded) / before:.1%}"}
-        )
-        context.log(f"removed {name}: outputs change by {changes[name]:.4f}")
-    kept = macs(loaded) / before
+        kept = f"{macs(loaded) / before:.1%}"
+        rows.append({"block": name, measure: round(changes[name], 4), "MACs kept": kept})
+        context.log(f"removed {name}: {options.block_importance} {changes[name]:.4f}")
     facts = {
         "blocks": total,
         "blocks_removed": removed,
         "macs_before": before,
         "macs_after": macs(loaded),
-        "macs_kept": kept,
+        "macs_kept": macs(loaded) / before,
     }
     notes = [f"{name} stays: the model does not run without it ({reason})" for name, reason in needed.items()]
     if options.ratio and total * options.ratio < 0.5 and removed:
@@ -176,24 +179,14 @@ def macs(loaded: Loaded) -> int:
     return count_macs(loaded.module, loaded.example).total
 
 
-@torch.no_grad()
-def _outputs(module: nn.Module, batches: Sequence[Inputs]) -> list[Tensor]:
-    return [as_real(main_output(call(module, inputs))).float() for inputs in batches]
-
-
-def _change_without(
-    module: nn.Module, edit: dict[str, Any], batches: Sequence[Inputs], reference: list[Tensor]
-) -> float | str:
-    """Relative squared change of the outputs when one block is skipped, or why it cannot be."""
-    block = get_module(module, edit["target"])
-    replay(module, edit)
-    try:
-        outputs = _outputs(module, batches)
-    except Exception as error:  # the model's own code reads what only the block has
-        return described(error)
-    finally:
-        set_module(module, edit["target"], block)
-    if any(a.shape != b.shape for a, b in zip(outputs, reference, strict=True)):
-        return "the outputs take another shape"
-    gap = sum(float((a - b).square().sum()) for a, b in zip(outputs, reference, strict=True))
-    return gap / max(sum(float(b.square().sum()) for b in reference), 1e-12)
+def _evidence(loaded: Loaded, options: PruneOptions, context: Context) -> BlockEvidence:
+    """The model with what its blocks are judged on: the data, or its example input alone."""
+    evidence = BlockEvidence(loaded.module, [loaded.example], loss=context.loss)
+    if context.data is not None:
+        batches = context.data.batches("train", batch_size=_BATCH, shuffle=True, seed=context.seed)
+        pairs = [to_device(pair, context.device) for pair in batches.first(min(options.samples, _MOST_SAMPLES))]
+        evidence.batches, evidence.targets = ([pair[side] for pair in pairs] for side in (0, 1))
+    if BLOCK_IMPORTANCES.needs(options.block_importance) == "labels":
+        check_labels(options.block_importance, evidence.targets)
+    evidence.keep_reference()
+    return evidence
