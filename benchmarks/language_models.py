@@ -156,7 +156,7 @@ def modifiers(row: str) -> list[Any]:
         return [{"rtn": QuantizationModifier, "gptq": GPTQModifier, "awq": AWQModifier}[row.split()[-1]](**common)]
     made = WandaPruningModifier if "wanda" in row else SparseGPTModifier
     structure = {"mask_structure": "2:4"} if row.startswith("2:4") else {}
-    return [made(sparsity=0.5, targets=["LlamaDecoderLayer"], sequential_targets=["LlamaDecoderLayer"], **structure)]
+    return [made(sparsity=0.5, targets=["Linear"], ignore=["lm_head"], **structure)]
 
 
 def run(which: str, folder: Path, row: str) -> None:

@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from torch import Tensor
+
+from ..analysis.measure.generation import generates, generation_ab
 from ..analysis.measure.latency import latency_ab
 from ..analysis.measure.work import figures_of
 from ..core.costs import cost_of, names
+from ..core.errors import described
 from ..core.types import Loaded, to_device
 from ..model.example_inputs import with_batch
 from ..training.context import Context
@@ -92,7 +96,22 @@ def _timed(loaded: Loaded, context: Context, options: RecipeOptions, against: Lo
                 against.module, loaded.module, example, rounds=options.latency_rounds, batch_size=options.latency_batch
             )
         )
-    return {cost_of(name).figure: record for name in names("timed")}
+    timed = {cost_of(name).figure: record for name in names("timed")}
+    generated = _generation(loaded, context, against) if record is not None and against is not None else None
+    return timed | ({"generation": generated} if generated else {})
+
+
+def _generation(loaded: Loaded, context: Context, against: Loaded) -> dict[str, Any] | None:
+    """The record of generation in turn with the baseline, of models that generate text."""
+    example = loaded.example
+    prompt = example.get("input_ids") if isinstance(example, Mapping) else example
+    if not (generates(against.module) and generates(loaded.module) and isinstance(prompt, Tensor)):
+        return None
+    try:
+        return asdict(generation_ab(against.module, loaded.module, prompt[:1].to(context.device)))
+    except Exception as error:  # generate is the library's, over code of the model's own
+        context.log(f"generation was not timed: {described(error)}")
+        return None
 
 
 def evaluate(loaded: Loaded, context: Context, options: RecipeOptions) -> dict[str, Any] | None:

@@ -64,7 +64,10 @@ def _columns(report: dict[str, Any]) -> dict[str, _Show]:
     rest = {cost.noun: partial(_plain_figure, cost) for cost in named if cost.known == "predicted"}
     modelled = {f"{cost.noun} (model)": partial(_with_share, cost) for cost in named if cost.modelled}
     metric: dict[str, _Show] = {_metric_name(report): lambda figures, _: metric_text(figures.get("metric"))}
-    return exact | metric | timed | rest | modelled
+    models = (report["original"], *(step["measurement"] for step in report["steps"]))
+    has_generated = any(figures.get("generation") for figures in models)
+    generated: dict[str, _Show] = {"tokens/s": _tokens_per_second} if has_generated else {}
+    return exact | metric | timed | generated | rest | modelled
 
 
 def described_cost(name: str) -> dict[str, str]:
@@ -110,6 +113,14 @@ def _milliseconds(cost: Cost, figures: dict[str, Any], original: dict[str, Any])
     record = figures.get(cost.figure)
     if record:
         return f"{record['model_ms']:.2f} ms"
+    return "1.00x" if figures is original else NOT_MEASURED
+
+
+def _tokens_per_second(figures: dict[str, Any], original: dict[str, Any]) -> str:
+    """Of a model that generates text, timed in turn with the original."""
+    record = figures.get("generation")
+    if record:
+        return f"{record['tokens_per_second']:.1f} ({record['speedup']:.2f}x)"
     return "1.00x" if figures is original else NOT_MEASURED
 
 

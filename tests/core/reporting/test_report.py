@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from compresskit.core.reporting.report import cell, columns_of, metric_text, rows_table, show_report
+from compresskit.core.reporting.report import cell, columns_of, figure_rows, metric_text, rows_table, show_report
 
 FIGURES = {
     "parameters": 1000,
@@ -77,3 +77,12 @@ def test_report_says_shares_speed_and_what_was_not_measured():
 def test_columns_of_numbers_are_set_right():
     rows = [{"layer": "a", "bits": 4, "kept": True}, {"layer": "b", "bits": None, "kept": False}]
     assert columns_of(rows) == {"layer": False, "bits": True, "kept": False}
+
+
+def test_generation_is_a_column_where_it_was_timed():
+    generated = {"tokens_per_second": 87.64, "speedup": 1.261}
+    step = {**REPORT["steps"][0], "measurement": {**FIGURES, "generation": generated}}
+    columns, rows = figure_rows({**REPORT, "steps": [step]})
+    place = columns.index("tokens/s")
+    assert [row[place] for row in rows] == ["1.00x", "87.6 (1.26x)"]
+    assert "tokens/s" not in figure_rows(REPORT)[0]
