@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ class LogitCache:
         shape: of one row's logits.
         record: what the logits depend on; another record uses other files.
         weights: tensors they depend on.
+        largest: keep only so many of the largest logits of a position, and one number for all others; None keeps all.
     """
 
     def __init__(
@@ -36,7 +38,13 @@ class LogitCache:
         shape: tuple[int, ...],
         record: Mapping[str, Any],
         weights: Mapping[str, Tensor],
+        largest: int | None = None,
     ):
+        self._classes = shape[-1] if shape else 0
+        self._largest = largest if largest and largest < self._classes - 1 else None
+        if self._largest:
+            shape = (*shape[:-1], 2 * self._largest + 1)
+            record = {**record, "classes": self._classes}
         stem = f"logits-{fingerprint({**record, 'rows': rows, 'shape': list(shape)}, weights)}"
         folder.mkdir(parents=True, exist_ok=True)
         self._values = _mapped(folder / f"{stem}.f32", np.float32, (rows, *shape))
@@ -58,13 +66,42 @@ class LogitCache:
         if len(missing):
             # a batch that is not one tensor is computed whole
             part = inputs[torch.from_numpy(missing)] if isinstance(inputs, Tensor) else inputs
-            values = compute(part).float().cpu().numpy()
+            values = self._packed(compute(part).float()).cpu().numpy()
             self._values[places[missing]] = values if isinstance(inputs, Tensor) else values[missing]
             self._known[places[missing]] = 1
         self.computed += len(missing)
         self.found += len(places) - len(missing)
-        answer = torch.from_numpy(self._values[places])
+        answer = self._unpacked(torch.from_numpy(self._values[places]))
         return answer.to(inputs.device) if isinstance(inputs, Tensor) else answer
+
+
+    def _packed(self, logits: Tensor) -> Tensor:
+        """Logits as they are stored: (..., classes), or the largest ones, their classes, and a number for the rest."""
+        return pack_largest(logits, self._largest) if self._largest else logits
+
+    def _unpacked(self, stored: Tensor) -> Tensor:
+        return unpack_largest(stored, self._classes) if self._largest else stored
+
+
+def pack_largest(logits: Tensor, count: int) -> Tensor:
+    """The largest logits of each position, their classes, and the logit that gives all others their probability.
+
+    Args:
+        logits: (..., classes), fewer than 2**24 classes.
+        count: how many are kept, below the number of classes.
+    Returns:
+        (..., 2 * count + 1).
+    """
+    values, classes = logits.topk(count, dim=-1)
+    others = logits.scatter(-1, classes, -torch.inf).logsumexp(-1, keepdim=True)
+    return torch.cat([values, classes.to(values.dtype), others - math.log(logits.shape[-1] - count)], -1)
+
+
+def unpack_largest(stored: Tensor, classes: int) -> Tensor:
+    """Logits (..., classes) of what `pack_largest` gave; the probability of those not kept is shared out evenly."""
+    count = stored.shape[-1] // 2
+    logits = stored[..., -1:].expand(*stored.shape[:-1], classes).clone()
+    return logits.scatter_(-1, stored[..., count : 2 * count].long(), stored[..., :count])
 
 
 def _mapped(path: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap:

@@ -89,6 +89,13 @@ class DistillOptions(TrainStepOptions):
         "folder for the teacher's logits, computed once and found again by later epochs and runs",
         section="Losses",
     )
+    cache_largest: int | None = option(
+        None,
+        "of each position's logits the cache keeps only so many of the largest, and how probable all others are "
+        "together; for large vocabularies, e.g. 64",
+        section="Losses",
+        ge=1,
+    )
     layers: dict[str, str] = option(
         {},
         "student layers and the teacher layers they learn from, e.g. layer1=layer1; default: matched by stage",
@@ -154,6 +161,8 @@ class DistillOptions(TrainStepOptions):
             raise ValueError("hint_epochs would be ignored: fitnet is not among the losses")
         if self.hint_anneal and not self.hint_epochs:
             raise ValueError("hint_anneal would be ignored: it is for the stage after hint_epochs; set hint_epochs")
+        if self.cache_largest and not self.cache:
+            raise ValueError("cache_largest would be ignored: there is no cache; set cache to a folder")
         if self.teacher_args and not self.teacher:
             raise ValueError("teacher_args needs teacher; the default teacher is built already")
         return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def make_plan(
         raise InputError(
             f"cache keeps logits only, and {', '.join(options.loss)} needs more of the teacher; leave it out"
         )
-    inputs = to_device(with_batch(student.example, 2), context.device)
+    inputs = to_device(_two_inputs(student, context), context.device)
     student.module.to(context.device).eval()
     runs = (features(student.module, inputs), _teacher_features(teacher, inputs))
     if any(loss.compares_outputs for loss in rows.values()):
@@ -111,6 +112,12 @@ def chosen_losses(options: DistillOptions, context: Context) -> list[str]:
     return [context.task.distillation]
 
 
+def _two_inputs(student: Loaded, context: Context) -> Inputs:
+    """Two inputs, of the data where there is any: its texts and images may have another size than the example."""
+    found = None if context.data is None else next(context.data.batches("train", batch_size=2).first(2), None)
+    return with_batch(student.example, 2) if found is None else found[0]
+
+
 def _cache(
     teacher: Teacher, shape: tuple[int, ...], options: DistillOptions, context: Context
 ) -> tuple[LogitCache, Callable[[Tensor, int], Tensor] | None]:
@@ -124,8 +131,9 @@ def _cache(
         for name, value in module.state_dict().items()
     }
     folder = Path(options.cache or "")
+    made = partial(LogitCache, folder, shape=shape, weights=weights, largest=options.cache_largest)
     if not (options.augment or options.mixup or options.cutmix):
-        return LogitCache(folder, rows=_examples(context), shape=shape, record=record, weights=weights), None
+        return made(rows=_examples(context), record=record), None
     record |= {"seed": context.seed} | options.model_dump(
         include={"augment", "mixup", "cutmix", "batch_size", "train_limit", "epochs"}
     )
@@ -136,7 +144,7 @@ def _cache(
     def rows_of(indices: Tensor, step: int) -> Tensor:
         return step * size + distributed.rank() * len(indices) + torch.arange(len(indices))
 
-    return LogitCache(folder, rows=steps * size, shape=shape, record=record, weights=weights), rows_of
+    return made(rows=steps * size, record=record), rows_of
 
 
 def task_weight(options: DistillOptions, losses: Mapping[str, Loss]) -> float:

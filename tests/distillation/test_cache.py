@@ -57,3 +57,20 @@ def test_inputs_that_are_not_one_tensor_are_computed_whole(tmp_path):
     store({"x": inputs["x"][:1]}, torch.tensor([4]), lambda batch: batch["x"])
     found = store(inputs, torch.tensor([4, 5]), lambda batch: batch["x"])
     assert torch.equal(found, inputs["x"])
+
+
+def test_the_largest_logits_are_kept_and_the_others_share_what_is_left(tmp_path):
+    logits = torch.randn(2, 5, 40, generator=torch.Generator().manual_seed(0))
+    store = LogitCache(tmp_path, rows=4, shape=(5, 40), record={"data": "text"}, weights=WEIGHTS, largest=3)
+    inputs = torch.zeros(2, 5)
+    found = store(inputs, torch.tensor([2, 0]), lambda part: logits)
+    again = store(inputs, torch.tensor([2, 0]), refuse)
+    assert torch.equal(found, again) and found.shape == logits.shape
+    mine, wanted = found.softmax(-1), logits.softmax(-1)
+    values, classes = wanted.topk(3, dim=-1)
+    assert torch.allclose(mine.gather(-1, classes), values, atol=1e-6)
+    others = mine.scatter(-1, classes, 0.0)
+    assert torch.allclose(others.sum(-1), 1 - values.sum(-1), atol=1e-6)
+    assert torch.allclose(others.amax(-1), others.sum(-1) / 37, atol=1e-6)
+    size_bytes = sum(path.stat().st_size for path in tmp_path.glob("*.f32"))
+    assert size_bytes == 4 * 4 * 5 * 7
