@@ -29,7 +29,8 @@ ITERATIONS = int(os.environ.get("ITERATIONS", 60))
 
 _G64 = {"granularity": "group", "group_size": 64, "first_last": "same", "reconstruct": "none"}
 _BLOCK = {**_G64, "rounding": "gptq", "reconstruct": "block", "iterations": ITERATIONS, "reconstruction_samples": 256}
-_SPARSE = {"reconstruct": "none"}
+#: the peer leaves the head, whose weights are the embedding's, as it is, and sees every position
+_SPARSE = {"reconstruct": "none", "protect": ["lm_head"], "positions_per_sample": LENGTH}
 _UNIFORM = {"granularity": "weight", "ratio": 0.5, "allocation": "uniform", **_SPARSE}
 #: row -> steps: (technique, options)
 OURS: dict[str, list[tuple[str, dict[str, Any]]]] = {

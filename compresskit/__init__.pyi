@@ -111,6 +111,9 @@ def train(
         "agreement",
         "fidelity",
         "kl",
+        "cosine",
+        "neighbours",
+        "retrieval",
     ]
     | str
     | Callable[..., Any] = "auto",
@@ -303,6 +306,9 @@ def prune(
         "agreement",
         "fidelity",
         "kl",
+        "cosine",
+        "neighbours",
+        "retrieval",
     ]
     | str
     | Callable[..., Any] = "auto",
@@ -531,6 +537,9 @@ def quantize(
         "agreement",
         "fidelity",
         "kl",
+        "cosine",
+        "neighbours",
+        "retrieval",
     ]
     | str
     | Callable[..., Any] = "auto",
@@ -743,6 +752,9 @@ def decompose(
         "agreement",
         "fidelity",
         "kl",
+        "cosine",
+        "neighbours",
+        "retrieval",
     ]
     | str
     | Callable[..., Any] = "auto",
@@ -858,6 +870,7 @@ def distill(
     hint_epochs: float | None = None,
     hint_anneal: float | None = None,
     cache: str | None = None,
+    cache_largest: int | None = None,
     layers: Mapping[str, str] = ...,
     temperature: float = 4.0,
     epochs: float = 1.0,
@@ -957,6 +970,9 @@ def distill(
         "agreement",
         "fidelity",
         "kl",
+        "cosine",
+        "neighbours",
+        "retrieval",
     ]
     | str
     | Callable[..., Any] = "auto",
@@ -1198,6 +1214,9 @@ def search(
         "agreement",
         "fidelity",
         "kl",
+        "cosine",
+        "neighbours",
+        "retrieval",
     ]
     | str
     | Callable[..., Any] = "auto",
@@ -1297,6 +1316,9 @@ def export(
         "agreement",
         "fidelity",
         "kl",
+        "cosine",
+        "neighbours",
+        "retrieval",
     ]
     | str
     | Callable[..., Any] = "auto",
@@ -1369,6 +1391,9 @@ def measure(
         "agreement",
         "fidelity",
         "kl",
+        "cosine",
+        "neighbours",
+        "retrieval",
     ]
     | str
     | Callable[..., Any] = "auto",

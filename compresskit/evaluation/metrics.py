@@ -19,6 +19,7 @@ from ..core.user_code import in_memory
 from .accumulators import Accumulator, accumulator
 from .intervals import Score as Score, interval as interval
 from .losses import with_arguments
+from .metric_terms.embeddings import embeddings
 from .structures import in_columns
 from .tables import METRICS
 from .tasks import shape_text
@@ -46,6 +47,7 @@ class Metric:
         self.scale: Scale = getattr(row, "scale", "own")
         self._row = row
         self._whole = bool(getattr(row, "whole_outputs", False))
+        self._embeds = bool(getattr(row, "embeds", False))
         self.compares_original = bool(getattr(row, "compares_original", False))
         self._original = original if self.compares_original else None
 
@@ -88,6 +90,8 @@ class Metric:
 
     def _outputs(self, module: nn.Module, inputs: Inputs) -> Any:
         outputs = call(module, inputs)
+        if self._embeds:
+            return embeddings(outputs, inputs)
         if not self._whole:
             return widened(main_output(outputs))
         return map_tensors(in_columns(outputs, count_examples(inputs)), widened)

@@ -61,6 +61,18 @@ METRICS: Registry[Callable[..., Any]] = Registry(
             "KL divergence of the original's predictions, the mean of a position; lower is better; needs no labels",
             "Dutta et al., 2024",
         ),
+        "cosine": Row(
+            "metric_terms.embeddings:cosine",
+            "cosine of embeddings (means over positions) and the original's; needs no labels",
+        ),
+        "neighbours": Row(
+            "metric_terms.embeddings:KeptNeighbours",
+            "share of the k nearest examples by the original's embeddings that stay nearest; needs no labels",
+        ),
+        "retrieval": Row(
+            "metric_terms.embeddings:Retrieval",
+            "share of examples that have one of their own class among the k nearest by embeddings",
+        ),
     },
     group="metrics",
     takes=("outputs", "targets"),
@@ -72,10 +84,11 @@ A row is one of three:
 - a function (outputs, targets) -> number with the attribute `over_dataset = True`, called once with all examples;
 - a class with update(outputs, targets), called for each batch, and compute() -> number.
 `outputs` is the main tensor of what the model returns, (batch, ...), in float32 at least, or with the attribute
-`whole_outputs = True` all of it; `targets` is what the data gives. Further attributes: `higher_is_better` (default
-True); `scale`, "share" for values from 0 to 1, of which a drop of 1% is 0.01, or "own" (default), of which it is one
-percent of the original's value; `compares_original` (default False), with which `targets` are the original model's
-outputs. Arguments with defaults are given by metric_arg.""",
+`whole_outputs = True` all of it, or with `embeds = True` one vector an example (the mean over positions); `targets` is
+what the data gives. Further attributes: `higher_is_better` (default True); `scale`, "share" for values from 0 to 1, of
+which a drop of 1% is 0.01, or "own" (default), of which it is one percent of the original's value; `compares_original`
+(default False), with which `targets` are the original model's outputs. Arguments with defaults are given by
+metric_arg.""",
 )
 
 LOSSES: Registry[Callable[..., Any]] = Registry(

@@ -115,4 +115,5 @@ def test_every_row_says_its_direction_and_scale():
         metric = make_metric(name)
         lower = {"mse", "mae", "cer", "wer", "fidelity", "perplexity", "kl"}
         assert metric.higher_is_better == (name not in lower), name
-        assert metric.scale == ("own" if name in {"mse", "mae", "r2", "psnr", "perplexity", "kl"} else "share"), name
+        own = {"mse", "mae", "r2", "psnr", "perplexity", "kl", "cosine"}
+        assert metric.scale == ("own" if name in own else "share"), name
