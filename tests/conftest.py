@@ -13,7 +13,7 @@ import pytest
 # before torch is imported, which reads it: more threads than cores only wait for each other
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import torch
+from compresskit.core.tensors.randomness import manual_seed
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _seeded():
-    torch.manual_seed(0)
+    manual_seed(0)
 
 
 @pytest.fixture(scope="session")

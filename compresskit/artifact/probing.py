@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..core.errors import ForwardError, described
 from ..core.tensors.batches import tensors_of
 from ..core.tensors.modules import device_of
+from ..core.tensors.randomness import manual_seed
 from ..core.types import Loaded, call, children, main_output, to_device
 from ..model.example_inputs import settle
 
@@ -107,7 +108,7 @@ def outputs_of(loaded: Loaded, *, example: Any = None, generator_seed: int | Non
     try:
         with _buffers_kept(module), torch.random.fork_rng(devices=[], enabled=generator_seed is not None):
             if generator_seed is not None:
-                torch.manual_seed(generator_seed)
+                manual_seed(generator_seed)
             outputs = call(module, to_device(example, device_of(module)))
             found = {"": _plain(main_output(outputs))}
             found |= {path: _plain(tensor) for path, tensor in _tensors(outputs)}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import require
+from ..core.tensors.randomness import manual_seed
 from .transforms import check_images
 
 
@@ -59,6 +60,6 @@ def _changed(images: Tensor, generator: torch.Generator, name: str, **settings: 
     grey = images.shape[1] == 1
     quantized = (images.expand(-1, 3, -1, -1) if grey else images).mul(255).round().clamp(0, 255).to(torch.uint8)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # torchvision draws from the global generator
+        manual_seed(seed)  # torchvision draws from the global generator
         changed = torch.stack([transform(image) for image in quantized]).float() / 255
     return changed.mean(1, keepdim=True) if grey else changed

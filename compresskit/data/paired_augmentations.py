@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import InputError, require
+from ..core.tensors.randomness import manual_seed
 
 _IGNORED = -100  # class of pixels that come from outside of an image
 _SMALLEST_BOX = 1.0  # pixels a side; smaller ones are what a crop left of an object
@@ -38,7 +39,7 @@ def move(name: str, inputs: Any, targets: Any, generator: torch.Generator) -> tu
     images = inputs[0] if listed else inputs.unbind()
     seed = int(torch.randint(0, 2**31, (1,), generator=generator))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # torchvision draws from the global generator
+        manual_seed(seed)  # torchvision draws from the global generator
         pairs = [_moved(name, image, target) for image, target in zip(images, targets, strict=True)]
     changed, found = [image for image, _ in pairs], [target for _, target in pairs]
     return (

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import random
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -23,7 +24,7 @@ from ..core.errors import InputError, nearest
 from ..core.preprocessing import declared_normalization, declared_shape
 from ..core.tensors.copying import copy_module
 from ..core.tensors.dtypes import model_dtype
-from ..core.tensors.randomness import unchanged_random_state
+from ..core.tensors.randomness import manual_seed, unchanged_random_state
 from ..core.types import Inputs, Preprocessing
 from ..core.user_code.in_memory import MemorySource
 from ..core.user_code.user_imports import call_factory, file_attribute, import_attribute
@@ -140,7 +141,7 @@ def seeded(seed: int) -> Iterator[None]:
     with unchanged_random_state():
         random.seed(seed)
         np.random.seed(seed % 2**32)
-        torch.manual_seed(seed)
+        manual_seed(seed)
         yield
 
 
@@ -204,7 +205,10 @@ def _unshared(make: Callable[[], Any]) -> Any:
     What is cut or trained must not be what the next call returns as the original.
     """
     module = make()
-    if not isinstance(module, nn.Module) or all(isinstance(by, FrameType) for by in gc.get_referrers(module)):
+    # the name here and the argument are two references; who holds a third is looked for on the whole heap, 20 ms and up
+    if not isinstance(module, nn.Module) or sys.getrefcount(module) <= 2:
+        return module
+    if all(isinstance(by, FrameType) for by in gc.get_referrers(module)):
         return module
     return copy_module(module)
 

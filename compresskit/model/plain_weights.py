@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 from ..core.edit_records import EditRecord, Name, Shape, reads
 from ..core.errors import InputError, described
 from ..core.tensors.modules import get_module
+from ..core.tensors.randomness import manual_seed
 from ..core.types import Inputs, call
 
 _HOOK_SUFFIXES = ("orig", "mask", "g", "v", "u")  # of the tensors that hooks keep beside the computed one
@@ -159,7 +160,7 @@ def _shallow(attributes: dict[str, Any]) -> dict[str, Any]:
 def _outputs(root: nn.Module, example: Inputs) -> list[Tensor]:
     """The floating-point tensors of a model's output."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        manual_seed(0)
         leaves = tree_leaves(call(root, example))
     return [leaf.clone() for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 

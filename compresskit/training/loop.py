@@ -18,6 +18,7 @@ from ..core import distributed
 from ..core.errors import InputError
 from ..core.options import GuardOptions
 from ..core.tensors.dtypes import float32_weights
+from ..core.tensors.randomness import manual_seed
 from ..core.types import Inputs, Loaded, to_device
 from ..data import transforms
 from ..evaluation.losses import plain_objective
@@ -201,7 +202,7 @@ class _Run:
         begin = getattr(self.objective, "begin_step", None)
         if begin:
             begin(indices, state.step, self.total_steps)
-        torch.manual_seed(seed * distributed.world_size() + distributed.rank())
+        manual_seed(seed * distributed.world_size() + distributed.rank())
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(state.step, self.total_steps, options)
         self.optimizer.zero_grad(set_to_none=True)

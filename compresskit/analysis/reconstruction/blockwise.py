@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_map_only
 
 from ...core.tensors.dtypes import widened
 from ...core.tensors.modules import device_of, evaluating
+from ...core.tensors.randomness import manual_seed
 from ...core.types import Inputs, call, main_output
 from ..calibration.activation_cache import ActivationCache
 from ..calibration.block_step import Step
@@ -85,7 +86,7 @@ def reconstruct_blocks(
     device = device_of(changed)
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), evaluating(whole, changed), _frozen(whole, changed):
-        torch.manual_seed(settings.seed)
+        manual_seed(settings.seed)
         cache = ActivationCache(limit_bytes=_HELD_BYTES)
         for number, step in enumerate(walk(changed, blocks, batches, reference=whole, cache=cache), 1):
             groups = [group for group in tunable(step.block) if group.tensors]

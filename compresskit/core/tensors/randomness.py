@@ -13,6 +13,14 @@ import torch
 _Item = TypeVar("_Item")
 
 
+def manual_seed(seed: int) -> None:
+    """`torch.manual_seed`; where there is no accelerator, it leaves no call (with its stack) waiting for one."""
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
+
+
 @contextmanager
 def unchanged_random_state(device: torch.device = torch.device("cpu")) -> Iterator[None]:
     """While open, anything may be drawn: Python's, NumPy's and torch's generators are put back afterwards."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...core.errors import ShapeError
+from ...core.tensors.randomness import manual_seed
 
 
 def as_map(feature: Tensor) -> Tensor:
@@ -52,5 +53,5 @@ Made = TypeVar("Made", bound=nn.Module)
 def seeded(seed: int, make: Callable[[], Made]) -> Made:
     """A module whose random weights depend on a seed alone."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        manual_seed(seed)
         return make()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...core.errors import InputError
 from ...core.tensors.modules import device_of
+from ...core.tensors.randomness import manual_seed
 from ...core.types import Loaded, call, main_output
 from ...model.chain import Chain, chain, chain_costs, checked
 
@@ -55,7 +56,7 @@ class ChainSpace:
         """A chain with random weights that depend on the seed."""
         arguments = self.arguments(checked(layers, self.input_shape))
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            manual_seed(seed)
             return self.wrap(chain(**arguments), layers)
 
     def wrap(self, net: Chain, layers: list[dict[str, Any]]) -> Loaded:

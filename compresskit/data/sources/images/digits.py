@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ....core.errors import InputError
 from ....core.types import Preprocessing
@@ -24,7 +26,14 @@ def digits(location: str, preprocessing: Preprocessing) -> Splits:
 
 
 def digits_in_memory() -> tuple[ArraySplit, ArraySplit]:
-    """(train, test): 8x8 images in [0, 1] with their classes."""
+    """(train, test): 8x8 images in [0, 1] with their classes, copies of their own."""
+    inputs, targets, train, test = _parsed()
+    return ArraySplit(inputs[train], targets[train]), ArraySplit(inputs[test], targets[test])
+
+
+@cache
+def _parsed() -> tuple[Tensor, Tensor, Any, Any]:
+    """Images, classes, and which of them are for training and for tests; the text file is parsed once a process."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -34,4 +43,4 @@ def digits_in_memory() -> tuple[ArraySplit, ArraySplit]:
     train, test = train_test_split(
         np.arange(len(targets)), test_size=_TEST_SHARE, random_state=0, stratify=bunch.target
     )
-    return ArraySplit(inputs[train], targets[train]), ArraySplit(inputs[test], targets[test])
+    return inputs, targets, train, test

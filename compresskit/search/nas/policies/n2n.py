@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from ....core.costs import PARAMS
 from ....core.errors import InputError
+from ....core.tensors.randomness import manual_seed
 from ....core.types import Loaded
 from ..session import Child, Session
 from ..student import FEATURES, Shrinker, Unit, described, removable_units, without
@@ -72,7 +73,7 @@ def n2n(session: Session) -> None:
     if session.teacher.source["kind"] == "pt2":
         raise InputError("policy 'n2n' changes the model's layers, and a .pt2 has none; start from its factory")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(session.context.seed)
+        manual_seed(session.context.seed)
         removal, shrink = RemovalPolicy(), ShrinkPolicy()
     session.agents = {"removal": Reinforce(removal), "shrink": Reinforce(shrink, rate=1e-2)}
     session.restore()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ....core.errors import GuardMissed
+from ....core.tensors.randomness import manual_seed
 from ....model.chain import chain
 from ..session import Session
 from ..shared import Placed, SharedWeights
@@ -119,7 +120,7 @@ def nas(session: Session) -> None:
     if not session.fits(space.costs([{"op": "separable", "out": min(options.widths), "kernel": 3}])):
         raise GuardMissed("budget: not even one layer of the smallest width fits; give smaller widths, or allow more")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(session.context.seed)
+        manual_seed(session.context.seed)
         controller = Controller(options.slots, len(options.widths))
         shared = SharedWeights(CHOICES, options.slots, max(options.widths), space.input_shape[0], space.num_classes)
     session.agents = {"controller": Reinforce(controller, rate=_RATE, entropy=_ENTROPY)}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ....core.errors import GuardMissed
+from ....core.tensors.randomness import manual_seed
 from ....core.types import Loaded, to_device
 from ....model.chain import Chain
 from ..net2net import deepened, widened
@@ -98,7 +99,7 @@ def transform(session: Session) -> None:
             "give smaller widths, or allow more"
         )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(session.context.seed)
+        manual_seed(session.context.seed)
         policy = GrowthPolicy(options.slots)
     session.agents = {"growth": Reinforce(policy)}
     if not session.restore():
