@@ -160,6 +160,10 @@ class Registry(Mapping[str, Row], Generic[T]):
             row = Row("", help or first, source, needs or getattr(target, "needs", ""))
         self._registered[name] = (row, target)
 
+    def registered(self) -> Mapping[str, tuple[Row, T | str]]:
+        """Rows that were registered from Python, with what each stands for."""
+        return MappingProxyType(self._registered)
+
     # every row ------------------------------------------------------------------------------------------------------
     def rows(self) -> dict[str, Row]:
         """All rows that have names, entry points included: for help, schema and errors. Imports nothing."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import model_validator
 
@@ -22,6 +22,12 @@ _OF_FORMATS = ("bits", "bits_for", "granularity", "weight_range", "weight_search
 
 #: few bits and folded batch norms make gradients large: the loop's own learning rate, unclipped, ends in NaN
 _QAT_DEFAULTS = {"lr": 1e-3, "grad_clip": 1.0}
+
+
+def format_fact(name: str, fact: str) -> Any:
+    """What a number format says of itself: in its row, which imports no torch, else by its object."""
+    said = FORMATS.attribute(name, fact, None)
+    return getattr(FORMATS.load(name), fact) if said is None else said
 
 
 @with_targets("quantize", section="Allocation")
@@ -187,7 +193,7 @@ class QuantizeOptions(ReconstructionOptions, BudgetOptions):
     def few_bits(self) -> bool:
         """Whether some weights or activations get less than 8 bits, on uniform levels."""
         row = self.scheme_row()
-        if "qat" not in FORMATS.load(row.format).options:
+        if "qat" not in format_fact(row.format, "options"):
             return False
         activations = self.input_bits() if row.activations != "none" else 8
         return self.chooses_bits() or min(self.weight_bits(), activations, *self.bits_for.values(), 8) < 8
@@ -221,22 +227,22 @@ class QuantizeOptions(ReconstructionOptions, BudgetOptions):
             problems.append("blocks would be ignored: no rounding, scaling or bias correction looks at layers' inputs")
         if "percentile" in given and OBSERVERS.builtin(self.observer) and self.observer != "percentile":
             problems.append(f"percentile would be ignored: observer is {self.observer!r}; choose percentile")
-        number_format = FORMATS.load(scheme.format)
-        grouped = self.weight_granularity() == "group" or "granularity" not in number_format.options
+        read: frozenset[str] = format_fact(scheme.format, "options")
+        grouped = self.weight_granularity() == "group" or "granularity" not in read
         if "group_size" in given and not grouped:
             problems.append("group_size would be ignored: set granularity to group")
-        ignored = [name for name in _OF_FORMATS if name in given and name not in number_format.options]
+        ignored = [name for name in _OF_FORMATS if name in given and name not in read]
         if ignored:
             problems.append(
                 f"{', '.join(ignored)} would be ignored, with no meaning for scheme {self.scheme!r}; leave it out"
             )
-        if self.qat != "none" and "qat" not in number_format.options:
+        if self.qat != "none" and "qat" not in read:
             problems.append(f"qat learns integer steps; scheme {self.scheme!r} has none, use recover to tune it")
         if self.qat != "none" and self.rounding != "nearest":
             problems.append(
                 f"rounding {self.rounding!r} would be lost: qat learns the weights anew and rounds them to nearest"
             )
-        if self.reconstruct == "block" and "qat" not in number_format.options:
+        if self.reconstruct == "block" and "qat" not in read:
             problems.append(f"reconstruct block learns integer steps; scheme {self.scheme!r} has none, leave it out")
         if "activation_bits" in given and scheme.activations == "none":
             problems.append(
@@ -249,7 +255,7 @@ class QuantizeOptions(ReconstructionOptions, BudgetOptions):
                 "activations of 8 bits"
             )
         deciding = self._chosen_by()
-        if self.chooses_bits() and ("target_bits" not in number_format.options or "bits" in given):
+        if self.chooses_bits() and ("target_bits" not in read or "bits" in given):
             problems.append(
                 f"{deciding[0]} chooses among integer bits by itself; leave bits out and take an int scheme"
             )
@@ -265,11 +271,11 @@ class QuantizeOptions(ReconstructionOptions, BudgetOptions):
         ]
         if self.format_for and scheme.activations != "none":
             problems.append(f"format_for is for schemes of weights only; scheme {self.scheme!r} quantizes activations")
-        if self.coding == "huffman" and "coding" not in number_format.options:
+        if self.coding == "huffman" and "coding" not in read:
             problems.append(f"coding huffman works on integers; scheme {self.scheme!r} has none")
-        if "code_range" in given and (self.weight_bits() != 8 or "code_range" not in number_format.options):
+        if "code_range" in given and (self.weight_bits() != 8 or "code_range" not in read):
             problems.append("code_range would be ignored: it is about weights of 8 bits")
-        smallest, largest = number_format.bits_range
+        smallest, largest = format_fact(scheme.format, "bits_range")
         candidates = self.candidate_bits if self.chooses_bits() else []
         wrong = [
             bits
@@ -278,7 +284,7 @@ class QuantizeOptions(ReconstructionOptions, BudgetOptions):
         ]
         if wrong:
             problems.append(f"bits must be {smallest} to {largest} for scheme {self.scheme!r}, got {wrong[0]}")
-        if self.rounding != "nearest" and "rounding" not in number_format.options:
+        if self.rounding != "nearest" and "rounding" not in read:
             problems.append(
                 f"rounding {self.rounding!r} works on integer levels; scheme {self.scheme!r} has none, use nearest"
             )
@@ -286,7 +292,7 @@ class QuantizeOptions(ReconstructionOptions, BudgetOptions):
             problems.append(f"smooth would be useless: scheme {self.scheme!r} leaves activations in float; try awq")
         if self.smooth is not None and self.awq:
             problems.append("smooth and awq both scale input channels; choose one")
-        if self.awq and "awq" not in number_format.options:
+        if self.awq and "awq" not in read:
             problems.append(f"awq works on integer levels; scheme {self.scheme!r} has none")
         if problems:
             raise ValueError("; ".join(problems))

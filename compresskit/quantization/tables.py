@@ -77,12 +77,29 @@ FORMATS: Registry[NumberFormat] = Registry(
     "number format",
     _PACKAGE,
     {
-        "int": Row("formats.integer:INTEGER", "uniform integer levels"),
+        "int": Row(
+            "formats.integer:INTEGER",
+            "uniform integer levels",
+            attributes={
+                "bits_range": (2, 8),
+                "options": frozenset(
+                    {
+                        "bits", "bits_for", "granularity", "group_size", "weight_range", "weight_search", "coding",
+                        "code_range", "rounding", "awq", "qat", "target_bits",
+                    }
+                ),
+            },
+        ),
         "float8": Row(
-            "formats.float8:E4M3", "floats of 8 bits, three of them mantissa (e4m3)", "Micikevicius et al., 2022"
+            "formats.float8:E4M3",
+            "floats of 8 bits, three of them mantissa (e4m3)",
+            "Micikevicius et al., 2022",
+            attributes={"bits_range": (8, 8), "options": frozenset({"granularity", "group_size"})},
         ),
     },
     extends=WEIGHT_FORMATS,
+    doc="""How weights are held in few bits. Rows of named schemes say `options` and `bits_range` of their formats here,
+so that a recipe is checked without importing torch.""",
 )
 
 SCHEMES: Registry[Scheme | NumberFormat] = Registry(

@@ -6,8 +6,8 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from compresskit.quantization.options import QuantizeOptions
-from compresskit.quantization.tables import OBSERVER_CHOICES, ROUNDINGS, SCHEMES
+from compresskit.quantization.options import QuantizeOptions, format_fact
+from compresskit.quantization.tables import FORMATS, OBSERVER_CHOICES, ROUNDINGS, SCHEMES
 
 
 def test_defaults():
@@ -56,6 +56,18 @@ def test_learned_steps_train_milder_unless_told_otherwise():
 
 
 @pytest.mark.integration
-def test_options_import_no_torch():
-    code = "import sys, compresskit.quantization.options; sys.exit('torch' in sys.modules)"
+def test_options_of_named_schemes_are_checked_without_torch():
+    code = (
+        "import sys; from compresskit.quantization.options import QuantizeOptions; "
+        "from compresskit.quantization.tables "
+        "import SCHEMES; named = [name for name, row in SCHEMES.items() if row.target.startswith('tables:')]; "
+        "assert len(named) == 10; [QuantizeOptions(scheme=name).data_readers() for name in named]; "
+        "sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_a_row_says_of_a_format_is_what_the_format_is(name):
+    for fact in ("options", "bits_range"):
+        assert format_fact(name, fact) == getattr(FORMATS.load(name), fact)

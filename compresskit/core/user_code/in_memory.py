@@ -52,6 +52,11 @@ def named_objects(objects: Mapping[str, Any]) -> Iterator[None]:
         _objects.reset(token)
 
 
+def open_objects() -> Mapping[str, Any]:
+    """Everything that has such a name now."""
+    return dict(_objects.get() or {})
+
+
 def is_in_memory(string: str) -> bool:
     """Whether a string names an object of a Python session."""
     return string.startswith(f"{PREFIX}:")

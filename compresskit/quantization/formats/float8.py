@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..tables import FORMATS
 from . import uniform
 from .base import BaseFormat, wide_scale
 from .layer_spec import Spec
@@ -19,7 +20,7 @@ class Float8(BaseFormat):
     Source: Micikevicius et al., "FP8 Formats for Deep Learning", 2022, table 1.
     """
 
-    options = frozenset({"granularity", "group_size"})
+    options = FORMATS["float8"].attributes["options"]
 
     def __init__(self, dtype: torch.dtype):
         self._dtype = dtype

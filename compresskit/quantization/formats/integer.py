@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..options import QuantizeOptions
 from ..rounding.nearest import Problem
-from ..tables import ROUNDINGS
+from ..tables import FORMATS, ROUNDINGS
 from . import uniform
 from .base import BaseFormat, wide_scale
 from .layer_spec import Spec
@@ -25,17 +25,13 @@ class Integer(BaseFormat):
     """
 
     lowering = "integers"
-    options = frozenset(
-        {
-            "bits", "bits_for", "granularity", "group_size", "weight_range", "weight_search", "coding", "code_range",
-            "rounding", "awq", "qat", "target_bits",
-        }
-    )  # fmt: skip
+    options = FORMATS["int"].attributes["options"]
 
     @property
     def bits_range(self) -> tuple[int, int]:
         """The fewest and most bits that it can have."""
-        return 2, 8
+        fewest, most = FORMATS["int"].attributes["bits_range"]
+        return fewest, most
 
     def geometry(self, bits: int, options: QuantizeOptions) -> dict[str, Any]:
         """Fields of a layer's Spec that the format decides."""

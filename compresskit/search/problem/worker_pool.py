@@ -6,17 +6,22 @@ happens. What is found is noted by the search, so trials, a kill and --resume wo
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from inspect import isclass, isroutine
+from pathlib import Path
 from pickle import PicklingError
 from typing import Any
 
 import torch
 
-from ...core.errors import InputError, first_line, require
+from ...core.errors import CompresskitError, InputError, first_line, require
+from ...core.registry import Registry, Row
+from ...core.user_code.in_memory import named_objects, open_objects
 from ...training.context import Context
 from .evaluator import Rater, Rating
 from .subject import Subject
@@ -50,6 +55,46 @@ class RatingRequest:
         """Build the candidate and rate it."""
         module = subject.build(self.choice)
         return rater.rate(module) if self.probed is None else rater.probe(module)
+
+
+@dataclass(frozen=True)
+class Session:
+    """What names mean in the searching process besides the package's own rows.
+
+    Attributes:
+        rows: (module and attribute of a registry, name, row, target) of each row that was registered from Python.
+        objects: functions and classes that stand as `in-memory:NAME` in options.
+        folder: the working directory, which files of rows (`file.py:name`) are relative to.
+        path: where modules of rows (`package.module:name`) are imported from.
+    """
+
+    rows: list[tuple[str, str, str, Row, Any]]
+    objects: dict[str, Any]
+    folder: str
+    path: list[str]
+
+    @classmethod
+    def here(cls) -> Session:
+        """That of this process."""
+        rows = [
+            (module.__name__, attribute, name, row, target)
+            for module in list(sys.modules.values())
+            if getattr(module, "__name__", "").startswith("compresskit.")
+            for attribute, found in vars(module).items()
+            if isinstance(found, Registry)
+            for name, (row, target) in found.registered().items()
+        ]
+        objects = {name: found for name, found in open_objects().items() if isroutine(found) or isclass(found)}
+        return cls(rows, objects, str(Path.cwd()), [entry for entry in sys.path if entry])
+
+    def enter(self) -> None:
+        """Let the names mean the same in this process."""
+        if Path(self.folder).is_dir():  # else another machine; a file that it lacks is named when it is read
+            os.chdir(self.folder)
+        sys.path += [entry for entry in self.path if entry not in sys.path]
+        for module, attribute, name, row, target in self.rows:
+            registry: Registry[Any] = getattr(importlib.import_module(module), attribute)
+            registry.register(name, target, help=row.help, source=row.source, needs=row.needs)
 
 
 class WorkerPool:
@@ -88,10 +133,15 @@ class WorkerPool:
             self._send(subject, rater)
         pool = self._ray.util.ActorPool(self._workers)
         sent = [self._sent]  # in a list, so that Ray does not send it along with every job
-        return list(pool.map(lambda worker, job: worker.rate.remote(sent, job), jobs))
+        try:
+            return list(pool.map(lambda worker, job: worker.rate.remote(sent, job), jobs))
+        except self._ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, CompresskitError):  # Ray's own says the traceback, too
+                raise error.cause from None
+            raise
 
     def _send(self, subject: Subject, rater: Rater) -> None:
-        packed = _packed((subject, rater), self._ray.cloudpickle)
+        packed = _packed((Session.here(), subject, rater), self._ray.cloudpickle)
         if not self._workers:
             self._start("GPU" if rater.device.type == "cuda" else "CPU")
         self._sent, self._subject = self._ray.put(packed), subject
@@ -127,15 +177,18 @@ class _Worker:
         torch.set_num_threads(1)
         self._sent: Any = None
         self._parts: Any = None
+        self._objects: dict[str, Any] = {}
 
     def rate(self, sent: list[Any], job: RatingRequest) -> Rating:
         """Rate a candidate of the subject that was sent."""
         if self._sent != sent[0]:
             ray = require("ray", "ray")
             # what Ray itself would do with objects, but with arrays that can be written to
-            self._parts = ray.cloudpickle.loads(ray.get(sent[0]))
-            self._sent = sent[0]
-        return job.rate(*self._parts)
+            session, *self._parts = ray.cloudpickle.loads(ray.get(sent[0]))
+            session.enter()
+            self._objects, self._sent = session.objects, sent[0]
+        with named_objects(self._objects):
+            return job.rate(*self._parts)
 
 
 def _packed(parts: Any, cloudpickle: Any) -> bytes:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 from compresskit.core.errors import InputError
+from compresskit.core.user_code.in_memory import named_objects
 from compresskit.pipeline.recipe import validate
 from compresskit.pipeline.runner import Run, run
+from compresskit.pruning.tables import CRITERIA
 from compresskit.search.options import SearchOptions
 from compresskit.search.problem.worker_pool import RatingRequest, WorkerPool
 from compresskit.search.tables import POLICIES
-from tests.search.toy import best_possible, toy_problem
+from tests.search.toy import ToySubject, best_possible, toy_problem
 
 ray = pytest.importorskip("ray")
 
@@ -80,6 +83,36 @@ def test_a_search_on_two_workers_finds_what_one_process_finds(cluster, digits_mo
     assert first["choice"] == second["choice"]
     assert first["winner_score"] == second["winner_score"]
     assert first["winner_divergence"] == pytest.approx(second["winner_divergence"], rel=1e-5)
+
+
+class NamingSubject(ToySubject):
+    """Builds what some names stand for, as spaces do with the names of their options."""
+
+    names = ()
+
+    def build(self, choice):
+        for name in self.names:
+            CRITERIA.load(name)(torch.ones(2), None)
+        return super().build(choice)
+
+
+@pytest.mark.integration
+def test_workers_know_the_rows_of_the_session_and_of_the_users_files(cluster, tmp_path, monkeypatch):
+    (tmp_path / "own_of_workers.py").write_text("def plain(weights, statistics):\n    return weights\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(CRITERIA, "_registered", {})
+    CRITERIA.register("of-this-session", lambda weights, statistics: weights.abs())
+    problem = toy_problem()
+    subject = NamingSubject()
+    subject.names = ("of-this-session", "own_of_workers.py:plain", "own_of_workers:plain", "in-memory:twice_1")
+    with named_objects({"twice_1": lambda weights, statistics: 2 * weights}), WorkerPool(1) as team:
+        (rating,) = team.rate(subject, problem.rater, [RatingRequest(problem.smallest())])
+    assert rating.score == problem.rater.rate(ToySubject().build(problem.smallest())).score
+    subject = NamingSubject()
+    subject.names = ("gone.py:plain",)
+    with WorkerPool(1) as team, pytest.raises(InputError, match=r"^[^\n]*gone\.py[^\n]*$"):
+        team.rate(subject, problem.rater, [RatingRequest(problem.smallest())])
 
 
 def test_more_workers_than_processors_are_refused(cluster):
