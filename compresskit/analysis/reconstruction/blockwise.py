@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from ..calibration.activation_cache import ActivationCache
 from ..calibration.block_step import Step
 from ..calibration.blocks import Block, run_block
 from ..calibration.streaming import walk
+from .block_checkpoints import BlockCheckpoints
 from .fitting import Group, Outcome, fit, variance
 
 #: the block that all blocks are together
@@ -49,11 +51,13 @@ class Settings:
         iterations: gradient steps a block, one batch each.
         seed: of the order of batches.
         log: takes lines of progress.
+        folder: keeps what was tuned in each block, for a run that goes on after a kill; None keeps nothing.
     """
 
     iterations: int = 300
     seed: int = 0
     log: Callable[[str], None] = lambda line: None
+    folder: Path | None = None
 
 
 def reconstruct_blocks(
@@ -87,13 +91,22 @@ def reconstruct_blocks(
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), evaluating(whole, changed), _frozen(whole, changed):
         manual_seed(settings.seed)
+        way = {"iterations": settings.iterations, "seed": settings.seed, "blocks": [one.name for one in blocks]}
+        done = BlockCheckpoints.of(settings.folder, changed, {**way, "batches": len(batches)}, generator)
         cache = ActivationCache(limit_bytes=_HELD_BYTES)
         for number, step in enumerate(walk(changed, blocks, batches, reference=whole, cache=cache), 1):
             groups = [group for group in tunable(step.block) if group.tensors]
-            outcome = _fit_block(step, groups, target, settings, generator) if groups else None
+            if not groups:
+                continue
+            if (restored := done.restore(step.block.name, groups)) is not None:
+                found[step.block.name] = restored
+                settings.log(f"{step.block.name} ({number} of {len(blocks)}) was reconstructed before")
+                continue
+            outcome = _fit_block(step, groups, target, settings, generator)
             if outcome is not None:
                 found[step.block.name] = outcome
                 settings.log(f"reconstructing {step.block.name} ({number} of {len(blocks)}): {outcome}")
+                done.save(step.block.name, groups, outcome)
         if len(blocks) > 1 and (groups := tunable(_WHOLE)):
             outcome = found[_WHOLE.name] = _fit_model(whole, changed, batches, groups, settings, generator)
             settings.log(f"reconstructing {_WHOLE.name}: {outcome}")

@@ -69,7 +69,7 @@ def plan_reconstruction(
     if automatic and len(batches) * _BATCH < _FEWEST_EXAMPLES:
         return None
     batches = [to_device(one, device) for one in batches]
-    return Plan(blocks, batches, Settings(iterations, context.seed, context.log))
+    return Plan(blocks, batches, Settings(iterations, context.seed, context.log, context.folder))
 
 
 def _steps_in_time(original: Loaded, batch: Inputs, examples: int, context: Context) -> int:
