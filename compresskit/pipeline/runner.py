@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ..analysis.calibration.activation_cache import activation_memory
 from ..artifact import artifact
 from ..artifact.disk import files, ownership
 from ..core import distributed
@@ -245,7 +246,8 @@ def do_step(step: Step, loaded: Loaded, context: Context) -> StepResult:
         if mode != "none"
         else context
     )
-    result = function(loaded, step.options, recovering)
+    with activation_memory(getattr(step.options, "activation_memory", None)):
+        result = function(loaded, step.options, recovering)
     if mode != "none":
         result.facts["recovery"] = {"mode": mode, **recovering.needs_recovery()(result.loaded)}
     result.loaded.module.eval()

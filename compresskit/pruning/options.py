@@ -23,7 +23,7 @@ _ONLY = {
         *(field_of(name) for name in names("timed", technique=_TECHNIQUE)),
     ],
     "sparse": ["saliency", "allocation", "pattern"],
-    "not block": ["reconstruct", "iterations", "reconstruction_samples", "recalibrate"],
+    "not block": ["reconstruct", "iterations", "reconstruction_samples", "recalibrate", "activation_memory"],
 }  # fmt: skip
 
 

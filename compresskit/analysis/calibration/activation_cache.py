@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,6 +21,19 @@ _SMALLEST_BYTES = 1 << 14
 _CHUNK_BYTES = 1 << 24
 
 
+_limit_bytes: ContextVar[int | None] = ContextVar("activation_memory", default=None)
+
+
+@contextmanager
+def activation_memory(limit_bytes: int | None) -> Iterator[None]:
+    """Caches that are made inside hold so many bytes in memory, whatever their makers ask for; None changes nothing."""
+    token = _limit_bytes.set(limit_bytes)
+    try:
+        yield
+    finally:
+        _limit_bytes.reset(token)
+
+
 class ActivationCache:
     """Memory of activations that is emptied into files where there is too much of it, and filled again for use.
 
@@ -32,7 +46,8 @@ class ActivationCache:
     """
 
     def __init__(self, limit_bytes: int | None = None, folder: Path | None = None):
-        self.limit_bytes, self._parent = limit_bytes, folder
+        asked = _limit_bytes.get()
+        self.limit_bytes, self._parent = limit_bytes if asked is None else asked, folder
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._parked: dict[int, StorageWeakRef] = {}
         self._files: dict[int, tuple[Path, int]] = {}

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import model_validator
+from pydantic import BeforeValidator, model_validator
 
+from ...core.costs import parse
 from ...core.options import option
 from ...training.options import StepOptions
+
+
+def _bytes(given: Any) -> Any:
+    if given is None:
+        return None
+    amount = parse("activation_memory", "bytes", given)
+    if amount.is_share or amount.value < 0:
+        raise ValueError(f"activation_memory must be a size, e.g. 2GB, got {given!r}")
+    return round(amount.value)
 
 
 class ReconstructionOptions(StepOptions):
@@ -25,6 +35,11 @@ class ReconstructionOptions(StepOptions):
     reconstruction_samples: int = option(
         2048, "training inputs to reconstruct blocks from", section="Reconstruction", ge=1
     )
+
+    activation_memory: Annotated[int | str | None, BeforeValidator(_bytes)] = option(
+        None, "activations of calibration and reconstruction that stay in memory, e.g. 2GB; more of them wait on the "
+        "disk (default: half a GiB, 4 GiB while blocks are reconstructed)", section="Calibration",
+    )  # fmt: skip
 
     def data_readers(self) -> list[str]:
         """What in these options cannot do without data, a clause each."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from compresskit.analysis.calibration.activation_cache import ActivationCache, storages_of
+from compresskit.analysis.calibration.activation_cache import ActivationCache, activation_memory, storages_of
 
 
 def test_what_is_over_the_limit_is_emptied_and_comes_back(tmp_path):
@@ -32,3 +32,11 @@ def test_small_tensors_stay_and_nothing_is_kept_alive(tmp_path):
         del large
         cache.park([])  # the file of what nobody holds any longer goes with it
         assert not list(tmp_path.glob("*/*"))
+
+
+def test_a_limit_around_it_is_the_limit():
+    with activation_memory(None):
+        assert ActivationCache(7).limit_bytes == 7
+    with activation_memory(3):
+        assert ActivationCache(7).limit_bytes == 3 and ActivationCache().limit_bytes == 3
+    assert ActivationCache(7).limit_bytes == 7

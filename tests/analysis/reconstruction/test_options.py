@@ -11,3 +11,11 @@ def test_defaults_and_limits():
     for wrong in ({"reconstruct": "blocks"}, {"iterations": 0}, {"reconstruction_samples": 0}):
         with pytest.raises(ValidationError):
             ReconstructionOptions(**wrong)
+
+
+def test_memory_of_activations_is_a_size():
+    assert ReconstructionOptions().activation_memory is None
+    assert ReconstructionOptions(activation_memory="2GB").activation_memory == 2_000_000_000
+    for wrong in ("50%", 0.5, "2 pounds"):
+        with pytest.raises(ValidationError, match="activation_memory"):
+            ReconstructionOptions(activation_memory=wrong)
