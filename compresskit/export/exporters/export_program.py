@@ -108,14 +108,19 @@ class LoweredEmbedding(Lowered):
 
 
 def _round_trip(values: Tensor, constants: tuple[float, int], bits: int) -> Tensor:
-    limits = (*constants, 0, uniform.highest_code(bits), torch.uint8)
+    top, (scale, zero_point) = uniform.highest_code(bits), constants
+    if bits < 8:  # runtimes quantize to bytes and know no other limits
+        values = values.clamp(-zero_point * scale, (top - zero_point) * scale)
+    limits = (*constants, 0, top, torch.uint8)
     return decomposed().dequantize_per_tensor(decomposed().quantize_per_tensor(values, *limits), *limits)
 
 
 def _dynamic_round_trip(values: Tensor, bits: int, *, symmetric: bool) -> Tensor:
     limits = (0, uniform.highest_code(bits), torch.uint8)
-    if symmetric:
-        scale, zero_point = uniform.range_to_scale(*values.aminmax(), bits, symmetric=True)
+    if symmetric or bits < 8:  # what runtimes find ranges with is asymmetric and for bytes
+        scale, zero_point = uniform.range_to_scale(values.min(), values.max(), bits, symmetric=symmetric)
+        if bits < 8:
+            values = values.clamp(-zero_point * scale, (limits[1] - zero_point) * scale)
         zero_point = zero_point.long()
     else:
         scale, zero_point = decomposed().choose_qparams.tensor(values, *limits[:2], uniform.SMALLEST_SCALE, torch.uint8)

@@ -26,6 +26,7 @@ def largest_difference(first, second):
         {"scheme": "int8-static", "activation_range": "symmetric", "weight_range": "affine", "code_range": "full"},
         {"scheme": "int8-static", "granularity": "tensor", "smooth": 0.5},
         {"scheme": "int8-dynamic"},
+        {"scheme": "w4a4"},
         {"scheme": "int8-weight"},
         {"scheme": "int4-weight", "granularity": "group", "group_size": 8},
         {"scheme": "float8-weight"},

@@ -1,5 +1,7 @@
 """Passes over ONNX graphs: the same numbers, in integers, in fewer bytes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from compresskit.export.exporters.export_program import export_program
 from compresskit.export.exporters.onnx import export_onnx
 from compresskit.export.runtimes.exported import Exported
 from compresskit.export.runtimes.openvino import openvino
+from compresskit.quantization.formats.layers import quantized_layers
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.quantize import quantize
 from compresskit.training.context import Context
@@ -113,6 +116,29 @@ def test_weights_beside_integer_inputs_keep_eight_bits():
     constants["codes"] = np.ones((2, 2, 3, 3), np.int8)
     model = graph_of(QUANTIZED_CONV, **constants)
     assert onnx_graph.four_bit_weights(model.graph) == 0
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("activations", ["static", "dynamic"])
+def test_activations_of_few_bits_keep_their_ends(activations, images, tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 4)]
+    loaded = Loaded(torch.nn.Sequential(*layers).eval(), {}, torch.randn(1, 6))
+    options = QuantizeOptions(scheme="w4a4", first_last="same", reconstruct="none")
+    quantize(loaded, options, Context(original=loaded.clone(), data=images((6,))))
+    for layer in quantized_layers(loaded.module).values():
+        assert layer.spec.input_bits == 4
+        if activations == "dynamic":
+            layer.spec = replace(layer.spec, input="dynamic")
+    export_onnx(export_program(loaded.module, loaded.example), tmp_path / "model.onnx")
+    session = ort.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    inputs = 4 * torch.randn(64, 6)  # far beyond what was calibrated
+    with torch.no_grad():
+        wanted = loaded.module(inputs)
+    found = session.run(None, {session.get_inputs()[0].name: inputs.numpy()})[0]
+    differences = (torch.from_numpy(found) - wanted).abs().amax(1)
+    assert float(differences.median()) < 3e-3 * float(wanted.abs().max())  # biases are rounded too
 
 
 @pytest.mark.integration
