@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import model_validator
 
-from ..analysis.reconstruction.options import ReconstructionOptions
+from ..analysis.reconstruction.options import JointReconstructionOptions
 from ..core.costs import field_of, names
 from ..core.options import choice, option
 from ..training.budgets import BudgetOptions, with_targets
@@ -28,7 +28,7 @@ _DATA_OPTIONS = ("inputs", "calibration_rows")
 
 
 @with_targets(_TECHNIQUE, section="Budget")
-class DecomposeOptions(ReconstructionOptions, BudgetOptions):
+class DecomposeOptions(JointReconstructionOptions, BudgetOptions):
     """Replace layers by chains of smaller layers, at ranks chosen by a rule or for a budget."""
 
     renamed = {"ratio": "keep_ratio, the share of its MACs that each layer keeps"}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, model_validator
 
-from ..analysis.reconstruction.options import ReconstructionOptions
+from ..analysis.reconstruction.options import JointReconstructionOptions
 from ..core.costs import cost_of, field_of, names
 from ..core.options import choice, option
 from ..training.budgets import BudgetOptions, with_targets
@@ -23,7 +23,8 @@ _ONLY = {
         *(field_of(name) for name in names("timed", technique=_TECHNIQUE)),
     ],
     "sparse": ["saliency", "allocation", "pattern"],
-    "not block": ["reconstruct", "iterations", "reconstruction_samples", "recalibrate", "activation_memory"],
+    "not block": ["reconstruct", "iterations", "reconstruction_samples", "joint_iterations", "joint_samples",
+                  "recalibrate", "activation_memory"],
 }  # fmt: skip
 
 
@@ -41,7 +42,7 @@ else:
 
 
 @with_targets(_TECHNIQUE, section="How much")
-class PruneOptions(ReconstructionOptions, BudgetOptions):
+class PruneOptions(JointReconstructionOptions, BudgetOptions):
     """Remove channels, heads, blocks or single weights."""
 
     renamed = {

@@ -33,7 +33,7 @@ def reconstruct_floats(
     keeps_zeros = [name for name, codec in changed.storage.items() if codec == "bitmap"]
     return reconstruct_blocks(
         whole, changed.module, plan.blocks, plan.batches, lambda one: float_groups(changed.module, one, keeps_zeros),
-        plan.settings, target or (lambda _block, output: output),
+        plan.settings, target or (lambda _block, output: output), plan.joint_batches,
     )  # fmt: skip
 
 

@@ -50,6 +50,28 @@ class ReconstructionOptions(StepOptions):
         return super().without_training().model_copy(update={"reconstruct": "none"})
 
     @model_validator(mode="after")
-    def _blocks_read_their_options(self) -> ReconstructionOptions:
-        self.refuse_unread(dict.fromkeys(("iterations", "reconstruction_samples"), ("auto", "block")), "reconstruct")
+    def _blocks_read_their_options(self) -> Self:
+        names = ("iterations", "reconstruction_samples", *JointReconstructionOptions.own())
+        own = [name for name in names if name in type(self).model_fields]
+        self.refuse_unread(dict.fromkeys(own, ("auto", "block")), "reconstruct")
         return self
+
+
+class JointReconstructionOptions(ReconstructionOptions):
+    """The same, and in the end all blocks are tuned at once to the original's output.
+
+    Models of few bits are not, because that diverged.
+    """
+
+    joint_iterations: int = option(
+        1500, "gradient steps of all blocks at once, after those of single blocks; 0 leaves them out",
+        section="Reconstruction", ge=0,
+    )  # fmt: skip
+    joint_samples: int = option(
+        16384, "training inputs for these steps, as far as they take no more than 1 GiB", section="Reconstruction", ge=1
+    )
+
+    @classmethod
+    def own(cls) -> list[str]:
+        """Names of the options that it adds."""
+        return [name for name in cls.model_fields if name not in ReconstructionOptions.model_fields]

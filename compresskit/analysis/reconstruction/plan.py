@@ -8,21 +8,23 @@ from dataclasses import dataclass
 
 import torch
 
-from ...core.tensors.batches import tensors_of
+from ...core.tensors.batches import count_examples, tensors_of
 from ...core.tensors.modules import device_of, evaluating
 from ...core.timings.decisions import label
 from ...core.types import Inputs, Loaded, call, to_device
 from ...training.context import Context
 from ..calibration.blocks import Block, find_blocks
 from .blockwise import Settings
-from .options import ReconstructionOptions
+from .options import JointReconstructionOptions, ReconstructionOptions
 
 #: examples a gradient step; ResNet-20 and ResNet-56 were measured with it
 _BATCH = 32
 #: what `auto` may take, the fewest steps that are worth it, and the examples with which it was measured to help
 _MOST_SECONDS, _FEWEST_STEPS, _FEWEST_EXAMPLES = 600.0, 50, 2048
-#: a gradient step takes about three forward passes, and each block is tuned twice: by itself and with all the others
-_PASSES_A_STEP = 6
+#: a gradient step takes about three forward passes; one of all blocks at once also asks the original model
+_PASSES_A_STEP = 3
+#: inputs for steps of all blocks at once
+_JOINT_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,13 @@ class Plan:
         blocks: of the original model.
         batches: examples, one batch a gradient step.
         settings: steps, seed, log.
+        joint_batches: examples for steps of all blocks at once.
     """
 
     blocks: Sequence[Block]
     batches: Sequence[Inputs]
     settings: Settings
+    joint_batches: Sequence[Inputs] = ()
 
 
 def plan_reconstruction(
@@ -47,7 +51,7 @@ def plan_reconstruction(
 
     Args:
         original: the model before it is changed.
-        options: reconstruct, iterations, reconstruction_samples.
+        options: reconstruct, iterations, reconstruction_samples; those of all blocks at once, where there are any.
         context: data, seed, log.
         worthwhile: whether `auto` should consider it at all.
     """
@@ -59,21 +63,33 @@ def plan_reconstruction(
     example = to_device(original.example, device)
     blocks = find_blocks(original.module, example)
     examples = options.reconstruction_samples
-    iterations = options.iterations
+    iterations, joint, joint_examples = options.iterations, 0, 0
+    if isinstance(options, JointReconstructionOptions):
+        joint, joint_examples = options.joint_iterations, options.joint_samples
+    batch = to_device(data.calibration(_BATCH, batch_size=_BATCH, seed=context.seed)[0], device)
     if automatic:
-        batch = to_device(data.calibration(_BATCH, batch_size=_BATCH, seed=context.seed)[0], device)
-        iterations = min(iterations, _steps_in_time(original, batch, examples, context))
+        share = _share_in_time(original, batch, examples, iterations, joint, context)
+        iterations, joint = int(share * iterations), int(share * joint)
         if iterations < _FEWEST_STEPS:
             return None
-    batches = data.calibration(examples, batch_size=_BATCH, seed=context.seed)
+    held = _JOINT_BYTES // max(_bytes_an_example(batch), 1)
+    both = max(examples, min(joint_examples, held)) if joint else examples
+    batches = data.calibration(both, batch_size=_BATCH, seed=context.seed)
     if automatic and len(batches) * _BATCH < _FEWEST_EXAMPLES:
         return None
     batches = [to_device(one, device) for one in batches]
-    return Plan(blocks, batches, Settings(iterations, context.seed, context.log, context.folder))
+    settings = Settings(iterations, context.seed, context.log, context.folder, joint)
+    return Plan(blocks, batches[: -(-examples // _BATCH)], settings, batches if joint else ())
 
 
-def _steps_in_time(original: Loaded, batch: Inputs, examples: int, context: Context) -> int:
-    """Gradient steps a block that take no longer than `auto` may, by the time of a forward pass of data."""
+def _bytes_an_example(batch: Inputs) -> int:
+    return sum(one.nbytes for one in tensors_of(batch)) // max(count_examples(batch), 1)
+
+
+def _share_in_time(
+    original: Loaded, batch: Inputs, examples: int, iterations: int, joint: int, context: Context
+) -> float:
+    """Share of the gradient steps that takes no longer than `auto` may, by the time of a forward pass of data."""
 
     @torch.no_grad()
     def measured() -> float:
@@ -90,4 +106,4 @@ def _steps_in_time(original: Loaded, batch: Inputs, examples: int, context: Cont
     name = label(str(original.module), shapes)
     seconds = context.decisions(f"forward of {_BATCH} for reconstruction {name}", measured)
     passes = _MOST_SECONDS / max(float(seconds), 1e-6) - 3 * examples / _BATCH
-    return int(passes / _PASSES_A_STEP)
+    return min(passes / (_PASSES_A_STEP * iterations + (_PASSES_A_STEP + 1) * joint), 1.0)

@@ -26,7 +26,7 @@ def case(folder, log):
         for weight in changed.parameters():
             weight += 0.1 * torch.randn_like(weight)
     batches = list(torch.randn(128, 8).split(16))
-    plan = Plan(find_blocks(whole, batches[0]), batches, Settings(12, 3, log, folder))
+    plan = Plan(find_blocks(whole, batches[0]), batches, Settings(12, 3, log, folder, 5), batches)
     return whole, Loaded(changed, {}, batches[0]), plan
 
 

@@ -44,7 +44,8 @@ def test_every_block_comes_nearer_and_so_does_the_model(case):
     wanted, fresh = whole(batches[0]), torch.randn(64, 3, 8, 8)
     before = distance(whole, changed, fresh)
     lines = []
-    outcomes = reconstruct_blocks(whole, changed, blocks, batches, weights_in(changed), Settings(80, log=lines.append))
+    settings = Settings(80, log=lines.append, joint_iterations=80)
+    outcomes = reconstruct_blocks(whole, changed, blocks, batches, weights_in(changed), settings, joint_batches=batches)
     assert list(outcomes) == [*(block.name for block in blocks), "the whole model"] and len(lines) == len(outcomes)
     assert all(one.kept and one.after < 0.5 * one.before for one in list(outcomes.values())[:-1])
     assert distance(whole, changed, fresh) < 0.3 * before

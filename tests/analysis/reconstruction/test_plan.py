@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from compresskit.analysis.reconstruction import plan
-from compresskit.analysis.reconstruction.options import ReconstructionOptions
+from compresskit.analysis.reconstruction.options import JointReconstructionOptions, ReconstructionOptions
 from compresskit.core.types import Loaded
 from compresskit.training.context import Context
 
@@ -17,10 +17,10 @@ class Data:
         return list(torch.randn(min(samples, self.examples), 6).split(batch_size))
 
 
-def planned(examples=2048, worthwhile=True, **options):
+def planned(examples=2048, worthwhile=True, options=ReconstructionOptions, **given):
     loaded = Loaded(nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 2)).eval(), {}, torch.randn(1, 6))
     context = Context(loaded, data=Data(examples) if examples else None)
-    return plan.plan_reconstruction(loaded, ReconstructionOptions(**options), context, worthwhile=worthwhile)
+    return plan.plan_reconstruction(loaded, options(**given), context, worthwhile=worthwhile)
 
 
 def test_auto_wants_data_enough_of_it_and_a_reason():
@@ -30,6 +30,20 @@ def test_auto_wants_data_enough_of_it_and_a_reason():
     assert planned(examples=1900) is None
     assert planned(worthwhile=False) is None
     assert planned(reconstruct="none") is None
+
+
+def test_all_blocks_at_once_take_more_examples_of_which_the_first_are_the_blocks():
+    found = planned(examples=5000, options=JointReconstructionOptions, reconstruct="block", joint_samples=4000)
+    assert sum(map(len, found.joint_batches)) == 4000 and sum(map(len, found.batches)) == 2048
+    assert found.joint_batches[0] is found.batches[0] and found.settings.joint_iterations == 1500
+    without = planned(options=JointReconstructionOptions, reconstruct="block", joint_iterations=0)
+    assert without.joint_batches == () and planned(reconstruct="block").joint_batches == ()
+
+
+def test_inputs_of_all_blocks_at_once_fit_into_memory(monkeypatch):
+    monkeypatch.setattr(plan, "_JOINT_BYTES", 3000 * 6 * 4)
+    found = planned(examples=5000, options=JointReconstructionOptions, reconstruct="block")
+    assert sum(map(len, found.joint_batches)) == 3000
 
 
 def test_auto_takes_the_steps_that_fit_into_its_time(monkeypatch):
