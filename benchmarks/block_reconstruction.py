@@ -65,7 +65,8 @@ def lines(loaded: Loaded, data: Data, test: list, names: list[str], seeds: list[
         found, seconds, passed = [], 0.0, 0.0
         for seed in seeds:
             copied, started, began = loaded.clone(), time.process_time(), time.perf_counter()
-            made = function(copied, model(**options, **common), Context(loaded, data=data, seed=seed)).loaded
+            own = {name: value for name, value in common.items() if name in model.model_fields}
+            made = function(copied, model(**options, **own), Context(loaded, data=data, seed=seed)).loaded
             seconds, passed = seconds + time.process_time() - started, passed + time.perf_counter() - began
             found.append(top1(made, test) - whole)
             print(f"<!-- {name} seed {seed}: {found[-1]:+.2f} -->", flush=True)
@@ -87,6 +88,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="use only this many test images")
     parser.add_argument("--reconstruct", help="in the place of block: auto, none")
     parser.add_argument("--iterations", type=int)
+    parser.add_argument("--joint-iterations", type=int, help="of rows that are pruned or decomposed")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     loaded = load_model(
@@ -97,6 +99,8 @@ def main() -> None:
     common: dict[str, Any] = {"reconstruct": arguments.reconstruct or "block"}
     if arguments.iterations:
         common["iterations"] = arguments.iterations
+    if arguments.joint_iterations is not None:
+        common["joint_iterations"] = arguments.joint_iterations
     images = sum(len(targets) for _, targets in test)
     print(
         f"ResNet-{arguments.net}, {images:,} test images, float {top1(loaded, test):.2f}; "
