@@ -429,7 +429,7 @@ def test_blocks_of_factors_are_reconstructed(digits):
     for how in ("none", "block"):
         loaded = _digits_cnn()
         whole = loaded.clone().module
-        options = {"iterations": 40, "reconstruction_samples": 512} if how == "block" else {}
+        options = {"iterations": 40, "joint_iterations": 40, "reconstruction_samples": 512} if how == "block" else {}
         result = _run(loaded, digits, kind="channel-svd", keep_ratio=0.4, reconstruct=how, **options)
         with torch.no_grad():
             distances[how] = float((loaded.module(inputs) - whole(inputs)).square().mean())

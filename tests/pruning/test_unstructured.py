@@ -156,7 +156,7 @@ def test_surviving_weights_are_tuned_and_zeros_stay(options, digits_model):
     images = torch.cat(data.calibration(128, seed=5))
     results, errors = {}, {}
     for how in ("none", "block"):
-        steps = {"iterations": 30, "reconstruction_samples": 512} if how == "block" else {}
+        steps = {"iterations": 30, "joint_iterations": 30, "reconstruction_samples": 512} if how == "block" else {}
         given = PruneOptions(saliency="wanda", samples=256, reconstruct=how, **steps, **options)
         results[how] = prune(original.clone(), given, Context(original, data=data))
         with torch.no_grad():

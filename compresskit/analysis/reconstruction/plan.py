@@ -68,8 +68,9 @@ def plan_reconstruction(
         joint, joint_examples = options.joint_iterations, options.joint_samples
     batch = to_device(data.calibration(_BATCH, batch_size=_BATCH, seed=context.seed)[0], device)
     if automatic:
-        share = _share_in_time(original, batch, examples, iterations, joint, context)
-        iterations, joint = int(share * iterations), int(share * joint)
+        passes = _passes_in_time(original, batch, context) - 3 * examples / _BATCH
+        iterations = min(iterations, int(passes / (2 * _PASSES_A_STEP)))
+        joint = min(joint, int((passes - _PASSES_A_STEP * iterations) / (_PASSES_A_STEP + 1)))
         if iterations < _FEWEST_STEPS:
             return None
     held = _JOINT_BYTES // max(_bytes_an_example(batch), 1)
@@ -86,10 +87,8 @@ def _bytes_an_example(batch: Inputs) -> int:
     return sum(one.nbytes for one in tensors_of(batch)) // max(count_examples(batch), 1)
 
 
-def _share_in_time(
-    original: Loaded, batch: Inputs, examples: int, iterations: int, joint: int, context: Context
-) -> float:
-    """Share of the gradient steps that takes no longer than `auto` may, by the time of a forward pass of data."""
+def _passes_in_time(original: Loaded, batch: Inputs, context: Context) -> float:
+    """Forward passes that take as long as `auto` may, by the time of one of data."""
 
     @torch.no_grad()
     def measured() -> float:
@@ -105,5 +104,4 @@ def _share_in_time(
     shapes = [list(tensor.shape) for tensor in tensors_of(batch)]
     name = label(str(original.module), shapes)
     seconds = context.decisions(f"forward of {_BATCH} for reconstruction {name}", measured)
-    passes = _MOST_SECONDS / max(float(seconds), 1e-6) - 3 * examples / _BATCH
-    return min(passes / (_PASSES_A_STEP * iterations + (_PASSES_A_STEP + 1) * joint), 1.0)
+    return _MOST_SECONDS / max(float(seconds), 1e-6)

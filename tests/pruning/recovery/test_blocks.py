@@ -70,7 +70,7 @@ def test_the_cut_model_comes_nearer_to_the_whole_one(loaded):
     distances, results = {}, {}
     for how in ("none", "block"):
         cut = Loaded(copy.deepcopy(loaded.module), {}, loaded.example)
-        options = {"iterations": 60} if how == "block" else {}
+        options = {"iterations": 60, "joint_iterations": 60} if how == "block" else {}
         results[how] = prune(
             cut, PruneOptions(target_macs=0.5, round_to=1, reconstruct=how, **options), Context(loaded, data=Data())
         )
