@@ -12,7 +12,7 @@ from ..core.tensors.dtypes import model_dtype
 from ..core.types import Inputs, Loaded, or_later
 from ..core.user_code.in_memory import find, is_in_memory
 from ..model import example_inputs
-from ..model.builders import build_with_defaults, parse, seeded
+from ..model.builders import WITHOUT_WEIGHTS, build_with_defaults, parse, seeded
 from ..model.checkpoints.weights import check_module, fits, load_into, read_weights
 from ..model.exported import is_exported, is_exported_source, load_exported
 from ..model.forward_check import check_forward, check_state
@@ -88,6 +88,7 @@ def load_model(
         name=string.rpartition(":")[2],
         notes=notes + lines,
         seed=seed,
+        random_weights=not weights and record["kind"] in WITHOUT_WEIGHTS,
     )
 
 

@@ -42,6 +42,7 @@ class Loaded:
         name: short name for reports.
         notes: lines on how it was loaded: which weights were taken, what was left out or folded.
         seed: the seed under which the module was built, so that it is built again with the same random draws.
+        random_weights: whether nothing but that seed decided the weights, as far as is known.
     """
 
     module: nn.Module
@@ -53,6 +54,7 @@ class Loaded:
     name: str = "model"
     notes: list[str] = field(default_factory=list)
     seed: int = 0
+    random_weights: bool = False
 
     def clone(self) -> Loaded:
         """A deep copy: changing it leaves this one untouched."""

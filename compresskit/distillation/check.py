@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from ..core.errors import InputError, problems_of
@@ -30,11 +31,22 @@ def check(loaded: Loaded, options: DistillOptions, context: Context) -> None:
         lambda: made.update(teachers=choose_teachers(loaded, options, context)),
         lambda: made.update(student=choose_student(loaded, options, context)),
     )
+    problems += problems_of(partial(_refuse_untaught, made.get("teachers", ()), options))
     if not problems:
         teacher = Teacher(made["teachers"], context.original.preprocessing, context.device)
         problems = problems_of(partial(_check_step, made["student"], teacher, options, made["context"]))
     if problems:
         raise InputError("\n".join(problems))
+
+
+def _refuse_untaught(teachers: Sequence[Loaded], options: DistillOptions) -> None:
+    """Teachers whose weights are known to be random would teach noise."""
+    for teacher in teachers:
+        if teacher.random_weights and options.teacher:
+            raise InputError(
+                f"teacher {teacher.name!r} has random weights and would teach noise; give --teacher-weights, or the "
+                "artifact of a trained one"
+            )
 
 
 def _check_step(student: Loaded, teacher: Teacher, options: DistillOptions, context: Context) -> None:

@@ -36,6 +36,7 @@ def load(context: Context, string: str, weights: str | None, arguments: Mapping[
     if weights:
         lines = load_into(loaded.module, read_weights(weights), f"weights {weights!r}")
         loaded.notes += lines
+        loaded.random_weights = False
         for line in lines:
             context.log(line)
     return loaded

@@ -34,6 +34,7 @@ from .wrappers import unwrapped
 from .zoo import BUILTINS
 
 USER_CODE = ("file", "module", "memory")  # kinds of sources whose code runs only when its user named it
+WITHOUT_WEIGHTS = ("torchvision", "timm", "builtin")  # kinds of models that come untrained where no weights are named
 _PREFIXES = ("torchvision", "timm", "hf", "builtin")
 _MODULE_FORM = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
 FORMS = (

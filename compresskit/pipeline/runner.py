@@ -26,6 +26,7 @@ from ..training.context import Context, StepResult
 from .checks.guards import check_guards
 from .checks.lint import lint
 from .checks.preflight import checked_context
+from .checks.sanity import baseline_warnings, sanity_warnings
 from .measurement import Measurement, labels, measure_model, warnings_of
 from .recipe import Recipe, Step
 from .resume.keys import data_key, input_paths, machine_timings, recorded_timings, step_keys
@@ -105,16 +106,24 @@ def carry_out(task: Run) -> Outcome:
 
 def _run(task: Run, keys: list[str], data: str) -> Outcome:
     recipe, options = task.recipe, task.recipe.options
-    warnings = lint(recipe)
-    for warning in warnings:
-        task.log(f"warning: {warning}")
+    warnings: list[str] = []
+
+    def warn(lines: list[str]) -> None:
+        warnings.extend(lines)
+        for line in lines:
+            task.log(f"warning: {line}")
+
+    warn(lint(recipe))
     timings = recorded_timings(options.timings)
     timed_here = machine_timings(options)
     finished = len(list(task.steps_folder.glob("*-*"))) if task.resume else 0
     context = checked_context(recipe, task.log, output=task.place.output, finished=finished)
     context = replace(context, recipe=recipe.content(), data_key=data, own_costs=recipe.own_costs())
+    warn(sanity_warnings(recipe, context))
     task.place.begin()
     baseline = measure_model(context.original, context, options) if distributed.is_main() else None
+    if baseline is not None:
+        warn(baseline_warnings(recipe, context, baseline))
     progress = _Progress(keys[0], baseline, baseline)
     report = _report_head(task, progress.key, baseline, warnings)
     report["eval_batch"] = context.eval_batch

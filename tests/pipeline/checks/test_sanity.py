@@ -1,0 +1,83 @@
+"""Doubts about a run are named before its work, and only where there is reason to."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import compresskit
+from compresskit.core.errors import InputError
+from compresskit.pipeline.checks.sanity import baseline_warnings, sanity_warnings
+from compresskit.pipeline.measurement import Measurement
+from compresskit.pipeline.opening import open_context
+from compresskit.pipeline.recipe import from_content
+
+
+def warned(step: str = "quantize", **content) -> list[str]:
+    recipe = from_content({"model": "builtin:digits_cnn_small", "data": "digits", **content, "steps": [{step: {}}]})
+    return sanity_warnings(recipe, open_context(recipe.options))
+
+
+def test_random_weights_are_named_unless_they_are_trained_first():
+    (line,) = warned()
+    assert "weights of digits_cnn_small are random" in line and "--weights" in line
+    assert warned("train") == []
+    assert warned(model="builtin:digits_cnn_small", data=None) == warned()
+
+
+def test_trained_weights_and_a_users_own_code_are_not_doubted(tmp_path):
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\ndef make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+    )
+    assert warned(model=f"{tmp_path}/net.py:make") == []
+    artifact = tmp_path / "artifact"
+    compresskit.train("builtin:digits_cnn_small", data="digits", epochs=0.1).save(artifact)
+    assert warned(model=str(artifact)) == []
+
+
+def arrays(path, examples=120, classes=10, scale=1.0, size=8):
+    rng = np.random.default_rng(0)
+    x = (rng.random((examples, 1, size, size)) * scale).astype(np.float32)
+    y = np.arange(examples) % classes
+    np.savez(path, x_train=x, y_train=y, x_test=x, y_test=y)
+    return f"npz:{path}"
+
+
+def test_a_tiny_test_split_is_named(tmp_path):
+    lines = warned("train", data=arrays(tmp_path / "few.npz", examples=40))
+    assert [line for line in lines if "40 examples" in line and "2.5 points" in line]
+    assert warned("train", data=arrays(tmp_path / "more.npz")) == []
+
+
+def test_more_outputs_than_classes_are_named(tmp_path):
+    (line,) = warned("train", data=arrays(tmp_path / "three.npz", classes=3))
+    assert "10 outputs and the data 3 classes" in line and "num_classes=3" in line
+
+
+def test_inputs_that_are_normalized_twice_are_named(tmp_path):
+    data = arrays(tmp_path / "big.npz", scale=3.0)
+    twice = {"mean": 0.5, "std": 0.2}
+    (line,) = warned("train", data=data, data_arg=twice)
+    assert "preprocess=none" in line and "inputs reach 12.5" in line
+    assert warned("train", data=arrays(tmp_path / "unit.npz"), data_arg=twice) == []
+    assert warned("train", data=data) == []  # nothing is applied to them
+
+
+@pytest.mark.integration
+def test_a_metric_at_chance_is_named(tmp_path):
+    lines: list[str] = []
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    compresskit.quantize(net, data="digits", progress=lines.append, latency_rounds=0)
+    assert [line for line in lines if "no better than chance among 10 classes (0.1000)" in line]
+    at_chance = Measurement({}, {"name": "top1", "value": 0.1, "low": 0.08, "high": 0.12}, None)
+    recipe = from_content({"model": "builtin:digits_cnn_small", "data": "digits", "steps": [{"train": {}}]})
+    assert baseline_warnings(recipe, open_context(recipe.options), at_chance) == []  # what is trained next
+
+
+def test_a_teacher_with_random_weights_is_refused_before_work(tmp_path):
+    with pytest.raises(InputError, match="teacher 'digits_cnn' has random weights .* --teacher-weights"):
+        compresskit.distill(
+            "builtin:digits_cnn_small", teacher="builtin:digits_cnn", data="digits", epochs=1, output=tmp_path / "out"
+        )
+    assert not (tmp_path / "out").exists()
