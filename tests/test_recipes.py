@@ -26,6 +26,7 @@ def test_quickstart_ends_smaller_with_its_accuracy(tmp_path):
     report = run(Run(recipe, tmp_path / "out"))
     original, final = report["original"], report["steps"][-1]["measurement"]
     assert [step["technique"] for step in report["steps"]] == ["train", "prune", "decompose", "quantize"]
+    assert all(step["facts"]["layers_decomposed"] for step in report["steps"] if step["technique"] == "decompose")
     assert original["metric"]["value"] > 0.95
     assert final["metric"]["value"] > original["metric"]["value"] - 0.03
     assert final["size_bytes"] < 0.15 * original["size_bytes"]

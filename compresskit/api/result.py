@@ -19,7 +19,8 @@ from ..artifact.module_state import state_of
 from ..artifact.origin import save_module
 from ..core.costs import cost_of, names
 from ..core.errors import CompresskitError, InputError
-from ..core.reporting.report import NOT_MEASURED, metric_text, report_fragment, rows_table, show_report
+from ..core.reporting.report import report_fragment, rows_table, show_report
+from ..core.reporting.report_figures import NOT_MEASURED, metric_text
 from ..core.reporting.results import only_results_on_stdout
 from ..model.checkpoints.weights import read_safetensors
 

@@ -114,6 +114,34 @@ def diff_command(
     write_result(f"{len(found['layers'])} layers differ; {len(edits['a'])} and {len(edits['b'])} edits")
 
 
+@click.command(
+    "compare",
+    cls=SectionedCommand,
+    no_args_is_help=True,
+    epilog="compresskit compare runs/pruned runs/int8\ncompresskit compare runs/* -o runs.html",
+)
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=Completed("file"))
+@click.option("-o", "--output", metavar="FILE", help="Write them as a page, too (.html).")
+@click.option("-f", "--force", is_flag=True, help="Replace an existing page.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+def compare_command(runs: tuple[str, ...], output: str | None, force: bool, as_json: bool) -> None:
+    """Put finished runs side by side: what each left of its original, from their reports. Nothing is measured."""
+    from ..core.reporting.report import figures_tables, print_json
+    from ..pipeline.comparing import compared, read_reports, write_page
+
+    reports = read_reports(runs)
+    columns, rows = compared(reports)
+    if output is not None:
+        write_page(output, columns, rows, reports, force=force)
+    if as_json:
+        print_json([dict(zip(columns, row, strict=True)) for row in rows])
+        return
+    console = stderr_console()
+    for table in figures_tables("runs", columns, rows, console.width):
+        console.print(table)
+    write_result(output or f"{len(reports)} runs")
+
+
 @click.command("verify", cls=SectionedCommand, no_args_is_help=True, epilog="compresskit verify runs/pruned")
 @click.argument("artifact", metavar="ARTIFACT")
 @click.option("--trust-source", is_flag=True, help="Run the user code that the artifact carries.")

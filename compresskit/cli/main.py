@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("export:export_command", "Write a model for another runtime, and measure it there."),
     "inspect": ("looking:inspect_command", "Print layers, shapes, parameters, MACs, and what applies to each."),
     "diff": ("looking:diff_command", "Compare two models: layers, edits, measured figures."),
+    "compare": ("looking:compare_command", "Put finished runs side by side, as a table and a page."),
     "verify": ("looking:verify_command", "Check an artifact: hash, probe, reload in a fresh process."),
     "explain": ("words:explain_command", "Say what an option, a choice or a term means."),
     "completion": ("words:completion_command", "Print the completion script of a shell."),

@@ -16,7 +16,7 @@ from ..artifact import artifact
 from ..artifact.disk import files, ownership
 from ..core import distributed
 from ..core.errors import CompresskitError, GuardMissed, InputError, first_line
-from ..core.reporting.report import described_cost
+from ..core.reporting.report_figures import described_cost
 from ..core.reporting.report_page import report_html
 from ..core.timings.decisions import Decisions
 from ..core.timings.machine import machine
@@ -324,7 +324,8 @@ def _publish(task: Run, last: Path, beside: list[Path], report: dict[str, Any]) 
         report["weights_sha256"] = sha256_of(temporary / artifact.WEIGHTS)
         files.write_json(temporary / artifact.REPORT, report)
         files.write_json(temporary / "recipe.json", report["recipe"])
-        images = sorted(entry.name for entry in temporary.iterdir() if entry.suffix in (".png", ".svg"))
+        plots = sorted(entry for entry in temporary.iterdir() if entry.suffix in (".png", ".svg"))
+        images = {plot.name: plot.read_bytes() for plot in plots}
         (temporary / "report.html").write_text(report_html(report, images), encoding="utf-8")
 
 

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..costs import Cost, cost_of, field_of, guard_of, names
+from .report_figures import costs_of, figure_rows
 from .results import printable, write_result
-
-NOT_MEASURED = "not measured"
-_LEAST_IN_DECIMALS = 0.01  # values below need more than four decimals
 
 
 def plain(text: str) -> Text:
@@ -29,118 +25,39 @@ def print_json(content: Any) -> None:
     write_result(json.dumps(content, indent=2, default=str))
 
 
-def report_table(report: dict[str, Any]) -> Table:
-    """One row for the original and one a step: the costs and the metric."""
-    table = Table(title=plain(f"compresskit: {report['recipe'].get('model', 'model')}"), title_justify="left")
-    columns, rows = figure_rows(report)
-    for name in columns:
-        table.add_column(plain(name), justify="left" if name == "step" else "right", no_wrap=name != "step")
+def figures_tables(title: str, columns: list[str], rows: list[list[str]], width: int) -> list[Table]:
+    """The figures: a row a model; where that is wider than the terminal, a column a model, in tables that fit.
+
+    Args:
+        title: of the first table.
+        columns: headings, the first one that of the models' names.
+        rows: cells, a row a model.
+        width: of the terminal, in characters.
+    """
+    if _width([columns, *rows]) <= width:
+        return [_figures_table(title, columns, rows)]
+    tables, chosen = [], [columns]
+    for row in rows:
+        if len(chosen) > 1 and _width(list(zip(*chosen, row, strict=True))) > width:
+            tables.append(chosen)
+            chosen = [columns]
+        chosen.append(row)
+    turned = [[list(cells) for cells in zip(*group, strict=True)] for group in [*tables, chosen]]
+    return [_figures_table(title if number == 0 else "", cells[0], cells[1:]) for number, cells in enumerate(turned)]
+
+
+def _width(lines: Sequence[Sequence[str]]) -> int:
+    """Characters that a table of cells takes, borders included."""
+    return sum(max(map(len, column)) + 3 for column in zip(*lines, strict=True)) + 1
+
+
+def _figures_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(title=plain(title) if title else None, title_justify="left")
+    for number, name in enumerate(columns):
+        table.add_column(plain(name), justify="right" if number else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(plain, row))
     return table
-
-
-def figure_rows(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Headings and cells of the table of figures: a row for the original and one a step."""
-    columns, original = _columns(report), report["original"]
-    models = [("original", original), *((step["technique"], step["measurement"]) for step in report["steps"])]
-    rows = [[name, *(show(figures, original) for show in columns.values())] for name, figures in models]
-    return ["step", *columns], rows
-
-
-#: (figures of a model, those of the original) -> a cell
-_Show = Callable[[dict[str, Any], dict[str, Any]], str]
-
-
-def _columns(report: dict[str, Any]) -> dict[str, _Show]:
-    """Heading -> cells: what is counted, the metric, what is timed, the rest; what is modelled if a step names it."""
-    named = _costs_of(report)
-    exact = {cost.noun: partial(_with_share, cost) for cost in named if cost.known == "exact" and not cost.modelled}
-    timed = {
-        heading: partial(show, cost)
-        for cost in named if cost.known == "timed"
-        for heading, show in ((cost.noun, _milliseconds), ("speed-up", _speedup))
-    }  # fmt: skip
-    rest = {cost.noun: partial(_plain_figure, cost) for cost in named if cost.known == "predicted"}
-    modelled = {f"{cost.noun} (model)": partial(_with_share, cost) for cost in named if cost.modelled}
-    metric: dict[str, _Show] = {_metric_name(report): lambda figures, _: metric_text(figures.get("metric"))}
-    models = (report["original"], *(step["measurement"] for step in report["steps"]))
-    has_generated = any(figures.get("generation") for figures in models)
-    generated: dict[str, _Show] = {"tokens/s": _tokens_per_second} if has_generated else {}
-    return exact | metric | timed | generated | rest | modelled
-
-
-def described_cost(name: str) -> dict[str, str]:
-    """What a report says of a user's own cost, so that it is shown without the user's code."""
-    cost = cost_of(name)
-    return {"noun": cost.noun, "unit": cost.unit}
-
-
-def _costs_of(report: dict[str, Any]) -> list[Cost]:
-    """The costs that a report shows: those that a step names among the modelled ones, and all others."""
-    costs = [cost for name in names() if not (cost := cost_of(name)).modelled or _is_named(report, name)]
-    own = report.get("costs", {}).items()
-    return costs + [Cost(**described, figure=name, modelled=True) for name, described in own]
-
-
-def _is_named(report: dict[str, Any], name: str) -> bool:
-    """Whether a step gives a budget or a guard of a cost."""
-    given = (step.get("options", {}) for step in report["steps"])
-    return any(options.get(key) is not None for options in given for key in (field_of(name), guard_of(name)))
-
-
-def _metric_name(report: dict[str, Any]) -> str:
-    metric = report["original"].get("metric")
-    return metric["name"] if metric else "metric"
-
-
-def _plain_figure(cost: Cost, figures: dict[str, Any], _original: dict[str, Any]) -> str:
-    figure = figures.get(cost.figure)
-    if not figure:
-        return NOT_MEASURED
-    return f"{figure:,}" if cost.is_counted else cost.shown(figure)
-
-
-def _with_share(cost: Cost, figures: dict[str, Any], original: dict[str, Any]) -> str:
-    whole = original.get(cost.figure)
-    if figures is original or not whole:
-        return f"{figures[cost.figure]:,}" if cost.is_counted else _plain_figure(cost, figures, original)
-    figure = f"{figures[cost.figure]:,}" if cost.is_counted else cost.shown(figures[cost.figure])
-    return f"{figure} ({figures[cost.figure] / whole:.0%})"
-
-
-def _milliseconds(cost: Cost, figures: dict[str, Any], original: dict[str, Any]) -> str:
-    record = figures.get(cost.figure)
-    if record:
-        return f"{record['model_ms']:.2f} ms"
-    return "1.00x" if figures is original else NOT_MEASURED
-
-
-def _tokens_per_second(figures: dict[str, Any], original: dict[str, Any]) -> str:
-    """Of a model that generates text, timed in turn with the original."""
-    record = figures.get("generation")
-    if record:
-        return f"{record['tokens_per_second']:.1f} ({record['speedup']:.2f}x)"
-    return "1.00x" if figures is original else NOT_MEASURED
-
-
-def _speedup(cost: Cost, figures: dict[str, Any], original: dict[str, Any]) -> str:
-    if figures is original:
-        return "1.00x"
-    record = figures.get(cost.figure)
-    if not record:
-        return NOT_MEASURED
-    return f"{record['speedup']:.2f}x ({record['speedup_low']:.2f}-{record['speedup_high']:.2f})"
-
-
-def metric_text(metric: dict[str, Any] | None) -> str:
-    """`0.9722 [0.949, 0.985]`: the value and its 95 % interval; of very small and large values the leading digits."""
-    if not metric:
-        return NOT_MEASURED
-    value, ends = metric["value"], (metric["low"], metric["high"])
-    if value == 0 or _LEAST_IN_DECIMALS <= abs(value) < 1 / _LEAST_IN_DECIMALS:
-        return f"{value:.4f} [{ends[0]:.3f}, {ends[1]:.3f}]"
-    return f"{value:.4g} [{ends[0]:.3g}, {ends[1]:.3g}]"
 
 
 def rows_table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
@@ -193,21 +110,23 @@ def show_report(report: dict[str, Any], console: Console) -> None:
         for title, rows in step["tables"].items():
             if rows:
                 console.print(rows_table(f"{step['technique']}: {title}", rows))
-    console.print(report_table(report))
+    title = f"compresskit: {report['recipe'].get('model', 'model')}"
+    for table in figures_tables(title, *figure_rows(report), console.width):
+        console.print(table)
+    for line in report.get("warnings", []):
+        _warn(console, line)
     for step in report["steps"]:
         for note in step["notes"]:
             console.print(plain(f"{step['technique']}: {note}"), highlight=False, soft_wrap=True, markup=False)
         for warning in step["warnings"]:
-            console.print(
-                plain(f"{step['technique']}: warning: {warning}"),
-                style="yellow",
-                highlight=False,
-                soft_wrap=True,
-                markup=False,
-            )
+            _warn(console, warning, f"{step['technique']}: ")
     labels = report.get("labels", {})
-    for cost in _costs_of(report):
+    for cost in costs_of(report):
         label = labels.get(cost.figure, "")
         simulated = cost.known == "timed" and label.startswith("simulated")
         if simulated or cost.modelled:
             console.print(f"{cost.noun} is {label}", style="yellow", highlight=False, soft_wrap=True, markup=False)
+
+
+def _warn(console: Console, line: str, where: str = "") -> None:
+    console.print(plain(f"{where}warning: {line}"), style="yellow", highlight=False, soft_wrap=True, markup=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..recipe import Recipe
 
+_QUANTIZED = "quantize"
 #: (earlier technique, later technique) -> why that order loses something
 _ORDER = {
     ("quantize", "prune"): "pruning changes weights that were already rounded; prune before quantizing",
@@ -31,6 +32,15 @@ def lint(recipe: Recipe) -> list[str]:
                     "the zeros are lost; decompose first"
                 )
     return warnings
+
+
+def lint_quantized(recipe: Recipe) -> list[str]:
+    """The same for steps on a model that is quantized as it comes."""
+    return [
+        f"steps.{number} ({step.technique}): the model is quantized already: {_ORDER[_QUANTIZED, step.technique]}"
+        for number, step in enumerate(recipe.steps)
+        if (_QUANTIZED, step.technique) in _ORDER
+    ]
 
 
 def _makes_sparse(step) -> bool:

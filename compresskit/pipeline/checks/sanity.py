@@ -12,6 +12,7 @@ from ...core.types import call, main_output, to_device
 from ...training.context import Context
 from ..measurement import Measurement
 from ..recipe import Recipe
+from .lint import lint_quantized
 
 _FEW_EXAMPLES = 100  # of a test split: one example is more than a point
 _EXAMPLES = 8  # of the batch that is looked at
@@ -33,6 +34,8 @@ def sanity_warnings(recipe: Recipe, context: Context) -> list[str]:
             f"the weights of {context.original.name} are random, since no weights are named: figures of accuracy say "
             "nothing; give --weights"
         )
+    if any(edit["op"] == "quantized" for edit in context.original.edits):
+        found += lint_quantized(recipe)
     return found + list(_of_data(context))
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
-from compresskit.core.reporting.report import cell, columns_of, figure_rows, metric_text, rows_table, show_report
+from compresskit.core.reporting.report import cell, columns_of, figures_tables, rows_table, show_report
+from compresskit.core.reporting.report_figures import figure_rows, metric_text
 
 FIGURES = {
     "parameters": 1000,
@@ -72,6 +74,25 @@ def test_report_says_shares_speed_and_what_was_not_measured():
         "latency is simulated",
     ):
         assert part in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_figures_fit_the_terminal_with_every_name(width):
+    console = Console(file=io.StringIO(), width=width)
+    report = {**REPORT, "steps": REPORT["steps"] * 4, "warnings": []}
+    for table in figures_tables("figures", *figure_rows(report), console.width):
+        console.print(table)
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    assert text.count("prune") == text.count("500 (25%)") == text.count("2.00x (1.90-2.10)") == 4
+    assert text.count("MACs") >= 1 and text.count("speed-up") >= 1
+
+
+def test_warnings_of_the_run_are_shown():
+    console = Console(file=io.StringIO(), width=80)
+    show_report({**REPORT, "warnings": ["weights are random"]}, console)
+    assert "warning: weights are random" in console.file.getvalue()
 
 
 def test_columns_of_numbers_are_set_right():

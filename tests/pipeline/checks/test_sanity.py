@@ -36,6 +36,13 @@ def test_trained_weights_and_a_users_own_code_are_not_doubted(tmp_path):
     assert warned(model=str(artifact)) == []
 
 
+def test_steps_that_do_nothing_good_to_a_quantized_model_are_named(tmp_path):
+    compresskit.quantize("builtin:lenet5", latency_rounds=0).save(tmp_path / "int8")
+    (line,) = [line for line in warned("decompose", model=str(tmp_path / "int8"), data=None) if "quantized" in line]
+    assert "the model is quantized already" in line and "decompose before quantizing" in line
+    assert warned("quantize", model=str(tmp_path / "int8"), data=None) == []
+
+
 def arrays(path, examples=120, classes=10, scale=1.0, size=8):
     rng = np.random.default_rng(0)
     x = (rng.random((examples, 1, size, size)) * scale).astype(np.float32)

@@ -1,0 +1,75 @@
+"""Several finished runs side by side, from their reports alone: nothing is loaded or measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..artifact import artifact
+from ..artifact.disk import files, ownership
+from ..core.errors import InputError
+from ..core.limits.json_files import LARGEST_MANIFEST_BYTES, read_json
+from ..core.reporting.report_figures import NOT_MEASURED, figure_rows
+from ..core.reporting.report_page import comparison_html
+
+
+def read_reports(runs: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+    """The reports of several runs, each with the name that it was given by.
+
+    Args:
+        runs: artifact folders, or report.json files.
+    Raises:
+        InputError: naming the first that is no report of a run.
+    """
+    found = []
+    for run in runs:
+        path = Path(run) / artifact.REPORT if Path(run).is_dir() else Path(run)
+        if not path.is_file():
+            raise InputError(f"run {run!r} holds no {artifact.REPORT}; name the output of a finished command")
+        report = read_json(path, f"report {str(path)!r}", LARGEST_MANIFEST_BYTES)
+        try:
+            figure_rows(report)
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
+            raise InputError(
+                f"{str(path)!r} is not the report of a run; name the output of a finished command"
+            ) from None
+        found.append((run, report))
+    return found
+
+
+def compared(reports: Sequence[tuple[str, dict[str, Any]]]) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells of a table: the first original, then each run after its last step.
+
+    Args:
+        reports: (name, report) of each run.
+    """
+    tables = [(name, *figure_rows(report)) for name, report in reports]
+    columns = list(dict.fromkeys(column for _, headings, _ in tables for column in headings[1:]))
+    rows = []
+    for number, (name, headings, lines) in enumerate(tables):
+        shown = {name: lines[-1]} if number else {f"original of {name}": lines[0], name: lines[-1]}
+        for label, line in shown.items():
+            cells = dict(zip(headings, line, strict=True))
+            rows.append([label, *(cells.get(column, NOT_MEASURED) for column in columns)])
+    return ["run", *columns], rows
+
+
+def write_page(
+    output: str, columns: Sequence[str], rows: Sequence[Sequence[str]], reports: Sequence[tuple[str, dict[str, Any]]],
+    *, force: bool,
+) -> None:  # fmt: skip
+    """The same as a page.
+
+    Args:
+        output: file to write.
+        columns, rows: as `compared` returns them.
+        reports: what was compared.
+        force: replace an existing page.
+    Raises:
+        InputError: if something is there already.
+    """
+    target = ownership.absolute(output)
+    ownership.check_file(target, force=force, inputs=[Path(name) for name, _ in reports])
+    with files.replacing_file(target) as temporary:
+        temporary.write_text(comparison_html("compresskit: runs compared", columns, rows, reports), encoding="utf-8")
