@@ -18,6 +18,7 @@ OTHER_MEANINGS = {
     "core/costs.py": {"macs", "params", "bytes", "latency"},  # the rows themselves
     "core/cost_rows.py": {"macs", "bytes", "latency"},  # what messages call them, in the rows themselves
     "analysis/measure/macs.py": {"params"},  # an argument of aten::_lstm
+    "data/text/tokenizers.py": {"bytes"},  # the name of the tokenizer of bytes
     "decomposition/explain.py": {"macs", "params"},  # columns of the report's table of layers
     "model/checkpoints/matching.py": {"params"},  # a key of checkpoint files
     "pipeline/looking.py": {"macs", "bytes"},  # columns of the table of layers that inspect prints
