@@ -36,10 +36,14 @@ _UNIFORM = {"granularity": "weight", "ratio": 0.5, "allocation": "uniform", **_S
 OURS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "float": [],
     "W4 g64 rtn": [("quantize", {"scheme": "int4-weight", **_G64})],
+    "W4 g64 rtn, minmax": [("quantize", {"scheme": "int4-weight", "weight_search": "minmax", **_G64})],
     "W4 g64 gptq": [("quantize", {"scheme": "int4-weight", "rounding": "gptq", **_G64})],
     "W4 g64 awq": [("quantize", {"scheme": "int4-weight", "awq": True, **_G64})],
     "W4 g64 awq + gptq": [("quantize", {"scheme": "int4-weight", "awq": True, "rounding": "gptq", **_G64})],
     "W3 g64 gptq": [("quantize", {"scheme": "int3-weight", "rounding": "gptq", **_G64})],
+    "W3 g64 gptq, minmax": [
+        ("quantize", {"scheme": "int3-weight", "rounding": "gptq", "weight_search": "minmax", **_G64})
+    ],
     "W3 g64 gptq + blocks": [("quantize", {"scheme": "int3-weight", **_BLOCK})],
     "W2 g64 gptq": [("quantize", {"scheme": "int2-weight", "rounding": "gptq", **_G64})],
     "W2 g64 gptq + blocks": [("quantize", {"scheme": "int2-weight", **_BLOCK})],
@@ -62,7 +66,8 @@ OURS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "width 75 %, wanda": [("prune", {"ratio": 0.25, "criterion": "wanda", "reconstruct": "none"})],
     "width 75 %, wanda, refitted": [("prune", {"ratio": 0.25, "criterion": "wanda", "reconstruct": "inputs"})],
 }  # fmt: skip
-PEER = [name for name in OURS if name not in ("W4 g64 awq + gptq", "W8A8 static") and "blocks" not in name][1:14]
+PEER = ["W4 g64 rtn", "W4 g64 gptq", "W3 g64 gptq", "W2 g64 gptq", "W8A8 dynamic", "2:4 wanda", "2:4 sparsegpt",
+        "50 % wanda", "50 % sparsegpt"]  # fmt: skip
 
 
 def blocks(folder: Path) -> None:
@@ -157,7 +162,7 @@ def modifiers(row: str) -> list[Any]:
         return [{"rtn": QuantizationModifier, "gptq": GPTQModifier, "awq": AWQModifier}[row.split()[-1]](**common)]
     made = WandaPruningModifier if "wanda" in row else SparseGPTModifier
     structure = {"mask_structure": "2:4"} if row.startswith("2:4") else {}
-    return [made(sparsity=0.5, targets=["Linear"], ignore=["lm_head"], **structure)]
+    return [made(sparsity=0.5, targets=["re:.*proj$"], **structure)]  # a tied head is not ignored
 
 
 def run(which: str, folder: Path, row: str) -> None:
@@ -170,7 +175,15 @@ def run(which: str, folder: Path, row: str) -> None:
     module, seconds, peak_bytes = {"ours": ours, "peer": peer}[which](row, rows)
     found = perplexity(module.eval(), rows["test"])
     parameters = sum(one.numel() for one in module.parameters())
-    print(json.dumps({"ppl": found, "s": seconds, "mb": peak_bytes / 1e6, "parameters": parameters}))
+    zeros = {}
+    for name, layer in module.named_modules():
+        if isinstance(layer, torch.nn.Linear):
+            weights = zeros.setdefault(name == "lm_head", [0, 0])
+            weights[0] += int((layer.weight == 0).sum())
+            weights[1] += layer.weight.numel()
+    shares = {("head" if head else "layers"): f"{count / total:.3f}" for head, (count, total) in zeros.items()}
+    print(f"{row}, {which}: {parameters} parameters, zeros {shares}", file=sys.stderr)
+    print(json.dumps({"ppl": found, "s": seconds, "mb": peak_bytes / 1e6}))
 
 
 def main() -> None:
@@ -189,6 +202,7 @@ def main() -> None:
         if done.returncode:
             print(f"| {row} | {which} | failed: {done.stderr.strip().splitlines()[-1][:300]} | | |", flush=True)
             continue
+        print(done.stderr.strip().splitlines()[-1], file=sys.stderr)
         found = json.loads(done.stdout.strip().splitlines()[-1])
         print(f"| {row} | {which} | {found['ppl']:.3f} | {found['s']:.1f} | {found['mb']:.0f} |", flush=True)
 

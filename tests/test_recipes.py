@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from compresskit.pipeline.docs import options_markdown
 from compresskit.pipeline.recipe import read_recipe
 from compresskit.pipeline.runner import Run, run
 from tests.conftest import REPOSITORY
+from tests.word_tokenizer import word_tokenizer
 
 RECIPES = sorted((REPOSITORY / "configs").glob("*.yaml"))
 
@@ -88,3 +90,46 @@ def test_the_readme_names_the_commands_that_ci_runs():
     assert "pip install . && compresskit run configs/quickstart.yaml" in readme
     assert readme.count("pip install -e '.[test]' && python -m pytest") == 1
     assert "python -m pytest" not in (REPOSITORY / ".ci" / "run").read_text()  # it reads the command from the README
+
+
+@pytest.mark.slow
+def test_the_language_model_recipe_ends_smaller(tmp_path, shared_dir):
+    pytest.importorskip("transformers")
+    settings = (
+        f"model=hf:{shared_dir / 'models' / 'tinylm'}", f"data=text:{shared_dir / 'data' / 'pytext'}",
+        "data_arg.samples=64", "data_arg.length=64", "eval_limit=16", "latency_rounds=0", "steps.0.prune.samples=8",
+        "steps.1.prune.samples=32", "steps.2.quantize.calibration_samples=32", "steps.2.quantize.max_drop=300%",
+    )  # fmt: skip
+    report = run(Run(read_recipe(REPOSITORY / "configs" / "llm.yaml", settings), tmp_path / "out"))
+    original, (depth, width, final) = report["original"], [step["measurement"] for step in report["steps"]]
+    assert original["metric"]["name"] == "perplexity" and original["metric"]["value"] < 40
+    assert depth["macs"] < 0.75 * original["macs"] and width["macs"] < 0.7 * depth["macs"]
+    assert final["size_bytes"] < 0.2 * original["size_bytes"]
+    assert final["metric"]["value"] < 3 * original["metric"]["value"]
+
+
+@pytest.mark.slow
+def test_the_encoder_recipe_ends_with_half_the_work(tmp_path, encoder_dir):
+    (tmp_path / "corpus.txt").write_text(" ".join(f"w{number * number % 40}" for number in range(4000)))
+    settings = (
+        f"model=hf:{encoder_dir}", f"data=text:{tmp_path / 'corpus.txt'}", "data_arg.length=16", "latency_rounds=0",
+        "steps.0.prune.samples=32", "steps.0.prune.epochs=1", "steps.1.quantize.max_drop=0.9",
+    )  # fmt: skip
+    report = run(Run(read_recipe(REPOSITORY / "configs" / "encoder.yaml", settings), tmp_path / "out"))
+    original, final = report["original"], report["steps"][-1]["measurement"]
+    assert original["metric"]["value"] == pytest.approx(1) and final["metric"]["value"] > 0.5
+    assert final["macs"] < 0.56 * original["macs"] and final["size_bytes"] < 0.6 * original["size_bytes"]
+
+
+@pytest.fixture
+def encoder_dir(tmp_path):
+    """A small BERT of random weights in a folder with a tokenizer of words."""
+    transformers = pytest.importorskip("transformers")
+    folder = word_tokenizer(tmp_path / "encoder")
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=45, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        max_position_embeddings=32,
+    )  # fmt: skip
+    transformers.BertModel(config).save_pretrained(folder)
+    return folder

@@ -1,31 +1,16 @@
-"""A word tokenizer, and models that read text."""
+"""A word tokenizer, and token files in a folder of the test's own."""
 
 from __future__ import annotations
 
 import pytest
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{number}" for number in range(40))]
+from tests.word_tokenizer import word_tokenizer
 
 
 @pytest.fixture
 def tokenizer_dir(tmp_path):
     """A folder with a tokenizer of 45 words, [CLS] before a text and [SEP] behind it, and a chat template."""
-    transformers = pytest.importorskip("transformers")
-    tokenizers = pytest.importorskip("tokenizers")
-    made = tokenizers.Tokenizer(
-        tokenizers.models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="[UNK]")
-    )
-    made.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
-    made.post_processor = tokenizers.processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    fast = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=made, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
-        mask_token="[MASK]",
-    )  # fmt: skip
-    fast.chat_template = "{% for message in messages %}{{ message['role'] }} {{ message['content'] }} {% endfor %}"
-    fast.save_pretrained(tmp_path / "tokenizer")
-    return str(tmp_path / "tokenizer")
+    return str(word_tokenizer(tmp_path / "tokenizer"))
 
 
 @pytest.fixture(autouse=True)
