@@ -7,20 +7,27 @@ python benchmarks/tasks.py detection --seeds 0 1 2
 from __future__ import annotations
 
 import argparse
+import functools
 import platform
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from quantization_peers import Rows
+from safetensors.torch import load_model, save_model
 from torch import nn
 
 import compresskit
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
-TRAINING = {"optimizer": "adamw", "lr": 0.003, "batch_size": 32, "grad_clip": 5.0}
-TASKS = ("segmentation", "detection")
+SETTINGS: dict[str, dict[str, Any]] = {
+    "segmentation": {"size": 32, "lr": 0.01, "epochs": 16},
+    "detection": {"size": 64, "lr": 0.004, "epochs": 12},
+}
+GPTQ: dict[str, Any] = {"rounding": "gptq", "bias_correction": True}
 
 
 def make(task: str, width: int) -> nn.Module:
@@ -39,58 +46,88 @@ def value(result: Any) -> float:
     return 100 * result.report["steps"][-1]["measurement"]["metric"]["value"]
 
 
-def rows(task: str, options: argparse.Namespace, seed: int) -> dict[str, float]:
+def measure(task: str, options: argparse.Namespace, seed: int, rows: Rows) -> dict[str, float]:
     """Metric by name, in points, of one seed."""
-    shared = {
-        "data": f"digits-{task}", "data_arg": {"train": options.train, "test": options.test}, "latency_rounds": 0,
-        "seed": seed,
+    settings = SETTINGS[task]
+    shared: dict[str, Any] = {
+        "data": f"digits-{task}", "latency_rounds": 0, "seed": seed,
+        "data_arg": {"train": options.train, "test": options.test, "size": settings["size"]},
     }  # fmt: skip
-    torch.manual_seed(seed)
-    full = compresskit.train(make(task, options.width), epochs=options.epochs, **TRAINING, **shared)
-    found = {"float": value(full)}
-    print(seed, found, flush=True)
-    recover = {"recover": "kd", "epochs": options.recovery_epochs, **TRAINING, **shared}
-    calls = {
-        "int8-static": lambda: compresskit.quantize(full, scheme="int8-static", **shared),
-        "int4-weight": lambda: compresskit.quantize(full, scheme="int4-weight", **shared),
-        "half the MACs, kd": lambda: compresskit.prune(full, target_macs=0.5, **recover),
+    training: dict[str, Any] = {
+        "optimizer": "adamw", "lr": settings["lr"], "batch_size": 16, "grad_clip": 5.0, "keep": "last",
+    }  # fmt: skip
+    whole = {"epochs": options.epochs or settings["epochs"], **training, **shared}
+    recover = {"recover": "kd", "epochs": options.recovery_epochs, **training, **shared}
+
+    weights = None if options.rows is None else options.rows.with_name(f"{task}-{seed}.safetensors")
+
+    @functools.cache
+    def full() -> Any:
+        torch.manual_seed(seed)
+        module = make(task, options.width)
+        if weights is not None and weights.exists():
+            load_model(module, str(weights))
+            return module.eval()
+        result = compresskit.train(module, **whole)
+        if weights is not None:
+            save_model(result.model, str(weights))
+        return result
+
+    calls: dict[str, Callable[[], Any]] = {
+        "float": lambda: full(),
+        "int8-static": lambda: compresskit.quantize(full(), scheme="int8-static", **shared),
+        "int8-static, GPTQ": lambda: compresskit.quantize(full(), scheme="int8-static", **GPTQ, **shared),
+        "int4-weight, GPTQ": lambda: compresskit.quantize(full(), scheme="int4-weight", **GPTQ, **shared),
+        "half the MACs, kd": lambda: compresskit.prune(full(), target_macs=0.5, **recover),
         "half the MACs, kd without labels": lambda: compresskit.prune(
-            full, target_macs=0.5, labels="ignore", **recover
+            full(), target_macs=0.5, labels="ignore", **recover
         ),
     }
     if task == "detection":
-        training = {"epochs": options.epochs, **TRAINING, **shared}
-        small = {"student_width": 0.5, **training}
         calls |= {
-            "half the width, distilled": lambda: compresskit.distill(full, **small),
-            "half the width, trained alone": lambda: compresskit.train(make(task, options.width // 2), **training),
+            "half the width, distilled": lambda: compresskit.distill(full(), student_width=0.5, **whole),
+            "half the width, trained alone": lambda: compresskit.train(make(task, options.width // 2), **whole),
         }
+
+    def row(call: Callable[[], Any]) -> dict[str, Any]:
+        started = time.process_time()
+        return {"points": value(call()), "cpu_s": round(time.process_time() - started)}
+
+    found = {}
     for name, call in calls.items():
-        started = time.perf_counter()
-        found[name] = value(call())
-        print(f"{seed} {name}: {found[name]:.2f} ({time.perf_counter() - started:.0f} s)", flush=True)
+        key = f"{task} {seed} {name}"
+        if key not in rows.found and options.row is not None and options.row not in name:
+            continue
+        one = rows.get(key, functools.partial(row, call))
+        found[name] = one["points"]
+        print(f"seed {seed}, {name}: {one['points']:.2f} ({one['cpu_s']} s of CPU)", flush=True)
     return found
 
 
 def main() -> None:
     """Print a table of mean and spread over the seeds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=TASKS)
+    parser.add_argument("task", choices=tuple(SETTINGS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--width", type=int, default=12)
     parser.add_argument("--train", type=int, default=1600)
     parser.add_argument("--test", type=int, default=400)
-    parser.add_argument("--epochs", type=float, default=10)
+    parser.add_argument(
+        "--epochs", type=float, help="of the first training; default: 16 for segmentation, 12 for detection"
+    )
     parser.add_argument("--recovery-epochs", type=float, default=2)
+    parser.add_argument("--rows", type=Path, help="file of finished rows, which a run that was cut short goes on from")
+    parser.add_argument("--row", help="measure only rows whose name holds this; others are shown where finished")
     options = parser.parse_args()
     print(f"command: python benchmarks/tasks.py {' '.join(sys.argv[1:])}")
     print(f"torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads")
-    found = [rows(options.task, options, seed) for seed in options.seeds]
+    found = [measure(options.task, options, seed, Rows(options.rows)) for seed in options.seeds]
     print(f"\n{'row':34} {'mean':>7} {'float less':>10}   each seed")
     for name in found[0]:
-        values = [row[name] for row in found]
-        drop = sum(row["float"] - row[name] for row in found) / len(found)
-        print(f"{name:34} {sum(values) / len(values):7.2f} {drop:10.2f}   {' '.join(f'{one:.2f}' for one in values)}")
+        both = [row for row in found if name in row]
+        mean = sum(row[name] for row in both) / len(both)
+        drop = sum(row["float"] - row[name] for row in both) / len(both)
+        print(f"{name:34} {mean:7.2f} {drop:10.2f}   {' '.join(f'{row[name]:.2f}' for row in both)}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""An autoencoder read from a DataLoader of the user's own, judged by PSNR, with a guard in dB.
+"""An autoencoder that takes noise off digits, judged by PSNR, with a guard in dB.
 
 python examples/autoencoder_psnr.py
 """

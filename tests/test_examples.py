@@ -14,6 +14,7 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 #: arguments that make an example small, and the packages that it needs
 SMALL = {
     "autoencoder_psnr": ({"epochs": 0.2, "examples": 200}, ()),
+    "dataloader_own": ({"epochs": 0.5, "count": 280}, ()),
     "detection_ssd": ({"epochs": 0.5, "width": 8, "limit": 32}, ("torchvision", "pycocotools")),
     "detection_yolo": ({"epochs": 0.5, "limit": 24}, ("ultralytics", "pycocotools", "onnx", "onnxruntime")),
     "embedding_siamese": ({"epochs": 0.2, "count": 300}, ()),
