@@ -129,3 +129,26 @@ def check_targets(targets: Tensor, where: str) -> None:
     if whole and targets.dim() == 1 and len(targets) and int(targets.min()) < 0:
         lowest = int(targets.min())
         raise InputError(f"data {where!r}: there is a class {lowest}; classes count from 0 (regression takes floats)")
+
+
+def classes_in_floats(targets: Any, *, where: str, required: bool) -> Any:
+    """Whole numbers in floats as integers; what is no tensor of floats stays what it is.
+
+    Args:
+        targets: of a batch.
+        where: what errors call the data.
+        required: whether floats that are no whole numbers are refused; else they stay what they are.
+    Raises:
+        InputError: naming the first such float.
+    """
+    if not isinstance(targets, Tensor) or not targets.is_floating_point():
+        return targets
+    classes = targets.round()
+    if bool((classes == targets).all()):
+        return classes.long()
+    if required:
+        first = float(targets[classes != targets][0])
+        raise InputError(
+            f"{where}: targets hold {first:g}, which is no class; leave the task to auto, or give integers"
+        )
+    return targets

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,6 +33,7 @@ class Batches:
         transform: raw inputs -> what the model takes.
         augment: changes inputs in [0, 1] and what of targets lies on their pixels, before normalization.
         workers: processes that make batches ahead; they change no batch.
+        targets_as: changes targets before anything reads them; None leaves them.
     """
 
     split: Split
@@ -44,6 +45,7 @@ class Batches:
     epoch: int = 0
     augment: Composed | None = None
     workers: Workers = Workers()
+    targets_as: Callable[[Any], Any] | None = None
 
     def __len__(self) -> int:
         return -(-len(self.indices) // self.batch_size)
@@ -107,6 +109,7 @@ class StreamBatches:
     augment: Composed | None = None
     workers: Workers = Workers()
     limit: int | None = None
+    targets_as: Callable[[Any], Any] | None = None
 
     def __len__(self) -> int:
         return -(-self.samples // self.batch_size)
@@ -164,6 +167,8 @@ class StreamBatches:
 
 def _finished(batches: Batches | StreamBatches, number: int, inputs: Any, targets: Any) -> tuple[Any, Any]:
     """A batch scaled, augmented and normalized."""
+    if batches.targets_as is not None:
+        targets = batches.targets_as(targets)
     if batches.augment is not None:
         generator = torch.Generator().manual_seed(_mixed(batches.seed, batches.epoch, number))
         inputs, targets = batches.augment.with_targets(batches.transform.scaled(inputs), targets, generator)

@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from ..core.user_code.user_imports import guarded, named_attribute
 from ..model.example_inputs import example_of
 from ..model.text_inputs import TextInputs
 from . import loaders
+from .arrays import classes_in_floats
 from .batches import Batches, StreamBatches
 from .collate import Function, make_collate
 from .preprocessing import Asked, ImageTransform, refuse_unknown, take_arguments
@@ -68,6 +70,7 @@ class Data:
         if isinstance(preprocessing, Preprocessing):
             preprocessing = ImageTransform(preprocessing, scales=not getattr(splits.train, "as_given", False))
         self.transform = preprocessing
+        self._targets_as: Callable[[Any], Any] | None = None
         self._splits, self._indices = _three_splits(splits)
         raw, _ = next(
             iter(replace(self.batches("test", batch_size=1), transform=ImageTransform(scales=False))), (None, None)
@@ -125,12 +128,24 @@ class Data:
         if self.workers is not None:
             workers = replace(workers, count=self.workers)
         if isinstance(source, StreamSplit):
-            return StreamBatches(source, batch_size, self.transform, shuffle, seed, 0, augment, workers, limit=limit)
+            return StreamBatches(
+                source, batch_size, self.transform, shuffle, seed, 0, augment, workers, limit, self._targets_as
+            )
         indices = self._indices[split]
         if limit is not None and limit < len(indices):
             generator = torch.Generator().manual_seed(_HELD_OUT_SEED)
             indices = indices[torch.randperm(len(indices), generator=generator)[:limit].sort().values]
-        return Batches(source, indices, batch_size, self.transform, shuffle, seed, 0, augment, workers)
+        return Batches(
+            source, indices, batch_size, self.transform, shuffle, seed, 0, augment, workers, self._targets_as
+        )
+
+    def read_classes(self, *, required: bool) -> None:
+        """Read whole numbers in floats as the classes that they stand for; nothing does so unless it is asked for.
+
+        Args:
+            required: whether any other float is refused, when a batch holds it; else such a batch stays what it is.
+        """
+        self._targets_as = partial(classes_in_floats, where=f"data {self.name!r}", required=required)
 
     def calibration(self, samples: int, *, batch_size: int = 64, seed: int = 0) -> list[Inputs]:
         """Inputs of `samples` training examples in batches, unaugmented, the same for the same seed."""

@@ -16,10 +16,12 @@ from ..data.dataset import Data
 from ..evaluation.loss_terms.shapes import class_axis
 from ..evaluation.losses import Loss, balanced_weights, make_loss
 from ..evaluation.metrics import Metric, make_metric
+from ..evaluation.tables import TASKS
 from ..evaluation.tasks import Task, task_of
 from .recipe import RecipeOptions
 
 _EXAMPLES = 2  # of the batch that tells the task
+_OF_CLASSES = ("ce", "bce", "ctc")  # losses whose targets are integers
 _COUNTED = 256  # examples a batch where classes are counted
 
 
@@ -70,6 +72,8 @@ def judged(
     Raises:
         InputError: if the batch does not fit the model, or no loss or metric is known for it.
     """
+    if options.task != "auto" and TASKS[options.task].attributes["loss"] in _OF_CLASSES:
+        data.read_classes(required=TASKS[options.task].attributes["loss"] != "bce")  # which takes shares, too
     outputs, targets = _one_batch(original, data)
     task = _task(options, data, outputs, targets)
     loss, metric = named.get("loss"), named.get("metric")

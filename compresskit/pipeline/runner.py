@@ -281,7 +281,11 @@ def _recover(mode: str, loaded: Loaded, options: Any, context: Context) -> dict[
 
 
 def _step_record(
-    step: Step, result: StepResult, measured: Measurement, before: Measurement, seconds: float,
+    step: Step,
+    result: StepResult,
+    measured: Measurement,
+    before: Measurement,
+    seconds: float,
     own_costs: tuple[str, ...],
 ) -> dict[str, Any]:
     return {

@@ -74,3 +74,19 @@ def test_classes_and_their_weights():
 def test_what_does_not_fit(given, says):
     with pytest.raises(InputError, match=says):
         opened(model="net.py:regression", data="net.py:floats", **given)
+
+
+def test_whole_numbered_floats_are_classes_where_a_task_of_classes_is_asked_for():
+    Path("data.py").write_text(
+        "import torch\nx = torch.randn(90, 8)\n"
+        "def whole():\n    y = (x[:, 0] > 1).float()\n    return (x[:60], y[:60]), (x[60:], y[60:])\n"
+        "def stream():\n    parts = [(x[i : i + 9], (x[i : i + 9, 0] > 1).float()) for i in (0, 9, 18)]\n    return parts[:2], parts[2:]\n"
+        "def shares():\n    y = torch.rand(90)\n    return (x[:60], y[:60]), (x[60:], y[60:])\n"
+    )
+    for name in ("whole", "stream"):
+        context, lines = opened(model="net.py:classifier", data=f"data.py:{name}", task="classification")
+        assert context.metric.name == "top1"
+        inputs, targets = next(iter(context.data.batches("train", batch_size=9)))
+        assert targets.dtype.is_floating_point is False and targets.tolist() == (inputs[:, 0] > 1).long().tolist()
+    with pytest.raises(InputError, match="which is no class; leave the task to auto"):
+        opened(model="net.py:classifier", data="data.py:shares", task="classification")
