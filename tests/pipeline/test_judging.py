@@ -80,7 +80,8 @@ def test_whole_numbered_floats_are_classes_where_a_task_of_classes_is_asked_for(
     Path("data.py").write_text(
         "import torch\nx = torch.randn(90, 8)\n"
         "def whole():\n    y = (x[:, 0] > 1).float()\n    return (x[:60], y[:60]), (x[60:], y[60:])\n"
-        "def stream():\n    parts = [(x[i : i + 9], (x[i : i + 9, 0] > 1).float()) for i in (0, 9, 18)]\n    return parts[:2], parts[2:]\n"
+        "def stream():\n    parts = [(x[i : i + 9], (x[i : i + 9, 0] > 1).float()) for i in (0, 9, 18)]\n"
+        "    return parts[:2], parts[2:]\n"
         "def shares():\n    y = torch.rand(90)\n    return (x[:60], y[:60]), (x[60:], y[60:])\n"
     )
     for name in ("whole", "stream"):
