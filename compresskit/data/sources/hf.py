@@ -39,6 +39,7 @@ class Pictures(Dataset[Any]):
     part: Any
     image: str
     label: str
+    numbers: dict[str, int]
     size: tuple[int, int]
     channels: int
     where: str
@@ -51,7 +52,7 @@ class Pictures(Dataset[Any]):
         row = self.part[index]
         pixels = np.array(as_pixels(row[self.image], self.size, self.channels))
         stacked = np.ascontiguousarray(pixels.transpose(2, 0, 1)) if self.channels == 3 else pixels[None]
-        return torch.from_numpy(stacked), row[self.label]
+        return torch.from_numpy(stacked), self.numbers.get(row[self.label], row[self.label])
 
 
 def hf(
@@ -105,18 +106,22 @@ def hf(
     tokenize = tokenizer_of(name, wanted or DEFAULT_LENGTH, where)
     given = {"image": image, "text": text, "inputs": inputs, "label": label}
 
-    def read(part: Any) -> Any:
-        return _split(part, where, preprocessing, given, tokenize)
+    single = hasattr(found, "column_names") and not isinstance(found, dict)
+    everything = [found] if single else list(found.values())
+    names = _class_names(everything, _column(everything[0], label, _LABELS, where))
 
-    if hasattr(found, "column_names") and not isinstance(found, dict):
+    def read(part: Any) -> Any:
+        return _split(part, where, preprocessing, given, tokenize, names)
+
+    if single:
         split = read(found)
-        return divided(split, _classes(split, found, given))
-    parts = {split: next((found[n] for n in names if n in found), None) for split, names in SPLIT_FOLDERS.items()}
+        return divided(split, _classes(split, names), names)
+    parts = {split: next((found[n] for n in folders if n in found), None) for split, folders in SPLIT_FOLDERS.items()}
     if parts["train"] is None or (parts["test"] or parts["val"]) is None:
         raise InputError(f"data 'hf:{location}' needs a train split and a test or validation split")
     splits = {name: None if part is None else read(part) for name, part in parts.items()}
     train, test, val, _ = named_splits(splits, f"data {where!r}")
-    return Splits(train, test, val, _classes(train, parts["train"], given))
+    return Splits(train, test, val, _classes(train, names), classes=names)
 
 
 @dataclass(frozen=True)
@@ -167,7 +172,30 @@ def _column(part: Any, given: str | None, known: tuple[str, ...], where: str) ->
     return given or next((name for name in known if name in part.column_names), None)
 
 
-def _split(part: Any, where: str, preprocessing: Preprocessing, given: dict[str, str | None], tokenize: Any) -> Any:
+def _class_names(parts: list[Any], label: str | None) -> tuple[str, ...]:
+    """Names of the classes: those of the column's own type, or the texts that it holds, in order."""
+    if label is None:
+        return ()
+    names = getattr(parts[0].features[label], "names", None)
+    if names is not None:
+        return tuple(names)
+    if getattr(parts[0].features[label], "dtype", "") not in ("string", "large_string"):
+        return ()
+    return tuple(sorted({text for part in parts for text in part.unique(label) if text is not None}))
+
+
+def _refuse(part: Any, column: str, what: str, where: str) -> None:
+    raise InputError(f"data {where!r}: column {column!r} holds no {what}, but {type(part[0][column]).__name__}")
+
+
+def _split(
+    part: Any,
+    where: str,
+    preprocessing: Preprocessing,
+    given: dict[str, str | None],
+    tokenize: Any,
+    names: tuple[str, ...],
+) -> Any:
     label = _column(part, given["label"], _LABELS, where)
     numbers = _column(part, given["inputs"], (), where)
     text = None if numbers or given["image"] else _column(part, given["text"], () if given["text"] else _TEXTS, where)
@@ -177,23 +205,26 @@ def _split(part: Any, where: str, preprocessing: Preprocessing, given: dict[str,
             f"data {where!r} needs columns image and label, it has {', '.join(part.column_names)}; name them, e.g. "
             "--data-arg image=COLUMN --data-arg label=COLUMN"
         )
+    codes: dict[str, int] = {name: code for code, name in enumerate(names)}
     with guarded(f"data {where!r}", "while it was read"):
+        targets = None if image else np.array([codes.get(value, value) for value in part[label]])
         if numbers:
-            return array_split(np.array(part[numbers]), np.array(part[label]), where)
+            return array_split(np.array(part[numbers]), targets, where)
         if image is None:
-            return token_split(tokenize, [str(row) for row in part[text]], torch.tensor(part[label]), where)
+            if not isinstance(part[0][text], str):
+                _refuse(part, str(text), "texts", where)
+            return token_split(tokenize, list(part[text]), torch.from_numpy(targets), where)
+        if not hasattr(part[0][image], "convert"):
+            _refuse(part, image, "images", where)
         size = preprocessing.size or part[0][image].size[::-1]
-        pictures = Pictures(part, image, label, (size[0], size[1]), 1 if preprocessing.channels == 1 else 3, where)
+        pictures = Pictures(
+            part, image, label, codes, (size[0], size[1]), 1 if preprocessing.channels == 1 else 3, where
+        )
         if len(part) * pictures.channels * size[0] * size[1] > _HELD_BYTES:
             return dataset_split(pictures, range(len(part)), repr(where))
         stacked, labels = zip(*(pictures[number] for number in range(len(part))), strict=True)
     return array_split(torch.stack(stacked), torch.tensor(labels), where)
 
 
-def _classes(split: Any, part: Any, given: dict[str, str | None]) -> int | None:
-    if isinstance(split, ArraySplit):
-        return classes_of(split.targets)
-    feature = getattr(part, "features", {}).get(
-        given["label"] or next(name for name in _LABELS if name in part.features)
-    )
-    return getattr(feature, "num_classes", None)
+def _classes(split: Any, names: tuple[str, ...]) -> int | None:
+    return len(names) or (classes_of(split.targets) if isinstance(split, ArraySplit) else None)

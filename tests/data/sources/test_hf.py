@@ -40,3 +40,35 @@ def test_a_language_model_gets_the_texts_of_a_data_set(tmp_path):
         assert inputs["input_ids"].shape == targets.shape == (4, 10) and data.task == "language"
     with pytest.raises(InputError, match="has no column 'txt'; did you mean 'text'"):
         open_data(f"hf:{tmp_path / 'one'}", args={"column": "txt", "tokenizer": "bytes"}, text_inputs=model)
+
+
+def test_columns_are_mapped_and_classes_have_their_names(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    from PIL import Image
+
+    rows = {
+        "picture": [Image.fromarray(np.full((6, 6, 3), n, np.uint8)) for n in range(20)], "kind": [1, 0] * 10,
+        "said": ["yes", "no"] * 10, "numbers": [[0.5 * n, 1.0] for n in range(20)], "price": [n / 4 for n in range(20)],
+    }  # fmt: skip
+    part = datasets.Dataset.from_dict(rows).cast_column("kind", datasets.ClassLabel(names=["cat", "dog"]))
+    datasets.DatasetDict({"train": part, "validation": part}).save_to_disk(str(tmp_path / "d"))
+
+    def read(**arguments):
+        data = open_data(f"hf:{tmp_path / 'd'}", args=arguments)
+        return data, *next(iter(data.batches("test", batch_size=3)))
+
+    data, inputs, targets = read(image="picture", label="kind")
+    assert (data.classes, data.num_classes, targets.tolist()) == (("cat", "dog"), 2, [1, 0, 1])
+    data, inputs, targets = read(image="picture", label="said")
+    assert (data.classes, targets.tolist()) == (("no", "yes"), [1, 0, 1])
+    data, inputs, targets = read(text="said", label="kind", length=4)
+    assert inputs.shape == (3, 4) and targets.tolist() == [1, 0, 1]
+    data, inputs, targets = read(inputs="numbers", label="price")
+    assert inputs.tolist() == [[0.0, 1.0], [0.5, 1.0], [1.0, 1.0]] and targets.tolist() == [0.0, 0.25, 0.5]
+    for arguments, says in (
+        ({"image": "kind", "label": "kind"}, "column 'kind' holds no images, but int"),
+        ({"text": "numbers", "label": "kind"}, "column 'numbers' holds no texts, but list"),
+        ({"image": "pictur", "label": "kind"}, "did you mean 'picture'"),
+    ):
+        with pytest.raises(InputError, match=says):
+            read(**arguments)
