@@ -1042,7 +1042,7 @@ def search(
     recalibration_samples: int = 128,
     finetune_finalists: int = 0,
     finetune_steps: int = 50,
-    refit: Literal["inputs", "sequential"] = "sequential",
+    refit: Literal["auto", "inputs", "sequential"] = "auto",
     reward: Literal["error", "macs", "params"] = "error",
     storage: str | None = None,
     study: str = "search",

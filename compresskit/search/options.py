@@ -83,10 +83,11 @@ class SearchOptions(ArchitectureOptions):
         section="Scoring", ge=0,
     )  # fmt: skip
     finetune_steps: int = option(50, "training steps of each finalist", section="Scoring", ge=1)
-    refit: Literal["inputs", "sequential"] = option(
-        "sequential",
+    refit: Literal["auto", "inputs", "sequential"] = option(
+        "auto",
         "how the winner's layers are refitted: as the candidates' were, from the whole model's activations (inputs), "
-        "or one after the other from the compressed model's (sequential; better)",
+        "one after the other from the compressed model's (sequential; better), or as the technique does it by itself, "
+        "blocks tuned by gradients included (auto; best)",
         section="Scoring",
     )
     reward: _Reward = option(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,7 +36,7 @@ def best_after_training(
     quiet = replace(context, folder=None, log=lambda line: None)
     rows = []
     for number, finalist in enumerate(finalists):
-        result = carry_out(problem.subject.steps(finalist), loaded.clone(), quiet)
+        result = carry_out(_untuned(problem.subject.steps(finalist)), loaded.clone(), quiet)
         training = TrainOptions(
             epochs=1, train_limit=options.finetune_steps * _BATCH, batch_size=_BATCH, lr=_RATE, keep="last"
         )
@@ -50,6 +50,19 @@ def best_after_training(
         f"number {best + 1} scored best with {rows[best][0]:.4f}"
     )
     return finalists[best]
+
+
+def _untuned(steps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same steps without tuning blocks by gradients, which training stands for here."""
+    return [
+        {
+            technique: values | {"reconstruct": "sequential" if technique == "prune" else "none"}
+            if values.get("reconstruct", "auto") == "auto"
+            else values
+        }
+        for step in steps
+        for technique, values in step.items()
+    ]
 
 
 def cheapest_within(problem: Problem, run: Callable[[Problem], Choice], cost: str, *, allowed: float) -> Choice:

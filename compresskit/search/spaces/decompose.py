@@ -189,8 +189,10 @@ class DecomposeSubject:
 
 def decompose_step(options: SearchOptions, ranks: dict[str, int]) -> dict[str, Any]:
     """The recipe step that gives the winner's layers these ranks."""
-    inputs = {"inputs": "compressed"} if options.refit == "sequential" else {}
-    return {"decompose": decompose_values(options, ranks) | inputs}
+    own: dict[str, Any] = {} if options.refit == "inputs" else {"inputs": "compressed"}
+    if options.refit != "auto":
+        own["reconstruct"] = "none"
+    return {"decompose": decompose_values(options, ranks) | own}
 
 
 def decompose_values(options: SearchOptions, ranks: dict[str, int]) -> dict[str, Any]:

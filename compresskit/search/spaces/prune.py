@@ -222,6 +222,8 @@ class PruneSubject:
             if counts[level] < len(self.graph.groups[number])
         }
         shared = {**self._shared_options(), "reconstruct": self._options.refit}
+        if "samples" not in self._options.model_fields_set:
+            del shared["samples"]  # the winner alone takes as many as prune does by itself
         return [{"prune": {"ratios": ratios, **shared}}] if ratios else []
 
 

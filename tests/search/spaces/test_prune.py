@@ -10,6 +10,7 @@ from compresskit.analysis.measure import measure
 from compresskit.core.types import call
 from compresskit.search.carrying_out import carry_out
 from compresskit.search.options import SearchOptions
+from compresskit.search.problem.finalists import _untuned
 from compresskit.search.spaces.prune import PruneSubject, _counts, refit_errors
 
 
@@ -59,6 +60,17 @@ def test_the_winner_is_refitted_layer_by_layer_and_lies_nearer_for_it(opened):
         gap = call(made.module, batch) - call(loaded.module, batch)
         gaps[refit] = float(gap.detach().square().mean())
     assert gaps["sequential"] < gaps["inputs"]
+
+
+def test_the_winner_is_made_as_the_plain_step_makes_it_and_finalists_without_gradients(opened):
+    loaded, context = opened
+    subject = PruneSubject(loaded, options(), context)
+    steps = subject.steps((3,) * len(subject.places))
+    assert steps[0]["prune"]["reconstruct"] == "auto" and "samples" not in steps[0]["prune"]
+    assert _untuned(steps) == [{"prune": steps[0]["prune"] | {"reconstruct": "sequential"}}]
+    given = PruneSubject(loaded, options(samples=256, refit="inputs"), context)
+    chosen = given.steps((3,) * len(given.places))
+    assert chosen[0]["prune"]["samples"] == 256 and _untuned(chosen) == chosen
 
 
 def test_fewer_units_leave_larger_errors(subject):
