@@ -23,8 +23,10 @@ _ONLY = {
         *(field_of(name) for name in names("timed", technique=_TECHNIQUE)),
     ],
     "sparse": ["saliency", "allocation", "pattern"],
-    "not block": ["reconstruct", "iterations", "reconstruction_samples", "joint_iterations", "joint_samples",
-                  "recalibrate", "activation_memory"],
+    "not block": [
+        "reconstruct", "iterations", "reconstruction_samples", "reconstruction_seconds", "joint_iterations",
+        "joint_samples", "recalibrate", "activation_memory",
+    ],
 }  # fmt: skip
 
 

@@ -36,6 +36,9 @@ class ReconstructionOptions(StepOptions):
         2048, "training inputs to reconstruct blocks from", section="Reconstruction", ge=1
     )
 
+    reconstruction_seconds: float = option(
+        600.0, "seconds that reconstruct auto may take; it takes fewer steps, or none", section="Reconstruction", gt=0
+    )  # fmt: skip
     activation_memory: Annotated[int | str | None, BeforeValidator(_bytes)] = option(
         None, "activations of calibration and reconstruction that stay in memory, e.g. 2GB; more of them wait on the "
         "disk (default: half a GiB, 4 GiB while blocks are reconstructed)", section="Calibration",
@@ -54,6 +57,7 @@ class ReconstructionOptions(StepOptions):
         names = ("iterations", "reconstruction_samples", *JointReconstructionOptions.own())
         own = [name for name in names if name in type(self).model_fields]
         self.refuse_unread(dict.fromkeys(own, ("auto", "block")), "reconstruct")
+        self.refuse_unread({"reconstruction_seconds": ("auto",)}, "reconstruct")
         return self
 
 

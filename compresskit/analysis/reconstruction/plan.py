@@ -19,8 +19,8 @@ from .options import JointReconstructionOptions, ReconstructionOptions
 
 #: examples a gradient step; ResNet-20 and ResNet-56 were measured with it
 _BATCH = 32
-#: what `auto` may take, the fewest steps that are worth it, and the examples with which it was measured to help
-_MOST_SECONDS, _FEWEST_STEPS, _FEWEST_EXAMPLES = 600.0, 50, 2048
+#: the fewest steps that are worth it, and the examples with which it was measured to help
+_FEWEST_STEPS, _FEWEST_EXAMPLES = 50, 2048
 #: a gradient step takes about three forward passes; one of all blocks at once also asks the original model
 _PASSES_A_STEP = 3
 #: inputs for steps of all blocks at once
@@ -68,7 +68,7 @@ def plan_reconstruction(
         joint, joint_examples = options.joint_iterations, options.joint_samples
     batch = to_device(data.calibration(_BATCH, batch_size=_BATCH, seed=context.seed)[0], device)
     if automatic:
-        passes = _passes_in_time(original, batch, context) - 3 * examples / _BATCH
+        passes = options.reconstruction_seconds / _seconds_a_pass(original, batch, context) - 3 * examples / _BATCH
         iterations = min(iterations, int(passes / (2 * _PASSES_A_STEP)))
         joint = min(joint, int((passes - _PASSES_A_STEP * iterations) / (_PASSES_A_STEP + 1)))
         if iterations < _FEWEST_STEPS:
@@ -87,8 +87,8 @@ def _bytes_an_example(batch: Inputs) -> int:
     return sum(one.nbytes for one in tensors_of(batch)) // max(count_examples(batch), 1)
 
 
-def _passes_in_time(original: Loaded, batch: Inputs, context: Context) -> float:
-    """Forward passes that take as long as `auto` may, by the time of one of data."""
+def _seconds_a_pass(original: Loaded, batch: Inputs, context: Context) -> float:
+    """What a forward pass of data takes."""
 
     @torch.no_grad()
     def measured() -> float:
@@ -104,4 +104,4 @@ def _passes_in_time(original: Loaded, batch: Inputs, context: Context) -> float:
     shapes = [list(tensor.shape) for tensor in tensors_of(batch)]
     name = label(str(original.module), shapes)
     seconds = context.decisions(f"forward of {_BATCH} for reconstruction {name}", measured)
-    return _MOST_SECONDS / max(float(seconds), 1e-6)
+    return max(float(seconds), 1e-6)

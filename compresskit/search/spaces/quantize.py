@@ -194,6 +194,9 @@ def quantize_options(options: SearchOptions, levels: Mapping[str, Level]) -> Qua
     given: dict[str, Any] = {"scheme": "int8-weight", "first_last": "same", "rounding": options.rounding}
     if ROUNDINGS.needs(options.rounding):
         given["calibration_samples"] = options.samples
+    if options.seconds is not None:  # of few bits the winner's blocks are tuned, which takes no longer than the search
+        longest = QuantizeOptions.model_fields["reconstruction_seconds"].default
+        given["reconstruction_seconds"] = min(options.seconds, longest)
     bits = levels.get("*")
     if isinstance(bits, int):
         return QuantizeOptions(**given, bits=bits)

@@ -11,6 +11,8 @@ def test_defaults_and_limits():
     for wrong in ({"reconstruct": "blocks"}, {"iterations": 0}, {"reconstruction_samples": 0}):
         with pytest.raises(ValidationError):
             ReconstructionOptions(**wrong)
+    with pytest.raises(ValidationError, match="reconstruction_seconds would be ignored: reconstruct is 'block'"):
+        ReconstructionOptions(reconstruct="block", reconstruction_seconds=3)
 
 
 def test_memory_of_activations_is_a_size():

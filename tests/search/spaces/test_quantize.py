@@ -12,7 +12,7 @@ from compresskit.pipeline.runner import Run, run
 from compresskit.quantization.formats.weights import bytes_by_kind
 from compresskit.search.carrying_out import carry_out
 from compresskit.search.options import SearchOptions
-from compresskit.search.spaces.quantize import QuantizeSubject
+from compresskit.search.spaces.quantize import QuantizeSubject, quantize_options
 
 
 def subject_of(opened, **values):
@@ -56,3 +56,11 @@ def test_bits_are_found_within_the_bytes_and_replayed(digits_model, tmp_path, po
     run(Run(read_recipe(tmp_path / "found" / "recipe.yaml"), tmp_path / "again"))
     first, second = (load(tmp_path / name).module.state_dict() for name in ("found", "again"))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_blocks_of_the_winner_are_tuned_no_longer_than_the_search_took():
+    given = {"technique": "quantize", "target_bytes": 0.2}
+    timed = quantize_options(SearchOptions(seconds=20, **given), {"*": 2})
+    assert timed.reconstruction_seconds == 20
+    assert quantize_options(SearchOptions(seconds=5000, **given), {"*": 2}).reconstruction_seconds == 600
+    assert "reconstruction_seconds" not in quantize_options(SearchOptions(**given), {"*": 2}).model_fields_set
