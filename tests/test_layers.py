@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import compresskit
 
 ROOT = Path(compresskit.__file__).parent
-FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
+
+
+@cache
+def files_below(root: Path) -> frozenset[Path]:
+    """Python files, relative to their root."""
+    return frozenset(path.relative_to(root) for path in root.rglob("*.py"))
+
+
+FILES = sorted(files_below(ROOT))
 #: the rooms from the bottom up; a room imports itself and rooms on lower floors
 FLOORS = [
     {"core"},
@@ -44,15 +54,23 @@ def needed_files(path: Path) -> set[Path]:
     """The same, without the types of the rows that a registry's file names by strings."""
     tree = tree_of(ROOT / path)
     if path.name == "tables.py":
-        body = [node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node))]
+        body = [node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))]
         tree = ast.Module(body, [])
     return _imported_files(path, tree)
+
+
+def statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """All statements of a tree, nested ones too; expressions, which are most of it, hold no imports."""
+    for name in ("body", "orelse", "finalbody", "handlers", "cases"):
+        for node in getattr(tree, name, ()):
+            yield node
+            yield from statements(node)
 
 
 def _imported_files(path: Path, tree: ast.Module) -> set[Path]:
     package = list(path.parent.parts)
     found = set()
-    for node in ast.walk(tree):
+    for node in statements(tree):
         if isinstance(node, ast.Import):
             targets = [alias.name.split(".")[1:] for alias in node.names if alias.name.startswith("compresskit.")]
         elif isinstance(node, ast.ImportFrom):
@@ -74,7 +92,7 @@ def _file_of(target: list[str]) -> Path | None:
     """The file that a dotted target names: itself, or the one that its last name is defined in."""
     for parts in (target, target[:-1]):
         for file in (Path(*parts).with_suffix(".py"), Path(*parts, "__init__.py")) if parts else ():
-            if (ROOT / file).is_file():
+            if file in files_below(ROOT):
                 return file
     return None
 
@@ -109,6 +127,8 @@ def unsafe_calls(tree: ast.Module) -> list[str]:
     """Calls that run what a file or a text says."""
     found = []
     for call in [node for node in ast.walk(tree) if isinstance(node, ast.Call)]:
+        if getattr(call.func, "attr", getattr(call.func, "id", "")) not in {"load", "loads", "eval", "exec"}:
+            continue
         name = ast.unparse(call.func)
         keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
         if name in {"pickle.load", "pickle.loads", "yaml.load", "eval", "exec"}:
@@ -119,6 +139,9 @@ def unsafe_calls(tree: ast.Module) -> list[str]:
 
 
 def test_nothing_is_unpickled():
-    unsafe = {str(path): unsafe_calls(tree_of(ROOT / path)) for path in FILES}
+    named = re.compile("pickle|yaml|torch|eval|exec")  # what holds none of these words calls none of them
+    texts = {path: (ROOT / path).read_text() for path in FILES}
+    unsafe = {str(path): unsafe_calls(tree_of(ROOT / path)) for path, text in texts.items() if named.search(text)}
+    assert len(unsafe) > 200
     assert {path: calls for path, calls in unsafe.items() if calls} == {}
     assert unsafe_calls(ast.parse("torch.load(x, weights_only=True), torch.load(x), eval(x)")) == ["torch.load", "eval"]

@@ -13,6 +13,7 @@ from compresskit.core.errors import InputError
 from compresskit.quantization.formats.layers import quantized_layers
 from compresskit.quantization.tables import WEIGHT_FORMATS
 
+OPTIONS = {"first_last": "same", "latency_rounds": 0}
 TERNARY = '''
 import torch
 from compresskit.quantization.formats.base import BaseFormat, wide_scale
@@ -58,7 +59,7 @@ def test_a_file_adds_a_format_for_the_command_line_which_loads_again_when_truste
 
 @pytest.mark.integration
 def test_an_artifact_alone_runs_no_code(reference, tmp_path):
-    compresskit.quantize("builtin:digits_cnn", scheme=reference, first_last="same").save(tmp_path / "out")
+    compresskit.quantize("builtin:digits_cnn", scheme=reference, **OPTIONS).save(tmp_path / "out")
     code = f"import compresskit; compresskit.load({str(tmp_path / 'out')!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "is the user's own code; say --trust-source to run it" in done.stderr
@@ -66,7 +67,7 @@ def test_an_artifact_alone_runs_no_code(reference, tmp_path):
 
 def test_a_file_that_changed_is_not_run_by_trust(reference, tmp_path):
     file = tmp_path / "ternary.py"
-    compresskit.quantize("builtin:digits_cnn", scheme=reference, first_last="same").save(tmp_path / "out")
+    compresskit.quantize("builtin:digits_cnn", scheme=reference, **OPTIONS).save(tmp_path / "out")
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["code"] == {reference: hashlib.sha256(file.read_bytes()).hexdigest()}
     file.write_text(TERNARY + "raise SystemExit(3)\n")
@@ -83,7 +84,7 @@ def test_a_format_registered_from_python_is_a_scheme_by_its_name(tmp_path, monke
     exec(compile(TERNARY, "ternary_of_the_test.py", "exec"), namespace)
     monkeypatch.setattr(WEIGHT_FORMATS, "_registered", {})
     WEIGHT_FORMATS.register("ternary", namespace["TERNARY"], help="three levels")
-    result = compresskit.quantize("builtin:digits_cnn", scheme="ternary", first_last="same")
+    result = compresskit.quantize("builtin:digits_cnn", scheme="ternary", **OPTIONS)
     result.save(tmp_path / "out")
     inputs = torch.randn(3, 1, 8, 8)
     with torch.no_grad():
@@ -91,7 +92,7 @@ def test_a_format_registered_from_python_is_a_scheme_by_its_name(tmp_path, monke
 
 
 def test_layers_take_it_by_pattern(reference):
-    result = compresskit.quantize("builtin:digits_cnn", format_for={"*": reference}, first_last="same")
+    result = compresskit.quantize("builtin:digits_cnn", format_for={"*": reference}, **OPTIONS)
     assert {layer.spec.format for layer in quantized_layers(result.model).values()} == {reference}
 
 
