@@ -74,7 +74,6 @@ class LogitCache:
         answer = self._unpacked(torch.from_numpy(self._values[places]))
         return answer.to(inputs.device) if isinstance(inputs, Tensor) else answer
 
-
     def _packed(self, logits: Tensor) -> Tensor:
         """Logits as they are stored: (..., classes), or the largest ones, their classes, and a number for the rest."""
         return pack_largest(logits, self._largest) if self._largest else logits

@@ -22,7 +22,7 @@ from ..model.example_inputs import with_batch
 from ..training.context import Context
 from .cache import LogitCache
 from .losses.term import Loss, Setup
-from .matching.matching import Pair, attention_pairs, match, norm_before_relu
+from .matching.matching import Pair, attention_pairs, heads, match, norm_before_relu
 from .matching.taps import attention_watched
 from .models import Teacher
 from .objective import Objective, Taps, WeightedTerm
@@ -213,6 +213,10 @@ def _taps(
         pairs = match(student.module, runs[0], teacher.modules[0], runs[1], options.layers)
         if not pairs:
             raise InputError("no stages of student and teacher match; name layers, e.g. --layers layer1=layer1")
+    if "heads" in needs and not options.layers:
+        known = {pair.student.name for pair in pairs}
+        found = heads(student.module, inputs, *runs)
+        pairs += [pair for pair in found if pair.student.name not in known]
     attention: list[tuple[int, int]] = []
     if "attention" in needs:
         attention = attention_pairs(

@@ -84,8 +84,18 @@ FORMATS: Registry[NumberFormat] = Registry(
                 "bits_range": (2, 8),
                 "options": frozenset(
                     {
-                        "bits", "bits_for", "granularity", "group_size", "weight_range", "weight_search", "coding",
-                        "code_range", "rounding", "awq", "qat", "target_bits",
+                        "bits",
+                        "bits_for",
+                        "granularity",
+                        "group_size",
+                        "weight_range",
+                        "weight_search",
+                        "coding",
+                        "code_range",
+                        "rounding",
+                        "awq",
+                        "qat",
+                        "target_bits",
                     }
                 ),
             },

@@ -1,4 +1,4 @@
-"""Losses for models that give no class logits: their outputs as they are, or the features of all matched stages."""
+"""Losses for models that give no class logits: their outputs as they are, or the features of all stages and heads."""
 
 from __future__ import annotations
 
@@ -58,4 +58,4 @@ def _adapter(student: Tensor, teacher: Tensor) -> nn.Module:
 
 
 OUTPUTS = Loss(_make_outputs, weight=0.9, task_weight=0.1)
-FEATURES = Loss(_make_features, needs=("features",), compares_outputs=False)
+FEATURES = Loss(_make_features, needs=("features", "heads"), compares_outputs=False)

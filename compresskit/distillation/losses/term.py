@@ -100,7 +100,7 @@ class Loss:
         make: Setup -> Term.
         weight: what the term is multiplied by.
         task_weight: weight of the data's own targets beside it.
-        needs: the signals it takes besides the logits: "features", "before_relu", "embeddings",
+        needs: the signals it takes besides the logits: "features", "heads" (with them), "before_relu", "embeddings",
             "attention", "gradients", "labels", "indices".
         arguments: its own settings with their defaults.
         compares_outputs: whether it takes the logits; where none does, those of the two models may differ in shape.

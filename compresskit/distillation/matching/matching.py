@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from ...analysis.dataflow import Feature, Features
+from ...analysis.dataflow import Feature, Features, Key, Trace, trace
 from ...core.errors import InputError, nearest
 from ...core.tensors.modules import get_module
+from ...core.types import Inputs
+
+_CHOOSING = ("topk", "sort", "argsort", "argmax", "nonzero", "nms", "roi_align")  # what follows has no gradient to give
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,48 @@ def match(
     if len(by_size) == len(theirs) and 2 * len(matched) > min(len(mine), len(theirs)):
         return matched
     return [Pair(mine[a], theirs[b]) for a, b in _by_depth(len(mine), len(theirs))]
+
+
+def heads(student: nn.Module, inputs: Inputs, student_run: Features, teacher_run: Features) -> list[Pair]:
+    """Layers whose maps are answers: no other layer that learns reads them, and the teacher has their like.
+
+    Detectors and segmenters answer with several maps (classes and boxes of each resolution), of which a stage can hold
+    one at most. A pair has one name and one shape in both models.
+
+    Args:
+        student: the student.
+        inputs: a batch that it takes.
+        student_run: its traced run on them.
+        teacher_run: the teacher's.
+    """
+    theirs = {feature.name: feature for feature in teacher_run.each}
+    run = trace(student, inputs)
+    found = []
+    for feature in student_run.each:
+        other = theirs.get(feature.name)
+        if other is None or other.shape != feature.shape or len(feature.shape) != 4:
+            continue
+        key = run.single_output(feature.name)
+        if key is not None and _learns(student, feature.name) and not _is_read(student, run, key):
+            found.append(Pair(feature, other))
+    return found
+
+
+def _learns(module: nn.Module, name: str) -> bool:
+    return any(parameter.requires_grad for parameter in get_module(module, name).parameters(recurse=False))
+
+
+def _is_read(module: nn.Module, run: Trace, key: Key) -> bool:
+    """Whether a layer that learns computes with a value, or with what was computed from it."""
+    waiting, seen = [key], {key}
+    while waiting:
+        for node in run.consumers.get(waiting.pop(), []):
+            if _learns(module, node.module):
+                return True
+            following = () if node.op in _CHOOSING else set(node.outputs) - seen
+            seen.update(following)
+            waiting.extend(following)
+    return False
 
 
 def _by_depth(mine: int, theirs: int) -> list[tuple[int, int]]:

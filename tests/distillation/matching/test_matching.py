@@ -9,7 +9,7 @@ from torch import nn
 from compresskit.analysis.dataflow import features
 from compresskit.artifact.source import load_model
 from compresskit.core.errors import InputError
-from compresskit.distillation.matching.matching import attention_pairs, match, norm_before_relu, stages, table
+from compresskit.distillation.matching.matching import attention_pairs, heads, match, norm_before_relu, stages, table
 
 
 def traced(string: str):
@@ -101,3 +101,31 @@ def test_widening_inside_a_block_that_strides_ends_no_stage():
         "features.8",
         "features",
     ]
+
+
+class TwoHeads(nn.Module):
+    """Classes and boxes of two resolutions, and functional ReLUs between layers."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, width, 3, padding=1), nn.Conv2d(width, width, 3, 2, 1)
+        self.classes = nn.ModuleList(nn.Conv2d(width, 5, 1) for _ in range(2))
+        self.boxes = nn.ModuleList(nn.Conv2d(width, 4, 1) for _ in range(2))
+        self.integral = nn.Conv2d(4, 4, 1, bias=False).requires_grad_(False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        fine = self.first(images).relu()
+        maps = [fine, self.second(fine).relu()]
+        rows = [
+            torch.cat([one(x).sigmoid(), self.integral(two(x))], 1).flatten(2)
+            for one, two, x in zip(self.classes, self.boxes, maps, strict=True)
+        ]
+        return torch.cat(rows, 2)
+
+
+def test_heads_are_the_layers_that_answer():
+    images = torch.rand(2, 3, 8, 8)
+    student, teacher = TwoHeads(4).eval(), TwoHeads(6).eval()
+    runs = [features(module, images) for module in (student, teacher)]
+    found = [(pair.student.name, pair.teacher.name) for pair in heads(student, images, *runs)]
+    assert sorted(found) == [(name, name) for name in ("boxes.0", "boxes.1", "classes.0", "classes.1")]
