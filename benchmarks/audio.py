@@ -189,6 +189,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("pitch", "speaker"))
     parser.add_argument("--epochs", type=float, default=4)
+    parser.add_argument("--rows", nargs="+", default=[""], help="only rows whose name begins so")
     options = parser.parse_args()
     names = ("torchcrepe",) if options.what == "pitch" else ("resemblyzer",)
     print(f"command: python benchmarks/audio.py {' '.join(sys.argv[1:])}")
@@ -197,11 +198,10 @@ def main() -> None:
     shared: dict[str, Any] = {"data": data, "latency_rounds": 0}
     recovery = {**RECOVERY, "epochs": options.epochs, "lr": 0.001 if options.what == "pitch" else 0.0003}
     factors: dict[str, Any] = {"lstms": "decompose"} if options.what == "speaker" else {}
-    whole = ("units", 0.2)
     calls = {
-        f"prune 20 % of the {whole[0]}": lambda: compresskit.prune(original, ratio=whole[1], **shared),
-        "prune 20 %, 4 epochs from the original": lambda: compresskit.prune(
-            original, ratio=whole[1], **recovery, **shared
+        "prune 20 % of the units": lambda: compresskit.prune(original, ratio=0.2, **shared),
+        "prune 20 % of the units, kd without labels": lambda: compresskit.prune(
+            original, ratio=0.2, **recovery, **shared
         ),
         "prune 20 % of the MACs": lambda: compresskit.prune(original, target_macs=0.8, **shared),
         "decompose to 70 % of the MACs": lambda: compresskit.decompose(original, target_macs=0.7, **factors, **shared),
@@ -211,6 +211,8 @@ def main() -> None:
     }
     show("float", measure(original), None)
     for name, call in calls.items():
+        if not name.startswith(tuple(options.rows)):
+            continue
         started = time.process_time()
         result = call()
         show(name, measure(result.model.eval()), result.report, time.process_time() - started)
