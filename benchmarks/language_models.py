@@ -27,7 +27,8 @@ MODEL, TEXT = SHARED / "models" / "tinylm", SHARED / "data" / "pytext"
 LENGTH, CALIBRATION, TESTED = 128, 128, 200
 ITERATIONS = int(os.environ.get("ITERATIONS", 60))
 
-_G64 = {"granularity": "group", "group_size": 64, "first_last": "same", "reconstruct": "none"}
+_G64 = {"granularity": "group", "group_size": 64, "first_last": "same", "weight_search": "minmax",
+        "reconstruct": "none"}  # fmt: skip
 _BLOCK = {**_G64, "rounding": "gptq", "reconstruct": "block", "iterations": ITERATIONS, "reconstruction_samples": 256}
 #: the peer leaves the head, whose weights are the embedding's, as it is, and sees every position
 _SPARSE = {"reconstruct": "none", "protect": ["lm_head"], "positions_per_sample": LENGTH}
@@ -36,14 +37,10 @@ _UNIFORM = {"granularity": "weight", "ratio": 0.5, "allocation": "uniform", **_S
 OURS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "float": [],
     "W4 g64 rtn": [("quantize", {"scheme": "int4-weight", **_G64})],
-    "W4 g64 rtn, minmax": [("quantize", {"scheme": "int4-weight", "weight_search": "minmax", **_G64})],
     "W4 g64 gptq": [("quantize", {"scheme": "int4-weight", "rounding": "gptq", **_G64})],
     "W4 g64 awq": [("quantize", {"scheme": "int4-weight", "awq": True, **_G64})],
     "W4 g64 awq + gptq": [("quantize", {"scheme": "int4-weight", "awq": True, "rounding": "gptq", **_G64})],
     "W3 g64 gptq": [("quantize", {"scheme": "int3-weight", "rounding": "gptq", **_G64})],
-    "W3 g64 gptq, minmax": [
-        ("quantize", {"scheme": "int3-weight", "rounding": "gptq", "weight_search": "minmax", **_G64})
-    ],
     "W3 g64 gptq + blocks": [("quantize", {"scheme": "int3-weight", **_BLOCK})],
     "W2 g64 gptq": [("quantize", {"scheme": "int2-weight", "rounding": "gptq", **_G64})],
     "W2 g64 gptq + blocks": [("quantize", {"scheme": "int2-weight", **_BLOCK})],
@@ -54,12 +51,12 @@ OURS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "50 % wanda": [("prune", {"saliency": "wanda", **_UNIFORM})],
     "50 % sparsegpt": [("prune", {"saliency": "sparsegpt", **_UNIFORM})],
     "50 % sparsegpt, solved shares": [("prune", {**_UNIFORM, "saliency": "sparsegpt", "allocation": "auto"})],
-    "depth 4 of 6, output": [("prune", {"granularity": "block", "ratio": 0.34, "reconstruct": "none"})],
+    "depth 4 of 6, output": [("prune", {"granularity": "block", "ratio": 0.34})],
     "depth 4 of 6, influence": [
-        ("prune", {"granularity": "block", "ratio": 0.34, "block_importance": "influence", "reconstruct": "none"})
+        ("prune", {"granularity": "block", "ratio": 0.34, "block_importance": "influence"})
     ],
     "depth 4 of 6, loss": [
-        ("prune", {"granularity": "block", "ratio": 0.34, "block_importance": "loss", "reconstruct": "none"})
+        ("prune", {"granularity": "block", "ratio": 0.34, "block_importance": "loss"})
     ],
     "width 75 %, l2": [("prune", {"ratio": 0.25, "criterion": "l2", "reconstruct": "none"})],
     "width 75 %, activation": [("prune", {"ratio": 0.25, "criterion": "activation", "reconstruct": "none"})],

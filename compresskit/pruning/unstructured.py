@@ -194,7 +194,9 @@ def _prune_layer(
 
     if options.saliency == "sparsegpt" and evidence.moments is not None:
         block = 128 if pattern is None else 128 // pattern[1] * pattern[1] or pattern[1]
-        weight.copy_(prune_with_update(flat, evidence.moments, mask_of, block).view(weight.shape))
+        # a group of m is chosen once the columns before it have made up for what they lost
+        at_once = None if pattern is None else pattern[1]
+        weight.copy_(prune_with_update(flat, evidence.moments, mask_of, block, at_once).view(weight.shape))
     else:
         # where, not a product: a negative zero would be stored as a value
         scores = _scores(weight, evidence, options)

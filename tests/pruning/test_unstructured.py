@@ -9,6 +9,7 @@ from compresskit.data.dataset import open_data
 from compresskit.pruning.allocation.layer_sparsity import erk, everything, lamp_scores
 from compresskit.pruning.importance.weight_importance import (
     WeightEvidence,
+    inverse_factor,
     n_of_m_mask,
     prune_with_update,
     top_mask,
@@ -168,3 +169,28 @@ def test_surviving_weights_are_tuned_and_zeros_stay(options, digits_model):
     assert errors["block"] < 0.7 * errors["none"]
     assert results["block"].facts["blocks_reconstructed"] > 0
     assert results["block"].tables["reconstructed blocks"] and "blocks_reconstructed" not in results["none"].facts
+
+
+def test_a_group_of_m_is_chosen_after_the_columns_before_it_were_made_up_for():
+    generator = torch.Generator().manual_seed(3)
+    x = (
+        torch.randn(200, 16, generator=generator, dtype=torch.float64)
+        @ torch.randn(16, 16, generator=generator).double()
+    )
+    weight = torch.randn(6, 16, generator=generator, dtype=torch.float64)
+    moments = moments_of(x)
+    factor = inverse_factor(moments)
+    expected = weight.clone()
+    for start in range(0, 16, 4):  # every column's update reaches all columns behind it at once
+        mask = n_of_m_mask((expected[:, start : start + 4] / factor.diagonal()[start : start + 4]).square(), 2, 4)
+        for j in range(start, start + 4):
+            lost = torch.where(mask[:, j - start], 0.0, expected[:, j]) / factor[j, j]
+            expected[:, j] *= mask[:, j - start]
+            expected[:, j + 1 :] -= torch.outer(lost, factor[j, j + 1 :])
+
+    def mask_of(scores, start):
+        return n_of_m_mask(scores, 2, 4)
+
+    found = prune_with_update(weight, moments, mask_of, 8, 4)
+    assert torch.allclose(found, expected, atol=1e-10)
+    assert not torch.equal(found == 0, prune_with_update(weight, moments, mask_of, 8) == 0)

@@ -93,34 +93,40 @@ def n_of_m_mask(scores: Tensor, n: int, m: int) -> Tensor:
     return mask.view(len(scores), -1)[:, :columns]
 
 
-def prune_with_update(weight: Tensor, moments: MomentSums, mask_of: Any, block: int = 128) -> Tensor:
+def prune_with_update(
+    weight: Tensor, moments: MomentSums, mask_of: Any, block: int = 128, chosen_at_once: int | None = None
+) -> Tensor:
     """Prune columns from left to right; what each loses is made up for by the columns to its right.
 
     Args:
         weight: (out, columns).
         moments: of the input columns.
-        mask_of: (scores (out, k), first column) -> bool mask of what stays; called for one block at a time.
-        block: columns a block.
+        mask_of: (scores (out, k), first column) -> bool mask of what stays.
+        block: columns whose updates reach the columns behind them together.
+        chosen_at_once: columns whose mask is chosen together, a divisor of block; None takes a block.
     Returns:
         the pruned, updated weight, float64.
     Source: Frantar & Alistarh, "SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot", ICML 2023,
     alg. 1.
     """
-    return prune_with_factor(weight, inverse_factor(moments), mask_of, block)
+    return prune_with_factor(weight, inverse_factor(moments), mask_of, block, chosen_at_once)
 
 
-def prune_with_factor(weight: Tensor, factor: Tensor, mask_of: Any, block: int = 128) -> Tensor:
+def prune_with_factor(
+    weight: Tensor, factor: Tensor, mask_of: Any, block: int = 128, chosen_at_once: int | None = None
+) -> Tensor:
     """The same, for callers that prune one layer several times: `factor` is `inverse_factor` of its moments."""
     weight = weight.detach().double().clone()
     for start in range(0, weight.shape[1], block):
         end = min(start + block, weight.shape[1])
-        scores = (weight[:, start:end] / factor.diagonal()[start:end]).square()
-        mask = mask_of(scores, start)
         errors = torch.zeros_like(weight[:, start:end])
-        for j in range(start, end):
-            kept = torch.where(mask[:, j - start], weight[:, j], 0.0)
-            errors[:, j - start] = (weight[:, j] - kept) / factor[j, j]
-            weight[:, j] = kept
-            weight[:, j + 1 : end] -= torch.outer(errors[:, j - start], factor[j, j + 1 : end])
+        for first in range(start, end, chosen_at_once or block):
+            last = min(first + (chosen_at_once or block), end)
+            mask = mask_of((weight[:, first:last] / factor.diagonal()[first:last]).square(), first)
+            for j in range(first, last):
+                kept = torch.where(mask[:, j - first], weight[:, j], 0.0)
+                errors[:, j - start] = (weight[:, j] - kept) / factor[j, j]
+                weight[:, j] = kept
+                weight[:, j + 1 : end] -= torch.outer(errors[:, j - start], factor[j, j + 1 : end])
         weight[:, end:] -= errors @ factor[start:end, end:]
     return weight
