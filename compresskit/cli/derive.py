@@ -13,6 +13,7 @@ from click.shell_completion import CompletionItem
 from ..core.errors import InputError
 from ..core.options import registry_of
 from ..core.registry import Registry
+from ..core.shares import is_share
 from ..pipeline.yaml.text import parse_value
 from .completion import COMPLETIONS, Completed
 
@@ -126,6 +127,8 @@ def _option(name: str, field: Any) -> FieldOption:
         return FieldOption([flag], type=click.Choice([str(item) for item in get_args(kind)]), **settings)
     if kind is bool:
         return FieldOption([f"{flag}/--no-{flag[2:]}"], **settings)
+    if is_share(field.annotation, field.metadata) and origin is not dict:
+        return FieldOption([flag], type=str, multiple=origin in (list, tuple), **(settings | {"metavar": "SHARE"}))
     if origin in (list, tuple):
         inner = _inner(get_args(kind)[0])
         literal = click.Choice([str(item) for item in get_args(inner)]) if get_origin(inner) is Literal else None

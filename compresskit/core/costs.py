@@ -204,6 +204,9 @@ def guard_of(name: str) -> str:
     return f"max_{name}" if COSTS.builtin(name) else f"max {name}"
 
 
+_LARGEST_PERCENT = 100  # smaller whole numbers are percentages whose sign was forgotten: no model costs so little
+
+
 def read_amount(option: str, name: str, given: Any, *, kept: bool = True) -> Any:
     """An amount as options keep it: a share as a number, an absolute figure as "2 ms" or, of a count, a whole number.
 
@@ -220,6 +223,11 @@ def read_amount(option: str, name: str, given: Any, *, kept: bool = True) -> Any
     cost, amount = cost_of(name), parse(option, name, given)
     if amount.value <= 0:
         raise ValueError(f"{option} must be above 0, got {given}")
+    if kept and not amount.is_share and amount.value <= _LARGEST_PERCENT and str(given).strip()[-1].isdigit():
+        raise ValueError(
+            f"{option} is a share or an amount with a unit, got {given}; did you mean {amount.value / 100:g} or "
+            f"{amount.value:g}%?"
+        )
     if amount.is_share and kept and amount.value >= 1:
         raise ValueError(
             f"{option} is the share that is kept, so it must be less than 1, got {given}; an absolute amount has a "

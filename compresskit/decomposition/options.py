@@ -9,6 +9,7 @@ from pydantic import model_validator
 from ..analysis.reconstruction.options import JointReconstructionOptions
 from ..core.costs import field_of, names
 from ..core.options import choice, option
+from ..core.shares import Share
 from ..training.budgets import BudgetOptions, with_targets
 from ..training.options import StepOptions
 from .tables import KIND_CHOICES, KINDS, OBJECTIVES, RANK_RULES
@@ -52,13 +53,13 @@ class DecomposeOptions(JointReconstructionOptions, BudgetOptions):
     )
 
     rank_by: Annotated[str, choice(RANK_RULES)] = option("energy", "how ranks are chosen", section="Ranks")
-    energy: float = option(0.9, "share of a layer's energy to keep", section="Ranks", gt=0, lt=1)
-    keep_ratio: float = option(0.5, "share of its MACs that each layer keeps", section="Ranks", gt=0, lt=1)
+    energy: Share = option(0.9, "share of a layer's energy to keep", section="Ranks", gt=0, lt=1)
+    keep_ratio: Share = option(0.5, "share of its MACs that each layer keeps", section="Ranks", gt=0, lt=1)
     rank: int = option(16, "the rank, for rank_by fixed", section="Ranks", ge=1)
     ranks: dict[str, int] = option(
         {}, "rank by layer name pattern, e.g. 'layer1.*=8'; the first match counts, other layers stay", section="Ranks"
     )
-    max_error: float = option(0.3, "largest relative error of a layer", section="Ranks", gt=0, lt=1)
+    max_error: Share = option(0.3, "largest relative error of a layer", section="Ranks", gt=0, lt=1)
     round_to: int = option(1, "make ranks multiples of this where a layer is large enough", section="Ranks", ge=1)
 
     sensitivity: Literal["auto", "layer", "output"] = option(

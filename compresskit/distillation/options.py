@@ -9,6 +9,7 @@ from pydantic import field_validator, model_validator
 
 from ..core.errors import nearest
 from ..core.options import choice, option
+from ..core.shares import Share
 from ..training.options import TrainStepOptions
 from .tables import BETWEEN_EXAMPLES, LOSSES
 
@@ -34,14 +35,14 @@ class DistillOptions(TrainStepOptions):
     student_args: dict[str, float | int | str] = option(
         {}, "arguments of the new student's factory, e.g. num_classes=10", section="Models"
     )
-    student_width: float = option(
+    student_width: Share = option(
         1.0,
         "make a new student of the current model with this share of its channels, e.g. 0.5",
         section="Models",
         gt=0,
         le=1,
     )
-    student_depth: float = option(
+    student_depth: Share = option(
         1.0,
         "make a new student of the current model with this share of its blocks, e.g. 0.5",
         section="Models",

@@ -81,6 +81,8 @@ def values_of(model: type[Options], name: str) -> str:
     return _values(model.model_fields[name].annotation, model.model_json_schema()["properties"][name])
 
 
+#: the types of a share
+_SHARE = ["number", "string"]
 #: the types of a share or an amount of a cost
 _AMOUNT = ["number", "integer", "string"]
 
@@ -89,7 +91,9 @@ def _values(annotation: Any, schema: dict[str, Any]) -> str:
     if get_origin(annotation) is Literal:
         return ", ".join(f"`{item}`" for item in get_args(annotation))
     names = _names(schema)
-    return "amount" if names == _AMOUNT else " or ".join(names)
+    if names == _AMOUNT:
+        return "amount"
+    return " or ".join(names).replace(" or ".join(_SHARE), "share")
 
 
 def _names(schema: dict[str, Any]) -> list[str]:

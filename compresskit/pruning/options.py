@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, model_validator
 from ..analysis.reconstruction.options import JointReconstructionOptions
 from ..core.costs import cost_of, field_of, names
 from ..core.options import choice, option
+from ..core.shares import Share
 from ..training.budgets import BudgetOptions, with_targets
 from .tables import ALLOCATIONS, BLOCK_IMPORTANCES, CRITERIA, REGULARIZERS, SALIENCIES, SCOPES
 
@@ -62,12 +63,12 @@ class PruneOptions(JointReconstructionOptions, BudgetOptions):
     protect: list[str] = option(
         [], "layers or groups that stay whole, by name pattern", section="What goes", takes="layers"
     )
-    ratio: float | None = option(None, "share removed, e.g. 0.5", section="How much", gt=0, lt=1)
-    depth_ratios: list[float] = option(
+    ratio: Share | None = option(None, "share removed, e.g. 0.5", section="How much", gt=0, lt=1)
+    depth_ratios: list[Share] = option(
         [], "share removed along the depth, from the first groups to the last, straight lines between: e.g. 0.2 and "
         "0.6", section="How much",
     )  # fmt: skip
-    ratios: dict[str, float] = option(
+    ratios: dict[str, Share] = option(
         {}, "share removed from layers or groups whose name matches: PATTERN=SHARE", section="How much"
     )
     pattern: str = option("2:4", "n:m: how many of how many weights stay", section="How much")
@@ -76,7 +77,7 @@ class PruneOptions(JointReconstructionOptions, BudgetOptions):
         section="How much", ge=1,
     )  # fmt: skip
     min_channels: int = option(2, "fewest channels (or heads) left of a group", section="How much", ge=1)
-    min_keep_ratio: float = option(0.1, "smallest share of a group that stays", section="How much", ge=0, lt=1)
+    min_keep_ratio: Share = option(0.1, "smallest share of a group that stays", section="How much", ge=0, lt=1)
     criterion: Annotated[str, choice(CRITERIA)] = option("l2", "how channels are ranked", section="Which")
     scope: Annotated[str, choice(SCOPES)] = option("local", "which channels compete with each other", section="Which")
     reduction: Literal["sum", "mean", "max", "first"] = option(

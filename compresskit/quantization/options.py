@@ -8,6 +8,7 @@ from pydantic import model_validator
 
 from compresskit.core.costs import cost_of, field_of
 from compresskit.core.options import choice, option
+from compresskit.core.shares import Share
 from compresskit.training.budgets import BudgetOptions, with_targets
 
 from ..analysis.reconstruction.options import ReconstructionOptions
@@ -144,7 +145,7 @@ class QuantizeOptions(ReconstructionOptions, BudgetOptions):
     bias_correction: bool = option(
         False, "take the mean output shift of rounding out of the biases (Nagel et al., 2019)", section="Rounding"
     )
-    smooth: float | None = option(
+    smooth: Share | None = option(
         None,
         "SmoothQuant: share of the activations' range moved into the weights, e.g. 0.5",
         section="Rounding",

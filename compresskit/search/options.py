@@ -12,6 +12,7 @@ from ..core.costs import MACS, PARAMS, cost_of, field_of, names
 from ..core.drops import read_drop
 from ..core.options import choice, option
 from ..core.registry import Registry
+from ..core.shares import Share
 from ..decomposition.tables import KINDS
 from ..pruning.tables import CRITERIA
 from ..quantization.tables import FORMATS, ROUNDINGS
@@ -95,7 +96,7 @@ class SearchOptions(ArchitectureOptions):
         "what amc is rewarded for: minus the error, or that times the logarithm of MACs or parameters",
         section="Policies",
     )
-    warmup: float = option(
+    warmup: Share = option(
         0.25,
         "share of the trials or time in which agents only explore (100 episodes at most)",
         section="Policies",
@@ -120,7 +121,7 @@ class SearchOptions(ArchitectureOptions):
         "what solve knows of a place: an estimate from layer errors and one backward pass, or two runs of the model",
         section="Policies",
     )
-    min_keep_ratio: float = option(0.2, "smallest share that may stay at a place", section="Space", gt=0, lt=1)
+    min_keep_ratio: Share = option(0.2, "smallest share that may stay at a place", section="Space", gt=0, lt=1)
     round_to: int = option(1, "channel counts stay multiples of this", section="Space", ge=1)
     mix: list[Literal["ratio", "rank", "bits"]] = option(
         ["ratio", "rank", "bits"],

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import model_validator
 
 from ..core.options import GuardOptions, Options, choice, option
+from ..core.shares import Share
 from ..data.tables import AUGMENTATIONS
 
 
@@ -23,9 +24,9 @@ class TrainOptions(Options):
     lr_schedule: Literal["cosine", "one-cycle", "constant"] = option(
         "cosine", "how the learning rate moves after warm-up", section="Training"
     )
-    warmup: float = option(0.05, "share of all steps spent warming up linearly", section="Training", ge=0, lt=1)
+    warmup: Share = option(0.05, "share of all steps spent warming up linearly", section="Training", ge=0, lt=1)
     batch_size: int = option(128, "images a step, over all processes", section="Training", ge=1)
-    label_smoothing: float = option(0.0, "label smoothing", section="Training", ge=0, lt=1)
+    label_smoothing: Share = option(0.0, "label smoothing", section="Training", ge=0, lt=1)
     grad_clip: float | None = option(None, "largest gradient norm", section="Training", gt=0)
     precision: Literal["auto", "float32", "bfloat16", "float16"] = option(
         "auto",

@@ -98,3 +98,12 @@ def test_figures_are_shown_with_their_unit():
 def test_the_table_imports_no_torch():
     code = "import sys; from compresskit.training.budgets import with_targets; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("given", [50, "50", 100])
+def test_a_share_without_its_percent_sign_is_no_amount(given):
+    with pytest.raises(ValueError, match="did you mean"):
+        read_amount("target_macs", "macs", given)
+    assert read_amount("target_macs", "macs", 101) == 101
+    assert read_amount("target_latency", "latency", "50 ms") == "50 ms"
+    assert read_amount("max_macs", "macs", 50, kept=False) == 50
