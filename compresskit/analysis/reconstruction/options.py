@@ -14,7 +14,7 @@ from ...training.options import StepOptions
 def _bytes(given: Any) -> Any:
     if given is None:
         return None
-    amount = parse("activation_memory", "bytes", given)
+    amount = parse("activation_memory", "memory", given)
     if amount.is_share or amount.value < 0:
         raise ValueError(f"activation_memory must be a size, e.g. 2GB, got {given!r}")
     return round(amount.value)
