@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ...analysis.calibration.hooks import Reached, watch
 from ...analysis.calibration.moments import Moments, moments_of_rows
 from ...core.tensors.copying import copy_module
 from ...core.tensors.modules import bias_of, get_module, tensor_of
-from ...core.types import Inputs, Loaded, call, to_device
+from ...core.types import Inputs, Loaded
 from ...training.batchnorm import channel_scale
 from ..fit.fit import Evidence, Fit
 from ..fit.layer_inputs import batches_of_sites, collect_moments, samples
@@ -24,6 +22,7 @@ from ..ranks.candidates import Candidate, Layer
 from ..tables import KINDS, OBJECTIVES
 from .find_layers import Site
 from .layers import chain_with_bias, install
+from .layers_in_turn import inputs_and_outputs
 
 WIDEST_COLUMNS = 8192  # a covariance of more columns would take gigabytes; such layers are fitted to their weights
 _DOUBLE_ELEMENTS = 2_000_000  # larger weights are factored in float32: in float64 that would take minutes
@@ -113,10 +112,13 @@ def replace_layers(
     one_by_one = [site for site in sites if stepwise and takes_data(site, options)]
     for site, evidence in evidence_for(reference, together, options, batches, seed, device):
         put(site, chosen[site.name][1], evidence)
-    for number, site in enumerate(one_by_one, 1):
+    compressed = options.inputs == "compressed"
+    in_turn = inputs_and_outputs(loaded, reference, one_by_one, batches, device, compressed=compressed)
+    for number, (site, pairs) in enumerate(in_turn, 1):
         log(f"fitting {site.name} ({number} of {len(one_by_one)})")
-        given = loaded.module if options.inputs == "compressed" else reference
-        put(site, chosen[site.name][1], sampled_evidence(reference, given, site, options, batches, seed, device))
+        limit = max(options.calibration_rows // max(len(batches) * len(site.calls), 1), 1)
+        inputs, outputs = samples(pairs, get_module(reference, site.name), limit, seed)
+        put(site, chosen[site.name][1], sampled_evidence(reference, site, inputs, outputs, compressed=compressed))
     return errors
 
 
@@ -138,29 +140,19 @@ def put_factors(
 
 
 def sampled_evidence(
-    reference: nn.Module,
-    given: nn.Module,
-    site: Site,
-    options: DecomposeOptions,
-    batches: list[Inputs],
-    seed: int,
-    device: torch.device,
+    reference: nn.Module, site: Site, inputs: Tensor, outputs: Tensor, *, compressed: bool
 ) -> Evidence:
-    """Evidence with matching rows: inputs from one model, wanted outputs from the reference.
+    """Evidence with matching rows: inputs that arrive, and outputs wanted from the reference.
 
-    Where the two models differ, the target becomes the linear map from the inputs that arrive to the outputs wanted
+    Where the inputs come from the compressed model, the target becomes the linear map from them to the outputs wanted
     (asymmetric reconstruction).
 
     Source: Zhang et al., TPAMI 2016, section 3.3.
     """
     evidence = weight_evidence(reference, site)
-    pairs = (_input_and_wanted(reference, given, site, to_device(batch, device)) for batch in batches)
-    flat = ((x, y) for both in pairs for x, y in both)
-    calls = max(len(batches) * len(site.calls), 1)
-    inputs, outputs = samples(flat, get_module(reference, site.name), max(options.calibration_rows // calls, 1), seed)
     moments = moments_of_rows(inputs)
     start = rows_of(site.geometry, evidence.target).to(inputs)
-    if given is not reference:
+    if compressed:
         start = regression(inputs, outputs, moments, start)
     evidence.target, evidence.bias = weight_of_rows(site.geometry, start), evidence.bias.to(inputs)
     evidence.moments, evidence.mean_output = moments, outputs.mean(0)
@@ -175,23 +167,3 @@ def _affine(norm: nn.Module, like: Tensor) -> tuple[Tensor, Tensor]:
     scale = channel_scale(norm).to(like)
     shift, bias = -norm.get_buffer("running_mean").to(like) * scale, bias_of(norm)
     return scale, shift if bias is None else shift + bias.detach().to(like)
-
-
-def _input_and_wanted(reference: nn.Module, given: nn.Module, site: Site, batch: Inputs) -> list[tuple[Tensor, Tensor]]:
-    wanted = _calls_of(reference, site, batch)
-    arriving = wanted if given is reference else _calls_of(given, site, batch)
-    return [(inputs, outputs) for (inputs, _), (_, outputs) in zip(arriving, wanted, strict=True)]
-
-
-@torch.no_grad()
-def _calls_of(root: nn.Module, site: Site, batch: Inputs) -> list[tuple[Tensor, Tensor]]:
-    seen: list[tuple[Tensor, Tensor]] = []
-
-    def note(layer: nn.Module, inputs: tuple, output: Tensor) -> None:
-        seen.append((inputs[0].detach().clone(), output.detach().clone()))  # clones: a ReLU may overwrite them in place
-        if len(seen) == len(site.calls):
-            raise Reached
-
-    with watch(root, {site.name: note}), suppress(Reached):
-        call(root, batch)
-    return seen
