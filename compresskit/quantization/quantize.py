@@ -33,7 +33,7 @@ from .calibration.activations import (
     quantize_activations,
     ranges_of,
 )
-from .calibration.layer_inputs import LayerInputs, collect_inputs, roundable
+from .calibration.layer_inputs import InputsInTurn, roundable
 from .formats.conversion import convert
 from .formats.layer_spec import Spec
 from .formats.layers import name_format
@@ -93,7 +93,7 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
     if options.smooth is not None or options.awq:
         scale_inputs(loaded, plans, batches, options, context)
     chooses = options.chooses_bits() or bool(times)
-    statistics = collect_statistics(loaded.module, plans, batches, options, context) if chooses else {}
+    statistics = collect_statistics(loaded.module, plans if chooses else [], batches, options, context)
     tables: dict[str, list[dict[str, Any]]] = {}
     if options.explain:
         tables["blocks"] = block_table(find_blocks(loaded.module, loaded.example, options.blocks))
@@ -159,11 +159,10 @@ def _calibration_batches(options: QuantizeOptions, context: Context) -> Sequence
 
 def collect_statistics(
     root: nn.Module, plans: list[LayerPlan], batches: Iterable[Inputs], options: QuantizeOptions, context: Context
-) -> dict[str, LayerInputs]:
-    """Statistics of the layers' inputs, where the options need them."""
-    if not options.needs_moments():
-        return {}
-    return collect_inputs(root, roundable(root, [plan.name for plan in plans]), batches, context.seed)
+) -> InputsInTurn:
+    """Statistics of the layers' inputs, a few layers' at a time, where the options need them."""
+    names = roundable(root, [plan.name for plan in plans]) if options.needs_moments() else []
+    return InputsInTurn(root, names, batches, context.seed)
 
 
 def _train_quantized(
@@ -206,7 +205,7 @@ def int8_layers(
     root: nn.Module,
     plans: list[LayerPlan],
     ranges: Ranges,
-    statistics: dict[str, LayerInputs],
+    statistics: InputsInTurn,
     options: QuantizeOptions,
     seed: int,
 ) -> dict[str, nn.Module]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +12,14 @@ from ...analysis.calibration.collect import collect
 from ...analysis.calibration.moments import InputMoments, MomentSums
 from ...analysis.calibration.positions import Sampler, drawn_per_batch
 from ...core.tensors.dtypes import widened
-from ...core.tensors.modules import get_module
+from ...core.tensors.modules import get_module, tensor_of
 from ...core.types import Inputs
 from ..formats.layers import Quantized, along_channels
 
 #: rows taken from one batch at most; they are drawn by a seeded generator
 _ROWS_PER_BATCH = 4096
+#: second moments held at a time where layers are looked at one after the other
+_MOMENTS_BYTES = 512 << 20
 
 
 class LayerInputs:
@@ -49,6 +51,57 @@ class LayerInputs:
         before = self.moments.count
         self._rows.update(layer, inputs, output)
         self.channels.update(layer, inputs, self.moments.count - before)
+
+
+class InputsInTurn:
+    """Statistics of layers that are asked for one after the other: those of a few layers are in memory at a time.
+
+    Each time that a layer is asked for whose statistics are not there, one pass over the data takes those of this layer
+    and of as many after it as fit into memory.
+
+    Args:
+        root: the model, which must be as it was whenever data runs through it.
+        names: `roundable` layers, in the order in which they are asked for.
+        batches: batches of inputs, re-iterable.
+        seed: decides which rows of a large batch count.
+        most_bytes: of second moments held at a time.
+    """
+
+    def __init__(
+        self, root: nn.Module, names: Sequence[str], batches: Iterable[Inputs], seed: int = 0,
+        most_bytes: int = _MOMENTS_BYTES,
+    ):  # fmt: skip
+        self._root, self._names, self._batches, self._seed = root, list(names), batches, seed
+        self._most_bytes = most_bytes
+        self._held: dict[str, LayerInputs] = {}
+        self._reached: set[str] = set()  # what was looked for, whether the data reaches it or not
+
+    def get(self, name: str) -> LayerInputs | None:
+        """A layer's statistics; None where it has none."""
+        if name not in self._names:
+            return None
+        if name not in self._reached:
+            run = self._run_from(self._names.index(name))
+            self._held.clear()
+            self._held, self._reached = collect_inputs(self._root, run, self._batches, self._seed), set(run)
+        return self._held.get(name)
+
+    def clear(self) -> None:
+        """Let go of what is in memory."""
+        self._held.clear()
+        self._reached.clear()
+
+    def _run_from(self, first: int) -> list[str]:
+        run: list[str] = []
+        size_bytes = 0
+        for name in self._names[first:]:
+            layer = get_module(self._root, name)
+            columns = tensor_of(layer)[0].numel()
+            size_bytes += getattr(layer, "groups", 1) * columns**2 * 8
+            if run and size_bytes > self._most_bytes:
+                break
+            run.append(name)
+        return run
 
 
 def sampler(seed: int) -> Sampler:

@@ -16,7 +16,7 @@ from compresskit.core.tensors.modules import get_module
 from compresskit.core.types import Inputs, Loaded
 from compresskit.training.context import Context
 
-from ..calibration.layer_inputs import LayerInputs
+from ..calibration.layer_inputs import InputsInTurn, LayerInputs
 from ..formats.layer_spec import Spec
 from ..formats.layers import from_matrix, matrix_shape, name_format, to_matrix
 from ..formats.number_format import Settings
@@ -44,7 +44,7 @@ class Allocation:
 def allocate(
     root: nn.Module,
     plans: list[LayerPlan],
-    statistics: dict[str, LayerInputs],
+    statistics: InputsInTurn,
     batches: Iterable[Inputs],
     options: QuantizeOptions,
     context: Context,

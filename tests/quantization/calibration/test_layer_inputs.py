@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from compresskit.analysis.calibration.moments import output_error
-from compresskit.quantization.calibration.layer_inputs import collect_inputs, roundable
+from compresskit.quantization.calibration.layer_inputs import InputsInTurn, collect_inputs, roundable
 from compresskit.quantization.formats.conversion import convert
 from compresskit.quantization.formats.layer_spec import Spec
 from compresskit.quantization.formats.layers import to_matrix
@@ -44,3 +44,20 @@ def test_output_error_is_the_measured_one():
 def test_layers_whose_rounding_cannot_follow_their_inputs_are_left_out():
     model = nn.Sequential(nn.Embedding(3, 2), nn.Linear(2, 2), nn.ConvTranspose1d(2, 2, 1))
     assert roundable(model, ["0", "1", "2"]) == ["1"]
+
+
+def test_statistics_of_layers_in_turn_are_those_of_one_pass_and_few_are_held():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.Linear(8, 4), nn.Linear(4, 2)).eval()
+    batches, names = [torch.randn(32, 6) for _ in range(2)], ["0", "2", "3", "4"]
+    passes = []
+    net.register_forward_hook(lambda *_: passes.append(1))
+    together = collect_inputs(net, names, batches, seed=1)
+    passes.clear()
+    in_turn = InputsInTurn(net, names, batches, 1, most_bytes=2 * 8 * 8**2)
+    for name in names:
+        moments = in_turn.get(name).moments
+        assert torch.equal(moments.second_moment(), together[name].moments.second_moment())
+        assert in_turn.get(name).moments is moments and len(in_turn._held) <= 2
+    assert len(passes) == 2 * len(batches)  # 36 + 64, then 64 + 16 numbers of 8 bytes
+    assert in_turn.get("1") is None
