@@ -29,7 +29,10 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "int8, static": ("quantize", {"scheme": "int8-static"}),
     "int4, gptq": ("quantize", {"scheme": "int4-weight", "rounding": "gptq", "reconstruct": "none"}),
     "w4a4, blocks": ("quantize", {"scheme": "w4a4", "reconstruct": "block", **_STEPS}),
-    "ranks": ("decompose", {"target_macs": 0.5, "objective": "activation", "reconstruct": "none"}),
+    "ranks": (
+        "decompose",
+        {"target_macs": 0.5, "objective": "activation", "slower_layers": "allow", "reconstruct": "none"},
+    ),
 }
 
 
