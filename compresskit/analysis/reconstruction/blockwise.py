@@ -168,7 +168,7 @@ def _fit_model(
             known[number], known_bytes = output, known_bytes + output.nbytes
         return output
 
-    unit = variance([wanted(number) for number in range(max(len(batches) - _OF_UNIT, 0), len(batches))])
+    unit = variance(wanted(number) for number in range(max(len(batches) - _OF_UNIT, 0), len(batches)))
 
     def error(number: int) -> Tensor:
         return (widened(main_output(call(changed, batches[number]))) - wanted(number)).square().mean() / unit

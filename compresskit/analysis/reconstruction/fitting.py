@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -47,11 +47,19 @@ class Outcome:
         return said if self.kept else f"{said}, so its weights stay"
 
 
-def variance(batches: Sequence[Tensor]) -> float:
-    """Mean over the last examples' features of the variance over all examples and positions."""
-    count = sum(one.numel() for one in batches)
-    mean = sum(float(one.double().sum()) for one in batches) / max(count, 1)
-    squares = sum(float((one.double() - mean).square().sum()) for one in batches)
+def variance(batches: Iterable[Tensor]) -> float:
+    """Variance of all numbers in batches, which are looked at one after the other.
+
+    Source: Chan, Golub & LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979,
+    eq. 2.1.
+    """
+    count, mean, squares = 0, 0.0, 0.0
+    for one in batches:
+        own = one.double()
+        own_count, own_mean = own.numel(), float(own.mean())
+        gap, total = own_mean - mean, count + own_count
+        squares += float((own - own_mean).square().sum()) + gap**2 * count * own_count / total
+        count, mean = total, mean + gap * own_count / total
     return max(squares / max(count, 1), 1e-20)
 
 
