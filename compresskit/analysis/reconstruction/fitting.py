@@ -55,6 +55,8 @@ def variance(batches: Iterable[Tensor]) -> float:
     """
     count, mean, squares = 0, 0.0, 0.0
     for one in batches:
+        if not one.numel():
+            continue
         own = one.double()
         own_count, own_mean = own.numel(), float(own.mean())
         gap, total = own_mean - mean, count + own_count
