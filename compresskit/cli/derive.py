@@ -128,7 +128,8 @@ def _option(name: str, field: Any) -> FieldOption:
     if kind is bool:
         return FieldOption([f"{flag}/--no-{flag[2:]}"], **settings)
     if is_share(field.annotation, field.metadata) and origin is not dict:
-        return FieldOption([flag], type=str, multiple=origin in (list, tuple), **(settings | {"metavar": "SHARE"}))
+        settings["metavar"] = "SHARE"
+        return FieldOption([flag], type=str, multiple=origin in (list, tuple), **settings)
     if origin in (list, tuple):
         inner = _inner(get_args(kind)[0])
         literal = click.Choice([str(item) for item in get_args(inner)]) if get_origin(inner) is Literal else None
