@@ -75,6 +75,41 @@ inspect_command = SectionedCommand(
 )
 
 
+_EVALUATED = options_of(RecipeOptions, leave_out=("model", "output", "latency_batch", "latency_rounds", "timings"))
+
+
+def _evaluate(model: str, as_json: bool, quiet: bool, **values) -> None:
+    from ..core.reporting.report import print_json
+    from ..core.reporting.report_figures import metric_text
+    from ..pipeline.evaluating import evaluate_model
+
+    found = evaluate_model(
+        validated(RecipeOptions, {"model": model, **given_values(_EVALUATED, values)}, "evaluate"), logger(quiet)
+    )
+    if as_json:
+        print_json(found)
+        return
+    metric = found["metric"]
+    write_result(f"{metric['name']} {metric_text(metric)} on {metric['samples']:,} examples (95 % interval)")
+
+
+evaluate_command = SectionedCommand(
+    "evaluate",
+    params=[
+        click.Argument(["model"], metavar="MODEL", type=Completed("model")),
+        *_EVALUATED,
+        _JSON,
+        click.Option(["-q", "--quiet"], is_flag=True, help="No progress on stderr."),
+    ],
+    callback=_evaluate,
+    common=("data", "weights", "task", "metric", "eval_limit", "data_arg", "model_arg", "source"),
+    no_args_is_help=True,
+    help="Judge a model on the test split of data: the metric with its 95 % interval. Nothing is changed or written.",
+    epilog="compresskit evaluate runs/int8 --data imagefolder:photos\n"
+    "compresskit evaluate torchvision:resnet18 --weights resnet18.pth --data imagefolder:photos --metric top5 --json",
+)
+
+
 @click.command("diff", cls=SectionedCommand, no_args_is_help=True, epilog="compresskit diff runs/base runs/pruned")
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")

@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "schema": ("recipes:schema_command", "Print the recipe's JSON schema, or the options as a table."),
     "export": ("export:export_command", "Write a model for another runtime, and measure it there."),
     "inspect": ("looking:inspect_command", "Print layers, shapes, parameters, MACs, and what applies to each."),
+    "evaluate": ("looking:evaluate_command", "Judge a model on data: the metric with its interval."),
     "diff": ("looking:diff_command", "Compare two models: layers, edits, measured figures."),
     "compare": ("looking:compare_command", "Put finished runs side by side, as a table and a page."),
     "verify": ("looking:verify_command", "Check an artifact: hash, probe, reload in a fresh process."),
