@@ -71,6 +71,7 @@ SALIENCIES: Registry[Callable[[Tensor, WeightEvidence], Tensor]] = Registry("sal
     ),
     "wanda": Row(
         "importance.weight_importance:wanda", "|weight| times the norm of its input", "Sun et al., 2024", needs="data",
+        attributes={"compares": "row"},
     ),
     "sparsegpt": Row(
         "importance.weight_importance:sparsegpt", "least squared output error, the other weights updated",
@@ -81,7 +82,8 @@ SALIENCIES: Registry[Callable[[Tensor, WeightEvidence], Tensor]] = Registry("sal
 
 A row is a function (weight, evidence) -> scores: `weight` is a layer's, (out, in, *kernel); `evidence`
 (importance.weight_importance.WeightEvidence) holds the inputs' second moments where the row needs "data" and the
-weight's mean gradient where it needs "labels". Scores have the weight's shape; the smallest go first.""",
+weight's mean gradient where it needs "labels". Scores have the weight's shape; the smallest go first. With the
+attribute `compares = "row"` the weights of each row of a linear layer compete, in the place of all of the layer's.""",
 )  # fmt: skip
 
 BLOCK_IMPORTANCES: Registry[Callable[[Mapping[str, Any], BlockEvidence], dict[str, Any]]] = Registry(

@@ -31,6 +31,7 @@ from .importance.weight_importance import (
     n_of_m_mask,
     prune_with_factor,
     prune_with_update,
+    row_mask,
     top_mask,
 )
 from .options import PruneOptions
@@ -199,8 +200,10 @@ def _prune_layer(
         weight.copy_(prune_with_update(flat, evidence.moments, mask_of, block, at_once).view(weight.shape))
     else:
         # where, not a product: a negative zero would be stored as a value
-        scores = _scores(weight, evidence, options)
-        weight.copy_(torch.where(mask_of(scores.flatten(1)), flat, 0.0).view(weight.shape))
+        scores = _scores(weight, evidence, options).flatten(1)
+        by_row = weight.dim() == 2 and SALIENCIES.attribute(options.saliency, "compares", "layer") == "row"
+        mask = row_mask(scores, density) if by_row and density is not None else mask_of(scores)
+        weight.copy_(torch.where(mask, flat, 0.0).view(weight.shape))
 
 
 def _result(

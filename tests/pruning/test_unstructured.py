@@ -12,6 +12,7 @@ from compresskit.pruning.importance.weight_importance import (
     inverse_factor,
     n_of_m_mask,
     prune_with_update,
+    row_mask,
     top_mask,
     wanda,
 )
@@ -194,3 +195,11 @@ def test_a_group_of_m_is_chosen_after_the_columns_before_it_were_made_up_for():
     found = prune_with_update(weight, moments, mask_of, 8, 4)
     assert torch.allclose(found, expected, atol=1e-10)
     assert not torch.equal(found == 0, prune_with_update(weight, moments, mask_of, 8) == 0)
+
+
+def test_wanda_compares_the_inputs_of_each_output():
+    mask = row_mask(torch.tensor([[4.0, 3.0, 2.0, 1.0], [40.0, 10.0, 30.0, 20.0]]), 0.5)
+    assert mask.tolist() == [[True, True, False, False], [True, False, True, False]]
+    result = pruned(granularity="weight", ratio=0.5, saliency="wanda", samples=128, allocation="uniform")
+    weight = result.loaded.module[12].weight
+    assert set((weight == 0).sum(1).tolist()) == {weight.shape[1] // 2}

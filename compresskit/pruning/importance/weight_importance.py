@@ -81,6 +81,16 @@ def top_mask(scores: Tensor, keep: float) -> Tensor:
     return mask.view(scores.shape)
 
 
+def row_mask(scores: Tensor, density: float) -> Tensor:
+    """The highest share of each row of (out, columns), so that every output keeps as many inputs.
+
+    Source: Sun et al., "A Simple and Effective Pruning Approach for Large Language Models", ICLR 2024, section 3.
+    """
+    count = round(density * scores.shape[1])
+    mask = torch.zeros_like(scores, dtype=torch.bool)
+    return mask.scatter_(1, scores.topk(count, dim=1).indices, True)
+
+
 def n_of_m_mask(scores: Tensor, n: int, m: int) -> Tensor:
     """The n highest of every m consecutive scores along the last dimension of (out, columns); a remainder keeps n too.
 
