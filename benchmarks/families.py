@@ -38,7 +38,7 @@ STEPS: dict[str, dict[str, Any]] = {
     "prune channels": {"prune": {"target_macs": 0.5}},
     "prune blocks": {"prune": {"granularity": "block", "ratio": 0.25}},
     "int4": {"quantize": {"scheme": "int4-weight"}},
-    "svd": {"decompose": {"rank_by": "ratio", "ratio": 0.5, "slower_layers": "allow"}},
+    "svd": {"decompose": {"rank_by": "keep-ratio", "keep_ratio": 0.5, "slower_layers": "allow"}},
 }
 DETECTORS = ("v8n", "v10n", "v11n", "v8n_seg")
 DETECTOR_INPUT = "3,128,128"
@@ -136,7 +136,7 @@ def as_markdown(rows: dict[str, dict[str, str]], seconds: float, command: str) -
         f"`{command}`. {versions}, {place['processor']}, {place['threads']} threads, {seconds:.0f} s.",
         "",
         "Random weights, no data. `prune channels` is `--target-macs 0.5`, `prune blocks` `--granularity block --ratio "
-        "0.25`, `int4` `--scheme int4-weight`, `svd` `--rank-by ratio --ratio 0.5 --slower-layers allow`. Figures are "
+        "0.25`, `int4` `--scheme int4-weight`, `svd` `--rank-by keep-ratio --slower-layers allow`. Figures are "
         "MACs after / before (bytes for int4). Every `ok` run wrote an artifact that was reloaded and compared; "
         "`verify` loads all of the row again and says how many; `trains` is one backward of the reloaded detector's "
         "own loss, and a prediction.",

@@ -26,9 +26,10 @@ from ..core.user_code.in_memory import MemorySource
 from ..model import example_inputs
 from ..model.builders import USER_CODE, parse
 from ..model.checkpoints.weights import check_module, read_safetensors, sha256_of
+from ..model.libraries.companions import companions
 from . import edits as edit_records
 from .codecs.storage import decode_all, encode_all
-from .disk.files import replacing, write_json
+from .disk.files import copy_into, replacing, write_json
 from .manifest import FORMAT_VERSION, check_inside, check_name, check_ties, read_checked
 from .module_state import ModuleState, state_of, unique_tensors
 from .probing import PROBE_TOLERANCE, probe, probe_difference
@@ -71,7 +72,7 @@ def save(
         folder: the directory to create.
         provenance: JSON-able record of what made it (command, options, seed).
         force: replace an existing directory.
-        files: further files to put beside the weights, name -> path.
+        files: further files and folders to put beside the weights, name -> path.
         report: content of report.json.
     Returns:
         Size of the weights file in bytes.
@@ -80,6 +81,7 @@ def save(
         ProbeMismatch: if the reloaded model's outputs differ from the module's.
     """
     check_source(loaded)
+    beside = {**{name: path for name, path in loaded.companions.items() if path.is_file()}, **(files or {})}
     with replacing(folder, force=force) as temporary:
         state = state_of(loaded.module)
         check_module(loaded.module, f"model {loaded.name!r}")
@@ -101,11 +103,11 @@ def save(
             "probe": probe(loaded),
             "versions": versions(),
             "provenance": provenance or {},
-            "files": sorted(files or ()),
+            "files": sorted(beside),
         }
         write_json(temporary / MANIFEST, manifest)
-        for name, path in (files or {}).items():
-            shutil.copyfile(path, temporary / name)
+        for name, path in beside.items():
+            copy_into(path, temporary / name)
         _, _, attempts = _open(temporary, trust_source=True, given=loaded.source, where=f"model {loaded.name!r}")
         manifest["built_on"], _ = matching_rebuild(loaded, attempts)
         write_json(temporary / MANIFEST, manifest)
@@ -154,6 +156,7 @@ def load(
             if device != META:
                 raise
         if difference <= PROBE_TOLERANCE:
+            loaded.companions = companions(Path(folder)) if record["kind"] == "hf" else {}
             return loaded
     raise InputError(
         f"artifact {str(folder)!r}: the output differs from the recorded probe by {difference:.2g} "

@@ -35,6 +35,8 @@ EDITS: Registry[Callable[[nn.Module, dict[str, Any]], None]] = Registry(
         "plain_weights": Row("model.plain_weights:replay", "weights computed in every forward become plain ones"),
         "materialize": Row("model.wrappers:replay_materialize", "a lazy layer takes the shapes that inputs give it"),
         "skip": Row("artifact.skips:replay", "a block passes its input through"),
+        "renumber": Row("artifact.config_edits:replay_renumber", "skipped layers leave their list"),
+        "config": Row("artifact.config_edits:replay_config", "a transformers configuration follows the shapes"),
         "free_heads": Row(
             "pruning.structured.free_heads:replay",
             "multi-head attention becomes one whose head width is free",

@@ -16,6 +16,7 @@ from ..model.builders import WITHOUT_WEIGHTS, build_with_defaults, parse, seeded
 from ..model.checkpoints.weights import check_module, fits, load_into, read_weights
 from ..model.exported import is_exported, is_exported_source, load_exported
 from ..model.forward_check import check_forward, check_state
+from ..model.libraries.companions import companions
 from ..model.plain_weights import fold_checked
 from ..model.wrappers import materialize
 from . import artifact
@@ -89,6 +90,7 @@ def load_model(
         notes=notes + lines,
         seed=seed,
         random_weights=not weights and record["kind"] in WITHOUT_WEIGHTS,
+        companions=companions(Path(record["name"])) if record["kind"] == "hf" else {},
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -43,6 +44,7 @@ class Loaded:
         notes: lines on how it was loaded: which weights were taken, what was left out or folded.
         seed: the seed under which the module was built, so that it is built again with the same random draws.
         random_weights: whether nothing but that seed decided the weights, as far as is known.
+        companions: small files that belong to the model (tokenizer, generation settings): name -> path.
     """
 
     module: nn.Module
@@ -55,6 +57,7 @@ class Loaded:
     notes: list[str] = field(default_factory=list)
     seed: int = 0
     random_weights: bool = False
+    companions: dict[str, Path] = field(default_factory=dict)
 
     def clone(self) -> Loaded:
         """A deep copy: changing it leaves this one untouched."""

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from compresskit.analysis.measure.latency import Latency, latency_ab
+from compresskit.analysis.measure.macs import count_macs
 from compresskit.core.errors import InputError, described
 from compresskit.core.tensors.dtypes import cast, model_dtype, widened
 from compresskit.core.types import Inputs, Loaded, call, main_output
@@ -22,6 +23,8 @@ from compresskit.training.context import Context
 from ..quantization.formats.layers import quantized_layers
 from .exporters.export_program import export_program
 from .float_reference import float_twin
+from .folders.folder import model_card
+from .folders.proof import named_inputs, own_output, prove
 from .options import ExportOptions
 from .runtimes.exported import Exported
 from .tables import EXPORTERS, RUNTIMES
@@ -63,11 +66,16 @@ class ExportResult(NamedTuple):
 def carry_out(loaded: Loaded, options: ExportOptions, context: Context, path: Path) -> ExportResult:
     """Export a model, run it in its runtime, and compare; arguments and errors as of `export`."""
     check_batch(loaded, options)
-    program = export_program(loaded.module, loaded.example)
-    notes = [*computes_in(loaded.module), *held_as_floats(loaded.module)]
-    notes += EXPORTERS.load(options.format)(program, path, options) or []
     runtime = options.chosen_runtime()
-    inputs = cast(with_batch(loaded.example, options.batch_size), torch.float32)
+    program, proof = None, {}
+    if options.takes_model():
+        notes, proof = write_model(loaded, options, path)
+    else:
+        program = export_program(loaded.module, loaded.example)
+        notes = [*computes_in(loaded.module), *held_as_floats(loaded.module)]
+        notes += EXPORTERS.load(options.format)(program, path, options) or []
+    inputs = with_batch(loaded.example, options.batch_size)
+    inputs = inputs if program is None else cast(inputs, torch.float32)
     runner = _runner(runtime, Exported(loaded.module.eval(), program, path, inputs, options.threads))
     facts: dict[str, Any] = {
         "file": path.name,
@@ -77,6 +85,7 @@ def carry_out(loaded: Loaded, options: ExportOptions, context: Context, path: Pa
         "runtime": runtime,
         "runtime_version": _version(runtime),
         "quantized_layers": sum(bool(layer.spec.parameters) for layer in quantized_layers(loaded.module).values()),
+        **proof,
     }
     facts |= compare(loaded.module, runner, comparison_batches(loaded, options, context))
     facts |= _latency(float_twin(loaded.module), runner, inputs, options)
@@ -85,7 +94,34 @@ def carry_out(loaded: Loaded, options: ExportOptions, context: Context, path: Pa
         batches = context.data.batches("test", batch_size=context.eval_batch, limit=context.eval_limit)
         score = context.metric(runner, batches)
         facts[f"{context.metric.name}_in_runtime"] = score.value
+    if options.writes_folder():
+        (path / "README.md").write_text(model_card(loaded, facts), encoding="utf-8")
     return ExportResult(facts | ({"notes": "; ".join(notes)} if notes else {}), notes, runner, score)
+
+
+def write_model(loaded: Loaded, options: ExportOptions, path: Path) -> tuple[list[str], dict[str, Any]]:
+    """Write a model in a format that takes the model itself; a folder is loaded again in a fresh process.
+
+    Returns:
+        notes, and facts of the proof.
+    Raises:
+        InputError: if the format cannot hold the model, or what was written computes something else.
+    """
+    if not options.writes_folder():
+        return list(EXPORTERS.load(options.format)(loaded, path, options) or []), {}
+    path.mkdir(exist_ok=True)
+    notes = list(EXPORTERS.load(options.format)(loaded, path, options) or [])
+    (proof,) = prove([(path, named_inputs(loaded), own_output(loaded))])
+    reason = proof.reason(model_dtype(loaded.module) or torch.float32)
+    if reason:
+        raise InputError(f"model {loaded.name!r}: the folder, loaded in a fresh process, is another model: {reason}")
+    facts = {
+        "loaded_by": proof.loader,
+        "fresh_process_difference": proof.difference,
+        "parameters": sum(parameter.numel() for parameter in loaded.module.parameters()),
+        "macs": count_macs(loaded.module, loaded.example).total,
+    }
+    return notes, facts
 
 
 def _runner(runtime: str, exported: Exported) -> nn.Module:
@@ -190,6 +226,8 @@ def _latency(baseline: nn.Module, runner: nn.Module, inputs: Inputs, options: Ex
 
 
 def _bytes_on_disk(path: Path) -> int:
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     # weights beyond ONNX's size limit stand in a file of their own beside it
     external = path.with_name(path.name + ".data")
     return path.stat().st_size + (external.stat().st_size if external.exists() else 0)

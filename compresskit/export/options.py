@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import field_validator, model_validator
 
@@ -20,6 +20,10 @@ class ExportOptions(Options):
 
     format: Annotated[str, choice(EXPORTERS)] = option("onnx", "what the model is written as", section="Export")
     runtime: Annotated[str, choice(RUNTIMES)] = option("auto", "where to run the result", section="Export")
+    factored: Literal["refuse", "merge"] = option(
+        "refuse", "layers that are products of factors, where a format has none: refuse, or merge each into one dense "
+        "layer", section="Export",
+    )  # fmt: skip
     opset: int = option(21, "ONNX operator set", section="Export", ge=17, le=23)
     threads: int = option(1, "threads of the runtime while measuring", section="Measuring", ge=1, le=1024)
     batch_size: int = option(1, "inputs a forward while measuring latency", section="Measuring", ge=1)
@@ -47,6 +51,14 @@ class ExportOptions(Options):
         """The suffix of a file in this format; a user's own exporter is loaded to find out."""
         return EXPORTERS.attribute(self.format, "suffix", f".{self.format.rpartition(':')[2]}")
 
+    def takes_model(self) -> bool:
+        """Whether the format is written from the model itself, not from its graph; a user's own exporter is loaded."""
+        return EXPORTERS.attribute(self.format, "takes", "program") == "model"
+
+    def writes_folder(self) -> bool:
+        """Whether the format is a folder; a user's own exporter is loaded to find out."""
+        return EXPORTERS.attribute(self.format, "writes", "file") == "folder"
+
     def check_pair(self) -> None:
         """Refuse a runtime that does not read the format; rows of the user's own are loaded.
 
@@ -67,7 +79,7 @@ class ExportOptions(Options):
         known = EXPORTERS.builtin(self.format)
         if known and (self.runtime == "auto" or RUNTIMES.builtin(self.runtime)):
             self.check_pair()
-        for name in ("opset",) if known else ():
+        for name in ("opset", "factored") if known else ():
             if name in self.model_fields_set and name not in EXPORTERS.attribute(self.format, "options", ()):
                 raise ValueError(f"{name} would be ignored: format is {self.format!r}")
         return self

@@ -11,6 +11,7 @@ from ..core.types import Loaded
 from ..model.example_inputs import with_batch
 from ..training.context import Context, StepResult
 from .exporters.export_program import export_program
+from .folders.folder import check_source
 from .lowering import carry_out, check_batch, timed
 from .options import ExportStepOptions
 
@@ -55,7 +56,7 @@ def check(loaded: Loaded, options: ExportStepOptions, context: Context) -> None:
     problems = problems_of(
         options.check_pair,
         lambda: check_batch(on_cpu, options),
-        lambda: export_program(on_cpu.module, on_cpu.example),
+        lambda: check_source(loaded) if options.takes_model() else export_program(on_cpu.module, on_cpu.example),
     )
     if problems:
         raise InputError("\n".join(problems))

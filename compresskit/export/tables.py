@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.export import ExportedProgram
 
+    from ..core.types import Loaded
     from .options import ExportOptions
     from .runtimes.exported import Exported
 
-EXPORTERS: Registry[Callable[[ExportedProgram, Path, ExportOptions], Sequence[str] | None]] = Registry(
+EXPORTERS: Registry[Callable[[ExportedProgram | Loaded, Path, ExportOptions], Sequence[str] | None]] = Registry(
     "format",
     "compresskit.export",
     {
@@ -34,6 +35,18 @@ EXPORTERS: Registry[Callable[[ExportedProgram, Path, ExportOptions], Sequence[st
             "torch.export's archive, for torch.compile",
             attributes={"suffix": ".pt2", "runtime": "inductor"},
         ),
+        "hf": Row(
+            "exporters.hf:hf",
+            "a transformers folder that from_pretrained loads, in the model's own number type",
+            attributes={
+                "suffix": "-hf",
+                "runtime": "transformers",
+                "packages": {"transformers": "hf"},
+                "options": ("factored",),
+                "takes": "model",
+                "writes": "folder",
+            },
+        ),
     },
     group="exporters",
     takes=("program", "path", "options"),
@@ -44,18 +57,32 @@ A row is a function (program, path, options) -> notes: it writes `program`, a to
 quantization is in PyTorch's standard quantize/dequantize operators, to `path`, and returns lines that the report
 shows, or None. `options` are the ExportOptions. Its attributes, none of which it must have: `suffix` of its files
 (".onnx"), `runtime` that auto stands for (default: eager), `packages` that it imports, each with the extra that brings
-it, and `options` that other formats do not read.""",
+it, `options` that other formats do not read, `takes` ("model": the function gets the core.types.Loaded in the place of
+the program, and no graph is traced), and `writes` ("folder": `path` is an empty folder; transformers loads it).""",
 )
 
 RUNTIMES: Registry[Callable[[Exported], nn.Module]] = Registry(
     "runtime",
     "compresskit.export",
     {
-        "auto": Row("runtimes.auto:auto", "the one made for the format: onnxruntime for onnx, inductor for pt2"),
+        "auto": Row(
+            "runtimes.auto:auto",
+            "the one made for the format: onnxruntime for onnx, inductor for pt2, transformers for its folders",
+        ),
         "eager": Row(
             "runtimes.eager:eager",
             "PyTorch as it is; quantized layers compute in float",
             attributes={"module": "torch", "simulated": True},
+        ),
+        "transformers": Row(
+            "runtimes.transformers:transformers",
+            "transformers, from the folder that was written",
+            attributes={
+                "reads": ("hf",),
+                "module": "transformers",
+                "simulated": True,
+                "packages": {"transformers": "hf"},
+            },
         ),
         "inductor": Row(
             "runtimes.inductor:inductor",

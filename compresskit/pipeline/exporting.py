@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..artifact.disk import ownership
+from ..core.errors import InputError
 from .recipe import RecipeOptions
 from .resume.fingerprints import named_paths
 
@@ -21,8 +24,8 @@ def export_file(
     Args:
         recipe: names the model, the data and the metric.
         options: format, runtime, what is measured.
-        output: the file to write.
-        force: replace a file that is there.
+        output: the file or folder to write.
+        force: replace a file, or a folder of ours, that is there.
         log: prints a line of progress.
     Returns:
         The model's string, the path as given, and the figures.
@@ -31,14 +34,21 @@ def export_file(
     """
     target = ownership.absolute(output)
     inputs = [*named_paths(recipe.model_dump()), *named_paths(options.model_dump())]
+    if options.writes_folder() and os.path.lexists(target):
+        if not force:
+            raise InputError(f"output {output!r} exists; give --force to replace it")
+        ownership.check_replaceable(target, inputs)
     # weights of large models lie in a file of their own beside the graph, which names it
-    for path in (target, target.with_name(f"{target.name}.data")):
+    for path in () if options.writes_folder() else (target, target.with_name(f"{target.name}.data")):
         ownership.check_file(path, force=force, inputs=inputs)
     from ..artifact.disk import files, locks
     from ..export.lowering import export
     from .checks.preflight import checked_export
 
     context = checked_export(recipe, options, target, log)
-    with locks.in_folder(target), locks.locked(target), files.replacing_file(target) as path:
+    replacing = partial(files.replacing, force=force) if options.writes_folder() else files.replacing_file
+    with locks.in_folder(target), locks.locked(target), replacing(target) as path:
+        if options.writes_folder():
+            ownership.write_marker(path, target)
         facts = export(context.original, options, context, path)
-    return {"model": recipe.model, "path": output, **facts}
+    return {"model": recipe.model, "path": output, **facts, "file": target.name}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -323,7 +322,7 @@ def _publish(task: Run, last: Path, beside: list[Path], report: dict[str, Any]) 
     with files.replacing(task.place.output, force=task.force or task.resume) as temporary:
         for entry in last.iterdir():
             if entry.name != artifact.REPORT:
-                shutil.copyfile(entry, temporary / entry.name)
+                files.copy_into(entry, temporary / entry.name)
         _add_files(temporary, [step for step in beside if step != last])
         report["weights_sha256"] = sha256_of(temporary / artifact.WEIGHTS)
         files.write_json(temporary / artifact.REPORT, report)
@@ -339,7 +338,7 @@ def _add_files(folder: Path, steps: list[Path]) -> None:
     names = set(manifest["files"] or ())
     for step in steps:
         for name in artifact.read_manifest(step)["files"] or ():
-            shutil.copyfile(step / name, folder / name)
+            files.copy_into(step / name, folder / name)
             names.add(name)
     if steps:
         files.write_json(folder / artifact.MANIFEST, {**manifest, "files": sorted(names)})

@@ -60,6 +60,11 @@ class PruneOptions(JointReconstructionOptions, BudgetOptions):
     attention: Literal["heads", "dims"] = option(
         "heads", "attention loses whole heads, or the same dimensions of every head", section="What goes"
     )
+    widths: Literal["auto", "uniform", "free"] = option(
+        "auto", "uniform: layers of one kind keep one width, as the configuration of a transformers model has it, and "
+        "the result is a folder that from_pretrained loads; free: each layer its own; auto: uniform for hf: models",
+        section="What goes",
+    )  # fmt: skip
     protect: list[str] = option(
         [], "layers or groups that stay whole, by name pattern", section="What goes", takes="layers"
     )
@@ -214,6 +219,7 @@ class PruneOptions(JointReconstructionOptions, BudgetOptions):
     def _fits_granularity(self) -> PruneOptions:
         idle = [] if self.granularity == "channel" else list(_ONLY["channel"])
         idle += _ONLY["not block"] if self.granularity == "block" else []
+        idle += ["widths"] if self.granularity in ("weight", "n:m") else []
         idle += [] if self.granularity in ("weight", "n:m") else _ONLY["sparse"]
         idle += [] if self.granularity == "block" else ["block_importance"]
         if self.granularity == "weight":

@@ -32,6 +32,15 @@ def write_json(path: Path, content: Any) -> None:
         os.fsync(file.fileno())
 
 
+def copy_into(path: Path, target: Path) -> None:
+    """Copy a file, or a folder with all that is in it, into a folder that need not be there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        shutil.copytree(path, target, dirs_exist_ok=True)
+    else:
+        shutil.copyfile(path, target)
+
+
 @contextmanager
 def replacing(folder: str | Path, *, force: bool = False) -> Iterator[Path]:
     """A folder beside the wanted one that takes its place, at once and whole, only if the block ends well.

@@ -93,8 +93,14 @@ def foreign_entries(folder: Path) -> list[str]:
         return sorted(
             entry.name
             for entry in entries
-            if not (_is_bytecode(entry) if entry.is_dir(follow_symlinks=False) else entry.name in known)
+            if not (_known_folder(entry, known) if entry.is_dir(follow_symlinks=False) else entry.name in known)
         )
+
+
+def _known_folder(entry: os.DirEntry, known: set[str]) -> bool:
+    """Whether a folder was written with the artifact: the manifest lists it, or all that is in it."""
+    inside = {f"{entry.name}/{path.name}" for path in Path(entry.path).iterdir()}
+    return _is_bytecode(entry) or entry.name in known or bool(inside) and inside <= known
 
 
 def _is_bytecode(entry: os.DirEntry) -> bool:

@@ -22,14 +22,14 @@ class Exported:
 
     Attributes:
         module: the quantized model itself.
-        program: its exported program.
-        path: the file.
+        program: its exported program; None where the format is written without one.
+        path: the file or folder.
         example: inputs of the batch size that will be run.
         threads: threads to use.
     """
 
     module: nn.Module
-    program: torch.export.ExportedProgram
+    program: torch.export.ExportedProgram | None
     path: Path
     example: Inputs
     threads: int

@@ -19,6 +19,8 @@ def inductor(exported: Exported) -> nn.Module:
     lowering = require("torchao.quantization.pt2e.lowering", "quant")
     import torch._inductor.config as settings
 
+    if exported.program is None:
+        raise TypeError("inductor compiles an exported program, and there is none")
     decomposed()
     program, args = exported.program.module(), as_arguments(exported.example)
     # constant folding of weights is what the integer patterns wait for

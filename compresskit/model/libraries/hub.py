@@ -18,7 +18,7 @@ from ...core.preprocessing import declared_normalization, declared_shape
 from ...core.types import Inputs, Preprocessing
 from .arguments import TIMM_EXTRAS, library_args, makers_of, transformers_config
 from .examples import transformers_example
-from .stored_dtypes import loading_dtype, main_dtype, restore_dtypes, stored_dtypes
+from .stored_dtypes import loading_dtype, main_dtype, restore_dtypes, stored_dtypes, weight_files
 
 
 def _quiet_download(what: str, build, *args, **kwargs) -> nn.Module:
@@ -126,6 +126,9 @@ def hf_record(name: str, args: dict[str, Any]) -> dict[str, Any]:
     if stored is not None:
         config.dtype = stored  # what is built without weights has the type of those in the folder
     record = {"kind": "hf", "name": name, "class": chosen, "config": json.loads(config.to_json_string(use_diff=False))}
+    shards = [file.stat().st_size for file in weight_files(path)] if path.is_dir() else []
+    if len(shards) > 1:
+        record["shard_bytes"] = max(shards)  # a folder that is written of the model is sharded alike
     _hf_class(record)  # an unknown class is refused before anything is built
     return record
 
@@ -167,7 +170,7 @@ def hf_model(record: dict[str, Any], pretrained: bool) -> tuple[nn.Module, dict[
     has_weights = any(folder.glob("*.safetensors")) if folder.is_dir() else False
     if pretrained or has_weights:
         stored = stored_dtypes(folder) if has_weights else {}
-        with _without_progress_bars(when=has_weights):  # a download may take long, and shows how far it is
+        with without_progress_bars(when=has_weights):  # a download may take long, and shows how far it is
             module = _quiet_download(
                 f"hf:{record['name']}",
                 model_class.from_pretrained,
@@ -187,7 +190,7 @@ def hf_model(record: dict[str, Any], pretrained: bool) -> tuple[nn.Module, dict[
 
 
 @contextmanager
-def _without_progress_bars(when: bool) -> Iterator[None]:
+def without_progress_bars(when: bool) -> Iterator[None]:
     """No bars of transformers inside, where asked for; they are as they were afterwards."""
     logging = require("transformers.utils.logging", "hf")
     if not when or not logging.is_progress_bar_enabled():

@@ -25,7 +25,7 @@ def stored_dtypes(folder: Path) -> dict[str, torch.dtype]:
         InputError: if a file is damaged or missing.
     """
     found: dict[str, torch.dtype] = {}
-    for path in _weight_files(folder):
+    for path in weight_files(folder):
         try:
             with safe_open(path, "pt") as file:
                 codes = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 - no mapping
@@ -35,7 +35,12 @@ def stored_dtypes(folder: Path) -> dict[str, torch.dtype]:
     return found
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that hold a folder's weights.
+
+    Raises:
+        InputError: if the index of a sharded model is damaged.
+    """
     whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if whole.is_file():
         return [whole]

@@ -23,6 +23,7 @@ from ...core.options import Options
 from ...core.tensors.randomness import unchanged_random_state
 from ...core.types import Loaded
 from ...export.exporters.export_program import export_program
+from ...export.folders.folder import check_source
 from ...export.options import ExportOptions, ExportStepOptions
 from ...model.exported import refuse_change
 from ...training.context import Context
@@ -89,11 +90,18 @@ def checked_export(recipe: RecipeOptions, options: ExportOptions, output: Path, 
         with unchanged_random_state(context.device):
             problems += _metric(context.original.clone(), context)
             if problems:  # otherwise it comes next
-                problems += problems_of(lambda: export_program(context.original.module, context.original.example))
+                problems += problems_of(lambda: _check_source(context.original, options))
         problems += _space(output, uncoded_bytes(context.original))
     if problems or context is None:
         raise InputError("\n".join(dict.fromkeys(problems)))
     return context
+
+
+def _check_source(loaded: Loaded, options: ExportOptions) -> None:
+    if options.takes_model():
+        check_source(loaded)
+    else:
+        export_program(loaded.module, loaded.example)
 
 
 def _named_steps(recipe: Recipe) -> list[str]:

@@ -15,6 +15,7 @@ from ..dependency.cost import GraphWork
 from ..dependency.graph import Graph, Group
 from ..options import PruneOptions
 from ..tables import SCOPES
+from .uniform_widths import UniformAllocation
 from .units import Allocation, Limits, multiple_for
 
 
@@ -83,13 +84,22 @@ def whole_groups_notes(groups: list[Group], limits: Mapping[str, Limits], option
 
 
 def allocation_for(
-    graph: Graph, scores: Mapping[str, np.ndarray], limits: Mapping[str, Limits], options: PruneOptions
-) -> Allocation:
-    """Scores, pools and limits as one allocation."""
-    return Allocation(graph.groups, scores, SCOPES.load(options.scope)(graph.groups), limits)
+    graph: Graph,
+    scores: Mapping[str, np.ndarray],
+    limits: Mapping[str, Limits],
+    options: PruneOptions,
+    classes: list[list[int]] | None = None,
+) -> Allocation | UniformAllocation:
+    """Scores, pools and limits as one allocation; groups of a class lose the same share."""
+    scope = SCOPES.load(options.scope)
+    if classes is not None:
+        return UniformAllocation(graph.groups, scores, scope, limits, classes)
+    return Allocation(graph.groups, scores, scope(graph.groups), limits)
 
 
-def choose(graph: Graph, allocation: Allocation, options: PruneOptions) -> tuple[dict[str, np.ndarray], float | None]:
+def choose(
+    graph: Graph, allocation: Allocation | UniformAllocation, options: PruneOptions
+) -> tuple[dict[str, np.ndarray], float | None]:
     """Which units stay, and the share of its cost that was aimed at; None where ratios say how much goes."""
     for name, amount in options.targets().items():
         cost = GraphWork(graph).cost(name)

@@ -19,6 +19,7 @@ from ..dependency.cost import GraphWork
 from ..dependency.graph import Graph
 from ..structured.surgery import NotExpressible, cut
 from .latency_model import LatencyTable
+from .uniform_widths import UniformAllocation
 from .units import Allocation
 
 _ROUNDS = 5
@@ -103,7 +104,12 @@ def predictor_of(name: str, loaded: Loaded, graph: Graph, context: Context) -> P
 
 
 def meet_measured(
-    name: str, amount: Amount, loaded: Loaded, graph: Graph, allocation: Allocation, context: Context
+    name: str,
+    amount: Amount,
+    loaded: Loaded,
+    graph: Graph,
+    allocation: Allocation | UniformAllocation,
+    context: Context,
 ) -> tuple[dict[str, np.ndarray], float, dict[str, Any]]:
     """Choose what stays so that a measured cost is at most an amount, and close to it.
 

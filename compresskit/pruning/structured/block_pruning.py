@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -25,6 +25,7 @@ from ..tables import BLOCK_IMPORTANCES
 _MOST_SAMPLES, _BATCH = 256, 64
 #: what a criterion measures, for reports
 _MEASURES = {"output": "output change", "influence": "influence", "loss": "loss without it"}
+from .one_width import geometry_of, is_uniform, renumber, settings_without
 
 
 class _Passage(NamedTuple):
@@ -35,12 +36,17 @@ class _Passage(NamedTuple):
     left: Tensor
 
 
-def find_blocks(module: nn.Module, example: Inputs) -> dict[str, dict[str, Any]]:
+def find_blocks(module: nn.Module, example: Inputs, lists: Collection[str] = ()) -> dict[str, dict[str, Any]]:
     """Layers of a sequence whose output has the shape and type of their input.
 
     Of nested ones the outermost counts, but a stage that only runs its blocks one after another is not one itself.
     A layer that is called several times is one only if the same edit leaves every call out.
 
+    Args:
+        module: the model.
+        example: inputs that it accepts.
+        lists: paths of lists whose entries are the blocks; where none of them can go, or without any, blocks are found
+            as above.
     Returns:
         name -> the edit that leaves the block out.
     """
@@ -58,7 +64,8 @@ def find_blocks(module: nn.Module, example: Inputs) -> dict[str, dict[str, Any]]
     run_watched(module, example, look, _steps(module))
     found = {name: passage for name, passage in calls.items() if passage is not None}
     order = [name for name, _ in module.named_modules() if name in found]
-    return {name: found[name].edit for name in _blocks_among(order, found)}
+    counted = [name for name in order if name.rpartition(".")[0] in lists]
+    return {name: found[name].edit for name in _outermost(counted) or _blocks_among(order, found)}
 
 
 def _steps(module: nn.Module) -> list[str]:
@@ -98,16 +105,17 @@ def _outermost(names: list[str]) -> list[str]:
     return [name for name in names if not any(name.startswith(f"{other}.") for other in names)]
 
 
-def removable_blocks(loaded: Loaded, protect: list[str]) -> dict[str, dict[str, Any]]:
+def removable_blocks(loaded: Loaded, protect: list[str], lists: Collection[str] = ()) -> dict[str, dict[str, Any]]:
     """Blocks that may go, by name, each with the edit that leaves it out.
 
     Args:
         loaded: the model.
         protect: name patterns of layers that stay, with the block that each is in and the blocks in each.
+        lists: paths of lists of layers whose length a configuration holds.
     Raises:
         InputError: if there are none, or a pattern matches nothing.
     """
-    blocks = find_blocks(loaded.module, loaded.example)
+    blocks = find_blocks(loaded.module, loaded.example, lists)
     names = [name for name, _ in loaded.module.named_modules() if name]
     stay = match_names(protect, names) if protect else []
     found, blocks = blocks, {name: edit for name, edit in blocks.items() if not _holds_any(name, stay)}
@@ -124,7 +132,9 @@ def prune_blocks(loaded: Loaded, options: PruneOptions, context: Context) -> Ste
     Raises:
         InputError: if the model has no removable blocks.
     """
-    blocks = removable_blocks(loaded, options.protect)
+    geometry, notes = geometry_of(loaded)
+    lists = geometry.counted_lists() if geometry is not None and is_uniform(loaded, options) else ()
+    blocks = removable_blocks(loaded, options.protect, lists)
     judge, evidence = BLOCK_IMPORTANCES.load(options.block_importance), _evidence(loaded, options, context)
     measure = _MEASURES.get(options.block_importance, "importance")
     before, rows, removed = macs(loaded), [], 0
@@ -133,6 +143,8 @@ def prune_blocks(loaded: Loaded, options: PruneOptions, context: Context) -> Ste
     wanted = max(1, round(len(blocks) * options.ratio)) if options.ratio else len(blocks)
     total = len(blocks)
     needed: dict[str, str] = {}  # why a block must stay
+    undescribed: dict[str, str] = {}  # why no configuration describes the model without a block
+    settings: dict[str, Any] | None = None
     while blocks and removed < wanted and not _small_enough(loaded, limits):
         found = judge(blocks, evidence)
         needed |= {name: reason for name, reason in found.items() if isinstance(reason, str)}
@@ -142,12 +154,22 @@ def prune_blocks(loaded: Loaded, options: PruneOptions, context: Context) -> Ste
             break
         name = min(changes, key=changes.__getitem__)
         edit = blocks.pop(name)
+        if geometry is not None:
+            try:
+                settings = settings_without(loaded.module, geometry, name)
+            except InputError as error:
+                if is_uniform(loaded, options):
+                    undescribed[name] = str(error)
+                    continue
+                geometry, settings = None, None
+                notes.append(f"from_pretrained will not load the result: {error}")
         replay(loaded.module, edit)
         loaded.edits.append(edit)
         removed += 1
         kept = f"{macs(loaded) / before:.1%}"
         rows.append({"block": name, measure: round(changes[name], 4), "MACs kept": kept})
         context.log(f"removed {name}: {options.block_importance} {changes[name]:.4f}")
+    renumber(loaded, settings)
     facts = {
         "blocks": total,
         "blocks_removed": removed,
@@ -155,10 +177,14 @@ def prune_blocks(loaded: Loaded, options: PruneOptions, context: Context) -> Ste
         "macs_after": macs(loaded),
         "macs_kept": macs(loaded) / before,
     }
-    notes = [f"{name} stays: the model does not run without it ({reason})" for name, reason in needed.items()]
+    notes += [f"{name} stays: the model does not run without it ({reason})" for name, reason in needed.items()]
+    notes += [
+        f"{name} stays: no configuration describes the model without it ({reason}); --widths free takes it all the same"
+        for name, reason in undescribed.items()
+    ]
     if options.ratio and total * options.ratio < 0.5 and removed:
         notes.append(f"ratio {options.ratio:g} of {total} block(s) is less than one; one went")
-    if not removed and needed:
+    if not removed and (needed or undescribed):
         raise InputError(f"model {loaded.name!r}: no block can go: {notes[0]}")
     if context.data is None:
         notes.append("importance was measured on the example input alone; give --data for a real measurement")

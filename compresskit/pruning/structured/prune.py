@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,6 +41,7 @@ from .block_pruning import prune_blocks
 from .diagnostics import explain, sensitivity
 from .free_heads import free_heads
 from .group_equivalence import Proof, proven
+from .one_width import FREE, Ties, follow, proven_together, settled, ties_of, whole_groups
 from .surgery import cut
 
 
@@ -132,12 +134,13 @@ def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> S
     """Granularity `channel`: real removal by groups."""
     loaded.edits += free_heads(loaded.module)
     graph = prunable_graph(loaded, options)
+    ties = ties_of(loaded, graph, options)
     training: dict[str, Any] = {}
     if options.sparsify != "none":
-        training = sparsify(loaded, graph, choose_units(loaded, graph, options, context).keep, options, context)
-    evidence, keep, target, measured_facts = choose_units(loaded, graph, options, context)
+        training = sparsify(loaded, graph, choose_units(loaded, graph, options, context, ties).keep, options, context)
+    evidence, keep, target, measured_facts = choose_units(loaded, graph, options, context, ties)
     result = StepResult(loaded)
-    proof = proven(loaded, graph, keep, context)
+    proof = proven_together(graph, keep, ties, lambda keep: proven(loaded, graph, keep, context))
     if measured_facts and proof.failed:  # what was measured is no longer what is cut
         measured_facts = {f"{name}_kept": None for name in options.targets()}
     if not proof.keep:
@@ -169,7 +172,8 @@ def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> S
         **measured_facts,
         **({"sparsify": training} if training else {}),
     }
-    result.notes = proof.notes + budget_notes(result.facts, target, options) + left_out_notes(graph)
+    notes = ties.notes + follow(loaded, ties.geometry, graph)
+    result.notes = proof.notes + notes + budget_notes(result.facts, target, options) + left_out_notes(graph)
     if context.data is not None and refit == "none" and options.recover == "none":
         result.notes.append("no layer was refitted; reconstruct auto keeps more of the accuracy")
     result.tables["pruned groups"] = _rows(graph, proof.keep)
@@ -217,15 +221,19 @@ class Chosen(NamedTuple):
     facts: dict[str, Any]
 
 
-def choose_units(loaded: Loaded, graph: Graph, options: PruneOptions, context: Context) -> Chosen:
+def choose_units(loaded: Loaded, graph: Graph, options: PruneOptions, context: Context, ties: Ties = FREE) -> Chosen:
     """Score the units and choose which stay, within the options' limits and budget."""
     evidence = evidence_for(loaded, graph, options, context)
     scores = score_groups(graph, evidence, options)
-    allocation = allocation_for(graph, scores, limits_for(graph.groups, options, layer_names(loaded)), options)
+    limits = limits_for(graph.groups, options, layer_names(loaded))
+    limits |= {name: replace(limits[name], whole=True) for name in whole_groups(graph, ties)}
+    allocation = allocation_for(graph, scores, limits, options, ties.classes)
     for name, amount in options.targets().items():
         if cost_of(name).known != "exact":
-            return Chosen(evidence, *meet_measured(name, amount, loaded, graph, allocation, context))
-    return Chosen(evidence, *choose(graph, allocation, options), {})
+            keep, target, facts = meet_measured(name, amount, loaded, graph, allocation, context)
+            return Chosen(evidence, settled(graph, ties, allocation, keep), target, facts)
+    keep, share = choose(graph, allocation, options)
+    return Chosen(evidence, settled(graph, ties, allocation, keep), share, {})
 
 
 def evidence_for(loaded: Loaded, graph: Graph, options: PruneOptions, context: Context) -> Evidence:

@@ -72,7 +72,7 @@ class PruneSubject:
         options = self._options
         return {
             "criterion": options.criterion, "samples": options.samples, "reconstruct": "inputs", "round_to": 1,
-            "min_keep_ratio": 0.0, "min_channels": 1,
+            "min_keep_ratio": 0.0, "min_channels": 1, "widths": "free",
         }  # fmt: skip
 
     def _searched(self, counts: list[list[int]]) -> list[int]:

@@ -1,0 +1,1 @@
+"""Folders that other libraries load: written under their names, proven in a fresh process."""
