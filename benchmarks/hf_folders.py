@@ -73,7 +73,7 @@ COLUMNS: dict[str, tuple[Technique, dict[str, Any]]] = {
 
 def greedy(loaded: Loaded, count: int) -> torch.Tensor | None:
     """A greedy continuation without a cache, of models that read ids alone and answer with logits a position."""
-    if not (isinstance(loaded.example, dict) and "input_ids" in loaded.example):
+    if not isinstance(loaded.example, dict) or set(loaded.example) - {"input_ids", "attention_mask"}:
         return None
     if getattr(loaded.module.config, "is_encoder_decoder", False):
         return None

@@ -67,7 +67,7 @@ def carry_out(loaded: Loaded, options: ExportOptions, context: Context, path: Pa
     """Export a model, run it in its runtime, and compare; arguments and errors as of `export`."""
     check_batch(loaded, options)
     runtime = options.chosen_runtime()
-    program, proof = None, {}
+    program, proof = None, dict[str, Any]()
     if options.takes_model():
         notes, proof = write_model(loaded, options, path)
     else:

@@ -76,7 +76,7 @@ def model_card(loaded: Loaded, facts: Mapping[str, Any]) -> str:
     done: dict[str, int] = {}
     for edit in loaded.edits:
         done[edit["op"]] = done.get(edit["op"], 0) + 1
-    config = next((edit["values"] for edit in reversed(loaded.edits) if edit["op"] == "config"), {})
+    config: dict[str, Any] = next((edit["values"] for edit in reversed(loaded.edits) if edit["op"] == "config"), {})
     lines = [
         "---", "library_name: transformers", "tags:", "- compresskit", "---", "",
         f"# {loaded.name.rstrip('/').rpartition('/')[2]}, compressed", "",

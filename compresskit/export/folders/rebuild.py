@@ -33,8 +33,8 @@ def library_model(module: nn.Module, edits: Sequence[Mapping[str, Any]]) -> nn.M
         raise InputError(problem)
     found.load_state_dict(tensors, assign=True)
     found.tie_weights()  # type: ignore[operator]
-    found.config.dtype = model_dtype(module)
-    found.config.architectures = [type(module).__name__]
+    config: Any = found.config
+    config.dtype, config.architectures = model_dtype(module), [type(module).__name__]
     return found.eval()
 
 
@@ -66,7 +66,7 @@ def _as_parametrized(root: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str
     found = dict(tensors)
     for path, module in root.named_modules():
         chains = module.parametrizations if parametrize.is_parametrized(module) else {}
-        for name, chain in chains.items():  # type: ignore[operator,union-attr]
+        for name, chain in chains.items():
             plain = f"{path}.{name}"
             if plain not in found or len(chain) != 1 or not hasattr(chain[0], "right_inverse"):
                 continue

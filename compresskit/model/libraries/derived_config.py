@@ -86,7 +86,7 @@ def _with_widths(geometry: Geometry, settings: dict[str, Any], wanted: Facts) ->
             facts = [
                 fact
                 for fact, deciders in geometry.deciders.items()
-                if place in deciders and deciders - known == {place} and fact in wanted
+                if fact.kind != "constant" and fact in wanted and deciders - known == {place} and place in deciders
             ]
             if not facts:
                 continue

@@ -39,13 +39,13 @@ _LARGEST_PROBE = 1 << 24
 class Fact(NamedTuple):
     """One number that a module shows: of a tensor's dimension, an attribute (and entry of it), or a list's length."""
 
-    kind: str  # "size", "attribute" or "length"
+    kind: str  # "size", "attribute", "length", or "constant": an attribute that is no whole number
     path: str  # the tensor's or the module's
     name: str = ""  # the attribute's
     place: int = 0  # the dimension, or the entry of an attribute that is a list
 
 
-Facts = dict[Fact, int]
+Facts = dict[Fact, Any]  # whole numbers, but for constants
 
 
 def facts_of(root: nn.Module) -> Facts:
@@ -65,6 +65,8 @@ def facts_of(root: nn.Module) -> Facts:
                 continue
             if all(type(entry) in (int, bool) for entry in entries):
                 found |= {Fact("attribute", path, name, place): int(entry) for place, entry in enumerate(entries)}
+            if type(value) is float:
+                found[Fact("constant", path, name)] = value
         if isinstance(module, nn.ModuleList | nn.Sequential):
             found[Fact("length", path)] = len(module)
     return found
@@ -107,7 +109,7 @@ class Geometry:
 
     def __init__(self, module: nn.Module):
         self.class_name = original_class(module)
-        self.settings = _with_optional(self.class_name, module.config)
+        self.settings = _with_open_ratios(self.class_name, _with_optional(self.class_name, module.config))
         self.facts = self.build(self.settings)
         difference = unlike(self.facts, facts_of(module))
         if difference:
@@ -126,6 +128,8 @@ class Geometry:
         """Numbers of the configuration, each with the facts that it decides and how much they grow with it."""
         found = {}
         for place, value in numbers_in(self.settings):
+            if type(value) is int and _names_ratio(place):
+                continue  # other widths must stay its multiples: they are as if it were fixed
             slopes = self._slopes(place, value)
             if slopes:
                 found[place] = slopes
@@ -195,7 +199,7 @@ def unlike(built_facts: Facts, wanted: Facts) -> str:
     """The first fact that differs, in words; "" where none does. Facts of one side alone count where they are sizes."""
     for fact in [*wanted, *(fact for fact in built_facts if fact not in wanted)]:
         mine, other = wanted.get(fact), built_facts.get(fact)
-        if mine == other or (fact.kind != "size" and (mine is None or other is None)):
+        if mine == other or fact.kind == "constant" or (fact.kind != "size" and (mine is None or other is None)):
             continue
         where = fact.path + (f".{fact.name}" if fact.name else "")
         what = {"size": f"dimension {fact.place} of {where}", "attribute": where, "length": f"layers of {where}"}
@@ -221,7 +225,11 @@ def numbers_in(settings: Any, place: Field = ()) -> Iterator[tuple[Field, float]
 
 
 def _is_ratio(value: Any, place: Field) -> bool:
-    return type(value) is float and value > 0 and any("mlp_ratio" in str(key) for key in place)
+    return type(value) is float and value > 0 and _names_ratio(place)
+
+
+def _names_ratio(place: Field) -> bool:
+    return any("mlp_ratio" in str(key) for key in place)
 
 
 def replaced(settings: Mapping[str, Any], values: Mapping[Field, Any]) -> dict[str, Any]:
@@ -250,6 +258,18 @@ def _configurations(settings: Mapping[str, Any], place: Field = ()) -> Iterator[
     for key, value in settings.items():
         if isinstance(value, Mapping) and "model_type" in value:
             yield from _configurations(value, (*place, key))
+
+
+def _with_open_ratios(class_name: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings in which whole ratios of widths are fractions, where the library takes them; others decide nothing."""
+    for place, value in numbers_in(settings):
+        if type(value) is int and _names_ratio(place):
+            try:
+                built(class_name, replaced(settings, {place: value + 0.5}))
+            except InputError:
+                continue
+            settings = replaced(settings, {place: float(value)})
+    return settings
 
 
 def _with_optional(class_name: str, config: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from .units import Allocation, Limits
 
 Deciders = frozenset[Field]
 
-_MOST_TRIALS = 24  # other counts that are looked at where a configuration takes no such widths
+_MOST_TRIALS = 12  # other counts that are looked at where a configuration takes no such widths
 
 
 def classes_of(groups: list[Group], geometry: Geometry | None) -> list[list[int]]:
@@ -56,11 +56,15 @@ def _facts(group: Group, geometry: Geometry) -> set[Fact]:
 
 
 def unchangeable(groups: list[Group], geometry: Geometry) -> set[str]:
-    """Groups that no setting can make narrower: it decides nothing of them, or something that must stay whole too."""
+    """Groups that no setting can make narrower: it decides nothing of them, or something that must stay as it is too.
+
+    What must stay are other widths, and constants that one setting alone decides, such as the scale of embeddings.
+    """
     covered = {fact for group in groups for fact in _facts(group, geometry)}
-    stays = {
-        deciders for fact, deciders in geometry.deciders.items() if fact.kind == "size" and fact not in covered
-    } | {frozenset()}
+    stays: set[Deciders] = {frozenset()}
+    for fact, deciders in geometry.deciders.items():
+        if fact not in covered and (fact.kind == "size" or (fact.kind == "constant" and len(deciders) == 1)):
+            stays.add(deciders)
     return {group.name for group in groups if _deciders(group, geometry) & stays}
 
 

@@ -20,12 +20,12 @@ from ...training.context import Context, StepResult
 from ..importance.block_importance import BlockEvidence, check_labels
 from ..options import PruneOptions
 from ..tables import BLOCK_IMPORTANCES
+from .one_width import geometry_of, is_uniform, renumber, settings_without
 
 #: examples that blocks are judged on, and how many at once
 _MOST_SAMPLES, _BATCH = 256, 64
 #: what a criterion measures, for reports
 _MEASURES = {"output": "output change", "influence": "influence", "loss": "loss without it"}
-from .one_width import geometry_of, is_uniform, renumber, settings_without
 
 
 class _Passage(NamedTuple):
@@ -169,7 +169,7 @@ def prune_blocks(loaded: Loaded, options: PruneOptions, context: Context) -> Ste
         kept = f"{macs(loaded) / before:.1%}"
         rows.append({"block": name, measure: round(changes[name], 4), "MACs kept": kept})
         context.log(f"removed {name}: {options.block_importance} {changes[name]:.4f}")
-    renumber(loaded, settings)
+    renumber(loaded, geometry, settings)
     facts = {
         "blocks": total,
         "blocks_removed": removed,

@@ -69,7 +69,13 @@ def whole_groups(graph: Graph, ties: Ties) -> set[str]:
     """Groups that no setting of the configuration can make narrower."""
     if ties.classes is None or ties.geometry is None:
         return set()
-    return unchangeable(graph.groups, ties.geometry)
+    names = unchangeable(graph.groups, ties.geometry)
+    if names and not ties.notes:
+        ties.notes.append(
+            f"{len(names)} of {len(graph.groups)} groups stay whole, such as {min(names)}: the configuration has no width "
+            "for them alone; --widths free cuts them, and from_pretrained will not load that"
+        )
+    return names
 
 
 def settled(graph: Graph, ties: Ties, allocation: Allocation | UniformAllocation, keep: Keep) -> Keep:
@@ -88,7 +94,7 @@ def settled(graph: Graph, ties: Ties, allocation: Allocation | UniformAllocation
 
 def _takes(geometry: Geometry, graph: Graph, kept: np.ndarray) -> bool:
     """Whether some settings build the tensors that a model has when some units of each group stay."""
-    sizes = {fact: size for fact, size in geometry.facts.items() if fact.kind != "attribute"}
+    sizes = {fact: size for fact, size in geometry.facts.items() if fact.kind in ("size", "length")}
     for group, count in zip(graph.groups, kept, strict=True):
         for member in group.members:
             for name in member.stored.names:
@@ -129,26 +135,32 @@ def follow(loaded: Loaded, geometry: Geometry | None, graph: Graph) -> list[str]
         return []
     found = facts_of(loaded.module)
     read = _read_attributes(graph)
-    wanted = {fact: value for fact, value in found.items() if fact.kind != "attribute" or fact[1:3] in read}
+    wanted = {
+        fact: value for fact, value in found.items() if fact.kind not in ("attribute", "constant") or fact[1:3] in read
+    }
     try:
         settings: dict[str, Any] = settings_for(geometry, wanted)
         facts = geometry.build(settings)
     except InputError as error:
         return [f"from_pretrained will not load the result: {first_line(error)}; --widths uniform keeps one width"]
-    stale = {fact[1:3] for fact, value in found.items() if facts.get(fact, value) != value}
-    edits = [
-        {
-            "op": "resize",
-            "target": path,
-            "shapes": {},
-            "attributes": {name: _attribute(loaded.module, facts, path, name)},
-        }
-        for path, name in sorted(stale)
-    ]
-    for edit in [*edits, *config_edit(loaded.module, settings)]:
+    _record(loaded, [*_stale_attributes(loaded.module, facts), *config_edit(loaded.module, settings)])
+    return []
+
+
+def _record(loaded: Loaded, edits: list[dict[str, Any]]) -> None:
+    for edit in edits:
         replay(loaded.module, [edit])
         loaded.edits.append(edit)
-    return []
+
+
+def _stale_attributes(module: nn.Module, facts: Facts) -> list[dict[str, Any]]:
+    """Edits that give attributes the values which a built model has."""
+    found = facts_of(module)
+    stale = {fact[1:3] for fact, value in found.items() if fact.kind == "attribute" and facts.get(fact, value) != value}
+    return [
+        {"op": "resize", "target": path, "shapes": {}, "attributes": {name: _attribute(module, facts, path, name)}}
+        for path, name in sorted(stale)
+    ]
 
 
 def _read_attributes(graph: Graph) -> set[tuple[str, str]]:
@@ -175,14 +187,18 @@ def settings_without(module: nn.Module, geometry: Geometry, block: str) -> dict[
     kept = lists_with_gaps(module)
     kept.setdefault(path, list(range(len(get_module(module, path)))))  # type: ignore[arg-type]
     kept[path] = [place for place in kept[path] if str(place) != index]
-    return settings_for(geometry, without_layers(facts_of(module), kept), kept)
+    facts = {
+        fact: value
+        for fact, value in without_layers(facts_of(module), kept).items()
+        if fact.kind != "attribute" or any(fact.path.startswith(f"{path}.") for path in kept)
+    }
+    return settings_for(geometry, facts, kept)
 
 
-def renumber(loaded: Loaded, settings: Mapping[str, Any] | None) -> None:
+def renumber(loaded: Loaded, geometry: Geometry | None, settings: Mapping[str, Any] | None) -> None:
     """Take the blocks that are left out of their lists, as edits, and give the configuration its settings."""
-    if settings is None:
+    if settings is None or geometry is None:
         return
-    edits = renumber_edits(list(lists_with_gaps(loaded.module)))
-    for edit in [*edits, *config_edit(loaded.module, settings)]:
-        replay(loaded.module, [edit])
-        loaded.edits.append(edit)
+    _record(loaded, renumber_edits(list(lists_with_gaps(loaded.module))))
+    facts = geometry.build(settings)
+    _record(loaded, [*_stale_attributes(loaded.module, facts), *config_edit(loaded.module, settings)])
