@@ -47,6 +47,18 @@ EXPORTERS: Registry[Callable[[ExportedProgram | Loaded, Path, ExportOptions], Se
                 "writes": "folder",
             },
         ),
+        "compressed-tensors": Row(
+            "exporters.compressed_tensors:compressed_tensors",
+            "a transformers folder whose linear layers stay in few bits (integers of 2 to 8, float8), for vLLM too",
+            attributes={
+                "suffix": "-compressed",
+                "runtime": "transformers",
+                "packages": {"transformers": "hf", "compressed_tensors": "compressed-tensors"},
+                "options": ("factored",),
+                "takes": "model",
+                "writes": "folder",
+            },
+        ),
     },
     group="exporters",
     takes=("program", "path", "options"),
@@ -78,7 +90,7 @@ RUNTIMES: Registry[Callable[[Exported], nn.Module]] = Registry(
             "runtimes.transformers:transformers",
             "transformers, from the folder that was written",
             attributes={
-                "reads": ("hf",),
+                "reads": ("hf", "compressed-tensors"),
                 "module": "transformers",
                 "simulated": True,
                 "packages": {"transformers": "hf"},

@@ -36,20 +36,26 @@ def hf(loaded: Loaded, path: Path, options: ExportOptions) -> list[str]:
     return notes
 
 
-def plain_module(loaded: Loaded, options: ExportOptions) -> tuple[nn.Module, list[str]]:
+def plain_module(
+    loaded: Loaded, options: ExportOptions, *, with_activations: bool = False
+) -> tuple[nn.Module, list[str]]:
     """A copy of a model whose layers are those of its class: codes as the floats that they stand for.
 
+    Args:
+        loaded: the model, which is left as it is.
+        options: what becomes of factored layers.
+        with_activations: the caller says elsewhere how activations are quantized.
     Raises:
         InputError: if activations are quantized, or layers are factored and not to be merged.
     """
     layers = quantized_layers(loaded.module)
     active = [name for name, layer in layers.items() if quantizes_activations(layer.spec)]
-    if active:
+    if active and not with_activations:
         raise InputError(
             f"{len(active)} layers quantize their activations ({active[0]} ...), which float weights cannot say; "
             "export it as compressed-tensors or onnx"
         )
-    formats = Counter(layer.spec.format for layer in layers.values())
+    formats = Counter(layer.spec.format for layer in layers.values() if layer.spec.parameters)
     notes = [f"{name} weights of {count} layers are floats in the folder" for name, count in formats.items()]
     module = float_twin(loaded.module)
     factored = factored_layers(loaded)

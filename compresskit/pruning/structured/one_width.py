@@ -72,8 +72,8 @@ def whole_groups(graph: Graph, ties: Ties) -> set[str]:
     names = unchangeable(graph.groups, ties.geometry)
     if names and not ties.notes:
         ties.notes.append(
-            f"{len(names)} of {len(graph.groups)} groups stay whole, such as {min(names)}: the configuration has no width "
-            "for them alone; --widths free cuts them, and from_pretrained will not load that"
+            f"{len(names)} of {len(graph.groups)} groups stay whole, such as {min(names)}: the configuration has no "
+            "width for them alone; --widths free cuts them, and from_pretrained will not load that"
         )
     return names
 

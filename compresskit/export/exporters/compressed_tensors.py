@@ -1,0 +1,225 @@
+"""Transformers folders whose weights stay in few bits: the layout of the library compressed-tensors, which vLLM reads.
+
+A linear layer's tensors are, with weights of n bits seen as (rows, columns):
+
+- pack-quantized: `weight_packed` int32, each row a little-endian bit stream of codes; `weight_scale` (rows, groups);
+  `weight_zero_point` int32, packed along the rows, where ranges have their own; `weight_shape`.
+- int-quantized, float-quantized: `weight` int8 or float8, `weight_scale` (rows, 1) or (1,).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...core.errors import InputError
+from ...core.types import Loaded
+from ...quantization.formats.layer_spec import Spec
+from ...quantization.formats.layers import Quantized, matrix_shape, quantized_layers
+from ...quantization.formats.packing import pack
+from ...quantization.formats.uniform import middle_code
+from ..folders.folder import check_source, naming, save_library_model
+from ..folders.rebuild import library_model
+from ..options import ExportOptions
+from .hf import plain_module
+
+_METHOD = "compressed-tensors"
+
+
+@dataclass(frozen=True)
+class Packed:
+    """One layer in the layout.
+
+    Attributes:
+        layout: the name of its format, e.g. pack-quantized.
+        scheme: what the configuration says of its weights and inputs.
+        tensors: name in the layer -> tensor.
+    """
+
+    layout: str
+    scheme: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+
+def compressed_tensors(loaded: Loaded, path: Path, options: ExportOptions) -> list[str]:
+    """Write a quantized model as a compressed-tensors folder.
+
+    Args:
+        loaded: a model whose linear layers are quantized.
+        path: an empty folder.
+        options: what becomes of factored layers.
+    Returns:
+        notes: layers whose weights are floats in the folder.
+    Raises:
+        InputError: if nothing is quantized, or something that the layout cannot say.
+    """
+    check_source(loaded)
+    layers = quantized_layers(loaded.module)
+    packed = naming(loaded, lambda: _packed_layers(loaded.module, layers))
+    module, _ = naming(loaded, lambda: plain_module(loaded, options, with_activations=True))
+    model = naming(loaded, lambda: library_model(module, loaded.edits))
+    for name, found in packed.items():
+        layer = model.get_submodule(name)
+        layer._parameters.pop("weight")
+        for key, tensor in found.tensors.items():
+            layer.register_buffer(key, tensor)
+    config: Any = model.config
+    config.quantization_config = _configuration(model, packed)
+    save_library_model(model, loaded, path)
+    others = [name for name in layers if name not in packed and layers[name].spec.parameters]
+    if not others:
+        return []
+    return [f"weights of {len(others)} quantized layers are floats in the folder, such as {others[0]}"]
+
+
+def _packed_layers(root: nn.Module, layers: Mapping[str, Quantized]) -> dict[str, Packed]:
+    inside = [name for name, layer in layers.items() if layer.spec.output != "none" or layer.spec.operands]
+    if inside:
+        raise InputError(
+            f"{len(inside)} layers quantize their outputs or the products inside them ({inside[0]} ...), which the "
+            "layout cannot say; quantize with int8-dynamic or weights alone, or export it as onnx"
+        )
+    found = {name: _packed(layer) for name, layer in layers.items() if _fits(root, layer)}
+    whole = {name: packed for name, packed in found.items() if packed is not None}
+    lost = [name for name, layer in layers.items() if layer.spec.input != "none" and name not in whole]
+    if lost:
+        raise InputError(f"{lost[0]} quantizes its input in a way that the layout cannot say; export it as onnx")
+    if not whole:
+        raise InputError(
+            "none of its layers is quantized in a form that the layout has (linear layers of integers or float8); "
+            "export it as hf, or quantize it, e.g. with int4-weight"
+        )
+    return whole
+
+
+def _fits(root: nn.Module, layer: Quantized) -> bool:
+    """Whether a layer is of a class that readers of the layout know, and its weight is no other layer's too."""
+    if layer.spec.parameters != ("weight",) or layer.float_class is not nn.Linear:  # type: ignore[attr-defined]
+        return False
+    values = layer._buffers.get("weight_values")
+    return sum(values is other for one in root.modules() for other in one._buffers.values()) == 1
+
+
+def _packed(layer: Quantized) -> Packed | None:
+    """A linear layer in the layout; None where its number format has none."""
+    spec, rows_columns = layer.spec, matrix_shape(layer.parameter_shapes["weight"], layer.spec.axis)
+    parts = {name: layer._buffers[f"weight_{name}"] for name in ("values", "scale")}
+    values, scale = parts["values"], parts["scale"]
+    if values is None or scale is None or spec.input_multiplier:
+        return None
+    scale = scale.to(layer.read_dtype)
+    activations = _activations(spec)
+    if spec.format == "float8":
+        if spec.granularity == "group":
+            return None
+        weights = _scheme("float", 8, spec.granularity, None, symmetric=True)
+        tensors = {"weight": values.reshape(rows_columns), "weight_scale": _scale_of(scale, spec)}
+        return Packed("float-quantized", {"weights": weights, "input_activations": activations}, tensors)
+    if spec.format != "int":
+        return None
+    codes = layer.number_format.unpack(values, layer.parameter_shapes["weight"], spec).reshape(rows_columns)
+    zero_point = layer._buffers.get("weight_zero_point")
+    group_size, scale, zero_point = _dividing_groups(rows_columns[1], spec, scale, zero_point)
+    weights = _scheme("int", spec.bits, spec.granularity, group_size, symmetric=spec.symmetric)
+    scheme = {"weights": weights, "input_activations": activations}
+    if activations is not None and spec.bits == 8 and spec.symmetric and spec.granularity != "group":
+        signed = (codes.to(torch.int16) - middle_code(8)).to(torch.int8)
+        tensors = {"weight": signed, "weight_scale": _scale_of(scale, spec)}
+        return Packed("int-quantized", scheme, tensors | _input_tensors(layer))
+    if activations is not None:
+        return None
+    tensors = {
+        "weight_packed": _rows_packed(codes, spec.bits),
+        "weight_scale": _scale_of(scale, spec),
+        "weight_shape": torch.tensor(rows_columns, dtype=torch.int64),
+    }
+    if zero_point is not None:
+        tensors["weight_zero_point"] = _rows_packed(zero_point.T, spec.bits).T.contiguous()
+    return Packed("pack-quantized", scheme, tensors)
+
+
+def _scale_of(scale: Tensor, spec: Spec) -> Tensor:
+    return scale.reshape(1) if spec.granularity == "tensor" else scale.contiguous().clone()
+
+
+def _dividing_groups(
+    columns: int, spec: Spec, scale: Tensor, zero_point: Tensor | None
+) -> tuple[int | None, Tensor, Tensor | None]:
+    """Groups that divide the columns, as the layout wants: smaller ones where ours do not, with repeated scales."""
+    if spec.granularity != "group" or spec.group_size is None:
+        return None, scale, zero_point
+    size = math.gcd(min(spec.group_size, columns), columns)
+    times = min(spec.group_size, columns) // size
+
+    def repeated(tensor: Tensor) -> Tensor:
+        return tensor.repeat_interleave(times, 1)[:, : columns // size].contiguous()
+
+    return size, repeated(scale), None if zero_point is None else repeated(zero_point)
+
+
+def _rows_packed(codes: Tensor, bits: int) -> Tensor:
+    """(rows, columns) unsigned codes, each row a little-endian bit stream filled up to whole 32-bit words."""
+    rows, columns = codes.shape
+    words = -(-columns * bits // 32)
+    filled = torch.nn.functional.pad(codes.to(torch.uint8), (0, -columns % 32))
+    stream = pack(filled, bits).reshape(rows, -1).contiguous().view(torch.int32)
+    return stream[:, :words].contiguous()
+
+
+def _scheme(kind: str, bits: int, strategy: str, group_size: int | None, *, symmetric: bool) -> dict[str, Any]:
+    return {
+        "num_bits": bits, "type": kind, "symmetric": symmetric, "strategy": strategy, "group_size": group_size,
+        "dynamic": False, "actorder": None, "block_structure": None, "observer": "minmax", "observer_kwargs": {},
+    }  # fmt: skip
+
+
+def _activations(spec: Spec) -> dict[str, Any] | None:
+    if spec.input == "none":
+        return None
+    found = _scheme("int", spec.input_bits, "tensor", None, symmetric=spec.input_symmetric)
+    return {**found, "dynamic": spec.input == "dynamic"}
+
+
+def _input_tensors(layer: Quantized) -> dict[str, Tensor]:
+    """The range of a layer's input, where it was measured: codes count from -128 in the layout."""
+    if layer.spec.input != "static":
+        return {}
+    scale, zero_point = layer.get_buffer("input_scale"), layer.get_buffer("input_zero_point")
+    found = {"input_scale": scale.reshape(1).to(layer.read_dtype)}
+    if not layer.spec.input_symmetric:
+        found["input_zero_point"] = (zero_point.reshape(1) - middle_code(8)).to(torch.int8)
+    return found
+
+
+def _configuration(model: nn.Module, packed: Mapping[str, Packed]) -> dict[str, Any]:
+    """What config.json says: a group a scheme; a single one is that of all linear layers but those to ignore."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name, found in packed.items():
+        groups[repr((found.layout, found.scheme))].append(name)
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    layouts = {found.layout for found in packed.values()}
+    single = len(groups) == 1
+    return {
+        "quant_method": _METHOD,
+        "format": layouts.pop() if len(layouts) == 1 else "mixed-precision",
+        "quantization_status": "compressed",
+        "config_groups": {
+            f"group_{number}": {
+                "targets": ["Linear"] if single else names,
+                **packed[names[0]].scheme,
+                "output_activations": None,
+                "format": packed[names[0]].layout,
+            }
+            for number, names in enumerate(groups.values())
+        },
+        "ignore": [name for name in linear if name not in packed] if single else [],
+        "kv_cache_scheme": None,
+        "global_compression_ratio": None,
+    }
