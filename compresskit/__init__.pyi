@@ -154,6 +154,7 @@ def prune(
     reconstruct: Literal["auto", "none", "inputs", "sequential", "block"] = "auto",
     granularity: Literal["channel", "weight", "n:m", "block"] = "channel",
     attention: Literal["heads", "dims"] = "heads",
+    widths: Literal["auto", "uniform", "free"] = "auto",
     protect: str | Sequence[str] = ...,
     ratio: float | None = None,
     depth_ratios: float | Sequence[float] = ...,
@@ -1277,8 +1278,18 @@ def export(
     model: Model,
     *,
     output: str | os.PathLike[str] | None = None,
-    format: Literal["onnx", "pt2"] | str | Callable[..., Any] = "onnx",
-    runtime: Literal["auto", "eager", "inductor", "onnxruntime", "openvino"] | str | Callable[..., Any] = "auto",
+    format: Literal["onnx", "pt2", "hf", "compressed-tensors"] | str | Callable[..., Any] = "onnx",
+    runtime: Literal[
+        "auto",
+        "eager",
+        "transformers",
+        "inductor",
+        "onnxruntime",
+        "openvino",
+    ]
+    | str
+    | Callable[..., Any] = "auto",
+    factored: Literal["refuse", "merge"] = "refuse",
     opset: int = 21,
     threads: int = 1,
     batch_size: int = 1,

@@ -3,7 +3,7 @@
 A linear layer's tensors are, with weights of n bits seen as (rows, columns):
 
 - pack-quantized: `weight_packed` int32, each row a little-endian bit stream of codes; `weight_scale` (rows, groups);
-  `weight_zero_point` int32, packed along the rows, where ranges have their own; `weight_shape`.
+  `weight_shape`.
 - int-quantized, float-quantized: `weight` int8 or float8, `weight_scale` (rows, 1) or (1,).
 """
 
@@ -84,7 +84,13 @@ def _packed_layers(root: nn.Module, layers: Mapping[str, Quantized]) -> dict[str
     if inside:
         raise InputError(
             f"{len(inside)} layers quantize their outputs or the products inside them ({inside[0]} ...), which the "
-            "layout cannot say; quantize with int8-dynamic or weights alone, or export it as onnx"
+            "layout cannot say; quantize with int8-dynamic and without quantize_attention, or export it as onnx"
+        )
+    shifted = [name for name, layer in layers.items() if not layer.spec.symmetric and _fits(root, layer)]
+    if shifted:
+        raise InputError(
+            f"{len(shifted)} layers have ranges with zero points ({shifted[0]} ...), which transformers does not load "
+            "from this layout; quantize with symmetric ranges (--weight-range symmetric), or export it as hf"
         )
     found = {name: _packed(layer) for name, layer in layers.items() if _fits(root, layer)}
     whole = {name: packed for name, packed in found.items() if packed is not None}
@@ -125,11 +131,10 @@ def _packed(layer: Quantized) -> Packed | None:
     if spec.format != "int":
         return None
     codes = layer.number_format.unpack(values, layer.parameter_shapes["weight"], spec).reshape(rows_columns)
-    zero_point = layer._buffers.get("weight_zero_point")
-    group_size, scale, zero_point = _dividing_groups(rows_columns[1], spec, scale, zero_point)
-    weights = _scheme("int", spec.bits, spec.granularity, group_size, symmetric=spec.symmetric)
+    group_size, scale = _dividing_groups(rows_columns[1], spec, scale)
+    weights = _scheme("int", spec.bits, spec.granularity, group_size, symmetric=True)
     scheme = {"weights": weights, "input_activations": activations}
-    if activations is not None and spec.bits == 8 and spec.symmetric and spec.granularity != "group":
+    if activations is not None and spec.bits == 8 and spec.granularity != "group":
         signed = (codes.to(torch.int16) - middle_code(8)).to(torch.int8)
         tensors = {"weight": signed, "weight_scale": _scale_of(scale, spec)}
         return Packed("int-quantized", scheme, tensors | _input_tensors(layer))
@@ -140,8 +145,6 @@ def _packed(layer: Quantized) -> Packed | None:
         "weight_scale": _scale_of(scale, spec),
         "weight_shape": torch.tensor(rows_columns, dtype=torch.int64),
     }
-    if zero_point is not None:
-        tensors["weight_zero_point"] = _rows_packed(zero_point.T, spec.bits).T.contiguous()
     return Packed("pack-quantized", scheme, tensors)
 
 
@@ -149,19 +152,13 @@ def _scale_of(scale: Tensor, spec: Spec) -> Tensor:
     return scale.reshape(1) if spec.granularity == "tensor" else scale.contiguous().clone()
 
 
-def _dividing_groups(
-    columns: int, spec: Spec, scale: Tensor, zero_point: Tensor | None
-) -> tuple[int | None, Tensor, Tensor | None]:
+def _dividing_groups(columns: int, spec: Spec, scale: Tensor) -> tuple[int | None, Tensor]:
     """Groups that divide the columns, as the layout wants: smaller ones where ours do not, with repeated scales."""
     if spec.granularity != "group" or spec.group_size is None:
-        return None, scale, zero_point
-    size = math.gcd(min(spec.group_size, columns), columns)
-    times = min(spec.group_size, columns) // size
-
-    def repeated(tensor: Tensor) -> Tensor:
-        return tensor.repeat_interleave(times, 1)[:, : columns // size].contiguous()
-
-    return size, repeated(scale), None if zero_point is None else repeated(zero_point)
+        return None, scale
+    wide = min(spec.group_size, columns)
+    size = math.gcd(wide, columns)
+    return size, scale.repeat_interleave(wide // size, 1)[:, : columns // size].contiguous()
 
 
 def _rows_packed(codes: Tensor, bits: int) -> Tensor:
