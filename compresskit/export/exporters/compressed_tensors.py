@@ -132,20 +132,20 @@ def _packed(layer: Quantized) -> Packed | None:
         return None
     codes = layer.number_format.unpack(values, layer.parameter_shapes["weight"], spec).reshape(rows_columns)
     group_size, scale = _dividing_groups(rows_columns[1], spec, scale)
-    weights = _scheme("int", spec.bits, spec.granularity, group_size, symmetric=True)
-    scheme = {"weights": weights, "input_activations": activations}
-    if activations is not None and spec.bits == 8 and spec.granularity != "group":
-        signed = (codes.to(torch.int16) - middle_code(8)).to(torch.int8)
-        tensors = {"weight": signed, "weight_scale": _scale_of(scale, spec)}
-        return Packed("int-quantized", scheme, tensors | _input_tensors(layer))
+    if activations is not None and spec.granularity != "group":  # fewer bits than eight lie in a byte each, too
+        weights = _scheme("int", 8, spec.granularity, None, symmetric=True)
+        signed = (codes.to(torch.int16) - middle_code(spec.bits)).to(torch.int8)
+        tensors = {"weight": signed, "weight_scale": _scale_of(scale, spec)} | _input_tensors(layer)
+        return Packed("int-quantized", {"weights": weights, "input_activations": activations}, tensors)
     if activations is not None:
         return None
+    weights = _scheme("int", spec.bits, spec.granularity, group_size, symmetric=True)
     tensors = {
         "weight_packed": _rows_packed(codes, spec.bits),
         "weight_scale": _scale_of(scale, spec),
         "weight_shape": torch.tensor(rows_columns, dtype=torch.int64),
     }
-    return Packed("pack-quantized", scheme, tensors)
+    return Packed("pack-quantized", {"weights": weights, "input_activations": None}, tensors)
 
 
 def _scale_of(scale: Tensor, spec: Spec) -> Tensor:
