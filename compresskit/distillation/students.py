@@ -18,6 +18,7 @@ from ..artifact.skips import skip_edit
 from ..core.errors import InputError, first_line
 from ..core.tensors.modules import get_module
 from ..core.types import Inputs, Loaded, call, main_output
+from .matching.matching import answering_layers
 
 #: integer attributes that a forward pass reads and that follow the width
 _WIDTH_ATTRIBUTES = (
@@ -67,7 +68,7 @@ def make_student(teacher: Loaded, *, width: float = 1.0, depth: float = 1.0) -> 
     """
     student = teacher.clone()
     with torch.no_grad():
-        expected = main_output(call(student.module.eval(), student.example)).shape
+        expected = _shape(call(student.module.eval(), student.example))
     if depth < 1:
         _drop_blocks(student, depth)
     if width < 1:
@@ -75,12 +76,18 @@ def make_student(teacher: Loaded, *, width: float = 1.0, depth: float = 1.0) -> 
     student.name = f"{teacher.name} at width {width:g}, depth {depth:g}"
     try:
         with torch.no_grad():
-            found = main_output(call(student.module, student.example)).shape
+            found = _shape(call(student.module, student.example))
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
         raise InputError(_cannot(teacher, width, depth, first_line(error))) from error
     if found != expected:
         raise InputError(_cannot(teacher, width, depth, f"its output becomes {list(found)}, not {list(expected)}"))
     return student
+
+
+def _shape(outputs: Any) -> tuple[int, ...]:
+    """Of the main output; how many boxes there are says nothing."""
+    shape = tuple(main_output(outputs).shape)
+    return shape[1:] if isinstance(outputs, list) else shape
 
 
 def _cannot(teacher: Loaded, width: float, depth: float, why: str) -> str:
@@ -197,7 +204,8 @@ def _interface(student: Loaded) -> dict[str, str]:
     run_watched(student.module, student.example, lambda name, *_: order.append(name), layers)
     if len(order) < 2:
         raise InputError(f"student_width: {student.name} has no hidden layer to narrow; name a student instead")
-    touching = {order[0]: "in", order[-1]: "out"}
+    touching = dict.fromkeys(answering_layers(student.module, student.example, list(dict.fromkeys(order))), "out")
+    touching |= {order[0]: "in", order[-1]: "out"}
     touching |= {name: "in" for name in order if isinstance(get_module(student.module, name), nn.Embedding)}
     return touching
 

@@ -150,3 +150,26 @@ def test_a_model_that_cannot_be_narrowed_says_so():
     pytest.importorskip("torchvision")
     with pytest.raises(InputError, match="swin_t cannot be made a student of width 0.5 .* name a student instead"):
         make_student(load_model("torchvision:swin_t"), width=0.5)
+
+
+class Detector(nn.Module):
+    """Classes and boxes of one map, from heads that run one after another; boxes an image, as detectors return them."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1))
+        self.classes, self.boxes = nn.Conv2d(16, 6, 1), nn.Conv2d(16, 4, 1)
+
+    def forward(self, images):
+        maps = self.body(images).relu()
+        scores, boxes = self.classes(maps).sigmoid().amax((2, 3)), self.boxes(maps).mean((2, 3))
+        return [
+            {"boxes": box[None][score.max() > 0.5], "scores": score} for box, score in zip(boxes, scores, strict=True)
+        ]
+
+
+def test_every_head_keeps_its_answers():
+    module = Detector().eval()
+    student = make_student(Loaded(module, {"kind": "builtin"}, torch.rand(1, 3, 8, 8)), width=0.5).module
+    assert (student.body[0].out_channels, student.body[2].out_channels) == (8, 8)
+    assert (student.classes.weight.shape, student.boxes.weight.shape) == ((6, 8, 1, 1), (4, 8, 1, 1))

@@ -139,16 +139,25 @@ def heads(student: nn.Module, inputs: Inputs, student_run: Features, teacher_run
         teacher_run: the teacher's.
     """
     theirs = {feature.name: feature for feature in teacher_run.each}
-    run = trace(student, inputs)
-    found = []
-    for feature in student_run.each:
-        other = theirs.get(feature.name)
-        if other is None or other.shape != feature.shape or len(feature.shape) != 4:
-            continue
-        key = run.single_output(feature.name)
-        if key is not None and _learns(student, feature.name) and not _is_read(student, run, key):
-            found.append(Pair(feature, other))
-    return found
+    alike = {
+        feature.name: Pair(feature, theirs[feature.name])
+        for feature in student_run.each
+        if len(feature.shape) == 4 and feature.name in theirs and theirs[feature.name].shape == feature.shape
+    }
+    return [alike[name] for name in answering_layers(student, inputs, list(alike))]
+
+
+def answering_layers(module: nn.Module, inputs: Inputs, names: Sequence[str]) -> list[str]:
+    """Those of some layers whose outputs no other layer that learns reads.
+
+    Args:
+        module: the model.
+        inputs: what it takes.
+        names: the layers in question; those that have no weights to learn are left out.
+    """
+    run = trace(module, inputs)
+    outputs = {name: run.single_output(name) for name in names if _learns(module, name)}
+    return [name for name, key in outputs.items() if key is not None and not _is_read(module, run, key)]
 
 
 def _learns(module: nn.Module, name: str) -> bool:

@@ -68,7 +68,8 @@ def _of_data(context: Context) -> Iterator[str]:
     if data is None:
         return
     size = data.known_size("test")
-    if size is not None and size < _FEW_EXAMPLES:
+    shares = context.metric is None or context.metric.scale == "share"
+    if shares and size is not None and size < _FEW_EXAMPLES:
         yield (
             f"the test split has {size} example{'s' * (size != 1)}, so that one of them is {100 / size:.1f} points of "
             "an accuracy: differences below that are noise"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from ...training.options import TrainOptions
 from ..options import SearchOptions
 from ..problem.evaluator import Rater
 from .policies.reinforce import Reinforce, Rollout
+from .policies.rewards import score_of
 from .teacher_cache import LogitRegression, distillation, remembered_logits
 
 BATCH = 64
@@ -57,9 +59,9 @@ class Child:
 
 
 def check_reward(context: Context) -> None:
-    """Raises InputError if the metric is no reward for candidates."""
-    if context.metric is None or not context.metric.higher_is_better:
-        raise InputError("technique 'architecture' is rewarded by accuracy; take metric top1 or top5")
+    """Raises InputError if there is no metric to reward candidates by."""
+    if context.metric is None:
+        raise InputError("technique 'architecture' is rewarded by a metric on held-out examples; name data and metric")
 
 
 class Session:
@@ -75,7 +77,7 @@ class Session:
         state: the policy's own JSON-able notes, kept over a kill.
         models: the policy's own models, kept over a kill; "best" is the winner so far.
         children: every proposal.
-        distillation, regression: losses of a brief training, on softened logits (the default) and on the logits.
+        distillation, regression: losses of a brief training, on softened logits (of classes) and on outputs.
     """
 
     def __init__(self, teacher: Loaded, whole: dict[str, float], options: SearchOptions, context: Context):
@@ -85,7 +87,10 @@ class Session:
         self.generator = torch.Generator().manual_seed(context.seed)
         self.rater = Rater(teacher.clone().module, context, samples=options.score_samples, probe_samples=BATCH)
         self.samples = context.needs_data().size("val", at_most=options.score_samples)
-        self.teacher_score = self.rater.original().score
+        assert context.metric is not None  # checked above
+        original = self.rater.original().score
+        self._score = partial(score_of, original=original, scale=context.metric.scale)
+        self.teacher_score = self._score(original)
         self.children: list[Child] = []
         self.models: dict[str, Loaded] = {}
         self.state: dict[str, Any] = {}
@@ -94,8 +99,9 @@ class Session:
         self.notes: list[str] = []
         self._quiet = replace(context, original=teacher, metric=None, folder=None, log=lambda line: None)
         memory = remembered_logits(context)
-        self.distillation = distillation(teacher, memory, context)
         self.regression = LogitRegression(teacher.module.eval(), memory, context.loss)
+        classes = context.task is None or context.task.distillation == "kd"
+        self.distillation = distillation(teacher, memory, context) if classes else self.regression
         self._path = Path(context.folder) / "architecture.safetensors" if context.folder is not None else None
         self._begin, self._carried = time.perf_counter(), 0.0
 
@@ -148,8 +154,8 @@ class Session:
         train(child, options, self._quiet, objective=objective or self.distillation)
 
     def rate(self, module: nn.Module) -> float:
-        """Accuracy on the held-out training examples."""
-        return self.rater.rate(copy_module(module)).score  # the rater changes its module's memory layout
+        """Score on the held-out training examples: accuracy, or what stands for it, see `rewards.score_of`."""
+        return self._score(self.rater.rate(copy_module(module)).score)  # the rater changes its module's memory layout
 
     def score_after_training(
         self, child: Loaded, *, steps: int | None = None, objective: Objective | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 
 def compression_reward(score: float, teacher_score: float, params_share: float) -> float:
@@ -31,3 +32,23 @@ def accuracy_reward(score: float, samples: int) -> float:
     Source: Cai et al., "Efficient Architecture Search by Network Transformation", AAAI 2018, section 4 (training).
     """
     return math.tan(min(score, 1 - 0.5 / samples) * math.pi / 2)
+
+
+_TINY = 1e-12  # keeps ratios of zeros finite
+
+
+def score_of(value: float, original: float, scale: Literal["share", "own"]) -> float:
+    """A metric as a score in [0, 1] that rewards can be made of.
+
+    Args:
+        value, original: the metric of a candidate and of the original model, negated where lower is better.
+        scale: of the metric.
+    Returns:
+        a share of which more is better, as it is; of any other metric its part in the sum of both models' values, or
+        of both models' errors the other's part: 0.5 is as good as the original.
+    """
+    if scale == "share" and original >= 0 and value >= 0:
+        return value
+    if original <= 0 and value <= 0:
+        return (_TINY - original) / (2 * _TINY - original - value)
+    return max(value, 0.0) / max(abs(original) + max(value, 0.0), _TINY)
