@@ -197,16 +197,17 @@ def main() -> None:
     original, data, measure = pitch() if options.what == "pitch" else speaker()
     shared: dict[str, Any] = {"data": data, "latency_rounds": 0}
     recovery = {**RECOVERY, "epochs": options.epochs, "lr": 0.001 if options.what == "pitch" else 0.0003}
+    refit: dict[str, Any] = {"reconstruct": "inputs", "samples": 512}
     # under a budget the ranks of LSTMs follow the energy anyway
     factors: dict[str, Any] = {"target_macs": 0.7}
     if options.what == "speaker":
         factors = {"lstms": "decompose", "energy": 0.95, "slower_layers": "allow"}
     calls = {
-        "prune 20 % of the units": lambda: compresskit.prune(original, ratio=0.2, **shared),
+        "prune 20 % of the units": lambda: compresskit.prune(original, ratio=0.2, **refit, **shared),
         "prune 20 % of the units, kd without labels": lambda: compresskit.prune(
-            original, ratio=0.2, **recovery, **shared
+            original, ratio=0.2, **refit, **recovery, **shared
         ),
-        "prune 20 % of the MACs": lambda: compresskit.prune(original, target_macs=0.8, **shared),
+        "prune 20 % of the MACs": lambda: compresskit.prune(original, target_macs=0.8, **refit, **shared),
         "decompose": lambda: compresskit.decompose(original, **factors, **shared),
         "int8-static": lambda: compresskit.quantize(original, scheme="int8-static", **shared),
         "int8-dynamic": lambda: compresskit.quantize(original, scheme="int8-dynamic", **shared),

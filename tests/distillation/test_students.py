@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from compresskit.artifact.edits import replay
 from compresskit.artifact.source import load_model
 from compresskit.core.errors import InputError
+from compresskit.core.types import Loaded
 from compresskit.distillation.students import block_calls, kept_channels, make_student, removable_blocks
 from compresskit.model.builders import build
 
