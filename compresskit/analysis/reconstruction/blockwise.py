@@ -128,11 +128,16 @@ def _fit_block(
     """Fit one block; None where its output cannot be compared with the float model's."""
     if step.reference_outputs is None:
         raise TypeError("the walk has no reference model")
-    wanted = [widened(target(step.block, main_output(output))) for output in step.reference_outputs]
-    inputs = step.inputs
-    if len(wanted) != len(inputs):
+    inputs, outputs = step.inputs, step.reference_outputs
+    if len(outputs) != len(inputs):
         return None
-    unit = variance(wanted)
+
+    @torch.no_grad()
+    def wanted(number: int) -> Tensor:
+        with outputs.cache.loaded(outputs.parts[number]):  # afterwards it may be emptied again
+            return widened(target(step.block, main_output(outputs.parts[number]))).clone()
+
+    unit = variance(wanted(number) for number in range(len(outputs)))
 
     def output(number: int) -> Tensor:
         with inputs.cache.loaded(inputs.parts[number]):
@@ -140,9 +145,9 @@ def _fit_block(
         return widened(main_output(run_block(step.root, step.block, args, kwargs)))
 
     with torch.no_grad():
-        if output(0).shape != wanted[0].shape:
+        if output(0).shape != wanted(0).shape:
             return None
-    return _fit(lambda number: (output(number) - wanted[number]).square().mean() / unit, len(wanted), groups,
+    return _fit(lambda number: (output(number) - wanted(number)).square().mean() / unit, len(outputs), groups,
                 settings, generator)  # fmt: skip
 
 

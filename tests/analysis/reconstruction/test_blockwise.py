@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from compresskit.analysis.calibration.activation_cache import activation_memory
 from compresskit.analysis.calibration.blocks import find_blocks, modules_of
 from compresskit.analysis.reconstruction.blockwise import Settings, outcome_table, reconstruct_blocks
 from compresskit.analysis.reconstruction.fitting import Group
@@ -67,3 +68,15 @@ def test_the_same_seed_gives_the_same_weights_and_draws_nothing_from_the_global_
         results.append(again.state_dict())
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_activations_that_wait_on_the_disk_change_nothing(case):
+    """What is over the limit is emptied, and reading an emptied tensor would crash."""
+    whole, changed, blocks, batches = case
+    results = []
+    for limit_bytes in (None, 0):
+        again = copy.deepcopy(changed)
+        with activation_memory(limit_bytes):
+            reconstruct_blocks(whole, again, blocks, [torch.cat(batches)] * 3, weights_in(again), Settings(10))
+        results.append(again.state_dict())
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
