@@ -1278,7 +1278,7 @@ def export(
     model: Model,
     *,
     output: str | os.PathLike[str] | None = None,
-    format: Literal["onnx", "pt2", "hf", "compressed-tensors"] | str | Callable[..., Any] = "onnx",
+    format: Literal["onnx", "pt2", "hf", "compressed-tensors", "gguf"] | str | Callable[..., Any] = "onnx",
     runtime: Literal[
         "auto",
         "eager",

@@ -59,6 +59,17 @@ EXPORTERS: Registry[Callable[[ExportedProgram | Loaded, Path, ExportOptions], Se
                 "writes": "folder",
             },
         ),
+        "gguf": Row(
+            "exporters.gguf:gguf",
+            "one file for llama.cpp, of Llama-like models: Q4_0, Q4_1, Q8_0 where groups are multiples of 32",
+            attributes={
+                "suffix": ".gguf",
+                "runtime": "transformers",
+                "packages": {"transformers": "hf", "gguf": "gguf", "accelerate": "gguf"},
+                "options": ("factored",),
+                "takes": "model",
+            },
+        ),
     },
     group="exporters",
     takes=("program", "path", "options"),
@@ -90,7 +101,7 @@ RUNTIMES: Registry[Callable[[Exported], nn.Module]] = Registry(
             "runtimes.transformers:transformers",
             "transformers, from the folder that was written",
             attributes={
-                "reads": ("hf", "compressed-tensors"),
+                "reads": ("hf", "compressed-tensors", "gguf"),
                 "module": "transformers",
                 "simulated": True,
                 "packages": {"transformers": "hf"},
