@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count, islice
-from typing import Any
+from typing import Any, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,22 +22,22 @@ from .worker_processes import Workers, in_order, streamed
 #: (indices of the examples in their split, inputs, targets)
 Numbered = tuple[Tensor, Any, Any]
 
+AnySplit = TypeVar("AnySplit", bound=Split | StreamSplit)
+
 
 @dataclass(frozen=True)
-class Batches:
-    """Batches of one split, in an order that depends only on seed and epoch; iterate as often as needed.
+class SplitBatches(Generic[AnySplit]):
+    """What batches of a split have in common, whether its examples are read by index or as a stream.
 
     Attributes:
         split: the examples.
-        indices: which examples, in order.
         transform: raw inputs -> what the model takes.
         augment: changes inputs in [0, 1] and what of targets lies on their pixels, before normalization.
         workers: processes that make batches ahead; they change no batch.
         targets_as: changes targets before anything reads them; None leaves them.
     """
 
-    split: Split
-    indices: Tensor
+    split: AnySplit
     batch_size: int
     transform: ImageTransform
     shuffle: bool = False
@@ -47,17 +47,49 @@ class Batches:
     workers: Workers = Workers()
     targets_as: Callable[[Any], Any] | None = None
 
+    @property
+    def samples(self) -> int:
+        """Number of examples."""
+        raise NotImplementedError
+
+    def starting_at(self, batch: int) -> Iterator[tuple[Any, Any]]:
+        """Iterate from a batch on; what is random in a batch depends only on seed, epoch and its number."""
+        raise NotImplementedError
+
     def __len__(self) -> int:
-        return -(-len(self.indices) // self.batch_size)
+        return -(-self.samples // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        return self.starting_at(0)
+
+    def at_epoch(self, epoch: int) -> Self:
+        """The same batches in another epoch's order."""
+        return replace(self, epoch=epoch)
+
+    def _finished(self, number: int, inputs: Any, targets: Any) -> tuple[Any, Any]:
+        """A batch scaled, augmented and normalized."""
+        if self.targets_as is not None:
+            targets = self.targets_as(targets)
+        if self.augment is not None:
+            generator = torch.Generator().manual_seed(_mixed(self.seed, self.epoch, number))
+            inputs, targets = self.augment.with_targets(self.transform.scaled(inputs), targets, generator)
+        return self.transform(inputs), targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batches(SplitBatches[Split]):
+    """Batches of one split, in an order that depends only on seed and epoch; iterate as often as needed.
+
+    Attributes:
+        indices: which examples, in order.
+    """
+
+    indices: Tensor
 
     @property
     def samples(self) -> int:
         """Number of examples."""
         return len(self.indices)
-
-    def at_epoch(self, epoch: int) -> Batches:
-        """The same batches in another epoch's order."""
-        return replace(self, epoch=epoch)
 
     def order(self) -> Tensor:
         """The indices in this epoch's order."""
@@ -65,9 +97,6 @@ class Batches:
             return self.indices
         generator = torch.Generator().manual_seed(_mixed(self.seed, self.epoch))
         return self.indices[torch.randperm(len(self.indices), generator=generator)]
-
-    def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        return self.starting_at(0)
 
     def starting_at(self, batch: int) -> Iterator[tuple[Any, Any]]:
         """Iterate from a batch on; what is random in a batch depends only on seed, epoch and its number."""
@@ -88,47 +117,27 @@ class Batches:
         draws = getattr(self.split, "draws", True)  # a Dataset of the user's may use the global generators
         with same_draws(_mixed(self.seed, self.epoch, number, 1)) if draws else nullcontext():
             inputs, targets = self.split.take(chosen)
-        return _finished(self, number, inputs, targets)
+        return self._finished(number, inputs, targets)
 
 
-@dataclass(frozen=True)
-class StreamBatches:
+@dataclass(frozen=True, kw_only=True)
+class StreamBatches(SplitBatches[StreamSplit]):
     """Batches of a stream, read from its beginning in each pass; shuffled within a window of its examples.
 
     Attributes:
         limit: only the first examples; None takes all.
-        others: as those of Batches.
     """
 
-    split: StreamSplit
-    batch_size: int
-    transform: ImageTransform
-    shuffle: bool = False
-    seed: int = 0
-    epoch: int = 0
-    augment: Composed | None = None
-    workers: Workers = Workers()
     limit: int | None = None
-    targets_as: Callable[[Any], Any] | None = None
-
-    def __len__(self) -> int:
-        return -(-self.samples // self.batch_size)
 
     @property
     def samples(self) -> int:
         """Number of examples; counted in a pass over the stream where it does not say it."""
         return self.split.count(self.limit)
 
-    def at_epoch(self, epoch: int) -> StreamBatches:
-        """The same batches in another epoch's order."""
-        return replace(self, epoch=epoch)
-
     def order(self) -> Tensor:
         """The examples' numbers in the order in which the stream gives them."""
         return torch.arange(self.samples)
-
-    def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        return self.starting_at(0)
 
     def starting_at(self, batch: int) -> Iterator[tuple[Any, Any]]:
         """Iterate from a batch on; what comes before it is read and dropped."""
@@ -162,17 +171,7 @@ class StreamBatches:
                 break
             with same_draws(_mixed(self.seed, self.epoch, number, 1)):
                 inputs, targets = self.split.collated([example for _, example in chosen])
-            yield torch.tensor([place for place, _ in chosen]), *_finished(self, number, inputs, targets)
-
-
-def _finished(batches: Batches | StreamBatches, number: int, inputs: Any, targets: Any) -> tuple[Any, Any]:
-    """A batch scaled, augmented and normalized."""
-    if batches.targets_as is not None:
-        targets = batches.targets_as(targets)
-    if batches.augment is not None:
-        generator = torch.Generator().manual_seed(_mixed(batches.seed, batches.epoch, number))
-        inputs, targets = batches.augment.with_targets(batches.transform.scaled(inputs), targets, generator)
-    return batches.transform(inputs), targets
+            yield torch.tensor([place for place, _ in chosen]), *self._finished(number, inputs, targets)
 
 
 def _mixed(*numbers: int) -> int:

@@ -127,17 +127,15 @@ class Data:
         workers = getattr(source, "workers", Workers())
         if self.workers is not None:
             workers = replace(workers, count=self.workers)
+        options: dict[str, Any] = {"shuffle": shuffle, "seed": seed, "augment": augment, "workers": workers}
+        options |= {"batch_size": batch_size, "transform": self.transform, "targets_as": self._targets_as}
         if isinstance(source, StreamSplit):
-            return StreamBatches(
-                source, batch_size, self.transform, shuffle, seed, 0, augment, workers, limit, self._targets_as
-            )
+            return StreamBatches(source, limit=limit, **options)
         indices = self._indices[split]
         if limit is not None and limit < len(indices):
             generator = torch.Generator().manual_seed(_HELD_OUT_SEED)
             indices = indices[torch.randperm(len(indices), generator=generator)[:limit].sort().values]
-        return Batches(
-            source, indices, batch_size, self.transform, shuffle, seed, 0, augment, workers, self._targets_as
-        )
+        return Batches(source, indices=indices, **options)
 
     def read_classes(self, *, required: bool) -> None:
         """Read whole numbers in floats as the classes that they stand for; nothing does so unless it is asked for.

@@ -56,7 +56,7 @@ class UnlabelledData(Data):
         if limit is not None and limit < len(indices):
             indices = (torch.arange(limit) * len(indices)) // limit
         workers = Workers(self.workers or 0)
-        return Batches(self._split, indices, transform=self.transform, workers=workers, **options)
+        return Batches(self._split, indices=indices, transform=self.transform, workers=workers, **options)
 
 
 def _read(location: str, labelled: Data) -> ArraySplit | FileSplit:

@@ -23,7 +23,7 @@ from ..core.tensors.modules import match_names, tensor_of
 from ..core.types import Loaded
 from ..training.context import Context, StepResult
 from .allocation.solved_sparsity import error_curve
-from .importance.calibration_statistics import block_moments, calibration, measurable, required_data
+from .importance.calibration_statistics import block_moments, calibration, measurable
 from .importance.gradients import weight_gradients
 from .importance.weight_importance import (
     WeightEvidence,
@@ -172,7 +172,7 @@ def _evidence(
         for name, sums in measured.items():
             yield name, WeightEvidence(sums, None, generator)
     if needs == "labels":
-        data = required_data(context, what)
+        data = context.needs_data(what)
         batches = data.batches("train", batch_size=64, shuffle=True, seed=context.seed, limit=options.samples)
         gradients = weight_gradients(loaded.module, batches, context.loss).mean
     for name in left:

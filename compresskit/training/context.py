@@ -85,14 +85,16 @@ class Context:
     runtime: RuntimeTimer | None = None
     own_costs: tuple[str, ...] = ()
 
-    def needs_data(self) -> Data:
+    def needs_data(self, what: str = "this") -> Data:
         """The data.
 
+        Args:
+            what: who needs it, in the words of the message.
         Raises:
             InputError: if the recipe names none.
         """
         if self.data is None:
-            raise InputError("this needs data; name it with --data, e.g. --data folder:PATH")
+            raise InputError(f"{what} needs data; name it with --data, e.g. --data imagefolder:DIR")
         return self.data
 
     def needs_metric(self) -> Metric:

@@ -64,8 +64,7 @@ def train(
     Raises:
         InputError: without data or trainable parameters, or when the loss stops being finite.
     """
-    if context.data is None:
-        raise InputError("training needs data; name it with --data, e.g. --data digits")
+    context.needs_data("training")
     check_divides(options, context)
     place = checkpoint_dir or context.folder
     folder = Path(place) if place else None

@@ -15,7 +15,6 @@ from ...analysis.calibration.collect import collect
 from ...analysis.calibration.moments import InputMoments, MomentSums, Precision
 from ...analysis.calibration.positions import per_example
 from ...analysis.sensitivity.channels import output_sensitivities
-from ...core.errors import InputError
 from ...core.tensors.batches import count_examples
 from ...core.tensors.modules import get_module, tensor_of
 from ...core.types import Inputs, Loaded, to_device
@@ -92,7 +91,7 @@ class Evidence:
     @property
     def labelled(self) -> list[tuple[Inputs, Tensor]]:
         """Calibration examples with their targets, on the run's device."""
-        data = required_data(self.context, self.what)
+        data = self.context.needs_data(self.what)
         batches = data.batches("train", batch_size=64, shuffle=True, seed=self.context.seed, limit=self.samples)
         device = self.context.device
         return [(to_device(inputs, device), to_device(targets, device)) for inputs, targets in batches]
@@ -178,25 +177,14 @@ def block_moments(step: Step, names: Sequence[str], *, points: int, seed: int) -
     return {name: one.sums for name, one in step.collect({name: statistic() for name in names}).items()}
 
 
-def required_data(context: Context, what: str) -> Any:
-    """The run's data.
-
-    Raises:
-        InputError: if the run has none.
-    """
-    if context.data is None:
-        raise InputError(f"{what} needs data; give --data, e.g. --data imagefolder:DIR")
-    return context.data
-
-
 def calibration(context: Context, samples: int, what: str) -> list[Inputs]:
     """Calibration inputs on the run's device.
 
     Raises:
         InputError: if the run has no data.
     """
-    data = required_data(context, what)
-    return [to_device(batch, context.device) for batch in data.calibration(samples, seed=context.seed)]
+    batches = context.needs_data(what).calibration(samples, seed=context.seed)
+    return [to_device(batch, context.device) for batch in batches]
 
 
 def tensor_named(module: nn.Module, name: str) -> Tensor:

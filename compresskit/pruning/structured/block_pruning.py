@@ -36,11 +36,13 @@ class _Passage(NamedTuple):
     left: Tensor
 
 
-def find_blocks(module: nn.Module, example: Inputs, lists: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+def skippable_blocks(module: nn.Module, example: Inputs, lists: Collection[str] = ()) -> dict[str, dict[str, Any]]:
     """Layers of a sequence whose output has the shape and type of their input.
 
     Of nested ones the outermost counts, but a stage that only runs its blocks one after another is not one itself.
-    A layer that is called several times is one only if the same edit leaves every call out.
+    A layer that is called several times is one only if the same edit leaves every call out. These are not the blocks
+    that are calibrated: those include stems, heads and parts that change the shape, and a MobileNetV2 block that does
+    is one of them, while the layers of one shape inside it can go by themselves.
 
     Args:
         module: the model.
@@ -115,7 +117,7 @@ def removable_blocks(loaded: Loaded, protect: list[str], lists: Collection[str] 
     Raises:
         InputError: if there are none, or a pattern matches nothing.
     """
-    blocks = find_blocks(loaded.module, loaded.example, lists)
+    blocks = skippable_blocks(loaded.module, loaded.example, lists)
     names = [name for name, _ in loaded.module.named_modules() if name]
     stay = match_names(protect, names) if protect else []
     found, blocks = blocks, {name: edit for name, edit in blocks.items() if not _holds_any(name, stay)}

@@ -135,11 +135,10 @@ def sensitivity(loaded: Loaded, graph: Graph, scores: Mapping[str, np.ndarray], 
     Raises:
         InputError: if the run has no data.
     """
-    if context.data is None or context.metric is None:
-        raise InputError("sensitivity needs data; give --data, e.g. --data imagefolder:DIR")
-    batches = context.data.batches("val", batch_size=context.eval_batch, limit=EXAMPLES)
+    batches = context.needs_data("sensitivity").batches("val", batch_size=context.eval_batch, limit=EXAMPLES)
+    metric = context.needs_metric()
     cache = _Cache(context.folder, loaded, scores)
-    base = context.metric(loaded.module, batches).value
+    base = metric(loaded.module, batches).value
     rows = []
     for number, group in enumerate(graph.groups, 1):
         row: dict[str, Any] = {"group": group.name, "units": len(group)}

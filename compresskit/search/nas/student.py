@@ -19,7 +19,7 @@ from ...core.types import Loaded
 from ...pruning.dependency.cost import GraphWork
 from ...pruning.dependency.graph import Group, build_graph
 from ...pruning.options import PruneOptions
-from ...pruning.structured.block_pruning import find_blocks
+from ...pruning.structured.block_pruning import skippable_blocks
 from ...pruning.structured.group_equivalence import proven
 from ...pruning.structured.prune import evidence_for, score_groups
 from ...pruning.structured.surgery import cut
@@ -47,7 +47,7 @@ class Unit:
 
 def removable_units(loaded: Loaded) -> list[Unit]:
     """Blocks, and single layers of plain sequences, whose outputs have the shape of their inputs."""
-    blocks = find_blocks(loaded.module, loaded.example)
+    blocks = skippable_blocks(loaded.module, loaded.example)
     units = [Unit(name, (edit,)) for name, edit in blocks.items()]
     for name, followers in _plain_layers(loaded).items():
         if not any(name == block or name.startswith(f"{block}.") for block in blocks):

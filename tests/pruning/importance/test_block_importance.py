@@ -12,7 +12,7 @@ from compresskit.data.dataset import Data
 from compresskit.data.loaders import splits_of
 from compresskit.pruning.importance.block_importance import BlockEvidence, influence, loss_change, output_change
 from compresskit.pruning.options import PruneOptions
-from compresskit.pruning.structured.block_pruning import find_blocks, prune_blocks
+from compresskit.pruning.structured.block_pruning import prune_blocks, skippable_blocks
 from compresskit.training.context import Context
 
 
@@ -50,7 +50,7 @@ X = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [-1.0, 2.0]])
 
 def test_influence_is_one_minus_the_cosine_of_input_and_output():
     net = Net()
-    found = influence(find_blocks(net, X[:1]), BlockEvidence(net, [X]))
+    found = influence(skippable_blocks(net, X[:1]), BlockEvidence(net, [X]))
     for name, strength in zip(found, (0.1, 1.0, 0.3), strict=True):
         assert found[name] == pytest.approx(1 - 1 / (1 + strength**2) ** 0.5, abs=1e-6)
 
@@ -60,7 +60,7 @@ def test_loss_and_outputs_are_those_without_the_block():
     targets = torch.tensor([0, 1, 0, 1])
     evidence = BlockEvidence(net, [X], [targets])
     evidence.keep_reference()
-    blocks = find_blocks(net, X[:1])
+    blocks = skippable_blocks(net, X[:1])
     losses, changes = loss_change(blocks, evidence), output_change(blocks, evidence)
     for number, name in enumerate(blocks):
         other = Net([strength for place, strength in enumerate((0.1, 1.0, 0.3)) if place != number])

@@ -7,14 +7,14 @@ from compresskit.artifact.skips import PassThrough
 from compresskit.core.errors import InputError
 from compresskit.model import builders
 from compresskit.pruning.options import PruneOptions
-from compresskit.pruning.structured.block_pruning import find_blocks
+from compresskit.pruning.structured.block_pruning import skippable_blocks
 from compresskit.pruning.structured.prune import prune
 from compresskit.training.context import Context
 
 
 def test_blocks_of_a_residual_network_are_those_that_keep_their_shape():
     loaded = source.load_model("builtin:cifar_resnet20")
-    blocks = find_blocks(loaded.module, loaded.example)
+    blocks = skippable_blocks(loaded.module, loaded.example)
     assert sorted(blocks) == [f"layer{s}.{b}" for s, b in [(1, 0), (1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (3, 2)]]
     assert not any(edit["as_tuple"] for edit in blocks.values())
 

@@ -14,7 +14,7 @@ from compresskit.artifact.source import load_model
 from compresskit.core.tensors.modules import get_module
 from compresskit.core.types import call, main_output
 from compresskit.pruning.options import PruneOptions
-from compresskit.pruning.structured.block_pruning import find_blocks, prune_blocks
+from compresskit.pruning.structured.block_pruning import prune_blocks, skippable_blocks
 from compresskit.training.context import Context
 
 transformers = pytest.importorskip("transformers")
@@ -91,7 +91,7 @@ def test_a_family_without_layers_computes_as_one_built_without_them(family, load
     loaded = loaded_of(family)
     lists = FAMILIES[family][3]
     original = loaded.clone()
-    assert {name.rpartition(".")[0] for name in find_blocks(loaded.module, loaded.example)} == set(lists)
+    assert {name.rpartition(".")[0] for name in skippable_blocks(loaded.module, loaded.example)} == set(lists)
     result = prune_blocks(loaded, PruneOptions(granularity="block", ratio=0.4), Context(original))
     gone = {edit["target"] for edit in loaded.edits if edit["op"] == "skip"}
     assert result.facts["blocks_removed"] == len(gone) == round(result.facts["blocks"] * 0.4)
