@@ -8,7 +8,10 @@ import torch
 from compresskit.core.errors import InputError
 from compresskit.data import image_operations
 
-pytest.importorskip("torchvision")
+
+@pytest.fixture(autouse=True)
+def _torchvision():
+    pytest.importorskip("torchvision")
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -9,7 +9,10 @@ from compresskit.core.errors import InputError
 from compresskit.data import transforms
 from compresskit.data.dataset import open_data
 
-pytest.importorskip("torchvision")
+
+@pytest.fixture(autouse=True)
+def _torchvision():
+    pytest.importorskip("torchvision")
 
 
 def generator(seed=0):

@@ -12,8 +12,6 @@ from compresskit.pipeline.runner import Run, run
 
 pytestmark = pytest.mark.integration
 
-transformers = pytest.importorskip("transformers")
-
 _LAYERS = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 _TEXT = _LAYERS | {"vocab_size": 64, "max_position_embeddings": 32}
 _IMAGE = _LAYERS | {"image_size": 16, "patch_size": 8}
@@ -34,6 +32,8 @@ STEPS = {
 
 @pytest.fixture(scope="module")
 def folder_of(tmp_path_factory):
+    transformers = pytest.importorskip("transformers")
+
     def make(family):
         folder = tmp_path_factory.getbasetemp() / f"family-{family}"
         if not folder.is_dir():

@@ -14,7 +14,11 @@ from compresskit.search.spaces.prune import PruneSubject
 
 pytestmark = pytest.mark.integration
 
-pytest.importorskip("optuna")
+
+@pytest.fixture(autouse=True)
+def _optuna():
+    pytest.importorskip("optuna")
+
 
 SEARCHES = {
     "tpe": ["--policy", "tpe"],

@@ -4,14 +4,15 @@ from itertools import product
 
 import numpy as np
 import pytest
-from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import block_diag
 
 from compresskit.analysis.allocation.allocate import allocate, allocate_rounded
 
 
 def least_loss(costs, losses, limits):
     """The optimum that scipy's solver finds; None if nothing fits."""
+    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.sparse import block_diag
+
     sizes = [len(row) for row in losses]
     objective = np.concatenate(losses)
     spent = np.concatenate([np.reshape(row, (len(row), -1)) for row in costs]).T

@@ -9,8 +9,6 @@ from torch import nn
 from compresskit.analysis.measure.macs import count_macs
 from compresskit.core.types import call
 
-transformers = pytest.importorskip("transformers")
-
 TOKENS = torch.arange(12).reshape(1, 12)
 SMALL = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 
@@ -35,6 +33,7 @@ def layers_macs(module: nn.Module, inputs) -> int:
 
 
 def build(kind: str, **fields) -> nn.Module:
+    transformers = pytest.importorskip("transformers")
     config = getattr(transformers, f"{kind}Config")(**fields)
     heads = {"Bert": "ForSequenceClassification", "T5": "ForConditionalGeneration", "Swin": "ForImageClassification",
              "Whisper": "ForConditionalGeneration"}  # fmt: skip

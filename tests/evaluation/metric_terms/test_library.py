@@ -9,7 +9,10 @@ from torch import nn
 from compresskit.core.errors import InputError
 from compresskit.evaluation.metrics import make_metric
 
-torchmetrics = pytest.importorskip("torchmetrics")
+
+@pytest.fixture(autouse=True)
+def _torchmetrics():
+    pytest.importorskip("torchmetrics")
 
 
 def test_a_class_of_torchmetrics_by_its_name():

@@ -11,8 +11,6 @@ from compresskit.artifact.source import load_model
 from compresskit.core.errors import InputError
 from compresskit.model.example_inputs import describe, make
 
-transformers = pytest.importorskip("transformers")
-
 _TEXT = {
     "vocab_size": 64,
     "hidden_size": 16,
@@ -74,6 +72,7 @@ FAMILIES = {
 def test_a_family_takes_its_example_and_reloads(family, dtype, tmp_path):
     model, config, settings, names = FAMILIES[family]
     torch.manual_seed(0)
+    transformers = pytest.importorskip("transformers")
     module = getattr(transformers, model)(getattr(transformers, config)(**settings)).to(dtype)
     module.save_pretrained(tmp_path / "folder")
     loaded = load_model(f"hf:{tmp_path / 'folder'}")
@@ -92,6 +91,7 @@ def test_a_family_takes_its_example_and_reloads(family, dtype, tmp_path):
 
 
 def test_ids_leave_special_tokens_out(tmp_path):
+    transformers = pytest.importorskip("transformers")
     config = transformers.RobertaConfig(**_TEXT, pad_token_id=1, bos_token_id=0, eos_token_id=2)
     transformers.RobertaForSequenceClassification(config).save_pretrained(tmp_path)
     ids = load_model(f"hf:{tmp_path}").example["input_ids"]
@@ -101,6 +101,7 @@ def test_ids_leave_special_tokens_out(tmp_path):
 
 
 def test_a_model_without_a_known_example_says_so(tmp_path):
+    transformers = pytest.importorskip("transformers")
     from compresskit.model.libraries.examples import transformers_example
 
     class Picky(torch.nn.Linear):

@@ -12,13 +12,12 @@ from compresskit.artifact.source import load_model
 from compresskit.core.errors import InputError
 from compresskit.model.libraries.stored_dtypes import loading_dtype, main_dtype, stored_dtypes
 
-transformers = pytest.importorskip("transformers")
-
 
 @pytest.fixture
 def folder(tmp_path):
     """A tiny BERT in bfloat16, one of its norms in float32."""
     torch.manual_seed(0)
+    transformers = pytest.importorskip("transformers")
     config = transformers.BertConfig(
         vocab_size=32, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
     )

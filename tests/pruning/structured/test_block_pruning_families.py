@@ -17,8 +17,6 @@ from compresskit.pruning.options import PruneOptions
 from compresskit.pruning.structured.block_pruning import prune_blocks, skippable_blocks
 from compresskit.training.context import Context
 
-transformers = pytest.importorskip("transformers")
-
 TEXT = {
     "vocab_size": 64, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2,
     "max_position_embeddings": 64, "num_labels": 3,
@@ -55,6 +53,7 @@ FAMILIES = {
 @pytest.fixture(scope="module")
 def loaded_of(tmp_path_factory):
     """A function that makes a folder of a family and loads it: (family) -> Loaded."""
+    transformers = pytest.importorskip("transformers")
 
     def make(family):
         prefix, head, config, _ = FAMILIES[family]

@@ -5,7 +5,6 @@ import itertools
 
 import pytest
 import torch
-from sklearn.cluster import KMeans
 
 from compresskit.artifact.codecs.storage import decode_all, encode_all
 from compresskit.artifact.edits import replay
@@ -34,6 +33,8 @@ def test_starts_by_hand():
 
 
 def test_agrees_with_scikit_learn_from_the_same_start():
+    from sklearn.cluster import KMeans
+
     values = torch.randn(400, generator=torch.Generator().manual_seed(1)).double()
     start = torch.linspace(float(values.min()), float(values.max()), 8).reshape(-1, 1).double()
     peer = KMeans(8, init=start.numpy(), n_init=1, tol=0, max_iter=500).fit(values.reshape(-1, 1).numpy())

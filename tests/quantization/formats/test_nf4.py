@@ -3,7 +3,6 @@
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
-from scipy.stats import norm
 from torch import nn
 
 from compresskit.artifact.edits import replay
@@ -29,6 +28,8 @@ def round_trip(number_format, matrix, size=64, scale_type="float32"):
 def test_levels_are_quantiles_of_the_normal_distribution():
     # eight positive and seven negative levels, the outermost at the quantile (1 - 1/32 + 1 - 1/30) / 2, and zero
     offset = 1 - (1 / 32 + 1 / 30) / 2
+    from scipy.stats import norm
+
     positive = norm.ppf(torch.linspace(offset, 0.5, 9, dtype=torch.float64)[:-1])
     negative = -norm.ppf(torch.linspace(offset, 0.5, 8, dtype=torch.float64)[:-1])
     found = torch.tensor(sorted([*positive, *negative, 0.0]))

@@ -18,7 +18,10 @@ from tests.search.toy import toy_problem
 
 pytestmark = pytest.mark.integration
 
-optuna = pytest.importorskip("optuna")
+
+@pytest.fixture(autouse=True)
+def _optuna():
+    pytest.importorskip("optuna")
 
 
 def policy_of(name):
@@ -133,7 +136,7 @@ def test_two_processes_search_together(digits_model, tmp_path):
     both = [search(name) for name in ("one", "two")]
     ends = [process.communicate(timeout=300) for process in both]
     assert [process.returncode for process in both] == [0, 0], ends
-    study = optuna.load_study(study_name="search", storage=storage)
+    study = pytest.importorskip("optuna").load_study(study_name="search", storage=storage)
     complete = [trial for trial in study.trials if trial.state.name == "COMPLETE" and "repeats" not in trial.user_attrs]
     choices = [tuple(trial.user_attrs["claim"]["choice"]) for trial in complete]
     owners = [trial.user_attrs["claim"]["owner"] for trial in complete]

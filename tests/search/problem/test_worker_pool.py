@@ -17,8 +17,6 @@ from compresskit.search.problem.worker_pool import RatingRequest, WorkerPool
 from compresskit.search.tables import POLICIES
 from tests.search.toy import ToySubject, best_possible, toy_problem
 
-ray = pytest.importorskip("ray")
-
 #: policies whose candidates do not depend on how many are scored at once
 SAME = ("uniform", "random")
 #: policies that find the best there is on the toy problem
@@ -30,6 +28,7 @@ TRIALS = 24
 @pytest.fixture(scope="module")
 def cluster():
     """A local cluster that the searches find and leave, with room for two teams of two workers."""
+    ray = pytest.importorskip("ray")
     patch = pytest.MonkeyPatch()
     patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     try:
