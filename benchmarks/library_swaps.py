@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import count as counted
 from pathlib import Path
 
 import numpy as np
@@ -100,12 +101,9 @@ def dataset(rounds: int, folder: Path) -> None:
 
 
 def _save(rank: int, world: int, rounds: int, folder: Path) -> None:
-    import torch.distributed.checkpoint as dcp
-    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
-    from torch.distributed.checkpoint.state_dict import get_model_state_dict
-
     from compresskit.training.checkpoints import checkpoint
     from compresskit.training.distributed import fsdp
+    from compresskit.training.optim import gathered
 
     store = dist.FileStore(str(folder / "store"), world)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
@@ -116,27 +114,29 @@ def _save(rank: int, world: int, rounds: int, folder: Path) -> None:
     sharded.module(torch.randn(4, 1024)).sum().backward()
     optimizer.step()
 
-    def gathered() -> None:
+    def whole() -> None:
         tensors = checkpoint.prefixed("module", sharded.weights())
-        tensors |= checkpoint.prefixed("optimizer", fsdp.whole_tensors(optimizer))
+        states = checkpoint.optimizer_tensors(optimizer).items()
+        tensors |= checkpoint.prefixed("optimizer", {name: gathered(value) for name, value in states})
         if rank == 0:
             checkpoint.write(folder / "whole.safetensors", tensors, {})
         dist.barrier()
 
     def by_rank() -> None:
-        tensors = checkpoint.prefixed("module", get_model_state_dict(sharded.module))
+        tensors = checkpoint.prefixed("module", sharded.parts())
         tensors |= checkpoint.prefixed("optimizer", checkpoint.optimizer_tensors(optimizer))
-        dcp.save(tensors, storage_writer=HuggingFaceStorageWriter(str(folder / "ranks"), save_distributed=True))
+        sharded.write(folder / "parts.safetensors", tensors, {"state": {"step": next(steps)}})
         dist.barrier()
 
-    ways = {"one file, gathered": gathered, "dcp, a file a process": by_rank}
+    steps = counted()
+    ways = {"one file, gathered": whole, "a file a process": by_rank}
     if rank:
         for _ in range(rounds):
             for run in ways.values():
                 run()
     else:
         compare("checkpoint of 151 MB of weights and AdamW state", ways, rounds)
-        print([path.name for path in sorted((folder / "ranks").iterdir())])
+        print([path.relative_to(folder).as_posix() for path in sorted(folder.rglob("parts*/*"))])
     dist.destroy_process_group()
 
 

@@ -117,14 +117,12 @@ class _Run:
         self.total_steps = max(1, math.ceil(options.epochs * self.steps_per_epoch))
         self.path = self._checkpoint_path()
         self.sharded: Any = None
-        self.gather, self.restore = checkpoint.optimizer_tensors, checkpoint.restore_optimizer
         if options.sharding == "fsdp":
             if "bitmap" in loaded.storage.values():
                 raise InputError("sharding fsdp cannot hold the zeros of a sparse model; leave it out")
-            from .distributed import fsdp  # takes a second to import
+            from .distributed.fsdp import Sharded  # takes a second to import
 
-            self.sharded = fsdp.Sharded(self.module, self.device)
-            self.gather, self.restore = fsdp.whole_tensors, fsdp.restore_optimizer
+            self.sharded = Sharded(self.module, self.device)
         self.trained = self.sharded.module if self.sharded else self.module
         self.optimizer = make_optimizer([self.trained, *self.extras], options)
         # a loss may leave layers out (the first stage of FitNet); one that does not say so is not trusted
@@ -317,19 +315,22 @@ class _Run:
             return
         tensors = self.weights.tensors(finished=self.state.finished)
         if not self.state.finished:
-            tensors |= checkpoint.prefixed("optimizer", self.gather(self.optimizer))
+            tensors |= checkpoint.prefixed("optimizer", checkpoint.optimizer_tensors(self.optimizer))
             for number, extra in enumerate(self.extras):
                 tensors |= checkpoint.prefixed(f"extra{number}", extra.state_dict())
             memory = getattr(self.objective, "memory", None)
             tensors |= checkpoint.prefixed("memory", memory() if memory else {})
-        if distributed.is_main():
-            checkpoint.write(self.path, tensors, {"state": asdict(self.state), "scaler": self.scaler.state_dict()})
+        record = {"state": asdict(self.state), "scaler": self.scaler.state_dict()}
+        if self.sharded:
+            self.sharded.write(self.path, tensors, record)
+        elif distributed.is_main():
+            checkpoint.write(self.path, tensors, record)
         distributed.barrier()
 
     def _resume(self) -> None:
         if self.path is None or not self.path.is_file():
             return
-        tensors, record = checkpoint.read(self.path)
+        tensors, record = (self.sharded or checkpoint).read(self.path)
         self.state = State(**record["state"])
         self.weights.restore(tensors, finished=self.state.finished)
         if not self.state.finished:
@@ -339,7 +340,7 @@ class _Run:
 
     def _restore_rest(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
         optimizer = checkpoint.under("optimizer", tensors)
-        self.restore(self.optimizer, optimizer)
+        (self.sharded or checkpoint).restore_optimizer(self.optimizer, optimizer)
         for number, extra in enumerate(self.extras):
             extra.load_state_dict(checkpoint.under(f"extra{number}", tensors))
         recall = getattr(self.objective, "recall", None)

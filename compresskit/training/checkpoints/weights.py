@@ -67,9 +67,11 @@ class TrainedWeights:
             self._module.load_state_dict(weights)
 
     def tensors(self, *, finished: bool) -> dict[str, Tensor]:
-        """What a checkpoint keeps of it."""
-        found = checkpoint.prefixed("module", self._module.state_dict() if finished else self.current())
-        return found if finished else found | self._rest()
+        """What a checkpoint keeps of it; weights are sharded as they are, averages and the best are whole."""
+        if finished:
+            return checkpoint.prefixed("module", self._module.state_dict())
+        weights = self._sharded.parts() if self._sharded else self.current()
+        return checkpoint.prefixed("module", weights) | self._rest()
 
     def _rest(self) -> dict[str, Tensor]:
         return checkpoint.prefixed("average", self.average) | checkpoint.prefixed("best", self.best)
