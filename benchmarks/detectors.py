@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import sys
 import tempfile
 import time
@@ -22,6 +23,7 @@ from typing import Any
 
 import torch
 from quantization_peers import interleaved_ms, nncf_int8, ort_int8, versions
+from safetensors.torch import load_model
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -244,11 +246,13 @@ def ssd(options: argparse.Namespace, folder: Path) -> None:
         "optimizer": "adamw", "lr": 0.004, "batch_size": 16, "grad_clip": 5.0, "keep": "last",
     }  # fmt: skip
     torch.manual_seed(0)
-    full = reported(
-        "float",
-        lambda: compresskit.train(detection_ssd.make(12, options.size), epochs=options.epochs, **training, **shared),
-    )
-    detector = full.model
+    detector: Any = detection_ssd.make(12, options.size)
+    if options.weights is None:
+        train = functools.partial(compresskit.train, detector, epochs=options.epochs, **training, **shared)
+        detector = reported("float", train).model
+    else:
+        load_model(detector, str(options.weights))
+        detector.eval()
     data = open_data("digits-detection", args=arguments)
     batches = [(torch.stack(images), targets) for (images,), targets in singles(data)]
     calibration = [torch.stack(images) for (images,) in data.calibration(CALIBRATION, batch_size=1)]
@@ -289,6 +293,7 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=400)
     parser.add_argument("--epochs", type=float, default=12)
     parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--weights", type=Path, help="of the SSD, as benchmarks/tasks.py --rows keeps them")
     parser.add_argument("--torch-pruning", action="store_true")
     options = parser.parse_args()
     print(f"command: python benchmarks/detectors.py {' '.join(sys.argv[1:])}")
