@@ -134,14 +134,27 @@ def fails(group, evidence):
 def takes_one(group):
     return torch.zeros(len(group))
 '''
-#: rows that are no functions: a kind of decomposition and a distillation loss
+#: rows that are no functions: a kind of decomposition, a number format and a distillation loss
 OBJECTS = """
+import torch
+from compresskit.quantization.formats.base import BaseFormat, wide_scale
 from compresskit.decomposition.methods.kinds import Kind
 from compresskit.decomposition.methods.svd import SVD
 from compresskit.distillation.losses.term import Loss, Term
 
 ONES = Kind(SVD.fits, lambda layer: (2,), SVD.chain, lambda weight, ranks: [0 * part + 1 for part in
             SVD.factorize(weight, ranks)], SVD.unfold, SVD.output_side)
+class Ternary(BaseFormat):
+    bits = 2
+
+    def quantize(self, matrix, spec, settings):
+        scale = matrix.abs().mean(1, keepdim=True).to(getattr(torch, spec.scale_type))
+        return {"values": (matrix / scale.float().clamp(min=1e-12)).round().clamp(-1, 1) + 1, "scale": scale}
+
+    def dequantize(self, parts, spec):
+        return (parts["values"].float() - 1) * wide_scale(parts, spec)
+
+TERNARY = Ternary()
 TWO = Loss(lambda setup: Term(lambda batch: (batch.student - 2).square().mean()), weight=1.0, task_weight=0.0)
 """
 
@@ -158,29 +171,30 @@ MODEL = "mine.py:net"
 QUICK = {"latency_rounds": 0, "data": "mine.py:data"}
 
 
-def from_command_line(step: str, options: dict, shared: dict) -> tuple[nn.Module, dict]:
+def from_command_line(step: str, options: dict, shared: dict, model: str = MODEL) -> tuple[nn.Module, dict]:
     flags = []
     for name, value in {**options, **shared}.items():
         for one in value if isinstance(value, list) else [value]:
             flags += [f"--{name.replace('_', '-')}", str(one)]
-    result = CliRunner().invoke(cli, [step, MODEL, *flags, "-o", "out-flags", "-q"], catch_exceptions=False)
+    result = CliRunner().invoke(cli, [step, model, *flags, "-o", "out-flags", "-q"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    return loaded("out-flags")
+    return loaded("out-flags", model)
 
 
-def from_yaml(step: str, options: dict, shared: dict) -> tuple[nn.Module, dict]:
-    Path("recipe.yaml").write_text(yaml.safe_dump({"model": MODEL, **shared, "steps": [{step: options}]}))
+def from_yaml(step: str, options: dict, shared: dict, model: str = MODEL) -> tuple[nn.Module, dict]:
+    Path("recipe.yaml").write_text(yaml.safe_dump({"model": model, **shared, "steps": [{step: options}]}))
     run(Run(read_recipe("recipe.yaml"), Path("out-yaml")))
-    return loaded("out-yaml")
+    return loaded("out-yaml", model)
 
 
-def from_python(step: str, options: dict, shared: dict) -> tuple[nn.Module, dict]:
-    getattr(compresskit, step)(MODEL, **options, **shared, output="out-python")
-    return loaded("out-python")
+def from_python(step: str, options: dict, shared: dict, model: str = MODEL) -> tuple[nn.Module, dict]:
+    getattr(compresskit, step)(model, **options, **shared, output="out-python")
+    return loaded("out-python", model)
 
 
-def loaded(folder: str) -> tuple[nn.Module, dict]:
-    module = compresskit.load(folder, source=MODEL)
+def loaded(folder: str, model: str) -> tuple[nn.Module, dict]:
+    """The module that was made, built from what makes it, and the report."""
+    module = compresskit.load(folder, source=model)
     report = json.loads(Path(folder, "report.json").read_text())
     return module.requires_grad_(False), report
 
@@ -264,7 +278,7 @@ def test_a_decomposition_method_saves_and_loads_without_its_code(mine, way):
 def test_an_observer_finds_activation_ranges(mine, way):
     wide, _ = way("quantize", {"scheme": "int8-static", "observer": "mine.py:Wide"}, QUICK)
     compresskit.quantize(MODEL, scheme="int8-static", observer="minmax", output="usual", **QUICK)
-    usual = loaded("usual")[0]
+    usual = loaded("usual", MODEL)[0]
     assert float(wide.first.input_scale) > 30 * float(usual.first.input_scale)
 
 
@@ -274,6 +288,14 @@ def test_a_rounding_rounds(mine, way):
     module, _ = way("quantize", options, QUICK)
     below = (module.first.dequantized("weight") <= original().first.weight + 1e-5).float().mean()
     assert below > 0.8, "nearest has about half of them above"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_number_format_has_three_levels(mine, way):
+    module, report = way("quantize", {"scheme": "objects.py:TERNARY", "first_last": "same"}, QUICK)
+    for layer in (module.first, module.second):
+        assert all(len(row.abs().unique()) <= 2 for row in layer.dequantized("weight"))
+    assert report["steps"][-1]["tables"]["quantized layers"][0]["format"] == "objects.py:TERNARY"
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -360,18 +382,23 @@ def test_what_is_no_cost_or_no_amount_of_it_is_refused(mine, step, options, mess
         getattr(compresskit, step)(MODEL, **options, **QUICK)
 
 
-@pytest.mark.parametrize("how", ["flags", "python"])
+@pytest.mark.parametrize("how", ["flags", "yaml", "python"])
 def test_an_exporter_and_a_runtime(mine, how):
     if how == "flags":
         line = ["export", MODEL, "--format", "mine.py:text", "--runtime", "mine.py:silent", "--input", "6"]
         result = CliRunner().invoke(cli, [*line, "--rounds", "1", "--json", "-o", "net.txt"], catch_exceptions=False)
         facts = json.loads(result.stdout)
+    elif how == "yaml":
+        step = {"export": {"format": "mine.py:text", "runtime": "mine.py:silent", "rounds": 1}}
+        Path("recipe.yaml").write_text(yaml.safe_dump({"model": MODEL, "input": ["6"], "steps": [step]}))
+        facts = run(Run(read_recipe("recipe.yaml"), Path("out")))["steps"][-1]["facts"]
     else:
         facts = compresskit.export(
             MODEL, format="mine.py:text", runtime="mine.py:silent", rounds=1, input="6", output="net.txt"
         )
         facts = getattr(facts, "facts", facts)
-    assert Path("net.txt").read_text().startswith("graph()")
+    written = Path("out/model.text") if how == "yaml" else Path("net.txt")
+    assert written.read_text().startswith("graph()")
     assert facts["runtime"] == "mine.py:silent" and "written as text" in facts["notes"]
 
 
@@ -406,23 +433,15 @@ edges.higher_is_better = False
 """
 
 
-def test_a_detection_loss_reads_every_output(mine):
+@pytest.mark.parametrize("way", WAYS)
+def test_a_detection_loss_reads_every_output(mine, way):
     Path("detector.py").write_text(DETECTOR)
-    result = compresskit.train(
-        "detector.py:Net",
-        data="detector.py:boxes",
-        task_loss="detector.py:detection",
-        metric="detector.py:edges",
-        epochs=20,
-        lr=0.1,
-        batch_size=16,
-        latency_rounds=0,
-    )
-    before, after = (
-        part["metric"]["value"] for part in (result.report["original"], result.report["steps"][-1]["measurement"])
-    )
+    shared = {"data": "detector.py:boxes", "task_loss": "detector.py:detection", "metric": "detector.py:edges"}
+    options = {"epochs": 20, "lr": 0.1, "batch_size": 16}
+    module, report = way("train", options, {**shared, "latency_rounds": 0}, "detector.py:Net")
+    before, after = (part["metric"]["value"] for part in (report["original"], report["steps"][-1]["measurement"]))
     assert after < 0.7 * before
-    assert bool((result.model(torch.randn(8, 6))["scores"] > 1).all())
+    assert bool((module(torch.randn(8, 6))["scores"] > 1).all())
 
 
 OPERATION = """
@@ -450,18 +469,18 @@ class Net(nn.Module):
 """
 
 
-def test_a_rule_for_an_operation_stands_beside_it(mine, monkeypatch):
+@pytest.mark.parametrize("way", WAYS)
+def test_a_rule_for_an_operation_stands_beside_it(mine, way, monkeypatch):
     monkeypatch.setattr(OP_RULES, "_registered", {})
     Path("unruled.py").write_text(OPERATION)
-    line = ["prune", "unruled.py:Net", "--input", "6", "--ratio", "0.5", "--latency-rounds", "0", "-q"]
+    shared = {"input": ["6"], "latency_rounds": 0}
     with pytest.raises(InputError, match="halved"):
-        CliRunner().invoke(cli, [*line, "-o", "out"], catch_exceptions=False, standalone_mode=False)
+        compresskit.prune("unruled.py:Net", ratio=0.5, **shared)
     Path("ruled.py").write_text(
         OPERATION.replace("outside", "outside2") + 'OP_RULES.register("outside2::halved", pointwise)\n'
     )
-    line[1] = "ruled.py:Net"
-    assert CliRunner().invoke(cli, [*line, "-o", "out"], catch_exceptions=False).exit_code == 0
-    assert compresskit.load("out", source="ruled.py:Net").first.out_features == 4
+    module, _ = way("prune", {"ratio": 0.5}, shared, "ruled.py:Net")
+    assert module.first.out_features == 4
     assert "outside2::halved" in OP_RULES
 
 
@@ -478,7 +497,7 @@ def test_an_entry_point_of_an_installed_package(mine, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(site))
     module, _ = from_command_line("prune", {"criterion": "from-the-end", "ratio": 0.5, "reconstruct": "none"}, QUICK)
     assert torch.equal(module.first.weight, original().first.weight[:4])
-    shown = CliRunner().invoke(cli, ["prune", "--help"]).output
+    shown = CliRunner().invoke(cli, ["prune", "--help-all"]).output
     assert "from-the-end: from extra-rows" in " ".join(shown.split())
 
 

@@ -108,8 +108,8 @@ FORMATS: Registry[NumberFormat] = Registry(
         ),
     },
     extends=WEIGHT_FORMATS,
-    doc="""How weights are held in few bits. Rows of named schemes say `options` and `bits_range` of their formats here,
-so that a recipe is checked without importing torch.""",
+    doc="""How weights are held in few bits. A row is a NumberFormat; those of named schemes say `options` and
+`bits_range` here, so that a recipe is checked without importing torch.""",
 )
 
 SCHEMES: Registry[Scheme | NumberFormat] = Registry(

@@ -20,6 +20,7 @@ OTHER_MEANINGS = {
     "analysis/measure/macs.py": {"params"},  # an argument of aten::_lstm
     "data/text/tokenizers.py": {"bytes"},  # the name of the tokenizer of bytes
     "decomposition/explain.py": {"macs", "params"},  # columns of the report's table of layers
+    "export/lowering.py": {"macs"},  # a fact of the report
     "model/checkpoints/matching.py": {"params"},  # a key of checkpoint files
     "pipeline/looking.py": {"macs", "bytes"},  # columns of the table of layers that inspect prints
     "quantization/mixed_precision/allocation.py": {"bytes"},  # the unit in a message

@@ -65,7 +65,7 @@ def _as_parametrized(root: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str
     """Plain weights as the tensors that a parametrization computes them from, where the built model has one."""
     found = dict(tensors)
     for path, module in root.named_modules():
-        chains = module.parametrizations if parametrize.is_parametrized(module) else {}
+        chains: Any = module.parametrizations if parametrize.is_parametrized(module) else {}
         for name, chain in chains.items():
             plain = f"{path}.{name}"
             if plain not in found or len(chain) != 1 or not hasattr(chain[0], "right_inverse"):

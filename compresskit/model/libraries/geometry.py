@@ -220,7 +220,7 @@ def numbers_in(settings: Any, place: Field = ()) -> Iterator[tuple[Field, float]
     elif isinstance(settings, list) and len(settings) <= 64:
         for index, value in enumerate(settings):
             yield from numbers_in(value, (*place, index))
-    elif type(settings) is int and settings > 0 or _is_ratio(settings, place):
+    elif isinstance(settings, int | float) and (type(settings) is int and settings > 0 or _is_ratio(settings, place)):
         yield place, settings
 
 

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor, empty
 
 from ...core import distributed
@@ -33,7 +35,7 @@ def write(folder: Path, parts: Mapping[str, Tensor]) -> dict[str, Any]:
     if distributed.is_main():
         shutil.rmtree(folder, ignore_errors=True)
     distributed.barrier()
-    dcp.save(dict(parts), storage_writer=dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True))
+    save(dict(parts), storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
     distributed.barrier()
     tensors = {name: [str(part.dtype).removeprefix("torch."), *part.shape] for name, part in parts.items()}
     return {"folder": folder.name, "files": _sizes_bytes(folder), "tensors": tensors}
@@ -64,7 +66,7 @@ def read(place: Path, record: Mapping[str, Any], like: DTensor) -> dict[str, Ten
         for name, (dtype, *shape) in record["tensors"].items()
     }
     try:
-        dcp.load(parts, storage_reader=dcp.HuggingFaceStorageReader(str(folder)))
+        load(parts, storage_reader=HuggingFaceStorageReader(str(folder)))
     except CheckpointException as error:
         reason = str(next(iter(error.failures.values()))[0]).splitlines()[0]
         raise InputError(f"training checkpoint {str(folder)!r} is damaged ({reason}); {remedy}") from error
