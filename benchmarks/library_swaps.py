@@ -105,6 +105,7 @@ def _save(rank: int, world: int, rounds: int, folder: Path) -> None:
     from compresskit.training.distributed import fsdp
     from compresskit.training.optim import gathered
 
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world)}
     store = dist.FileStore(str(folder / "store"), world)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
     torch.manual_seed(0)

@@ -18,6 +18,7 @@ from compresskit.core.registry import Registry
 from compresskit.pipeline.recipe import read_recipe
 from compresskit.pipeline.runner import Run, run
 from compresskit.pruning.tables import OP_RULES
+from tests.quantization.formats.test_own_format import TERNARY
 
 pytestmark = pytest.mark.integration
 
@@ -134,27 +135,14 @@ def fails(group, evidence):
 def takes_one(group):
     return torch.zeros(len(group))
 '''
-#: rows that are no functions: a kind of decomposition, a number format and a distillation loss
+#: rows that are no functions: a kind of decomposition and a distillation loss
 OBJECTS = """
-import torch
-from compresskit.quantization.formats.base import BaseFormat, wide_scale
 from compresskit.decomposition.methods.kinds import Kind
 from compresskit.decomposition.methods.svd import SVD
 from compresskit.distillation.losses.term import Loss, Term
 
 ONES = Kind(SVD.fits, lambda layer: (2,), SVD.chain, lambda weight, ranks: [0 * part + 1 for part in
             SVD.factorize(weight, ranks)], SVD.unfold, SVD.output_side)
-class Ternary(BaseFormat):
-    bits = 2
-
-    def quantize(self, matrix, spec, settings):
-        scale = matrix.abs().mean(1, keepdim=True).to(getattr(torch, spec.scale_type))
-        return {"values": (matrix / scale.float().clamp(min=1e-12)).round().clamp(-1, 1) + 1, "scale": scale}
-
-    def dequantize(self, parts, spec):
-        return (parts["values"].float() - 1) * wide_scale(parts, spec)
-
-TERNARY = Ternary()
 TWO = Loss(lambda setup: Term(lambda batch: (batch.student - 2).square().mean()), weight=1.0, task_weight=0.0)
 """
 
@@ -164,6 +152,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(MINE)
     Path("objects.py").write_text(OBJECTS)
+    Path("ternary.py").write_text(TERNARY)
     return "mine.py"
 
 
@@ -292,10 +281,10 @@ def test_a_rounding_rounds(mine, way):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_number_format_has_three_levels(mine, way):
-    module, report = way("quantize", {"scheme": "objects.py:TERNARY", "first_last": "same"}, QUICK)
+    module, report = way("quantize", {"scheme": "ternary.py:TERNARY", "first_last": "same"}, QUICK)
     for layer in (module.first, module.second):
         assert all(len(row.abs().unique()) <= 2 for row in layer.dequantized("weight"))
-    assert report["steps"][-1]["tables"]["quantized layers"][0]["format"] == "objects.py:TERNARY"
+    assert report["steps"][-1]["tables"]["quantized layers"][0]["format"] == "ternary.py:TERNARY"
 
 
 @pytest.mark.parametrize("way", WAYS)
