@@ -107,7 +107,7 @@ def _packed_layers(root: nn.Module, layers: Mapping[str, Quantized]) -> dict[str
 
 def _fits(root: nn.Module, layer: Quantized) -> bool:
     """Whether a layer is of a class that readers of the layout know, and its weight is no other layer's too."""
-    if layer.spec.parameters != ("weight",) or layer.float_class is not nn.Linear:  # type: ignore[attr-defined]
+    if layer.spec.parameters != ("weight",) or layer.float_class is not nn.Linear:
         return False
     values = layer._buffers.get("weight_values")
     return sum(values is other for one in root.modules() for other in one._buffers.values()) == 1
