@@ -28,7 +28,7 @@ def read_share(given: Any) -> Any:
         number = float(given) if isinstance(given, str | int | float) and not isinstance(given, bool) else 0.0
     except ValueError:
         return given
-    if 1 < number <= 100:
+    if 2 <= number <= 100:  # between them it is more likely meant as it stands
         raise ValueError(f"is a share of at most 1, got {number:g}; did you mean {number / 100:g} or {number:g}%?")
     return given
 

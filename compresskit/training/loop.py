@@ -76,6 +76,7 @@ def train(
         run = _Run(loaded, options, context, objective, extra_modules, folder)
         if options.batch_norm == "synchronized":
             stack.enter_context(distributed.synchronized_batch_norms([run.trained, *run.extras]))
+        loaded.random_weights = False
         return run.complete()
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -81,9 +83,16 @@ def window_of(layer: nn.Module, inputs: Tensor | None = None) -> Window | None:
         padding = tuple((side, side) for side in layer.padding)
     transposed = isinstance(layer, _TRANSPOSED)
     window = Window(kernel, stride, dilation, padding, layer.padding_mode, layer.groups, transposed)
-    if inputs is None or transposed or type(layer).forward in _PLAIN or not inputs.numel():
+    if inputs is None or transposed or _forward(layer) in _PLAIN or not inputs.numel():
         return window
     return _as_it_pads(layer, window, inputs)
+
+
+def _forward(layer: nn.Module) -> Callable[..., Any]:
+    """The forward that pads: that of the layer's class, or of the float class which one of ours computes with."""
+    classes = (one for one in type(layer).__mro__ if "forward" in vars(one))
+    ours = __name__.partition(".")[0]
+    return next(vars(one)["forward"] for one in classes if one.__module__.partition(".")[0] != ours)
 
 
 @torch.inference_mode(False)
@@ -96,8 +105,9 @@ def _as_it_pads(layer: nn.Module, window: Window, inputs: Tensor) -> Window:
     size = inputs.shape[-len(window.kernel) :]
     known = _PADDINGS.setdefault(layer, {})
     if size not in known:
-        probe = inputs.new_zeros(1, inputs.shape[-len(size) - 1], *size).requires_grad_()
-        outputs = type(layer).forward(layer, probe)  # past the hooks that watch it
+        dtype = next((one.dtype for one in layer.parameters() if one.is_floating_point()), inputs.dtype)
+        probe = inputs.new_zeros(1, inputs.shape[-len(size) - 1], *size, dtype=dtype).requires_grad_()
+        outputs = _forward(layer)(layer, probe)  # past the hooks that watch it
         middle = [length // 2 for length in outputs.shape[2:]]
         picked = outputs[(0, slice(None), *middle)].sum()
         touched = torch.autograd.grad(picked, probe)[0][0].abs().sum(0) > 0

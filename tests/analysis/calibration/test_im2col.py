@@ -10,6 +10,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from compresskit.analysis.calibration.im2col import input_rows, output_positions, output_rows, window_of
+from compresskit.core.types import Loaded
+from compresskit.quantization.options import QuantizeOptions
+from compresskit.quantization.quantize import quantize
+from compresskit.training.context import Context
 
 #: even kernels are padded by torch as they are here
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
@@ -166,3 +170,17 @@ def test_rows_of_convolutions_that_pad_by_themselves(size, kernel, stride):
 def test_a_forward_of_its_own_that_pads_as_it_says_keeps_its_window():
     layer = Standardized(2, 3, 3, padding=1)
     assert window_of(layer, torch.zeros(1, 2, 6)) == window_of(layer)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_quantized_layer_of_a_short_type_pads_as_its_float_class(dtype):
+    plain, own = nn.Conv2d(3, 4, 3, padding=1), PadsLikeTensorFlow(3, 4, 3, 2)
+    inputs = torch.zeros(1, 3, 8, 8)  # statistics are taken in float32
+    for layer in (plain, own):
+        wanted, kind = window_of(layer, inputs), type(layer)
+        module = nn.Sequential(layer.to(dtype))
+        loaded = Loaded(module.eval(), {}, inputs.to(dtype))
+        result = quantize(loaded, QuantizeOptions(), Context(original=loaded))
+        (quantized,) = [one for one in result.loaded.module.modules() if isinstance(one, nn.Conv2d)]
+        assert type(quantized).forward is not kind.forward
+        assert window_of(quantized, inputs) == wanted
