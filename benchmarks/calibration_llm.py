@@ -99,7 +99,9 @@ def peer(folder: Path):
     from datasets import Dataset
     from llmcompressor import oneshot
     from llmcompressor.modifiers.quantization import GPTQModifier
-    from transformers import AutoModelForCausalLM
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
     start, peak, begun = resident(), Peak(), time.process_time()
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
@@ -107,6 +109,7 @@ def peer(folder: Path):
     rows = tokens(model.config.vocab_size)
     data = Dataset.from_dict({"input_ids": rows.tolist(), "attention_mask": torch.ones_like(rows).tolist()})
     oneshot(model=model, dataset=data, recipe=GPTQModifier(targets="Linear", scheme="W4A16", ignore=["lm_head"]),
+            processor=PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"a": 0}, unk_token="a"))),
             max_seq_length=TOKENS, num_calibration_samples=SEQUENCES)  # fmt: skip
     return start, peak.stop(), loaded_at - begun, time.process_time() - loaded_at
 

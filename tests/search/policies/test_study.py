@@ -135,7 +135,7 @@ def test_two_processes_search_together(digits_model, tmp_path):
 
     both = [search(name) for name in ("one", "two")]
     ends = [process.communicate(timeout=300) for process in both]
-    assert [process.returncode for process in both] == [0, 0], ends
+    assert [process.returncode for process in both] == [0, 0], [err.splitlines()[-1:] for _, err in ends]
     study = pytest.importorskip("optuna").load_study(study_name="search", storage=storage)
     complete = [trial for trial in study.trials if trial.state.name == "COMPLETE" and "repeats" not in trial.user_attrs]
     choices = [tuple(trial.user_attrs["claim"]["choice"]) for trial in complete]
