@@ -30,7 +30,7 @@ from compresskit.artifact.source import load_model
 from compresskit.core.errors import CompresskitError
 from compresskit.core.timings.machine import machine
 from compresskit.core.types import Loaded
-from compresskit.pipeline.looking import inspect_model, verify_artifact
+from compresskit.pipeline.inspection.looking import inspect_model, verify_artifact
 from compresskit.pipeline.recipe import validate
 from compresskit.pipeline.runner import Run, run
 

@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 
 import compresskit as package
-from compresskit.pipeline import looking
+from compresskit.pipeline.inspection import looking
 from tests.fresh_process import forks
 
 pytestmark = pytest.mark.integration

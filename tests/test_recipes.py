@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from compresskit.pipeline.docs import options_markdown
 from compresskit.pipeline.recipe import read_recipe
+from compresskit.pipeline.reference.docs import options_markdown
 from compresskit.pipeline.runner import Run, run
 from tests.conftest import REPOSITORY
 from tests.word_tokenizer import word_tokenizer

@@ -45,7 +45,7 @@ def _load(model: str, values: dict):
 
 def _inspect(model: str, as_json: bool, **values) -> None:
     from ..core.reporting.report import print_json, rows_table
-    from ..pipeline.looking import inspect_model
+    from ..pipeline.inspection.looking import inspect_model
 
     found = inspect_model(_load(model, values))
     if as_json:
@@ -81,7 +81,7 @@ _EVALUATED = options_of(RecipeOptions, leave_out=("model", "output", "latency_ba
 def _evaluate(model: str, as_json: bool, quiet: bool, **values) -> None:
     from ..core.reporting.report import print_json
     from ..core.reporting.report_figures import metric_text
-    from ..pipeline.evaluating import evaluate_model
+    from ..pipeline.inspection.evaluating import evaluate_model
 
     found = evaluate_model(
         validated(RecipeOptions, {"model": model, **given_values(_EVALUATED, values)}, "evaluate"), logger(quiet)
@@ -128,7 +128,7 @@ def diff_command(
     """Compare two models (any model strings): layers that differ, edits, and measured figures side by side."""
     from ..artifact.source import brings_example, load_model, with_example
     from ..core.reporting.report import print_json, rows_table
-    from ..pipeline.looking import diff_models
+    from ..pipeline.inspection.looking import diff_models
 
     loaded = []
     for string in (first, second):
@@ -162,7 +162,7 @@ def diff_command(
 def compare_command(runs: tuple[str, ...], output: str | None, force: bool, as_json: bool) -> None:
     """Put finished runs side by side: what each left of its original, from their reports. Nothing is measured."""
     from ..core.reporting.report import figures_tables, print_json
-    from ..pipeline.comparing import compared, read_reports, write_page
+    from ..pipeline.inspection.comparing import compared, read_reports, write_page
 
     reports = read_reports(runs)
     columns, rows = compared(reports)
@@ -185,7 +185,7 @@ def compare_command(runs: tuple[str, ...], output: str | None, force: bool, as_j
 def verify_command(artifact: str, trust_source: bool, source: str | None, as_json: bool) -> None:
     """Check an artifact: the weights' hash, the probe output, and a reload in a fresh process. Exits 3 if one fails."""
     from ..core.reporting.report import print_json, rows_table
-    from ..pipeline.looking import verify_artifact
+    from ..pipeline.inspection.looking import verify_artifact
 
     rows = verify_artifact(artifact, trust_source=trust_source, source=source)
     if as_json:
@@ -205,7 +205,7 @@ def verify_command(artifact: str, trust_source: bool, source: str | None, as_jso
 def doctor_command(as_json: bool) -> None:
     """Say which runtimes and extras work here, with the install line for each that does not."""
     from ..core.reporting.report import print_json, rows_table
-    from ..pipeline.doctor import examine
+    from ..pipeline.inspection.doctor import examine
 
     rows = examine()
     if as_json:

@@ -82,8 +82,8 @@ def schema_command(markdown: bool, glossary: bool, stub: bool) -> None:
     import json
 
     from ..api.stub import stub_text
-    from ..pipeline.docs import options_markdown
-    from ..pipeline.glossary import glossary_markdown
+    from ..pipeline.reference.docs import options_markdown
+    from ..pipeline.reference.glossary import glossary_markdown
 
     texts = {"--markdown": options_markdown, "--glossary": glossary_markdown, "--stub": stub_text}
     given = [flag for flag, asked in zip(texts, (markdown, glossary, stub), strict=True) if asked]
@@ -115,7 +115,7 @@ def init_command(model: str, data: str, weights: str | None, path: str, force: b
     """Write a recipe for a model and data, every usual option in it with its meaning as a comment."""
     from ..artifact.disk import files
     from ..model.builders import parse
-    from ..pipeline.docs import starter_recipe
+    from ..pipeline.reference.docs import starter_recipe
     from ..pipeline.resume.fingerprints import named_paths
 
     if not Path(model).is_dir():

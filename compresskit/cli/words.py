@@ -28,7 +28,7 @@ _WHERE = {
 def explain_command(term: tuple[str, ...], as_json: bool) -> None:
     """Say what an option, a choice of an option, or a term of the glossary means, wherever it is used."""
     from ..core.reporting.report import print_json
-    from ..pipeline.explaining import explain_term, explained
+    from ..pipeline.reference.explaining import explain_term, explained
 
     found = explain_term(" ".join(term))
     if as_json:

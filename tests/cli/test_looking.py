@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from compresskit.pipeline.doctor import EXTRAS
+from compresskit.pipeline.inspection.doctor import EXTRAS
 
 
 def test_inspect_rows_add_up(invoke):

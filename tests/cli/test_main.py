@@ -88,7 +88,7 @@ def test_what_named_code_raises_is_no_bug_of_ours(parts, says, invoke, tmp_path)
 
 
 def test_a_bug_exits_1_and_debug_shows_the_traceback(invoke, monkeypatch, tmp_path):
-    from compresskit.pipeline import looking
+    from compresskit.pipeline.inspection import looking
 
     monkeypatch.setattr(looking, "inspect_model", operator.attrgetter("no_such_attribute"))
     (tmp_path / "net.py").write_text(NET.format(forward="return x", make="pass"))

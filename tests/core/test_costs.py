@@ -22,7 +22,7 @@ OTHER_MEANINGS = {
     "decomposition/explain.py": {"macs", "params"},  # columns of the report's table of layers
     "export/lowering.py": {"macs"},  # a fact of the report
     "model/checkpoints/matching.py": {"params"},  # a key of checkpoint files
-    "pipeline/looking.py": {"macs", "bytes"},  # columns of the table of layers that inspect prints
+    "pipeline/inspection/looking.py": {"macs", "bytes"},  # columns of the table of layers that inspect prints
     "quantization/mixed_precision/allocation.py": {"bytes"},  # the unit in a message
     "training/distributed/fsdp.py": {"params"},  # a key of torch's parameter groups
     "training/loop.py": {"params"},

@@ -14,7 +14,7 @@ from compresskit.analysis.measure.macs import count_macs
 from compresskit.core.errors import InputError
 from compresskit.core.types import call
 from compresskit.model.exported import load_exported
-from compresskit.pipeline.looking import diff_models, inspect_model
+from compresskit.pipeline.inspection.looking import diff_models, inspect_model
 
 
 class Net(nn.Module):

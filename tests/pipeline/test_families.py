@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from compresskit.artifact import artifact
-from compresskit.pipeline.looking import inspect_model
+from compresskit.pipeline.inspection.looking import inspect_model
 from compresskit.pipeline.recipe import validate
 from compresskit.pipeline.runner import Run, run
 

@@ -8,8 +8,8 @@ import pytest
 
 from compresskit.core.errors import InputError
 from compresskit.pipeline.checks.lint import lint
-from compresskit.pipeline.docs import options_markdown, starter_recipe
 from compresskit.pipeline.recipe import RecipeOptions, json_schema, read_recipe, validate
+from compresskit.pipeline.reference.docs import options_markdown, starter_recipe
 from compresskit.pipeline.techniques import STEPS
 from compresskit.pipeline.yaml.lines import read_yaml, set_value
 

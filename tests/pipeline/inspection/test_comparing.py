@@ -7,7 +7,7 @@ import json
 import pytest
 
 from compresskit.core.errors import InputError
-from compresskit.pipeline.comparing import compared, read_reports
+from compresskit.pipeline.inspection.comparing import compared, read_reports
 from tests.core.reporting.test_report import FIGURES, REPORT
 
 

@@ -13,16 +13,16 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from ..analysis.calibration.hooks import watch_calls
-from ..analysis.measure.latency import latency_ab
-from ..analysis.measure.macs import MacCount, count_macs
-from ..analysis.measure.work import figures_of
-from ..artifact import artifact
-from ..core.errors import CompresskitError, InputError, described
-from ..core.types import Loaded
-from ..core.user_code.user_imports import PACKAGE_FOLDER
-from ..model.checkpoints.weights import sha256_of
-from ..model.exported import by_layer, single_example
+from ...analysis.calibration.hooks import watch_calls
+from ...analysis.measure.latency import latency_ab
+from ...analysis.measure.macs import MacCount, count_macs
+from ...analysis.measure.work import figures_of
+from ...artifact import artifact
+from ...core.errors import CompresskitError, InputError, described
+from ...core.types import Loaded
+from ...core.user_code.user_imports import PACKAGE_FOLDER
+from ...model.checkpoints.weights import sha256_of
+from ...model.exported import by_layer, single_example
 
 _PRUNABLE = (nn.modules.conv._ConvNd, nn.Linear, nn.Embedding, nn.MultiheadAttention, nn.RNNBase)
 _DECOMPOSABLE = (nn.modules.conv._ConvNd, nn.Linear, nn.Embedding, nn.RNNBase)

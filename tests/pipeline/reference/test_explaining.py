@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from compresskit.core.errors import InputError
-from compresskit.pipeline.explaining import explain_term, explained
 from compresskit.pipeline.recipe import RecipeOptions
+from compresskit.pipeline.reference.explaining import explain_term, explained
 from compresskit.pipeline.techniques import STEPS
 
 MODELS = [RecipeOptions, *(technique.options_model() for technique in STEPS.values())]

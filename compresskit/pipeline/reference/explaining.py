@@ -6,13 +6,13 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from ..core.errors import InputError, nearest
-from ..core.options import registry_of
-from ..core.registry import Registry
+from ...core.errors import InputError, nearest
+from ...core.options import registry_of
+from ...core.registry import Registry
+from ..recipe import RecipeOptions
+from ..techniques import STEPS
 from .docs import default_of, values_of
 from .glossary import TERMS
-from .recipe import RecipeOptions
-from .techniques import STEPS
 
 _EVERY = "every command"  # where the options of a recipe hold
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any, Literal, get_args, get_origin
 
-from ..core.options import Options
-from ..core.registry import REFERENCE
-from .recipe import RecipeOptions
-from .techniques import STEPS
+from ...core.options import Options
+from ...core.registry import REFERENCE
+from ..recipe import RecipeOptions
+from ..techniques import STEPS
 
 _STARTER_STEPS: dict[str, dict[str, Any]] = {
     "prune": {"target_macs": 0.5, "recover": "finetune"},

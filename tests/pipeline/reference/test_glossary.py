@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compresskit.pipeline.glossary import TERMS, glossary_markdown
+from compresskit.pipeline.reference.glossary import TERMS, glossary_markdown
 from tests.conftest import REPOSITORY
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..core.errors import InputError
-from .measurement import evaluate, measure_model
-from .opening import open_context
-from .recipe import RecipeOptions
+from ...core.errors import InputError
+from ..measurement import evaluate, measure_model
+from ..opening import open_context
+from ..recipe import RecipeOptions
 
 
 def evaluate_model(options: RecipeOptions, log: Callable[[str], None] = lambda line: None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from torch import nn
 
 from compresskit.core.errors import InputError
 from compresskit.core.types import Loaded
-from compresskit.pipeline.looking import diff_models, inspect_model
+from compresskit.pipeline.inspection.looking import diff_models, inspect_model
 
 
 class Attention(nn.Module):

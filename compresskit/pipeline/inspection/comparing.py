@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..artifact import artifact
-from ..artifact.disk import files, ownership
-from ..core.errors import InputError
-from ..core.limits.json_files import LARGEST_MANIFEST_BYTES, read_json
-from ..core.reporting.report_figures import NOT_MEASURED, figure_rows
-from ..core.reporting.report_page import comparison_html
+from ...artifact import artifact
+from ...artifact.disk import files, ownership
+from ...core.errors import InputError
+from ...core.limits.json_files import LARGEST_MANIFEST_BYTES, read_json
+from ...core.reporting.report_figures import NOT_MEASURED, figure_rows
+from ...core.reporting.report_page import comparison_html
 
 
 def read_reports(runs: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:

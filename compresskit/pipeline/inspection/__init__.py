@@ -1,0 +1,1 @@
+"""Commands that look at models, runs and this machine, and change nothing."""
