@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from ..core.errors import InputError
+from ..core.limits.safetensors_header import check_header
 from ..core.registry import Registry
 
 _LIBRARIES = ("torchvision:", "timm:", "hf:", "builtin:")
@@ -63,18 +64,12 @@ def _layers(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     model = ctx.params.get("model") or next(iter(ctx.args), None)  # an option without its value ends the parsing
     if not isinstance(model, str) or not (Path(model) / _WEIGHTS_FILE).is_file():
         return []  # other models would have to be built first
-    names = (name.rpartition(".")[0] for name in _tensors(Path(model) / _WEIGHTS_FILE))
-    return _starting(dict.fromkeys(name for name in names if name), incomplete)
-
-
-def _tensors(path: Path) -> list[str]:
-    """Names in the header of a weights file; its tensors are not read."""
     try:
-        with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        return [name for name in header if name != "__metadata__"]
-    except (OSError, ValueError, MemoryError, OverflowError):  # a completion has no errors to show
+        tensors = check_header(Path(model) / _WEIGHTS_FILE, "weights")
+    except (InputError, OSError):  # a completion has no errors to show
         return []
+    names = (name.rpartition(".")[0] for name in tensors)
+    return _starting(dict.fromkeys(name for name in names if name), incomplete)
 
 
 def _rows(registry: Registry[Any], incomplete: str, prefix: str) -> list[CompletionItem]:

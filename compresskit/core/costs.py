@@ -21,6 +21,7 @@ from .user_code.in_memory import is_in_memory, label
 from .user_code.user_rows import UserRow
 
 _PACKAGE = "compresskit.analysis.measure.costs"
+_LARGEST_PERCENT = 100  # smaller whole numbers are percentages whose sign was forgotten: no model costs so little
 _AMOUNT = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*([a-z%]*)\s*", re.IGNORECASE)
 
 COUNTS = {"k": 1e3, "M": 1e6, "G": 1e9}
@@ -204,9 +205,6 @@ def guard_of(name: str) -> str:
     return f"max_{name}" if COSTS.builtin(name) else f"max {name}"
 
 
-_LARGEST_PERCENT = 100  # smaller whole numbers are percentages whose sign was forgotten: no model costs so little
-
-
 def read_amount(option: str, name: str, given: Any, *, kept: bool = True) -> Any:
     """An amount as options keep it: a share as a number, an absolute figure as "2 ms" or, of a count, a whole number.
 
@@ -223,7 +221,8 @@ def read_amount(option: str, name: str, given: Any, *, kept: bool = True) -> Any
     cost, amount = cost_of(name), parse(option, name, given)
     if amount.value <= 0:
         raise ValueError(f"{option} must be above 0, got {given}")
-    if kept and not amount.is_share and amount.value <= _LARGEST_PERCENT and str(given).strip()[-1].isdigit():
+    has_unit = bool(_written(option, name, given)[1])
+    if kept and not has_unit and not amount.is_share and amount.value <= _LARGEST_PERCENT:
         raise ValueError(
             f"{option} is a share or an amount with a unit, got {given}; did you mean {amount.value / 100:g} or "
             f"{amount.value:g}%?"
@@ -244,20 +243,25 @@ def parse(option: str, name: str, given: float | int | str) -> Amount:
     Raises:
         ValueError: if it means nothing, with how to write it.
     """
-    cost = cost_of(name)
-    read = _AMOUNT.fullmatch(given) if isinstance(given, str) else (None, given, "")
-    if read is None:
-        raise ValueError(f"{option} must be a share or an amount, got {given!r}; e.g. 0.5, 50% or {cost.example()}")
-    number, unit = float(read[1]), read[2].lower()
+    cost, (number, unit) = cost_of(name), _written(option, name, given)
     if unit == "%":
         return Amount(number / 100, True)
     units = cost.units or {}
     factors = {written.lower(): factor for written, factor in units.items()}
-    if unit and unit not in factors:
-        raise ValueError(f"{option}: unit {read[2]!r} in {given!r} does not fit; write {', '.join(['%', *units])}")
+    if unit and unit.lower() not in factors:
+        raise ValueError(f"{option}: unit {unit!r} in {given!r} does not fit; write {', '.join(['%', *units])}")
     if unit:
-        return Amount(number * factors[unit], False)
+        return Amount(number * factors[unit.lower()], False)
     return Amount(number, not (cost.is_counted and number > 1 and number.is_integer()))
+
+
+def _written(option: str, name: str, given: float | int | str) -> tuple[float, str]:
+    """The number of an amount and its unit as it is written, "" where it has none."""
+    read = _AMOUNT.fullmatch(given) if isinstance(given, str) else (None, given, "")
+    if read is None:
+        example = cost_of(name).example()
+        raise ValueError(f"{option} must be a share or an amount, got {given!r}; e.g. 0.5, 50% or {example}")
+    return float(read[1]), read[2]
 
 
 def figure_key(name: str) -> str:

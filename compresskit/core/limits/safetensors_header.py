@@ -18,12 +18,14 @@ _BITS = {
 }  # fmt: skip
 
 
-def check_header(path: str | Path, what: str) -> None:
+def check_header(path: str | Path, what: str) -> list[str]:
     """Refuse a file whose header lies: about its own length, a number type, a shape, or where a tensor is.
 
     Args:
         path: the file.
         what: what errors call it.
+    Returns:
+        the names of its tensors.
     Raises:
         InputError: naming the tensor and what is wrong.
     """
@@ -39,6 +41,7 @@ def check_header(path: str | Path, what: str) -> None:
             raise ValueError("it is no mapping")
         named = [(name, _checked(name, entry)) for name, entry in entries.items() if name != "__metadata__"]
         _check_places(named, size - 8 - length)
+        return [name for name, _ in named]
     except RecursionError:
         raise InputError(f"{what} is damaged or truncated: its header is nested too deep") from None
     except ValueError as error:

@@ -15,9 +15,13 @@ _LEAST_IN_DECIMALS = 0.01  # values below need more than four decimals
 def figure_rows(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Headings and cells of the table of figures: a row for the original and one a step."""
     columns, original = _columns(report), report["original"]
-    models = [("original", original), *((step["technique"], step["measurement"]) for step in report["steps"])]
-    rows = [[name, *(show(figures, original) for show in columns.values())] for name, figures in models]
+    rows = [[name, *(show(figures, original) for show in columns.values())] for name, figures in _models(report)]
     return ["step", *columns], rows
+
+
+def _models(report: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The original and the model after each step, with their figures."""
+    return [("original", report["original"]), *((step["technique"], step["measurement"]) for step in report["steps"])]
 
 
 #: (figures of a model, those of the original) -> a cell
@@ -36,8 +40,7 @@ def _columns(report: dict[str, Any]) -> dict[str, _Show]:
     rest = {cost.noun: partial(_plain_figure, cost) for cost in named if cost.known == "predicted"}
     modelled = {f"{cost.noun} (model)": partial(_with_share, cost) for cost in named if cost.modelled}
     metric: dict[str, _Show] = {_metric_name(report): lambda figures, _: metric_text(figures.get("metric"))}
-    models = (report["original"], *(step["measurement"] for step in report["steps"]))
-    has_generated = any(figures.get("generation") for figures in models)
+    has_generated = any(figures.get("generation") for _, figures in _models(report))
     generated: dict[str, _Show] = {"tokens/s": _tokens_per_second} if has_generated else {}
     return exact | metric | timed | generated | rest | modelled
 
@@ -166,8 +169,7 @@ def bars_of(report: dict[str, Any]) -> list[dict[str, Any]]:
 
 def intervals_of(report: dict[str, Any]) -> list[dict[str, Any]]:
     """The metric of each model with its 95 % interval, as percentages of the range that all intervals span."""
-    models = [("original", report["original"]), *((step["technique"], step["measurement"]) for step in report["steps"])]
-    scored = [(name, figures["metric"]) for name, figures in models if figures.get("metric")]
+    scored = [(name, figures["metric"]) for name, figures in _models(report) if figures.get("metric")]
     if not scored:
         return []
     low, high = min(metric["low"] for _, metric in scored), max(metric["high"] for _, metric in scored)

@@ -20,7 +20,7 @@ from ..images import as_pixels
 from ..loaders import dataset_split
 from ..splits.arrays import ArraySplit, array_split
 from ..splits.base import Splits, classes_of, divided
-from ..text.classes import DEFAULT_LENGTH, token_split, tokenizer_of
+from ..text.classes import token_split, tokenizer_of
 from ..text.corpus import LANGUAGE_KINDS
 from ..text.documents import TEXT_COLUMNS
 from ..text.reading import corpus
@@ -102,8 +102,7 @@ def hf(
     ):
         parts = _documents(found, where, text, label)
         return corpus(parts, where, text_inputs, tokenizer=tokenizer, length=wanted, samples=samples)
-    name = tokenizer or (text_inputs.tokenizer if text_inputs else None)
-    tokenize = tokenizer_of(name, wanted or DEFAULT_LENGTH, where)
+    tokenize = tokenizer_of(tokenizer, text_inputs, wanted, where)
     given = {"image": image, "text": text, "inputs": inputs, "label": label}
 
     single = hasattr(found, "column_names") and not isinstance(found, dict)
@@ -116,7 +115,7 @@ def hf(
     if single:
         split = read(found)
         return divided(split, _classes(split, names), names)
-    parts = {split: next((found[n] for n in folders if n in found), None) for split, folders in SPLIT_FOLDERS.items()}
+    parts = _named_parts(found)
     if parts["train"] is None or (parts["test"] or parts["val"]) is None:
         raise InputError(f"data 'hf:{location}' needs a train split and a test or validation split")
     splits = {name: None if part is None else read(part) for name, part in parts.items()}
@@ -147,11 +146,15 @@ class Rows:
             yield row[self.column] if self.target is None else (row[self.column], row[self.target])
 
 
+def _named_parts(found: Any) -> dict[str, Any]:
+    """The parts of a data set by split, under whichever usual name each has; None for those that are not there."""
+    return {split: next((found[n] for n in names if n in found), None) for split, names in SPLIT_FOLDERS.items()}
+
+
 def _documents(found: Any, where: str, column: str | None, target: str | None) -> dict[str, Any]:
     parts = {"train": found}
     if isinstance(found, dict):
-        named = {split: next((found[n] for n in names if n in found), None) for split, names in SPLIT_FOLDERS.items()}
-        parts = {split: part for split, part in named.items() if part is not None}
+        parts = {split: part for split, part in _named_parts(found).items() if part is not None}
         if "train" not in parts:
             raise InputError(f"data {where!r} has no train split among {', '.join(found)}")
     documents = {}

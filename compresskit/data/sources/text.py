@@ -13,7 +13,7 @@ from ...model.text_inputs import TextInputs
 from ..splits.arrays import ArraySplit
 from ..splits.base import Splits, divided
 from ..splits.columns import ColumnSplit
-from ..text.classes import DEFAULT_LENGTH, Tokenize, of_table, token_split, tokenizer_of
+from ..text.classes import Tokenize, of_table, token_split, tokenizer_of
 from ..text.reading import corpus, corpus_files, is_corpus
 from .folders import directory, named_splits, split_folders, whole
 from .tables import csv, jsonl
@@ -58,8 +58,7 @@ def text(
         return corpus(documents, where, text_inputs, tokenizer=tokenizer, length=length, samples=samples)
     if samples is not None:
         raise InputError(f"data {where!r}: samples is for a corpus, and these are texts with classes; leave it out")
-    name = tokenizer or (text_inputs.tokenizer if text_inputs else None)
-    tokenize = tokenizer_of(name, length or DEFAULT_LENGTH, where)
+    tokenize = tokenizer_of(tokenizer, text_inputs, length, where)
     if Path(location).suffix in (".csv", ".jsonl"):
         table = (csv if location.endswith(".csv") else jsonl).read_table(location)
         return of_table(table, tokenize, column, target)

@@ -10,21 +10,33 @@ from torch import Tensor
 
 from ...core.errors import InputError, require
 from ...core.user_code.user_imports import guarded
+from ...model.text_inputs import TextInputs
 from ..sources.tables.rows import Table
 from ..splits.arrays import ArraySplit
 from ..splits.base import Splits, divided
 from ..splits.columns import ColumnSplit
 from .documents import LABEL_COLUMNS, TEXT_COLUMNS
+from .tokenizers import ByteTokenizer, is_bytes
 
 #: tokens of a text where nobody says it
-DEFAULT_LENGTH = 128
+_LENGTH = 128
 #: texts -> (n, length) token numbers, or a mapping of such
 Tokenize = Callable[[list[str]], Any]
 
 
-def tokenizer_of(name: str | None, length: int, where: str) -> Tokenize:
-    """What turns texts into token numbers, all of one length."""
-    if name is None:
+def tokenizer_of(given: str | None, model: TextInputs | None, length: int | None, where: str) -> Tokenize:
+    """What turns texts into token numbers, all of one length.
+
+    Args:
+        given: the tokenizer that the user names; None takes the model's, and bytes where there is none.
+        model: what the model expects of text.
+        length: tokens a text; None takes the default.
+        where: what errors call the data.
+    Raises:
+        InputError: if it does not load, or cannot pad.
+    """
+    name, length = given or (model.tokenizer if model else None), length or _LENGTH
+    if is_bytes(name):
         return lambda texts: _bytes(texts, length)
     transformers = require("transformers", "hf")
     with guarded(f"tokenizer {name!r}", "while it was loaded"):
@@ -77,9 +89,8 @@ def of_table(table: Table, tokenize: Tokenize, column: str | None, target: str |
 
 
 def _bytes(texts: list[str], length: int) -> Tensor:
-    """(n, length) int64: each byte of UTF-8 plus one, then 0."""
+    """(n, length) int64: the numbers of bytes, then padding."""
     rows = torch.zeros(len(texts), length, dtype=torch.int64)
-    for row, content in zip(rows, texts, strict=True):
-        values = list(content.encode()[:length])
-        row[: len(values)] = torch.tensor(values, dtype=torch.int64) + 1
+    for row, values in zip(rows, ByteTokenizer().encode(texts), strict=True):
+        row[: len(values[:length])] = torch.tensor(values[:length], dtype=torch.int64)
     return rows

@@ -140,7 +140,12 @@ def make_tokenizer(name: str | None) -> Tokenizer:
     Raises:
         InputError: if it does not load.
     """
-    return ByteTokenizer() if name is None or name == "bytes" else LibraryTokenizer(name)
+    return ByteTokenizer() if is_bytes(name) else LibraryTokenizer(str(name))
+
+
+def is_bytes(name: str | None) -> bool:
+    """Whether a tokenizer's name stands for bytes."""
+    return name is None or name == ByteTokenizer.name
 
 
 def _pieces(text: str) -> list[str]:

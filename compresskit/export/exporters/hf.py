@@ -62,7 +62,7 @@ def plain_module(
     if factored and options.factored == "refuse":
         raise InputError(
             f"{len(factored)} layers are products of factors ({', '.join(factored[:3])} ...), which "
-            " no configuration describes; --factored merge writes each as one dense layer, or export it as onnx"
+            "no configuration describes; --factored merge writes each as one dense layer, or export it as onnx"
         )
     if factored:
         with torch.no_grad():

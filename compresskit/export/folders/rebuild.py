@@ -40,7 +40,7 @@ def library_model(module: nn.Module, edits: Sequence[Mapping[str, Any]]) -> nn.M
 
 def different_tensors(wanted: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]) -> str:
     """Why tensors are not those that a configuration builds, naming layers; "" where they are."""
-    alike: dict[str, tuple[str, tuple[int, ...]]] = {}
+    first: tuple[str, tuple[int, ...]] | None = None
     for name, shape in wanted.items():
         own = tuple(tensors[name].shape) if name in tensors else None
         if own is None or own == shape:
@@ -51,9 +51,10 @@ def different_tensors(wanted: Mapping[str, tuple[int, ...]], tensors: Mapping[st
                     f"layers have different widths ({name} is {list(own)}, {other} is {list(tensor.shape)}), and its "
                     "configuration has one number for them; prune with --widths uniform"
                 )
-        alike.setdefault(name, (name, own))
-    for name, own in alike.values():
-        return f"{name} is {list(own)}, and {list(wanted[name])} as its configuration builds it"
+        first = first or (name, own)
+    if first is not None:
+        name, size = first
+        return f"{name} is {list(size)}, and {list(wanted[name])} as its configuration builds it"
     lacks, extra = [n for n in wanted if n not in tensors], [n for n in tensors if n not in wanted]
     if lacks or extra:
         where = f"lacks {lacks[0]}" if lacks else f"has {extra[0]} besides"

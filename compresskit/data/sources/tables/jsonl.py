@@ -11,7 +11,7 @@ from ....core.limits.reading import check_regular
 from ....core.types import Preprocessing
 from ....model.text_inputs import TextInputs
 from ...splits.base import Splits
-from ...text.classes import DEFAULT_LENGTH, of_table, tokenizer_of
+from ...text.classes import of_table, tokenizer_of
 from ...text.reading import corpus, corpus_files, is_corpus
 from ..folders import whole
 from .rows import Table, split_of
@@ -53,8 +53,7 @@ def jsonl(
     if is_corpus(location, target, text_inputs):
         parts = corpus_files(location, where, column, target)
         return corpus(parts, where, text_inputs, tokenizer=tokenizer, length=length, samples=samples)
-    name = tokenizer or (text_inputs.tokenizer if text_inputs else None)
-    return of_table(read_table(location), tokenizer_of(name, length or DEFAULT_LENGTH, where), column, target)
+    return of_table(read_table(location), tokenizer_of(tokenizer, text_inputs, length, where), column, target)
 
 
 def read_table(location: str) -> Table:
