@@ -1291,6 +1291,7 @@ def export(
     | Callable[..., Any] = "auto",
     factored: Literal["refuse", "merge"] = "refuse",
     opset: int = 21,
+    with_script: bool = False,
     threads: int = 1,
     batch_size: int = 1,
     rounds: int = 12,

@@ -14,20 +14,26 @@ from torch import nn
 from compresskit.analysis.measure.latency import Latency, latency_ab
 from compresskit.analysis.measure.macs import count_macs
 from compresskit.core.errors import InputError, described
-from compresskit.core.tensors.dtypes import cast, model_dtype, widened
+from compresskit.core.tensors.dtypes import cast, model_dtype
 from compresskit.core.types import Inputs, Loaded, call, main_output
 from compresskit.evaluation.metrics import Score
 from compresskit.model.example_inputs import with_batch
 from compresskit.training.context import Context
 
 from ..quantization.formats.layers import quantized_layers
-from .exporters.export_program import export_program
+from .comparison import compare
+from .description import description
+from .exporters.export_program import DESCRIPTION, export_program
 from .float_reference import float_twin
 from .folders.folder import model_card
 from .folders.proof import named_inputs, own_output, prove
 from .options import ExportOptions
+from .runner_script import TOKENIZER, write_runner
 from .runtimes.exported import Exported
 from .tables import EXPORTERS, RUNTIMES
+
+#: figures that a README beside the file repeats
+_IN_README = ("file_bytes", "runtime", "runtime_version", "agreement", "largest_difference", "latency_ms", "threads")
 
 
 def export(loaded: Loaded, options: ExportOptions, context: Context, out_path: str | Path) -> dict[str, Any]:
@@ -72,6 +78,7 @@ def carry_out(loaded: Loaded, options: ExportOptions, context: Context, path: Pa
         notes, proof = write_model(loaded, options, path)
     else:
         program = export_program(loaded.module, loaded.example)
+        program.graph_module.meta[DESCRIPTION] = description(loaded, context)
         notes = [*computes_in(loaded.module), *held_as_floats(loaded.module)]
         notes += EXPORTERS.load(options.format)(program, path, options) or []
     inputs = with_batch(loaded.example, options.batch_size)
@@ -96,6 +103,9 @@ def carry_out(loaded: Loaded, options: ExportOptions, context: Context, path: Pa
         facts[f"{context.metric.name}_in_runtime"] = score.value
     if options.writes_folder():
         (path / "README.md").write_text(model_card(loaded, facts), encoding="utf-8")
+    if options.with_script and program is not None:
+        meta = {**program.graph_module.meta[DESCRIPTION], "figures": {name: facts[name] for name in _IN_README}}
+        write_runner(path.parent, path.name, meta, tokenizer=loaded.companions.get(TOKENIZER))
     return ExportResult(facts | ({"notes": "; ".join(notes)} if notes else {}), notes, runner, score)
 
 
@@ -175,27 +185,6 @@ def comparison_batches(loaded: Loaded, options: ExportOptions, context: Context)
         return [cast(with_batch(loaded.example, size), torch.float32)]
     batches = context.data.batches("test", batch_size=size, limit=max(options.samples // size, 1) * size)
     return [inputs for inputs, _ in batches]
-
-
-@torch.no_grad()
-def compare(module: nn.Module, runner: nn.Module, batches: list[Inputs]) -> dict[str, Any]:
-    """How near a runtime's outputs are to the module's.
-
-    Returns:
-        agreement: share of outputs with the same largest entry; largest_difference and output_scale (largest
-        |output|) of the module; compared_samples.
-    """
-    same, total, largest, scale = 0, 0, 0.0, 0.0
-    module.eval()
-    for inputs in batches:
-        wanted, found = widened(main_output(call(module, inputs))), main_output(call(runner, inputs))
-        if wanted.shape != found.shape:
-            raise InputError(f"the runtime returned {list(found.shape)} where the model returns {list(wanted.shape)}")
-        same += int((wanted.argmax(-1) == found.argmax(-1)).sum())
-        total += wanted.argmax(-1).numel()
-        largest = max(largest, float((wanted - found).abs().max()))
-        scale = max(scale, float(wanted.abs().max()))
-    return {"agreement": same / total, "largest_difference": largest, "output_scale": scale, "compared_samples": total}
 
 
 def timed(baseline: nn.Module, runner: nn.Module, inputs: Inputs, options: ExportOptions) -> Latency:

@@ -9,6 +9,7 @@ from pydantic import field_validator, model_validator
 from ..core.errors import InputError
 from ..core.options import GuardOptions, Options, choice, option
 from ..core.registry import Registry
+from .runner_script import beside
 from .tables import EXPORTERS, RUNTIMES, reads
 
 #: what an artifact holds under names of its own
@@ -25,6 +26,11 @@ class ExportOptions(Options):
         "layer", section="Export",
     )  # fmt: skip
     opset: int = option(21, "ONNX operator set", section="Export", ge=17, le=23)
+    with_script: bool = option(
+        False,
+        "write a script and a README beside the file: NAME.py needs the runtime and NumPy alone",
+        section="Export",
+    )
     threads: int = option(1, "threads of the runtime while measuring", section="Measuring", ge=1, le=1024)
     batch_size: int = option(1, "inputs a forward while measuring latency", section="Measuring", ge=1)
     rounds: int = option(
@@ -50,6 +56,11 @@ class ExportOptions(Options):
     def suffix(self) -> str:
         """The suffix of a file in this format; a user's own exporter is loaded to find out."""
         return EXPORTERS.attribute(self.format, "suffix", f".{self.format.rpartition(':')[2]}")
+
+    def files_beside(self, name: str) -> list[str]:
+        """Names of further files that an export may write beside the one of that name."""
+        # weights of large models lie in a file of their own beside the graph, which names it
+        return [f"{name}.data", *(beside(name, tokenizer=True) if self.with_script else [])]
 
     def takes_model(self) -> bool:
         """Whether the format is written from the model itself, not from its graph; a user's own exporter is loaded."""
@@ -79,7 +90,7 @@ class ExportOptions(Options):
         known = EXPORTERS.builtin(self.format)
         if known and (self.runtime == "auto" or RUNTIMES.builtin(self.runtime)):
             self.check_pair()
-        for name in ("opset", "factored") if known else ():
+        for name in ("opset", "factored", "with_script") if known else ():
             if name in self.model_fields_set and name not in EXPORTERS.attribute(self.format, "options", ()):
                 raise ValueError(f"{name} would be ignored: format is {self.format!r}")
         return self

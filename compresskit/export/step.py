@@ -40,7 +40,7 @@ def export_step(loaded: Loaded, options: ExportStepOptions, context: Context) ->
         figures["metric"] = {"name": context.metric.name, **asdict(done.score)}
     runs = f"{done.facts['latency_label']}: {done.facts['runtime']} {done.facts['runtime_version']}"
     labels = {cost_of(BYTES).figure: f"stored: size of {path.name}", **dict.fromkeys([*timed_figures, "metric"], runs)}
-    written = [path, path.with_name(f"{path.name}.data")]
+    written = [path, *(path.with_name(name) for name in options.files_beside(path.name))]
     files = {file.name: file for file in written if file.exists()}
     says = {BYTES: path.name.replace("{", "{{").replace("}", "}}") + " takes {}"}
     return StepResult(loaded, done.facts, done.notes, files=files, figures=figures, labels=labels, says=says)

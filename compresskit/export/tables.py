@@ -27,7 +27,7 @@ EXPORTERS: Registry[Callable[[ExportedProgram | Loaded, Path, ExportOptions], Se
                 "suffix": ".onnx",
                 "runtime": "onnxruntime",
                 "packages": {"onnx": "onnx", "onnxscript": "onnx"},
-                "options": ("opset",),
+                "options": ("opset", "with_script"),
             },
         ),
         "pt2": Row(
@@ -133,7 +133,7 @@ RUNTIMES: Registry[Callable[[Exported], nn.Module]] = Registry(
     doc="""Where an exported model runs.
 
 A row is a function (exported) -> module: `exported` (runtimes.exported.Exported) has the file, the program, an example
-and the number of threads; the module's forward takes the model's inputs and returns its first output. Its attributes,
+and the number of threads; the module's forward takes the model's inputs and returns its outputs. Its attributes,
 none of which it must have: `reads`, the formats that it reads, e.g. ("onnx",), without it any; `module` whose version
 the report names; `packages` that it imports, each with the extra that brings it; `simulated`, true where quantized
 layers compute in float there.""",

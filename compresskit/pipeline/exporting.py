@@ -38,9 +38,8 @@ def export_file(
         if not force:
             raise InputError(f"output {output!r} exists; give --force to replace it")
         ownership.check_replaceable(target, inputs)
-    # weights of large models lie in a file of their own beside the graph, which names it
-    for path in () if options.writes_folder() else (target, target.with_name(f"{target.name}.data")):
-        ownership.check_file(path, force=force, inputs=inputs)
+    for name in () if options.writes_folder() else (target.name, *options.files_beside(target.name)):
+        ownership.check_file(target.with_name(name), force=force, inputs=inputs)
     from ..artifact.disk import files, locks
     from ..export.lowering import export
     from .checks.preflight import checked_export

@@ -8,16 +8,18 @@ the layer between them; inductor's x86 passes recognise the same pairs in a `.pt
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from compresskit.core.errors import InputError, first_line
 from compresskit.core.tensors.dtypes import cast, copy_in, model_dtype
-from compresskit.core.types import Inputs
+from compresskit.core.types import Inputs, call
 from compresskit.model.example_inputs import with_batch
 from compresskit.model.exported import exported_program
 
@@ -33,7 +35,12 @@ from ...quantization.formats.layers import (
     quantized_layers,
     to_matrix,
 )
+from .output_names import register_dataclasses
 
+#: where inputs of an exported program keep the names of their dynamic dimensions: {dimension: name}
+AXES = "compresskit_axes"
+#: where its graph module keeps what a file says of the model; see `export.description`
+DESCRIPTION = "compresskit_description"
 #: operators that mean "the same codes again" when nothing stands between them
 _QUANTIZE, _DEQUANTIZE = "quantize_per_tensor", "dequantize_per_tensor"
 
@@ -225,13 +232,43 @@ def export_program(root: nn.Module, example: Inputs) -> torch.export.ExportedPro
     args, kwargs = as_arguments(inputs)
     free = tree_map(lambda tensor: {0: torch.export.Dim.AUTO} if tensor.dim() else None, (args, kwargs))
     try:
-        with torch.no_grad():
+        with torch.no_grad(), without_cache(lowered):
+            register_dataclasses(call(lowered, inputs))
             program = torch.export.export(lowered, args, kwargs, dynamic_shapes=_by_name(lowered, *free))
     except Exception as error:
         raise InputError(f"torch.export cannot trace this model: {first_line(error)}") from error
     merge_quantizers(program.graph)
     program.graph_module.recompile()
+    _name_axes(program, free)
     return program
+
+
+@contextmanager
+def without_cache(module: nn.Module) -> Iterator[None]:
+    """A transformers model without its cache of keys and values, which no graph returns, until the context ends."""
+    configs = {id(config): config for layer in module.modules() if (config := getattr(layer, "config", None))}
+    caching = [config for config in configs.values() if getattr(config, "use_cache", None) is True]
+    for one in caching:
+        one.use_cache = False
+    try:
+        yield
+    finally:
+        for one in caching:
+            one.use_cache = True
+
+
+def _name_axes(program: torch.export.ExportedProgram, free: tuple) -> None:
+    """Note at each input what its dynamic dimensions are called; exporters read it there."""
+    inputs = set(program.graph_signature.user_inputs)
+    placeholders = [node for node in program.graph.nodes if node.op == "placeholder" and node.name in inputs]
+    leaves = tree_leaves(free, is_leaf=_is_axes)
+    for node, axes in zip(placeholders, leaves, strict=True):
+        if axes is not None:
+            node.meta[AXES] = dict.fromkeys(axes, "batch")
+
+
+def _is_axes(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and all(isinstance(key, int) for key in value)
 
 
 def _by_name(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ...core.errors import InputError, first_line, require
 from ..options import ExportOptions
-from . import onnx_graph
+from . import onnx_graph, onnx_names
+from .export_program import DESCRIPTION
 
 
 def onnx(program: torch.export.ExportedProgram, path: Path, options: ExportOptions) -> list[str]:
@@ -39,5 +43,13 @@ def export_onnx(program: torch.export.ExportedProgram, path: Path, *, opset: int
     if graph is None:
         raise InputError("torch.onnx gave no graph of this model")
     notes = onnx_graph.finish(graph.model.graph, opset=opset)
+    onnx_names.name_interface(graph.model.graph, program)
+    onnx_names.leave_no_traces(graph.model)
+    graph.model.metadata_props.update(as_strings(program.graph_module.meta.get(DESCRIPTION, {})))
     graph.save(str(path))
     return notes
+
+
+def as_strings(description: Mapping[str, Any]) -> dict[str, str]:
+    """A description as a file's metadata: strings as they are, all else as JSON."""
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in description.items()}

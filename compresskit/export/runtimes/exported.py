@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from ...core.tensors.dtypes import cast
 from ...core.types import Inputs
 from ..exporters.export_program import as_arguments
+from ..exporters.output_names import restored
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ class Exported:
 
 
 class Runner(nn.Module):
-    """A function from inputs to the first output, as a module; with the runtime's own session where it has one."""
+    """A function from inputs to outputs, as a module; with the runtime's own session where it has one."""
 
-    def __init__(self, run: Callable[[Inputs], Tensor], session: Any = None):
+    def __init__(self, run: Callable[[Inputs], Any], session: Any = None):
         super().__init__()
         self._run = run
         self.session = session
 
-    def forward(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
+    def forward(self, *args: Tensor, **kwargs: Tensor) -> Any:
         return self._run(kwargs if kwargs else args)
 
 
@@ -56,7 +56,9 @@ def in_order(inputs: Inputs, names: list[str]) -> list[Tensor]:
     return [tensor.detach().cpu().contiguous() for tensor in tensors]
 
 
-def first_output(outputs: object) -> Tensor:
-    """The first tensor among outputs of any structure."""
-    leaves = [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
-    return leaves[0]
+def as_outputs(exported: Exported, arrays: Sequence[Any]) -> Any:
+    """NumPy arrays that a runtime returned, as tensors in the structure in which the model returns them."""
+    tensors = [torch.from_numpy(array) for array in arrays]
+    if exported.program is not None:
+        return restored(exported.program, tensors)
+    return tensors[0] if len(tensors) == 1 else tuple(tensors)

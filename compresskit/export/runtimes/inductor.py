@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ...core.errors import require
 from ...core.types import Inputs
 from ..exporters.export_program import as_arguments, decomposed
-from .exported import Exported, Runner, first_output
+from .exported import Exported, Runner
 
 
 def inductor(exported: Exported) -> nn.Module:
@@ -30,9 +32,9 @@ def inductor(exported: Exported) -> nn.Module:
         compiled = torch.compile(program)
         compiled(*args[0], **args[1])
 
-    def run(inputs: Inputs) -> Tensor:
+    def run(inputs: Inputs) -> Any:
         positional, named = as_arguments(inputs)
         with torch.no_grad():
-            return first_output(compiled(*positional, **named))
+            return compiled(*positional, **named)
 
     return Runner(run)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import Any
 
 from ...core.errors import require
 from ...core.types import Inputs
-from .exported import Exported, Runner, in_order
+from .exported import Exported, Runner, as_outputs, in_order
 
 
 def onnxruntime(exported: Exported, profile: Path | None = None) -> Runner:
@@ -28,8 +26,8 @@ def onnxruntime(exported: Exported, profile: Path | None = None) -> Runner:
     session = runtime.InferenceSession(str(exported.path), settings, providers=["CPUExecutionProvider"])
     names = [entry.name for entry in session.get_inputs()]
 
-    def run(inputs: Inputs) -> Tensor:
+    def run(inputs: Inputs) -> Any:
         feed = {name: tensor.numpy() for name, tensor in zip(names, in_order(inputs, names), strict=True)}
-        return torch.from_numpy(session.run(None, feed)[0])
+        return as_outputs(exported, session.run(None, feed))
 
     return Runner(run, session)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from typing import Any
+
+from torch import nn
 
 from ...core.errors import require
 from ...core.types import Inputs
-from .exported import Exported, Runner, in_order
+from .exported import Exported, Runner, as_outputs, in_order
 
 
 def openvino(exported: Exported) -> nn.Module:
@@ -22,8 +23,9 @@ def openvino(exported: Exported) -> nn.Module:
     request = compiled.create_infer_request()
     names = [port.get_any_name() for port in compiled.inputs]
 
-    def run(inputs: Inputs) -> Tensor:
+    def run(inputs: Inputs) -> Any:
         arrays = {name: tensor.numpy() for name, tensor in zip(names, in_order(inputs, names), strict=True)}
-        return torch.from_numpy(request.infer(arrays)[0].copy())
+        found = request.infer(arrays)
+        return as_outputs(exported, [found[port].copy() for port in compiled.outputs])
 
     return Runner(run)

@@ -1,8 +1,11 @@
 """What a runtime is handed, and what it hands back."""
 
+import numpy as np
+import pytest
 import torch
 
-from compresskit.export.runtimes.exported import Runner, first_output, in_order
+from compresskit.export.exporters.export_program import export_program
+from compresskit.export.runtimes.exported import Exported, Runner, as_outputs, in_order
 
 
 def test_a_runner_hands_on_positional_or_keyword_inputs():
@@ -21,5 +24,20 @@ def test_inputs_are_ordered_as_the_graph_has_them():
     assert only.tolist() == [1.0]
 
 
-def test_the_first_tensor_of_any_structure():
-    assert first_output({"loss": None, "logits": (torch.ones(1), torch.zeros(1))}).tolist() == [1.0]
+@pytest.mark.integration
+def test_outputs_come_back_in_the_models_own_structure(tmp_path):
+    class Heads(torch.nn.Module):
+        def forward(self, x):
+            return {"boxes": (x + 1, x + 2), "none": None, "logits": x * 2}
+
+    module = Heads().eval()
+    exported = Exported(module, export_program(module, torch.ones(1, 2)), tmp_path, torch.ones(1, 2), 1)
+    found = as_outputs(exported, [np.full(2, number) for number in (1.0, 2.0, 3.0)])
+    assert found["none"] is None and [float(part[0]) for part in found["boxes"]] == [1.0, 2.0]
+    assert found["logits"].tolist() == [3.0, 3.0]
+
+
+def test_without_a_program_one_output_is_a_tensor_and_several_are_a_tuple(tmp_path):
+    exported = Exported(torch.nn.Identity(), None, tmp_path, torch.ones(1), 1)
+    assert as_outputs(exported, [np.ones(1)]).tolist() == [1.0]
+    assert len(as_outputs(exported, [np.ones(1), np.ones(1)])) == 2

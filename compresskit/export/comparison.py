@@ -1,0 +1,70 @@
+"""How near a model's outputs in a runtime are to its outputs in eager PyTorch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..core.errors import InputError
+from ..core.tensors.dtypes import as_real, widened
+from ..core.types import Inputs, call, main_output
+from .exporters.output_names import named_tensors
+
+
+@torch.no_grad()
+def compare(module: nn.Module, runner: nn.Module, batches: list[Inputs]) -> dict[str, Any]:
+    """How near a runtime's outputs are to the module's.
+
+    Returns:
+        agreement: share of outputs with the same largest entry; largest_difference and output_scale (largest
+        |output|) of the module; compared_samples. Where both return several tensors of the same names:
+        output_differences, the largest difference of each.
+    Raises:
+        InputError: if an output has another shape in the runtime.
+    """
+    same, total, largest, scale = 0, 0, 0.0, 0.0
+    each: dict[str, float] = {}
+    module.eval()
+    for inputs in batches:
+        all_wanted, all_found = call(module, inputs), call(runner, inputs)
+        wanted, found = widened(main_output(all_wanted)), main_output(all_found)
+        largest = max(largest, difference(wanted, found))
+        same += int((wanted.argmax(-1) == found.argmax(-1)).sum())
+        total += wanted.argmax(-1).numel()
+        scale = max(scale, float(wanted.abs().max()))
+        for name, value in differences(all_wanted, all_found).items():
+            each[name] = max(each.get(name, 0.0), value)
+    facts = {"agreement": same / total, "largest_difference": largest, "output_scale": scale, "compared_samples": total}
+    return facts | ({"output_differences": each} if len(each) > 1 else {})
+
+
+def differences(wanted: Any, found: Any) -> dict[str, float]:
+    """The largest difference of each output that both structures name.
+
+    Raises:
+        InputError: if an output has another shape in the runtime.
+    """
+    wanted_by_name, found_by_name = named_tensors(wanted), named_tensors(found)
+    return {
+        name: difference(wanted_by_name[name], tensor, name)
+        for name, tensor in found_by_name.items()
+        if name in wanted_by_name
+    }
+
+
+def difference(wanted: Tensor, found: Tensor, name: str = "") -> float:
+    """The largest difference between two tensors of one shape; infinities and NaN in both at one place are equal.
+
+    Raises:
+        InputError: if the shapes differ.
+    """
+    if wanted.shape != found.shape:
+        shown = f" as {name!r}" if name else ""
+        shapes = f"{list(found.shape)}{shown} where the model returns {list(wanted.shape)}"
+        raise InputError(f"the runtime returned {shapes}")
+    wanted, found = as_real(wanted).double(), as_real(found).double()
+    gap = (wanted - found).abs()
+    gap = torch.where((wanted == found) | (wanted.isnan() & found.isnan()), torch.zeros_like(gap), gap)
+    return float(gap.max()) if gap.numel() else 0.0

@@ -1,0 +1,44 @@
+"""Outputs of a runtime beside those of eager PyTorch."""
+
+import pytest
+import torch
+
+from compresskit.core.errors import InputError
+from compresskit.export.comparison import compare, difference, differences
+
+
+class Heads(torch.nn.Module):
+    def __init__(self, offset):
+        super().__init__()
+        self.offset = offset
+
+    def forward(self, x):
+        return {"boxes": (x + self.offset, x), "logits": x * 2}
+
+
+def test_every_output_has_its_own_largest_difference():
+    found = compare(Heads(0.0), Heads(0.5), [torch.ones(2, 3), torch.zeros(2, 3)])
+    assert found["output_differences"] == {"boxes_0": 0.5, "boxes_1": 0.0, "logits": 0.0}
+    assert found["largest_difference"] == 0.0 and found["output_scale"] == 2.0  # of the logits
+
+
+def test_what_only_one_side_returns_is_not_compared():
+    assert differences({"logits": torch.ones(2), "hidden": torch.ones(1)}, {"logits": torch.zeros(2)}) == {
+        "logits": 1.0
+    }
+
+
+def test_an_output_of_another_shape_is_named():
+    with pytest.raises(InputError, match=r"returned \[1, 2\] as 'b' where the model returns \[2\]"):
+        differences({"a": torch.ones(1), "b": torch.ones(2)}, {"a": torch.ones(1), "b": torch.ones(1, 2)})
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_what_is_not_finite_in_both_is_equal(value):
+    assert difference(torch.tensor([value, 1.0]), torch.tensor([value, 1.25])) == 0.25
+
+
+def test_other_number_types_and_no_elements():
+    assert difference(torch.tensor([True, False]), torch.tensor([True, True])) == 1.0
+    assert difference(torch.tensor([1 + 1j]), torch.tensor([1 + 3j])) == 2.0
+    assert difference(torch.ones(0, 4), torch.ones(0, 4)) == 0.0
