@@ -52,12 +52,15 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
 @torch.inference_mode()
 def top1(loaded: Loaded, test: list) -> float:
     """Share of right answers, in percent."""
+    device = next(loaded.module.parameters()).device
+    test = [(inputs.to(device), targets.to(device)) for inputs, targets in test]
     right = sum(int((loaded.module.eval()(inputs).argmax(1) == targets).sum()) for inputs, targets in test)
     return 100 * right / sum(len(targets) for _, targets in test)
 
 
 def lines(loaded: Loaded, data: Data, test: list, names: list[str], seeds: list[int], common: dict) -> Iterator[str]:
     """A line of the table for each row."""
+    device = next(loaded.module.parameters()).device
     whole = top1(loaded, test)
     for name in names:
         technique, options = ROWS[name]
@@ -66,7 +69,7 @@ def lines(loaded: Loaded, data: Data, test: list, names: list[str], seeds: list[
         for seed in seeds:
             copied, started, began = loaded.clone(), time.process_time(), time.perf_counter()
             own = {name: value for name, value in common.items() if name in model.model_fields}
-            made = function(copied, model(**options, **own), Context(loaded, data=data, seed=seed)).loaded
+            made = function(copied, model(**options, **own), Context(loaded, data=data, seed=seed, device=device)).loaded
             seconds, passed = seconds + time.process_time() - started, passed + time.perf_counter() - began
             found.append(top1(made, test) - whole)
             print(f"<!-- {name} seed {seed}: {found[-1]:+.2f} -->", flush=True)
@@ -89,11 +92,13 @@ def main() -> None:
     parser.add_argument("--reconstruct", help="in the place of block: auto, none")
     parser.add_argument("--iterations", type=int)
     parser.add_argument("--joint-iterations", type=int, help="of rows that are pruned or decomposed")
+    parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     loaded = load_model(
         f"builtin:cifar_resnet{arguments.net}", weights=f"{arguments.models}/resnet{arguments.net}_cifar10.safetensors"
     )
+    loaded.module.to(arguments.device)
     data = open_data(arguments.data, loaded.preprocessing)
     test = list(data.batches("test", batch_size=250, limit=arguments.limit))
     common: dict[str, Any] = {"reconstruct": arguments.reconstruct or "block"}
