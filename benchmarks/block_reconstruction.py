@@ -69,7 +69,8 @@ def lines(loaded: Loaded, data: Data, test: list, names: list[str], seeds: list[
         for seed in seeds:
             copied, started, began = loaded.clone(), time.process_time(), time.perf_counter()
             own = {name: value for name, value in common.items() if name in model.model_fields}
-            made = function(copied, model(**options, **own), Context(loaded, data=data, seed=seed, device=device)).loaded
+            context = Context(loaded, data=data, seed=seed, device=device)
+            made = function(copied, model(**options, **own), context).loaded
             seconds, passed = seconds + time.process_time() - started, passed + time.perf_counter() - began
             found.append(top1(made, test) - whole)
             print(f"<!-- {name} seed {seed}: {found[-1]:+.2f} -->", flush=True)

@@ -26,13 +26,18 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "prune, refit": ("prune", {"target_macs": 0.5, "reconstruct": "sequential"}),
     "prune, blocks": ("prune", {"target_macs": 0.5, "reconstruct": "block", "joint_iterations": 100, **_STEPS}),
     "2:4, sparsegpt": ("prune", {"granularity": "n:m", "saliency": "sparsegpt", "reconstruct": "none"}),
+    "zeros, solved": ("prune", {"granularity": "weight", "ratio": 0.7, "saliency": "wanda", "reconstruct": "none"}),
+    "taylor": ("prune", {"target_macs": 0.7, "criterion": "taylor", "reconstruct": "inputs"}),
     "int8, static": ("quantize", {"scheme": "int8-static"}),
     "int4, gptq": ("quantize", {"scheme": "int4-weight", "rounding": "gptq", "reconstruct": "none"}),
+    "nf4": ("quantize", {"scheme": "nf4"}),
+    "codebook": ("quantize", {"scheme": "codebook", "bits": 4}),
     "w4a4, blocks": ("quantize", {"scheme": "w4a4", "reconstruct": "block", **_STEPS}),
     "ranks": (
         "decompose",
         {"target_macs": 0.5, "objective": "activation", "slower_layers": "allow", "reconstruct": "none"},
     ),
+    "distill": ("distill", {"student": "builtin:digits_cnn", "student_args": {"width": 4}, "epochs": 1, "loss": "kd"}),
 }
 
 

@@ -21,6 +21,7 @@ from ..core.errors import ForwardError, InputError
 from ..core.limits.json_files import LARGEST_MANIFEST_BYTES, read_json
 from ..core.preprocessing import declared_normalization
 from ..core.tensors.copying import copy_module
+from ..core.tensors.devices import on_cpu
 from ..core.types import Loaded, Preprocessing
 from ..core.user_code.in_memory import MemorySource
 from ..model import example_inputs
@@ -82,7 +83,8 @@ def save(
     """
     check_source(loaded)
     beside = {**{name: path for name, path in loaded.companions.items() if path.is_file()}, **(files or {})}
-    with replacing(folder, force=force) as temporary:
+    # what is recorded of the outputs is compared wherever the artifact is loaded, which is on the CPU at first
+    with on_cpu(loaded.module), replacing(folder, force=force) as temporary:
         state = state_of(loaded.module)
         check_module(loaded.module, f"model {loaded.name!r}")
         save_file(encode_all(dict(state.tensors), loaded.storage), temporary / WEIGHTS)

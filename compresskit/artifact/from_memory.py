@@ -18,8 +18,8 @@ from torch import nn
 
 from ..core.errors import CompresskitError, InputError
 from ..core.tensors.copying import copy_module
+from ..core.tensors.devices import device_of
 from ..core.tensors.dtypes import model_dtype
-from ..core.tensors.modules import device_of
 from ..core.types import Inputs, Loaded, or_later
 from ..core.user_code.in_memory import MemorySource
 from ..model.builders import own_example, preprocessing_of

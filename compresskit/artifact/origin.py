@@ -12,7 +12,8 @@ from torch import nn
 
 from ..core.errors import CompresskitError, InputError, described
 from ..core.tensors.copying import copy_module
-from ..core.tensors.modules import device_of, evaluating
+from ..core.tensors.devices import device_of
+from ..core.tensors.modules import evaluating
 from ..core.types import Inputs, Loaded, call, to_device
 from ..model.example_inputs import with_batch
 from ..model.plain_weights import computed_tensors, fold_checked

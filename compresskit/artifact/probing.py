@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..core.errors import ForwardError, described
 from ..core.tensors.batches import tensors_of
-from ..core.tensors.modules import device_of
+from ..core.tensors.devices import device_of
 from ..core.tensors.randomness import manual_seed
 from ..core.types import Loaded, call, children, main_output, to_device
 from ..model.example_inputs import settle

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from .errors import InputError, first_line
 from .tensors.copying import copy_module
+from .tensors.devices import to_device as to_device
 from .tensors.dtypes import fit_inputs, is_widened
 
 #: one batch of inputs: a tensor, a tuple of positional tensors, or a mapping of keyword tensors
@@ -73,7 +73,7 @@ def or_later(example: Inputs | None) -> Inputs:
 
 
 def call(module: nn.Module, inputs: Inputs) -> Any:
-    """Run a module on one batch of inputs, whatever their form; floats are cast to the type that it computes in.
+    """Run a module on one batch of inputs, whatever their form, which are brought to its device and its number type.
 
     Raises:
         InputError: if the model runs in its own 16-bit type only, where it is needed in float32.
@@ -96,21 +96,6 @@ def invoke(module: nn.Module, inputs: Inputs) -> Any:
     if isinstance(inputs, tuple | list):
         return module(*inputs)
     return module(inputs)
-
-
-def to_device(inputs: Any, device: torch.device, dtype: torch.dtype | None = None) -> Any:
-    """Move a batch (nested tuples, lists, mappings) to a device; floating tensors also to a dtype."""
-    if isinstance(inputs, Tensor):
-        to_accelerator = device.type == "cuda" and inputs.device.type == "cpu"
-        source = inputs.pin_memory() if to_accelerator else inputs  # so that nobody waits for the copy
-        return source.to(
-            device, dtype if dtype and inputs.is_floating_point() else inputs.dtype, non_blocking=to_accelerator
-        )
-    if isinstance(inputs, Mapping):
-        return {key: to_device(value, device, dtype) for key, value in inputs.items()}
-    if isinstance(inputs, tuple | list):
-        return type(inputs)(to_device(value, device, dtype) for value in inputs)
-    return inputs
 
 
 def main_output(outputs: Any) -> Tensor:

@@ -12,8 +12,9 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..core.errors import CompresskitError, ForwardError, InputError, described
+from ..core.tensors.devices import device_of
 from ..core.tensors.dtypes import HALVES, model_dtype
-from ..core.tensors.modules import device_of, evaluating
+from ..core.tensors.modules import evaluating
 from ..core.types import Loaded, call, main_output, to_device
 
 _ALREADY_QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")

@@ -14,7 +14,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from ..core.edit_records import EditRecord, Shape, reads
 from ..core.errors import InputError
-from ..core.tensors.modules import device_of, get_module
+from ..core.tensors.devices import device_of
+from ..core.tensors.modules import get_module
 from ..core.types import Inputs, invoke
 
 _MOST_INPUTS = 64  # of one layer

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import CompresskitError, InputError, first_line
-from ..core.tensors.modules import device_of
+from ..core.tensors.devices import device_of
 from ..core.types import Loaded, call, main_output, to_device
 from ..data.dataset import Data
 from ..evaluation.loss_terms.shapes import class_axis

@@ -12,7 +12,8 @@ from ..analysis.calibration import synthetic_data
 from ..analysis.measure.batch_size import LARGEST_BATCH, evaluation_batch
 from ..artifact.source import load_model, with_example
 from ..core.errors import InputError, first_line, problems_of
-from ..core.types import Loaded, Preprocessing, to_device
+from ..core.tensors.randomness import unchanged_random_state
+from ..core.types import Loaded, Preprocessing, call, to_device
 from ..core.user_code import in_memory
 from ..data.dataset import Data, open_data
 from ..export import layer_timing
@@ -63,6 +64,8 @@ def open_what_opens(
     misfits = problems_of(lambda: with_example(original, data.example if data else None, asked=bool(options.input)))
     if misfits:
         return None, [*problems, *misfits]
+    if options.device == "auto":
+        device = _where_it_runs(original, device, log)
     original.module.to(device)
     if data:
         misfits = problems_of(partial(_judge, options, original, data, opened, log))
@@ -86,6 +89,19 @@ def open_what_opens(
         loss=opened.get("loss"), eval_limit=options.eval_limit, task=opened.get("task"),
     )  # fmt: skip
     return context, [*problems, *misfits]
+
+
+def _where_it_runs(original: Loaded, device: torch.device, log: Callable[[str], None]) -> torch.device:
+    """The device, or the CPU for a model that does not run on it: one that keeps tensors of its own elsewhere, say."""
+    if device.type == "cpu":
+        return device
+    try:
+        with unchanged_random_state(device), torch.no_grad():
+            call(original.module.to(device), original.example)
+    except Exception as error:  # code of the user's
+        log(f"the model runs on the CPU and not on {device.type} ({first_line(error)}); the CPU is used")
+        return torch.device("cpu")
+    return device
 
 
 def _judge(

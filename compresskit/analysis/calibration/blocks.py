@@ -18,7 +18,8 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from ...core.errors import InputError
-from ...core.tensors.modules import device_of, get_module, match_names
+from ...core.tensors.devices import device_of
+from ...core.tensors.modules import get_module, match_names
 from ...core.types import Inputs, to_device
 from .call_tree import ModuleCall, call_counts, record_calls
 

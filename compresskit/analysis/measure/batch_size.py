@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ...core.tensors.modules import device_of
+from ...core.tensors.devices import device_of
 from ...core.types import Inputs
 from .measure import peak_memory_bytes
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...core.tensors.modules import device_of, evaluating
+from ...core.tensors.devices import device_of
+from ...core.tensors.modules import evaluating
 from ...core.types import Inputs, call
 from .macs import count_macs
 

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from ...core.tensors.devices import device_of
 from ...core.tensors.dtypes import widened
-from ...core.tensors.modules import device_of, evaluating
+from ...core.tensors.modules import evaluating
 from ...core.tensors.randomness import manual_seed
 from ...core.types import Inputs, call, main_output
 from ..calibration.activation_cache import ActivationCache

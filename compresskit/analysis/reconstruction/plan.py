@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from ...core.tensors.batches import count_examples, tensors_of
-from ...core.tensors.modules import device_of, evaluating
+from ...core.tensors.devices import device_of
+from ...core.tensors.modules import evaluating
 from ...core.timings.decisions import label
 from ...core.types import Inputs, Loaded, call, to_device
 from ...training.context import Context

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from .copying import copy_module
+from .devices import device_of, to_device
 
 #: number types that weights are computed with; narrower ones (float8, int4) are storage only
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -56,12 +57,17 @@ def model_dtype(module: nn.Module) -> torch.dtype | None:
 
 
 def fit_inputs(module: nn.Module, inputs: Any) -> Any:
-    """Inputs in the number type that a model computes in; integers, booleans and shared tensors stay as they are.
+    """Inputs where a model computes and in its number type; integers and booleans keep their type.
+
+    A model on meta, whose weights are not there yet, leaves inputs where they are.
 
     Args:
         module: the model.
         inputs: tensors in tuples, lists and mappings.
     """
+    device = device_of(module)
+    if device.type != "meta" and any(tensor.device != device for tensor in _tensors(inputs)):
+        inputs = to_device(inputs, device)
     dtype = model_dtype(module) if _has_floats(inputs) else None
     return inputs if dtype is None else cast(inputs, dtype)
 
@@ -82,11 +88,15 @@ def cast(inputs: Any, dtype: torch.dtype) -> Any:
 
 
 def _has_floats(inputs: Any) -> bool:
+    return any(tensor.dtype in FLOATS or tensor.is_complex() for tensor in _tensors(inputs))
+
+
+def _tensors(inputs: Any) -> Iterator[Tensor]:
     if isinstance(inputs, Tensor):
-        return inputs.dtype in FLOATS or inputs.is_complex()
-    if isinstance(inputs, Mapping):
-        return any(_has_floats(value) for value in inputs.values())
-    return isinstance(inputs, tuple | list) and any(_has_floats(value) for value in inputs)
+        yield inputs
+    elif isinstance(inputs, Mapping | tuple | list):
+        for value in inputs.values() if isinstance(inputs, Mapping) else inputs:
+            yield from _tensors(value)
 
 
 def widened(tensor: Tensor) -> Tensor:

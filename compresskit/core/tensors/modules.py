@@ -51,12 +51,6 @@ def set_module(root: nn.Module, path: str, module: nn.Module) -> None:
     parent._modules[name] = module
 
 
-def device_of(module: nn.Module) -> torch.device:
-    """Where a module's first parameter or buffer lies; the CPU for one without any."""
-    first = next((tensor for tensors in (module.parameters(), module.buffers()) for tensor in tensors), None)
-    return torch.device("cpu") if first is None else first.device
-
-
 def eager_modules(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Modules by path that Python runs, the root included; scripted ones take no hooks and are left out."""
     return ((path, module) for path, module in root.named_modules() if not isinstance(module, torch.jit.ScriptModule))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ...core.tensors.modules import device_of
+from ...core.tensors.devices import device_of
 from ...core.types import call, main_output, to_device
 from ...training.context import Context
 from ..measurement import Measurement

@@ -199,7 +199,7 @@ class Trace:
         if self.keep is None or not isinstance(tensor, Tensor) or id(tensor) in self.stored:
             return tensor
         for plane in self.planes(tensor):
-            tensor = tensor * self.keep[core(plane)].to(tensor.dtype)
+            tensor = tensor * self.keep[core(plane)].to(tensor)
         return tensor
 
     def kept_positions(self, tensor: Tensor, dim: int) -> Tensor | None:
@@ -208,7 +208,7 @@ class Trace:
             return None
         axis = self.axis(tensor, dim)
         mask = axis.mask(self.keep.numpy())
-        return None if mask.all() else torch.from_numpy(np.flatnonzero(mask))
+        return None if mask.all() else torch.from_numpy(np.flatnonzero(mask)).to(tensor.device)
 
 
 def run(

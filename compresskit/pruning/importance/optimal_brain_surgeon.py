@@ -44,10 +44,10 @@ class Reader:
         self.columns = columns
         n = covariance.shape[0]
         scale = covariance.diagonal().mean().clamp_min(1e-12)
-        self.inverse = torch.linalg.inv(covariance + damping * scale * torch.eye(n, dtype=covariance.dtype))
+        self.inverse = torch.linalg.inv(covariance + damping * scale * torch.eye(n).to(covariance))
         self.weight = weight.to(covariance.dtype).T.clone()  # (columns, out)
         if output_scale is not None:
-            self.weight *= (output_scale / 2).sqrt().to(covariance.dtype)
+            self.weight *= (output_scale / 2).sqrt().to(covariance)
             self.energy = 1.0
             return
         self.energy = float(((covariance @ self.weight) * self.weight).sum().clamp_min(1e-12))
@@ -57,7 +57,7 @@ class Reader:
         picked = self.columns[units]
         blocks = self.inverse[picked.unsqueeze(2), picked.unsqueeze(1)]
         weights = self.weight[picked]  # (units, columns a unit, out)
-        return (torch.linalg.solve(blocks, weights) * weights).sum((1, 2)).double() / self.energy
+        return (torch.linalg.solve(blocks, weights) * weights).sum((1, 2)).double().cpu() / self.energy
 
     def remove(self, units: Tensor) -> None:
         """Take units away and refit the rest."""

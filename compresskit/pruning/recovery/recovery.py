@@ -64,7 +64,7 @@ def refit_before_cut(module: nn.Module, graph: Graph, keep: np.ndarray, evidence
             inner = covariance[stays][:, stays]
             pull = (_RIDGE if ridge is None else ridge) * inner.diagonal().mean() + 1e-12
             right = covariance[stays] @ weight + pull * weight[stays]
-            fitted[stays] = torch.linalg.solve(inner + pull * torch.eye(len(stays), dtype=inner.dtype), right)
+            fitted[stays] = torch.linalg.solve(inner + pull * torch.eye(len(stays)).to(inner), right)
         with torch.no_grad():
             if bias is not None:
                 bias += ((weight - fitted).T @ (moments.first[0].double() / moments.count)).to(bias.dtype)

@@ -15,7 +15,7 @@ from ...analysis.calibration.hooks import watch_calls
 from ...core.tensors.copying import copy_module
 from ...core.tensors.dtypes import copy_in, fit_inputs
 from ...core.tensors.randomness import random_states, same_draws
-from ...core.types import Inputs, call, to_device
+from ...core.types import Inputs, call
 from ..dependency.graph import Graph
 from ..dependency.tracer import run
 from .surgery import cut
@@ -81,7 +81,7 @@ def difference(whole: nn.Module, example: Inputs, graph: Graph, keep: np.ndarray
         the largest relative difference (infinite when the cut model does not run), and why it is infinite or, where
         the two draw unlike many random numbers, why it may be large.
     """
-    example = fit_inputs(whole, to_device(example, torch.device("cpu")))
+    example = fit_inputs(whole, example)
     small = copy_module(whole)
     cut(small, graph, keep)
     try:

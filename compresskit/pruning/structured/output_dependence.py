@@ -13,7 +13,7 @@ from ...core.errors import described
 from ...core.tensors.dtypes import fit_inputs
 from ...core.tensors.modules import get_module
 from ...core.tensors.randomness import same_draws
-from ...core.types import Inputs, call, to_device
+from ...core.types import Inputs, call
 from ..dependency.graph import Graph
 from ..dependency.modes import plain_kernels, unchanged_attributes
 from .equivalence import largest_difference, tensors_of
@@ -83,7 +83,7 @@ def weak_layers(whole: nn.Module, example: Inputs, weights: Weights, threshold: 
     Returns:
         names, in the order of `weights`; empty where the output has no elements.
     """
-    example = fit_inputs(whole, to_device(example, torch.device("cpu")))
+    example = fit_inputs(whole, example)
 
     def forward() -> list[Tensor]:
         with unchanged_attributes(whole), plain_kernels(whole), same_draws():
@@ -136,7 +136,7 @@ def _effects(forward: Callable[[], list[Tensor]], weights: Weights) -> dict[str,
         total = torch.zeros((), dtype=torch.float64)
         for output in forward():
             if output.is_floating_point() and output.requires_grad:
-                direction = torch.randn(output.shape, generator=generator, dtype=torch.float64)
+                direction = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output.device)
                 total = total + (torch.where(torch.isfinite(output), output, 0).double() * direction).sum()
         total.backward(inputs=list(tensors.values()))
     return {name: max(effects[id(tensor)] for tensor in found) for name, found in weights.items()}
@@ -170,7 +170,7 @@ def _changed(tensors: list[Tensor]) -> Iterator[None]:
         for tensor, _ in before:
             noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
             noise *= _size(tensor) / tensor.numel() ** 0.5
-            tensor.copy_((tensor + noise.to(tensor.dtype)) / 2**0.5)
+            tensor.copy_((tensor + noise.to(tensor)) / 2**0.5)
         yield
     finally:
         for tensor, values in before:

@@ -62,7 +62,7 @@ def kmeans(values: Tensor, count: int, start: str = "linear", seed: int = 0) -> 
         if torch.equal(moved, centroids):
             break
         centroids = moved
-    return centroids.float()
+    return centroids.float().to(values.device)
 
 
 def nearest_centroid(values: Tensor, centroids: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ def share_weights(matrix: Tensor, bits: int, start: str, seed: int, *, keep_zero
     used = matrix != 0
     count = (1 << bits) - 1
     if not bool(used.any()):
-        return torch.zeros(count), torch.zeros(matrix.shape, dtype=torch.long)
+        return matrix.new_zeros(count, dtype=torch.float32), torch.zeros_like(matrix, dtype=torch.long)
     centroids = kmeans(matrix[used], count, start, seed)
     indices = nearest_centroid(matrix, centroids) + 1
     return centroids, torch.where(used, indices, torch.zeros_like(indices))

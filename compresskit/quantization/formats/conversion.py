@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from compresskit.core.edit_records import reads
 from compresskit.core.errors import InputError
-from compresskit.core.tensors.modules import device_of, get_module
+from compresskit.core.tensors.devices import device_of
+from compresskit.core.tensors.modules import get_module
 
 from .layer_spec import QuantizedRecord, Spec, spec_from_edit
 from .layers import Quantized, format_of, name_format, quantized_class

@@ -70,7 +70,7 @@ def power_of_two(biased: Tensor) -> Tensor:
 
 def _nearest(magnitudes: Tensor) -> Tensor:
     """The element nearest to each magnitude; half way between two, the one whose last bit is 0."""
-    elements = torch.tensor(MAGNITUDES, dtype=magnitudes.dtype)
+    elements = torch.tensor(MAGNITUDES, dtype=magnitudes.dtype, device=magnitudes.device)
     middles = (elements[1:] + elements[:-1]) / 2
     below = torch.bucketize(magnitudes, middles)  # a tie goes down
     above = torch.bucketize(magnitudes, middles, right=True)  # a tie goes up

@@ -78,7 +78,7 @@ class NormalFloat4(BaseFormat):
         else:
             parts = {"scale": largest.to(getattr(torch, spec.scale_type))}
         scale = self._scales(parts).clamp(min=SMALLEST_SCALE)
-        levels = torch.tensor(LEVELS)
+        levels = torch.tensor(LEVELS, device=matrix.device)
         blocks = _blocks(matrix, spec.needs_group_size())
         codes = torch.bucketize(blocks / scale.unsqueeze(1), (levels[1:] + levels[:-1]) / 2)
         return {"values": codes.reshape(-1)[: matrix.numel()].reshape(matrix.shape), **parts}

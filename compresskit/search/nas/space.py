@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...core.errors import InputError
-from ...core.tensors.modules import device_of
+from ...core.tensors.devices import device_of
 from ...core.tensors.randomness import manual_seed
 from ...core.types import Loaded, call, main_output
 from ...model.chain import Chain, chain, chain_costs, checked

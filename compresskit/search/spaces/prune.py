@@ -206,7 +206,7 @@ class PruneSubject:
             name, layer = self._evidence.layer(member)
             covariance = self._evidence.moments[name].covariance()[0].double()
             weight = tensor_of(layer).detach().double().flatten(1).T
-            sensitivity = self._sensitivities.get(name, torch.zeros(weight.shape[1], dtype=torch.float64))
+            sensitivity = self._sensitivities.get(name, weight.new_zeros(weight.shape[1])).to(weight)
             for level, count in enumerate(counts[:-1]):
                 lost = columns_of(layer, member.positions[~self._mask(group, count)])
                 totals[level] += 0.5 * float((refit_errors(covariance, weight, lost) * sensitivity).sum())
@@ -256,7 +256,7 @@ def refit_errors(covariance: Tensor, weight: Tensor, lost: np.ndarray) -> Tensor
     if bool(stays.any()):
         inner = covariance[stays][:, stays]
         damping = 1e-6 * inner.diagonal().mean().clamp_min(1e-12)
-        own = own - cross.T @ torch.linalg.solve(inner + damping * torch.eye(len(inner), dtype=inner.dtype), cross)
+        own = own - cross.T @ torch.linalg.solve(inner + damping * torch.eye(len(inner)).to(inner), cross)
     gone = weight[~stays]
     return ((own @ gone) * gone).sum(0).clamp_min(0)
 

@@ -109,7 +109,7 @@ def _masked_group_norm(trace: Trace, func: Any, names: dict) -> tuple:
     result = torch.zeros_like(x)
     width = x.size(1) // groups
     for group in range(groups):
-        stays = torch.from_numpy(group * width + mask[group].nonzero()[0])
+        stays = torch.from_numpy(group * width + mask[group].nonzero()[0]).to(x.device)
         if len(stays):
             part = x.index_select(1, stays)
             weight = None if names.get("weight") is None else names["weight"].index_select(0, stays)

@@ -22,7 +22,7 @@ def reduce(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
     for d in dims:  # statistics are taken over what stays
         stays = trace.kept_positions(tensor, d)
         if stays is not None:
-            planes = [plane.index_select(d, stays) for plane in trace.planes(tensor)]
+            planes = [plane.index_select(d, stays.cpu()) for plane in trace.planes(tensor)]
             tensor = tensor.index_select(d, stays)
             trace.set(tensor, [compact(plane) for plane in planes])
     output = func(tensor, *args[1:], **kwargs)
