@@ -1,8 +1,8 @@
-"""A stand-in for an accelerator, and every technique on it: its tensors hold tensors of the CPU and refuse to meet one.
+"""A stand-in for an accelerator, and every technique on it: its tensors hold those of the CPU and refuse to meet one.
 
-Where no accelerator is at hand, this shows what a real one would refuse: a tensor made on the CPU, an input that was not
-moved, an index on the wrong side. Run as a script, it prints a line for each piece of work of `benchmarks/gpu_check.py`:
-whether the edits are those of the CPU, and the largest relative difference of weights.
+Where no accelerator is at hand, this shows what a real one would refuse: a tensor made on the CPU, an input that was
+not moved, an index on the wrong side. Run as a script, it prints a line for each piece of work of `gpu_check.py` in
+benchmarks: whether the edits are those of the CPU, and the largest relative difference of weights.
 """
 
 from __future__ import annotations
