@@ -14,14 +14,15 @@ from compresskit.training.context import Context
 
 from ..analysis.calibration.block_step import Step
 from ..analysis.calibration.blocks import find_blocks
-from ..analysis.calibration.moments import InputMeans
+from ..analysis.calibration.moments import InputMeans, MomentSums
+from ..analysis.calibration.routed import RoutedMoments
 from ..analysis.calibration.streaming import walk
-from .calibration.layer_inputs import LayerInputs, roundable, sampler
+from .calibration.layer_inputs import LayerInputs, holding_experts, roundable, routed_moments, sampler
 from .formats.conversion import convert
 from .formats.integer import grid_for
 from .formats.layer_spec import Spec
 from .formats.layers import name_format, to_matrix
-from .formats.number_format import Settings
+from .formats.number_format import Parts, Settings
 from .formats.uniform import Grid
 from .formats.weights import store
 from .options import QuantizeOptions
@@ -34,7 +35,8 @@ def scale_inputs(
     loaded: Loaded, plans: Sequence[LayerPlan], batches: Sequence[Inputs], options: QuantizeOptions, context: Context
 ) -> None:
     """Apply SmoothQuant or AWQ to every layer it fits, and record the edits; the model computes the same."""
-    fitting = [plan for plan in plans if _takes_scales(plan, options)]
+    scalable = set(roundable(loaded.module, [plan.name for plan in plans]))
+    fitting = [plan for plan in plans if plan.name in scalable and _takes_scales(plan, options)]
     for step, block_plans in _steps(loaded, fitting, batches, options):
         statistics = _statistics(step, block_plans, context.seed)
         for plan in block_plans:
@@ -50,9 +52,14 @@ def round_layers(
         each layer's plan and the spec that it got.
     """
     left = {plan.name: plan for plan in plans}
-    for step, block_plans in _steps(loaded, plans, batches, options, reference=options.bias_correction):
-        statistics = _statistics(step, block_plans, context.seed)
-        means = _float_means(loaded.module, step, block_plans, context.seed) if options.bias_correction else {}
+    names = [plan.name for plan in plans]
+    experts, layers = set(holding_experts(loaded.module, names)), set(roundable(loaded.module, names))
+    following = [plan for plan in plans if plan.name in experts | layers]
+    for step, block_plans in _steps(loaded, following, batches, options, reference=options.bias_correction):
+        linear = [plan for plan in block_plans if plan.name in layers]
+        statistics: dict[str, LayerInputs | RoutedMoments] = {**_statistics(step, linear, context.seed)}
+        statistics |= _routed(step, [plan.name for plan in block_plans if plan.name in experts], context.seed)
+        means = _float_means(loaded.module, step, linear, context.seed) if options.bias_correction else {}
         for plan in block_plans:
             context.log(f"quantizing {plan.name} to {plan.spec.bits} bits")
             own = statistics[plan.name]
@@ -71,21 +78,28 @@ def _steps(
     *,
     reference: bool = False,
 ) -> Iterator[tuple[Step, list[LayerPlan]]]:
-    """The blocks that hold layers whose rounding can follow their inputs, with the plans of those."""
-    names = set(roundable(loaded.module, [plan.name for plan in plans]))
+    """The blocks that hold planned layers, with the plans of those."""
+    names = {plan.name for plan in plans}
     blocks = find_blocks(loaded.module, loaded.example, options.blocks)
     wanted = [number for number, block in enumerate(blocks) if names & set(block.layers)]
     if not wanted:
         return
     others = loaded.module if reference else None
     for step in walk(loaded.module, blocks[: wanted[-1] + 1], batches, reference=others):
-        block_plans = [plan for plan in plans if plan.name in names and plan.name in step.block.layers]
+        block_plans = [plan for plan in plans if plan.name in step.block.layers]
         if block_plans:
             yield step, block_plans
 
 
 def _statistics(step: Step, plans: Iterable[LayerPlan], seed: int) -> dict[str, LayerInputs]:
     return step.collect({plan.name: LayerInputs.of_seed(seed) for plan in plans})
+
+
+def _routed(step: Step, names: Iterable[str], seed: int) -> dict[str, RoutedMoments]:
+    found = {name: routed_moments(seed) for name in names}
+    if found:
+        step.watch({name: one.look for name, one in found.items()})
+    return found
 
 
 def _float_means(root: nn.Module, step: Step, plans: Iterable[LayerPlan], seed: int) -> dict[str, Tensor]:
@@ -116,7 +130,7 @@ def quantize_layer(
     root: nn.Module,
     plan: LayerPlan,
     options: QuantizeOptions,
-    statistics: LayerInputs | None,
+    statistics: LayerInputs | RoutedMoments | None,
     seed: int,
     float_mean: Tensor | None = None,
 ) -> Spec:
@@ -139,6 +153,10 @@ def quantize_layer(
     number_format = name_format(spec.format)
     spec = number_format.fitted(spec, list(matrices.values()))
     quantized = convert(layer, spec)
+    if isinstance(statistics, RoutedMoments):
+        for name, matrix in matrices.items():
+            store(quantized, name, _experts_quantized(matrix, spec, options, statistics.sums.get(name, []), seed))
+        return spec
     settings = Settings(options, statistics.moments.second_moment if statistics else None, seed)
     for name, matrix in matrices.items():
         store(quantized, name, number_format.quantize(matrix, spec, settings))
@@ -148,3 +166,26 @@ def quantize_layer(
         mean = statistics.moments.mean()
         correct_bias(layer, rounded, matrices["weight"], mean, mean if float_mean is None else float_mean)
     return spec
+
+
+def _experts_quantized(
+    matrix: Tensor, spec: Spec, options: QuantizeOptions, moments: Sequence[MomentSums], seed: int
+) -> Parts:
+    """The parts of a stack of experts' matrices, each rounded by what its own tokens show; nearest where it has none.
+
+    Args:
+        matrix: of all experts, one after the other, (experts * rows, columns).
+        spec: of the layer.
+        options: rounding and ranges.
+        moments: one an expert.
+        seed: for methods that draw anything.
+    """
+    number_format = name_format(spec.format)
+    # what all rows have in common cannot be found expert by expert
+    if not moments or spec.granularity == "tensor" or "rounding" not in number_format.options:
+        return number_format.quantize(matrix, spec, Settings(options, None, seed))
+    found = [
+        number_format.quantize(part, spec, Settings(options, sums.second_moment if sums.count else None, seed))
+        for part, sums in zip(matrix.chunk(len(moments)), moments, strict=True)
+    ]
+    return {name: torch.cat([parts[name] for parts in found]) for name in found[0]}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from compresskit.core.errors import InputError
 from compresskit.core.tensors.dtypes import FLOATS
 from compresskit.core.tensors.modules import match_names
+from compresskit.model.libraries.experts import is_experts, projections
 
 from ..analysis.dataflow import Trace, shared_parameters
 from .formats.layer_spec import Spec
@@ -42,6 +43,8 @@ def quantizable_parameters(layer: nn.Module) -> tuple[str, ...]:
         names = ["in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"]
     elif isinstance(layer, _WEIGHTED) or type(layer).__name__ == "Conv1D":
         names = ["weight"]
+    elif is_experts(layer):
+        names = list(projections(layer))
     else:
         return ()
     return tuple(name for name in names if _quantizable(layer._parameters.get(name)))
@@ -156,7 +159,8 @@ def _spec(layer: nn.Module, number_format: str, bits: int, options: QuantizeOpti
     activations = options.scheme_row().activations
     parameters = quantizable_parameters(layer)
     looks_up = isinstance(layer, nn.Embedding | nn.EmbeddingBag)
-    calls_forward = not isinstance(layer, nn.RNNBase | nn.RNNCellBase | nn.MultiheadAttention) and not looks_up
+    several = isinstance(layer, nn.RNNBase | nn.RNNCellBase | nn.MultiheadAttention) or is_experts(layer)
+    calls_forward = not several and not looks_up
     return Spec(
         parameters=parameters,
         weight_dtype=str(layer.get_parameter(parameters[0]).dtype).removeprefix("torch."),

@@ -33,7 +33,7 @@ from .calibration.activations import (
     quantize_activations,
     ranges_of,
 )
-from .calibration.layer_inputs import InputsInTurn, roundable
+from .calibration.layer_inputs import InputsInTurn, holding_experts, roundable
 from .formats.conversion import convert
 from .formats.layer_spec import Spec
 from .formats.layers import name_format
@@ -245,7 +245,8 @@ def _compare_latency(
 def _rounded_to_nearest(root: nn.Module, plans: list[LayerPlan], options: QuantizeOptions) -> list[str]:
     if not options.needs_moments():
         return []
-    follow = set(roundable(root, [plan.name for plan in plans]))
+    names = [plan.name for plan in plans]
+    follow = {*roundable(root, names), *(holding_experts(root, names) if options.rounding != "nearest" else [])}
     of_kinds = [
         f"{plan.name}: rounded to nearest, no method here covers its kind" for plan in plans if plan.name not in follow
     ]

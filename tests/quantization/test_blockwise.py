@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from compresskit.analysis.dataflow import trace
+from compresskit.artifact import artifact
 from compresskit.core.errors import InputError
-from compresskit.core.types import Loaded, call
+from compresskit.core.types import Loaded, call, main_output
 from compresskit.quantization.blockwise import round_layers, scale_inputs
 from compresskit.quantization.check import check
 from compresskit.quantization.formats.layers import Quantized
@@ -16,6 +17,7 @@ from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.plan import make_plan
 from compresskit.quantization.quantize import quantize
 from compresskit.training.context import Context
+from tests.tiny_mixtures import mixture_folder
 
 
 def _loaded() -> tuple[Loaded, list[torch.Tensor]]:
@@ -81,3 +83,41 @@ def test_explain_shows_the_blocks_and_patterns_name_others():
         QuantizeOptions(blocks=["1.2"])
     with pytest.raises(InputError, match="no module matches '9'"):
         check(loaded, QuantizeOptions(explain=True, blocks=["9"]), Context(loaded))
+
+
+def _mean_change(loaded: Loaded, original: Loaded, batches) -> float:
+    with torch.no_grad():
+        pairs = [(main_output(call(one.module, b)) for one in (loaded, original)) for b in batches]
+        return sum(float((got - wanted).square().mean()) for got, wanted in pairs)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("family", ["Mixtral", "GptOss"])
+def test_experts_are_quantized_by_the_tokens_that_are_routed_to_each(family, tmp_path):
+    original = mixture_folder(tmp_path / "model", family)
+    generator = torch.Generator().manual_seed(0)
+    batches = [{"input_ids": torch.randint(0, 64, (16, 12), generator=generator)} for _ in range(4)]
+    changes = {}
+    for rounding in ("nearest", "gptq"):
+        loaded = original.clone()
+        options = QuantizeOptions(
+            scheme="int4-weight", granularity="group", group_size=16, rounding=rounding, bits=3, layers=["*experts"]
+        )
+        plans = _plans(loaded, options)
+        assert [plan.spec.parameters for plan in plans] == [("gate_up_proj", "down_proj")] * 2
+        for plan, spec in round_layers(loaded, plans, batches, options, Context(original)):
+            loaded.edits.append(spec.as_edit(plan.name))
+        changes[rounding] = _mean_change(loaded, original, batches)
+        experts = loaded.module.get_submodule(plans[0].name)
+        float_experts = original.module.get_submodule(plans[0].name)
+        assert isinstance(experts, Quantized) and experts.gate_up_proj.shape == float_experts.gate_up_proj.shape
+        assert experts.weight_elements == sum(p.numel() for p in float_experts.parameters() if p.dim() == 3)
+        error = (experts.down_proj - float_experts.down_proj).square().mean() / float_experts.down_proj.square().mean()
+        assert error < 0.05
+    assert changes["gptq"] < 0.8 * changes["nearest"]
+    artifact.save(loaded, tmp_path / "artifact")
+    again = artifact.load(tmp_path / "artifact")
+    assert _mean_change(again, loaded, batches[:1]) == 0
+    bytes_before = sum(p.numel() * 4 for name, p in original.module.named_parameters() if "experts" in name)
+    bytes_after = sum(b.numel() * b.element_size() for name, b in again.module.named_buffers() if "experts" in name)
+    assert bytes_after < bytes_before / 7

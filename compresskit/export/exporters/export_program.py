@@ -27,10 +27,12 @@ from ...core.tensors.copying import copy_module
 from ...core.tensors.modules import tensor_of
 from ...quantization.formats import uniform
 from ...quantization.formats.conversion import become
+from ...quantization.formats.layer_spec import STACK
 from ...quantization.formats.layers import (
     Quantized,
     along_channels,
     from_matrix,
+    matrix_shape,
     quantized_class,
     quantized_layers,
     to_matrix,
@@ -93,7 +95,7 @@ class Lowered(Quantized):
             limits = (-128, 127, torch.int8, self.spec.group_size, torch.float32)
             matrix = decomposed().dequantize_per_channel_group(values, scale, zero_point, *limits)
             shape = self.parameter_shapes[parameter]
-            columns = shape.numel() // shape[self.spec.axis]
+            columns = matrix_shape(shape, self.spec.axis)[1]
             matrix = matrix[:, :columns] if columns < matrix.shape[1] else matrix
             return matrix if matrix.shape == shape else from_matrix(matrix, shape, self.spec.axis)
         return decomposed().dequantize_per_channel(values, scale, zero_point, self.spec.axis, -128, 127, torch.int8)
@@ -171,7 +173,7 @@ def lower(root: nn.Module) -> nn.Module:
 def _lower_parameter(layer: Quantized, name: str) -> None:
     """Give a layer `NAME_lowered` constants: int8 codes with their scales where possible, else float weights."""
     spec = layer.spec
-    rows = layer.parameter_shapes[name][spec.axis]
+    rows = matrix_shape(layer.parameter_shapes[name], spec.axis)[0]
     if not _lowers_to_integers(layer):
         layer.register_buffer(f"{name}_lowered", layer.dequantized(name).contiguous())
         return
@@ -193,6 +195,8 @@ def _lower_parameter(layer: Quantized, name: str) -> None:
 
 def _lowers_to_integers(layer: Quantized) -> bool:
     if layer.number_format.lowering != "integers" or isinstance(layer, nn.RNNBase | nn.RNNCellBase | nn.EmbeddingBag):
+        return False
+    if layer.spec.axis >= STACK:
         return False
     return not isinstance(layer, nn.Embedding) or (layer.max_norm is None and layer.spec.granularity != "group")
 

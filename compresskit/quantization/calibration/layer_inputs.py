@@ -9,17 +9,21 @@ from torch import Tensor, nn
 
 from ...analysis.calibration.channels import ChannelMagnitudes
 from ...analysis.calibration.collect import collect
-from ...analysis.calibration.moments import InputMoments, MomentSums
+from ...analysis.calibration.moments import InputMoments, MomentSums, Precision
 from ...analysis.calibration.positions import Sampler, drawn_per_batch
+from ...analysis.calibration.routed import RoutedMoments
 from ...core.tensors.dtypes import widened
 from ...core.tensors.modules import get_module, tensor_of
 from ...core.types import Inputs
+from ...model.libraries.experts import is_experts
 from ..formats.layers import Quantized, along_channels
 
 #: rows taken from one batch at most; they are drawn by a seeded generator
 _ROWS_PER_BATCH = 4096
 #: second moments held at a time where layers are looked at one after the other
 _MOMENTS_BYTES = 512 << 20
+#: columns of an expert from which on its moments are float32
+_WIDEST_EXPERT = 2048
 
 
 class LayerInputs:
@@ -113,6 +117,16 @@ def roundable(root: nn.Module, names: Iterable[str]) -> list[str]:
     """The named layers whose rounding can follow their inputs: linear layers and convolutions."""
     kinds = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
     return [name for name in names if isinstance(get_module(root, name), kinds)]
+
+
+def holding_experts(root: nn.Module, names: Iterable[str]) -> list[str]:
+    """The named layers that are experts, whose rounding can follow the tokens that are routed to each."""
+    return [name for name in names if is_experts(get_module(root, name))]
+
+
+def routed_moments(seed: int) -> RoutedMoments:
+    """Moments of experts' inputs from at most `_ROWS_PER_BATCH` tokens a batch and expert, drawn by a seed."""
+    return RoutedMoments(sampler(seed), Precision(widest=_WIDEST_EXPERT))
 
 
 def collect_inputs(

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from compresskit.core.edit_records import LARGEST_SIZE, EditRecord, Flag, Name
+from compresskit.core.edit_records import LARGEST_SIZE, EditRecord, Name
 from compresskit.core.errors import InputError
 from compresskit.core.registry import is_reference
 
@@ -16,6 +16,9 @@ from ..tables import FORMATS
 _GRANULARITIES = ("tensor", "channel", "group")
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 _ACTIVATIONS = ("none", "static", "dynamic")
+
+#: axes of stacks of matrices, whose rows stand one matrix after the other: (n, out, in), and (n, in, out)
+STACK, TURNED_STACK = 2, 3
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Spec:
         bits: bits a weight.
         granularity, group_size: which weights share a scale; the group size is None but for "group".
         symmetric: weights have no stored zero point.
-        axis: the dimension of the parameter that counts output channels.
+        axis: the dimension of the parameter that counts output channels; STACK or TURNED_STACK for stacks of matrices.
         packed: values stand in `bits` bits each; else a byte each, in the parameter's shape.
         scale_type: number type of stored scales, "float32" or "float16".
         zero_index: a codebook's index 0 stands for exactly zero, and the codebook holds the others only.
@@ -108,7 +111,7 @@ class QuantizedRecord(EditRecord):
     granularity: Literal["tensor", "channel", "group"] = "channel"
     group_size: Annotated[int, Field(ge=1, le=LARGEST_SIZE)] | None = None
     symmetric: bool = True
-    axis: Flag = 0
+    axis: Annotated[int, Field(ge=0, le=TURNED_STACK)] = 0
     packed: bool = False
     scale_type: Literal["float32", "float16"] = "float32"
     zero_index: bool = False
@@ -148,7 +151,7 @@ def spec_from_edit(edit: dict[str, Any]) -> Spec:
         "bits": spec.bits in range(1, 9),
         "granularity": spec.granularity in _GRANULARITIES,
         "group_size": group_ok,
-        "axis": spec.axis in (0, 1),
+        "axis": spec.axis in range(TURNED_STACK + 1),
         "scale_type": spec.scale_type in ("float32", "float16"),
         "input": spec.input in _ACTIVATIONS,
         "output": spec.output in ("none", "static"),

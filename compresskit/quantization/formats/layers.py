@@ -21,11 +21,12 @@ from torch.utils._pytree import tree_map_only
 
 from compresskit.core.errors import InputError
 from compresskit.core.tensors.dtypes import FLOATS, HALVES
+from compresskit.model.libraries.experts import is_experts
 
 from ..calibration.attention_matmuls import products_of
 from ..tables import FORMATS
 from . import uniform
-from .layer_spec import Spec
+from .layer_spec import STACK, TURNED_STACK, Spec
 from .number_format import NumberFormat
 
 #: number formats that the user named by reference in this process: an artifact's edits may hold these, and no others
@@ -54,23 +55,41 @@ def format_of(name: str) -> NumberFormat:
 
 
 def to_matrix(tensor: Tensor, axis: int) -> Tensor:
-    """A parameter as (rows, columns), rows counting the output channels on `axis`."""
+    """A parameter as (rows, columns), rows counting the output channels on `axis`, of a stack those of every matrix."""
+    if axis >= STACK:
+        matrices = tensor.transpose(1, 2) if axis == TURNED_STACK else tensor
+        return matrices.reshape(-1, matrices.shape[2])
     return tensor.movedim(axis, 0).reshape(tensor.shape[axis], -1)
 
 
 def matrix_shape(shape: torch.Size, axis: int) -> tuple[int, int]:
     """Rows and columns of a parameter of the given shape."""
+    if axis >= STACK:
+        count, rows, columns = _matrices(shape, axis)
+        return count * rows, columns
     return shape[axis], shape.numel() // max(shape[axis], 1)
 
 
 def from_matrix(matrix: Tensor, shape: torch.Size, axis: int) -> Tensor:
     """Undo `to_matrix` for a parameter of the given shape."""
+    if axis >= STACK:
+        matrices = matrix.reshape(_matrices(shape, axis))
+        return matrices.transpose(1, 2) if axis == TURNED_STACK else matrices
     moved = torch.Size([shape[axis], *shape[:axis], *shape[axis + 1 :]])
     return matrix.reshape(moved).movedim(0, axis)
 
 
+def _matrices(shape: torch.Size, axis: int) -> tuple[int, int, int]:
+    """(matrices, rows of each, columns) of a stack."""
+    count, *sides = shape
+    rows, columns = reversed(sides) if axis == TURNED_STACK else sides
+    return count, rows, columns
+
+
 def output_axis(layer: nn.Module) -> int:
-    """The dimension of a layer's weight that counts its output channels."""
+    """The dimension of a layer's weight that counts its output channels, or the kind of stack that it is."""
+    if is_experts(layer):
+        return TURNED_STACK if layer.is_transposed else STACK
     transposed = isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
     # the transformers library's Conv1D holds its weight as (in, out)
     return 1 if transposed or type(layer).__name__ == "Conv1D" else 0

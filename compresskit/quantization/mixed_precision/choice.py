@@ -166,9 +166,9 @@ def _budget(root: nn.Module, plans: list[LayerPlan], options: QuantizeOptions, t
 
 def _most_scale_bytes(weight: Tensor, spec: Spec) -> int:
     """Most bytes that scales and zero points of a weight take."""
-    rows = weight.shape[spec.axis] if spec.granularity != "tensor" else 1
-    groups = -(-weight.numel() // weight.shape[spec.axis] // spec.group_size) if spec.group_size else 1
-    return rows * groups * (4 if spec.symmetric else 5)
+    rows, columns = matrix_shape(weight.shape, spec.axis)
+    groups = -(-columns // spec.group_size) if spec.group_size else 1
+    return (rows if spec.granularity != "tensor" else 1) * groups * (4 if spec.symmetric else 5)
 
 
 def rounded_weights(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from ...analysis.measure.work import Work, exact_costs, float_bits, work_of
@@ -21,7 +22,7 @@ from ...decomposition.surgery.layers import chain_with_bias
 from ...decomposition.tables import KINDS
 from ...pruning.dependency.cost import GraphWork, widths
 from ...pruning.dependency.graph import Graph
-from ...quantization.formats.layers import Spec, format_of
+from ...quantization.formats.layers import Spec, format_of, matrix_shape
 from ..options import SearchOptions
 from .decompose import decompose_values, rank_at
 
@@ -206,7 +207,7 @@ class MixedCosts:
         others = widths.count([key for key in layer.own if key not in quantized], kept)
         if folded and f"{name}.bias" not in layer.own:
             others += shapes[0][spec.axis]
-        return [(prod(shape), shape[spec.axis]) for shape in shapes], others
+        return [(prod(shape), matrix_shape(torch.Size(shape), spec.axis)[0]) for shape in shapes], others
 
 
 def _of_links(spec: Spec) -> Spec:
