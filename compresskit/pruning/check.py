@@ -11,6 +11,7 @@ from .dependency.graph import build_graph
 from .options import PruneOptions
 from .structured.block_pruning import removable_blocks
 from .structured.diagnostics import explain
+from .structured.expert_pruning import find_mixtures, kept_experts
 from .structured.free_heads import free_heads
 from .structured.prune import layer_names, prunable_graph
 from .unstructured import prunable_layers
@@ -37,6 +38,9 @@ def check(loaded: Loaded, options: PruneOptions, context: Context) -> None:
 def _check_parts(loaded: Loaded, options: PruneOptions) -> None:
     if options.granularity == "block":
         removable_blocks(loaded, options.protect)
+        return
+    if options.granularity == "expert":
+        kept_experts(find_mixtures(loaded), options)
         return
     if options.granularity in ("weight", "n:m"):
         if not prunable_layers(loaded.module, options.protect):

@@ -12,7 +12,7 @@ from ..core.costs import cost_of, field_of, names
 from ..core.options import choice, option
 from ..core.shares import Share
 from ..training.budgets import BudgetOptions, with_targets
-from .tables import ALLOCATIONS, BLOCK_IMPORTANCES, CRITERIA, REGULARIZERS, SALIENCIES, SCOPES
+from .tables import ALLOCATIONS, BLOCK_IMPORTANCES, CRITERIA, EXPERT_IMPORTANCES, REGULARIZERS, SALIENCIES, SCOPES
 
 _TECHNIQUE = "prune"
 _AMOUNTS = ("ratio", "depth_ratios", *(field_of(name) for name in names(technique=_TECHNIQUE)))
@@ -52,9 +52,10 @@ class PruneOptions(JointReconstructionOptions, BudgetOptions):
         "cuts_follow": "schedule", "cuts": "steps", "floor": "min_keep_ratio", "points": "positions_per_sample",
     }  # fmt: skip
 
-    granularity: Literal["channel", "weight", "n:m", "block"] = option(
+    granularity: Literal["channel", "weight", "n:m", "block", "expert"] = option(
         "channel",
         "channel: channels and heads, really removed; block: whole residual blocks or layers, really removed; "
+        "expert: whole experts of a transformers mixture, really removed, of every layer as many; "
         "weight: single weights become zero; n:m: n of every m weights stay", section="What goes",
     )  # fmt: skip
     attention: Literal["heads", "dims"] = option(
@@ -93,6 +94,9 @@ class PruneOptions(JointReconstructionOptions, BudgetOptions):
     )
     block_importance: Annotated[str, choice(BLOCK_IMPORTANCES)] = option(
         "output", "how whole blocks are ranked", section="Which"
+    )
+    expert_importance: Annotated[str, choice(EXPERT_IMPORTANCES)] = option(
+        "output", "how whole experts are ranked", section="Which"
     )
     saliency: Annotated[str, choice(SALIENCIES)] = option("magnitude", "how single weights are ranked", section="Which")
     allocation: Annotated[str, choice(ALLOCATIONS)] = option(
@@ -205,6 +209,8 @@ class PruneOptions(JointReconstructionOptions, BudgetOptions):
             raise ValueError(f"{given[0]} would be ignored: the pattern {self.pattern} says how much goes")
         if self.granularity == "weight" and given != ["ratio"]:
             raise ValueError("granularity 'weight' needs ratio, the share of weights that become zero, e.g. 0.8")
+        if self.granularity == "expert" and given != ["ratio"]:
+            raise ValueError("granularity 'expert' needs ratio, the share of a layer's experts that go, e.g. 0.25")
         if not given and not self.ratios and self.granularity != "n:m" and not self.looks_only():
             raise ValueError("nothing says how much to prune; give ratio (e.g. 0.5) or target_macs (e.g. 0.5)")
         for pattern, share in self.ratios.items():
@@ -218,8 +224,10 @@ class PruneOptions(JointReconstructionOptions, BudgetOptions):
     @model_validator(mode="after")
     def _fits_granularity(self) -> PruneOptions:
         idle = [] if self.granularity == "channel" else list(_ONLY["channel"])
-        idle += _ONLY["not block"] if self.granularity == "block" else []
-        idle += ["widths"] if self.granularity in ("weight", "n:m") else []
+        idle += _ONLY["not block"] if self.granularity in ("block", "expert") else []
+        idle += ["widths"] if self.granularity in ("weight", "n:m", "expert") else []
+        idle += [] if self.granularity == "expert" else ["expert_importance"]
+        idle += ["protect"] if self.granularity == "expert" else []
         idle += [] if self.granularity in ("weight", "n:m") else _ONLY["sparse"]
         idle += [] if self.granularity == "block" else ["block_importance"]
         if self.granularity == "weight":

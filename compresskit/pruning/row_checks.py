@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .dependency.graph import Group
+from .importance.expert_importance import RoutedOutputs
 
 
 def scores_of_units(found: Any, group: Group, evidence: Any) -> str:
@@ -38,6 +39,11 @@ def scores_of_blocks(found: Any, blocks: Mapping[str, Any], evidence: Any) -> st
     if not all(isinstance(one, str) or (isinstance(one, int | float) and math.isfinite(one)) for one in found.values()):
         return "must return finite numbers, or the reason why a block must stay"
     return ""
+
+
+def scores_of_experts(found: Any, routed: RoutedOutputs) -> str:
+    """An expert importance returns a finite number for each expert."""
+    return _scores(found, tuple(routed.counts.shape), "one an expert")
 
 
 def kept_shares(found: Any, scores: Mapping[str, Tensor], weights: Any, keep: float) -> str:

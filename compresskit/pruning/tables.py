@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .dependency.tracer import Trace
     from .importance.block_importance import BlockEvidence
     from .importance.calibration_statistics import Evidence
+    from .importance.expert_importance import RoutedOutputs
     from .importance.weight_importance import WeightEvidence
     from .recovery.regularized_training import Units
 
@@ -102,6 +103,23 @@ BLOCK_IMPORTANCES: Registry[Callable[[Mapping[str, Any], BlockEvidence], dict[st
 A row is a function (blocks, evidence) -> {name: number}: `blocks` maps names to the edits that leave them out,
 `evidence` (importance.block_importance.BlockEvidence) holds the model and batches, and `evidence.without(edit, judge)`
 is what a judge says while a block is left out. In the place of a number stands the reason why a block must stay.""",
+)  # fmt: skip
+
+EXPERT_IMPORTANCES: Registry[Callable[[RoutedOutputs], Tensor]] = Registry(
+    "expert importance", _PACKAGE, {
+    "output": Row(
+        "importance.expert_importance:contribution",
+        "norm of what the router takes from it, averaged over all tokens: how often times how much",
+    ),
+    "reap": Row(
+        "importance.expert_importance:router_weighted", "the same averaged over its own tokens", "Lasby et al., 2025"
+    ),
+    "frequency": Row("importance.expert_importance:frequency", "share of the tokens that are routed to it"),
+}, group="expert_importances", returns="row_checks:scores_of_experts",
+   takes=("routed",), doc="""How whole experts of a mixture are ranked; the smallest go first.
+
+A row is a function (routed) -> scores, (experts,): `routed` (importance.expert_importance.RoutedOutputs) holds how many
+tokens were routed to each expert of a layer, and the norms of what it gave for them times the router's weights.""",
 )  # fmt: skip
 
 ALLOCATIONS: Registry[Callable[..., dict[str, float]]] = Registry(

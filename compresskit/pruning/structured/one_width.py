@@ -143,7 +143,7 @@ def follow(loaded: Loaded, geometry: Geometry | None, graph: Graph) -> list[str]
         facts = geometry.build(settings)
     except InputError as error:
         return [f"from_pretrained will not load the result: {first_line(error)}; --widths uniform keeps one width"]
-    _record(loaded, [*_stale_attributes(loaded.module, facts), *config_edit(loaded.module, settings)])
+    record_settings(loaded, facts, settings)
     return []
 
 
@@ -200,5 +200,9 @@ def renumber(loaded: Loaded, geometry: Geometry | None, settings: Mapping[str, A
     if settings is None or geometry is None:
         return
     _record(loaded, renumber_edits(list(lists_with_gaps(loaded.module))))
-    facts = geometry.build(settings)
+    record_settings(loaded, geometry.build(settings), settings)
+
+
+def record_settings(loaded: Loaded, facts: Facts, settings: Mapping[str, Any]) -> None:
+    """Give a cut model's configuration its settings, and the attributes that follow from them the values in facts."""
     _record(loaded, [*_stale_attributes(loaded.module, facts), *config_edit(loaded.module, settings)])

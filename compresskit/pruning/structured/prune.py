@@ -39,6 +39,8 @@ from ..tables import CRITERIA
 from ..unstructured import prune_weights
 from .block_pruning import prune_blocks
 from .diagnostics import explain, sensitivity
+from .expert_alignment import align_experts
+from .expert_pruning import prune_experts
 from .free_heads import free_heads
 from .group_equivalence import Proof, proven
 from .one_width import FREE, Ties, follow, proven_together, settled, ties_of, whole_groups
@@ -59,6 +61,8 @@ def prune(loaded: Loaded, options: PruneOptions, context: Context) -> StepResult
     """
     if options.granularity == "block":
         return prune_blocks(loaded, options, context)
+    if options.granularity == "expert":
+        return prune_experts(loaded, options, context)
     if options.granularity in ("weight", "n:m"):
         return prune_weights(loaded, options, context)
     if options.looks_only():
@@ -133,6 +137,7 @@ def look(loaded: Loaded, options: PruneOptions, context: Context) -> StepResult:
 def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> StepResult:
     """Granularity `channel`: real removal by groups."""
     loaded.edits += free_heads(loaded.module)
+    align_experts(loaded, options.samples, context)
     graph = prunable_graph(loaded, options)
     ties = ties_of(loaded, graph, options)
     training: dict[str, Any] = {}
