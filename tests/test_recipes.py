@@ -40,7 +40,7 @@ def test_quickstart_ends_smaller_with_its_accuracy(tmp_path):
 def test_the_exported_model_keeps_its_accuracy_in_its_runtime(tmp_path):
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
-    settings = ("steps.0.train.epochs=4", "steps.1.prune.epochs=2", "latency_rounds=2")
+    settings = ("steps.0.train.epochs=4", "steps.1.prune.recover.epochs=2", "latency_rounds=2")
     report = run(Run(read_recipe(REPOSITORY / "configs" / "export-int8.yaml", settings), tmp_path / "out"))
     quantized, exported = report["steps"][-2:]
     assert (tmp_path / "out" / "model.onnx").stat().st_size == exported["measurement"]["size_bytes"]
@@ -113,7 +113,7 @@ def test_the_encoder_recipe_ends_with_half_the_work(tmp_path, encoder_dir):
     (tmp_path / "corpus.txt").write_text(" ".join(f"w{number * number % 40}" for number in range(4000)))
     settings = (
         f"model=hf:{encoder_dir}", f"data=text:{tmp_path / 'corpus.txt'}", "data_arg.length=16", "latency_rounds=0",
-        "steps.0.prune.samples=32", "steps.0.prune.epochs=1", "steps.1.quantize.max_drop=0.9",
+        "steps.0.prune.samples=32", "steps.0.prune.recover.epochs=1", "steps.1.quantize.max_drop=0.9",
     )  # fmt: skip
     report = run(Run(read_recipe(REPOSITORY / "configs" / "encoder.yaml", settings), tmp_path / "out"))
     original, final = report["original"], report["steps"][-1]["measurement"]

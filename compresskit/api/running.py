@@ -119,16 +119,22 @@ def validated(verb: str, model: type[Options], values: Mapping[str, Any], object
     Raises:
         InputError: all errors, one line each.
     """
-    plain = {}
-    for name, value in values.items():
-        field = model.model_fields[name]
-        value = objects.option(f"{verb}: {name}", value, takes(field))
-        lone = is_list(field.annotation) and not isinstance(value, list) and value is not None
-        plain[name] = [value] if lone else value
+    plain = {name: _plain_option(f"{verb}: {name}", model, name, value, objects) for name, value in values.items()}
     try:
         return model.model_validate(plain)
     except ValidationError as error:
         raise InputError("\n".join(f"{verb}: {message}" for _, message in explain(error, model))) from None
+
+
+def _plain_option(where: str, model: type[Options], name: str, value: Any, objects: Objects) -> Any:
+    """An option's value as plain data, those of a group's options among them."""
+    group = model.groups().get(name)
+    if group is not None and isinstance(value, Mapping):
+        return {str(key): _plain_option(f"{where}.{key}", group, str(key), one, objects) for key, one in value.items()}
+    field = next((leaf.field for leaf in model.leaves() if leaf.name == name), None)
+    plain = objects.option(where, value, takes(field) if field is not None else "")
+    lone = field is not None and is_list(field.annotation) and not isinstance(plain, list) and plain is not None
+    return [plain] if lone else plain
 
 
 def on_device_of_call(loaded: Loaded, objects: Objects) -> Loaded:
@@ -164,7 +170,7 @@ def _named(recipe: Mapping[str, Any], objects: Objects, example: Any) -> dict[st
     if "model" in recipe:
         content["model"] = _model_string("run", recipe["model"], given, example, objects)
     for name, value in given.items():
-        content[name] = objects.option(f"run: {name}", value, _taken(RecipeOptions, name))
+        content[name] = _plain_option(f"run: {name}", RecipeOptions, name, value, objects)
     if "steps" in recipe:
         steps = recipe["steps"]
         content["steps"] = [_named_step(one, objects) for one in steps] if isinstance(steps, list | tuple) else steps
@@ -178,15 +184,11 @@ def _named_step(step: Any, objects: Objects) -> Any:
     for verb, options in step.items():
         model = STEPS[verb].options_model() if verb in STEPS else Options
         named[verb] = (
-            {name: objects.option(f"run: {verb}.{name}", value, _taken(model, name)) for name, value in options.items()}
+            {name: _plain_option(f"run: {verb}.{name}", model, name, value, objects) for name, value in options.items()}
             if isinstance(options, Mapping)
             else options
         )
     return named
-
-
-def _taken(model: type[Options], name: str) -> str:
-    return takes(model.model_fields[name]) if name in model.model_fields else ""
 
 
 def _run(

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from ..core.options import Choice, Options, registry_of
+from ..core.options import Choice, OptionGroup, Options, registry_of
 
 #: what an option takes besides strings: the name of its type in `api.types`
 _OBJECTS = {"model": "Model", "data": "Data", "function": "Callable[..., Any]", "row": "object"}
@@ -85,6 +85,8 @@ def annotation_text(annotation: Any, metadata: Any = ()) -> str:
         return f"Mapping[{', '.join(map(annotation_text, arguments))}]"
     if annotation is type(None):
         return "None"
+    if isinstance(annotation, type) and issubclass(annotation, OptionGroup):
+        return f"{annotation_text(annotation.model_fields[annotation.short].annotation)} | Mapping[str, Any]"
     return getattr(annotation, "__name__", None) or str(annotation)
 
 
@@ -137,11 +139,14 @@ def _with_object(text: str, taken: str) -> str:
 def _help(field: Any, default: Any) -> str:
     registry = registry_of(field.annotation, field.metadata)
     text = " ".join((field.description or "").split())
+    if isinstance(field.annotation, type) and issubclass(field.annotation, OptionGroup):
+        text += f"; its keys: {', '.join(field.annotation.model_fields)}"
     if registry:
         text += f" ({'; '.join(f'{name}: {row.described()}' for name, row in registry.items())})"
     return text if default in (None, ..., "", [], {}, (), False) else f"{text}; default: {default!r}"
 
 
 def fields_of(model: type[Options], options: dict[str, Any]) -> dict[str, Any]:
-    """The options of a call that belong to an options model."""
-    return {name: value for name, value in options.items() if name in model.model_fields}
+    """The options of a call that belong to an options model, those of its groups among them."""
+    own = {leaf.name for leaf in model.leaves()}
+    return {name: value for name, value in options.items() if name in own}

@@ -111,6 +111,11 @@ def described(verb: str) -> tuple[str, Parameter, str, str]:
     return summary, _RECIPE if verb == "run" else MODEL, returns, words
 
 
+def _in_groups(verb: str) -> list[str]:
+    """Options of groups, which may be given by themselves: `recover="kd", epochs=2`."""
+    return [leaf.name for leaf in TECHNIQUES[verb].options_model().leaves()] if verb in TECHNIQUES else []
+
+
 @cache
 def verb(name: str) -> Callable[..., Any]:
     """The function of a verb."""
@@ -118,7 +123,7 @@ def verb(name: str) -> Callable[..., Any]:
     keywords = keywords_of(name)
 
     def function(*arguments: Any, **options: Any) -> Any:
-        given = bound(name, first.name, arguments, options, [one.name for one in keywords])
+        given = bound(name, first.name, arguments, options, [*(one.name for one in keywords), *_in_groups(name)])
         from . import running
 
         runner: Callable[[str, Any, dict[str, Any]], Any] = running.RUNNERS.get(name, running.technique)

@@ -39,8 +39,10 @@ def validated(model: type[Any], values: dict[str, Any], command: str) -> Any:
     try:
         return model.model_validate(values)
     except ValidationError as error:
+        flags = {leaf.path: leaf.name for leaf in model.leaves()}
         lines = []
         for location, message in explain(error, model):
-            flag = flag_of(str(location[0])) if location else command
-            lines.append(f"{flag}: {message}")
+            name = flags.get(location[:2]) or (str(location[0]) if location else "")
+            message = message.removeprefix(f"{'.'.join(map(str, location[:-1]))}.") if len(location) > 1 else message
+            lines.append(f"{flag_of(name) if name else command}: {message}")
         raise InputError("\n".join(lines)) from None

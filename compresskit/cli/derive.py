@@ -11,7 +11,7 @@ import yaml
 from click.shell_completion import CompletionItem
 
 from ..core.errors import InputError
-from ..core.options import registry_of
+from ..core.options import Leaf, registry_of
 from ..core.registry import Registry
 from ..core.shares import is_share
 from ..pipeline.yaml.text import parse_value
@@ -25,7 +25,8 @@ class FieldOption(click.Option):
     """A flag that remembers which field of which model it sets, and its help section.
 
     Args:
-        field: the field's name.
+        field: the option's name.
+        path: its keys in the options model: of a group's option, the group's before its own.
         section: heading in the help.
         pairs: whether it takes KEY=VALUE.
         registry: whose rows the help lists, once it is asked for.
@@ -36,6 +37,7 @@ class FieldOption(click.Option):
         *args: Any,
         field: str,
         section: str,
+        path: tuple[str, ...] = (),
         pairs: bool = False,
         registry: Registry[Any] | None = None,
         **kwargs: Any,
@@ -43,6 +45,7 @@ class FieldOption(click.Option):
         self.registry = registry
         super().__init__(*args, **kwargs)
         self.field = field
+        self.path = path or (field,)
         self.section = section
         self.pairs = pairs
 
@@ -88,11 +91,11 @@ class RowName(click.ParamType):
 
 
 def options_of(model: type[Any], leave_out: tuple[str, ...] = ()) -> list[FieldOption]:
-    """One flag a field of an options model, in the model's order; the recipe's own fields keep their names.
+    """One flag an option of an options model, in the model's order; the recipe's own fields keep their names.
 
     Flags that the model knows only to refuse them are hidden, and say what to give in their place.
     """
-    own = [_option(name, field) for name, field in model.model_fields.items() if name not in leave_out]
+    own = [_option(leaf) for leaf in model.leaves() if leaf.name not in leave_out]
     return [*own, *(_refused(name) for name in [*model.renamed_keys(), *model.refused])]
 
 
@@ -105,17 +108,19 @@ def flag_of(field: str) -> str:
     return "--" + field.replace("_", "-")
 
 
-def _option(name: str, field: Any) -> FieldOption:
-    flag = flag_of(name)
+def _option(leaf: Leaf) -> FieldOption:
+    flag, field = flag_of(leaf.name), leaf.field
+    extra: dict[str, Any] = dict(field.json_schema_extra) if isinstance(field.json_schema_extra, dict) else {}
     settings: dict[str, Any] = {
         "help": _help(field),
-        "field": name,
-        "section": (field.json_schema_extra or {}).get("section", "Options"),
+        "field": leaf.name,
+        "path": leaf.path,
+        "section": extra.get("section", "Options"),
         "default": None,
         "show_default": False,
     }
     kind = _inner(field.annotation)
-    takes = (field.json_schema_extra or {}).get("takes")
+    takes = extra.get("takes")
     text = Completed(takes) if takes in COMPLETIONS else str
     origin = get_origin(kind)
     registry = registry_of(field.annotation, field.metadata)
@@ -166,15 +171,21 @@ def _help(field: Any) -> str:
 
 
 def given_values(parameters: Sequence[click.Parameter], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values a user gave on the command line, by field name; what was not given is left out.
+    """The values a user gave on the command line, by key, those of a group under its key; no defaults.
 
     Raises:
         click.BadParameter: if a KEY=VALUE flag has no '='.
     """
-    return dict(_given(parameters, values))
+    found: dict[str, Any] = {}
+    for path, value in _given(parameters, values):
+        here = found
+        for key in path[:-1]:
+            here = here.setdefault(key, {})
+        here[path[-1]] = value
+    return found
 
 
-def _given(parameters: Sequence[click.Parameter], values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _given(parameters: Sequence[click.Parameter], values: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
     for parameter in parameters:
         if not isinstance(parameter, FieldOption):
             continue
@@ -182,9 +193,9 @@ def _given(parameters: Sequence[click.Parameter], values: Mapping[str, Any]) -> 
         if value is None or (parameter.multiple and not value):
             continue
         if parameter.pairs:
-            yield parameter.field, dict(_pair(parameter, item) for item in value)
+            yield parameter.path, dict(_pair(parameter, item) for item in value)
         else:
-            yield parameter.field, list(value) if parameter.multiple else value
+            yield parameter.path, list(value) if parameter.multiple else value
 
 
 def _pair(parameter: FieldOption, item: str) -> tuple[str, Any]:

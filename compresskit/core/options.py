@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, ClassVar, Self, get_args, get_origin
+from typing import Annotated, Any, ClassVar, NamedTuple, Self, get_args, get_origin
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    GetJsonSchemaHandler,
     ModelWrapValidatorHandler,
     ValidationError,
     field_validator,
     model_validator,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
 from .costs import Amount, guard_of, names
 from .drops import read_drop
@@ -58,6 +61,20 @@ def _largest_integer(value: Any) -> int:
     return 0
 
 
+class Leaf(NamedTuple):
+    """One option by itself, those of a group among them.
+
+    Attributes:
+        name: as a flag and as a keyword call it.
+        path: of keys, as YAML has it: `("recover", "epochs")`.
+        field: its field.
+    """
+
+    name: str
+    path: tuple[str, ...]
+    field: FieldInfo
+
+
 class Options(BaseModel):
     """Base of all options models: unknown keys are errors, values never change after validation.
 
@@ -76,11 +93,48 @@ class Options(BaseModel):
         found = {key: new for base in reversed(cls.__mro__) for key, new in vars(base).get("renamed", {}).items()}
         return {key: new for key, new in found.items() if key not in cls.model_fields}
 
+    @classmethod
+    def groups(cls) -> dict[str, type[OptionGroup]]:
+        """The options that are groups of options: name -> the group's model."""
+        kinds = {name: field.annotation for name, field in cls.model_fields.items()}
+        return {name: kind for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, OptionGroup)}
+
+    @classmethod
+    def leaves(cls) -> Iterator[Leaf]:
+        """Every option by itself; that of a group goes by its own name where that is free, else by the group's, too."""
+        groups = cls.groups()
+        for name, field in cls.model_fields.items():
+            if name not in groups:
+                yield Leaf(name, (name,), field)
+                continue
+            inner = dict(groups[name].model_fields)
+            short = groups[name].short
+            yield Leaf(name, (name, short), inner.pop(short))
+            for key, one in inner.items():
+                yield Leaf(f"{name}_{key}" if key in cls.model_fields else key, (name, key), one)
+
+    @classmethod
+    def _gathered(cls, values: Any) -> Any:
+        """Options of a group that stand beside it, put into it: `recover: kd, epochs: 2`."""
+        groups = cls.groups()
+        if not groups or not isinstance(values, Mapping):
+            return values
+        beside = {leaf.name: leaf.path for leaf in cls.leaves() if leaf.name not in cls.model_fields}
+        gathered = {key: value for key, value in values.items() if key not in beside}
+        for key in values:
+            if key in beside:
+                group, name = beside[key]
+                inner = groups[group].mapping(gathered.get(group, {}))
+                if name in inner:
+                    raise ValueError(f"{key} is given twice, by itself and as {group}.{name}; give one of them")
+                gathered[group] = {**inner, name: values[key]}
+        return gathered
+
     @model_validator(mode="wrap")
     @classmethod
     def _says_what_became_of_keys(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         try:
-            return handler(values)
+            return handler(cls._gathered(values))
         except ValidationError as error:
             lines = [cls._explained(line) for line in error.errors()]
             if all(isinstance(line["type"], str) for line in lines):
@@ -92,6 +146,8 @@ class Options(BaseModel):
         """A line of a validation error; that of a key that is known from elsewhere says what to do about it."""
         key = str(error["loc"][0]) if error["loc"] else ""
         kind: Any = error["type"]
+        if kind == "known_key":  # said by a group's options
+            kind = PydanticCustomError("known_key", "{said}", {"said": error["msg"]})
         if kind == "extra_forbidden" and key in cls.renamed_keys():
             kind = PydanticCustomError("known_key", "{said}", {"said": f"{key} is now {cls.renamed_keys()[key]}"})
         elif kind == "extra_forbidden" and key in cls.refused:
@@ -119,11 +175,14 @@ class Options(BaseModel):
 
     def packages(self) -> dict[str, str]:
         """Optional packages that these options need: module to import -> the extra that brings it."""
-        return {}
+        inner = (getattr(self, name).packages() for name in self.groups())
+        return {module: extra for one in inner for module, extra in one.items()}
 
     def named_rows(self) -> Iterator[tuple[str, Registry[Any], str]]:
         """(option, registry, name) of each row of a registry that these options name, defaults included."""
         for option_name, field in type(self).model_fields.items():
+            if isinstance(inner := getattr(self, option_name), OptionGroup):
+                yield from inner.named_rows()
             registry = registry_of(field.annotation, field.metadata)
             if registry is None:
                 continue
@@ -154,6 +213,38 @@ class Options(BaseModel):
         for name, values in readers.items():
             if name in self.model_fields_set and value not in values:
                 raise ValueError(f"{name} would be ignored: {by} is {value!r}; it is for {', '.join(values)}")
+
+
+class OptionGroup(Options):
+    """Options under one key of others, as in `recover: {mode: kd, epochs: 2}`.
+
+    Attributes:
+        short: the option that a lone value in the group's place gives: `recover: kd`.
+    """
+
+    short: ClassVar[str]
+
+    @classmethod
+    def mapping(cls, given: Any) -> dict[str, Any]:
+        """The group as it was given, as a mapping."""
+        if isinstance(given, OptionGroup):
+            return given.model_dump(exclude_unset=True)
+        return dict(given) if isinstance(given, Mapping) else {cls.short: given}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reads_the_short_form(cls, given: Any) -> Any:
+        return given if isinstance(given, OptionGroup) else cls.mapping(given)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        made = handler(schema)
+        whole = handler.resolve_ref_schema(made)
+        mapping = dict(whole)
+        whole.clear()
+        short = {key: value for key, value in mapping["properties"][cls.short].items() if key != "default"}
+        whole.update({"anyOf": [short, mapping], "title": mapping.pop("title")})
+        return made
 
 
 def with_guards(model: type[Model]) -> type[Model]:

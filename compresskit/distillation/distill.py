@@ -12,7 +12,7 @@ from ..core.types import Loaded
 from ..training.context import Context, StepResult
 from ..training.logging import curve_files
 from ..training.loop import train
-from ..training.options import TrainOptions
+from ..training.options import RecoverOptions, TrainOptions
 from .losses.term import DistillationBatch, Loss, Setup
 from .matching.matching import table
 from .models import Teacher, choose_teachers, load
@@ -127,7 +127,7 @@ def recover_objective(context: Context, options: TrainOptions, student: Loaded |
     teacher = Teacher([context.original], context.original.preprocessing, context.device)
     name = context.task.distillation if context.task else "kd"
     loss: Loss = LOSSES.load(name)
-    labels: Literal["use", "ignore"] = getattr(options, "labels", "use")
+    labels: Literal["use", "ignore"] = options.labels if isinstance(options, RecoverOptions) else "use"
     if loss.needs and student is not None:
         asked = DistillOptions(loss=[name], labels=labels, label_smoothing=options.label_smoothing)
         return make_plan(student, teacher, asked, context).objective

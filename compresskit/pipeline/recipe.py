@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -222,15 +224,17 @@ def explain(
     for item in error.errors():
         location = tuple(item["loc"])
         key = location[0] if location else ""
+        group = model.groups().get(str(key)) if len(location) > 1 else None
         if item["type"] == "extra_forbidden":
-            message = f"unknown key {key!r}{nearest(str(key), [*model.model_fields, *also])}"
+            names = group.model_fields if group else [*(leaf.name for leaf in model.leaves()), *also]
+            message = f"unknown key {location[-1]!r}{nearest(str(location[-1]), names)}"
         elif item["type"] == "missing":
             message = f"{key} is missing"
         else:
             text = item["msg"].removeprefix("Value error, ")
             text = text[:1].lower() + text[1:]
             shown = item["input"]
-            is_named = text.startswith(("unknown ", str(key)))
+            is_named = text.startswith(("unknown ", str(location[-1] if group else key)))
             named = f"{'.'.join(map(str, location))} " if location and not is_named else ""
             message = f"{named}{text.replace('input should', 'should')}"
             if location and item["type"] not in ("value_error", "known_key"):
@@ -244,6 +248,24 @@ def _located(where: str, path: tuple[Any, ...], lines: Lines | None, message: st
     parents = ".".join(str(key) for key in (path[:-1] if path and str(path[-1]) in message else path))
     place = f"{where}:{line}" if line else where
     return f"{place}: {parents + ': ' if parents else ''}{message}"
+
+
+def _define_once(variants: list[dict[str, Any]], definitions: dict[str, Any]) -> None:
+    """Options that several techniques have, moved out of them: each is defined once, and referred to."""
+    parts = [part["properties"] for variant in variants for part in variant["properties"].values()]
+    parts += [
+        part["properties"] for one in definitions.values() for part in one.get("anyOf", ()) if "properties" in part
+    ]
+    texts = [(name, json.dumps(option, sort_keys=True)) for part in parts for name, option in part.items()]
+    often = {key for key, times in Counter(texts).items() if times > 1 and "$ref" not in json.loads(key[1])}
+    for name, text in sorted(often):
+        places = [part for part in parts if name in part and json.dumps(part[name], sort_keys=True) == text]
+        key = name
+        while key in definitions:  # the same name with another meaning in other techniques
+            key += "_"
+        definitions[key] = places[0][name]
+        for part in places:
+            part[name] = {"$ref": f"#/$defs/{key}"}
 
 
 def json_schema() -> dict[str, Any]:
@@ -264,6 +286,7 @@ def json_schema() -> dict[str, Any]:
                 "additionalProperties": False,
             }
         )
+    _define_once(variants, definitions)
     schema["properties"]["steps"] = {
         "type": "array",
         "minItems": 1,

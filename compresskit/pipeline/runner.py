@@ -22,6 +22,7 @@ from ..core.timings.machine import machine
 from ..core.types import Loaded
 from ..model.checkpoints.weights import sha256_of
 from ..training.context import Context, StepResult
+from ..training.options import RecoverOptions
 from .checks.guards import check_guards
 from .checks.lint import lint
 from .checks.preflight import checked_context
@@ -30,7 +31,7 @@ from .measurement import Measurement, labels, measure_model, warnings_of
 from .recipe import Recipe, Step
 from .resume.keys import data_key, input_paths, machine_timings, recorded_timings, step_keys
 from .resume.workspace import Workspace, finished_report, remove_tree
-from .steps import becomes_original, follow
+from .steps import becomes_original, follow, recovery_mode
 from .techniques import STEPS
 
 REPORT_VERSION = 1
@@ -246,11 +247,11 @@ def do_step(step: Step, loaded: Loaded, context: Context) -> StepResult:
     """Apply one technique and, where its options say so, recover accuracy by training."""
     context.log(f"{step.technique}: {STEPS[step.technique].summary[:-1].lower()}")
     function = STEPS[step.technique].function()
-    mode = getattr(step.options, "recover", "none")
+    mode = recovery_mode(step.options)
     if mode != "none" and context.data is None:
         raise InputError(f"{step.technique}: recover {mode} needs data; name it with data, e.g. data: digits")
     recovering = (
-        replace(context, recover=lambda target: _recover(mode, target, step.options, context))
+        replace(context, recover=lambda target: _recover(target, step.options.recover, context))
         if mode != "none"
         else context
     )
@@ -268,10 +269,10 @@ def inspect_step(step: Step, context: Context) -> dict[str, Any]:
     return {"facts": result.facts, "tables": result.tables, "notes": result.notes}
 
 
-def _recover(mode: str, loaded: Loaded, options: Any, context: Context) -> dict[str, Any]:
+def _recover(loaded: Loaded, options: RecoverOptions, context: Context) -> dict[str, Any]:
     from ..training.loop import train
 
-    if mode == "finetune":
+    if options.mode == "finetune":
         return train(loaded, options, context)
     from ..distillation.distill import recover_objective
 

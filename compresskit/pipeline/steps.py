@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from ..core.options import Options
 from ..core.types import Loaded
 from ..training.context import Context
+from ..training.options import StepOptions
 from .recipe import Recipe, Step
 from .techniques import STEPS
 
@@ -46,6 +48,11 @@ def place_of(recipe: Recipe, number: int) -> str:
     """How messages call a step: `steps.NUMBER (TECHNIQUE)`, or the technique alone where it is the only one."""
     technique = recipe.steps[number].technique
     return f"steps.{number} ({technique})" if len(recipe.steps) > 1 else technique
+
+
+def recovery_mode(options: Options) -> str:
+    """How a step's model is trained afterwards; "none" where it is not."""
+    return options.recover.mode if isinstance(options, StepOptions) else "none"
 
 
 def model_after(step: Step, current: Loaded, context: Context) -> Loaded | None:

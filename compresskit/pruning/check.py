@@ -29,7 +29,7 @@ def check(loaded: Loaded, options: PruneOptions, context: Context) -> None:
     """
     checks = [lambda: _check_parts(loaded, options)]
     if options.sparsify != "none":
-        checks.append(lambda: check_training(loaded, options, context))
+        checks.append(lambda: check_training(loaded, options.recover, context))
     problems = problems_of(*checks)
     if problems:
         raise InputError("\n".join(problems))

@@ -10,6 +10,7 @@ from compresskit.core.costs import cost_of, field_of
 from compresskit.core.options import choice, option
 from compresskit.core.shares import Share
 from compresskit.training.budgets import BudgetOptions, with_targets
+from compresskit.training.options import RecoverOptions
 
 from ..analysis.reconstruction.options import ReconstructionOptions
 from .tables import CODEBOOK_STARTS, FORMATS, OBSERVER_CHOICES, OBSERVERS, ROUNDINGS, SCHEMES, Scheme
@@ -167,12 +168,12 @@ class QuantizeOptions(ReconstructionOptions, BudgetOptions):
 
     def trains(self) -> bool:
         """Whether training options mean something."""
-        return self.recover != "none" or self.qat != "none"
+        return super().trains() or self.qat != "none"
 
-    def qat_options(self) -> QuantizeOptions:
+    def qat_options(self) -> RecoverOptions:
         """The options that quantization-aware training runs with."""
-        rest = {name: value for name, value in _QAT_DEFAULTS.items() if name not in self.model_fields_set}
-        return self.model_copy(update=rest)
+        rest = {name: value for name, value in _QAT_DEFAULTS.items() if name not in self.recover.model_fields_set}
+        return self.recover.model_copy(update=rest)
 
     def without_training(self) -> Self:
         """The same step without any training, that of learned steps included."""

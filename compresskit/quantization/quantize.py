@@ -171,10 +171,10 @@ def _train_quantized(
     """Train the quantized model's weights and steps in float, and take the result over."""
     shadow = replace(loaded, module=trainable(loaded.module, float_model), edits=[], storage={})
     objective = distill_objective(float_model.to(context.device), context.loss) if options.qat == "kd" else None
-    options = options.qat_options()
-    trained = train(shadow, options, context, objective=objective)
+    training = options.qat_options()
+    trained = train(shadow, training, context, objective=objective)
     take_over(shadow.module, loaded.module)
-    return {"lr": options.lr, "grad_clip": options.grad_clip, **trained}
+    return {"lr": training.lr, "grad_clip": training.grad_clip, **trained}
 
 
 def _set_storage(loaded: Loaded, name: str, spec: Spec, options: QuantizeOptions) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import model_validator
 
-from ..core.options import GuardOptions, Options, choice, option
+from ..core.options import GuardOptions, OptionGroup, Options, choice, option
 from ..core.shares import Share
 from ..data.tables import AUGMENTATIONS
 
@@ -90,39 +90,56 @@ class TrainOptions(Options):
         return found | {row.attributes["imports"]: "vision" for row in rows if "imports" in row.attributes}
 
 
-class StepOptions(GuardOptions, TrainOptions):
-    """Base of the techniques that change a model: guards, and how accuracy is recovered afterwards."""
+class RecoverOptions(OptionGroup, TrainOptions):
+    """How a changed model is trained afterwards; learned steps and penalties before a cut train by the same options."""
 
-    recover: Literal["none", "finetune", "kd"] = option(
+    short = "mode"
+
+    mode: Literal["none", "finetune", "kd"] = option(
         "none", "train after the step: plain fine-tuning, or distillation from the original model", section="Recovery"
     )
-
     labels: Literal["use", "ignore"] = option(
         "use", "with recover kd: learn from the data's own targets beside the original model, or from it alone",
         section="Recovery",
+    )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _labels_need_a_teacher(self) -> Self:
+        if self.labels == "ignore" and self.mode != "kd":
+            raise ValueError(f"labels ignore would be ignored: recover is {self.mode!r}; set recover to kd")
+        return self
+
+
+class StepOptions(GuardOptions):
+    """Base of the techniques that change a model: guards, and how accuracy is recovered afterwards."""
+
+    renamed = {"schedule": "lr_schedule"}
+
+    recover: RecoverOptions = option(
+        "none", "train after the step: plain fine-tuning, or distillation from the original model; a mapping says how, "
+        "e.g. {mode: kd, epochs: 2}", section="Recovery",
     )  # fmt: skip
 
     #: a subclass whose training options also serve another purpose (QAT, iterative schedules) names the
     #: condition under which they are used
     def trains(self) -> bool:
         """Whether this step trains at all, so that training options mean something."""
-        return self.recover != "none"
+        return self.recover.mode != "none"
 
     def data_readers(self) -> list[str]:
         """What in these options cannot do without data, a clause each."""
-        return [*super().data_readers(), *([f"recover {self.recover} needs data"] if self.recover != "none" else [])]
+        mode = self.recover.mode
+        return [*super().data_readers(), *([f"recover {mode} needs data"] if mode != "none" else [])]
 
     def without_training(self) -> Self:
         """The same step as a dry run does it: without any training."""
-        return self.model_copy(update={"recover": "none"})
+        return self.model_copy(update={"recover": RecoverOptions()})
 
     @model_validator(mode="after")
     def _training_options_need_training(self) -> Self:
-        ignored = sorted(set(self.model_fields_set) & set(TrainOptions.model_fields))
+        ignored = sorted(self.recover.model_fields_set - {"mode", "labels"})
         if ignored and not self.trains():
             raise ValueError(f"{', '.join(ignored)} would be ignored: recover is 'none'; set recover to finetune or kd")
-        if self.labels == "ignore" and self.recover != "kd":
-            raise ValueError(f"labels ignore would be ignored: recover is {self.recover!r}; set recover to kd")
         return self
 
 

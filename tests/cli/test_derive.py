@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Literal
 
 import click
@@ -22,8 +23,12 @@ def test_every_flag_is_a_yaml_key_and_the_reverse(name):
     command = technique_command(name)
     shown = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]
     flags = {parameter.name for parameter in shown} - NOT_OPTIONS
-    variant = next(v for v in json_schema()["properties"]["steps"]["items"]["anyOf"] if name in v["properties"])
+    schema = json_schema()
+    variant = next(v for v in schema["properties"]["steps"]["items"]["anyOf"] if name in v["properties"])
     keys = set(variant["properties"][name]["properties"]) | (set(RecipeOptions.model_fields) - {"model", "output"})
+    if "recover" in keys:  # whose options are flags by themselves; the mode is given by the group's name
+        group = next(one for one in schema["$defs"]["RecoverOptions"]["anyOf"] if "properties" in one)["properties"]
+        keys |= {f"recover_{key}" if key in keys else key for key in group if key != "mode"}
     assert flags == keys
     assert {option for parameter in command.params for option in parameter.opts if option.startswith("--")} >= set(
         map(flag_of, keys)
@@ -118,3 +123,21 @@ def test_a_table_row_appears_in_help_schema_and_validation():
 def test_a_pair_without_equals_is_refused():
     with pytest.raises(click.BadParameter, match="KEY=VALUE"):
         parsed("--ratio-for", "layer1")
+
+
+def test_flags_of_a_group_go_under_its_key():
+    command = technique_command("search")
+    context = command.make_context("search", ["m", "--recover", "kd", "--epochs", "2", "--recover-warmup", "10%"])
+    given = given_values(command.params, context.params)
+    assert given == {"recover": {"mode": "kd", "epochs": 2.0, "warmup": "10%"}}
+
+
+def test_each_option_of_training_is_defined_once():
+    schema = json_schema()
+    text = json.dumps(schema)
+    assert text.count('"peak learning rate"') == 1 and text.count('"largest gradient norm"') == 1
+    jsonschema = pytest.importorskip("jsonschema")
+    for recover in ("kd", {"mode": "kd", "epochs": 2}):
+        jsonschema.validate({"model": "m", "steps": [{"prune": {"ratio": 0.5, "recover": recover}}]}, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"model": "m", "steps": [{"prune": {"ratio": 0.5, "recover": {"mode": "kdd"}}}]}, schema)

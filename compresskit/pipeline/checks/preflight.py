@@ -30,7 +30,7 @@ from ...training.context import Context
 from ...training.train_check import check_training
 from ..opening import open_what_opens
 from ..recipe import Recipe, RecipeOptions, Step
-from ..steps import follow, model_after, place_of
+from ..steps import follow, model_after, place_of, recovery_mode
 from ..techniques import STEPS
 
 _EXAMPLES = 2  # of the batch that goes through model and metric
@@ -274,14 +274,14 @@ def _check_step(step: Step, current: Loaded, context: Context) -> None:
 
 
 def _check_recovery(step: Step, current: Loaded, context: Context) -> None:
-    mode = getattr(step.options, "recover", "none")
+    mode = recovery_mode(step.options)
     if mode == "finetune":
-        check_training(current, step.options, context)
+        check_training(current, step.options.recover, context)
     elif mode == "kd":
         from ...distillation.distill import recover_objective
 
-        objective = recover_objective(context, step.options, current.clone())
-        check_training(current, step.options, context, objective=objective, extra_modules=objective.adapters)
+        objective = recover_objective(context, step.options.recover, current.clone())
+        check_training(current, step.options.recover, context, objective=objective, extra_modules=objective.adapters)
 
 
 # -- the disk ------------------------------------------------------------------------------------------------------
@@ -321,7 +321,8 @@ def _space(output: Path, needed: int) -> list[str]:
 def space_needed(recipe: Recipe, original: Loaded, finished: int = 0) -> int:
     """Bytes that a run's output, finished steps and largest training checkpoint take at most, as far as is known."""
     size_bytes = uncoded_bytes(original)
-    trained = [step.options for step in recipe.steps if step.technique in ("train", "distill") or _trains(step)]
+    trained = [step.options for step in recipe.steps if step.technique in ("train", "distill")]
+    trained += [step.options.recover for step in recipe.steps if _trains(step)]
     checkpoint = max((_CHECKPOINT_COPIES[options.optimizer] for options in trained), default=0)
     exported = 3 * sum(isinstance(step.options, ExportStepOptions) for step in recipe.steps)  # work, step and output
     return size_bytes * (max(len(recipe.steps) - finished, 0) + 1 + checkpoint + exported)

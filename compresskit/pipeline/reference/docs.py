@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any, Literal, get_args, get_origin
 
-from ...core.options import Options
+from ...core.options import Leaf, Options
 from ...core.registry import REFERENCE
 from ..recipe import RecipeOptions
 from ..techniques import STEPS
@@ -35,8 +36,11 @@ def starter_recipe(model: str, data: str, weights: str | None = None) -> str:
 
 def _step_lines(model: type[Options], values: dict[str, Any]) -> list[str]:
     lines = []
-    for name, field in model.model_fields.items():
-        text = f"{name}: {_yaml(values.get(name, default_of(field)))}  # {field.description}"
+    for name, path, field in model.leaves():
+        if len(path) > 1 and name not in model.model_fields:
+            continue  # `explain` and the options page say what a group holds
+        about = model.model_fields[name].description
+        text = f"{name}: {_yaml(values.get(name, default_of(field)))}  # {about}"
         lines.append(f"      {text}" if name in values else f"      # {text}")
     return lines
 
@@ -64,21 +68,42 @@ def options_markdown() -> str:
     parts += ["", "## Recipe", "", *_table(RecipeOptions)]
     for name, technique in STEPS.items():
         parts += ["", f"## {name}", "", technique.summary, "", *_table(technique.options_model())]
+    models = [technique.options_model() for technique in STEPS.values()]
+    groups = {name: group for model in models for name, group in model.groups().items()}
+    for name, group in groups.items():
+        about = (
+            f"The keys of `{name}`, e.g. `{name}: {{mode: kd, epochs: 2}}`; `{name}: kd` gives `{group.short}` alone."
+        )
+        beside = "As flags, and in Python, they stand beside the other options: `--recover kd --epochs 2`."
+        parts += ["", f"## {name}", "", f"{about} {beside}", "", *_table(group)]
     return "\n".join(parts) + "\n"
 
 
 def _table(model: type[Options]) -> list[str]:
     rows = ["| option | values | default | meaning |", "| --- | --- | --- | --- |"]
-    properties = model.model_json_schema()["properties"]
-    for name, field in model.model_fields.items():
+    groups = model.groups()
+    for leaf in model.leaves():
+        name, field = leaf.path[0], model.model_fields[leaf.path[0]]
+        if name in groups and leaf.path[1] != groups[name].short:
+            continue
+        values = values_of(model, leaf) + (f", or a mapping: [{name}](#{name})" if name in groups else "")
         default = "required" if field.is_required() else f"`{json.dumps(default_of(field))}`"
-        rows.append(f"| `{name}` | {_values(field.annotation, properties[name])} | {default} | {field.description} |")
+        rows.append(f"| `{name}` | {values} | {default} | {field.description} |")
     return rows
 
 
-def values_of(model: type[Options], name: str) -> str:
+def values_of(model: type[Options], leaf: Leaf) -> str:
     """What an option takes, as the options tables say it."""
-    return _values(model.model_fields[name].annotation, model.model_json_schema()["properties"][name])
+    owner: type[Options] = model.groups()[leaf.path[0]] if len(leaf.path) > 1 else model
+    return _values(leaf.field.annotation, _properties(owner)[leaf.path[-1]])
+
+
+@cache
+def _properties(model: type[Options]) -> dict[str, Any]:
+    schema = model.model_json_schema()
+    if "properties" in schema:
+        return dict(schema["properties"])
+    return dict(next(part for part in schema["anyOf"] if "properties" in part)["properties"])  # a group
 
 
 #: the types of a share

@@ -48,15 +48,16 @@ def _options(key: str) -> list[dict[str, Any]]:
     """An option's records; commands where it says the same share one."""
     found: list[dict[str, Any]] = []
     for command, model in _models():
-        field = model.model_fields.get(key)
-        if field is None:
+        leaf = next((leaf for leaf in model.leaves() if leaf.name == key), None)
+        if leaf is None:
             continue
+        field = leaf.field
         registry = registry_of(field.annotation, field.metadata)
         rows = {name: row.described() for name, row in registry.rows().items()} if registry is not None else {}
         record = {
             "kind": "option", "name": key, "flag": "--" + key.replace("_", "-"), "meaning": field.description,
-            "section": (field.json_schema_extra or {}).get("section", "Options"), "values": values_of(model, key),
-            "default": default_of(field), "rows": rows,
+            "section": (field.json_schema_extra or {}).get("section", "Options"), "values": values_of(model, leaf),
+            "key": ".".join(leaf.path), "default": default_of(field), "rows": rows,
         }  # fmt: skip
         same = next((one for one in found if all(one[name] == value for name, value in record.items())), None)
         if same is None:
@@ -70,7 +71,7 @@ def _tables() -> dict[int, tuple[Registry[Any], list[str]]]:
     """Each registry that an option names, with the options: `prune --criterion`."""
     found: dict[int, tuple[Registry[Any], list[str]]] = {}
     for command, model in _models():
-        for name, field in model.model_fields.items():
+        for name, _, field in model.leaves():
             registry = registry_of(field.annotation, field.metadata)
             if registry is not None:
                 flag = "--" + name.replace("_", "-")
@@ -97,7 +98,7 @@ def _terms(term: str) -> Iterator[dict[str, Any]]:
 
 
 def _names() -> list[str]:
-    options = {name for _, model in _models() for name in model.model_fields}
+    options = {leaf.name for _, model in _models() for leaf in model.leaves()}
     rows = {name for registry, _ in _tables().values() for name in registry.rows()}
     return sorted(options | rows | set(TERMS))
 
@@ -107,7 +108,7 @@ def explained(record: dict[str, Any]) -> str:
     if record["kind"] == "option":
         lines = [f"{record['flag']} ({', '.join(record['commands'])}; section {record['section']})"]
         lines += [f"  {record['meaning']}", f"  values: {record['values'].replace('`', '')}"]
-        lines += [f"  default: {_said(record['default'])}; in YAML: {record['name']}"]
+        lines += [f"  default: {_said(record['default'])}; in YAML: {record['key']}"]
         lines += [f"    {name}: {meaning}" for name, meaning in record["rows"].items()]
         return "\n".join(lines)
     if record["kind"] == "term":

@@ -84,10 +84,10 @@ def sparsify(
         InputError: without data.
     """
     objective = SparseObjective(
-        graph, keep, REGULARIZERS.load(options.sparsify), options.sparsify_strength, options.label_smoothing,
+        graph, keep, REGULARIZERS.load(options.sparsify), options.sparsify_strength, options.recover.label_smoothing,
         context.loss,
     )  # fmt: skip
-    last = options.model_copy(update={"epochs": options.sparsify_epochs, "keep": "last", "early_stop": None})
+    last = options.recover.model_copy(update={"epochs": options.sparsify_epochs, "keep": "last", "early_stop": None})
     for parameter in loaded.module.parameters():
         if parameter.is_floating_point():
             parameter.requires_grad_(True)

@@ -179,7 +179,7 @@ def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> S
     }
     notes = ties.notes + follow(loaded, ties.geometry, graph)
     result.notes = proof.notes + notes + budget_notes(result.facts, target, options) + left_out_notes(graph)
-    if context.data is not None and refit == "none" and options.recover == "none":
+    if context.data is not None and refit == "none" and options.recover.mode == "none":
         result.notes.append("no layer was refitted; reconstruct auto keeps more of the accuracy")
     result.tables["pruned groups"] = _rows(graph, proof.keep)
     context.log(f"pruned {len(proof.keep)} groups; largest difference from the masked model {proof.difference:.1e}")

@@ -10,7 +10,6 @@ import yaml
 from ...core.errors import InputError
 from ...core.reporting.figures import new_figure
 from ...core.types import Loaded
-from ...training.options import TrainOptions
 from .session import BATCH, Child, Session
 
 #: keys of a recipe that belong to the model it names
@@ -101,13 +100,14 @@ def _n2n_recipe(session: Session, child: Child) -> tuple[dict[str, Any], list[st
 def _chain_recipe(session: Session, winner: Loaded) -> tuple[dict[str, Any], list[str]]:
     given, before, own = _steps_before(session)
     says = ["the network that the search found; it is trained anew from random weights, the search's are not copied"]
-    training = _training(session, own)
-    teacher = {} if before or own.get("recover") == "finetune" else _teacher(given)
+    training = _training(session)
+    mode = session.options.recover.mode
+    teacher = {} if before or mode == "finetune" else _teacher(given)
     if teacher:
         step: dict[str, Any] = {"distill": {**teacher, **training}}
     else:
         step = {"train": training}
-        if own.get("recover") != "finetune":
+        if mode != "finetune":
             says.append("the model that taught it in the search cannot be named here, so it learns from the labels")
     kept = {name: value for name, value in given.items() if name not in _OF_THE_MODEL}
     if kept.get("metric") == "agreement":  # it compares with the recipe's own model, which is untrained here
@@ -115,10 +115,10 @@ def _chain_recipe(session: Session, winner: Loaded) -> tuple[dict[str, Any], lis
     return {"model": "builtin:chain", "model_arg": winner.source["args"], **kept, "steps": [step]}, says
 
 
-def _training(session: Session, own: dict[str, Any]) -> dict[str, Any]:
+def _training(session: Session) -> dict[str, Any]:
     """Training options of the search's recovery, or else a brief training's."""
     if session.options.trains():
-        return {name: value for name, value in own.items() if name in TrainOptions.model_fields}
+        return session.options.recover.model_dump(exclude_unset=True, exclude={"mode", "labels"})
     an_epoch = max(1, session.context.needs_data().size("train") // BATCH)
     options = session.options
     steps = options.finetune_steps if options.finetune_finalists else options.child_steps

@@ -74,11 +74,11 @@ def test_maps_recover_by_the_classes_of_each_pixel():
     targets = torch.randint(0, 2, (2, 4, 4))
     context, name = context_of(teacher, targets, x)
     assert name == "segmentation"
-    value = recover_objective(context, PruneOptions(ratio=0.5, recover="kd"))(student, x, targets)
+    value = recover_objective(context, PruneOptions(ratio=0.5, recover="kd").recover)(student, x, targets)
     mine, theirs = (net(x)["out"] for net in (student, teacher.module))
     expected = 0.9 * kd(mine.movedim(1, -1), theirs.movedim(1, -1)) + 0.1 * F.cross_entropy(mine, targets)
     assert value.item() == pytest.approx(expected.item(), rel=1e-5)
-    alone = recover_objective(context, PruneOptions(ratio=0.5, recover="kd", labels="ignore"))(student, x, None)
+    alone = recover_objective(context, PruneOptions(ratio=0.5, recover="kd", labels="ignore").recover)(student, x, None)
     assert alone.item() == pytest.approx(0.9 * kd(mine.movedim(1, -1), theirs.movedim(1, -1)).item(), rel=1e-5)
 
 
@@ -88,7 +88,7 @@ def test_numbers_recover_by_their_squared_error():
     targets = torch.randn(2, 2, 4, 4)
     context, name = context_of(teacher, targets, x)
     assert name == "regression"
-    value = recover_objective(context, PruneOptions(ratio=0.5, recover="kd"))(student, x, targets)
+    value = recover_objective(context, PruneOptions(ratio=0.5, recover="kd").recover)(student, x, targets)
     mine, theirs = (net(x)["out"] for net in (student, teacher.module))
     assert value.item() == pytest.approx((0.9 * F.mse_loss(mine, theirs) + 0.1 * F.mse_loss(mine, targets)).item())
 
@@ -100,7 +100,7 @@ def test_boxes_recover_by_their_features(labels):
     teacher, student = loaded(Boxes(6), images), loaded(Boxes(4), images)
     context, name = context_of(teacher, targets, batch, "model")
     assert name == "detection"
-    options = PruneOptions(ratio=0.5, recover="kd", labels=labels)
+    options = PruneOptions(ratio=0.5, recover="kd", labels=labels).recover
     objective = recover_objective(context, options, student)
     assert len(objective.adapters) == 1  # the last stage has as many channels in both
     value = objective(student.module.train(), batch, targets)
