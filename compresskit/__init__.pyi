@@ -1105,6 +1105,8 @@ def export(
     | Callable[..., Any] = "auto",
     factored: Literal["refuse", "merge"] = "refuse",
     opset: int = 21,
+    dynamic: str | Sequence[str] = ...,
+    with_past: bool = False,
     with_script: bool = False,
     threads: int = 1,
     batch_size: int = 1,

@@ -23,11 +23,14 @@ from compresskit.training.context import Context
 from ..quantization.formats.layers import quantized_layers
 from .comparison import compare
 from .description import description
-from .exporters.export_program import DESCRIPTION, export_program
+from .exporters.export_program import DESCRIPTION
+from .exporters.traced import traced
+from .exporters.with_past import completed
 from .float_reference import float_twin
 from .folders.folder import model_card
 from .folders.proof import named_inputs, own_output, prove
 from .options import ExportOptions
+from .other_sizes import check_sizes
 from .runner_script import TOKENIZER, write_runner
 from .runtimes.exported import Exported
 from .tables import EXPORTERS, RUNTIMES
@@ -73,17 +76,19 @@ def carry_out(loaded: Loaded, options: ExportOptions, context: Context, path: Pa
     """Export a model, run it in its runtime, and compare; arguments and errors as of `export`."""
     check_batch(loaded, options)
     runtime = options.chosen_runtime()
-    program, proof = None, dict[str, Any]()
+    trace, program, proof = None, None, dict[str, Any]()
     if options.takes_model():
         notes, proof = write_model(loaded, options, path)
     else:
-        program = export_program(loaded.module, loaded.example)
+        trace = traced(loaded, options)
+        program = trace.program
         program.graph_module.meta[DESCRIPTION] = description(loaded, context)
         notes = [*computes_in(loaded.module), *held_as_floats(loaded.module)]
         notes += EXPORTERS.load(options.format)(program, path, options) or []
     inputs = with_batch(loaded.example, options.batch_size)
-    inputs = inputs if program is None else cast(inputs, torch.float32)
-    runner = _runner(runtime, Exported(loaded.module.eval(), program, path, inputs, options.threads))
+    inputs = inputs if trace is None else cast(inputs, torch.float32)
+    example = inputs if trace is None else completed(inputs, trace.example)
+    runner = _runner(runtime, Exported(loaded.module.eval(), program, path, example, options.threads))
     facts: dict[str, Any] = {
         "file": path.name,
         "format": options.format,
@@ -95,6 +100,8 @@ def carry_out(loaded: Loaded, options: ExportOptions, context: Context, path: Pa
         **proof,
     }
     facts |= compare(loaded.module, runner, comparison_batches(loaded, options, context))
+    if trace is not None:
+        facts |= check_sizes(trace, runner, facts)
     facts |= _latency(float_twin(loaded.module), runner, inputs, options)
     score = None
     if context.data is not None and context.metric is not None:

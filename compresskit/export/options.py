@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, field_validator, model_validator
 
-from ..core.errors import InputError
+from ..core.errors import InputError, nearest
 from ..core.options import GuardOptions, Options, choice, option
 from ..core.registry import Registry
 from .runner_script import beside
@@ -14,6 +14,29 @@ from .tables import EXPORTERS, RUNTIMES, reads
 
 #: what an artifact holds under names of its own
 _TAKEN = ("manifest.json", "model.safetensors", "report.json", "report.html", "recipe.json")
+
+
+#: options that only some formats read
+_NOT_FOR_ALL = ("opset", "factored", "with_script", "dynamic", "with_past")
+#: what dimensions of inputs are called
+DIMENSIONS = ("batch", "length", "height", "width")
+
+
+def _words(value: Any) -> Any:
+    """`a,b` as a list, also where it is an entry of one."""
+    entries = [value] if isinstance(value, str) else value
+    if not isinstance(entries, list | tuple) or not all(isinstance(entry, str) for entry in entries):
+        return value
+    return [word.strip() for entry in entries for word in entry.split(",") if word.strip()]
+
+
+def _dimensions(names: list[str]) -> list[str]:
+    if names == ["none"]:
+        return []
+    for name in names:
+        if name not in DIMENSIONS:
+            raise ValueError(f"unknown dimension {name!r}{nearest(name, DIMENSIONS)}: {', '.join(DIMENSIONS)} or none")
+    return list(dict.fromkeys(names))
 
 
 class ExportOptions(Options):
@@ -26,6 +49,13 @@ class ExportOptions(Options):
         "layer", section="Export",
     )  # fmt: skip
     opset: int = option(21, "ONNX operator set", section="Export", ge=17, le=23)
+    dynamic: Annotated[list[str], BeforeValidator(_words), AfterValidator(_dimensions)] = option(
+        ["batch"], "dimensions of inputs that the file leaves free: batch, length, height, width, several with commas, "
+        "or none; by default batch where the model allows it", section="Export",
+    )  # fmt: skip
+    with_past: bool = option(
+        False, "causal language models: past keys and values as inputs, present ones as outputs", section="Export"
+    )
     with_script: bool = option(
         False,
         "write a script and a README beside the file: NAME.py needs the runtime and NumPy alone",
@@ -90,9 +120,11 @@ class ExportOptions(Options):
         known = EXPORTERS.builtin(self.format)
         if known and (self.runtime == "auto" or RUNTIMES.builtin(self.runtime)):
             self.check_pair()
-        for name in ("opset", "factored", "with_script") if known else ():
+        for name in _NOT_FOR_ALL if known else ():
             if name in self.model_fields_set and name not in EXPORTERS.attribute(self.format, "options", ()):
                 raise ValueError(f"{name} would be ignored: format is {self.format!r}")
+        if self.with_past and "dynamic" in self.model_fields_set:
+            raise ValueError("dynamic would be ignored: with_past leaves batch and lengths free")
         return self
 
 

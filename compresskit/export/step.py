@@ -10,7 +10,7 @@ from ..core.errors import InputError, problems_of
 from ..core.types import Loaded
 from ..model.example_inputs import with_batch
 from ..training.context import Context, StepResult
-from .exporters.export_program import export_program
+from .exporters.traced import traced
 from .folders.folder import check_source
 from .lowering import carry_out, check_batch, timed
 from .options import ExportStepOptions
@@ -56,7 +56,7 @@ def check(loaded: Loaded, options: ExportStepOptions, context: Context) -> None:
     problems = problems_of(
         options.check_pair,
         lambda: check_batch(on_cpu, options),
-        lambda: check_source(loaded) if options.takes_model() else export_program(on_cpu.module, on_cpu.example),
+        lambda: check_source(loaded) if options.takes_model() else traced(on_cpu, options),
     )
     if problems:
         raise InputError("\n".join(problems))

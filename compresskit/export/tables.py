@@ -27,13 +27,13 @@ EXPORTERS: Registry[Callable[[ExportedProgram | Loaded, Path, ExportOptions], Se
                 "suffix": ".onnx",
                 "runtime": "onnxruntime",
                 "packages": {"onnx": "onnx", "onnxscript": "onnx"},
-                "options": ("opset", "with_script"),
+                "options": ("opset", "with_script", "dynamic", "with_past"),
             },
         ),
         "pt2": Row(
             "exporters.pt2:pt2",
             "torch.export's archive, for torch.compile",
-            attributes={"suffix": ".pt2", "runtime": "inductor"},
+            attributes={"suffix": ".pt2", "runtime": "inductor", "options": ("dynamic",)},
         ),
         "hf": Row(
             "exporters.hf:hf",

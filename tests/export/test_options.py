@@ -66,3 +66,23 @@ def test_what_only_the_users_own_code_knows_is_checked_when_that_may_run(own):
     options = ExportOptions(format="pt2", runtime="own.py:recompiled")
     with pytest.raises(InputError, match="runtime 'own.py:recompiled' does not read pt2; choose inductor or eager"):
         options.check_pair()
+
+
+@pytest.mark.parametrize("given", ["batch,length", ["batch", "length"], ["batch, length"]])
+def test_dimensions_are_words_with_commas_or_a_list(given):
+    assert ExportOptions(dynamic=given).dynamic == ["batch", "length"]
+    assert ExportOptions(dynamic="none").dynamic == [] and ExportOptions().dynamic == ["batch"]
+
+
+@pytest.mark.parametrize(
+    "given, match",
+    [
+        ({"dynamic": "heigth"}, "unknown dimension 'heigth'.*height"),
+        ({"dynamic": "batch", "format": "gguf"}, "dynamic would be ignored"),
+        ({"with_past": True, "dynamic": "length"}, "dynamic would be ignored: with_past"),
+        ({"with_past": True, "format": "pt2"}, "with_past would be ignored"),
+    ],
+)
+def test_dynamic_options_that_make_no_sense_are_refused(given, match):
+    with pytest.raises(ValueError, match=match):
+        ExportOptions(**given)

@@ -8,14 +8,14 @@ the layer between them; inductor's x86 passes recognise the same pairs in a `.pt
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from compresskit.core.errors import InputError, first_line
 from compresskit.core.tensors.dtypes import cast, copy_in, model_dtype
@@ -37,6 +37,7 @@ from ...quantization.formats.layers import (
     quantized_layers,
     to_matrix,
 )
+from .dynamic_axes import Axes
 from .output_names import register_dataclasses
 
 #: where inputs of an exported program keep the names of their dynamic dimensions: {dimension: name}
@@ -213,12 +214,19 @@ def _lower_groups(layer: Quantized, name: str) -> None:
         layer.register_buffer(f"{name}_lowered_zero_point", zero_point.to(torch.int8))
 
 
-def export_program(root: nn.Module, example: Inputs) -> torch.export.ExportedProgram:
+def export_program(
+    root: nn.Module, example: Inputs, axes: Sequence[Axes] | None = None
+) -> torch.export.ExportedProgram:
     """Export a model, its quantization in standard operators, each tensor quantized once.
 
-    The batch size is left free where the model does not fix it. Whatever type the model computes in, its graph
-    computes in float32, for which all runtimes have kernels on all processors.
+    Whatever type the model computes in, its graph computes in float32, for which all runtimes have kernels on all
+    processors.
 
+    Args:
+        root: the model.
+        example: inputs that it takes.
+        axes: the dimensions of each input tensor that are left free where the model does not fix them, and what they
+            are called; None leaves the batch size free.
     Raises:
         InputError: if torch.export cannot trace the model, or it is a program already and of another type.
     """
@@ -232,9 +240,12 @@ def export_program(root: nn.Module, example: Inputs) -> torch.export.ExportedPro
         example = cast(example, torch.float32)
     lowered = lower(root)
     # torch.export takes a size of 1 for a constant
-    inputs = with_batch(example, 2)
+    inputs = with_batch(example, 2) if axes is None else example
     args, kwargs = as_arguments(inputs)
-    free = tree_map(lambda tensor: {0: torch.export.Dim.AUTO} if tensor.dim() else None, (args, kwargs))
+    tensors, structure = tree_flatten((args, kwargs))
+    if axes is None:
+        axes = [{0: "batch"} if tensor.dim() else {} for tensor in tensors]
+    free = tree_unflatten([dict.fromkeys(one, torch.export.Dim.AUTO) or None for one in axes], structure)
     try:
         with torch.no_grad(), without_cache(lowered):
             register_dataclasses(call(lowered, inputs))
@@ -243,7 +254,7 @@ def export_program(root: nn.Module, example: Inputs) -> torch.export.ExportedPro
         raise InputError(f"torch.export cannot trace this model: {first_line(error)}") from error
     merge_quantizers(program.graph)
     program.graph_module.recompile()
-    _name_axes(program, free)
+    _name_axes(program, axes)
     return program
 
 
@@ -261,22 +272,16 @@ def without_cache(module: nn.Module) -> Iterator[None]:
             one.use_cache = True
 
 
-def _name_axes(program: torch.export.ExportedProgram, free: tuple) -> None:
+def _name_axes(program: torch.export.ExportedProgram, axes: Sequence[Axes]) -> None:
     """Note at each input what its dynamic dimensions are called; exporters read it there."""
     inputs = set(program.graph_signature.user_inputs)
     placeholders = [node for node in program.graph.nodes if node.op == "placeholder" and node.name in inputs]
-    leaves = tree_leaves(free, is_leaf=_is_axes)
-    for node, axes in zip(placeholders, leaves, strict=True):
-        if axes is not None:
-            node.meta[AXES] = dict.fromkeys(axes, "batch")
-
-
-def _is_axes(value: Any) -> bool:
-    return isinstance(value, dict) and bool(value) and all(isinstance(key, int) for key in value)
+    for node, named in zip(placeholders, axes, strict=True):
+        node.meta[AXES] = dict(named)
 
 
 def _by_name(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Shapes keyed by argument name, as torch.export wants them; surplus positionals belong to *args."""
+    """Shapes keyed by argument name, as torch.export wants them; surplus ones belong to *args and **kwargs."""
     parameters = list(inspect.signature(module.forward).parameters.values())
     named: dict[str, Any] = {}
     for position, value in enumerate(args):
@@ -285,9 +290,10 @@ def _by_name(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> dict[str
             named[parameter.name] = args[position:]
             break
         named[parameter.name] = value
-    if kwargs and not set(kwargs) <= {parameter.name for parameter in parameters}:
-        return named | {parameters[-1].name: kwargs}
-    return named | kwargs
+    names = {parameter.name for parameter in parameters}
+    named |= {name: value for name, value in kwargs.items() if name in names}
+    surplus = {name: value for name, value in kwargs.items() if name not in names}
+    return named | ({parameters[-1].name: surplus} if surplus else {})
 
 
 def as_arguments(inputs: Inputs) -> tuple[tuple, dict[str, Tensor]]:

@@ -39,7 +39,7 @@ def export_onnx(program: torch.export.ExportedProgram, path: Path, *, opset: int
             custom_translation_table=onnx_graph.translations(opset),
         )
     except Exception as error:
-        raise InputError(f"torch.onnx cannot write this model: {first_line(error)}") from error
+        raise InputError(f"torch.onnx cannot write this model: {first_line(error.__cause__ or error)}") from error
     if graph is None:
         raise InputError("torch.onnx gave no graph of this model")
     notes = onnx_graph.finish(graph.model.graph, opset=opset)

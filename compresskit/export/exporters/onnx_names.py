@@ -10,7 +10,8 @@ import torch
 from compresskit.core.errors import require
 
 from .export_program import AXES
-from .output_names import output_names
+from .output_names import input_names, output_names
+from .with_past import dotted
 
 #: which layers a node came from, which per-layer times are read by; all else that torch.onnx notes is left out
 _KEPT_NOTES = ("pkg.torch.onnx.name_scopes",)
@@ -25,7 +26,7 @@ def name_interface(graph: Any, program: torch.export.ExportedProgram) -> None:
         program: what it was written from.
     """
     ir = require("onnx_ir", "onnx")
-    inputs = [str(name) for name in program.graph_signature.user_inputs if isinstance(name, str)]
+    inputs = [dotted(name) for name in input_names(program)]
     if len(inputs) == len(graph.inputs):
         for value, name in zip(list(graph.inputs), inputs, strict=True):
             _rename(graph, value, name)
@@ -88,20 +89,20 @@ def leave_no_traces(model: Any) -> None:
 
 
 def _dimension_names(program: torch.export.ExportedProgram) -> dict[str, str]:
-    """Symbol in a program -> what it is called in the file."""
+    """Symbol in a program -> what it is called in the file: one name for each meaning, numbered where sizes differ."""
     found: dict[str, str] = {}
+    sizes: dict[str, list[int]] = {}
     for node in program.graph.nodes:
         for axis, name in node.meta.get(AXES, {}).items():
             size = node.meta["val"].shape[axis]
-            if isinstance(size, torch.SymInt) and _SYMBOL.fullmatch(str(size)):
-                found.setdefault(str(size), name)
-    used: set[str] = set()
-    for symbol, name in found.items():  # two sizes that differ need two names
-        number = 2
-        while name in used:
-            name, number = f"{found[symbol]}_{number}", number + 1
-        used.add(name)
-        found[symbol] = name
+            if not isinstance(size, torch.SymInt) or not _SYMBOL.fullmatch(str(size)) or str(size) in found:
+                continue
+            known = sizes.setdefault(name, [])
+            traced_at = int(str(size.node.hint))
+            if traced_at not in known:
+                known.append(traced_at)
+            number = known.index(traced_at) + 1
+            found[str(size)] = name if number == 1 else f"{name}_{number}"
     return found
 
 

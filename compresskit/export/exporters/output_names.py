@@ -58,6 +58,16 @@ def register_dataclasses(outputs: Any) -> None:
         register_dataclasses(value)
 
 
+def input_names(program: torch.export.ExportedProgram) -> list[str]:
+    """The name of each tensor that a program takes: forward's parameters, and keys as they were given."""
+    names = [str(name) for name in program.graph_signature.user_inputs]
+    spec = program.call_spec.in_spec
+    keywords = spec.children()[1] if spec is not None and spec.num_children == 2 else None
+    if keywords is None or keywords.num_leaves != keywords.num_children:  # a keyword that holds several tensors
+        return names
+    return [*names[: len(names) - keywords.num_children], *map(str, keywords.context)]
+
+
 def output_names(program: torch.export.ExportedProgram) -> list[str]:
     """The name of each tensor that a program returns, in its order."""
     constants = _constants(program)

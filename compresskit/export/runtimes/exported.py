@@ -14,6 +14,7 @@ from ...core.tensors.dtypes import cast
 from ...core.types import Inputs
 from ..exporters.export_program import as_arguments
 from ..exporters.output_names import restored
+from ..exporters.with_past import completed
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,15 @@ class Runner(nn.Module):
         return self._run(kwargs if kwargs else args)
 
 
-def in_order(inputs: Inputs, names: list[str]) -> list[Tensor]:
-    """Contiguous input tensors in the graph's order; graphs read floats in float32."""
+def in_order(inputs: Inputs, names: list[str], example: Inputs | None = None) -> list[Tensor]:
+    """Contiguous input tensors in the graph's order; graphs read floats in float32.
+
+    Args:
+        inputs: a batch.
+        names: of the graph's inputs.
+        example: of all that the graph reads; masks and past tokens that a batch lacks are filled in.
+    """
+    inputs = inputs if example is None else completed(inputs, example)
     positional, named = as_arguments(cast(inputs, torch.float32))
     if named and not positional and set(named) != set(names) and len(named) == len(names):
         positional, named = tuple(named.values()), {}  # the writer renames an input that is an output, too

@@ -10,6 +10,7 @@ from torch import nn
 from ...core.errors import require
 from ...core.types import Inputs
 from ..exporters.export_program import as_arguments, decomposed
+from ..exporters.with_past import completed
 from .exported import Exported, Runner
 
 
@@ -33,7 +34,7 @@ def inductor(exported: Exported) -> nn.Module:
         compiled(*args[0], **args[1])
 
     def run(inputs: Inputs) -> Any:
-        positional, named = as_arguments(inputs)
+        positional, named = as_arguments(completed(inputs, exported.example))
         with torch.no_grad():
             return compiled(*positional, **named)
 

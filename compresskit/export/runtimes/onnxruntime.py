@@ -27,7 +27,8 @@ def onnxruntime(exported: Exported, profile: Path | None = None) -> Runner:
     names = [entry.name for entry in session.get_inputs()]
 
     def run(inputs: Inputs) -> Any:
-        feed = {name: tensor.numpy() for name, tensor in zip(names, in_order(inputs, names), strict=True)}
+        tensors = in_order(inputs, names, exported.example)
+        feed = {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True)}
         return as_outputs(exported, session.run(None, feed))
 
     return Runner(run, session)

@@ -24,7 +24,8 @@ def openvino(exported: Exported) -> nn.Module:
     names = [port.get_any_name() for port in compiled.inputs]
 
     def run(inputs: Inputs) -> Any:
-        arrays = {name: tensor.numpy() for name, tensor in zip(names, in_order(inputs, names), strict=True)}
+        tensors = in_order(inputs, names, exported.example)
+        arrays = {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True)}
         found = request.infer(arrays)
         return as_outputs(exported, [found[port].copy() for port in compiled.outputs])
 

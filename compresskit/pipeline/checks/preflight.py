@@ -22,7 +22,7 @@ from ...core.errors import InputError, described, problems_of, require
 from ...core.options import Options
 from ...core.tensors.randomness import unchanged_random_state
 from ...core.types import Loaded
-from ...export.exporters.export_program import export_program
+from ...export.exporters.traced import traced
 from ...export.folders.folder import check_source
 from ...export.options import ExportOptions, ExportStepOptions
 from ...model.exported import refuse_change
@@ -101,7 +101,7 @@ def _check_source(loaded: Loaded, options: ExportOptions) -> None:
     if options.takes_model():
         check_source(loaded)
     else:
-        export_program(loaded.module, loaded.example)
+        traced(loaded, options)
 
 
 def _named_steps(recipe: Recipe) -> list[str]:

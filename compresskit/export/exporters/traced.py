@@ -1,0 +1,77 @@
+"""The program of a model as export's options ask for it: dynamic dimensions, masks, keys and values of past tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ...core.errors import InputError
+from ...core.types import Inputs, Loaded
+from ...model.example_inputs import with_batch
+from ...model.exported import exported_program
+from ..options import ExportOptions
+from .dynamic_axes import Axes, free_axes, second_size, with_mask
+from .export_program import AXES, export_program
+from .with_past import WithPast, past_axes, past_example
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A program and how to call it.
+
+    Attributes:
+        program: the program.
+        module: what it was traced from: the model, or the model in a wrapper.
+        example: inputs that it takes.
+        second: inputs to compare on as well: of other sizes in every dimension that the options name, or with past
+            tokens; None where they name none.
+    """
+
+    program: torch.export.ExportedProgram
+    module: nn.Module
+    example: Inputs
+    second: Inputs | None
+
+
+def traced(loaded: Loaded, options: ExportOptions) -> Traced:
+    """Trace a model.
+
+    Raises:
+        InputError: if torch.export cannot, or the model does not leave a named dimension free.
+    """
+    module, example = loaded.module, loaded.example
+    if options.with_past:
+        example = past_example(module, example)
+        module, axes = WithPast.of(module, list(example)), past_axes(example)
+        program = export_program(module, example, axes)
+        _check_free(program, axes)
+        return Traced(program, module, example, example)
+    if "dynamic" not in options.model_fields_set or exported_program(module) is not None:
+        if "dynamic" in options.model_fields_set:
+            raise InputError("dynamic: an exported program keeps the sizes it was exported for; export its factory")
+        return Traced(export_program(module, example), module, example, None)
+    if "length" in options.dynamic:
+        example = with_mask(module, example)
+    axes = free_axes(module, example, options.dynamic)
+    second = second_size(module, example, axes) if options.dynamic else None
+    batch = 2 if "batch" in options.dynamic else options.batch_size
+    program = export_program(module, with_batch(example, batch), axes)
+    _check_free(program, axes)
+    return Traced(program, module, example, second)
+
+
+def _check_free(program: torch.export.ExportedProgram, axes: list[Axes]) -> None:
+    """Refuse a program that fixes a dimension that was to be free."""
+    names = program.graph_signature.user_inputs
+    nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    for name in names:
+        node = nodes[str(name)]
+        for axis, dimension in node.meta.get(AXES, {}).items():
+            size = node.meta["val"].shape[axis]
+            if not isinstance(size, torch.SymInt):
+                raise InputError(
+                    f"dynamic {dimension!r}: forward fixes it at {size} (dimension {axis} of {name}), because it "
+                    "computes with the number itself; leave it out of --dynamic"
+                )
