@@ -13,6 +13,7 @@ import pytest
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 #: arguments that make an example small, and the packages that it needs
 SMALL = {
+    "audio_commands": ({"epochs": 0.2, "width": 8, "examples": 80}, ()),
     "autoencoder_psnr": ({"epochs": 0.2, "examples": 200}, ()),
     "dataloader_own": ({"epochs": 0.5, "count": 280}, ()),
     "detection_ssd": ({"epochs": 0.5, "width": 8, "limit": 32}, ("torchvision", "pycocotools")),

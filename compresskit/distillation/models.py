@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..artifact.source import load_model
 from ..core.errors import InputError
 from ..core.types import Inputs, Loaded, Preprocessing, call, main_output
 from ..data.preprocessing import preprocess
@@ -28,11 +27,9 @@ def load(context: Context, string: str, weights: str | None, arguments: Mapping[
     Raises:
         InputError: if either names nothing loadable.
     """
-    if arguments:
-        return load_model(string, weights=weights, model_args=dict(arguments), seed=context.seed)
     if context.load is None:
         raise InputError(f"{string!r} cannot be loaded here: this run does not load further models")
-    loaded = context.load(string)
+    loaded = context.load(string, model_args=dict(arguments)) if arguments else context.load(string)
     if weights:
         lines = load_into(loaded.module, read_weights(weights), f"weights {weights!r}")
         loaded.notes += lines
