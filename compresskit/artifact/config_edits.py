@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
+import torch
 from pydantic import Field
 from torch import nn
 
@@ -94,6 +95,26 @@ def _copies(root: nn.Module, owner: Any) -> list[Any]:
     """Configurations of the same class that modules hold beside the model's own."""
     held = {id(config): config for module in root.modules() if (config := getattr(module, "config", None)) is not None}
     return [config for config in held.values() if type(config) is type(owner) and config is not owner]
+
+
+class UntieRecord(EditRecord):
+    """Nothing but the target."""
+
+
+@reads(UntieRecord)
+def replay_untie(root: nn.Module, edit: dict[str, Any]) -> None:
+    """{op: untie, target}: a layer that shares its weight with another one gets a weight of its own.
+
+    Raises:
+        InputError: if the target has no weight, or the model's configuration does not say that it is shared.
+    """
+    layer, config = get_module(root, edit["target"]), getattr(root, "config", None)
+    weight = layer._parameters.get("weight")
+    if weight is None or not getattr(config, "tie_word_embeddings", False):
+        raise InputError("no transformers configuration says that its weight is another layer's")
+    layer.weight = nn.Parameter(torch.empty_like(weight), weight.requires_grad)
+    for owner in [config, *_copies(root, config)]:
+        vars(owner)["tie_word_embeddings"] = False
 
 
 def lists_with_gaps(root: nn.Module) -> dict[str, list[int]]:

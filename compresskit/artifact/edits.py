@@ -37,6 +37,7 @@ EDITS: Registry[Callable[[nn.Module, dict[str, Any]], None]] = Registry(
         "skip": Row("artifact.skips:replay", "a block passes its input through"),
         "renumber": Row("artifact.config_edits:replay_renumber", "skipped layers leave their list"),
         "config": Row("artifact.config_edits:replay_config", "a transformers configuration follows the shapes"),
+        "untie": Row("artifact.config_edits:replay_untie", "a head gets a weight of its own"),
         "free_heads": Row(
             "pruning.structured.free_heads:replay",
             "multi-head attention becomes one whose head width is free",

@@ -73,6 +73,12 @@ def kind_of(module: Any) -> TextKind:
     return "classifier" if name.endswith("ForSequenceClassification") else "encoder"
 
 
+def is_causal(module: nn.Module) -> bool:
+    """Whether a transformers model predicts next tokens."""
+    inputs = text_inputs_of(module)
+    return inputs is not None and inputs.kind == "causal"
+
+
 def tokenizer_among(*folders: str | Path) -> str | None:
     """The first folder that holds a tokenizer."""
     for folder in folders:

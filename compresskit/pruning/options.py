@@ -30,6 +30,9 @@ _ONLY = {
     ],
 }  # fmt: skip
 
+#: a text has many positions, and each costs a forward through all before it
+_CAUSAL = {"samples": 128, "positions_per_sample": 128}
+
 
 def _no_learning_rate(given: Any) -> Any:
     """The key had another meaning before: that of training."""
@@ -109,9 +112,14 @@ class PruneOptions(JointReconstructionOptions, BudgetOptions):
     sparsify_strength: float = option(
         1.0, "factor on the penalty, whose own strength is its paper's", section="Before the cut", gt=0
     )
-    samples: int = option(2048, "calibration examples", section="Calibration", ge=1)
+    samples: int = option(
+        2048, "calibration examples; 128 for causal language models unless given", section="Calibration", ge=1
+    )
     positions_per_sample: int = option(
-        16, "positions of a feature map sampled from each calibration example", section="Calibration", ge=1
+        16,
+        "positions of a feature map sampled from each calibration example; 128 for causal language models unless given",
+        section="Calibration",
+        ge=1,
     )
     recalibrate: Literal["auto", "never"] = option(
         "auto", "estimate BatchNorm statistics again after the cut, where there is data", section="After the cut"
@@ -168,6 +176,10 @@ class PruneOptions(JointReconstructionOptions, BudgetOptions):
     def keeps_layers(self) -> bool:
         """Whether the model has the same layers afterwards, only narrower or sparser."""
         return self.granularity != "block"
+
+    def for_causal_models(self) -> PruneOptions:
+        """The options with the defaults of models that predict next tokens: all of a short text's positions."""
+        return self.model_copy(update={key: to for key, to in _CAUSAL.items() if key not in self.model_fields_set})
 
     def without_training(self) -> Self:
         """The same cut without recovery, and without the training before it."""

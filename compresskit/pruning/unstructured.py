@@ -126,11 +126,15 @@ def _error_curves(
 
 
 def prunable_layers(module: nn.Module, protect: list[str]) -> dict[str, nn.Module]:
-    """Linear layers and convolutions by name, without protected ones and without a second name for a tied weight."""
+    """Linear layers and convolutions by name, without protected ones and without a second name for a tied weight.
+
+    A head that shares its weights with an embedding is left out: each row that is looked up would lose what the
+    embedding needs of it.
+    """
     names = [name for name, layer in module.named_modules() if isinstance(layer, _LAYERS)]
     kept_whole = set(match_names(protect, [name for name, _ in module.named_modules() if name])) if protect else set()
     layers: dict[str, nn.Module] = {}
-    seen: set[int] = set()
+    seen = {id(one.weight) for one in module.modules() if isinstance(one, nn.Embedding)}
     for name in names:
         layer = module.get_submodule(name)
         # complex numbers have no order that saliencies know, and empty weights nothing to lose
@@ -140,6 +144,12 @@ def prunable_layers(module: nn.Module, protect: list[str]) -> dict[str, nn.Modul
             layers[name] = layer
         seen.add(id(weight))
     return layers
+
+
+def _looks_up_too(loaded: Loaded, layer: nn.Module) -> bool:
+    """Whether a linear layer's weights are an embedding's, too."""
+    tables = [one.weight for one in loaded.module.modules() if isinstance(one, nn.Embedding)]
+    return isinstance(layer, nn.Linear) and any(layer.weight is table for table in tables)
 
 
 def _scores(weight: Tensor, evidence: WeightEvidence, options: PruneOptions) -> Tensor:
@@ -220,7 +230,8 @@ def _result(
         facts["allocation"] = allocation
     if options.granularity == "n:m":
         facts["pattern"] = options.pattern
-    notes = [_NOTE]
+    tied = [name for name, layer in loaded.module.named_modules() if _looks_up_too(loaded, layer)]
+    notes = [_NOTE, *(f"{name} stays dense: it shares its weights with an embedding" for name in tied)]
     if SALIENCIES.needs(options.saliency) == "data" and unmeasured:
         notes.append(
             f"pruned by magnitude, their inputs cannot be measured (grouped or too wide): {', '.join(unmeasured)}"

@@ -17,6 +17,7 @@ from .options import QuantizeOptions
 from .plan import make_plan
 from .qat import distill_objective
 from .transforms.folding import fold_batchnorm
+from .transforms.rotation import rotate
 
 
 def check(loaded: Loaded, options: QuantizeOptions, context: Context) -> None:
@@ -30,15 +31,17 @@ def check(loaded: Loaded, options: QuantizeOptions, context: Context) -> None:
         InputError: a line for each thing that `quantize` would refuse.
     """
     problems = problems_of(partial(_check_qat, loaded.clone(), options, context))
-    problems += problems_of(partial(_check_plan, loaded, options))
+    problems += problems_of(partial(_check_plan, loaded, options, context))
     if problems:
         raise InputError("\n".join(problems))
 
 
-def _check_plan(loaded: Loaded, options: QuantizeOptions) -> None:
+def _check_plan(loaded: Loaded, options: QuantizeOptions, context: Context) -> None:
     target = target_bytes(loaded, options)
     if options.fold_batchnorm:
         fold_batchnorm(loaded)
+    if options.rotate:
+        rotate(loaded, context.seed)
     record = trace(loaded.module, loaded.example)
     if options.blocks:
         find_blocks(loaded.module, loaded.example, options.blocks)

@@ -59,9 +59,11 @@ class QuantizeOptions(ReconstructionOptions, BudgetOptions):
     weight_range: Literal["symmetric", "affine"] = option(
         "symmetric", "whether weight ranges are centred on zero", section="Scheme"
     )
-    weight_search: Literal["auto", "minmax", "mse"] = option(
+    weight_search: Literal["auto", "minmax", "mse", "even"] = option(
         "auto",
-        "weight ranges cover all values (minmax) or have the least squared error; auto: mse below 8 bits",
+        "weight ranges cover all values (minmax), have the least squared error (mse), or reach equally far to both "
+        "sides (even: half a step is lost at one end, and steps are smaller); auto: below 8 bits mse, of groups of at "
+        "most 128 minmax, and even at 2 bits",
         section="Scheme",
     )
     codebook_start: Annotated[str, choice(CODEBOOK_STARTS)] = option(
@@ -75,7 +77,7 @@ class QuantizeOptions(ReconstructionOptions, BudgetOptions):
     code_range: Literal["auto", "full", "half"] = option(
         "auto",
         "int8 weights use all codes or half of them; auto: half with int8 activations, so that x86 kernels without "
-        "VNNI cannot saturate",
+        "VNNI cannot saturate, and full for causal language models with dynamic ranges",
         section="Scheme",
     )
     target_bits: float | None = option(
@@ -129,6 +131,12 @@ class QuantizeOptions(ReconstructionOptions, BudgetOptions):
     activation_range: Literal["affine", "symmetric"] = option(
         "affine", "whether activation ranges are centred on zero", section="Calibration"
     )
+    dynamic_ranges: Literal["auto", "tensor", "token"] = option(
+        "auto",
+        "ranges of scheme int8-dynamic: one a batch (tensor), as runtimes' dynamic quantizers have, or one a token of "
+        "what linear layers read; auto: token for causal language models",
+        section="Calibration",
+    )
     quantize_additions: bool = option(
         True,
         "quantize also what additions read and write and what pools read, so that runtimes stay in integers",
@@ -153,6 +161,12 @@ class QuantizeOptions(ReconstructionOptions, BudgetOptions):
         ge=0,
         le=1,
     )
+    rotate: bool = option(
+        False,
+        "turn what flows between a transformer's layers by a random Hadamard matrix, folded into its weights, so that "
+        "fewer entries are large (Ashkboos et al., QuaRot, 2024)",
+        section="Rounding",
+    )
     awq: bool = option(False, "scale input channels by their magnitude to the searched power (AWQ)", section="Rounding")
 
     qat: Literal["none", "kd", "finetune"] = option(
@@ -174,6 +188,16 @@ class QuantizeOptions(ReconstructionOptions, BudgetOptions):
         """The options that quantization-aware training runs with."""
         rest = {name: value for name, value in _QAT_DEFAULTS.items() if name not in self.recover.model_fields_set}
         return self.recover.model_copy(update=rest)
+
+    def for_causal_models(self) -> QuantizeOptions:
+        """The options with what "auto" stands for where the model predicts next tokens.
+
+        Tokens differ in size by orders of magnitude, and what runs such models in integers does not saturate.
+        """
+        if self.scheme_row().activations != "dynamic":
+            return self
+        settled = {"dynamic_ranges": "token", "code_range": "full"}
+        return self.model_copy(update={key: to for key, to in settled.items() if getattr(self, key) == "auto"})
 
     def without_training(self) -> Self:
         """The same step without any training, that of learned steps included."""
@@ -220,6 +244,11 @@ class QuantizeOptions(ReconstructionOptions, BudgetOptions):
                 and not (name in ("calibration_samples", "calibration_batch") and self.may_need_data())
                 and not (name == "activation_range" and scheme.activations == "dynamic")
             ]
+        if scheme.activations != "dynamic" and "dynamic_ranges" in given:
+            problems.append(
+                f"dynamic_ranges would be ignored: scheme {self.scheme!r} takes no ranges from batches; choose "
+                "int8-dynamic"
+            )
         if scheme.activations == "none" and "quantize_attention" in given:
             problems.append(
                 f"quantize_attention would be ignored: scheme {self.scheme!r} leaves activations in float; "

@@ -155,6 +155,10 @@ def with_format(plan: LayerPlan, name: str, options: QuantizeOptions) -> LayerPl
     return replace(plan, spec=replace(plan.spec, format=name, **number_format.geometry(number_format.bits, options)))
 
 
+def _reads_channels_last(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Linear) or type(layer).__name__ == "Conv1D"
+
+
 def _spec(layer: nn.Module, number_format: str, bits: int, options: QuantizeOptions) -> Spec:
     activations = options.scheme_row().activations
     parameters = quantizable_parameters(layer)
@@ -169,4 +173,5 @@ def _spec(layer: nn.Module, number_format: str, bits: int, options: QuantizeOpti
         **name_format(number_format).geometry(bits, options),
         input=activations if calls_forward else "none",
         input_symmetric=options.activation_range == "symmetric",
+        input_ranges="token" if options.dynamic_ranges == "token" and _reads_channels_last(layer) else "tensor",
     )

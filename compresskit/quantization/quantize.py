@@ -15,6 +15,7 @@ from compresskit.core.tensors.modules import get_module
 from compresskit.core.timings.decisions import label
 from compresskit.core.types import Inputs, Loaded
 from compresskit.model.example_inputs import with_batch
+from compresskit.model.text_inputs import is_causal
 from compresskit.training.context import Context, Profile, StepResult
 from compresskit.training.loop import train
 
@@ -47,6 +48,7 @@ from .reconstruction import reconstruct_quantized
 from .report import layer_table, size_facts
 from .transforms.equalization import equalize
 from .transforms.folding import fold_batchnorm
+from .transforms.rotation import rotate
 
 #: how the copy is quantized on which layers are timed
 _TIMED_WITH = {
@@ -56,6 +58,7 @@ _TIMED_WITH = {
     "rounding": "nearest",
     "bias_correction": False,
     "smooth": None,
+    "rotate": False,
     "qat": "none",
     "reconstruct": "none",
 }
@@ -73,11 +76,14 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
     Raises:
         InputError: if calibration needs data and there is none, or no layer is left to quantize.
     """
+    if is_causal(loaded.module):
+        options = options.for_causal_models()
     batches = _calibration_batches(options, context)
     worthwhile = options.few_bits() and not options.trains()
     reconstruction = plan_reconstruction(loaded, options, context, worthwhile=worthwhile)
     target = target_bytes(loaded, options)
     folded = fold_batchnorm(loaded) if options.fold_batchnorm else []
+    rotated = rotate(loaded, context.seed) if options.rotate else 0
     record = trace(loaded.module, loaded.example)
     operands = product_operands(loaded, options)
     plans, notes = make_plan(loaded.module, record, options, products=operands)
@@ -86,6 +92,8 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
         "scheme": options.scheme,
         "folded_batchnorms": len(folded),
     }
+    if options.rotate:
+        facts["rotated_layers"] = rotated
     if options.equalize:
         facts["equalized_pairs"] = len(equalize(loaded.module, record))
     timed = options.timed_target()

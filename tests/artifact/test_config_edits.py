@@ -59,3 +59,14 @@ def test_skipped_layers_leave_their_list(llama):
     torch.testing.assert_close(main_output(call(llama.module, llama.example)), before, rtol=0, atol=0)
     with pytest.raises(InputError, match="not a list of layers"):
         replay(llama.module, renumber_edits(["model.norm"]))
+
+
+def test_a_tied_head_gets_a_weight_of_its_own(tmp_path):
+    loaded = tiny(tmp_path / "tied", tie_word_embeddings=True)
+    module = loaded.module
+    assert module.lm_head.weight is module.model.embed_tokens.weight
+    replay(module, [{"op": "untie", "target": "lm_head"}])
+    assert module.lm_head.weight is not module.model.embed_tokens.weight
+    assert not module.config.tie_word_embeddings
+    with pytest.raises(InputError, match="no transformers configuration says that its weight is another layer's"):
+        replay(module, [{"op": "untie", "target": "lm_head"}])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-from compresskit.model.text_inputs import text_inputs_of
+from compresskit.model.text_inputs import is_causal, text_inputs_of
+from tests.tiny_transformers import tiny
 
 SMALL = {"vocab_size": 50, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
 
@@ -52,3 +53,9 @@ def test_the_first_folder_with_a_tokenizer_counts(tmp_path):
     (tmp_path / "b" / "tokenizer.json").write_text("{}")
     found = text_inputs_of(module, tmp_path / "a", tmp_path / "b")
     assert found is not None and found.tokenizer == str(tmp_path / "b")
+
+
+def test_models_that_predict_next_tokens(tmp_path):
+    assert is_causal(tiny(tmp_path / "llama").module)
+    assert not is_causal(tiny(tmp_path / "bert", kind="Bert").module)
+    assert not is_causal(nn.Linear(2, 2))

@@ -19,6 +19,7 @@ from compresskit.pruning.importance.weight_importance import (
 from compresskit.pruning.options import PruneOptions
 from compresskit.pruning.structured.prune import prune
 from compresskit.training.context import Context
+from tests.tiny_transformers import tiny
 
 
 def pruned(**options):
@@ -203,3 +204,19 @@ def test_wanda_compares_the_inputs_of_each_output():
     result = pruned(granularity="weight", ratio=0.5, saliency="wanda", samples=128, allocation="uniform")
     weight = result.loaded.module[12].weight
     assert set((weight == 0).sum(1).tolist()) == {weight.shape[1] // 2}
+
+
+@pytest.mark.integration
+def test_a_head_that_shares_its_weights_with_an_embedding_stays_dense(tmp_path):
+    loaded = tiny(tmp_path / "tied", tie_word_embeddings=True)
+    result = prune(loaded, PruneOptions(granularity="n:m", reconstruct="none"), Context(loaded.clone()))
+    assert not (loaded.module.lm_head.weight[1:] == 0).any()  # the first is that of padding
+    assert (loaded.module.model.layers[0].mlp.up_proj.weight == 0).float().mean() == 0.5
+    assert "lm_head stays dense: it shares its weights with an embedding" in result.notes
+
+
+def test_causal_models_take_more_positions_of_fewer_examples():
+    found = PruneOptions(ratio=0.5).for_causal_models()
+    assert (found.samples, found.positions_per_sample) == (128, 128)
+    told = PruneOptions(ratio=0.5, samples=99, positions_per_sample=7).for_causal_models()
+    assert (told.samples, told.positions_per_sample) == (99, 7)

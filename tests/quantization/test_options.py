@@ -71,3 +71,13 @@ def test_options_of_named_schemes_are_checked_without_torch():
 def test_what_a_row_says_of_a_format_is_what_the_format_is(name):
     for fact in ("options", "bits_range"):
         assert format_fact(name, fact) == getattr(FORMATS.load(name), fact)
+
+
+def test_causal_models_get_ranges_of_tokens_and_all_codes_unless_told_otherwise():
+    found = QuantizeOptions(scheme="int8-dynamic").for_causal_models()
+    assert (found.dynamic_ranges, found.uses_half_range()) == ("token", False)
+    told = QuantizeOptions(scheme="int8-dynamic", dynamic_ranges="tensor", code_range="half").for_causal_models()
+    assert (told.dynamic_ranges, told.uses_half_range()) == ("tensor", True)
+    assert QuantizeOptions(scheme="int8-static").for_causal_models().uses_half_range()
+    with pytest.raises(ValidationError, match="dynamic_ranges would be ignored"):
+        QuantizeOptions(scheme="int8-static", dynamic_ranges="token")

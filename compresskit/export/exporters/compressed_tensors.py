@@ -180,7 +180,8 @@ def _scheme(kind: str, bits: int, strategy: str, group_size: int | None, *, symm
 def _activations(spec: Spec) -> dict[str, Any] | None:
     if spec.input == "none":
         return None
-    found = _scheme("int", spec.input_bits, "tensor", None, symmetric=spec.input_symmetric)
+    strategy = spec.input_ranges if spec.input == "dynamic" else "tensor"
+    found = _scheme("int", spec.input_bits, strategy, None, symmetric=spec.input_symmetric)
     return {**found, "dynamic": spec.input == "dynamic"}
 
 

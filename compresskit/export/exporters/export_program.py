@@ -72,6 +72,8 @@ class Lowered(Quantized):
         if spec.input == "static":
             return _round_trip(values, self.input_constants, spec.input_bits)
         if spec.input == "dynamic":
+            if spec.input_ranges == "token":
+                return _token_round_trip(values, spec.input_bits, symmetric=spec.input_symmetric)
             return _dynamic_round_trip(values, spec.input_bits, symmetric=spec.input_symmetric)
         return values
 
@@ -123,6 +125,12 @@ def _round_trip(values: Tensor, constants: tuple[float, int], bits: int) -> Tens
         values = values.clamp(-zero_point * scale, (top - zero_point) * scale)
     limits = (*constants, 0, top, torch.uint8)
     return decomposed().dequantize_per_tensor(decomposed().quantize_per_tensor(values, *limits), *limits)
+
+
+def _token_round_trip(values: Tensor, bits: int, *, symmetric: bool) -> Tensor:
+    """In plain arithmetic: no runtime's quantizer finds a range for each position."""
+    low, high = values.amin(-1, keepdim=True), values.amax(-1, keepdim=True)
+    return uniform.round_trip(values, *uniform.range_to_scale(low, high, bits, symmetric=symmetric), bits)
 
 
 def _dynamic_round_trip(values: Tensor, bits: int, *, symmetric: bool) -> Tensor:

@@ -16,6 +16,7 @@ from ...core.costs import COSTS, cost_of
 from ...core.errors import InputError
 from ...core.tensors.copying import copy_module
 from ...core.types import Loaded
+from ...model.text_inputs import is_causal
 from ...training.context import Context, StepResult
 from ..allocation.allocation import (
     allocation_for,
@@ -59,6 +60,8 @@ def prune(loaded: Loaded, options: PruneOptions, context: Context) -> StepResult
     Raises:
         InputError: if nothing can be pruned, a pattern matches no layer, or a criterion lacks data.
     """
+    if is_causal(loaded.module):
+        options = options.for_causal_models()
     if options.granularity == "block":
         return prune_blocks(loaded, options, context)
     if options.granularity == "expert":

@@ -80,7 +80,7 @@ def _merge(old: Spec, new: Spec) -> Spec:
         raise InputError(f"{', '.join(new.parameters)}: the layer's weights are quantized already")
     merged = replace(old if old.parameters else new, parameters=old.parameters or new.parameters)
     for site in ("input", "output"):
-        keys = (site, f"{site}_bits", f"{site}_symmetric")
+        keys = [site, f"{site}_bits", f"{site}_symmetric", *(["input_ranges"] if site == "input" else [])]
         chosen = new if getattr(new, site) != "none" else old
         merged = replace(merged, **{key: getattr(chosen, key) for key in keys})
     chosen = new if new.operands else old

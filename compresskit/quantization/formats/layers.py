@@ -190,7 +190,8 @@ class Quantized(nn.Module):
         if spec.input == "static":
             return quantize_activation(values, self.input_scale, self.input_zero_point, spec.input_bits)
         if spec.input == "dynamic":
-            return _quantize_by_own_range(values, spec.input_bits, symmetric=spec.input_symmetric)
+            by_token = spec.input_ranges == "token"
+            return _quantize_by_own_range(values, spec.input_bits, symmetric=spec.input_symmetric, by_token=by_token)
         return values
 
     def codes(self, parameter: str) -> Tensor:
@@ -254,11 +255,11 @@ def quantize_activation(values: Tensor, scale: Tensor, zero_point: Tensor, bits:
     return codes.sub_(zero_point).mul_(scale).to(values.dtype)
 
 
-def _quantize_by_own_range(values: Tensor, bits: int, *, symmetric: bool) -> Tensor:
-    """Quantize and dequantize with the range that the tensor itself has."""
+def _quantize_by_own_range(values: Tensor, bits: int, *, symmetric: bool, by_token: bool = False) -> Tensor:
+    """Quantize and dequantize with the range that the tensor itself has, or that of all channels of each position."""
     if not values.is_floating_point() or not values.numel():
         return values
-    low, high = values.detach().aminmax()
+    low, high = values.detach().aminmax(dim=-1, keepdim=True) if by_token else values.detach().aminmax()
     scale, zero_point = uniform.range_to_scale(low, high, bits, symmetric=symmetric)
     return quantize_activation(values, scale, zero_point, bits)
 

@@ -125,12 +125,18 @@ def weight_scale(
         granularity: "tensor", "channel" or "group".
         group_size: columns a group, for "group".
         symmetric: zero point in the middle.
-        search: "minmax" covers every weight; "mse" narrows each range to where the squared error is smallest.
+        search: "minmax" covers every weight; "mse" narrows each range to where the squared error is smallest; "even"
+            lets symmetric ranges reach equally far to both sides, so that the largest weights of the side with one
+            level less lose half a step, and all steps are smaller for it: by a quarter of 2 bits, 7 % of 4.
     Returns:
         scale, zero_point: (1, 1), (rows, 1) or (rows, groups).
     """
     low, high = weight_ranges(matrix, granularity, group_size)
-    if search == "minmax":
+    if search == "even" and symmetric:
+        scale = torch.maximum(-low, high).float() / ((highest_code(bits) - lowest_symmetric_code(bits)) / 2)
+        scale = scale.clamp(min=SMALLEST_SCALE)
+        return scale, torch.full_like(scale, middle_code(bits), dtype=torch.int32)
+    if search in ("minmax", "even"):
         return range_to_scale(low, high, bits, symmetric=symmetric)
     return _least_error_scale(matrix, low, high, bits, granularity, group_size, symmetric=symmetric)
 

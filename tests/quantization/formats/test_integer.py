@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from compresskit.core.errors import InputError
-from compresskit.quantization.formats.integer import grid_for, safe_scale_type
+from compresskit.quantization.formats.integer import best_search, grid_for, safe_scale_type
 from compresskit.quantization.formats.layer_spec import Spec
 from compresskit.quantization.formats.number_format import Settings
 from compresskit.quantization.options import QuantizeOptions
@@ -60,3 +60,12 @@ def test_tiny_scales_stay_in_float32():
 def test_bits_beyond_its_range_are_refused():
     with pytest.raises(InputError, match="cannot have bits=9"):
         INTEGER.check(spec(bits=9))
+
+
+@pytest.mark.parametrize(
+    ("bits", "group_size", "search"),
+    [(8, 64, "minmax"), (4, 64, "minmax"), (3, 128, "minmax"), (2, 64, "even"), (4, 256, "mse"), (2, None, "mse")],
+)
+def test_ranges_are_found_as_suits_bits_and_groups(bits, group_size, search):
+    chosen = spec(bits=bits, granularity="group" if group_size else "channel", group_size=group_size)
+    assert best_search(chosen) == search

@@ -188,3 +188,18 @@ def test_the_float_twin_computes_with_the_rounded_weights(kind):
     assert type(twin[0]) is type(make()) and not quantized_layers(twin)
     ours, theirs = (torch.utils._pytree.tree_leaves(net(inputs)) for net in (model, twin))
     assert all(torch.equal(first, second) for first, second in zip(ours, theirs, strict=True))
+
+
+def test_each_token_has_a_range_of_its_own():
+    torch.manual_seed(0)
+    layer = nn.Linear(6, 3)
+    values = torch.randn(2, 5, 6) * torch.tensor([1e-3, 1, 10, 100, 1e3])[:, None]
+    spec = spec_for(layer, input="dynamic", input_ranges="token")
+    quantized = convert(layer, spec)
+    low, high = values.amin(-1, keepdim=True).clamp(max=0), values.amax(-1, keepdim=True).clamp(min=0)
+    step = (high - low) / 255
+    zero = torch.round(-low / step)
+    wanted = (torch.clamp(torch.round(values / step) + zero, 0, 255) - zero) * step
+    torch.testing.assert_close(quantized.quantize_input(values), wanted, rtol=1e-4, atol=1e-7)
+    error = (quantized.quantize_input(values) - values).abs().amax((0, 2)) / values.abs().amax((0, 2))
+    assert float(error.max()) < 1 / 200  # also of the tokens that are small beside the others

@@ -89,3 +89,13 @@ def test_an_all_zero_row_stays_zero():
 def test_sqnr_by_hand():
     assert uniform.sqnr_db(torch.tensor([3.0, 4.0]), torch.tensor([3.0, 4.5])) == pytest.approx(20.0)
     assert uniform.sqnr_db(torch.ones(2), torch.ones(2)) == math.inf
+
+
+def test_even_ranges_reach_equally_far_to_both_sides_and_clip_half_a_step():
+    matrix = torch.tensor([[1.5, -1.5, 0.6, 0.0], [3.0, -0.5, 1.0, 0.2]])
+    scale, middle = uniform.weight_scale(matrix, 2, "channel", search="even")
+    assert scale.flatten().tolist() == pytest.approx([1.0, 2.0]) and middle.flatten().tolist() == [2, 2]
+    grid = uniform.make_grid(matrix, 2, "channel", None, symmetric=True, search="even", scale_type="float32")
+    assert grid.values(grid.nearest(matrix))[0].tolist() == [1.0, -2.0, 1.0, 0.0]  # ties go to the even code
+    covering, _ = uniform.weight_scale(matrix, 8, "channel", search="minmax")
+    assert torch.equal(uniform.weight_scale(matrix, 8, "channel", search="even")[0], covering)  # -128 is left out
