@@ -154,3 +154,15 @@ def test_float_models_export_too(loaded_net):
     module = loaded_net().module
     with torch.no_grad():
         torch.testing.assert_close(export_program(module, torch.randn(1, 3, 8, 8)).module()(INPUTS), module(INPUTS))
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_ranges_of_tokens_lower_to_arithmetic(bits):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 4)).eval()
+    loaded = Loaded(net, {}, torch.randn(2, 5, 6) * torch.tensor([0.01, 1, 10, 0.1, 100])[:, None])
+    options = QuantizeOptions(scheme="int8-dynamic", activation_bits=bits, dynamic_ranges="token", reconstruct="none")
+    quantize(loaded, options, Context(loaded.clone()))
+    assert net[0].spec.input_ranges == "token"
+    with torch.no_grad():
+        torch.testing.assert_close(lower(net)(loaded.example), net(loaded.example), rtol=1e-4, atol=1e-5)
