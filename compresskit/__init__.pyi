@@ -1094,7 +1094,17 @@ def export(
     model: Model,
     *,
     output: str | os.PathLike[str] | None = None,
-    format: Literal["onnx", "pt2", "hf", "compressed-tensors", "gguf"] | str | Callable[..., Any] = "onnx",
+    format: Literal[
+        "onnx",
+        "openvino",
+        "executorch",
+        "pt2",
+        "hf",
+        "compressed-tensors",
+        "gguf",
+    ]
+    | str
+    | Callable[..., Any] = "onnx",
     runtime: Literal[
         "auto",
         "eager",
@@ -1102,6 +1112,11 @@ def export(
         "inductor",
         "onnxruntime",
         "openvino",
+        "executorch",
+        "cuda",
+        "inductor-cuda",
+        "onnxruntime-cuda",
+        "onnxruntime-tensorrt",
     ]
     | str
     | Callable[..., Any] = "auto",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import platform
 from collections import Counter
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +34,7 @@ from .options import ExportOptions
 from .other_sizes import check_sizes
 from .runner_script import TOKENIZER, write_runner
 from .runtimes.exported import Exported
-from .tables import EXPORTERS, RUNTIMES
+from .tables import EXPORTERS, RUNTIMES, files_beside
 
 #: figures that a README beside the file repeats
 _IN_README = ("file_bytes", "runtime", "runtime_version", "agreement", "largest_difference", "latency_ms", "threads")
@@ -92,10 +93,10 @@ def carry_out(loaded: Loaded, options: ExportOptions, context: Context, path: Pa
     facts: dict[str, Any] = {
         "file": path.name,
         "format": options.format,
-        "file_bytes": _bytes_on_disk(path),
+        "file_bytes": bytes_on_disk(path),
         "size_label": "stored",
         "runtime": runtime,
-        "runtime_version": _version(runtime),
+        "runtime_version": runtime_version(runtime),
         "quantized_layers": sum(bool(layer.spec.parameters) for layer in quantized_layers(loaded.module).values()),
         **proof,
     }
@@ -221,14 +222,19 @@ def _latency(baseline: nn.Module, runner: nn.Module, inputs: Inputs, options: Ex
     }
 
 
-def _bytes_on_disk(path: Path) -> int:
+def bytes_on_disk(path: Path) -> int:
+    """Bytes of a folder, or of a file with those beside it."""
     if path.is_dir():
         return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    # weights beyond ONNX's size limit stand in a file of their own beside it
-    external = path.with_name(path.name + ".data")
-    return path.stat().st_size + (external.stat().st_size if external.exists() else 0)
+    return sum(file.stat().st_size for file in (path, *files_beside(path)) if file.exists())
 
 
-def _version(runtime: str) -> str:
+def runtime_version(runtime: str) -> str:
+    """The version of a runtime's library; "unknown" where it says none."""
     module = RUNTIMES.attribute(runtime, "module", "")
-    return getattr(importlib.import_module(module), "__version__", "unknown") if module else "unknown"
+    if not module:
+        return "unknown"
+    try:
+        return str(getattr(importlib.import_module(module), "__version__", "") or version(module))
+    except PackageNotFoundError:
+        return "unknown"

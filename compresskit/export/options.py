@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, field_validator, model_validator
@@ -10,7 +11,7 @@ from ..core.errors import InputError, nearest
 from ..core.options import GuardOptions, Options, choice, option
 from ..core.registry import Registry
 from .runner_script import beside
-from .tables import EXPORTERS, RUNTIMES, reads
+from .tables import EXPORTERS, RUNTIMES, files_beside, reads
 
 #: what an artifact holds under names of its own
 _TAKEN = ("manifest.json", "model.safetensors", "report.json", "report.html", "recipe.json")
@@ -89,12 +90,25 @@ class ExportOptions(Options):
 
     def files_beside(self, name: str) -> list[str]:
         """Names of further files that an export may write beside the one of that name."""
-        # weights of large models lie in a file of their own beside the graph, which names it
-        return [f"{name}.data", *(beside(name, tokenizer=True) if self.with_script else [])]
+        further = [path.name for path in files_beside(Path(name))]
+        return [*further, *(beside(name, tokenizer=True) if self.with_script else [])]
 
     def takes_model(self) -> bool:
         """Whether the format is written from the model itself, not from its graph; a user's own exporter is loaded."""
         return EXPORTERS.attribute(self.format, "takes", "program") == "model"
+
+    def fixed_batch(self) -> int | None:
+        """The one batch size that the format is written for; None where it is left free."""
+        return self.batch_size if EXPORTERS.attribute(self.format, "batch", "free") == "fixed" else None
+
+    def check_name(self, name: str) -> None:
+        """Refuse a file's name from which the name of the file beside it does not follow.
+
+        Raises:
+            InputError: (a ValueError) naming the suffix.
+        """
+        if EXPORTERS.attribute(self.format, "beside", "") and not name.endswith(self.suffix()):
+            raise InputError(f"a file of format {self.format} ends in {self.suffix()}, got {name!r}")
 
     def writes_folder(self) -> bool:
         """Whether the format is a folder; a user's own exporter is loaded to find out."""
@@ -111,7 +125,7 @@ class ExportOptions(Options):
             return
         own = EXPORTERS.attribute(self.format, "runtime", "eager")
         readers = dict.fromkeys(
-            [own, *sorted(name for name in RUNTIMES if name != "auto" and reads(name, self.format))]
+            [own, *sorted(name for name in RUNTIMES if name != "auto" and _on_cpu(name) and reads(name, self.format))]
         )
         raise InputError(f"runtime {self.runtime!r} does not read {self.format}; choose {' or '.join(readers)}")
 
@@ -126,6 +140,10 @@ class ExportOptions(Options):
         if self.with_past and "dynamic" in self.model_fields_set:
             raise ValueError("dynamic would be ignored: with_past leaves batch and lengths free")
         return self
+
+
+def _on_cpu(runtime: str) -> bool:
+    return not {"device", "provider"} & RUNTIMES[runtime].attributes.keys()
 
 
 class ExportStepOptions(ExportOptions, GuardOptions):

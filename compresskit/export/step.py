@@ -55,8 +55,9 @@ def check(loaded: Loaded, options: ExportStepOptions, context: Context) -> None:
     on_cpu = _on_cpu(loaded)
     problems = problems_of(
         options.check_pair,
+        lambda: options.check_name(options.file_name()),
         lambda: check_batch(on_cpu, options),
-        lambda: check_source(loaded) if options.takes_model() else traced(on_cpu, options),
+        lambda: _traced(on_cpu, options),
     )
     if problems:
         raise InputError("\n".join(problems))
@@ -66,3 +67,10 @@ def _on_cpu(loaded: Loaded) -> Loaded:
     copy = loaded.clone()
     copy.module.to("cpu").eval()
     return copy
+
+
+def _traced(loaded: Loaded, options: ExportStepOptions) -> None:
+    if options.takes_model():
+        check_source(loaded)
+    else:
+        traced(loaded, options)

@@ -30,6 +30,27 @@ EXPORTERS: Registry[Callable[[ExportedProgram | Loaded, Path, ExportOptions], Se
                 "options": ("opset", "with_script", "dynamic", "with_past"),
             },
         ),
+        "openvino": Row(
+            "exporters.openvino:openvino",
+            "OpenVINO's IR, an .xml file and its weights in a .bin beside it",
+            attributes={
+                "suffix": ".xml",
+                "beside": ".bin",
+                "runtime": "openvino",
+                "packages": {"openvino": "openvino", "onnx": "onnx", "onnxscript": "onnx"},
+                "options": ("opset", "dynamic", "with_past"),
+            },
+        ),
+        "executorch": Row(
+            "exporters.executorch:executorch",
+            "ExecuTorch's .pte for phones, through XNNPACK, of one batch size",
+            attributes={
+                "suffix": ".pte",
+                "runtime": "executorch",
+                "packages": {"executorch.exir": "executorch"},
+                "batch": "fixed",
+            },
+        ),
         "pt2": Row(
             "exporters.pt2:pt2",
             "torch.export's archive, for torch.compile",
@@ -81,7 +102,9 @@ quantization is in PyTorch's standard quantize/dequantize operators, to `path`, 
 shows, or None. `options` are the ExportOptions. Its attributes, none of which it must have: `suffix` of its files
 (".onnx"), `runtime` that auto stands for (default: eager), `packages` that it imports, each with the extra that brings
 it, `options` that other formats do not read, `takes` ("model": the function gets the core.types.Loaded in the place of
-the program, and no graph is traced), and `writes` ("folder": `path` is an empty folder; transformers loads it).""",
+the program, and no graph is traced), `writes` ("folder": `path` is an empty folder; transformers loads it), `beside`
+(the suffix of a second file that it writes, ".bin") and `batch` ("fixed": the program is traced for the batch size of
+the options alone).""",
 )
 
 RUNTIMES: Registry[Callable[[Exported], nn.Module]] = Registry(
@@ -124,7 +147,46 @@ RUNTIMES: Registry[Callable[[Exported], nn.Module]] = Registry(
         "openvino": Row(
             "runtimes.openvino:openvino",
             "OpenVINO on the CPU",
-            attributes={"reads": ("onnx",), "module": "openvino", "packages": {"openvino": "openvino"}},
+            attributes={"reads": ("openvino", "onnx"), "module": "openvino", "packages": {"openvino": "openvino"}},
+        ),
+        "executorch": Row(
+            "runtimes.executorch:executorch",
+            "ExecuTorch's own runtime on the CPU",
+            attributes={
+                "reads": ("executorch",),
+                "module": "executorch",
+                "packages": {"executorch.runtime": "executorch"},
+            },
+        ),
+        "cuda": Row(
+            "runtimes.cuda:cuda",
+            "PyTorch on the GPU; quantized layers compute in float",
+            attributes={"module": "torch", "simulated": True, "device": "cuda"},
+        ),
+        "inductor-cuda": Row(
+            "runtimes.cuda:inductor_cuda",
+            "torch.compile on the GPU",
+            attributes={"reads": ("pt2",), "module": "torch", "simulated": True, "device": "cuda"},
+        ),
+        "onnxruntime-cuda": Row(
+            "runtimes.onnxruntime:onnxruntime_cuda",
+            "ONNX Runtime's CUDA provider",
+            attributes={
+                "reads": ("onnx",),
+                "module": "onnxruntime",
+                "packages": {"onnxruntime": "onnx"},
+                "provider": "CUDAExecutionProvider",
+            },
+        ),
+        "onnxruntime-tensorrt": Row(
+            "runtimes.onnxruntime:onnxruntime_tensorrt",
+            "ONNX Runtime's TensorRT provider",
+            attributes={
+                "reads": ("onnx",),
+                "module": "onnxruntime",
+                "packages": {"onnxruntime": "onnx"},
+                "provider": "TensorrtExecutionProvider",
+            },
         ),
     },
     group="runtimes",
@@ -136,7 +198,7 @@ A row is a function (exported) -> module: `exported` (runtimes.exported.Exported
 and the number of threads; the module's forward takes the model's inputs and returns its outputs. Its attributes,
 none of which it must have: `reads`, the formats that it reads, e.g. ("onnx",), without it any; `module` whose version
 the report names; `packages` that it imports, each with the extra that brings it; `simulated`, true where quantized
-layers compute in float there.""",
+layers compute in float there; `device` ("cuda") that it needs; `provider` of ONNX Runtime that it needs.""",
 )
 
 
@@ -144,3 +206,11 @@ def reads(runtime: str, format: str) -> bool:
     """Whether a runtime reads a format; rows of the user's own are loaded for that."""
     formats = RUNTIMES.attribute(runtime, "reads", ())
     return not formats or format in formats or runtime == EXPORTERS.attribute(format, "runtime", "")
+
+
+def files_beside(path: Path) -> list[Path]:
+    """Further files that an exported one may have: weights of a large ONNX graph, the second file of its format."""
+    suffixes = {
+        row.attributes.get("beside") for row in EXPORTERS.values() if row.attributes.get("suffix") == path.suffix
+    }
+    return [path.with_name(f"{path.name}.data"), *(path.with_suffix(suffix) for suffix in suffixes if suffix)]

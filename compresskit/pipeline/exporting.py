@@ -38,6 +38,7 @@ def export_file(
         if not force:
             raise InputError(f"output {output!r} exists; give --force to replace it")
         ownership.check_replaceable(target, inputs)
+    options.check_name(target.name)
     for name in () if options.writes_folder() else (target.name, *options.files_beside(target.name)):
         ownership.check_file(target.with_name(name), force=force, inputs=inputs)
     from ..artifact.disk import files, locks

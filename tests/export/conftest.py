@@ -13,10 +13,11 @@ __all__ = ["images", "loaded_net", "net_class", "one_thread", "run"]
 
 @pytest.fixture
 def linear_exported(tmp_path):
-    """A linear model and its program, to be written to a file of some suffix: (suffix) -> Exported."""
+    """A linear model and its program, to be written to a file of some suffix: (suffix, batch) -> Exported."""
 
-    def make(suffix: str) -> Exported:
+    def make(suffix: str, batch: int | None = None) -> Exported:
         module, example = nn.Linear(6, 4).eval(), torch.randn(3, 6)
-        return Exported(module, export_program(module, example), tmp_path / f"model{suffix}", example, 1)
+        program = export_program(module, example if batch is None else example[:batch], [{}] if batch else None)
+        return Exported(module, program, tmp_path / f"model{suffix}", example, 1)
 
     return make

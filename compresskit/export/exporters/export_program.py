@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from compresskit.core.errors import InputError, first_line
@@ -261,9 +262,25 @@ def export_program(
     except Exception as error:
         raise InputError(f"torch.export cannot trace this model: {first_line(error)}") from error
     merge_quantizers(program.graph)
+    _drop_unread(program)
     program.graph_module.recompile()
     _name_axes(program, axes)
     return program
+
+
+def _drop_unread(program: torch.export.ExportedProgram) -> None:
+    """Leave out tensors that nothing reads: codes as the artifact packs them, beside those that the graph reads."""
+    held = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
+    placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
+    kept = []
+    for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True):
+        if spec.kind not in held or node.users:
+            kept.append(spec)
+            continue
+        program.graph.erase_node(node)
+        for tensors in (program.state_dict, program.constants):
+            tensors.pop(spec.target, None)
+    program.graph_signature.input_specs[:] = kept
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from ...core.errors import InputError
 from ...core.types import Inputs, Loaded
@@ -48,6 +49,9 @@ def traced(loaded: Loaded, options: ExportOptions) -> Traced:
         program = export_program(module, example, axes)
         _check_free(program, axes)
         return Traced(program, module, example, example)
+    if batch := options.fixed_batch():
+        example = with_batch(example, batch)
+        return Traced(export_program(module, example, [{} for _ in tree_leaves(example)]), module, example, None)
     if "dynamic" not in options.model_fields_set or exported_program(module) is not None:
         if "dynamic" in options.model_fields_set:
             raise InputError("dynamic: an exported program keeps the sizes it was exported for; export its factory")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
+from ...core.tensors.batches import count_examples, map_tensors
 from ...core.tensors.dtypes import cast
 from ...core.types import Inputs
 from ..exporters.export_program import as_arguments
@@ -22,30 +25,82 @@ class Exported:
     """What was written, and what it was made from.
 
     Attributes:
-        module: the quantized model itself.
+        module: the quantized model itself; None where there is nothing but the file.
         program: its exported program; None where the format is written without one.
         path: the file or folder.
         example: inputs of the batch size that will be run.
         threads: threads to use.
     """
 
-    module: nn.Module
+    module: nn.Module | None
     program: torch.export.ExportedProgram | None
     path: Path
     example: Inputs
     threads: int
 
 
-class Runner(nn.Module):
-    """A function from inputs to outputs, as a module; with the runtime's own session where it has one."""
+@dataclass(frozen=True)
+class InputSpec:
+    """An input of a file.
 
-    def __init__(self, run: Callable[[Inputs], Any], session: Any = None):
+    Attributes:
+        name: as the file has it.
+        shape: None stands for a size that is free.
+        dtype: of its elements.
+    """
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: torch.dtype
+
+
+class Runner(nn.Module):
+    """A function from inputs to outputs, as a module.
+
+    Args:
+        run: the function.
+        session: the runtime's own, where it has one.
+        specs: the file's inputs, where the runtime says them.
+    """
+
+    def __init__(self, run: Callable[[Inputs], Any], session: Any = None, specs: tuple[InputSpec, ...] = ()):
         super().__init__()
         self._run = run
         self.session = session
+        self.specs = specs
 
     def forward(self, *args: Tensor, **kwargs: Tensor) -> Any:
         return self._run(kwargs if kwargs else args)
+
+    def in_batches(self) -> Runner:
+        """The same for any number of examples, where the file takes one batch size alone.
+
+        Examples go through in batches of that size; the last batch is filled up with its first example, whose further
+        outputs are dropped.
+        """
+        sizes = {spec.shape[0] for spec in self.specs if spec.shape}
+        size = next(iter(sizes)) if len(sizes) == 1 else None
+        if size is None:
+            return self
+        run = self._run
+
+        def parts(inputs: Inputs) -> Any:
+            count = count_examples(inputs)
+            if count == size:
+                return run(inputs)
+            outputs = []
+            for start in range(0, count, size):
+                taken = torch.arange(start, start + size)
+                taken[taken >= count] = start
+                found = run(map_tensors(inputs, partial(_rows, rows=taken)))
+                outputs.append(map_tensors(found, partial(_rows, rows=torch.arange(min(size, count - start)))))
+            return pytree.tree_map(lambda *parts: torch.cat(parts), *outputs)
+
+        return Runner(parts, self.session, self.specs)
+
+
+def _rows(tensor: Tensor, *, rows: Tensor) -> Tensor:
+    return tensor[rows]
 
 
 def in_order(inputs: Inputs, names: list[str], example: Inputs | None = None) -> list[Tensor]:

@@ -14,7 +14,7 @@ def transformers(exported: Exported) -> nn.Module:
     """The model that `AutoModel.from_pretrained` loads from the folder, or from the file."""
     library = require("transformers", "hf")
     if exported.path.is_file():
-        given = {"gguf_file": exported.path.name, "dtype": model_dtype(exported.module)}
+        given = {"gguf_file": exported.path.name, "dtype": exported.module and model_dtype(exported.module)}
         return library.AutoModelForCausalLM.from_pretrained(str(exported.path.parent), **given).eval()
     config = library.AutoConfig.from_pretrained(str(exported.path))
     return auto_class(config).from_pretrained(str(exported.path)).eval()

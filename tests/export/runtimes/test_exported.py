@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from compresskit.export.exporters.export_program import export_program
-from compresskit.export.runtimes.exported import Exported, Runner, as_outputs, in_order
+from compresskit.export.runtimes.exported import Exported, InputSpec, Runner, as_outputs, in_order
 
 
 def test_a_runner_hands_on_positional_or_keyword_inputs():
@@ -41,3 +41,19 @@ def test_without_a_program_one_output_is_a_tensor_and_several_are_a_tuple(tmp_pa
     exported = Exported(torch.nn.Identity(), None, tmp_path, torch.ones(1), 1)
     assert as_outputs(exported, [np.ones(1)]).tolist() == [1.0]
     assert len(as_outputs(exported, [np.ones(1), np.ones(1)])) == 2
+
+
+def test_a_file_of_one_batch_size_takes_any_number_of_examples():
+    sizes = []
+
+    def run(inputs):
+        sizes.append(len(inputs[0]))
+        return {"doubled": inputs[0] * 2, "sums": inputs[0].sum(1)}
+
+    spec = InputSpec("x", (2, 3), torch.float32)
+    inputs = torch.arange(15.0).reshape(5, 3)
+    found = Runner(run, None, (spec,)).in_batches()(inputs)
+    assert sizes == [2, 2, 2]
+    assert torch.equal(found["doubled"], inputs * 2) and torch.equal(found["sums"], inputs.sum(1))
+    free = Runner(run, None, (InputSpec("x", (None, 3), torch.float32),))
+    assert free.in_batches() is free
