@@ -23,7 +23,14 @@ def technique_command(name: str) -> click.Command:
     shared = options_of(RecipeOptions, leave_out=("model", "output"))
 
     def callback(
-        model: str, output: str | None, force: bool, resume: bool, as_json: bool, quiet: bool, **values: Any
+        model: str,
+        output: str | None,
+        force: bool,
+        resume: bool,
+        dry_run: bool,
+        as_json: bool,
+        quiet: bool,
+        **values: Any,
     ) -> None:
         options = validated(technique.options_model(), given_values(own, values), name)
         recipe_options = validated(
@@ -32,12 +39,17 @@ def technique_command(name: str) -> click.Command:
             name,
         )
         recipe = Recipe(recipe_options, (Step(name, options),))
+        if dry_run:
+            from ..pipeline.plan import make_plan, show_plan
+
+            show_plan(make_plan(recipe, logger(quiet), output=Path(output or _output(name))), stderr_console(), as_json)
+            return
         if options.prints_only():
             show(recipe, as_json=as_json, quiet=quiet)
             return
         execute(
             recipe,
-            Path(f"runs/{name}" if output is None else output),
+            Path(output or _output(name)),
             force=force,
             resume=resume,
             as_json=as_json,
@@ -51,7 +63,12 @@ def technique_command(name: str) -> click.Command:
             *own,
             *shared,
             click.Option(
-                ["-o", "--output"], metavar="DIR", help=f"Directory to write the artifact to.  [default: runs/{name}]"
+                ["-o", "--output"],
+                metavar="DIR",
+                help=f"Directory to write the artifact to.  [default: {_output(name)}]",
+            ),
+            click.Option(
+                ["--dry-run"], is_flag=True, help="Check all, print the plan, predicted MACs and time; write nothing."
             ),
             *common_options(),
         ],
@@ -63,6 +80,11 @@ def technique_command(name: str) -> click.Command:
         "builtin:NAME, package.module:factory, path/net.py:factory, or an artifact directory.",
         no_args_is_help=True,
     )
+
+
+def _output(name: str) -> str:
+    """Where a command's artifact goes if nothing is said."""
+    return f"runs/{name}"
 
 
 def show(recipe: Recipe, *, as_json: bool, quiet: bool) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import model_validator
 
 from ..analysis.reconstruction.options import JointReconstructionOptions
 from ..core.costs import field_of, names
+from ..core.effort import Efforts, Passes
 from ..core.options import choice, option
 from ..core.shares import Share
 from ..training.budgets import BudgetOptions, with_targets
@@ -33,6 +34,11 @@ class DecomposeOptions(JointReconstructionOptions, BudgetOptions):
     """Replace layers by chains of smaller layers, at ranks chosen by a rule or for a budget."""
 
     renamed = {"ratio": "keep_ratio, the share of its MACs that each layer keeps"}
+
+    efforts: ClassVar[Efforts] = {
+        "fast": {"calibration_samples": 128, "calibration_rows": 4000},
+        "best": {"calibration_samples": 1024, "calibration_rows": 40000},
+    }
 
     kind: Annotated[str, choice(KIND_CHOICES)] = option("auto", "how layers are decomposed", section="Decomposition")
     consider: list[Annotated[str, choice(KINDS)]] = option(
@@ -137,6 +143,10 @@ class DecomposeOptions(JointReconstructionOptions, BudgetOptions):
             return self
         better = {"objective": "activation", "inputs": "compressed"}
         return self.model_copy(update={name: value for name, value in better.items() if name not in given})
+
+    def passes(self, examples: int) -> Passes:
+        """The examples that a step with these options sends through the model, roughly."""
+        return super().passes(examples).plus(Passes(3.0 * self.calibration_samples))
 
     def data_readers(self) -> list[str]:
         """What in these options cannot do without data, a clause each."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import field_validator, model_validator
 
+from ..core.effort import Passes
 from ..core.errors import nearest
 from ..core.options import choice, option
 from ..core.shares import Share
@@ -16,6 +17,10 @@ from .tables import BETWEEN_EXAMPLES, LOSSES
 
 class DistillOptions(TrainStepOptions):
     """Train a student from a teacher: the current model from the original, or a new student from the current model."""
+
+    def passes(self, examples: int) -> Passes:
+        """The examples that a step with these options sends through a model, the teacher's among them."""
+        return super().passes(examples).plus(Passes(forward=self.epochs * examples))
 
     teacher: list[str] = option(
         [],

@@ -12,12 +12,13 @@ from rich.console import Console
 
 from ..analysis.measure.work import figures_of
 from ..core.costs import cost_of, names
-from ..core.reporting.report import print_json, rows_table
+from ..core.reporting.report import plain, print_json, rows_table
 from ..core.types import Loaded, to_device
 from ..model.example_inputs import with_batch
 from ..training.context import Context
 from .checks.lint import lint
 from .checks.preflight import checked_context
+from .estimating import estimated, said
 from .recipe import Recipe, Step
 from .steps import follow, model_after
 from .techniques import STEPS
@@ -38,7 +39,16 @@ def make_plan(
         InputError: on anything that the run itself would refuse at its start.
     """
     context = checked_context(recipe, log, output=output)
-    rows = [{"step": "original", **_figures(context.original, context.device), "options": "", "how": "measured"}]
+    estimates = estimated(recipe, context)
+    rows = [
+        {
+            "step": "original",
+            **_figures(context.original, context.device),
+            "options": "",
+            "how": "measured",
+            "seconds": None,
+        }
+    ]
     known = True
 
     def take(number: int, step: Step, current: Loaded, context: Context) -> Loaded:
@@ -55,7 +65,13 @@ def make_plan(
         figures = _figures(current, context.device) if known else dict.fromkeys(_figures_shown())
         given = ", ".join(f"{key}={value}" for key, value in step.options.model_dump(exclude_unset=True).items())
         rows.append(
-            {"step": step.technique, **figures, "options": given, "how": "predicted" if known else "not predicted"}
+            {
+                "step": step.technique,
+                **figures,
+                "options": given,
+                "how": "predicted" if known else "not predicted",
+                "seconds": estimates[number]["seconds"],
+            }  # fmt: skip
         )
         return current
 
@@ -65,6 +81,7 @@ def make_plan(
         "data": recipe.options.data,
         "output": str(output) if output else recipe.options.output,
         "plan": rows,
+        "efforts": estimates,
         "warnings": lint(recipe),
         "splits": {split: context.data.known_size(split) for split in ("train", "val", "test")}
         if context.data
@@ -90,6 +107,8 @@ def show_plan(plan: dict[str, Any], console: Console, as_json: bool) -> None:
         print_json(plan)
         return
     console.print(rows_table(f"plan: {plan['model']} on {plan['data']}", plan["plan"]))
+    for record in plan["efforts"]:
+        console.print(plain(said(record)), highlight=False, soft_wrap=True)
     if plan["splits"]:
         console.print(
             ", ".join(

@@ -15,26 +15,22 @@ from ..artifact import artifact
 from ..artifact.disk import files, ownership
 from ..core import distributed
 from ..core.errors import CompresskitError, GuardMissed, InputError, first_line
-from ..core.reporting.report_figures import described_cost
-from ..core.reporting.report_page import report_html
 from ..core.timings.decisions import Decisions
-from ..core.timings.machine import machine
 from ..core.types import Loaded
-from ..model.checkpoints.weights import sha256_of
 from ..training.context import Context, StepResult
 from ..training.options import RecoverOptions
 from .checks.guards import check_guards
 from .checks.lint import lint
 from .checks.preflight import checked_context
 from .checks.sanity import baseline_warnings, sanity_warnings
-from .measurement import Measurement, labels, measure_model, warnings_of
+from .estimating import estimated, said
+from .measurement import Measurement, measure_model
+from .publishing import publish, report_head, step_record
 from .recipe import Recipe, Step
 from .resume.keys import data_key, input_paths, machine_timings, recorded_timings, step_keys
 from .resume.workspace import Workspace, finished_report, remove_tree
 from .steps import becomes_original, follow, recovery_mode
 from .techniques import STEPS
-
-REPORT_VERSION = 1
 
 
 @dataclass
@@ -120,12 +116,15 @@ def _run(task: Run, keys: list[str], data: str) -> Outcome:
     context = checked_context(recipe, task.log, output=task.place.output, finished=finished)
     context = replace(context, recipe=recipe.content(), data_key=data, own_costs=recipe.own_costs())
     warn(sanity_warnings(recipe, context))
+    estimates = estimated(recipe, context)
+    for record in estimates:
+        task.log(said(record))
     task.place.begin()
     baseline = measure_model(context.original, context, options) if distributed.is_main() else None
     if baseline is not None:
         warn(baseline_warnings(recipe, context, baseline))
     progress = _Progress(keys[0], baseline, baseline)
-    report = _report_head(task, progress.key, baseline, warnings)
+    report = report_head(recipe, task.command, progress.key, baseline, warnings)
     report["eval_batch"] = context.eval_batch
     if context.data is not None:
         report["data"] = context.data.notes()
@@ -135,6 +134,7 @@ def _run(task: Run, keys: list[str], data: str) -> Outcome:
     def take(number: int, step: Step, current: Loaded, context: Context) -> Loaded:
         progress.key = keys[number + 1]
         progress.place = task.place.step(number, step.technique)
+        progress.estimate = {name: value for name, value in estimates[number].items() if name != "place"}
         context = replace(context, decisions=Decisions(given=timings.get(progress.place.name), machine=timed_here))
         loaded, record, measured = _one_step(task, context, step, current, progress)
         if STEPS[step.technique].leaves_model:
@@ -152,19 +152,20 @@ def _run(task: Run, keys: list[str], data: str) -> Outcome:
         report["original"] = report["original"].record()
     if distributed.is_main():
         report["labels"] = report["steps"][-1]["labels"]
-        _publish(task, progress.place, beside, report)
+        publish(task.place, progress.place, beside, report)
         task.place.finish(keep_steps=task.keep_steps)
     return Outcome(report, last)
 
 
 @dataclass
 class _Progress:
-    """Where a run stands: the key and folder of its step, the figures before the step, and those compared with."""
+    """Where a run stands: key, folder and estimate of its step, the figures before the step, those compared with."""
 
     key: str
     before: Measurement | None
     baseline: Measurement | None
     place: Path = Path()
+    estimate: dict[str, Any] = field(default_factory=dict)
 
 
 def _one_step(
@@ -195,6 +196,7 @@ def _one_step(
         "model": task.recipe.options.model,
         "loaded": context.original.notes,
         "timings": decisions.used,
+        "effort": progress.estimate,
     }
     try:
         with files.replacing_own(place) as temporary:
@@ -209,8 +211,8 @@ def _one_step(
                 against=context.original,
                 taken=result.figures,
             )
-            record = _step_record(step, result, measured, before, seconds, context.own_costs)
-            record |= {"timings": decisions.used}
+            record = step_record(step, result, measured, before, seconds, context.own_costs)
+            record |= {"timings": decisions.used, "effort": progress.estimate}
             check_guards(step.options, place.name, measured, baseline, context.metric, task.steps_folder, result.says)
             files.write_json(inner / artifact.REPORT, record)
             for entry in inner.iterdir():
@@ -278,71 +280,6 @@ def _recover(loaded: Loaded, options: RecoverOptions, context: Context) -> dict[
 
     objective = recover_objective(context, options, loaded)
     return train(loaded, options, context, objective=objective, extra_modules=objective.adapters)
-
-
-def _step_record(
-    step: Step,
-    result: StepResult,
-    measured: Measurement,
-    before: Measurement,
-    seconds: float,
-    own_costs: tuple[str, ...],
-) -> dict[str, Any]:
-    return {
-        "technique": step.technique,
-        "options": step.options.model_dump(),
-        "seconds": round(seconds, 3),
-        "measurement": measured.record(),
-        "labels": labels(result.loaded, own_costs) | result.labels,
-        "facts": result.facts,
-        "notes": result.notes,
-        "tables": result.tables,
-        "warnings": [] if STEPS[step.technique].leaves_model else warnings_of(before, measured),
-    }
-
-
-def _report_head(task: Run, key: str, baseline: Measurement | None, warnings: list[str]) -> dict[str, Any]:
-    options = task.recipe.options
-    return {
-        "report_version": REPORT_VERSION,
-        "command": task.command,
-        "recipe": task.recipe.content(),
-        "costs": {name: described_cost(name) for name in task.recipe.own_costs()},
-        "seed": options.seed,
-        "versions": artifact.versions(),
-        "machine": machine(),
-        "inputs_sha256": key,
-        "original": baseline,
-        "steps": [],
-        "warnings": warnings,
-    }
-
-
-def _publish(task: Run, last: Path, beside: list[Path], report: dict[str, Any]) -> None:
-    """Copy the last step's artifact to the output, with further steps' files, the whole report and recipe."""
-    with files.replacing(task.place.output, force=task.force or task.resume) as temporary:
-        for entry in last.iterdir():
-            if entry.name != artifact.REPORT:
-                files.copy_into(entry, temporary / entry.name)
-        _add_files(temporary, [step for step in beside if step != last])
-        report["weights_sha256"] = sha256_of(temporary / artifact.WEIGHTS)
-        files.write_json(temporary / artifact.REPORT, report)
-        files.write_json(temporary / "recipe.json", report["recipe"])
-        plots = sorted(entry for entry in temporary.iterdir() if entry.suffix in (".png", ".svg"))
-        images = {plot.name: plot.read_bytes() for plot in plots}
-        (temporary / "report.html").write_text(report_html(report, images), encoding="utf-8")
-
-
-def _add_files(folder: Path, steps: list[Path]) -> None:
-    """Copy the further files of steps into an artifact, and name them in its manifest."""
-    manifest = artifact.read_manifest(folder)
-    names = set(manifest["files"] or ())
-    for step in steps:
-        for name in artifact.read_manifest(step)["files"] or ():
-            files.copy_into(step / name, folder / name)
-            names.add(name)
-    if steps:
-        files.write_json(folder / artifact.MANIFEST, {**manifest, "files": sorted(names)})
 
 
 def command_line() -> list[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, model_validator
 
 from ..analysis.reconstruction.options import JointReconstructionOptions
 from ..core.costs import cost_of, field_of, names
+from ..core.effort import Efforts, Passes
 from ..core.options import choice, option
 from ..core.shares import Share
 from ..training.budgets import BudgetOptions, with_targets
@@ -54,6 +55,8 @@ class PruneOptions(JointReconstructionOptions, BudgetOptions):
     renamed = {
         "cuts_follow": "schedule", "cuts": "steps", "floor": "min_keep_ratio", "points": "positions_per_sample",
     }  # fmt: skip
+
+    efforts: ClassVar[Efforts] = {"fast": {"samples": 512}, "best": {"samples": 8192}}
 
     granularity: Literal["channel", "weight", "n:m", "block", "expert"] = option(
         "channel",
@@ -153,6 +156,16 @@ class PruneOptions(JointReconstructionOptions, BudgetOptions):
     def trains(self) -> bool:
         """Whether training options mean something."""
         return super().trains() or self.sparsify != "none"
+
+    def tunes_blocks(self) -> bool:
+        """Whether blocks are tuned where data and time allow it."""
+        return super().tunes_blocks() and self.granularity != "block" and not self.looks_only()
+
+    def passes(self, examples: int) -> Passes:
+        """The examples that a step with these options sends through the model, roughly."""
+        before = self.recover.passes_of_training(examples).backward if self.sparsify != "none" else 0.0
+        ranked = Passes(3.0 * self.samples, self.sparsify_epochs * before / self.recover.epochs)
+        return super().passes(examples).plus(ranked)
 
     def data_readers(self) -> list[str]:
         """What in these options cannot do without data, a clause each."""

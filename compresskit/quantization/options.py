@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
 from compresskit.core.costs import cost_of, field_of
+from compresskit.core.effort import Efforts, Passes
 from compresskit.core.options import choice, option
 from compresskit.core.shares import Share
 from compresskit.training.budgets import BudgetOptions, with_targets
@@ -35,6 +36,8 @@ def format_fact(name: str, fact: str) -> Any:
 @with_targets("quantize", section="Allocation")
 class QuantizeOptions(ReconstructionOptions, BudgetOptions):
     """Store weights, and compute activations, in few bits."""
+
+    efforts: ClassVar[Efforts] = {"fast": {"calibration_samples": 128}, "best": {"calibration_samples": 2048}}
 
     scheme: Annotated[str, choice(SCHEMES)] = option("int8-weight", "what is quantized, and to what", section="Scheme")
     bits: int | None = option(
@@ -183,6 +186,17 @@ class QuantizeOptions(ReconstructionOptions, BudgetOptions):
     def trains(self) -> bool:
         """Whether training options mean something."""
         return super().trains() or self.qat != "none"
+
+    def tunes_blocks(self) -> bool:
+        """Whether blocks are tuned where data and time allow it."""
+        return super().tunes_blocks() and (self.reconstruct == "block" or self.few_bits())
+
+    def passes(self, examples: int) -> Passes:
+        """The examples that a step with these options sends through the model, roughly."""
+        twice = self.qat != "none" and self.recover.mode != "none"
+        again = self.recover.passes_of_training(examples) if twice else Passes()
+        taught = self.recover.epochs * examples if self.qat == "kd" else 0.0
+        return super().passes(examples).plus(again).plus(Passes(3.0 * self.calibration_samples + taught))
 
     def qat_options(self) -> RecoverOptions:
         """The options that quantization-aware training runs with."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, model_validator
 
 from ..core.costs import MACS, PARAMS, cost_of, field_of, names
 from ..core.drops import read_drop
+from ..core.effort import Efforts, Passes
 from ..core.options import choice, option
 from ..core.registry import Registry
 from ..core.shares import Share
@@ -17,7 +18,7 @@ from ..decomposition.tables import KINDS
 from ..pruning.tables import CRITERIA
 from ..quantization.tables import FORMATS, ROUNDINGS
 from ..training.budgets import with_targets
-from .nas.options import TECHNIQUE, ArchitectureOptions
+from .nas.options import BATCH, TECHNIQUE, ArchitectureOptions
 from .tables import ARCHITECTURES, POLICIES, SUBJECTS
 
 #: options that only some policies read
@@ -58,6 +59,11 @@ class SearchOptions(ArchitectureOptions):
     renamed = {
         "budget": f"one option a cost: {', '.join(map(field_of, names()))} or target_drop; e.g. {field_of(MACS)} 0.5",
         "floor": "min_keep_ratio",
+    }
+
+    efforts: ClassVar[Efforts] = {
+        "fast": {"trials": 25, "score_samples": 500, "refit": "sequential"},
+        "best": {"trials": 400, "score_samples": 4000},
     }
 
     technique: Annotated[str, choice(SUBJECTS)] = option("prune", "what is searched over", section="Search")
@@ -139,6 +145,20 @@ class SearchOptions(ArchitectureOptions):
     rounding: Annotated[str, choice(ROUNDINGS)] = option("nearest", "how weights are rounded", section="Quantization")
     samples: int = option(512, "calibration examples", section="Calibration", ge=8)
     probe_samples: int = option(256, "examples on which a place is probed", section="Calibration", ge=8)
+
+    def effort_reads(self, name: str) -> bool:
+        """Whether a step with these options reads an option that an effort could set."""
+        return super().effort_reads(name) and (self.technique in _TECHNIQUE_OPTIONS.get(name, (self.technique,)))
+
+    def passes(self, examples: int) -> Passes:
+        """The examples that a step with these options sends through the model, roughly."""
+        scored = self.trials * (min(self.score_samples, examples) + self.recalibration_samples)
+        trained = self.trials * self.child_steps * BATCH if self.technique == TECHNIQUE else 0
+        return super().passes(examples).plus(Passes(scored + 6.0 * self.samples, trained))
+
+    def seconds_at_most(self) -> float | None:
+        """Seconds after which the search ends."""
+        return self.seconds
 
     def data_readers(self) -> list[str]:
         """What in these options cannot do without data, a clause each."""

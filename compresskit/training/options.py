@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
+from ..core.effort import EffortOptions, Efforts, Passes
 from ..core.options import GuardOptions, OptionGroup, Options, choice, option
 from ..core.shares import Share
 from ..data.tables import AUGMENTATIONS
@@ -81,6 +82,10 @@ class TrainOptions(Options):
         False, "also log to TensorBoard, beside training.csv in the step's folder", section="Training"
     )
 
+    def passes_of_training(self, examples: int) -> Passes:
+        """The examples that this training sends through the model."""
+        return Passes(backward=self.epochs * min(examples, self.train_limit or examples))
+
     def packages(self) -> dict[str, str]:
         """Optional packages that these options need: module to import -> the extra that brings it."""
         found = super().packages()
@@ -88,6 +93,10 @@ class TrainOptions(Options):
             found["torch.utils.tensorboard"] = "tensorboard"
         rows = (AUGMENTATIONS[name] for name in self.augment if AUGMENTATIONS.builtin(name))
         return found | {row.attributes["imports"]: "vision" for row in rows if "imports" in row.attributes}
+
+
+#: epochs of a training whose length was left open
+_EPOCHS: Efforts = {"fast": {"epochs": 0.5}, "best": {"epochs": 3.0}}
 
 
 class RecoverOptions(OptionGroup, TrainOptions):
@@ -110,10 +119,11 @@ class RecoverOptions(OptionGroup, TrainOptions):
         return self
 
 
-class StepOptions(GuardOptions):
+class StepOptions(EffortOptions, GuardOptions):
     """Base of the techniques that change a model: guards, and how accuracy is recovered afterwards."""
 
     renamed = {"schedule": "lr_schedule"}
+    efforts: ClassVar[Efforts] = _EPOCHS
 
     recover: RecoverOptions = option(
         "none", "train after the step: plain fine-tuning, or distillation from the original model; a mapping says how, "
@@ -125,6 +135,16 @@ class StepOptions(GuardOptions):
     def trains(self) -> bool:
         """Whether this step trains at all, so that training options mean something."""
         return self.recover.mode != "none"
+
+    def effort_reads(self, name: str) -> bool:
+        """Whether a step with these options reads an option that an effort could set."""
+        return super().effort_reads(name) and (name != "epochs" or self.trains())
+
+    def passes(self, examples: int) -> Passes:
+        """The examples that a step with these options sends through the model, roughly."""
+        taught = Passes(forward=self.recover.epochs * examples if self.recover.mode == "kd" else 0.0)
+        training = self.recover.passes_of_training(examples).plus(taught) if self.trains() else Passes()
+        return super().passes(examples).plus(training)
 
     def data_readers(self) -> list[str]:
         """What in these options cannot do without data, a clause each."""
@@ -143,8 +163,14 @@ class StepOptions(GuardOptions):
         return self
 
 
-class TrainStepOptions(GuardOptions, TrainOptions):
+class TrainStepOptions(EffortOptions, GuardOptions, TrainOptions):
     """Base of the techniques that are training themselves (train, distill)."""
+
+    efforts: ClassVar[Efforts] = _EPOCHS
+
+    def passes(self, examples: int) -> Passes:
+        """The examples that a step with these options sends through the model."""
+        return super().passes(examples).plus(self.passes_of_training(examples))
 
     def data_readers(self) -> list[str]:
         """What in these options cannot do without data, a clause each."""

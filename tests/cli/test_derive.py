@@ -15,7 +15,7 @@ from compresskit.core.registry import Registry, Row
 from compresskit.pipeline.recipe import RecipeOptions, json_schema
 from compresskit.pipeline.techniques import TECHNIQUES
 
-NOT_OPTIONS = {"model", "output", "force", "resume", "as_json", "quiet", "help"}
+NOT_OPTIONS = {"model", "output", "force", "resume", "as_json", "quiet", "help", "dry_run"}
 
 
 @pytest.mark.parametrize("name", TECHNIQUES)

@@ -16,12 +16,10 @@ from ...core.types import Inputs, Loaded, call, to_device
 from ...training.context import Context
 from ..calibration.blocks import Block, find_blocks
 from .blockwise import Settings
-from .options import JointReconstructionOptions, ReconstructionOptions
+from .options import BATCH, FEWEST_EXAMPLES, JointReconstructionOptions, ReconstructionOptions
 
-#: examples a gradient step; ResNet-20 and ResNet-56 were measured with it
-_BATCH = 32
-#: the fewest steps that are worth it, and the examples with which it was measured to help
-_FEWEST_STEPS, _FEWEST_EXAMPLES = 50, 2048
+#: the fewest steps that are worth it
+_FEWEST_STEPS = 50
 #: a gradient step takes about three forward passes; one of all blocks at once also asks the original model
 _PASSES_A_STEP = 3
 #: inputs for steps of all blocks at once
@@ -67,21 +65,21 @@ def plan_reconstruction(
     iterations, joint, joint_examples = options.iterations, 0, 0
     if isinstance(options, JointReconstructionOptions):
         joint, joint_examples = options.joint_iterations, options.joint_samples
-    batch = to_device(data.calibration(_BATCH, batch_size=_BATCH, seed=context.seed)[0], device)
+    batch = to_device(data.calibration(BATCH, batch_size=BATCH, seed=context.seed)[0], device)
     if automatic:
-        passes = options.reconstruction_seconds / _seconds_a_pass(original, batch, context) - 3 * examples / _BATCH
+        passes = options.reconstruction_seconds / _seconds_a_pass(original, batch, context) - 3 * examples / BATCH
         iterations = min(iterations, int(passes / (2 * _PASSES_A_STEP)))
         joint = min(joint, int((passes - _PASSES_A_STEP * iterations) / (_PASSES_A_STEP + 1)))
         if iterations < _FEWEST_STEPS:
             return None
     held = _JOINT_BYTES // max(_bytes_an_example(batch), 1)
     both = max(examples, min(joint_examples, held)) if joint else examples
-    batches = data.calibration(both, batch_size=_BATCH, seed=context.seed)
-    if automatic and len(batches) * _BATCH < _FEWEST_EXAMPLES:
+    batches = data.calibration(both, batch_size=BATCH, seed=context.seed)
+    if automatic and len(batches) * BATCH < FEWEST_EXAMPLES:
         return None
     batches = [to_device(one, device) for one in batches]
     settings = Settings(iterations, context.seed, context.log, context.folder, joint)
-    return Plan(blocks, batches[: -(-examples // _BATCH)], settings, batches if joint else ())
+    return Plan(blocks, batches[: -(-examples // BATCH)], settings, batches if joint else ())
 
 
 def _bytes_an_example(batch: Inputs) -> int:
@@ -104,5 +102,5 @@ def _seconds_a_pass(original: Loaded, batch: Inputs, context: Context) -> float:
     # texts and images come in any size, and the same model is timed for each
     shapes = [list(tensor.shape) for tensor in tensors_of(batch)]
     name = label(str(original.module), shapes)
-    seconds = context.decisions(f"forward of {_BATCH} for reconstruction {name}", measured)
+    seconds = context.decisions(f"forward of {BATCH} for reconstruction {name}", measured)
     return max(float(seconds), 1e-6)

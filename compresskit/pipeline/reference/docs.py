@@ -94,8 +94,9 @@ def _table(model: type[Options]) -> list[str]:
 
 def values_of(model: type[Options], leaf: Leaf) -> str:
     """What an option takes, as the options tables say it."""
+    key = leaf.path[len(leaf.path) - 1]
     owner: type[Options] = model.groups()[leaf.path[0]] if len(leaf.path) > 1 else model
-    return _values(leaf.field.annotation, _properties(owner)[leaf.path[-1]])
+    return _values(leaf.field.annotation, _properties(owner)[key])
 
 
 @cache

@@ -11,6 +11,8 @@ from ...training.budgets import BudgetOptions
 from ..tables import ARCHITECTURES, POLICIES
 
 TECHNIQUE = "architecture"
+#: examples a training step of a candidate
+BATCH = 64
 _POLICY_OPTIONS = {
     "network": ("n2n",),
     "widths": ("transform", "nas"),

@@ -10,7 +10,8 @@ import yaml
 from ...core.errors import InputError
 from ...core.reporting.figures import new_figure
 from ...core.types import Loaded
-from .session import BATCH, Child, Session
+from .options import BATCH
+from .session import Child, Session
 
 #: keys of a recipe that belong to the model it names
 _OF_THE_MODEL = ("model", "weights", "model_arg", "input", "source", "output")

@@ -23,11 +23,11 @@ from ...training.loop import Objective, train
 from ...training.options import TrainOptions
 from ..options import SearchOptions
 from ..problem.evaluator import Rater
+from .options import BATCH
 from .policies.reinforce import Reinforce, Rollout
 from .policies.rewards import score_of
 from .teacher_cache import LogitRegression, distillation, remembered_logits
 
-BATCH = 64
 _NORM_BATCHES = 8
 #: largest gradient norm: without it, weights that networks share or inherit grow until every network is at chance
 _CLIP = 1.0

@@ -1,0 +1,23 @@
+"""What a run leaves in its output."""
+
+from __future__ import annotations
+
+import json
+
+from compresskit.artifact import artifact
+from compresskit.pipeline.recipe import validate
+from compresskit.pipeline.runner import Run, run
+
+
+def test_the_output_holds_the_last_model_the_whole_report_and_the_recipe(tmp_path):
+    steps = [{"prune": {"ratio": 0.5, "reconstruct": "none"}}, {"quantize": {"effort": "fast"}}]
+    recipe = validate({"model": "builtin:digits_cnn_small", "latency_rounds": 0, "steps": steps})
+    report = run(Run(recipe, tmp_path / "out", keep_steps=False))
+    assert json.loads((tmp_path / "out" / "recipe.json").read_text()) == recipe.content()
+    assert [step["technique"] for step in json.loads((tmp_path / "out" / artifact.REPORT).read_text())["steps"]] == [
+        "prune",
+        "quantize",
+    ]
+    assert report["weights_sha256"] == artifact.read_manifest(tmp_path / "out")["weights_sha256"]
+    assert "<html" in (tmp_path / "out" / "report.html").read_text()
+    assert not (tmp_path / "out.steps").exists()
