@@ -24,7 +24,7 @@ from compresskit.pipeline.recipe import Recipe, Step, read_recipe, validate
 from compresskit.pipeline.techniques import TECHNIQUES
 from tests.conftest import REPOSITORY
 
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 #: of fences; one without a language holds commands
 LANGUAGES = {"", "bash", "python", "yaml", "toml", "json", "text"}
 BLOCK = re.compile(r"(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```", re.M | re.S)
@@ -121,6 +121,17 @@ def test_a_command_takes_its_options(page, line):
     parsed = command.make_context(words[0], words[1:], resilient_parsing=False)
     if words[0] in TECHNIQUES:
         assert recipe_of(words[0], parsed).steps
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_recipe_says_how_it_is_run(path):
+    lines = [line[2:].split("   ")[0] for line in path.read_text().splitlines() if line.startswith("# compresskit")]
+    assert lines
+    for line in lines:
+        words = words_of(line)
+        assert words[:2] == ["run", f"configs/{path.name}"]
+        cli.get_command(click.Context(cli), "run").make_context("run", words[1:])
+        assert read_recipe(path, [word for word in words if "=" in word]).steps
 
 
 def recipe_of(technique: str, parsed: click.Context) -> Recipe:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,22 @@ def test_every_page_has_a_place_in_the_site():
 def test_every_picture_is_shown():
     shown = {name for page in PAGES for name in re.findall(r"pictures/(\w+)\.svg", page.read_text())}
     assert {path.stem for path in (REPOSITORY / "docs" / "pictures").glob("*.svg")} == shown
+
+
+@pytest.mark.integration
+def test_pictures_show_the_figures_of_the_tables(tmp_path):
+    pytest.importorskip("matplotlib")
+    script = [sys.executable, str(REPOSITORY / "benchmarks" / "pictures.py"), "--out", str(tmp_path)]
+    subprocess.run(script, check=True, timeout=300)
+    for picture in sorted(tmp_path.iterdir()):
+        kept = (REPOSITORY / "docs" / "pictures" / picture.name).read_text()
+        drawn = picture.read_text()
+        assert texts_of(drawn) == texts_of(kept), f"{picture.name}: run benchmarks/pictures.py"
+        assert len(texts_of(drawn)) > 8
+
+
+def texts_of(svg: str) -> list[str]:
+    return re.findall(r"<text[^>]*>([^<]*)</text>", svg)
 
 
 def test_every_recipe_stands_in_the_gallery():
