@@ -336,6 +336,7 @@ def quantize(
     weight_range: Literal["symmetric", "affine"] = "symmetric",
     weight_search: Literal["auto", "minmax", "mse", "even"] = "auto",
     codebook_start: Literal["linear", "density", "random"] | str | Callable[..., Any] = "linear",
+    kv_bits: int | None = None,
     coding: Literal["packed", "huffman"] = "packed",
     code_range: Literal["auto", "full", "half"] = "auto",
     target_bits: float | None = None,

@@ -43,6 +43,7 @@ EDITS: Registry[Callable[[nn.Module, dict[str, Any]], None]] = Registry(
             "multi-head attention becomes one whose head width is free",
         ),
         "quantized": Row("quantization.formats.conversion:replay", "a layer becomes a quantized layer"),
+        "kv_cache": Row("quantization.kv_cache:replay", "keys and values are cached in few bits"),
         "fold": Row("quantization.transforms.folding:replay", "a layer takes up the batch normalization after it"),
         "factored": Row("decomposition.surgery.layers:replay", "a layer becomes a chain of smaller layers"),
         "merged": Row("decomposition.surgery.layers:replay_merged", "a chain of factors becomes one layer again"),

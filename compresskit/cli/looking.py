@@ -78,13 +78,15 @@ inspect_command = SectionedCommand(
 _EVALUATED = options_of(RecipeOptions, leave_out=("model", "output", "latency_batch", "latency_rounds", "timings"))
 
 
-def _evaluate(model: str, as_json: bool, quiet: bool, **values) -> None:
+def _evaluate(model: str, as_json: bool, quiet: bool, kv_bits: int | None, **values) -> None:
     from ..core.reporting.report import print_json
     from ..core.reporting.report_figures import metric_text
     from ..pipeline.inspection.evaluating import evaluate_model
 
     found = evaluate_model(
-        validated(RecipeOptions, {"model": model, **given_values(_EVALUATED, values)}, "evaluate"), logger(quiet)
+        validated(RecipeOptions, {"model": model, **given_values(_EVALUATED, values)}, "evaluate"),
+        logger(quiet),
+        kv_bits=kv_bits,
     )
     if as_json:
         print_json(found)
@@ -98,6 +100,11 @@ evaluate_command = SectionedCommand(
     params=[
         click.Argument(["model"], metavar="MODEL", type=Completed("model")),
         *_EVALUATED,
+        click.Option(
+            ["--kv-bits"],
+            type=click.IntRange(2, 8),
+            help="Bits of the keys and values that a causal transformers model caches; simulated.",
+        ),
         _JSON,
         click.Option(["-q", "--quiet"], is_flag=True, help="No progress on stderr."),
     ],

@@ -22,6 +22,7 @@ from compresskit.model.example_inputs import with_batch
 from compresskit.training.context import Context
 
 from ..quantization.formats.layers import quantized_layers
+from ..quantization.kv_cache import float_cache
 from .comparison import compare
 from .description import description
 from .exporters.export_program import DESCRIPTION
@@ -75,16 +76,23 @@ class ExportResult(NamedTuple):
 
 def carry_out(loaded: Loaded, options: ExportOptions, context: Context, path: Path) -> ExportResult:
     """Export a model, run it in its runtime, and compare; arguments and errors as of `export`."""
+    with float_cache(loaded.module) as rounded:
+        notes = ["keys and values are cached as the runtime does, not in kv_bits"] if rounded else []
+        return _carry_out(loaded, options, context, path, notes)
+
+
+def _carry_out(loaded: Loaded, options: ExportOptions, context: Context, path: Path, known: list[str]) -> ExportResult:
     check_batch(loaded, options)
     runtime = options.chosen_runtime()
     trace, program, proof = None, None, dict[str, Any]()
     if options.takes_model():
         notes, proof = write_model(loaded, options, path)
+        notes = [*known, *notes]
     else:
         trace = traced(loaded, options)
         program = trace.program
         program.graph_module.meta[DESCRIPTION] = description(loaded, context)
-        notes = [*computes_in(loaded.module), *held_as_floats(loaded.module)]
+        notes = [*known, *computes_in(loaded.module), *held_as_floats(loaded.module)]
         notes += EXPORTERS.load(options.format)(program, path, options) or []
     inputs = with_batch(loaded.example, options.batch_size)
     inputs = inputs if trace is None else cast(inputs, torch.float32)

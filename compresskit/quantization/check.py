@@ -12,6 +12,7 @@ from compresskit.training.train_check import check_training
 from ..analysis.calibration.blocks import find_blocks
 from ..analysis.dataflow import trace
 from .calibration.activations import product_operands
+from .kv_cache import quantize_cache
 from .mixed_precision.choice import check_budget, target_bytes
 from .options import QuantizeOptions
 from .plan import make_plan
@@ -40,6 +41,8 @@ def _check_plan(loaded: Loaded, options: QuantizeOptions, context: Context) -> N
     target = target_bytes(loaded, options)
     if options.fold_batchnorm:
         fold_batchnorm(loaded)
+    if options.kv_bits is not None:
+        quantize_cache(loaded.module, options.kv_bits)
     if options.rotate:
         rotate(loaded, context.seed)
     record = trace(loaded.module, loaded.example)

@@ -72,6 +72,13 @@ class QuantizeOptions(ReconstructionOptions, BudgetOptions):
     codebook_start: Annotated[str, choice(CODEBOOK_STARTS)] = option(
         "linear", "where k-means starts, for scheme codebook", section="Scheme"
     )
+    kv_bits: int | None = option(
+        None,
+        "bits of the keys and values that generation caches, of causal transformers models; simulated",
+        section="Scheme",
+        ge=2,
+        le=8,
+    )
     coding: Literal["packed", "huffman"] = option(
         "packed",
         "how weight codes are stored: in their bits, or Huffman-coded with zeros as run-lengths",

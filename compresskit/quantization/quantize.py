@@ -38,6 +38,7 @@ from .calibration.layer_inputs import InputsInTurn, holding_experts, roundable
 from .formats.conversion import convert
 from .formats.layer_spec import Spec
 from .formats.layers import name_format
+from .kv_cache import with_quantized_cache
 from .mixed_precision import latency_budget
 from .mixed_precision.choice import allocate, target_bytes
 from .mixed_precision.latency_budget import choose_int8
@@ -59,6 +60,7 @@ _TIMED_WITH = {
     "bias_correction": False,
     "smooth": None,
     "rotate": False,
+    "kv_bits": None,
     "qat": "none",
     "reconstruct": "none",
 }
@@ -146,6 +148,8 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
         tables["reconstructed blocks"] = outcome_table(outcomes)
     if options.qat != "none":
         facts["qat"] = _train_quantized(loaded, float_model, options, context)
+    if options.kv_bits is not None:
+        facts |= with_quantized_cache(loaded, options.kv_bits)
     if times:
         notes += _compare_latency(loaded, float_model, options, context, facts)
     probe = next(iter(batches)) if batches else loaded.example

@@ -56,12 +56,12 @@ def find_stream(root: nn.Module, record: Trace) -> Stream:
         InputError: if it has none that is known, or some of its layers are quantized.
     """
     modules = dict(root.named_modules())
-    embeddings = [name for name, one in modules.items() if isinstance(one, nn.Embedding)]
-    if not embeddings or any(isinstance(one, Quantized) for one in modules.values()):
-        what = "some of its layers are quantized" if embeddings else "it embeds no tokens"
+    widths = {name: one.embedding_dim for name, one in modules.items() if isinstance(one, nn.Embedding)}
+    if not widths or any(isinstance(one, Quantized) for one in modules.values()):
+        what = "some of its layers are quantized" if widths else "it embeds no tokens"
         raise InputError(f"rotate: the model has no stream to turn: {what}")
-    stream = Stream(int(modules[embeddings[0]].embedding_dim))
-    stream.embeddings = [name for name in embeddings if modules[name].embedding_dim == stream.width]
+    stream = Stream(next(iter(widths.values())))
+    stream.embeddings = [name for name, width in widths.items() if width == stream.width]
     given = {
         _value(output): name
         for name, calls in record.calls.items()
