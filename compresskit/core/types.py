@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .errors import InputError, first_line
 from .tensors.copying import copy_module
 from .tensors.devices import to_device as to_device
-from .tensors.dtypes import fit_inputs, is_widened
+from .tensors.dtypes import fit_inputs, is_widened, own_precision
 
 #: one batch of inputs: a tensor, a tuple of positional tensors, or a mapping of keyword tensors
 Inputs = Tensor | tuple[Any, ...] | Mapping[str, Tensor]
@@ -79,7 +79,8 @@ def call(module: nn.Module, inputs: Inputs) -> Any:
         InputError: if the model runs in its own 16-bit type only, where it is needed in float32.
     """
     try:
-        return invoke(module, fit_inputs(module, inputs))
+        with own_precision(module):
+            return invoke(module, fit_inputs(module, inputs))
     except RuntimeError as error:
         if not is_widened(module):
             raise

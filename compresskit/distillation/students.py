@@ -235,7 +235,7 @@ def _hidden_axes(module: nn.Module, name: str, value: Tensor, side: str) -> list
 
 def _cut(value: Tensor, axes: list[int], width: float) -> Tensor:
     for axis in axes:
-        value = value.index_select(axis, kept_channels(value.shape[axis], width))
+        value = value.index_select(axis, kept_channels(value.shape[axis], width).to(value.device))
     return value
 
 

@@ -43,7 +43,7 @@ def output_sensitivities(
         score: what is differentiated.
         errors: "alike" at all positions, or "independent".
     Returns:
-        layer -> (out_channels,) float64; layers that the score does not reach are left out.
+        layer -> (out_channels,) float64, where the layer lies; layers that the score does not reach are left out.
     Source: Theis et al., "Faster Gaze Prediction with Dense Networks and Fisher Pruning", 2018, eq. 9, for errors of
         outputs instead of the outputs themselves.
     """
@@ -61,7 +61,7 @@ def output_sensitivities(
                 moved = gradient.double().movedim(axis, 1)
                 moved = moved.reshape(*moved.shape[:2], -1)  # (batch, channels, positions)
                 square = moved.sum(2).square() if errors == "alike" else moved.square().sum(2)
-                found[name] = found.get(name, 0) + square.sum(0).cpu()
+                found[name] = found.get(name, 0) + square.sum(0)
         count += count_examples(inputs)
     return {name: total / max(count, 1) for name, total in found.items()}
 

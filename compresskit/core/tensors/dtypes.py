@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from typing import Any, Protocol, TypeGuard
 from weakref import WeakSet
@@ -70,6 +70,14 @@ def fit_inputs(module: nn.Module, inputs: Any) -> Any:
         inputs = to_device(inputs, device)
     dtype = model_dtype(module) if _has_floats(inputs) else None
     return inputs if dtype is None else cast(inputs, dtype)
+
+
+def own_precision(module: nn.Module) -> AbstractContextManager[Any]:
+    """Autocast kept out of a model whose own type is a 16-bit one: layers that it leaves alone would meet another."""
+    kind = device_of(module).type
+    if kind != "meta" and torch.is_autocast_enabled(kind) and model_dtype(module) in HALVES:
+        return torch.autocast(kind, enabled=False)
+    return nullcontext()
 
 
 def cast(inputs: Any, dtype: torch.dtype) -> Any:

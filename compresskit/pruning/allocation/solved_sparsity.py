@@ -28,7 +28,7 @@ def error_curve(
         pruned: (rows of the weight, share kept) -> the same rows as pruning leaves them.
     """
     rows = torch.linspace(0, len(weight) - 1, min(_ROWS, len(weight))).round().long()
-    some, weights = weight[rows].double(), sensitivity[rows].to(weight.device, torch.float64) * len(weight) / len(rows)
+    some, weights = weight[rows].double(), sensitivity[rows].double() * len(weight) / len(rows)
     losses = []
     for density in DENSITIES:
         change = pruned(some, density).double() - some

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .channel_ids import varying
 from .op_rules import factories, normalization
+from .op_rules.schema import freeze_input
 from .records import Count
 from .symbolic_int import Axis, Number, expression, leaves
 
@@ -174,11 +175,20 @@ def _layer_norm(trace: Trace, name: str, args: tuple, kwargs: dict, output: Tens
         trace.number(output, output.dim() - 1 - place, size, name)
 
 
+def _attention(trace: Trace, name: str, args: tuple, kwargs: dict, output: Any) -> None:
+    """The width that attention scales by stays, whichever kernels it is made of."""
+    if kwargs.get("scale") is None:
+        given = dict(zip(("query", "key"), args, strict=False)) | kwargs
+        for operand in (given["query"], given["key"]):
+            freeze_input(trace, operand, [-1], f"{trace.site('attention')} scales by the number of dimensions")
+
+
 def _nothing(trace: Trace, name: str, args: tuple, kwargs: dict, output: Any) -> None:
     """Calls that are only watched for their arguments (F.pad)."""
 
 
 CALLS: dict[str, Callable] = {
+    "scaled_dot_product_attention": _attention,
     **dict.fromkeys(("view", "reshape"), _view),
     **dict.fromkeys(("split", "split_with_sizes"), _split),
     **dict.fromkeys(

@@ -206,7 +206,7 @@ class PruneSubject:
             name, layer = self._evidence.layer(member)
             covariance = self._evidence.moments[name].covariance()[0].double()
             weight = tensor_of(layer).detach().double().flatten(1).T
-            sensitivity = self._sensitivities.get(name, weight.new_zeros(weight.shape[1])).to(weight)
+            sensitivity = self._sensitivities.get(name, weight.new_zeros(weight.shape[1]))
             for level, count in enumerate(counts[:-1]):
                 lost = columns_of(layer, member.positions[~self._mask(group, count)])
                 totals[level] += 0.5 * float((refit_errors(covariance, weight, lost) * sensitivity).sum())

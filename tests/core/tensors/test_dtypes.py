@@ -131,3 +131,12 @@ def test_a_copy_in_another_type():
     found = copy_in(model, torch.float64)
     assert {p.dtype for p in found.parameters()} == {torch.float64, torch.complex128}
     assert model["real"].weight.dtype is BF16
+
+
+def test_a_model_of_a_16_bit_type_runs_in_it_where_others_are_cast():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval().half()
+    inputs = torch.randn(2, 3, 8, 8)
+    expected = call(module, inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(call(module, inputs), expected) and expected.dtype == torch.float16
+        assert call(nn.Linear(3, 4), inputs[:, 0, :3, :3]).dtype == torch.bfloat16

@@ -150,9 +150,10 @@ def index(trace: Trace, func: Any, args: tuple, kwargs: dict) -> Any:
     dims = _indexed(indices)
     output = func(*args, **kwargs)
     planes = []
+    own = [i.cpu() if isinstance(i, Tensor) else i for i in indices]  # planes lie on the CPU
     for plane in trace.planes(tensor):
         plane = freeze(trace.ids, plane, dims, trace.site("elements looked up by number"))
-        planes.append(compact(func(plane, indices)))
+        planes.append(compact(func(plane, own)))
     trace.set(output, planes)
     return output
 

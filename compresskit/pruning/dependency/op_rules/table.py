@@ -164,4 +164,5 @@ RULES: dict[str, Callable] = {
     "_scaled_dot_product_fused_attention_overrideable": contraction.attention,
     "_scaled_dot_product_flash_attention": contraction.attention,
     "_scaled_dot_product_efficient_attention": contraction.attention,
+    "_scaled_dot_product_cudnn_attention": contraction.attention,
 }  # fmt: skip
