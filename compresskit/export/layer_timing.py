@@ -13,11 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..analysis.measure.latency import take_turns
 from ..core.errors import require
-from ..core.types import Inputs, call
+from ..core.tensors.devices import on_cpu
+from ..core.types import Inputs, call, to_device
 from ..training.context import Profile
 from .exporters.export_program import export_program
 from .exporters.onnx import export_onnx
@@ -68,7 +70,9 @@ def latencies_ms(modules: list[nn.Module], example: Inputs, rounds: int = _ROUND
 
 
 def _runner(module: nn.Module, example: Inputs, path: Path, profile: Path | None = None) -> Runner:
-    program = export_program(module, example)
+    example = to_device(example, torch.device("cpu"))  # where the runtime computes
+    with on_cpu(module):
+        program = export_program(module, example)
     export_onnx(program, path)
     return onnxruntime(Exported(module, program, path, example, 1), profile)
 
