@@ -88,7 +88,7 @@ def pruning() -> Any:
     labels = ["l2, inside blocks", "l2, shortcuts too", "reconstruction,\ninside blocks"]
     values = [[number(row[column]) for row in picked] for column in (3, 4, 5)]
     legend = ["cut", "batch norms estimated again", "layers refitted"]
-    return grouped(labels, values, legend, line=(90.10, "before: 90.10 %"))
+    return grouped(labels, values, legend, label="top-1, %", top=118, line=(90.10, "before: 90.10 %"))
 
 
 def quantization() -> Any:
@@ -109,6 +109,17 @@ def quantization() -> Any:
     axis.set_ylim(0, 99)
     axis.legend(loc="lower right", frameon=False)
     return figure
+
+
+def calibration() -> Any:
+    """Grouped bars: what ResNet-20 loses at three shares of zeros, with and without reconstruction of blocks."""
+    shares = (70, 80, 90)
+    plain = {row[0]: row for row in table_rows("sparse_allocation.md", "# How zeros")[1:] if row[1] == "solve"}
+    tuned = {row[0]: row for row in table_rows("block_reconstruction.md", "## Zeros: surviving")[1:]}
+    losses = [[number(plain[f"{share}%"][3]) for share in shares],
+              [-number(tuned[f"zeros{share}"][2]) for share in shares]]  # fmt: skip
+    return grouped([f"{share} % zeros" for share in shares], losses, ["sparsegpt", "then blocks tuned"],
+                   label="points of top-1 lost", top=40)  # fmt: skip
 
 
 def decomposition() -> Any:
@@ -165,24 +176,35 @@ def bars(rows: list[tuple[str, float, Any]], label: str, line: tuple[float, str]
     return figure
 
 
-def grouped(labels: list[str], values: list[list[float]], legend: list[str], line: tuple[float, str]) -> Any:
-    """Groups of bars."""
+def grouped(
+    labels: list[str],
+    values: list[list[float]],
+    legend: list[str],
+    label: str,
+    top: float,
+    line: tuple[float, str] | None = None,
+) -> Any:
+    """Groups of bars, with a dashed line for the original."""
     from matplotlib import pyplot as plt
 
     figure, axis = plt.subplots(figsize=(6.5, 3.2))
     for number_, (series, name) in enumerate(zip(values, legend, strict=True)):
-        places = [place + 0.27 * (number_ - 1) for place in range(len(labels))]
+        places = [place + 0.27 * (number_ - (len(values) - 1) / 2) for place in range(len(labels))]
         axis.bar(places, series, 0.25, color=COLORS[number_], label=name)
         for place, value in zip(places, series, strict=True):
-            axis.text(place, value + 1, f"{value:.1f}", ha="center", fontsize=8)
-    axis.axhline(line[0], color=GREY, linestyle="--", linewidth=1)
-    axis.text(len(labels) - 0.6, line[0] + 1.5, line[1], color=GREY, ha="right", fontsize=9)
+            axis.text(place, value + top / 100, f"{value:.1f}", ha="center", fontsize=8)
+    if line is not None:
+        axis.axhline(line[0], color=GREY, linestyle="--", linewidth=1)
+        axis.text(len(labels) - 0.6, line[0] + 1.5, line[1], color=GREY, ha="right", fontsize=9)
     axis.set_xticks(range(len(labels)), labels)
-    axis.set_ylim(0, 118)
-    axis.set_yticks(range(0, 101, 20))
-    axis.set_ylabel("top-1, %")
+    axis.set_ylim(0, top)
+    axis.set_yticks(range(0, min(int(top), 100) + 1, 20 if top > 50 else 10))
+    axis.set_ylabel(label)
     axis.legend(ncols=3, frameon=False, loc="upper center", fontsize=8)
     return figure
+
+
+PICTURES = (pruning, quantization, decomposition, distillation, calibration, search)
 
 
 def main() -> None:
@@ -205,7 +227,7 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(settings):
         drawn = {"readme": readme(json.loads(kept.read_text()))}
-        drawn |= {draw.__name__: draw() for draw in (pruning, quantization, decomposition, distillation, search)}
+        drawn |= {draw.__name__: draw() for draw in PICTURES}
         for name, figure in drawn.items():
             figure.savefig(given.out / f"{name}.svg", metadata={"Date": None, "Creator": "benchmarks/pictures.py"})
 
