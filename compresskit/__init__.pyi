@@ -1108,6 +1108,8 @@ def export(
         "pt2",
         "hf",
         "compressed-tensors",
+        "gptq",
+        "awq",
         "gguf",
     ]
     | str
@@ -1116,6 +1118,7 @@ def export(
         "auto",
         "eager",
         "transformers",
+        "unpacked",
         "inductor",
         "onnxruntime",
         "openvino",

@@ -35,8 +35,11 @@ from .options import ExportOptions
 from .other_sizes import check_sizes
 from .runner_script import TOKENIZER, write_runner
 from .runtimes.exported import Exported
+from .runtimes.unpacked import unpacked_model
 from .tables import EXPORTERS, RUNTIMES, files_beside
 
+#: largest change of outputs, as a share of the largest, that rounding scales to float16 makes
+_SCALES_OF_16_BITS = 1e-2
 #: figures that a README beside the file repeats
 _IN_README = ("file_bytes", "runtime", "runtime_version", "agreement", "largest_difference", "latency_ms", "threads")
 
@@ -137,6 +140,8 @@ def write_model(loaded: Loaded, options: ExportOptions, path: Path) -> tuple[lis
         return list(EXPORTERS.load(options.format)(loaded, path, options) or []), {}
     path.mkdir(exist_ok=True)
     notes = list(EXPORTERS.load(options.format)(loaded, path, options) or [])
+    if EXPORTERS.attribute(options.format, "loads", "") == "unpacked":
+        return notes, {"unpacked_difference": unpacked_difference(loaded, path)}
     (proof,) = prove([(path, named_inputs(loaded), own_output(loaded))])
     reason = proof.reason(model_dtype(loaded.module) or torch.float32)
     if reason:
@@ -148,6 +153,24 @@ def write_model(loaded: Loaded, options: ExportOptions, path: Path) -> tuple[lis
         "macs": count_macs(loaded.module, loaded.example).total,
     }
     return notes, facts
+
+
+@torch.no_grad()
+def unpacked_difference(loaded: Loaded, path: Path) -> float:
+    """The largest difference of the first output when what a packed folder holds is unpacked.
+
+    Raises:
+        InputError: if it is more than scales of 16 bits make.
+    """
+    wanted = own_output(loaded)
+    found = main_output(unpacked_model(path)(**named_inputs(loaded))).float()
+    difference = float((found - wanted).abs().max())
+    if not difference <= _SCALES_OF_16_BITS * float(wanted.abs().max()):
+        raise InputError(
+            f"model {loaded.name!r}: the folder, unpacked, is another model: its first output differs by "
+            f"{difference:.2g}, and the largest is {float(wanted.abs().max()):.2g}"
+        )
+    return difference
 
 
 def _runner(runtime: str, exported: Exported) -> nn.Module:

@@ -80,6 +80,32 @@ EXPORTERS: Registry[Callable[[ExportedProgram | Loaded, Path, ExportOptions], Se
                 "writes": "folder",
             },
         ),
+        "gptq": Row(
+            "exporters.gptq:gptq",
+            "a transformers folder in GPTQ's layout (integers of 2, 4 or 8 bits), for vLLM and GPTQModel",
+            attributes={
+                "suffix": "-gptq",
+                "runtime": "unpacked",
+                "packages": {"transformers": "hf"},
+                "options": ("factored",),
+                "takes": "model",
+                "writes": "folder",
+                "loads": "unpacked",
+            },
+        ),
+        "awq": Row(
+            "exporters.awq:awq",
+            "a transformers folder in AWQ's layout (4 bits), for vLLM",
+            attributes={
+                "suffix": "-awq",
+                "runtime": "unpacked",
+                "packages": {"transformers": "hf"},
+                "options": ("factored",),
+                "takes": "model",
+                "writes": "folder",
+                "loads": "unpacked",
+            },
+        ),
         "gguf": Row(
             "exporters.gguf:gguf",
             "one file for llama.cpp, of Llama-like models: Q4_0, Q4_1, Q8_0 where groups are multiples of 32",
@@ -102,7 +128,8 @@ quantization is in PyTorch's standard quantize/dequantize operators, to `path`, 
 shows, or None. `options` are the ExportOptions. Its attributes, none of which it must have: `suffix` of its files
 (".onnx"), `runtime` that auto stands for (default: eager), `packages` that it imports, each with the extra that brings
 it, `options` that other formats do not read, `takes` ("model": the function gets the core.types.Loaded in the place of
-the program, and no graph is traced), `writes` ("folder": `path` is an empty folder; transformers loads it), `beside`
+the program, and no graph is traced), `writes` ("folder": `path` is an empty folder; transformers loads it), `loads`
+("unpacked": a folder that transformers loads on a GPU alone; it is unpacked in the place of that), `beside`
 (the suffix of a second file that it writes, ".bin") and `batch` ("fixed": the program is traced for the batch size of
 the options alone).""",
 )
@@ -125,6 +152,16 @@ RUNTIMES: Registry[Callable[[Exported], nn.Module]] = Registry(
             "transformers, from the folder that was written",
             attributes={
                 "reads": ("hf", "compressed-tensors", "gguf"),
+                "module": "transformers",
+                "simulated": True,
+                "packages": {"transformers": "hf"},
+            },
+        ),
+        "unpacked": Row(
+            "runtimes.unpacked:unpacked",
+            "transformers, with the packed weights of a GPTQ or AWQ folder unpacked by us: their kernels need a GPU",
+            attributes={
+                "reads": ("gptq", "awq"),
                 "module": "transformers",
                 "simulated": True,
                 "packages": {"transformers": "hf"},
