@@ -34,7 +34,6 @@ STAND_INS = [
     (r"(?:--weights|--source) \S+", ""),
     (r"\b(?:imagefolder|coco|text|audio|csv):[\w./]+", "digits"),
     (r"data\.py:make", "digits"),
-    (r"--data-arg \S+|--attention \S+|--grad-clip \S+", ""),
     (r"layer1\.0\.conv2", "3"),
 ]  # fmt: skip
 #: pages of models and data of other kinds: their commands are parsed, and their methods have tests of their own

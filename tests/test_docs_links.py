@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import re
 import subprocess
 import sys
@@ -89,6 +90,15 @@ def test_every_recipe_stands_in_the_gallery():
     assert {path.name for path in (REPOSITORY / "configs").glob("*.yaml")} == set(
         re.findall(r"configs/([\w-]+\.yaml)\)", page)
     )
+
+
+def test_every_extra_stands_in_the_readme():
+    config = configparser.ConfigParser()
+    config.read(REPOSITORY / "setup.cfg")
+    section = (REPOSITORY / "README.md").read_text().partition("## Install")[2].partition("\n## ")[0]
+    assert set(config["options.extras_require"]) == set(
+        re.findall(r"`([\w-]+)`", section.partition("\n\ntorch")[0])
+    ) - {"extra"}
 
 
 def pieces_of(message: str) -> list[str]:
