@@ -1135,6 +1135,7 @@ def export(
     dynamic: str | Sequence[str] = ...,
     with_past: bool = False,
     with_script: bool = False,
+    keep: Literal["integers", "fastest"] = "integers",
     threads: int = 1,
     batch_size: int = 1,
     rounds: int = 12,

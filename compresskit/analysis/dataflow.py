@@ -11,7 +11,7 @@ new values and an identity module makes none.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -40,10 +40,14 @@ class Node:
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a module: the tensors among its arguments and in what it returned."""
+    """One call of a module: the tensors among its arguments and in what it returned.
+
+    `takes_tensor` says whether its first argument is a tensor by itself, and no list of some.
+    """
 
     inputs: tuple[Key, ...]
     outputs: tuple[Key, ...]
+    takes_tensor: bool = True
 
 
 @dataclass
@@ -158,13 +162,13 @@ def trace(root: nn.Module, inputs: Inputs) -> Trace:
         def enter(_module, args, kwargs, name=name):
             stack.append(name)
             kept.append((args, kwargs))
-            record.calls[name].append(Call(_keys((args, kwargs)), ()))
+            takes_tensor = bool(args) and isinstance(args[0], Tensor)
+            record.calls[name].append(Call(_keys((args, kwargs)), (), takes_tensor))
 
         def leave(_module, _args, _kwargs, output, name=name):
             stack.pop()
             kept.append(output)
-            call_inputs = record.calls[name][-1].inputs
-            record.calls[name][-1] = Call(call_inputs, _keys(output))
+            record.calls[name][-1] = replace(record.calls[name][-1], outputs=_keys(output))
 
         handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
         handles.append(module.register_forward_hook(leave, with_kwargs=True))

@@ -12,6 +12,8 @@ from .console import logger, stderr_console, validated
 from .derive import given_values, options_of
 from .help import SectionedCommand
 
+#: what --layers shows, and JSON always has
+_TABLES = ("layers", "layer_times")
 _OWN = options_of(ExportOptions)
 _SHARED = options_of(
     RecipeOptions,
@@ -19,7 +21,7 @@ _SHARED = options_of(
 )
 
 
-def _export(model: str, output: str | None, force: bool, as_json: bool, quiet: bool, **values) -> None:
+def _export(model: str, output: str | None, force: bool, as_json: bool, layers: bool, quiet: bool, **values) -> None:
     options = validated(ExportOptions, given_values(_OWN, values), "export")
     recipe = validated(RecipeOptions, {"model": model, "device": "cpu", **given_values(_SHARED, values)}, "export")
     from ..core.reporting.report import print_json, rows_table
@@ -31,8 +33,13 @@ def _export(model: str, output: str | None, force: bool, as_json: bool, quiet: b
         print_json(found)
         return
     if not quiet:
-        rows = [{"figure": name, "value": value} for name, value in found.items() if name not in ("model", "path")]
-        stderr_console().print(rows_table(f"export: {model}", rows))
+        apart = ("model", "path", *_TABLES)
+        rows = [{"figure": name, "value": value} for name, value in found.items() if name not in apart]
+        console = stderr_console()
+        console.print(rows_table(f"export: {model}", rows))
+        for name in _TABLES if layers else ():
+            if found.get(name):
+                console.print(rows_table(f"{name.replace('_', ' ')} in {found['runtime']}", found[name]))
     write_result(shown)
 
 
@@ -44,6 +51,7 @@ export_command = SectionedCommand(
         *_SHARED,
         click.Option(["-o", "--output"], metavar="FILE", help="File to write.  [default: runs/model.FORMAT]"),
         click.Option(["-f", "--force"], is_flag=True, help="Replace an existing file."),
+        click.Option(["--layers"], is_flag=True, help="List what each layer runs in, and why."),
         click.Option(["--json", "as_json"], is_flag=True, help="Print the figures as JSON on stdout."),
         click.Option(["-q", "--quiet"], is_flag=True, help="No progress on stderr."),
     ],

@@ -1,40 +1,42 @@
-"""Time that single layers take inside ONNX Runtime, as its own profile has it, in float and in int8."""
+"""Time that single layers take inside ONNX Runtime or OpenVINO, as their own profiles have it, in float and int8."""
 
 from __future__ import annotations
 
-import ast
 import json
-import re
 import statistics
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from ..analysis.measure.latency import take_turns
-from ..core.errors import require
+from ..core.errors import InputError, require
 from ..core.tensors.devices import on_cpu
 from ..core.types import Inputs, call, to_device
 from ..training.context import Profile
 from .exporters.export_program import export_program
 from .exporters.onnx import export_onnx
-from .runtimes.exported import Exported, Runner
+from .integers.compute_nodes import layer_of, origins, plain_name
+from .runtimes.exported import Exported, Runner, in_order
 from .runtimes.onnxruntime import onnxruntime
 
 _WARM_UP, _ROUNDS = 3, 20
 _TIME = "_kernel_time"
-_MADE_UP = re.compile(r"(_token_\d+|_nchwc|_nhwc)+$")  # what the runtime appends to names of nodes it rewrote
-_COMPUTING = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-_SCOPES = "pkg.torch.onnx.name_scopes"  # torch.onnx notes here which modules a node was in, outermost first
 
 
-def profiles(modules: list[nn.Module], example: Inputs, names: Iterable[str]) -> list[Profile]:
-    """Run models in turn in ONNX Runtime on one thread, and read each layer's time from the runtime's profiles.
+def profiles(
+    modules: list[nn.Module],
+    example: Inputs,
+    names: Iterable[str],
+    *,
+    runtime: str = "onnxruntime",
+    threads: int = 1,
+) -> list[Profile]:
+    """Run models in turn in a runtime, and read each layer's time from the runtime's profiles.
 
     A layer's nodes are those that came from it, the quantizers of its input among them. What the runtime merges into
     them (an activation) counts with them; what it merges away counts nowhere.
@@ -43,22 +45,71 @@ def profiles(modules: list[nn.Module], example: Inputs, names: Iterable[str]) ->
         modules: models that hold the same layers, in different number types.
         example: inputs of the batch size to time.
         names: the layers.
+        runtime: onnxruntime or openvino.
+        threads: of the runtime.
     Raises:
-        InputError: if ONNX Runtime is not installed, or a model cannot be exported.
+        InputError: if the runtime is not installed or has no profile, or a model cannot be exported.
     """
-    require("onnxruntime", "onnx")
+    if runtime not in ("onnxruntime", "openvino"):
+        raise InputError(f"layers are timed in onnxruntime and openvino, and the runtime is {runtime!r}")
+    require(runtime, "onnx" if runtime == "onnxruntime" else "openvino")
+    timed = _Profiled if runtime == "onnxruntime" else _ProfiledInOpenVino
     with tempfile.TemporaryDirectory() as folder:
-        paths = [Path(folder) / f"{number}.onnx" for number in range(len(modules))]
-        runners = [
-            _runner(module, example, path, path.with_suffix("")) for module, path in zip(modules, paths, strict=True)
+        running = [
+            timed(module, example, Path(folder) / f"{number}.onnx", threads) for number, module in enumerate(modules)
         ]
         for _ in range(_WARM_UP + _ROUNDS):
-            for runner in runners:
-                call(runner, example)
-        return [
-            _read(path, Path(runner.session.end_profiling()), names)
-            for path, runner in zip(paths, runners, strict=True)
-        ]
+            for one in running:
+                one.run(example)
+        return [one.profile(set(names)) for one in running]
+
+
+class _Profiled:
+    """A model in ONNX Runtime, which writes a profile."""
+
+    def __init__(self, module: nn.Module, example: Inputs, path: Path, threads: int):
+        self.path, self.runner = path, _runner(module, example, path, path.with_suffix(""), threads)
+
+    def run(self, example: Inputs) -> None:
+        call(self.runner, example)
+
+    def profile(self, names: set[str]) -> Profile:
+        """Medians over the runs, by layer."""
+        return _read(self.path, Path(self.runner.session.end_profiling()), names)
+
+
+class _ProfiledInOpenVino:
+    """A model in OpenVINO, which tells each run's times afterwards."""
+
+    def __init__(self, module: nn.Module, example: Inputs, path: Path, threads: int):
+        program = export_program(module, example)
+        export_onnx(program, path, runtime="openvino")
+        core, settings = require("openvino", "openvino").Core(), {"INFERENCE_NUM_THREADS": threads, "PERF_COUNT": True}
+        fixed = {"PERFORMANCE_HINT": "LATENCY", "EXECUTION_MODE_HINT": "ACCURACY"}
+        self.path, self.compiled = path, core.compile_model(core.read_model(str(path)), "CPU", settings | fixed)
+        self.request = self.compiled.create_infer_request()
+        self.names = [port.get_any_name() for port in self.compiled.inputs]
+        self.seconds: dict[str, list[float]] = defaultdict(list)
+
+    def run(self, example: Inputs) -> None:
+        given = in_order(example, self.names)
+        self.request.infer({place: tensor.numpy() for place, tensor in enumerate(given)})
+        for one in self.request.get_profiling_info():
+            self.seconds[one.node_name].append(one.real_time.total_seconds())
+
+    def profile(self, names: set[str]) -> Profile:
+        """Medians over the runs, by layer."""
+        merged = {
+            operation.get_friendly_name(): operation.get_rt_info()["originalLayersNames"].astype(str).split(",")
+            for operation in self.compiled.get_runtime_model().get_ordered_ops()
+        }
+        owner = owners(self.path, names, {name: merged.get(name, ()) for name in self.seconds})
+        layers: dict[str, float] = defaultdict(float)
+        medians = {name: 1e3 * statistics.median(found[_WARM_UP:]) for name, found in self.seconds.items()}
+        for name, milliseconds in medians.items():
+            if name in owner:
+                layers[owner[name]] += milliseconds
+        return Profile(dict(layers), sum(medians.values()))
 
 
 def latencies_ms(modules: list[nn.Module], example: Inputs, rounds: int = _ROUNDS) -> list[float]:
@@ -69,12 +120,12 @@ def latencies_ms(modules: list[nn.Module], example: Inputs, rounds: int = _ROUND
         return [one.best_ms for one in times]
 
 
-def _runner(module: nn.Module, example: Inputs, path: Path, profile: Path | None = None) -> Runner:
+def _runner(module: nn.Module, example: Inputs, path: Path, profile: Path | None = None, threads: int = 1) -> Runner:
     example = to_device(example, torch.device("cpu"))  # where the runtime computes
     with on_cpu(module):
         program = export_program(module, example)
     export_onnx(program, path)
-    return onnxruntime(Exported(module, program, path, example, 1), profile)
+    return onnxruntime(Exported(module, program, path, example, threads), profile)
 
 
 def _read(model: Path, profile: Path, names: Iterable[str]) -> Profile:
@@ -83,8 +134,8 @@ def _read(model: Path, profile: Path, names: Iterable[str]) -> Profile:
     microseconds: dict[str, list[float]] = defaultdict(list)
     for event in events:
         if event["name"].endswith(_TIME):
-            microseconds[_MADE_UP.sub("", event["name"].removesuffix(_TIME))].append(event["dur"])
-    owner = owners(model, set(names), microseconds)
+            microseconds[plain_name(event["name"].removesuffix(_TIME))].append(event["dur"])
+    owner = owners(model, set(names), list(microseconds))
     layers: dict[str, float] = defaultdict(float)
     total = 0.0
     for node, durations in microseconds.items():
@@ -96,38 +147,14 @@ def _read(model: Path, profile: Path, names: Iterable[str]) -> Profile:
     return Profile(dict(layers), total)
 
 
-def owners(model: Path, names: set[str], timed: Iterable[str]) -> dict[str, str]:
+def owners(model: Path, names: set[str], timed: Iterable[str] | Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Which of the layers each timed node came from; nodes that came from none are left out.
-
-    A node goes by its own name; one that the runtime merged with what follows may go by the name of the last output
-    instead, and is then the layer nearest before that output that has no node of its own.
 
     Args:
         model: the ONNX file that was run.
         names: the layers.
-        timed: names of the nodes that the runtime ran.
+        timed: names of the nodes that the runtime ran, with the names of what they were merged from where it tells.
     """
-    graph = require("onnx", "onnx").load(model, load_external_data=False).graph
-    by_node = {node.name: owner for node in graph.node if (owner := _layer_of(node, names))}
-    makers = {output: node for node in graph.node for output in node.output}
-    found = {name: by_node[name] for name in timed if name in by_node}
-    claimed = {name for name in found if "quantize" not in name}
-    for name in timed:
-        if name in by_node or name not in makers:
-            continue
-        queue = [makers[name]]
-        for node in queue:
-            if node.op_type in _COMPUTING and node.name in by_node:
-                if node.name not in claimed:
-                    claimed.add(node.name)
-                    found[name] = by_node[node.name]
-                    break
-                continue
-            queue += [makers[value] for value in node.input if value in makers]
-    return found
-
-
-def _layer_of(node: Any, names: set[str]) -> str | None:
-    """The innermost of the layers that a node was in when torch exported it."""
-    scopes = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "[]")
-    return next((scope for scope in reversed(ast.literal_eval(scopes)) if scope in names), None)
+    ran = timed if isinstance(timed, Mapping) else dict.fromkeys(timed, ())
+    found = {name: layer_of(node, names) for name, node in origins(model, ran).items()}
+    return {name: layer for name, layer in found.items() if layer}

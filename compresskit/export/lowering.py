@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import platform
 from collections import Counter
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +32,8 @@ from .exporters.with_past import completed
 from .float_reference import float_twin
 from .folders.folder import model_card
 from .folders.proof import named_inputs, own_output, prove
+from .integers.layer_table import integer_share, layer_rows
+from .integers.same_runtime import against_float, comparison_facts, fastest, runs_apart, warnings_of
 from .options import ExportOptions
 from .other_sizes import check_sizes
 from .runner_script import TOKENIZER, write_runner
@@ -54,11 +57,13 @@ def export(loaded: Loaded, options: ExportOptions, context: Context, out_path: s
         out_path: the file to write.
     Returns:
         facts: file, bytes, runtime with version, agreement and largest difference against the model in eager
-        PyTorch, latency against the same layers computing in float in eager PyTorch, and the metric in the runtime.
+        PyTorch, latency against the same layers computing in float in eager PyTorch and in the runtime, the share of
+        MACs in integers, and the metric in the runtime; `layers`, a row a layer with what it runs in there and why.
     Raises:
         InputError: if the model cannot be exported, or the runtime is not installed.
     """
-    return carry_out(loaded, options, context, Path(out_path)).facts
+    done = carry_out(loaded, options, context, Path(out_path))
+    return done.facts | done.tables
 
 
 class ExportResult(NamedTuple):
@@ -69,12 +74,14 @@ class ExportResult(NamedTuple):
         notes: lines for the report, which stand in the facts, too.
         runner: the model in its runtime.
         score: the metric in the runtime, where there is data.
+        tables: `layers` with what each runs in, and `layer_times` where those were taken.
     """
 
     facts: dict[str, Any]
     notes: list[str]
     runner: nn.Module
     score: Score | None
+    tables: dict[str, list[dict[str, Any]]]
 
 
 def carry_out(loaded: Loaded, options: ExportOptions, context: Context, path: Path) -> ExportResult:
@@ -87,7 +94,14 @@ def carry_out(loaded: Loaded, options: ExportOptions, context: Context, path: Pa
 def _carry_out(loaded: Loaded, options: ExportOptions, context: Context, path: Path, known: list[str]) -> ExportResult:
     check_batch(loaded, options)
     runtime = options.chosen_runtime()
-    trace, program, proof = None, None, dict[str, Any]()
+    trace, program, proof, tables = None, None, dict[str, Any](), dict[str, list[dict[str, Any]]]()
+    inputs = with_batch(loaded.example, options.batch_size)
+    inputs = inputs if options.takes_model() else cast(inputs, torch.float32)
+    apart, kept = runs_apart(loaded.module, options), None
+    if options.keep == "fastest" and apart:
+        kept = fastest(loaded, inputs, options)
+        loaded = replace(loaded, module=kept.module)
+        tables["layer_times"] = kept.table
     if options.takes_model():
         notes, proof = write_model(loaded, options, path)
         notes = [*known, *notes]
@@ -97,10 +111,9 @@ def _carry_out(loaded: Loaded, options: ExportOptions, context: Context, path: P
         program.graph_module.meta[DESCRIPTION] = description(loaded, context)
         notes = [*known, *computes_in(loaded.module), *held_as_floats(loaded.module)]
         notes += EXPORTERS.load(options.format)(program, path, options) or []
-    inputs = with_batch(loaded.example, options.batch_size)
-    inputs = inputs if trace is None else cast(inputs, torch.float32)
     example = inputs if trace is None else completed(inputs, trace.example)
-    runner = _runner(runtime, Exported(loaded.module.eval(), program, path, example, options.threads))
+    exported = Exported(loaded.module.eval(), program, path, example, options.threads)
+    runner = _runner(runtime, exported)
     facts: dict[str, Any] = {
         "file": path.name,
         "format": options.format,
@@ -115,6 +128,19 @@ def _carry_out(loaded: Loaded, options: ExportOptions, context: Context, path: P
     if trace is not None:
         facts |= check_sizes(trace, runner, facts)
     facts |= _latency(float_twin(loaded.module), runner, inputs, options)
+    if kept is not None:
+        notes.append(kept.note)
+        facts["layers_in_float"] = kept.in_float
+    if apart:
+        rows = layer_rows(exported, runner, options)
+        share = integer_share(rows)
+        if share is not None:
+            tables["layers"] = rows
+            facts["integer_macs"] = share
+        if runs_apart(loaded.module, options):
+            comparison = against_float(loaded, runner, inputs, options)
+            facts |= comparison_facts(comparison)
+            notes += warnings_of(comparison, runtime)
     score = None
     if context.data is not None and context.metric is not None:
         batches = context.data.batches("test", batch_size=context.eval_batch, limit=context.eval_limit)
@@ -125,7 +151,7 @@ def _carry_out(loaded: Loaded, options: ExportOptions, context: Context, path: P
     if options.with_script and program is not None:
         meta = {**program.graph_module.meta[DESCRIPTION], "figures": {name: facts[name] for name in _IN_README}}
         write_runner(path.parent, path.name, meta, tokenizer=loaded.companions.get(TOKENIZER))
-    return ExportResult(facts | ({"notes": "; ".join(notes)} if notes else {}), notes, runner, score)
+    return ExportResult(facts | ({"notes": "; ".join(notes)} if notes else {}), notes, runner, score, tables)
 
 
 def write_model(loaded: Loaded, options: ExportOptions, path: Path) -> tuple[list[str], dict[str, Any]]:

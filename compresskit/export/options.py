@@ -13,6 +13,8 @@ from ..core.registry import Registry
 from .runner_script import beside
 from .tables import EXPORTERS, RUNTIMES, files_beside, reads
 
+#: runtimes that tell what single layers take
+_PROFILED = ("onnxruntime", "openvino")
 #: what an artifact holds under names of its own
 _TAKEN = ("manifest.json", "model.safetensors", "report.json", "report.html", "recipe.json")
 
@@ -62,6 +64,10 @@ class ExportOptions(Options):
         "write a script and a README beside the file: NAME.py needs the runtime and NumPy alone",
         section="Export",
     )
+    keep: Literal["integers", "fastest"] = option(
+        "integers", "quantized layers that are slower in integers in the runtime than in float: keep them in integers, "
+        "or whatever is fastest, measured", section="Export",
+    )  # fmt: skip
     threads: int = option(1, "threads of the runtime while measuring", section="Measuring", ge=1, le=1024)
     batch_size: int = option(1, "inputs a forward while measuring latency", section="Measuring", ge=1)
     rounds: int = option(

@@ -43,7 +43,8 @@ def export_step(loaded: Loaded, options: ExportStepOptions, context: Context) ->
     written = [path, *(path.with_name(name) for name in options.files_beside(path.name))]
     files = {file.name: file for file in written if file.exists()}
     says = {BYTES: path.name.replace("{", "{{").replace("}", "}}") + " takes {}"}
-    return StepResult(loaded, done.facts, done.notes, files=files, figures=figures, labels=labels, says=says)
+    tables = {name.replace("_", " "): rows for name, rows in done.tables.items()}
+    return StepResult(loaded, done.facts, done.notes, tables, files=files, figures=figures, labels=labels, says=says)
 
 
 def check(loaded: Loaded, options: ExportStepOptions, context: Context) -> None:

@@ -11,18 +11,25 @@ import torch
 
 from ...core.errors import InputError, first_line, require
 from ..options import ExportOptions
-from . import onnx_graph, onnx_names
+from . import onnx_activations, onnx_graph, onnx_names
 from .export_program import DESCRIPTION
 
 
 def onnx(program: torch.export.ExportedProgram, path: Path, options: ExportOptions) -> list[str]:
     """Write an exported program as ONNX in the operator set that the options name."""
-    return export_onnx(program, path, opset=options.opset)
+    return export_onnx(program, path, opset=options.opset, runtime=options.chosen_runtime())
 
 
-def export_onnx(program: torch.export.ExportedProgram, path: Path, *, opset: int = 21) -> list[str]:
+def export_onnx(
+    program: torch.export.ExportedProgram, path: Path, *, opset: int = 21, runtime: str = "onnxruntime"
+) -> list[str]:
     """Write an exported program as ONNX; quantize/dequantize operators become their ONNX namesakes.
 
+    Args:
+        program: what to write.
+        path: the file.
+        opset: its operator set.
+        runtime: where it is going to run: activations are quantized as it has kernels for.
     Returns:
         notes on what the operator set does not allow.
     Raises:
@@ -43,6 +50,7 @@ def export_onnx(program: torch.export.ExportedProgram, path: Path, *, opset: int
     if graph is None:
         raise InputError("torch.onnx gave no graph of this model")
     notes = onnx_graph.finish(graph.model.graph, opset=opset)
+    onnx_activations.finish(graph.model.graph, runtime)
     onnx_names.name_interface(graph.model.graph, program)
     onnx_names.leave_no_traces(graph.model)
     graph.model.metadata_props.update(as_strings(program.graph_module.meta.get(DESCRIPTION, {})))

@@ -20,6 +20,8 @@ def inductor(exported: Exported) -> nn.Module:
     The compiled model takes the example's batch size; another one is compiled anew.
     """
     lowering = require("torchao.quantization.pt2e.lowering", "quant")
+    # its import is what registers the patterns of integer kernels
+    require("torchao.quantization.pt2e.quantizer.x86_inductor_quantizer", "quant")
     import torch._inductor.config as settings
 
     if exported.program is None:
@@ -38,4 +40,4 @@ def inductor(exported: Exported) -> nn.Module:
         with torch.no_grad():
             return compiled(*positional, **named)
 
-    return Runner(run)
+    return Runner(run, program)

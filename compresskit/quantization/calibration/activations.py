@@ -20,9 +20,10 @@ from ..plan import LayerPlan
 from . import calibration
 from .attention_matmuls import count_operands
 from .observers import Levels
+from .sites import Site, find_sites, operand_sites
 
 #: from what gets quantized to its lowest and highest value
-Ranges = dict[calibration.Site, tuple[float, float]]
+Ranges = dict[Site, tuple[float, float]]
 
 
 def product_operands(loaded: Loaded, options: QuantizeOptions) -> dict[str, int]:
@@ -57,22 +58,22 @@ def activation_ranges(
 
 def find_all_sites(
     root: nn.Module, record: Trace, plans: list[LayerPlan], operands: dict[str, int], options: QuantizeOptions
-) -> list[calibration.Site]:
+) -> list[Site]:
     """The activations that these layers and products need in integers."""
     own_bits = {plan.name: plan.spec.input_bits for plan in plans if plan.spec.input == "static"}
     # integer runtimes compute nothing in fewer bits, so that what they add need not be in integers
     additions = options.quantize_additions and options.input_bits() == 8
-    sites = calibration.find_sites(root, record, own_bits, additions=additions) + calibration.operand_sites(operands)
+    sites = find_sites(root, record, own_bits, additions=additions) + operand_sites(operands)
     return [_with_bits(site, own_bits.get(site.module, 8), options) for site in sites]
 
 
-def _with_bits(site: calibration.Site, bits: int, options: QuantizeOptions) -> calibration.Site:
+def _with_bits(site: Site, bits: int, options: QuantizeOptions) -> Site:
     """The site with other bits than most have; a tensor has a range of its own for each number of bits."""
     bits = 8 if site.side == "operand" else bits
     return site if bits == options.input_bits() else replace(site, bits=bits, key=(*site.key, bits))
 
 
-def ranges_of(sites: list[calibration.Site], known: Ranges) -> Ranges:
+def ranges_of(sites: list[Site], known: Ranges) -> Ranges:
     """The sites' ranges, which are those of their tensors wherever those were observed."""
     by_key = {site.key: edges for site, edges in known.items()}
     return {site: by_key[site.key] for site in sites if site.key in by_key}
