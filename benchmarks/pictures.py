@@ -1,4 +1,4 @@
-"""The pictures of the README and of docs/concepts, drawn from reports and from the tables of benchmarks/results.
+"""The pictures of the README and of docs/concepts, drawn from a report, from benchmarks/results, and by the tracer.
 
 python benchmarks/pictures.py [--report REPORT.json] [--out docs/pictures]
 
@@ -89,6 +89,36 @@ def pruning() -> Any:
     values = [[number(row[column]) for row in picked] for column in (3, 4, 5)]
     legend = ["cut", "batch norms estimated again", "layers refitted"]
     return grouped(labels, values, legend, label="top-1, %", top=118, line=(90.10, "before: 90.10 %"))
+
+
+def groups() -> Any:
+    """Which layers of a ResNet-20 make, and which read, the channels of each group: a run of the tracer."""
+    from matplotlib import pyplot as plt
+
+    from compresskit.artifact.source import load_model
+    from compresskit.pruning.dependency.graph import build_graph
+
+    loaded = load_model("builtin:cifar_resnet20")
+    found = build_graph(loaded.module, loaded.example).groups
+    layers = [name for name, module in loaded.module.named_modules() if type(module).__name__ in ("Conv2d", "Linear")]
+    figure, axis = plt.subplots(figsize=(6.5, 4.6))
+    for column, group in enumerate(found):
+        for member in group.members:
+            layer, _, tensor = member.name.rpartition(".")
+            if tensor == "weight" and layer in layers:
+                made = not member.consumes
+                axis.scatter(column, layers.index(layer), s=52, marker="s" if made else "o", linewidths=1.4,
+                             color=COLORS[0] if made else "none", edgecolors=COLORS[0 if made else 1])  # fmt: skip
+    axis.scatter([], [], s=52, marker="s", color=COLORS[0], label="makes the channels")
+    axis.scatter([], [], s=52, color="none", edgecolors=COLORS[1], label="reads them")
+    axis.set_yticks(range(len(layers)), layers, fontsize=8)
+    axis.set_xticks(range(len(found)), [group.name for group in found], rotation=45, ha="right", fontsize=8)
+    axis.set_xlabel("groups of channels that go together")
+    axis.invert_yaxis()
+    axis.grid(color="#dddddd", linewidth=0.5)
+    axis.set_axisbelow(True)
+    axis.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1), fontsize=8)
+    return figure
 
 
 def quantization() -> Any:
@@ -204,7 +234,7 @@ def grouped(
     return figure
 
 
-PICTURES = (pruning, quantization, decomposition, distillation, calibration, search)
+PICTURES = (pruning, groups, quantization, decomposition, distillation, calibration, search)
 
 
 def main() -> None:
