@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Every test is of one of three tiers: slow, integration, or unit where it is neither.
 
     `slow` is marked by hand. `integration` is marked by hand, or by a fixture. What is left needs neither a process nor
-    a trained model and less than half a second: `pytest -m unit`. Slow ones come first.
+    a trained model and less than a quarter of a second: `pytest -m unit`. Slow ones come first.
     """
     for item in items:
         if INTEGRATION_FIXTURES.intersection(getattr(item, "fixturenames", ())):

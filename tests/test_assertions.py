@@ -66,10 +66,12 @@ def asserting(tree: ast.Module) -> set[str]:
     return found
 
 
+@pytest.mark.integration
 def test_nothing_is_compared_with_itself():
     assert [f"{path}, {one}" for path in FILES for one in compared_with_themselves(parse(path))] == []
 
 
+@pytest.mark.integration
 def test_every_test_asserts():
     without = [
         f"{path}: {name}"

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 import compresskit
 
 ROOT = Path(compresskit.__file__).parent
@@ -102,6 +104,7 @@ def imported_rooms(path: Path) -> set[str]:
     return {file.parts[0] for file in imported_files(path) if len(file.parts) > 1}
 
 
+@pytest.mark.integration
 def test_imports_point_down():
     upward = {str(path): imported_rooms(path) - MAY_IMPORT[path.parts[0]] for path in FILES if len(path.parts) > 1}
     assert len(upward) > 300
@@ -138,6 +141,7 @@ def unsafe_calls(tree: ast.Module) -> list[str]:
     return found
 
 
+@pytest.mark.integration
 def test_nothing_is_unpickled():
     named = re.compile("pickle|yaml|torch|eval|exec")  # what holds none of these words calls none of them
     texts = {path: (ROOT / path).read_text() for path in FILES}

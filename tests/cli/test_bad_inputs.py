@@ -211,6 +211,7 @@ def test_all_errors_of_a_recipe_at_once(invoke, tmp_path):
     assert [line.split(":")[2] for line in err.splitlines()] == ["1", "1", "3", "4"] or len(err.splitlines()) == 4
 
 
+@pytest.mark.integration
 def test_a_full_disk_is_one_line_and_leaves_nothing(invoke, tmp_path, monkeypatch):
     from compresskit.artifact import artifact
 

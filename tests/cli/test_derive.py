@@ -132,6 +132,7 @@ def test_flags_of_a_group_go_under_its_key():
     assert given == {"recover": {"mode": "kd", "epochs": 2.0, "warmup": "10%"}}
 
 
+@pytest.mark.integration
 def test_each_option_of_training_is_defined_once():
     schema = json_schema()
     text = json.dumps(schema)

@@ -84,6 +84,7 @@ def texts(exported):
 """
 
 
+@pytest.mark.integration
 def test_an_exporter_and_a_runtime_of_the_users_own(invoke, tmp_path):
     (tmp_path / "own.py").write_text(OWN)
     code, out, err = invoke("export", "builtin:lenet5", "--format", "own.py:listing", "--rounds", "2", "--json")

@@ -30,6 +30,7 @@ OTHER_MEANINGS = {
 }
 
 
+@pytest.mark.integration
 def test_no_cost_is_named_outside_its_row():
     words = {"macs", "params", "bytes", "latency"}
     stray = {}

@@ -65,6 +65,7 @@ def test_batches_do_not_depend_on_where_they_are_read(workers):
         assert torch.equal(inputs, other)
 
 
+@pytest.mark.integration
 def test_the_processes_of_a_loader_share_a_stream_out():
     data = opened(DataLoader(Numbers(40), batch_size=5, num_workers=2))
     first = numbers(data.batches("test", batch_size=8))

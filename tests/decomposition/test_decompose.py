@@ -103,6 +103,7 @@ def test_data_aware_factors_change_the_output_less(digits):
     assert errors["activation"] < 0.5 * errors["weight"]
 
 
+@pytest.mark.integration
 def test_a_budget_with_data_fits_layers_to_what_arrives_unless_told_otherwise(digits):
     fit = {"objective": "activation", "inputs": "compressed"}
     options = DecomposeOptions(target_macs=0.5).with_data()
@@ -121,6 +122,7 @@ def test_a_budget_with_data_fits_layers_to_what_arrives_unless_told_otherwise(di
     assert errors["default"] < errors["weights"]
 
 
+@pytest.mark.integration
 def test_without_a_budget_a_note_says_how_far_the_outputs_moved(digits):
     with_data = _run(_digits_cnn(), digits).notes
     assert any("no budget was given" in note and "outputs moved by" in note for note in with_data)
@@ -218,6 +220,7 @@ def test_transposed_convolutions_are_decomposed(kind, options):
     torch.testing.assert_close(loaded.module(loaded.example), wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.integration
 def test_gpt2s_linear_layers_are_decomposed_with_and_without_data():
     transformers = pytest.importorskip("transformers")
     config = transformers.GPT2Config(vocab_size=50, n_positions=16, n_embd=24, n_layer=1, n_head=2)

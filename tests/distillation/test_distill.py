@@ -59,6 +59,7 @@ def test_a_new_student_learns_from_the_current_model_without_any_labels(teacher,
     assert result.facts["teacher"] == ["digits_mlp"]
 
 
+@pytest.mark.integration
 def test_by_default_the_current_model_recovers_from_the_original(teacher, digits):
     damaged = teacher.clone()
     with torch.no_grad():

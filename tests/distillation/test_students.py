@@ -82,6 +82,7 @@ def test_blocks_that_change_the_shape_may_not_go():
     assert runs[1] == [("layer2.0", False), ("layer2.1", True), ("layer2.2", True)]
 
 
+@pytest.mark.integration
 def test_width_and_depth_together_in_a_transformer():
     pytest.importorskip("timm")
     teacher = load_model("timm:vit_tiny_patch16_224")

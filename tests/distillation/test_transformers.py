@@ -90,6 +90,7 @@ def test_attention_inside_a_model_of_transformers_is_seen():
 
 
 @pytest.mark.parametrize("loss", ["forward_kl", "reverse_kl", "js"])
+@pytest.mark.integration
 def test_a_language_model_learns_token_by_token(loss):
     transformers = pytest.importorskip("transformers")
 

@@ -65,6 +65,7 @@ def test_tries_that_failed_once(kind, number, good, tmp_path, monkeypatch):
 @example("!!int ''")
 @example("? [1]\n: 2")
 @example("a: 0x_")
+@pytest.mark.integration
 def test_any_text_is_yaml_or_one_line(text):
     try:
         parse_yaml(text, "recipe")

@@ -85,6 +85,7 @@ def test_floats_have_unit_variance_and_repeat():
         max_leaves=5,
     )
 )
+@pytest.mark.integration
 def test_description_round_trips(structure):
     def build(node):
         return tuple(map(build, node)) if isinstance(node, list) else torch.zeros(node[0]).to(getattr(torch, node[1]))
@@ -107,6 +108,7 @@ def test_what_a_user_writes_round_trips_in_integers(shape, dtype, high):
 
 @settings(deadline=None)
 @given(SHAPES, st.sampled_from([*FLOATS, "bool", "complex64", "complex128"]), st.integers(1, 65504))
+@pytest.mark.integration
 def test_what_a_user_writes_round_trips_in_other_dtypes(shape, dtype, high):
     sizes = ",".join(map(str, shape))
     forms = [f"{sizes}:{dtype}", f"{sizes}:{dtype}:{high}"][: 1 + (dtype in FLOATS)]
@@ -116,6 +118,7 @@ def test_what_a_user_writes_round_trips_in_other_dtypes(shape, dtype, high):
 
 @settings(deadline=None)
 @given(st.data(), st.sampled_from(INTEGERS), SHAPES.filter(lambda shape: torch.Size(shape).numel() <= LARGEST_BY_VALUE))
+@pytest.mark.integration
 def test_any_integers_round_trip(data, dtype, shape):
     bounds = torch.iinfo(getattr(torch, dtype))
     count = torch.Size(shape).numel()
@@ -127,6 +130,7 @@ def test_any_integers_round_trip(data, dtype, shape):
 
 @settings(deadline=None)
 @given(st.lists(st.floats(width=16), max_size=20), st.sampled_from(FLOATS))
+@pytest.mark.integration
 def test_any_floats_round_trip_infinite_ones_and_nan_too(values, dtype):
     tensor = torch.tensor(values, dtype=torch.float64).to(getattr(torch, dtype))
     again = make(json.loads(json.dumps(describe(tensor), allow_nan=False)))

@@ -67,6 +67,7 @@ def test_differences_and_latency(programs):
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.integration
 def test_positional_beside_named_inputs_and_modes(tmp_path):
     net = Net().eval()
     x, scale = torch.randn(1, 5, 4), torch.ones(1, 5, 1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from compresskit.artifact import artifact
 from compresskit.core.effort import Passes
 from compresskit.pipeline.checks.preflight import checked_context
@@ -39,6 +41,7 @@ def test_a_line_says_the_effort_its_choices_and_how_long():
     assert [duration(seconds) for seconds in (0.2, 8, 100, 7800)] == ["1 s", "8 s", "2 min", "2 h 10 min"]
 
 
+@pytest.mark.integration
 def test_plan_report_and_artifact_say_the_effort(tmp_path):
     fast = recipe(effort="fast")
     plan = make_plan(fast)

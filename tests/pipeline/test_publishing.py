@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from compresskit.artifact import artifact
 from compresskit.pipeline.recipe import validate
 from compresskit.pipeline.runner import Run, run
 
 
+@pytest.mark.integration
 def test_the_output_holds_the_last_model_the_whole_report_and_the_recipe(tmp_path):
     steps = [{"prune": {"ratio": 0.5, "reconstruct": "none"}}, {"quantize": {"effort": "fast"}}]
     recipe = validate({"model": "builtin:digits_cnn_small", "latency_rounds": 0, "steps": steps})

@@ -61,6 +61,7 @@ def test_layers_whose_inputs_cannot_be_followed_are_rounded_all_the_same():
 
 
 @pytest.mark.parametrize("given", [{"scheme": "int4-weight", "awq": True}, {"scheme": "int8-static", "smooth": 0.5}])
+@pytest.mark.integration
 def test_scaled_inputs_change_nothing_but_the_weights(given):
     loaded, batches = _loaded()
     wanted, weight = _outputs(loaded, batches), loaded.module[1][0].weight.clone()

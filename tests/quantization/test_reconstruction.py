@@ -18,6 +18,7 @@ def distance(result, loaded_net):
 
 
 @pytest.mark.parametrize("scheme", ["int2-weight", "w2a4"])
+@pytest.mark.integration
 def test_reconstruction_brings_outputs_nearer_in_the_same_bits(run, loaded_net, scheme):
     plain = run(scheme=scheme, first_last="same", reconstruct="none")
     tuned = run(scheme=scheme, first_last="same", reconstruct="block", iterations=80, reconstruction_samples=512)

@@ -30,6 +30,7 @@ def test_architectures_need_images():
     assert refusal(flat, technique="architecture", policy="nas").endswith("make image classifiers")
 
 
+@pytest.mark.integration
 def test_a_storage_is_looked_at_and_not_made(tmp_path):
     pytest.importorskip("optuna")
     with sqlite3.connect(tmp_path / "good.db") as connection:

@@ -48,6 +48,7 @@ def assert_equal_weights(first, second):
         assert torch.equal(first[name], second[name]), name
 
 
+@pytest.mark.integration
 def test_training_from_scratch_learns_the_digits(digits):
     loaded = small()
     context = make_context(digits, loaded)
@@ -153,6 +154,7 @@ class NoisyStream(IterableDataset):
 
 
 @pytest.mark.parametrize("kind", [Noisy, NoisyStream])
+@pytest.mark.integration
 def test_a_killed_run_over_random_data_resumes_to_the_same_weights_with_other_workers(digits, tmp_path, kind):
     images, labels = next(iter(digits.batches("train", batch_size=400)))
     source = DataLoader(Noisy(images, labels), num_workers=1) if kind is Noisy else NoisyStream(images, labels)
@@ -230,6 +232,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_mend(digits):
         train(loaded, TrainOptions(epochs=3, lr=1e6, warmup=0), make_context(digits, loaded))
 
 
+@pytest.mark.integration
 def test_early_stop_keeps_the_best_weights(digits):
     loaded = small()
     context = make_context(digits, loaded)

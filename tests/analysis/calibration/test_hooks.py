@@ -25,6 +25,7 @@ def _no_hooks(model: nn.Module) -> bool:
     return not any(layer._forward_hooks or layer._forward_pre_hooks for layer in model.modules())
 
 
+@pytest.mark.integration
 def test_watchers_see_inputs_however_they_are_given_and_may_replace_outputs():
     model, x, seen = Named(), torch.randn(2, 3), []
 

@@ -123,6 +123,7 @@ def test_channels_last_inputs_give_the_same_rows():
     assert torch.equal(input_rows(window_of(layer), last, some), input_rows(window_of(layer), inputs)[some])
 
 
+@pytest.mark.integration
 def test_the_transformers_librarys_linear_layer_has_rows():
     utils = pytest.importorskip("transformers.pytorch_utils")
     layer, inputs = utils.Conv1D(4, 5).double(), torch.randn(2, 3, 5, dtype=DOUBLE)
@@ -173,6 +174,7 @@ def test_a_forward_of_its_own_that_pads_as_it_says_keeps_its_window():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.integration
 def test_a_quantized_layer_of_a_short_type_pads_as_its_float_class(dtype):
     plain, own = nn.Conv2d(3, 4, 3, padding=1), PadsLikeTensorFlow(3, 4, 3, 2)
     inputs = torch.zeros(1, 3, 8, 8)  # statistics are taken in float32

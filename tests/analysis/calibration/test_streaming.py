@@ -154,6 +154,7 @@ def test_an_error_in_the_model_reaches_the_caller_and_a_break_ends_all_forwards(
     assert threading.active_count() == running and not net[0]._forward_pre_hooks
 
 
+@pytest.mark.integration
 def test_models_of_transformers_keep_no_past_meanwhile():
     transformers = pytest.importorskip("transformers")
     small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}

@@ -18,6 +18,7 @@ def trained_statistics(data: torch.Tensor) -> nn.Module:
     return net.eval()
 
 
+@pytest.mark.integration
 def test_images_have_the_statistics_that_the_norms_remember():
     data = torch.randn(64, 3, 12, 12) @ (0.3 * torch.randn(12, 12)) + 0.5  # unlike noise
     net = trained_statistics(data)

@@ -33,6 +33,7 @@ def test_no_parameters_and_named_inputs():
 
 
 @pytest.mark.parametrize("eval_batch", [None, 7])
+@pytest.mark.integration
 def test_evaluation_batches_are_chosen_or_obeyed_and_change_no_figure(eval_batch):
     from compresskit.pipeline.opening import open_context
     from compresskit.pipeline.recipe import RecipeOptions

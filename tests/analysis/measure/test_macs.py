@@ -183,6 +183,7 @@ class Branches(nn.Module):
         return loop(lambda i, x: i < 3, lambda i, x: (i + 1, self.a(x)), (torch.tensor(0), x))[1]
 
 
+@pytest.mark.integration
 def test_control_flow_counts_what_ran():
     x = torch.zeros(2, 4)
     assert count_macs(Branches(), x).total == (2 + 3) * 32

@@ -39,6 +39,7 @@ def weights_in(root):
     return tunable
 
 
+@pytest.mark.integration
 def test_every_block_comes_nearer_and_so_does_the_model(case):
     whole, changed, blocks, batches = case
     biases = [one.clone() for name, one in changed.named_parameters() if name.endswith("bias")]

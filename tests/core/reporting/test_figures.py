@@ -7,6 +7,7 @@ import pytest
 from compresskit.core.reporting.figures import new_figure
 
 
+@pytest.mark.integration
 def test_a_figure_leaves_the_backend_and_the_figures_of_pyplot(tmp_path):
     matplotlib = pytest.importorskip("matplotlib")
     before = matplotlib.get_backend()

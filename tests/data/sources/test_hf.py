@@ -10,6 +10,7 @@ from compresskit.data.dataset import open_data
 from compresskit.model.text_inputs import TextInputs
 
 
+@pytest.mark.integration
 def test_images_and_labels_of_a_saved_data_set(tmp_path):
     datasets = pytest.importorskip("datasets")
     from PIL import Image

@@ -16,6 +16,7 @@ def test_special_tokens_stand_apart(tokenizer_dir):
     assert found.fingerprint == make_tokenizer(tokenizer_dir).fingerprint != ByteTokenizer().fingerprint
 
 
+@pytest.mark.integration
 def test_long_documents_are_tokenized_in_pieces(tokenizer_dir):
     text = "w0 w1\n" * 100_000
     assert make_tokenizer(tokenizer_dir).encode([text, "w2"]) == [[5, 6] * 100_000, [7]]

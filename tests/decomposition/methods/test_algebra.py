@@ -101,6 +101,7 @@ def test_cp_recovers_a_tensor_of_low_rank_and_is_no_worse_than_tensorly():
     assert (kernel - cp_tensor(ours)).norm() < 1.05 * peer_error
 
 
+@pytest.mark.integration
 def test_cp_sensitivity_is_the_expected_squared_change():
     factors = [_noise(4, 2), _noise(3, 2), _noise(5, 2)]
     generator, total, trials, step = torch.Generator().manual_seed(0), 0.0, 3000, 1e-4

@@ -39,6 +39,7 @@ def test_errors_between_fitted_ranks_are_near_the_fitted_ones(layer, monkeypatch
 
 
 @pytest.mark.parametrize("rule", [by_ratio, by_error])
+@pytest.mark.integration
 def test_few_fitted_ranks_lead_to_the_choice_that_all_of_them_do(layer, monkeypatch, rule):
     options = DecomposeOptions(keep_ratio=0.5) if rule is by_ratio else DecomposeOptions(max_error=0.6)
     chosen = []

@@ -48,6 +48,7 @@ def net():
 
 
 @pytest.mark.parametrize("inputs", ["compressed", "original"])
+@pytest.mark.integration
 def test_block_by_block_is_as_in_runs_of_the_whole_model(inputs, net, monkeypatch):
     options = DecomposeOptions(
         kind="channel-svd",

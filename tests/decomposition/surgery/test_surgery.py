@@ -91,6 +91,7 @@ def test_reestimated_statistics_are_those_of_the_data():
 
 
 @pytest.mark.parametrize("objective", ["activation", "nonlinear"])
+@pytest.mark.integration
 def test_fitting_is_deterministic(objective):
     data = _Batches(64, 6, 6, 6)
     first, second = (_decomposed(data, objective=objective, inputs="compressed")[0] for _ in range(2))

@@ -31,6 +31,7 @@ def test_stages_of_convolutional_networks_end_at_each_resolution():
     assert names("builtin:digits_cnn") == ["5", "9"]
 
 
+@pytest.mark.integration
 def test_stages_of_library_models():
     pytest.importorskip("torchvision")
     assert names("torchvision:resnet18")[1:] == ["layer1", "layer2", "layer3", "layer4"]

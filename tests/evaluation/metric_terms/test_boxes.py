@@ -38,6 +38,7 @@ def test_overlaps_by_hand():
     assert box_overlaps(first, second).tolist() == [[pytest.approx(2 / 6), 0]]
 
 
+@pytest.mark.integration
 def test_the_value_is_that_of_torchmetrics_and_the_interval_holds_it():
     detection = pytest.importorskip("torchmetrics.detection")
     pytest.importorskip("pycocotools")
@@ -65,6 +66,7 @@ def test_masks():
     assert metric(Replay([[shifted]]), [(torch.tensor(0), [truth])]).value == 0
 
 
+@pytest.mark.integration
 def test_perfect_boxes_nothing_found_and_nothing_there():
     pytest.importorskip("pycocotools")
     found, targets = some_images(4, noise=0.0)

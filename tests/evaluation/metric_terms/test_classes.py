@@ -34,6 +34,7 @@ def classes():
     return torch.randn(80, 3, generator=generator) + 2 * nn.functional.one_hot(targets, 3), targets
 
 
+@pytest.mark.integration
 def test_f1_and_auroc_are_those_of_scikit_learn(classes):
     from sklearn.metrics import f1_score, roc_auc_score
 

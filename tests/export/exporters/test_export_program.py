@@ -55,6 +55,7 @@ def calls(program, name):
     return [node for node in program.graph.nodes if name in str(node.target)]
 
 
+@pytest.mark.integration
 def test_a_tensor_that_two_layers_read_is_quantized_once(run):
     program = export_program(run(scheme="int8-static").loaded.module, torch.randn(1, 3, 8, 8))
     # the image, what both branches read, what both return, and the head's input
@@ -113,6 +114,7 @@ def test_every_kind_of_layer_lowers(kind, options):
         torch.testing.assert_close(lowered, ours)
 
 
+@pytest.mark.integration
 def test_an_embedding_looks_up_codes(tmp_path):
     loaded = Loaded(nn.Sequential(nn.Embedding(50, 8), nn.Linear(8, 2)).eval(), {}, torch.tensor([[1, 2]]))
     quantize(loaded, QuantizeOptions(first_last="same"), Context(original=loaded.clone()))

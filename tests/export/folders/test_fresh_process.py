@@ -3,6 +3,7 @@
 import ast
 from pathlib import Path
 
+import pytest
 import torch
 
 from compresskit.export.folders import fresh_process
@@ -16,6 +17,7 @@ def test_it_imports_nothing_of_this_package():
     assert names == {"__future__", "json", "sys", "torch", "transformers", "typing", "safetensors.torch"}
 
 
+@pytest.mark.integration
 def test_the_class_that_loads_a_folder(tmp_path):
     config = tiny(tmp_path).module.config
     assert fresh_process.auto_class(config).__name__ == "AutoModelForCausalLM"

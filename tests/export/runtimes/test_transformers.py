@@ -1,5 +1,6 @@
 """The runtime of transformers folders."""
 
+import pytest
 import torch
 
 from compresskit.core.types import call, main_output
@@ -8,6 +9,7 @@ from compresskit.export.runtimes.transformers import transformers
 from tests.tiny_transformers import tiny
 
 
+@pytest.mark.integration
 def test_a_folder_runs(tmp_path):
     loaded = tiny(tmp_path)
     runner = transformers(Exported(loaded.module, None, tmp_path, loaded.example, 1))

@@ -62,6 +62,7 @@ segments = st.sampled_from(["net", "model", "module", "_orig_mod", "backbone", "
     prefix=st.lists(segments, max_size=3),
     wraps=st.lists(st.booleans(), max_size=5),
 )
+@pytest.mark.integration
 def test_any_nesting_and_prefix_is_found_again(keys, prefix, wraps):
     state = state_of()
     content = {"".join(f"{part}." for part in prefix) + name: value for name, value in state.items()}
@@ -354,6 +355,7 @@ def test_the_content_decides_and_not_the_suffix(tmp_path):
         assert set(read_weights(tmp_path / name)) == set(state)
 
 
+@pytest.mark.integration
 def test_endless_nesting_is_refused(tmp_path):
     loop: dict = {}
     loop["again"] = loop

@@ -30,6 +30,7 @@ def test_widths_are_solved(llama, changed):
     assert {key for key in settings if settings[key] != llama.settings[key]} == set(changed)
 
 
+@pytest.mark.integration
 def test_heads_are_solved_from_an_attribute_that_the_forward_reads(tmp_path):
     geometry = Geometry(tiny(tmp_path, "Bert").module)
     wanted = facts_of(built(geometry.class_name, geometry.settings | {"hidden_size": 24, "num_attention_heads": 3}))
@@ -46,6 +47,7 @@ def test_layers_of_different_widths_are_refused_with_their_names(llama):
         settings_for(llama, wanted)
 
 
+@pytest.mark.integration
 def test_fewer_layers_take_their_entries_of_lists_along(tmp_path):
     kinds = ["sliding_attention", "full_attention", "sliding_attention"]
     geometry = Geometry(tiny(tmp_path, "Gemma3", head_dim=8, layer_types=kinds).module)

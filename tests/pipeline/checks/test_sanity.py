@@ -26,6 +26,7 @@ def test_random_weights_are_named_unless_they_are_trained_first():
     assert warned(model="builtin:digits_cnn_small", data=None) == warned()
 
 
+@pytest.mark.integration
 def test_trained_weights_and_a_users_own_code_are_not_doubted(tmp_path):
     (tmp_path / "net.py").write_text(
         "from torch import nn\ndef make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"

@@ -9,6 +9,7 @@ import pytest
 import compresskit
 
 
+@pytest.mark.integration
 def test_evaluate_says_what_a_run_would(invoke, tmp_path):
     trained = compresskit.train("builtin:digits_cnn_small", data="digits", epochs=1, latency_rounds=0)
     trained.save(tmp_path / "net")

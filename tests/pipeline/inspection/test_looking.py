@@ -58,6 +58,7 @@ def test_macs_of_all_rows_sum_to_the_total():
         (Detector(), ([torch.randn(3, 6, 6)],), 16 * 4 * 27),
     ],
 )
+@pytest.mark.integration
 def test_models_without_parameters_and_with_lists(module, example, macs):
     loaded = Loaded(module.eval(), {}, example)
     found = inspect_model(loaded)

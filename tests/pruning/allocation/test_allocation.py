@@ -31,6 +31,7 @@ def test_shares_are_spread_over_the_depth(count, shares, expected):
     assert list(shares_by_depth(groups(count), shares).values()) == pytest.approx(expected)
 
 
+@pytest.mark.integration
 def test_later_layers_lose_more_and_overrides_win():
     loaded = load_model("builtin:cifar_plain20")
     options = PruneOptions(depth_ratios=[0.0, 0.75], ratios={"layer1.0.conv1": 0.5}, round_to=1)

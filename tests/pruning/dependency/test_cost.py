@@ -47,6 +47,7 @@ class Mixed(nn.Module):
 
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+@pytest.mark.integration
 def test_the_budget_is_of_the_macs_that_are_measured(kind):
     x = torch.randn(1, 5, 6)
     loaded = Loaded(Mixed(kind).eval(), {}, x)

@@ -153,6 +153,7 @@ def test_what_a_first_forward_leaves_in_its_modules_does_not_outlive_the_trace(h
     assert halved(module, x)[0] == {"enter": 16}
 
 
+@pytest.mark.integration
 def test_a_transformers_model_that_never_ran_is_cut():
     """Its first forward installs hooks that collect hidden states."""
     transformers = pytest.importorskip("transformers")

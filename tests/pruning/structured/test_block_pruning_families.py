@@ -86,6 +86,7 @@ def without(module, lists, gone):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.integration
 def test_a_family_without_layers_computes_as_one_built_without_them(family, loaded_of, tmp_path):
     loaded = loaded_of(family)
     lists = FAMILIES[family][3]

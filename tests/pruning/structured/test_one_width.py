@@ -21,6 +21,7 @@ def output_of(loaded):
 
 
 @pytest.mark.parametrize("kind", ["Llama", "Bert"])
+@pytest.mark.integration
 def test_layers_keep_one_width_and_what_is_saved_loads_in_the_library(kind, tmp_path):
     loaded = tiny(tmp_path / "source", kind)
     found = cut(loaded, target_macs=0.6)
@@ -34,6 +35,7 @@ def test_layers_keep_one_width_and_what_is_saved_loads_in_the_library(kind, tmp_
     assert module.config.hidden_size < 32
 
 
+@pytest.mark.integration
 def test_free_widths_differ_and_the_report_says_what_that_means(tmp_path):
     loaded = tiny(tmp_path)
     found = cut(loaded, ratios={"model.layers.0.mlp.gate_proj": 0.5}, widths="free")
@@ -43,6 +45,7 @@ def test_free_widths_differ_and_the_report_says_what_that_means(tmp_path):
     assert any("from_pretrained will not load the result: layers have different widths" in line for line in found.notes)
 
 
+@pytest.mark.integration
 def test_blocks_leave_their_list_and_generation_caches_fit(tmp_path):
     loaded = tiny(tmp_path / "source")
     cut(loaded, granularity="block", ratio=0.34)
@@ -54,6 +57,7 @@ def test_blocks_leave_their_list_and_generation_caches_fit(tmp_path):
     torch.testing.assert_close(output_of(artifact.load(tmp_path / "artifact")), output_of(loaded), rtol=0, atol=0)
 
 
+@pytest.mark.integration
 def test_a_16_bit_model_stays_one(tmp_path):
     loaded = tiny(tmp_path, dtype=torch.bfloat16)
     cut(loaded, ratio=0.25)

@@ -185,6 +185,7 @@ def check_onnx(program, wanted, folder, scheme):
     torch.testing.assert_close(runner(INPUTS), wanted, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.integration
 def test_products_stay_in_float_where_asked():
     _, result = quantized_transformer(scheme="int8-static", quantize_attention=False)
     assert result.facts["quantized_product_operands"] == 0
@@ -197,6 +198,7 @@ def test_products_stay_in_float_where_asked():
 
 
 @pytest.mark.parametrize("observer", ["minmax", "auto"])
+@pytest.mark.integration
 def test_ranges_are_those_of_the_operands(observer):
     _, result = quantized_transformer(scheme="int8-static", observer=observer)
     attention_layer = quantized_layers(result.loaded.module)["encoder.self_attn"]

@@ -19,6 +19,7 @@ def brute_force(menus, budget):
 
 @settings(deadline=None, max_examples=100)
 @given(data=st.data())
+@pytest.mark.integration
 def test_equals_brute_force(data):
     choice = st.builds(Choice, st.just(0), st.integers(0, 12), st.floats(0, 10))
     menus = data.draw(st.lists(st.lists(choice, min_size=1, max_size=4), min_size=1, max_size=5))
@@ -52,6 +53,7 @@ def test_sensitivity_is_the_measured_divergence_and_the_model_is_restored():
     assert torch.equal(model[2].weight, before)
 
 
+@pytest.mark.integration
 def test_budget_through_the_step(run):
     result = run(scheme="int8-weight", target_bits=4.0, first_last="same", candidate_bits=[2, 3, 4, 8])
     rows = result.tables["sensitivity"]
@@ -91,6 +93,7 @@ def test_number_formats_are_candidates_with_all_their_bytes(run):
 
 
 @pytest.mark.parametrize("target", [0.28, "33%"])
+@pytest.mark.integration
 def test_a_budget_of_bytes_holds_for_all_that_is_stored(run, loaded_net, target):
     options = {"scheme": "int8-weight", "target_bytes": target, "first_last": "same", "candidate_bits": [2, 3, 4, 8]}
     facts = run(**options).facts

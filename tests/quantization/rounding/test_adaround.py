@@ -27,6 +27,7 @@ def test_regularization_by_hand():
     assert float(regularization(torch.tensor([0.5, 0.75]), 2.0)) == pytest.approx(1.75)
 
 
+@pytest.mark.integration
 def test_every_weight_goes_up_or_down_and_the_choice_is_near_the_best(problem, error):
     given = problem(rows=1, columns=8, bits=3)
     scale, zero = given.grid.wide(8)

@@ -114,6 +114,7 @@ def test_workers_know_the_rows_of_the_session_and_of_the_users_files(cluster, tm
         team.rate(subject, problem.rater, [RatingRequest(problem.smallest())])
 
 
+@pytest.mark.integration
 def test_more_workers_than_processors_are_refused(cluster):
     problem = toy_problem()
     with WorkerPool(1000) as team, pytest.raises(InputError, match="1000 workers need a CPU each, the cluster has 4"):

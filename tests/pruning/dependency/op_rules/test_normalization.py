@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -34,6 +35,7 @@ class GroupNormBlock(nn.Module):
         return x + self.mix(self.norm(self.conv(x)).relu())
 
 
+@pytest.mark.integration
 def test_many_group_norms_all_stay_rectangular(halved):
     """Every one of 24 different normalizations loses whole groups, however many there are."""
     model = nn.Sequential(nn.Conv2d(3, 8, 1), *(GroupNormBlock(12) for _ in range(24)), nn.Conv2d(8, 2, 1))

@@ -40,6 +40,7 @@ def test_what_is_not_allowed_is_never_drawn():
     assert drawn == {1, 2} and bool(torch.isfinite(rollout.log_probability))
 
 
+@pytest.mark.integration
 def test_the_better_action_becomes_likelier_and_the_cells_are_trained():
     torch.manual_seed(0)
     policy, layers = RemovalPolicy(), torch.rand(4, 6)
