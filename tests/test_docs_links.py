@@ -57,11 +57,12 @@ def test_a_broken_link_is_seen():
     assert broken_links(page, text) == ["nothing.md", "data.md#nothing"]
 
 
-def test_every_page_has_a_place_in_the_site():
-    docs = {path.relative_to(REPOSITORY / "docs").as_posix() for path in (REPOSITORY / "docs").rglob("*.md")}
-    named = set(re.findall(r"(?:: |- )(\S+\.md)$", SITE.read_text(), re.MULTILINE))
-    assert docs - named == set()
-    assert {page for page in named - docs if not (REPOSITORY / page).is_file()} == {"index.md"}  # README.md
+def test_the_site_names_pages_that_are_there():
+    named = re.findall(r"(?:: |- )(\S+\.md)$", SITE.read_text(), re.MULTILINE)
+    assert len(named) == len(set(named)) > 30
+    places = [REPOSITORY / "docs" / page for page in named]
+    missing = [page for page, place in zip(named, places, strict=True) if not place.is_file()]
+    assert [page for page in missing if not (REPOSITORY / page).is_file()] == ["index.md"]  # README.md
 
 
 def test_every_picture_is_shown():

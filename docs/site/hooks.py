@@ -55,6 +55,23 @@ def rewritten(markdown: str, place: str) -> str:
     return "".join(part if number % 2 else _LINK.sub(link, part) for number, part in enumerate(parts))
 
 
+def pages_of(nav: object) -> set[str]:
+    """Places of the pages that a nav of mkdocs.yml names."""
+    if isinstance(nav, str):
+        return {nav}
+    parts = nav.values() if isinstance(nav, dict) else nav
+    return {place for part in parts for place in pages_of(part)}
+
+
+def on_config(config: object) -> object:
+    """Put pages of docs/ that mkdocs.yml gives no place at the end, so that a new page needs no line there."""
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    missing = sorted(pages - pages_of(config["nav"]))
+    if missing:
+        config["nav"].append({"More": missing})
+    return config
+
+
 def on_files(files: Files, config: object) -> Files:
     """Add what is served from outside docs/."""
     for pattern in SERVED:
