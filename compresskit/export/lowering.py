@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import platform
-from collections import Counter
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,6 +28,7 @@ from .description import description
 from .exporters.export_program import DESCRIPTION
 from .exporters.traced import traced
 from .exporters.with_past import completed
+from .file_size import held_as_floats, size_notes
 from .float_reference import float_twin
 from .folders.folder import model_card
 from .folders.proof import named_inputs, own_output, prove
@@ -109,8 +109,9 @@ def _carry_out(loaded: Loaded, options: ExportOptions, context: Context, path: P
         trace = traced(loaded, options)
         program = trace.program
         program.graph_module.meta[DESCRIPTION] = description(loaded, context)
-        notes = [*known, *computes_in(loaded.module), *held_as_floats(loaded.module)]
+        notes = [*known, *computes_in(loaded.module), *held_as_floats(loaded, program, options)]
         notes += EXPORTERS.load(options.format)(program, path, options) or []
+        notes += size_notes(loaded, program, bytes_on_disk(path), options)
     example = inputs if trace is None else completed(inputs, trace.example)
     exported = Exported(loaded.module.eval(), program, path, example, options.threads)
     runner = _runner(runtime, exported)
@@ -231,16 +232,6 @@ def computes_in(module: nn.Module) -> list[str]:
     if dtype in (None, torch.float32):
         return []
     return [f"the graph computes in float32, the model in {str(dtype).removeprefix('torch.')}"]
-
-
-def held_as_floats(module: nn.Module) -> list[str]:
-    """A note for each number format whose weights the file holds as floats, because it is not of uniform integers."""
-    formats = Counter(
-        layer.spec.format
-        for layer in quantized_layers(module).values()
-        if layer.spec.parameters and layer.number_format.lowering == "constant"
-    )
-    return [f"{name} weights of {count} layers are float constants in the file" for name, count in formats.items()]
 
 
 def comparison_batches(loaded: Loaded, options: ExportOptions, context: Context) -> list[Inputs]:

@@ -8,8 +8,7 @@ the layer between them; inductor's x86 passes recognise the same pairs in a `.pt
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -38,13 +37,17 @@ from ...quantization.formats.layers import (
     quantized_layers,
     to_matrix,
 )
+from ...quantization.formats.lookups import lookup_of
 from .dynamic_axes import Axes
 from .output_names import register_dataclasses
+from .with_past import without_cache
 
 #: where inputs of an exported program keep the names of their dynamic dimensions: {dimension: name}
 AXES = "compresskit_axes"
 #: where its graph module keeps what a file says of the model; see `export.description`
 DESCRIPTION = "compresskit_description"
+#: and where the codes of its float constants: name -> quantization.formats.lookups.Lookup
+LOOKUPS = "compresskit_lookups"
 #: operators that mean "the same codes again" when nothing stands between them
 _QUANTIZE, _DEQUANTIZE = "quantize_per_tensor", "dequantize_per_tensor"
 
@@ -109,15 +112,14 @@ class LoweredEmbedding(Lowered):
     """An embedding that looks up codes and scales, and so never dequantizes its whole table."""
 
     def _float_forward(self, indices: Tensor) -> Tensor:
-        codes, scale, zero_point = (
-            nn.functional.embedding(indices, table)
-            for table in (
-                self.weight_lowered,
-                self.weight_lowered_scale.unsqueeze(1),
-                self.weight_lowered_zero_point.unsqueeze(1),
-            )
-        )
-        return (codes.float() - zero_point) * scale
+        tables = [self.weight_lowered, self.weight_lowered_scale.unsqueeze(1)]
+        if not self.spec.symmetric:
+            tables.append(self.weight_lowered_zero_point.unsqueeze(1))
+        codes, scale, *zero_points = (nn.functional.embedding(indices, table) for table in tables)
+        values = codes.float()
+        for zero_point in zero_points:
+            values = values - zero_point
+        return values * scale
 
 
 def _round_trip(values: Tensor, constants: tuple[float, int], bits: int) -> Tensor:
@@ -185,7 +187,8 @@ def _lower_parameter(layer: Quantized, name: str) -> None:
     spec = layer.spec
     rows = matrix_shape(layer.parameter_shapes[name], spec.axis)[0]
     if not _lowers_to_integers(layer):
-        layer.register_buffer(f"{name}_lowered", layer.dequantized(name).contiguous())
+        # a tensor of its own: what is a part of padded blocks is saved with all of them
+        layer.register_buffer(f"{name}_lowered", layer.dequantized(name).clone(memory_format=torch.contiguous_format))
         return
     if spec.granularity == "group":
         _lower_groups(layer, name)
@@ -265,6 +268,12 @@ def export_program(
     _drop_unread(program)
     program.graph_module.recompile()
     _name_axes(program, axes)
+    program.graph_module.meta[LOOKUPS] = {
+        f"{layer_name}.{name}_lowered".lstrip("."): lookup
+        for layer_name, layer in quantized_layers(root).items()
+        for name in (() if _lowers_to_integers(layer) else layer.spec.parameters)
+        if (lookup := lookup_of(layer, name)) is not None
+    }
     return program
 
 
@@ -281,20 +290,6 @@ def _drop_unread(program: torch.export.ExportedProgram) -> None:
         for tensors in (program.state_dict, program.constants):
             tensors.pop(spec.target, None)
     program.graph_signature.input_specs[:] = kept
-
-
-@contextmanager
-def without_cache(module: nn.Module) -> Iterator[None]:
-    """A transformers model without its cache of keys and values, which no graph returns, until the context ends."""
-    configs = {id(config): config for layer in module.modules() if (config := getattr(layer, "config", None))}
-    caching = [config for config in configs.values() if getattr(config, "use_cache", None) is True]
-    for one in caching:
-        one.use_cache = False
-    try:
-        yield
-    finally:
-        for one in caching:
-            one.use_cache = True
 
 
 def _name_axes(program: torch.export.ExportedProgram, axes: Sequence[Axes]) -> None:

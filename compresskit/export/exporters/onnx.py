@@ -11,8 +11,12 @@ import torch
 
 from ...core.errors import InputError, first_line, require
 from ..options import ExportOptions
-from . import onnx_activations, onnx_graph, onnx_names
-from .export_program import DESCRIPTION
+from . import onnx_activations, onnx_graph
+from .export_program import DESCRIPTION, LOOKUPS
+from .onnx_files import constants, names
+
+#: constants beyond this go to a file of their own, NAME.onnx.data: protobuf reads no message of 2 GiB
+LARGEST_FILE_BYTES = (2 << 30) - (16 << 20)
 
 
 def onnx(program: torch.export.ExportedProgram, path: Path, options: ExportOptions) -> list[str]:
@@ -51,10 +55,16 @@ def export_onnx(
         raise InputError("torch.onnx gave no graph of this model")
     notes = onnx_graph.finish(graph.model.graph, opset=opset)
     onnx_activations.finish(graph.model.graph, runtime)
-    onnx_names.name_interface(graph.model.graph, program)
-    onnx_names.leave_no_traces(graph.model)
+    constants.stored_codes(graph.model.graph, program.graph_module.meta.get(LOOKUPS, {}), opset=opset)
+    constants.sparse_constants(graph.model.graph, opset=opset)
+    constants.four_bit_codes(graph.model.graph, opset=opset)
+    constants.equal_constants_once(graph.model.graph)
+    names.name_interface(graph.model.graph, program)
+    names.leave_no_traces(graph.model)
     graph.model.metadata_props.update(as_strings(program.graph_module.meta.get(DESCRIPTION, {})))
-    graph.save(str(path))
+    held = [value.const_value for value in graph.model.graph.initializers.values()]
+    bytes_held = sum(tensor.nbytes for tensor in held if tensor is not None)
+    graph.save(str(path), external_data=bytes_held > LARGEST_FILE_BYTES)
     return notes
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -91,6 +92,20 @@ def past_axes(example: Mapping[str, Tensor]) -> list[Axes]:
     return [{0: "batch", **lengths.get(name, {_LENGTH_AXIS: "past_length"})} for name in example]
 
 
+@contextmanager
+def without_cache(module: nn.Module) -> Iterator[None]:
+    """A transformers model without its cache of keys and values, which no graph returns, until the context ends."""
+    configs = {id(config): config for layer in module.modules() if (config := getattr(layer, "config", None))}
+    caching = [config for config in configs.values() if getattr(config, "use_cache", None) is True]
+    for one in caching:
+        one.use_cache = False
+    try:
+        yield
+    finally:
+        for one in caching:
+            one.use_cache = True
+
+
 def completed(inputs: Inputs, example: Inputs) -> Inputs:
     """Token ids with what a graph reads beside them: a mask that hides nothing, and no past tokens.
 
@@ -115,7 +130,7 @@ def completed(inputs: Inputs, example: Inputs) -> Inputs:
 
 def without_past(example: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same ids as the start of a text."""
-    return dict(completed({"input_ids": example["input_ids"]}, example))
+    return dict(cast(Mapping[str, Tensor], completed({"input_ids": example["input_ids"]}, example)))
 
 
 def next_inputs(outputs: Mapping[str, Tensor], mask: Tensor) -> dict[str, Tensor]:

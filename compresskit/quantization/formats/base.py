@@ -16,6 +16,7 @@ from ..tables import FORMATS
 from . import uniform
 from .layer_spec import Spec
 from .layers import from_matrix, matrix_shape, quantized_class, to_matrix
+from .lookups import Lookup
 from .number_format import Parts, Settings, Stored
 from .packing import pack, packed_bytes, unpack
 
@@ -99,6 +100,10 @@ class BaseFormat:
     def dequantize(self, parts: Parts, spec: Spec) -> Tensor:
         """The (rows, columns) weights that parts stand for."""
         raise NotImplementedError
+
+    def lookup(self, parts: Parts, spec: Spec) -> Lookup | None:
+        """Parts as codes into a table, for files that hold them so; None where they are not that."""
+        return None
 
     def pack(self, codes: Tensor, shape: torch.Size, spec: Spec) -> Tensor:
         """(rows, columns) codes as they are stored for a parameter of that shape."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..tables import CODEBOOK_STARTS
 from .base import BaseFormat
 from .layer_spec import Spec
+from .lookups import Lookup
 from .number_format import Parts, Settings, Stored
 
 _ROUNDS = 300
@@ -135,6 +136,12 @@ class Codebook(BaseFormat):
         codebook = parts["codebook"]
         codebook = torch.nn.functional.pad(codebook, (1, 0)) if spec.zero_index else codebook
         return codebook[parts["values"].long()]
+
+    def lookup(self, parts: Parts, spec: Spec) -> Lookup | None:
+        """The codebook is the table."""
+        codebook = parts["codebook"].detach()
+        codebook = torch.nn.functional.pad(codebook, (1, 0)) if spec.zero_index else codebook
+        return Lookup(codebook, parts["values"].to(torch.uint8))
 
     def granularity_label(self, spec: Spec) -> str:
         """What reports say of which weights share values."""

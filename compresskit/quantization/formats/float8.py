@@ -9,6 +9,7 @@ from ..tables import FORMATS
 from . import uniform
 from .base import BaseFormat, wide_scale
 from .layer_spec import Spec
+from .lookups import Lookup, by_rows
 from .number_format import Parts, Settings
 
 
@@ -40,6 +41,12 @@ class Float8(BaseFormat):
         """float8 * scale."""
         scale = wide_scale(parts, spec)
         return parts["values"].to(scale.dtype) * scale
+
+    def lookup(self, parts: Parts, spec: Spec) -> Lookup | None:
+        """The table holds what each byte stands for."""
+        levels = torch.arange(256).to(torch.uint8).view(self._dtype).float()
+        codes = parts["values"].contiguous().view(torch.uint8)
+        return by_rows(levels, codes, parts["scale"], spec.group_size)
 
 
 #: the rows "float8" and "float8-e5m2"

@@ -14,6 +14,7 @@ from ..tables import FORMATS, ROUNDINGS
 from . import uniform
 from .base import BaseFormat, wide_scale
 from .layer_spec import Spec
+from .lookups import Lookup, by_rows
 from .number_format import Parts, Settings, Stored
 
 #: weights of a group up to which it seldom holds outliers
@@ -73,6 +74,13 @@ class Integer(BaseFormat):
             return (codes.to(scale.dtype) - uniform.middle_code(spec.bits)) * scale
         zero_point = uniform.expand_groups(parts["zero_point"], codes.shape[1], spec.group_size).float()
         return (codes.to(scale.dtype) - zero_point) * scale
+
+    def lookup(self, parts: Parts, spec: Spec) -> Lookup | None:
+        """Levels around zero are the table; ranges with zero points of their own have none."""
+        if not spec.symmetric:
+            return None
+        levels = torch.arange(1 << spec.bits) - uniform.middle_code(spec.bits)
+        return by_rows(levels, parts["values"], parts["scale"], spec.group_size)
 
     def pack(self, codes: Tensor, shape: torch.Size, spec: Spec) -> Tensor:
         """Codes in their bits, or a byte each."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from . import uniform
 from .base import BaseFormat
 from .layer_spec import Spec
+from .lookups import Lookup, by_rows
 from .number_format import Parts, Settings, Stored
 
 #: what codes 0 to 7 stand for: one sign bit (codes 8 to 15 are negative), two of exponent, one of mantissa
@@ -57,8 +58,17 @@ class MicroscalingFloat4(BaseFormat):
     def dequantize(self, parts: Parts, spec: Spec) -> Tensor:
         """Element * 2**exponent, in float32."""
         codes = parts["values"]
-        elements = torch.tensor([sign * value for sign in (1.0, -1.0) for value in MAGNITUDES], device=codes.device)
+        elements = _elements().to(codes.device)
         return elements[codes.long()] * uniform.expand_groups(power_of_two(parts["scale"]), codes.shape[1], _BLOCK)
+
+    def lookup(self, parts: Parts, spec: Spec) -> Lookup | None:
+        """The elements are the table."""
+        return by_rows(_elements(), parts["values"], power_of_two(parts["scale"]), _BLOCK)
+
+
+def _elements() -> Tensor:
+    """What codes 0 to 15 stand for."""
+    return torch.tensor([sign * value for sign in (1.0, -1.0) for value in MAGNITUDES])
 
 
 def power_of_two(biased: Tensor) -> Tensor:

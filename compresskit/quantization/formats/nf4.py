@@ -11,6 +11,7 @@ from torch.nn.functional import pad
 from ..options import QuantizeOptions
 from .base import BaseFormat, scale_type_for
 from .layer_spec import Spec
+from .lookups import Lookup
 from .number_format import Parts, Settings, Stored
 from .uniform import SMALLEST_SCALE
 
@@ -89,6 +90,10 @@ class NormalFloat4(BaseFormat):
         levels = torch.tensor(LEVELS, dtype=scale.dtype, device=codes.device)
         blocks = _blocks(levels[codes.long()], spec.needs_group_size()) * scale.unsqueeze(1)
         return blocks.reshape(-1)[: codes.numel()].reshape(codes.shape)
+
+    def lookup(self, parts: Parts, spec: Spec) -> Lookup | None:
+        """The levels are the table."""
+        return Lookup(torch.tensor(LEVELS), parts["values"], self._scales(parts), "flat", spec.needs_group_size())
 
     def _scales(self, parts: Parts) -> Tensor:
         """One float32 (or float64) scale a block."""

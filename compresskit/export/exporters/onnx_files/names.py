@@ -9,9 +9,9 @@ import torch
 
 from compresskit.core.errors import require
 
-from .export_program import AXES
-from .output_names import input_names, output_names
-from .with_past import dotted
+from ..export_program import AXES
+from ..output_names import input_names, output_names
+from ..with_past import dotted
 
 #: which layers a node came from, which per-layer times are read by; all else that torch.onnx notes is left out
 _KEPT_NOTES = ("pkg.torch.onnx.name_scopes",)

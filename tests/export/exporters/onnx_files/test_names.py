@@ -11,7 +11,7 @@ from compresskit.core.types import call
 from compresskit.export.comparison import differences
 from compresskit.export.exporters.export_program import export_program
 from compresskit.export.exporters.onnx import export_onnx
-from compresskit.export.exporters.onnx_names import name_dimensions
+from compresskit.export.exporters.onnx_files.names import name_dimensions
 from compresskit.export.runtimes.exported import Exported
 from compresskit.export.runtimes.onnxruntime import onnxruntime
 

@@ -1,0 +1,1 @@
+"""What an ONNX file holds and says: names, metadata, constants in few bytes."""
