@@ -27,7 +27,7 @@ MODEL, TEXT = SHARED / "models" / "tinylm", SHARED / "data" / "pytext"
 LENGTH, CALIBRATION, TESTED = 128, 128, 200
 ITERATIONS = int(os.environ.get("ITERATIONS", 60))
 
-_G64 = {"granularity": "group", "group_size": 64, "first_last": "same", "weight_search": "minmax",
+_G64 = {"granularity": "group", "group_size": 64, "first_last": "same",
         "reconstruct": "none"}  # fmt: skip
 _BLOCK = {**_G64, "rounding": "gptq", "reconstruct": "block", "iterations": ITERATIONS, "reconstruction_samples": 256}
 #: the peer leaves the head, whose weights are the embedding's, as it is, and sees every position

@@ -153,7 +153,7 @@ def prune(
     model: Model,
     *,
     reconstruct: Literal["auto", "none", "inputs", "sequential", "block"] = "auto",
-    granularity: Literal["channel", "weight", "n:m", "block", "expert"] = "channel",
+    granularity: Literal["channel", "weight", "n:m", "block", "expert", "vocabulary"] = "channel",
     attention: Literal["heads", "dims"] = "heads",
     widths: Literal["auto", "uniform", "free"] = "auto",
     protect: str | Sequence[str] = ...,

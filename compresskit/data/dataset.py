@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -144,6 +145,15 @@ class Data:
             required: whether any other float is refused, when a batch holds it; else such a batch stays what it is.
         """
         self._targets_as = partial(classes_in_floats, where=f"data {self.name!r}", required=required)
+
+    def corpora(self) -> Iterator[np.ndarray]:
+        """All tokens of the texts behind the splits, also of those that no example holds; none of other data."""
+        seen: set[int] = set()
+        for split in self._splits.values():
+            ids = getattr(getattr(split, "stream", split), "ids", None)
+            if isinstance(ids, np.ndarray) and id(ids) not in seen:
+                seen.add(id(ids))
+                yield ids
 
     def calibration(self, samples: int, *, batch_size: int = 64, seed: int = 0) -> list[Inputs]:
         """Inputs of `samples` training examples in batches, unaugmented, the same for the same seed."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from ..core.types import Loaded, Preprocessing, call, to_device
 from ..core.user_code import in_memory
 from ..data.dataset import Data, open_data
 from ..export import layer_timing
+from ..model.libraries.trimmed_tokenizer import TOKENIZER
 from ..model.text_inputs import text_inputs_of
 from ..training.context import Context
 from . import judging
@@ -130,8 +132,17 @@ def _open_model(options: RecipeOptions) -> Loaded:
     )
 
 
-def _open_data(options: RecipeOptions, model: Loaded | None, log: Callable[[str], None]) -> Data | None:
-    """The recipe's data as the model takes it; where there is no model, as it is, to say what is wrong with it."""
+def _open_data(
+    options: RecipeOptions, model: Loaded | None, log: Callable[[str], None], tokenizers: Sequence[str] = ()
+) -> Data | None:
+    """The recipe's data as the model takes it; where there is no model, as it is, to say what is wrong with it.
+
+    Args:
+        options: name the data.
+        model: the model.
+        log: prints a line of progress.
+        tokenizers: folders of its tokenizer in the place of where it usually lies.
+    """
     if not options.data:
         return None
     if options.data == synthetic_data.NAME:
@@ -145,8 +156,20 @@ def _open_data(options: RecipeOptions, model: Loaded | None, log: Callable[[str]
         dict(options.data_arg),
         workers=options.workers,
         collate=options.collate,
-        text_inputs=None if model is None else text_inputs_of(model.module, *_tokenizer_folders(options.model, model)),
+        text_inputs=None
+        if model is None
+        else text_inputs_of(model.module, *(tokenizers or _tokenizer_folders(options.model, model))),
     )
+
+
+def with_own_tokenizer(context: Context, loaded: Loaded, options: RecipeOptions) -> Context:
+    """The context with its data opened again where a model's tokenizer is another than the original's."""
+    own, first = (one.companions.get(TOKENIZER) for one in (loaded, context.original))
+    if context.data is None or own is None or first is None or own == first or own.read_bytes() == first.read_bytes():
+        return context
+    args = {key: value for key, value in options.data_arg.items() if key != "tokenizer"}
+    chosen = options.model_copy(update={"data_arg": args})
+    return replace(context, data=_open_data(chosen, loaded, context.log, [str(own.parent)]))
 
 
 def _tokenizer_folders(string: str, model: Loaded) -> list[str]:

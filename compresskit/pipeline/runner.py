@@ -25,6 +25,7 @@ from .checks.preflight import checked_context
 from .checks.sanity import baseline_warnings, sanity_warnings
 from .estimating import estimated, said
 from .measurement import Measurement, measure_model
+from .opening import with_own_tokenizer
 from .publishing import publish, report_head, step_record
 from .recipe import Recipe, Step
 from .resume.keys import data_key, input_paths, machine_timings, recorded_timings, step_keys
@@ -183,7 +184,8 @@ def _one_step(
     started = time.perf_counter()
     scratch = task.place.work(place, key)
     decisions = context.decisions.kept_in(scratch / "timings.jsonl")
-    result = do_step(step, current.clone(), replace(context, folder=scratch, decisions=decisions))
+    taking = with_own_tokenizer(context, current, task.recipe.options)
+    result = do_step(step, current.clone(), replace(taking, folder=scratch, decisions=decisions))
     seconds = time.perf_counter() - started
     before, baseline = progress.before, progress.baseline
     if before is None or baseline is None:  # only the main process measures
@@ -205,7 +207,7 @@ def _one_step(
             # what is measured is what was stored
             measured = measure_model(
                 result.loaded,
-                context,
+                with_own_tokenizer(context, result.loaded, task.recipe.options),
                 task.recipe.options,
                 size_bytes=size_bytes,
                 against=context.original,
@@ -221,6 +223,9 @@ def _one_step(
     except GuardMissed:
         remove_tree(scratch.parent)  # other guards are other keys, for which nothing here would be taken
         raise
+    kept = {name: path if path.is_file() and scratch not in path.parents else place / name
+            for name, path in result.loaded.companions.items()}  # fmt: skip
+    result.loaded.companions = kept
     remove_tree(scratch.parent)
     return result.loaded, record, measured
 

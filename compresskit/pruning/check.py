@@ -14,6 +14,7 @@ from .structured.diagnostics import explain
 from .structured.expert_pruning import find_mixtures, kept_experts
 from .structured.free_heads import free_heads
 from .structured.prune import layer_names, prunable_graph
+from .structured.vocabulary import find_vocabulary
 from .unstructured import prunable_layers
 
 
@@ -41,6 +42,9 @@ def _check_parts(loaded: Loaded, options: PruneOptions) -> None:
         return
     if options.granularity == "expert":
         kept_experts(find_mixtures(loaded), options)
+        return
+    if options.granularity == "vocabulary":
+        find_vocabulary(loaded)
         return
     if options.granularity in ("weight", "n:m"):
         if not prunable_layers(loaded.module, options.protect):

@@ -58,10 +58,11 @@ class PruneOptions(JointReconstructionOptions, BudgetOptions):
 
     efforts: ClassVar[Efforts] = {"fast": {"samples": 512}, "best": {"samples": 8192}}
 
-    granularity: Literal["channel", "weight", "n:m", "block", "expert"] = option(
+    granularity: Literal["channel", "weight", "n:m", "block", "expert", "vocabulary"] = option(
         "channel",
         "channel: channels and heads, really removed; block: whole residual blocks or layers, really removed; "
         "expert: whole experts of a transformers mixture, really removed, of every layer as many; "
+        "vocabulary: tokens that the data does not use, really removed, and from the tokenizer; "
         "weight: single weights become zero; n:m: n of every m weights stay", section="What goes",
     )  # fmt: skip
     attention: Literal["heads", "dims"] = option(
@@ -178,6 +179,8 @@ class PruneOptions(JointReconstructionOptions, BudgetOptions):
             found.append(f"saliency {self.saliency!r} needs data")
         if self.granularity == "weight" and ALLOCATIONS.needs(self.allocation):
             found.append(f"allocation {self.allocation!r} needs data")
+        if self.granularity == "vocabulary":
+            found.append("granularity 'vocabulary' needs data")
         if self.sparsify != "none":
             found.append(f"sparsify {self.sparsify} needs data")
         if self.sensitivity != "off":
@@ -236,7 +239,10 @@ class PruneOptions(JointReconstructionOptions, BudgetOptions):
             raise ValueError("granularity 'weight' needs ratio, the share of weights that become zero, e.g. 0.8")
         if self.granularity == "expert" and given != ["ratio"]:
             raise ValueError("granularity 'expert' needs ratio, the share of a layer's experts that go, e.g. 0.25")
-        if not given and not self.ratios and self.granularity != "n:m" and not self.looks_only():
+        if self.granularity == "vocabulary" and given:
+            raise ValueError(f"{given[0]} would be ignored: the data says which tokens go")
+        own_amount = self.granularity in ("n:m", "vocabulary")
+        if not given and not self.ratios and not own_amount and not self.looks_only():
             raise ValueError("nothing says how much to prune; give ratio (e.g. 0.5) or target_macs (e.g. 0.5)")
         for pattern, share in self.ratios.items():
             if not 0 <= share < 1:
@@ -249,10 +255,11 @@ class PruneOptions(JointReconstructionOptions, BudgetOptions):
     @model_validator(mode="after")
     def _fits_granularity(self) -> PruneOptions:
         idle = [] if self.granularity == "channel" else list(_ONLY["channel"])
-        idle += _ONLY["not block"] if self.granularity in ("block", "expert") else []
-        idle += ["widths"] if self.granularity in ("weight", "n:m", "expert") else []
+        idle += _ONLY["not block"] if self.granularity in ("block", "expert", "vocabulary") else []
+        idle += ["widths"] if self.granularity not in ("channel", "block") else []
         idle += [] if self.granularity == "expert" else ["expert_importance"]
-        idle += ["protect"] if self.granularity == "expert" else []
+        idle += ["protect"] if self.granularity in ("expert", "vocabulary") else []
+        idle += ["samples"] if self.granularity == "vocabulary" else []
         idle += [] if self.granularity in ("weight", "n:m") else _ONLY["sparse"]
         idle += [] if self.granularity == "block" else ["block_importance"]
         if self.granularity == "weight":

@@ -46,6 +46,7 @@ from .free_heads import free_heads
 from .group_equivalence import Proof, proven
 from .one_width import FREE, Ties, follow, proven_together, settled, ties_of, whole_groups
 from .surgery import cut
+from .vocabulary import prune_vocabulary
 
 
 def prune(loaded: Loaded, options: PruneOptions, context: Context) -> StepResult:
@@ -66,6 +67,8 @@ def prune(loaded: Loaded, options: PruneOptions, context: Context) -> StepResult
         return prune_blocks(loaded, options, context)
     if options.granularity == "expert":
         return prune_experts(loaded, options, context)
+    if options.granularity == "vocabulary":
+        return prune_vocabulary(loaded, context)
     if options.granularity in ("weight", "n:m"):
         return prune_weights(loaded, options, context)
     if options.looks_only():
