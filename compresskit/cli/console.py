@@ -2,22 +2,71 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import click
 from pydantic import ValidationError
 
 from ..core.errors import InputError
-from ..core.reporting.progress import stderr_console, stderr_log
+from ..core.reporting.progress import LEVELS, Level, Reporter, stderr_console
 from ..pipeline.recipe import explain
 from .derive import flag_of
 
-__all__ = ["common_options", "logger", "stderr_console", "validated"]
+__all__ = ["Shown", "common_options", "logger", "shown_options", "stderr_console", "validated"]
 
 
-def logger(quiet: bool):
-    """A function that prints one line of progress to stderr; silent in other processes of a torchrun."""
-    return (lambda line: None) if quiet else stderr_log()
+def logger(quiet: bool, level: Level = "info", *, events: bool = False) -> Callable[[str], None]:
+    """A function that prints one line of progress to stderr; silent in other processes of a torchrun.
+
+    Args:
+        quiet: print nothing.
+        level: the least that is printed.
+        events: print JSON lines on stdout instead.
+    """
+    if os.environ.get("RANK", "0") != "0" or (quiet and not events):
+        return lambda line: None
+    return Reporter(level, events=events)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a command that runs steps prints.
+
+    Attributes:
+        as_json: the report as JSON on stdout.
+        json_lines: progress as JSON lines on stdout, the report as the last of them.
+        quiet: no progress.
+        log_level: the least of progress that is printed.
+    """
+
+    as_json: bool
+    json_lines: bool
+    quiet: bool
+    log_level: Level
+
+    def log(self) -> Callable[[str], None]:
+        """A function that takes one line of progress."""
+        return logger(self.quiet, self.log_level, events=self.json_lines)
+
+    def people(self) -> bool:
+        """Whether a person reads the report on stderr."""
+        return not (self.as_json or self.json_lines or self.quiet or self.log_level == "error")
+
+
+def shown_options() -> list[click.Option]:
+    """Flags of what is printed, the fields of `Shown`."""
+    return [
+        click.Option(["--json", "as_json"], is_flag=True, help="Print the report as JSON on stdout."),
+        click.Option(["--json-lines"], is_flag=True, help="Print progress and report as JSON lines on stdout."),
+        click.Option(["-q", "--quiet"], is_flag=True, help="No progress on stderr."),
+        click.Option(
+            ["--log-level"], type=click.Choice(LEVELS), default="info", help="Least of progress on stderr.",
+            show_default=True,
+        ),
+    ]  # fmt: skip
 
 
 def common_options() -> list[click.Option]:
@@ -25,8 +74,7 @@ def common_options() -> list[click.Option]:
     return [
         click.Option(["-f", "--force"], is_flag=True, help="Replace an existing output."),
         click.Option(["--resume"], is_flag=True, help="Go on with what an interrupted run finished."),
-        click.Option(["--json", "as_json"], is_flag=True, help="Print the report as JSON on stdout."),
-        click.Option(["-q", "--quiet"], is_flag=True, help="No progress on stderr."),
+        *shown_options(),
     ]
 
 

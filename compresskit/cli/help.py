@@ -15,6 +15,7 @@ from .derive import FieldOption
 _LAYER = "compresskit.help"  # key of a context: which layer of the help was asked for
 _COMMON, _ALL = "common", "all"
 _GENERAL = "General"
+_LATER = ("json_lines", "log_level")  # of the general ones, what the first layer leaves out
 _SHORT_TEXT = 68  # characters of a help text in the first layer, about two lines of a terminal
 _CLAUSE_END = re.compile(r"; |: |, | \(")
 
@@ -63,7 +64,8 @@ class SectionedCommand(click.Command):
         if layer == _COMMON:
             fields = {parameter.field: parameter for parameter in self.params if isinstance(parameter, FieldOption)}
             shown = [_short_record(fields[name], ctx) for name in self.common]
-            own = [parameter for parameter in sections[_GENERAL] if parameter in self.params]
+            general = [parameter for parameter in sections[_GENERAL] if parameter in self.params]
+            own = [parameter for parameter in general if parameter.name not in _LATER]
             _write_section(formatter, "Options", [*shown, *_records(own, ctx)])
             return
         for name, parameters in sections.items():

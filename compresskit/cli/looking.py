@@ -52,7 +52,7 @@ def _inspect(model: str, as_json: bool, **values) -> None:
         print_json(found)
         return
     console = stderr_console()
-    console.print(rows_table(f"{model}", found["layers"]))
+    console.print(rows_table(f"{model}", found["layers"], console.width))
     shown = [cost for cost in map(cost_of, names()) if cost.figure in found and not cost.modelled]
     measured = {cost: found[cost.figure] for cost in shown}
     clauses = [

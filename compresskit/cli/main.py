@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import sys
+from contextlib import suppress
 
 import click
 
@@ -13,7 +15,7 @@ from ..core.errors import CompresskitError, nearest
 from ..core.reporting.results import printable
 from ..core.user_code.user_imports import blame
 from ..pipeline.techniques import TECHNIQUES
-from .process import Interruption, close_streams, disk_error, open_streams, silence
+from .process import Interruption, close_streams, disk_error, interrupted, open_streams, separate_results, silence
 
 #: name -> ("module:function making the command", summary)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -86,6 +88,8 @@ def _run(debug: bool) -> int:
     interruption = Interruption()
     if os.environ.get("_COMPRESSKIT_COMPLETE"):  # a shell asks, and nothing of the user's runs
         return cli(prog_name="compresskit")
+    separate_results()
+    results = sys.stdout
     try:
         interruption.listen()
         result = cli(standalone_mode=False)
@@ -105,6 +109,9 @@ def _run(debug: bool) -> int:
             raise
         return _fail(_usage(error), 2)
     except SystemExit as error:  # ours end otherwise
+        if sys.stdout is not results:  # click puts another in its place once its reader is gone
+            silence()
+            return 0
         if debug:
             raise
         return _fail(f"the code that was named called sys.exit({error.code!r})", 2)
@@ -117,12 +124,12 @@ def _run(debug: bool) -> int:
 
 
 def _interrupted() -> int:
-    return _fail("interrupted; nothing half-written is left", 130)
+    return _fail(interrupted(), 130)
 
 
 def _explain(error: BaseException) -> int:
     if isinstance(error, CompresskitError):
-        return _fail(str(error), error.exit_code)
+        return _fail(str(error), error.exit_code, artifact=getattr(error, "artifact", None))
     full = disk_error(error)
     if full is not None:
         return _fail(full, 2)
@@ -141,7 +148,16 @@ def _usage(error: click.ClickException) -> str:
     return f"{message} (see {context.command_path} --help)" if context else message
 
 
-def _fail(message: str, code: int) -> int:
+#: exit code -> what kind of end it is, for machines
+ENDS = {1: "bug", 2: "bad_input", 3: "guard_missed", 130: "interrupted"}
+
+
+def _fail(message: str, code: int, *, artifact: str | None = None) -> int:
+    lines = [printable(line) for line in message.split("\n") if line.strip()]
+    if {"--json", "--json-lines"} & set(sys.argv[1:]):
+        record = {"kind": ENDS[code], "exit_code": code, "messages": lines, "artifact": artifact}
+        with suppress(OSError):
+            print(json.dumps({"event": "error", "error": record} if "--json-lines" in sys.argv else {"error": record}))
     # a name may hold a line end of another kind, which does not end the line of an error
     for line in message.split("\n") if message.strip() else [""]:
         print(f"compresskit: {printable(line)}", file=sys.stderr)

@@ -5,15 +5,38 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shlex
 import signal
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 _AGAIN_SECONDS = 5.0  # a second signal within that time would only interrupt the tidying up
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 _DISK_WORDS = ("No space left on device", "disk is full", "File too large", "Disk quota exceeded", "disk I/O error")
+
+
+_said: list[str] = []  # what an interruption says, the innermost last
+
+
+@contextmanager
+def interruption_says(text: str) -> Iterator[None]:
+    """While open, an interruption ends with this text; after one, it stays."""
+    _said.append(text)
+    yield
+    _said.pop()
+
+
+def interrupted() -> str:
+    """What an interrupted command says."""
+    return "; ".join(["interrupted; nothing half-written is left", *_said[-1:]])
+
+
+def resuming(command: Sequence[str]) -> str:
+    """A command line that goes on with what another one finished."""
+    return shlex.join([*command, *([] if "--resume" in command else ["--resume"])])
 
 
 class Interruption:
@@ -82,6 +105,16 @@ def open_streams() -> None:
     sys.stderr = _Forgiving(sys.stderr)
 
 
+def separate_results() -> None:
+    """Keep stdout for results: what code writes to its number past Python goes to stderr."""
+    with suppress(AttributeError, OSError, ValueError):
+        if sys.stdout.fileno() == 1 and isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.flush()
+            own = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+            os.dup2(2, 1)
+            sys.stdout = own
+
+
 def close_streams() -> str | None:
     """Flush what was printed; the reason why it could not be, where its reader has not just gone away."""
     reason = None
@@ -99,7 +132,7 @@ def close_streams() -> str | None:
 def silence() -> None:
     """Point stdout nowhere, so that the interpreter does not try again at its end."""
     handle = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(handle, 1)
+    os.dup2(handle, sys.stdout.fileno())
     os.close(handle)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,7 +11,7 @@ from ..artifact.disk import ownership
 from ..core.errors import InputError
 from ..core.reporting.results import write_result
 from ..pipeline.recipe import json_schema, read_recipe
-from .console import logger, stderr_console
+from .console import Shown, shown_options, stderr_console
 from .help import SectionedCommand
 from .technique import execute
 
@@ -39,8 +40,6 @@ from .technique import execute
 @click.option("--resume", is_flag=True, help="Keep finished steps whose inputs and options are unchanged.")
 @click.option("-o", "--output", metavar="DIR", help="Directory of the final artifact; default: the recipe's output.")
 @click.option("-f", "--force", is_flag=True, help="Replace an existing output.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 def run_command(
     recipe: str,
     assignments: tuple[str, ...],
@@ -48,24 +47,27 @@ def run_command(
     resume: bool,
     output: str | None,
     force: bool,
-    as_json: bool,
-    quiet: bool,
+    **shown_values: Any,
 ) -> None:
     """Run a recipe: load its model, apply its steps in order, measure each, write the final artifact.
 
     Finished steps are kept in OUTPUT.steps, so that --resume repeats only what changed.
     """
+    shown = Shown(**shown_values)
     loaded = read_recipe(recipe, assignments)
     target = output or loaded.options.output
     if dry_run:
         from ..pipeline.plan import make_plan, show_plan
 
-        plan = make_plan(loaded, logger(quiet), output=Path(target) if target else None)
-        show_plan(plan, stderr_console(), as_json)
+        plan = make_plan(loaded, shown.log(), output=Path(target) if target else None)
+        show_plan(plan, stderr_console(), shown.as_json)
         return
     if not target:
         raise InputError(f"recipe {recipe!r} names no output; add output: DIR, or give -o DIR")
-    execute(loaded, Path(target), force=force, resume=resume, as_json=as_json, quiet=quiet, keep_steps=True)
+    execute(loaded, Path(target), shown, force=force, resume=resume, keep_steps=True)
+
+
+run_command.params += shown_options()
 
 
 @click.command(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,10 @@ from ..core.reporting.results import result_stream, write_result
 from ..pipeline.recipe import Recipe, RecipeOptions, Step
 from ..pipeline.techniques import TECHNIQUES
 from .completion import Completed
-from .console import common_options, logger, stderr_console, validated
+from .console import Shown, common_options, stderr_console, validated
 from .derive import given_values, options_of
 from .help import SectionedCommand
+from .process import interruption_says, resuming
 
 
 def technique_command(name: str) -> click.Command:
@@ -22,16 +25,8 @@ def technique_command(name: str) -> click.Command:
     own = options_of(technique.options_model())
     shared = options_of(RecipeOptions, leave_out=("model", "output"))
 
-    def callback(
-        model: str,
-        output: str | None,
-        force: bool,
-        resume: bool,
-        dry_run: bool,
-        as_json: bool,
-        quiet: bool,
-        **values: Any,
-    ) -> None:
+    def callback(model: str, output: str | None, force: bool, resume: bool, dry_run: bool, **values: Any) -> None:
+        shown = Shown(**{field.name: values.pop(field.name) for field in fields(Shown)})
         options = validated(technique.options_model(), given_values(own, values), name)
         recipe_options = validated(
             RecipeOptions,
@@ -42,19 +37,14 @@ def technique_command(name: str) -> click.Command:
         if dry_run:
             from ..pipeline.plan import make_plan, show_plan
 
-            show_plan(make_plan(recipe, logger(quiet), output=Path(output or _output(name))), stderr_console(), as_json)
+            show_plan(
+                make_plan(recipe, shown.log(), output=Path(output or _output(name))), stderr_console(), shown.as_json
+            )
             return
         if options.prints_only():
-            show(recipe, as_json=as_json, quiet=quiet)
+            show(recipe, shown)
             return
-        execute(
-            recipe,
-            Path(output or _output(name)),
-            force=force,
-            resume=resume,
-            as_json=as_json,
-            quiet=quiet,
-        )
+        execute(recipe, Path(output or _output(name)), shown, force=force, resume=resume)
 
     return SectionedCommand(
         name,
@@ -87,7 +77,7 @@ def _output(name: str) -> str:
     return f"runs/{name}"
 
 
-def show(recipe: Recipe, *, as_json: bool, quiet: bool) -> None:
+def show(recipe: Recipe, shown: Shown) -> None:
     """Print what a one-step recipe finds out about its model; nothing is measured or written."""
     from rich.console import Console
 
@@ -95,33 +85,33 @@ def show(recipe: Recipe, *, as_json: bool, quiet: bool) -> None:
     from ..pipeline.opening import open_context
     from ..pipeline.runner import inspect_step
 
-    found = inspect_step(recipe.steps[0], open_context(recipe.options, logger(quiet)))
-    if as_json:
+    found = inspect_step(recipe.steps[0], open_context(recipe.options, shown.log()))
+    if shown.as_json:
         print_json(found)
         return
     console = Console(file=result_stream(), emoji=False, width=None if result_stream().isatty() else 160)
     for title, rows in found["tables"].items():
-        console.print(rows_table(title, rows))
+        console.print(rows_table(title, rows, console.width))
     for note in found["notes"]:
         write_result(note)
 
 
-def execute(
-    recipe: Recipe, output: Path, *, force: bool, resume: bool, as_json: bool, quiet: bool, keep_steps: bool = False
-) -> None:
+def execute(recipe: Recipe, output: Path, shown: Shown, *, force: bool, resume: bool, keep_steps: bool = False) -> None:
     """Run a recipe and print its report."""
     from ..core import distributed
     from ..core.reporting.report import print_json, show_report
     from ..pipeline import runner
 
-    task = runner.Run(recipe, output, force, resume, runner.command_line(), logger(quiet), keep_steps)
-    report = runner.run(task)
+    task = runner.Run(recipe, output, force, resume, runner.command_line(), shown.log(), keep_steps)
+    with interruption_says(f"go on with: {resuming(task.command)}"):
+        report = runner.run(task)
     if not distributed.is_main():
         return
-    if as_json:
+    if shown.json_lines:
+        write_result(json.dumps({"event": "report", "report": report}, default=str))
+    elif shown.as_json:
         print_json(report)
     else:
-        console = stderr_console()
-        if not quiet:
-            show_report(report, console)
+        if shown.people():
+            show_report(report, stderr_console())
         write_result(str(output))

@@ -33,9 +33,18 @@ class Diverged(InputError):
 
 
 class GuardMissed(CompresskitError):
-    """A guard or target was missed; the last good artifact is kept."""
+    """A guard or target was missed; the last good artifact is kept.
+
+    Args:
+        message: what was missed.
+        artifact: folder of the model that missed it, where that is kept.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str, artifact: str | None = None):
+        super().__init__(message)
+        self.artifact = artifact
 
 
 def first_line(error: BaseException) -> str:

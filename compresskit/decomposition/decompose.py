@@ -16,6 +16,7 @@ from ..analysis.reconstruction.floats import reconstruct_floats
 from ..analysis.reconstruction.plan import plan_reconstruction
 from ..analysis.sensitivity.divergence import OutputReference
 from ..core.errors import InputError
+from ..core.reporting.phases import phase
 from ..core.tensors.copying import copy_module
 from ..core.tensors.modules import get_module, match_names, tensor_of
 from ..core.types import Inputs, Loaded, to_device
@@ -101,6 +102,7 @@ def decompose(loaded: Loaded, options: DecomposeOptions, context: Context) -> St
     return result
 
 
+@phase("calibrate")
 def _calibration(options: DecomposeOptions, context: Context) -> list[Inputs]:
     if context.data is None:
         if options.uses_data():
@@ -161,6 +163,7 @@ def _totals(loaded: Loaded) -> Totals:
     return Totals(work_of(loaded), sum(floats) / max(len(floats), 1))
 
 
+@phase("choose")
 def _plan(
     loaded: Loaded,
     sites: list[Site],
@@ -211,6 +214,7 @@ def _must_be_faster(site: Site, options: DecomposeOptions) -> bool:
     return options.timed_target() is not None or (options.refuses_slower() and not asked_for)
 
 
+@phase("choose")
 def _choose(
     loaded: Loaded, layers: list[Layer], options: DecomposeOptions, totals: Totals, times: TimeTable, context: Context
 ) -> tuple[list[Candidate | None], Totals]:

@@ -10,6 +10,7 @@ import torch
 
 from ..core.effort import EffortOptions, Passes
 from ..core.errors import CompresskitError
+from ..core.reporting.phases import duration
 from ..core.tensors.batches import count_examples
 from ..core.tensors.devices import device_of
 from ..core.tensors.modules import evaluating
@@ -123,11 +124,3 @@ def said(record: dict[str, Any]) -> str:
                        for name, value in record["chosen"].items())  # fmt: skip
     length = f"about {duration(record['seconds'])}" if record["seconds"] is not None else "length not known"
     return f"{record['place']}: " + "; ".join(filter(None, [f"{effort}{': ' if chosen else ''}{chosen}", length]))
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: 8 s, 3 min, 2 h 10 min."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

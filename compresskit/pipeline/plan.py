@@ -106,7 +106,7 @@ def show_plan(plan: dict[str, Any], console: Console, as_json: bool) -> None:
     if as_json:
         print_json(plan)
         return
-    console.print(rows_table(f"plan: {plan['model']} on {plan['data']}", plan["plan"]))
+    console.print(rows_table(f"plan: {plan['model']} on {plan['data']}", plan["plan"], console.width))
     for record in plan["efforts"]:
         console.print(plain(said(record)), highlight=False, soft_wrap=True)
     if plan["splits"]:

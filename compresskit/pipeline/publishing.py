@@ -7,11 +7,13 @@ from typing import Any
 
 from ..artifact import artifact
 from ..artifact.disk import files
+from ..core.errors import GuardMissed
 from ..core.reporting.report_figures import described_cost
 from ..core.reporting.report_page import report_html
 from ..core.timings.machine import machine
 from ..model.checkpoints.weights import sha256_of
 from ..training.context import StepResult
+from .checks.guards import MISSED
 from .measurement import Measurement, labels, warnings_of
 from .recipe import Recipe, Step
 from .resume.workspace import Workspace
@@ -69,6 +71,33 @@ def report_head(
         "steps": [],
         "warnings": warnings,
     }
+
+
+def missed_place(place: Path) -> Path:
+    """Where what missed a step's guard is kept."""
+    return place.with_name(place.name + MISSED)
+
+
+def keep_missed(made: Path, place: Path, record: dict[str, Any], error: GuardMissed) -> GuardMissed:
+    """Keep an artifact that missed a guard beside the finished steps, marked in its manifest and report.
+
+    Args:
+        made: the artifact, which is moved.
+        place: of the step, had it held.
+        record: of the step, for the artifact's report.
+        error: says what was missed.
+    Returns:
+        the error, which says where the artifact is, too.
+    """
+    kept = missed_place(place)
+    manifest = artifact.read_manifest(made)
+    manifest["provenance"]["guard_missed"] = str(error)
+    files.write_json(made / artifact.MANIFEST, manifest)
+    files.write_json(made / artifact.REPORT, {**record, "guard_missed": str(error)})
+    with files.replacing_own(kept) as temporary:
+        for entry in made.iterdir():
+            entry.rename(temporary / entry.name)
+    return GuardMissed(f"{error}; the model that missed is {kept}", str(kept))
 
 
 def publish(place: Workspace, last: Path, beside: list[Path], report: dict[str, Any]) -> None:

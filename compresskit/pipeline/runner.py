@@ -15,6 +15,7 @@ from ..artifact import artifact
 from ..artifact.disk import files, ownership
 from ..core import distributed
 from ..core.errors import CompresskitError, GuardMissed, InputError, first_line
+from ..core.reporting.phases import Listener, Timeline, phase, spent, timeline
 from ..core.timings.decisions import Decisions
 from ..core.types import Loaded
 from ..training.context import Context, StepResult
@@ -26,7 +27,7 @@ from .checks.sanity import baseline_warnings, sanity_warnings
 from .estimating import estimated, said
 from .measurement import Measurement, measure_model
 from .opening import with_own_tokenizer
-from .publishing import publish, report_head, step_record
+from .publishing import keep_missed, missed_place, publish, report_head, step_record
 from .recipe import Recipe, Step
 from .resume.keys import data_key, input_paths, machine_timings, recorded_timings, step_keys
 from .resume.workspace import Workspace, finished_report, remove_tree
@@ -98,10 +99,11 @@ def carry_out(task: Run) -> Outcome:
         finished = task.place.check(keys[-1], task.log)
         if finished is not None:
             return Outcome(finished, None)
-        return _run(task, keys, data_key(task.recipe.options, fingerprints))
+        with timeline(task.log if isinstance(task.log, Listener) else None) as times:
+            return _run(task, keys, data_key(task.recipe.options, fingerprints), times)
 
 
-def _run(task: Run, keys: list[str], data: str) -> Outcome:
+def _run(task: Run, keys: list[str], data: str, times: Timeline) -> Outcome:
     recipe, options = task.recipe, task.recipe.options
     warnings: list[str] = []
 
@@ -114,14 +116,16 @@ def _run(task: Run, keys: list[str], data: str) -> Outcome:
     timings = recorded_timings(options.timings)
     timed_here = machine_timings(options)
     finished = len(list(task.steps_folder.glob("*-*"))) if task.resume else 0
-    context = checked_context(recipe, task.log, output=task.place.output, finished=finished)
+    with phase("check"):
+        context = checked_context(recipe, task.log, output=task.place.output, finished=finished)
     context = replace(context, recipe=recipe.content(), data_key=data, own_costs=recipe.own_costs())
     warn(sanity_warnings(recipe, context))
     estimates = estimated(recipe, context)
     for record in estimates:
         task.log(said(record))
     task.place.begin()
-    baseline = measure_model(context.original, context, options) if distributed.is_main() else None
+    with phase("baseline"):
+        baseline = measure_model(context.original, context, options) if distributed.is_main() else None
     if baseline is not None:
         warn(baseline_warnings(recipe, context, baseline))
     progress = _Progress(keys[0], baseline, baseline)
@@ -153,8 +157,10 @@ def _run(task: Run, keys: list[str], data: str) -> Outcome:
         report["original"] = report["original"].record()
     if distributed.is_main():
         report["labels"] = report["steps"][-1]["labels"]
+        report["phases"] = times.taken()
         publish(task.place, progress.place, beside, report)
         task.place.finish(keep_steps=task.keep_steps)
+        task.log(spent(report["phases"]))
     return Outcome(report, last)
 
 
@@ -183,6 +189,7 @@ def _one_step(
         return taken
     started = time.perf_counter()
     scratch = task.place.work(place, key)
+    remove_tree(missed_place(place))
     decisions = context.decisions.kept_in(scratch / "timings.jsonl")
     taking = with_own_tokenizer(context, current, task.recipe.options)
     result = do_step(step, current.clone(), replace(taking, folder=scratch, decisions=decisions))
@@ -203,19 +210,26 @@ def _one_step(
     try:
         with files.replacing_own(place) as temporary:
             inner = temporary / "artifact"
-            size_bytes = artifact.save(result.loaded, inner, provenance=provenance, files=result.files)
+            with phase("save"):
+                size_bytes = artifact.save(result.loaded, inner, provenance=provenance, files=result.files)
             # what is measured is what was stored
-            measured = measure_model(
-                result.loaded,
-                with_own_tokenizer(context, result.loaded, task.recipe.options),
-                task.recipe.options,
-                size_bytes=size_bytes,
-                against=context.original,
-                taken=result.figures,
-            )
+            with phase("measure"):
+                measured = measure_model(
+                    result.loaded,
+                    with_own_tokenizer(context, result.loaded, task.recipe.options),
+                    task.recipe.options,
+                    size_bytes=size_bytes,
+                    against=context.original,
+                    taken=result.figures,
+                )
             record = step_record(step, result, measured, before, seconds, context.own_costs)
             record |= {"timings": decisions.used, "effort": progress.estimate}
-            check_guards(step.options, place.name, measured, baseline, context.metric, task.steps_folder, result.says)
+            try:
+                check_guards(
+                    step.options, place.name, measured, baseline, context.metric, task.steps_folder, result.says
+                )
+            except GuardMissed as error:
+                raise keep_missed(inner, place, record, error) from error
             files.write_json(inner / artifact.REPORT, record)
             for entry in inner.iterdir():
                 entry.rename(temporary / entry.name)
@@ -276,6 +290,7 @@ def inspect_step(step: Step, context: Context) -> dict[str, Any]:
     return {"facts": result.facts, "tables": result.tables, "notes": result.notes}
 
 
+@phase("recover")
 def _recover(loaded: Loaded, options: RecoverOptions, context: Context) -> dict[str, Any]:
     from ..training.loop import train
 

@@ -16,6 +16,7 @@ from ..analysis.reconstruction.floats import reconstruct_floats
 from ..analysis.reconstruction.plan import plan_reconstruction
 from ..analysis.sensitivity.channels import drawn_class, output_sensitivities, unlabelled
 from ..core.errors import InputError
+from ..core.reporting.phases import phase
 from ..core.tensors.batches import count_examples
 from ..core.tensors.copying import copy_module
 from ..core.tensors.dtypes import FLOATS
@@ -47,6 +48,7 @@ _NOTE = (
 )
 
 
+@phase("cut")
 def prune_weights(loaded: Loaded, options: PruneOptions, context: Context) -> StepResult:
     """Set single weights of linear layers and convolutions to zero, in place.
 

@@ -23,6 +23,7 @@ from ..analysis.calibration.blocks import block_table, find_blocks
 from ..analysis.dataflow import trace
 from ..analysis.reconstruction.blockwise import outcome_table
 from ..analysis.reconstruction.plan import plan_reconstruction
+from ..core.reporting.phases import phase
 from .blockwise import quantize_layer, round_layers, scale_inputs
 from .calibration import calibration
 from .calibration.activations import (
@@ -160,6 +161,7 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
     return StepResult(loaded, facts, notes, tables, files)
 
 
+@phase("calibrate")
 def _calibration_batches(options: QuantizeOptions, context: Context) -> Sequence[Inputs]:
     if context.data is None:
         if options.needs_data():
@@ -169,6 +171,7 @@ def _calibration_batches(options: QuantizeOptions, context: Context) -> Sequence
     return context.data.calibration(samples, batch_size=batch_size, seed=context.seed)
 
 
+@phase("calibrate")
 def collect_statistics(
     root: nn.Module, plans: list[LayerPlan], batches: Iterable[Inputs], options: QuantizeOptions, context: Context
 ) -> InputsInTurn:
@@ -177,6 +180,7 @@ def collect_statistics(
     return InputsInTurn(root, names, batches, context.seed)
 
 
+@phase("train")
 def _train_quantized(
     loaded: Loaded, float_model: nn.Module, options: QuantizeOptions, context: Context
 ) -> dict[str, Any]:
@@ -236,6 +240,7 @@ def int8_layers(
     return made
 
 
+@phase("measure")
 def _compare_latency(
     loaded: Loaded, float_model: nn.Module, options: QuantizeOptions, context: Context, facts: dict[str, Any]
 ) -> list[str]:

@@ -13,6 +13,7 @@ import numpy as np
 from ..analysis.measure.work import Work, exact_costs, work_of
 from ..core.costs import COSTS, cost_of, names
 from ..core.errors import GuardMissed, InputError
+from ..core.reporting.phases import phase
 from ..core.types import Loaded
 from ..quantization.formats.weights import bytes_by_kind
 from ..training.context import Context, StepResult
@@ -50,7 +51,7 @@ def search(loaded: Loaded, options: SearchOptions, context: Context) -> StepResu
         raise InputError("search scores candidates on data; name some with --data, e.g. --data digits")
     if options.technique == ARCHITECTURE:
         return SUBJECTS.load(options.technique)(loaded, options, context)
-    with WorkerPool(options.ray) if options.ray else nullcontext() as team:
+    with WorkerPool(options.ray) if options.ray else nullcontext() as team, phase("choose", options.trials):
         problem, choice = _found(loaded, options, context, team)
     if options.finetune_finalists:
         choice = best_after_training(problem, choice, loaded, options, context, carry_out)

@@ -1,50 +1,17 @@
-"""What a training run leaves to look at: a CSV, a loss-curve plot as SVG, TensorBoard events, a progress bar."""
+"""What a training run leaves to look at: a CSV, a loss-curve plot as SVG, TensorBoard events."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.errors import LiveError
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..core.distributed import is_main
 from ..core.errors import require
 
 _WIDTH, _HEIGHT, _MARGIN = 640, 320, 48
 _COLOURS = ("#1f6fb4", "#d1622b", "#2f8f4e", "#8a4fa8", "#7a7a7a", "#b8336a")
-
-
-@contextmanager
-def progress_bar(description: str, total: int, done: int, *, shown: bool) -> Iterator[Any]:
-    """A bar with the time left on stderr; yields `advance(text)`, which counts one step.
-
-    It stays silent where stderr is no terminal, or where another bar is already drawn.
-    """
-    console = Console(stderr=True, emoji=False)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[text]}"),
-        console=console,
-        transient=True,
-        disable=not (shown and console.is_terminal),
-    )
-    try:
-        bar.start()
-    except LiveError:
-        bar.disable = True
-    task = bar.add_task(description, total=total, completed=done, text="")
-    try:
-        yield lambda text: bar.update(task, advance=1, text=text)
-    finally:
-        bar.stop()
 
 
 def write_csv(history: Sequence[dict[str, Any]], path: Path) -> None:

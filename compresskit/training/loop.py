@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..core import distributed
 from ..core.errors import InputError
 from ..core.options import GuardOptions
+from ..core.reporting.phases import phase, under_way
 from ..core.tensors.dtypes import float32_weights
 from ..core.tensors.randomness import manual_seed
 from ..core.types import Inputs, Loaded, to_device
@@ -145,10 +146,9 @@ class _Run:
         self.trained.train()
         for extra in self.extras:
             extra.train()
-        shown = distributed.is_main()
         try:
             if not self.state.finished:
-                with logging.progress_bar("training", self.total_steps, started_at, shown=shown) as advance:
+                with phase(under_way() or "train", self.total_steps, started_at) as advance:
                     while not self.state.finished:
                         self._epoch(advance)
                 self.weights.load_kept()

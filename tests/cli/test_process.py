@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import resource
 import signal
@@ -16,7 +17,7 @@ from safetensors.numpy import save_file
 
 import compresskit as package
 from compresskit.artifact.disk import files
-from compresskit.cli.process import Interruption, disk_error
+from compresskit.cli.process import Interruption, disk_error, interrupted, interruption_says, resuming
 from compresskit.core.errors import InputError
 
 pytestmark = pytest.mark.integration
@@ -114,3 +115,27 @@ def test_a_command_that_writes_a_file_never_replaces_what_it_reads_nor_what_is_n
         code, _, err = invoke(command, "net.py:make", "-o", output, "--force")
         assert code == 2 and reason in err
     assert (tmp_path / "net.py").read_text() == "def make(): ...\n"
+
+
+def test_whatever_user_code_writes_stdout_holds_one_document(tmp_path):
+    (tmp_path / "net.py").write_text(
+        "import os, subprocess, torch\n"
+        "def factory():\n"
+        "    print('a'); os.write(1, b'b\\n'); subprocess.run(['echo', 'c'])\n"
+        "    return torch.nn.Sequential(torch.nn.Linear(64, 10))\n"
+        ""
+    )
+    done = shell("ck quantize net.py:factory --input 64 --latency-rounds 0 --max-bytes 10 --json -q -o out", tmp_path)
+    error = json.loads(done.stdout)["error"]
+    assert done.returncode == 3 and error["kind"] == "guard_missed" and error["exit_code"] == 3
+    assert error["artifact"].endswith("out.steps/0-quantize.missed") and "max_bytes is 10" in error["messages"][0]
+    assert {"a", "b", "c"} <= set(done.stderr.splitlines())
+
+
+def test_an_interruption_says_how_to_go_on():
+    with interruption_says(f"go on with: {resuming(['compresskit', 'run', 'my recipe.yaml'])}"):
+        assert interrupted() == (
+            "interrupted; nothing half-written is left; go on with: compresskit run 'my recipe.yaml' --resume"
+        )
+    assert interrupted() == "interrupted; nothing half-written is left"
+    assert resuming(["compresskit", "prune", "m", "--resume"]) == "compresskit prune m --resume"

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from ...core.reporting.phases import phase
 from ...core.tensors.devices import device_of
 from ...core.tensors.dtypes import widened
 from ...core.tensors.modules import evaluating
@@ -99,12 +100,16 @@ def reconstruct_blocks(
     generator = torch.Generator().manual_seed(settings.seed)
     device = device_of(changed)
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), evaluating(whole, changed), _frozen(whole, changed):
+    with (
+        torch.random.fork_rng(devices=devices), evaluating(whole, changed), _frozen(whole, changed),
+        phase("reconstruct", len(blocks)) as advance,
+    ):  # fmt: skip
         manual_seed(settings.seed)
         way = {"iterations": settings.iterations, "seed": settings.seed, "blocks": [one.name for one in blocks]}
         done = BlockCheckpoints.of(settings.folder, changed, {**way, "batches": len(batches)}, generator)
         cache = ActivationCache(limit_bytes=_HELD_BYTES)
         for number, step in enumerate(walk(changed, blocks, batches, reference=whole, cache=cache), 1):
+            advance(step.block.name)
             groups = [group for group in tunable(step.block) if group.tensors]
             if not groups:
                 continue

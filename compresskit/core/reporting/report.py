@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -13,6 +13,9 @@ from rich.text import Text
 
 from .report_figures import costs_of, figure_rows
 from .results import printable, write_result
+
+_FEWEST_COLUMNS = 3  # that a narrow table keeps
+_WIDEST_TEXT = 36  # characters of a cell for which room is made; longer texts fold
 
 
 def plain(text: str) -> Text:
@@ -60,15 +63,32 @@ def _figures_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[s
     return table
 
 
-def rows_table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
-    """Any list of row mappings as a table; the columns are the keys in order of first appearance."""
+def rows_table(title: str, rows: Sequence[dict[str, Any]], width: int | None = None) -> Table:
+    """Any list of row mappings as a table; the columns are the keys in order of first appearance.
+
+    Args:
+        title: above it.
+        rows: the mappings.
+        width: of the terminal; the last columns, which matter least, are left out where all take more, and texts fold.
+    """
     columns = columns_of(rows)
-    table = Table(title=plain(title), title_justify="left")
-    for column, numeric in columns.items():
-        table.add_column(plain(column.replace("_", " ")), justify="right" if numeric else "left")
+    shown = list(columns)
+    while width is not None and len(shown) > _FEWEST_COLUMNS and _width(_cells(shown, rows)) > width:
+        shown.pop()
+    left_out = [column.replace("_", " ") for column in columns if column not in shown]
+    caption = plain(f"not shown: {', '.join(left_out)}") if left_out else None
+    table = Table(title=plain(title), title_justify="left", caption=caption, caption_justify="left")
+    for column in shown:
+        justify: Literal["left", "right"] = "right" if columns[column] else "left"
+        table.add_column(plain(column.replace("_", " ")), justify=justify, overflow="fold", no_wrap=columns[column])
     for row in rows:
-        table.add_row(*(plain(cell(row.get(column))) for column in columns))
+        table.add_row(*(plain(cell(row.get(column))) for column in shown))
     return table
+
+
+def _cells(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    heads = [column.replace("_", " ") for column in columns]
+    return [heads, *([cell(row.get(column))[:_WIDEST_TEXT] for column in columns] for row in rows)]
 
 
 def columns_of(rows: Sequence[dict[str, Any]]) -> dict[str, bool]:
@@ -109,7 +129,7 @@ def show_report(report: dict[str, Any], console: Console) -> None:
     for step in report["steps"]:
         for title, rows in step["tables"].items():
             if rows:
-                console.print(rows_table(f"{step['technique']}: {title}", rows))
+                console.print(rows_table(f"{step['technique']}: {title}", rows, console.width))
     title = f"compresskit: {report['recipe'].get('model', 'model')}"
     for table in figures_tables(title, *figure_rows(report), console.width):
         console.print(table)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ...analysis.calibration.moments import Moments, moments_of_rows
+from ...core.reporting.phases import phase
 from ...core.tensors.copying import copy_module
 from ...core.tensors.modules import bias_of, get_module, tensor_of
 from ...core.types import Inputs, Loaded
@@ -75,6 +76,7 @@ def evidence_for(
             yield site, data_evidence(root, site, moments.pop(site.name)) if reached else weight_evidence(root, site)
 
 
+@phase("cut")
 def replace_layers(
     loaded: Loaded,
     layers: list[Layer],

@@ -12,6 +12,9 @@ from ...core.errors import GuardMissed, InputError
 from ...evaluation.metrics import Metric
 from ..measurement import Measurement
 
+#: ends the name of the folder of a step that missed a guard
+MISSED = ".missed"
+
 
 def check_guards(
     options: Any,
@@ -66,7 +69,9 @@ def check_guards(
             if kept.is_dir()
             else []
         )
-        good = [entry for entry in good if int(entry.split("-")[0]) < int(name.split("-")[0])]
+        good = [
+            entry for entry in good if not entry.endswith(MISSED) and int(entry.split("-")[0]) < int(name.split("-")[0])
+        ]
         last = f"the last good artifact is {kept / good[-1]}" if good else "no earlier step's artifact exists"
         raise GuardMissed(f"step {name}: {'; '.join(missed)}; {last}")
 

@@ -18,7 +18,7 @@ from ...core.errors import CompresskitError, InputError
 from ...model.checkpoints.weights import sha256_of
 
 _WORK = ".work"
-_OWN_STEP = re.compile(r"\d+-[\w-]+(\.work)?|\.\d+-[\w-]+\.[0-9a-f]{8}\.compresskit|\.\d+-[\w-]+\.lock")
+_OWN_STEP = re.compile(r"\d+-[\w-]+(\.work|\.missed)?|\.\d+-[\w-]+(\.missed)?\.([0-9a-f]{8}\.compresskit|lock)")
 
 
 @dataclass(frozen=True)

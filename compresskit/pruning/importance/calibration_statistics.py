@@ -15,6 +15,7 @@ from ...analysis.calibration.collect import collect
 from ...analysis.calibration.moments import InputMoments, MomentSums, Precision
 from ...analysis.calibration.positions import per_example
 from ...analysis.sensitivity.channels import output_sensitivities
+from ...core.reporting.phases import phase
 from ...core.tensors.batches import count_examples
 from ...core.tensors.modules import get_module, tensor_of
 from ...core.types import Inputs, Loaded, to_device
@@ -144,6 +145,7 @@ def measurable(layer: nn.Module) -> bool:
     return refittable(layer) and tensor_of(layer)[0].numel() <= MOST_COLUMNS
 
 
+@phase("calibrate")
 def input_moments(
     module: nn.Module, names: Sequence[str], batches: Iterable[Inputs], *, points: int, generator: torch.Generator
 ) -> dict[str, MomentSums]:
@@ -177,6 +179,7 @@ def block_moments(step: Step, names: Sequence[str], *, points: int, seed: int) -
     return {name: one.sums for name, one in step.collect({name: statistic() for name in names}).items()}
 
 
+@phase("calibrate")
 def calibration(context: Context, samples: int, what: str) -> list[Inputs]:
     """Calibration inputs on the run's device.
 

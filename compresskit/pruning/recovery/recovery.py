@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ...analysis.calibration.blocks import find_blocks
+from ...core.reporting.phases import phase
 from ...core.tensors.modules import bias_of, get_module, tensor_of
 from ...core.types import Loaded, to_device
 from ...training.batchnorm import estimate_batchnorm
@@ -38,6 +39,7 @@ def refit_kind(loaded: Loaded, options: PruneOptions, context: Context) -> Liter
     return "sequential" if quickly_refitted(loaded.module, example, examples=examples) else "inputs"
 
 
+@phase("refit")
 def refit_before_cut(module: nn.Module, graph: Graph, keep: np.ndarray, evidence: Evidence, ridge: float | None) -> int:
     """Refit layers of the whole model for the inputs that stay (those that go get weight zero); returns how many.
 
@@ -73,6 +75,7 @@ def refit_before_cut(module: nn.Module, graph: Graph, keep: np.ndarray, evidence
     return count
 
 
+@phase("refit")
 def refit_after_cut(
     whole: nn.Module, cut: Loaded, graph: Graph, keep: np.ndarray, options: PruneOptions, context: Context
 ) -> int:
@@ -104,6 +107,7 @@ def refit_after_cut(
     )
 
 
+@phase("refit")
 def recalibrate(loaded: Loaded, options: PruneOptions, context: Context) -> int:
     """Estimate BatchNorm statistics again where there is data; returns how many layers.
 

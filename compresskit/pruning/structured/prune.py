@@ -14,6 +14,7 @@ from ...analysis.reconstruction.blockwise import outcome_table
 from ...analysis.reconstruction.plan import plan_reconstruction
 from ...core.costs import COSTS, cost_of
 from ...core.errors import InputError
+from ...core.reporting.phases import phase
 from ...core.tensors.copying import copy_module
 from ...core.types import Loaded
 from ...model.text_inputs import is_causal
@@ -232,6 +233,7 @@ class Chosen(NamedTuple):
     facts: dict[str, Any]
 
 
+@phase("choose")
 def choose_units(loaded: Loaded, graph: Graph, options: PruneOptions, context: Context, ties: Ties = FREE) -> Chosen:
     """Score the units and choose which stay, within the options' limits and budget."""
     evidence = evidence_for(loaded, graph, options, context)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ...core.reporting.phases import phase
 from ...core.tensors.modules import get_module, tensor_of
 from ..dependency.graph import Graph
 from ..dependency.symbolic_int import AttributeKey
@@ -35,6 +36,7 @@ class NotExpressible(ValueError):
         self.counts = counts
 
 
+@phase("cut")
 def cut(
     module: nn.Module, graph: Graph, keep: np.ndarray, tensors: dict[str, Any] | None = None
 ) -> list[dict[str, Any]]:

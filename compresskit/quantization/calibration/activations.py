@@ -13,6 +13,7 @@ from compresskit.core.tensors.modules import get_module
 from compresskit.core.types import Inputs, Loaded
 
 from ...analysis.dataflow import Trace
+from ...core.reporting.phases import phase
 from ..formats.conversion import convert
 from ..formats.layer_spec import Spec
 from ..options import QuantizeOptions
@@ -33,6 +34,7 @@ def product_operands(loaded: Loaded, options: QuantizeOptions) -> dict[str, int]
     return count_operands(loaded.module, loaded.example)
 
 
+@phase("calibrate")
 def activation_ranges(
     root: nn.Module,
     record: Trace,

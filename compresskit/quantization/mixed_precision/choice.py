@@ -16,6 +16,7 @@ from compresskit.core.tensors.modules import get_module
 from compresskit.core.types import Inputs, Loaded
 from compresskit.training.context import Context
 
+from ...core.reporting.phases import phase
 from ..calibration.layer_inputs import InputsInTurn, LayerInputs
 from ..formats.layer_spec import Spec
 from ..formats.layers import from_matrix, matrix_shape, name_format, to_matrix
@@ -41,6 +42,7 @@ class Allocation:
     files: dict[str, Path]
 
 
+@phase("choose")
 def allocate(
     root: nn.Module,
     plans: list[LayerPlan],

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ...core.errors import GuardMissed, InputError
+from ...core.reporting.phases import advanced
 from .evaluator import Rater, Rating
 from .score_cache import remember, remembered
 from .subject import Choice, Subject
@@ -239,6 +240,7 @@ class Problem:
             len(self.history), choice, rating.score, rating.divergence, shares, round(self.elapsed, 3), self.source
         )
         self.history.append(trial)
+        advanced()
         self._seen[choice] = trial
         best = self.best()
         count, took = len(self.history), self.elapsed
