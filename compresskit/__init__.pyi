@@ -1134,6 +1134,7 @@ def export(
     opset: int = 21,
     dynamic: str | Sequence[str] = ...,
     with_past: bool = False,
+    preprocess: Literal["outside", "inside"] = "outside",
     with_script: bool = False,
     keep: Literal["integers", "fastest"] = "integers",
     threads: int = 1,

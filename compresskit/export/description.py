@@ -27,12 +27,13 @@ _GENERIC_LABEL = re.compile(r"LABEL_\d+")
 _PROGRAMS = ("compresskit", "__main__.py")
 
 
-def description(loaded: Loaded, context: Context) -> dict[str, Any]:
+def description(loaded: Loaded, context: Context, preprocess: str = "outside") -> dict[str, Any]:
     """What a file says of its model; JSON-able, without any path of this machine.
 
     Args:
         loaded: the model.
         context: its recipe names the model, its data the labels and what is done to images.
+        preprocess: whether images are scaled and normalized outside of the graph or inside.
     Returns:
         compresskit (version), model, edits (a line each), weights_sha256; command, where it was a command;
         preprocessing of images and labels of classes, where they are known; text, for models of token ids.
@@ -48,7 +49,7 @@ def description(loaded: Loaded, context: Context) -> dict[str, Any]:
     if command := command_line():
         found["command"] = command
     if preprocessing := preprocessing_of(loaded, context.data):
-        found["preprocessing"] = preprocessing
+        found["preprocessing"] = preprocessing | {"where": preprocess}
     if labels := labels_of(loaded, context.data):
         found["labels"] = labels
     if text := text_inputs_of(loaded.module):

@@ -13,6 +13,7 @@ from ..core.types import Loaded
 from ..quantization.formats.layers import quantized_layers
 from .exporters.export_program import LOOKUPS
 
+_WRAPPED = "model."  # before the names of layers, where a wrapper was traced
 #: a file is said to be larger than the artifact from this factor on, and from this many bytes more (graph, names)
 _FACTOR, _GRAPH_BYTES = 1.1, 64 << 10
 
@@ -37,12 +38,13 @@ def size_notes(loaded: Loaded, program: torch.export.ExportedProgram, file_bytes
 def held_as_floats(loaded: Loaded, program: torch.export.ExportedProgram, options: Any) -> list[str]:
     """A line for each number format whose weights the file holds as floats."""
     coded = program.graph_module.meta.get(LOOKUPS, {}) if options.format == "onnx" else {}
+    names = {name.removeprefix(_WRAPPED) for name in coded} | set(coded)
     formats = Counter(
         layer.spec.format
         for name, layer in quantized_layers(loaded.module).items()
         if layer.spec.parameters
         and layer.number_format.lowering == "constant"
-        and not all(f"{name}.{parameter}_lowered".lstrip(".") in coded for parameter in layer.spec.parameters)
+        and not all(f"{name}.{parameter}_lowered".lstrip(".") in names for parameter in layer.spec.parameters)
     )
     return [f"{name} weights of {count} layers are float constants in the file" for name, count in formats.items()]
 

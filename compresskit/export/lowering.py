@@ -26,8 +26,8 @@ from ..quantization.kv_cache import float_cache
 from .comparison import compare
 from .description import description
 from .exporters.export_program import DESCRIPTION
+from .exporters.preprocessed import FromFloats, Preprocessed
 from .exporters.traced import traced
-from .exporters.with_past import completed
 from .file_size import held_as_floats, size_notes
 from .float_reference import float_twin
 from .folders.folder import model_card
@@ -97,7 +97,7 @@ def _carry_out(loaded: Loaded, options: ExportOptions, context: Context, path: P
     trace, program, proof, tables = None, None, dict[str, Any](), dict[str, list[dict[str, Any]]]()
     inputs = with_batch(loaded.example, options.batch_size)
     inputs = inputs if options.takes_model() else cast(inputs, torch.float32)
-    apart, kept = runs_apart(loaded.module, options), None
+    apart, kept = options.preprocess == "outside" and runs_apart(loaded.module, options), None
     if options.keep == "fastest" and apart:
         kept = fastest(loaded, inputs, options)
         loaded = replace(loaded, module=kept.module)
@@ -106,13 +106,13 @@ def _carry_out(loaded: Loaded, options: ExportOptions, context: Context, path: P
         notes, proof = write_model(loaded, options, path)
         notes = [*known, *notes]
     else:
-        trace = traced(loaded, options)
+        trace = traced(loaded, options, context.data)
         program = trace.program
-        program.graph_module.meta[DESCRIPTION] = description(loaded, context)
+        program.graph_module.meta[DESCRIPTION] = description(loaded, context, options.preprocess)
         notes = [*known, *computes_in(loaded.module), *held_as_floats(loaded, program, options)]
         notes += EXPORTERS.load(options.format)(program, path, options) or []
         notes += size_notes(loaded, program, bytes_on_disk(path), options)
-    example = inputs if trace is None else completed(inputs, trace.example)
+    example = inputs if trace is None else trace.inputs(inputs)
     exported = Exported(loaded.module.eval(), program, path, example, options.threads)
     runner = _runner(runtime, exported)
     facts: dict[str, Any] = {
@@ -125,10 +125,16 @@ def _carry_out(loaded: Loaded, options: ExportOptions, context: Context, path: P
         "quantized_layers": sum(bool(layer.spec.parameters) for layer in quantized_layers(loaded.module).values()),
         **proof,
     }
-    facts |= compare(loaded.module, runner, comparison_batches(loaded, options, context))
+    reference, baseline = loaded.module, float_twin(loaded.module)
+    timed_runner, timed_inputs = runner, inputs
+    if trace is not None and isinstance(trace.module, Preprocessed):
+        wrapper = trace.module
+        timed_inputs, baseline = wrapper.as_bytes(inputs), wrapper.around(baseline)
+        reference, runner = FromFloats(wrapper, wrapper), FromFloats(runner, wrapper)
+    facts |= compare(reference, runner, comparison_batches(loaded, options, context))
     if trace is not None:
-        facts |= check_sizes(trace, runner, facts)
-    facts |= _latency(float_twin(loaded.module), runner, inputs, options)
+        facts |= check_sizes(trace, timed_runner, facts)
+    facts |= _latency(baseline, timed_runner, timed_inputs, options)
     if kept is not None:
         notes.append(kept.note)
         facts["layers_in_float"] = kept.in_float

@@ -20,7 +20,7 @@ _TAKEN = ("manifest.json", "model.safetensors", "report.json", "report.html", "r
 
 
 #: options that only some formats read
-_NOT_FOR_ALL = ("opset", "factored", "with_script", "dynamic", "with_past")
+_NOT_FOR_ALL = ("opset", "factored", "with_script", "dynamic", "with_past", "preprocess")
 #: what dimensions of inputs are called
 DIMENSIONS = ("batch", "length", "height", "width")
 
@@ -59,6 +59,10 @@ class ExportOptions(Options):
     with_past: bool = option(
         False, "causal language models: past keys and values as inputs, present ones as outputs", section="Export"
     )
+    preprocess: Literal["outside", "inside"] = option(
+        "outside", "inside: the graph takes images of bytes (batch, height, width, channels) of the model's size, and "
+        "scales and normalizes them itself", section="Export",
+    )  # fmt: skip
     with_script: bool = option(
         False,
         "write a script and a README beside the file: NAME.py needs the runtime and NumPy alone",
@@ -145,6 +149,8 @@ class ExportOptions(Options):
                 raise ValueError(f"{name} would be ignored: format is {self.format!r}")
         if self.with_past and "dynamic" in self.model_fields_set:
             raise ValueError("dynamic would be ignored: with_past leaves batch and lengths free")
+        if self.with_past and self.preprocess == "inside":
+            raise ValueError("preprocess 'inside' is for images, with_past for language models")
         return self
 
 

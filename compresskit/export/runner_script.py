@@ -80,6 +80,9 @@ for entry, array in zip(session.get_outputs(), session.run(None, feed)):
 """
 
 
+_INSIDE = " The graph does that itself: it takes bytes, (batch, height, width, channels)."
+
+
 class _Kind(NamedTuple):
     """A script's body, and what it is for."""
 
@@ -160,9 +163,10 @@ def readme(model_file: str, meta: Mapping[str, Any], kind: _Kind | None = None) 
         f"Weights: sha256 {meta['weights_sha256']}.", "",
     ]  # fmt: skip
     if wanted := meta.get("preprocessing"):
+        inside = _INSIDE if wanted.get("where") == "inside" else ""
         lines += [
             f"Images: {wanted['size'][0]} x {wanted['size'][1]} pixels, {wanted['order']}, scaled to [0, 1], then "
-            f"(value - mean) / std with mean {wanted['mean']} and std {wanted['std']}.", "",
+            f"(value - mean) / std with mean {wanted['mean']} and std {wanted['std']}.{inside}", "",
         ]  # fmt: skip
     if labels := meta.get("labels"):
         lines += [f"Classes: {len(labels)}, from {labels[0]!r} to {labels[-1]!r}.", ""]

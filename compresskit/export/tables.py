@@ -27,7 +27,7 @@ EXPORTERS: Registry[Callable[[ExportedProgram | Loaded, Path, ExportOptions], Se
                 "suffix": ".onnx",
                 "runtime": "onnxruntime",
                 "packages": {"onnx": "onnx", "onnxscript": "onnx"},
-                "options": ("opset", "with_script", "dynamic", "with_past"),
+                "options": ("opset", "with_script", "dynamic", "with_past", "preprocess"),
             },
         ),
         "openvino": Row(

@@ -43,7 +43,13 @@ def test_a_description_names_no_folder(monkeypatch):
     found = description(one, Context(original=one))
     assert found["command"] == "compresskit export net.py:factory"
     assert "somebody" not in str(found) and "net.py" in found["model"]
-    assert found["preprocessing"] == {"size": [8, 6], "mean": [0.0] * 3, "std": [1.0] * 3, "order": "rgb"}
+    assert found["preprocessing"] == {
+        "size": [8, 6],
+        "mean": [0.0] * 3,
+        "std": [1.0] * 3,
+        "order": "rgb",
+        "where": "outside",
+    }
     assert "text" not in found and "labels" not in found
     monkeypatch.setattr(module.sys, "argv", ["/home/somebody/train.py"])
     assert "command" not in description(one, Context(original=one))
@@ -57,7 +63,13 @@ def test_models_of_anything_but_one_image_have_no_preprocessing():
 def test_declared_preprocessing_is_told():
     one = loaded(preprocessing=Preprocessing((0.1, 0.2, 0.3), (1.0, 2.0, 3.0), (4, 5), 3))
     found = description(one, Context(original=one))["preprocessing"]
-    assert found == {"size": [4, 5], "mean": [0.1, 0.2, 0.3], "std": [1.0, 2.0, 3.0], "order": "rgb"}
+    assert found == {
+        "size": [4, 5],
+        "mean": [0.1, 0.2, 0.3],
+        "std": [1.0, 2.0, 3.0],
+        "order": "rgb",
+        "where": "outside",
+    }
 
 
 def test_the_datas_own_preprocessing_and_classes_go_first(tmp_path):

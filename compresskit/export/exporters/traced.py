@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -9,13 +10,17 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from ...core.errors import InputError
+from ...core.tensors.dtypes import cast, copy_in
 from ...core.types import Inputs, Loaded
+from ...data.dataset import Data
 from ...model.example_inputs import with_batch
 from ...model.exported import exported_program
+from ..description import preprocessing_of
 from ..options import ExportOptions
 from .dynamic_axes import Axes, free_axes, second_size, with_mask
 from .export_program import AXES, export_program
-from .with_past import WithPast, past_axes, past_example
+from .preprocessed import Preprocessed, in_bytes
+from .with_past import WithPast, completed, past_axes, past_example
 
 
 @dataclass(frozen=True)
@@ -35,10 +40,20 @@ class Traced:
     example: Inputs
     second: Inputs | None
 
+    def inputs(self, inputs: Inputs) -> Inputs:
+        """What the program takes for inputs of the model."""
+        if isinstance(self.module, Preprocessed):
+            return self.module.as_bytes(inputs)
+        return completed(inputs, self.example)
 
-def traced(loaded: Loaded, options: ExportOptions) -> Traced:
+
+def traced(loaded: Loaded, options: ExportOptions, data: Data | None = None) -> Traced:
     """Trace a model.
 
+    Args:
+        loaded: the model.
+        options: dynamic dimensions, past tokens, preprocessing.
+        data: what is done to its images, where preprocessing is part of the graph; else the model's own counts.
     Raises:
         InputError: if torch.export cannot, or the model does not leave a named dimension free.
     """
@@ -49,6 +64,8 @@ def traced(loaded: Loaded, options: ExportOptions) -> Traced:
         program = export_program(module, example, axes)
         _check_free(program, axes)
         return Traced(program, module, example, example)
+    if options.preprocess == "inside":
+        return _of_bytes(loaded, options, data)
     if batch := options.fixed_batch():
         example = with_batch(example, batch)
         return Traced(export_program(module, example, [{} for _ in tree_leaves(example)]), module, example, None)
@@ -64,6 +81,24 @@ def traced(loaded: Loaded, options: ExportOptions) -> Traced:
     program = export_program(module, with_batch(example, batch), axes)
     _check_free(program, axes)
     return Traced(program, module, example, second)
+
+
+def _of_bytes(loaded: Loaded, options: ExportOptions, data: Data | None) -> Traced:
+    """The model behind its preprocessing."""
+    if exported_program(loaded.module) is not None:
+        raise InputError("preprocess 'inside': an exported program stays as it is; export its factory")
+    module, example = copy_in(loaded.module, torch.float32), cast(loaded.example, torch.float32)
+    keyword = next(iter(example)) if isinstance(example, Mapping) else ""
+    wrapper = Preprocessed(module, preprocessing_of(loaded, data), keyword).eval()
+    named = "dynamic" in options.model_fields_set
+    axes = free_axes(module, example, options.dynamic) if named else [{0: "batch"}]
+    second = wrapper.as_bytes(second_size(module, example, axes)) if named and options.dynamic else None
+    batch = 2 if "batch" in options.dynamic else options.batch_size
+    axes = in_bytes(axes)
+    program = export_program(wrapper, wrapper.as_bytes(with_batch(example, batch)), axes)
+    if named:
+        _check_free(program, axes)
+    return Traced(program, wrapper, wrapper.as_bytes(example), second)
 
 
 def _check_free(program: torch.export.ExportedProgram, axes: list[Axes]) -> None:
