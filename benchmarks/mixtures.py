@@ -101,7 +101,8 @@ def rows(folder: Path, names: list[str]) -> None:
             context = Context(loaded.clone(), data=data, loss=make_loss("ce"), eval_batch=20)
             loaded = entry.function()(loaded, made, context).loaded
             seconds = time.process_time() - begun
-        size = sum(one.numel() * one.element_size() for one in loaded.module.state_dict().values())
+        tensors = {one.data_ptr(): one for one in loaded.module.state_dict().values()}  # tied ones once
+        size = sum(one.numel() * one.element_size() for one in tensors.values())
         found = perplexity(loaded.module.eval(), tested)
         print(f"| {name} | {found:.3f} | {size / 1e6:.2f} | {seconds:.1f} |", flush=True)
 
