@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..core.errors import InputError, nearest
 from ..core.tensors.batches import count_examples
+from ..core.tensors.devices import device_of
 from ..core.tensors.modules import evaluating
 from ..core.types import Inputs, call, to_device
 from ..data.transforms import MixedTargets
@@ -86,7 +87,7 @@ def run_with_loss(
     Args:
         module: the model.
         inputs: of the batch.
-        targets: of the batch, or MixedTargets.
+        targets: of the batch, wherever they lie, or MixedTargets.
         loss: a row of LOSSES, loaded; None is `auto`.
         label_smoothing: share of the target spread over all classes.
     Returns:
@@ -94,6 +95,7 @@ def run_with_loss(
     Raises:
         InputError: if they do not fit together.
     """
+    targets = to_device(targets, device_of(module))
     if loss is None and not isinstance(targets, Tensor | MixedTargets):
         loss = LOSSES.load("model")
     if not takes_module(loss):
