@@ -44,7 +44,9 @@ def peak_memory_bytes(module: nn.Module, inputs: Inputs) -> int | None:
         return torch.cuda.max_memory_allocated(device) - before
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler talks on stderr otherwise
     activities = [torch.profiler.ProfilerActivity.CPU]
-    with evaluating(module), torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+    # acc_events: some versions of torch warn that later cycles, of which there are none, would clear the events
+    profiling = torch.profiler.profile(activities=activities, profile_memory=True, acc_events=True)
+    with evaluating(module), profiling as profile:
         call(module, inputs)
     recorded: Any = profile.profiler  # its results have no types
     events = [event for event in recorded.kineto_results.events() if event.name() == "[memory]"]
