@@ -102,6 +102,19 @@ def test_every_extra_stands_in_the_readme():
     ) - {"extra"}
 
 
+def test_figures_beside_peers_stand_in_the_tables_that_they_link():
+    page = REPOSITORY / "docs" / "peers.md"
+    table, checked = "", 0
+    for row in re.findall(r"^\|.+\|$", page.read_text().partition("## What others")[0], re.MULTILINE)[2:]:
+        link = re.search(r"\]\(([^)]+)\)", row)
+        table = (page.parent / link[1]).read_text() if link else table
+        for figure in re.findall(r"\d+\.\d{2,}", row.replace("**", "")):
+            written = (figure, f"{float(figure) / 100:.4f}")  # tables hold percent or shares
+            assert any(form in table for form in written), (figure, row)
+            checked += 1
+    assert checked > 25
+
+
 def pieces_of(message: str) -> list[str]:
     """The parts of a message of docs/troubleshooting.md between what differs, without spaces at their ends."""
     return [piece.strip() for piece in message.split("…") if len(piece.strip()) > 2]
