@@ -292,8 +292,13 @@ def inspect_step(step: Step, context: Context) -> dict[str, Any]:
 
 @phase("recover")
 def _recover(loaded: Loaded, options: RecoverOptions, context: Context) -> dict[str, Any]:
+    from ..training.adapters import adapters
     from ..training.loop import train
 
+    if options.lora is not None:
+        with adapters(loaded, options.lora, context.seed) as trained:
+            found = _recover(loaded, options.model_copy(update={"lora": None}), context)
+        return {**found, "trained_parameters": trained}
     if options.mode == "finetune":
         return train(loaded, options, context)
     from ..distillation.distill import recover_objective

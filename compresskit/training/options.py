@@ -112,8 +112,19 @@ class RecoverOptions(OptionGroup, TrainOptions):
         section="Recovery",
     )  # fmt: skip
 
+    lora: int | None = option(
+        None, "train low-rank adapters of this rank, of linear layers, in the place of all weights, and merge them at "
+        "the end (Hu et al., 2022)", section="Recovery", ge=1,
+    )  # fmt: skip
+
+    def packages(self) -> dict[str, str]:
+        """Optional packages that these options need: module to import -> the extra that brings it."""
+        return super().packages() | ({"peft": "peft"} if self.lora is not None else {})
+
     @model_validator(mode="after")
     def _labels_need_a_teacher(self) -> Self:
+        if self.lora is not None and self.mode == "none":
+            raise ValueError("lora would be ignored: recover is 'none'; set recover to finetune or kd")
         if self.labels == "ignore" and self.mode != "kd":
             raise ValueError(f"labels ignore would be ignored: recover is {self.mode!r}; set recover to kd")
         return self
