@@ -23,6 +23,7 @@ from .formats.integer import grid_for
 from .formats.layer_spec import Spec
 from .formats.layers import name_format, to_matrix
 from .formats.number_format import Parts, Settings
+from .formats.saturation import is_depthwise, pair_distance, smallest_scale
 from .formats.uniform import Grid
 from .formats.weights import store
 from .options import QuantizeOptions
@@ -158,8 +159,10 @@ def quantize_layer(
             store(quantized, name, _experts_quantized(matrix, spec, options, statistics.sums.get(name, []), seed))
         return spec
     settings = Settings(options, statistics.moments.second_moment if statistics else None, seed)
+    distance = pair_distance(layer) if options.spreads_pairs() and spec.bits == 8 and not is_depthwise(layer) else None
     for name, matrix in matrices.items():
-        store(quantized, name, number_format.quantize(matrix, spec, settings))
+        least = smallest_scale(matrix, distance) if distance is not None else None
+        store(quantized, name, number_format.quantize(matrix, spec, replace(settings, smallest_scale=least)))
     if options.bias_correction and statistics and bias_of(layer) is not None:
         with torch.no_grad():
             rounded = to_matrix(quantized.dequantized("weight"), spec.axis)

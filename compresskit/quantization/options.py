@@ -253,6 +253,11 @@ class QuantizeOptions(ReconstructionOptions, BudgetOptions):
         """Whether weights of 8 bits use codes of 7 bits."""
         return self.code_range == "half" or (self.code_range == "auto" and self.scheme_row().activations != "none")
 
+    def spreads_pairs(self) -> bool:
+        """Whether scales of 8-bit weights are widened for the largest sum of two neighbours (formats.saturation)."""
+        automatic = self.code_range == "auto" and self.uses_half_range() and self.weight_range == "symmetric"
+        return automatic and self.rounding == "nearest" and self.qat == "none" and self.weight_granularity() != "group"
+
     @model_validator(mode="after")
     def _options_have_an_effect(self) -> QuantizeOptions:
         scheme, given = self.scheme_row(), self.model_fields_set

@@ -16,6 +16,7 @@ from compresskit.model.libraries.experts import is_experts, projections
 from ..analysis.dataflow import Trace, shared_parameters
 from .formats.layer_spec import Spec
 from .formats.layers import Quantized, name_format, output_axis
+from .formats.saturation import is_depthwise, pair_distance
 from .options import QuantizeOptions
 
 _WEIGHTED = (
@@ -170,8 +171,15 @@ def _spec(layer: nn.Module, number_format: str, bits: int, options: QuantizeOpti
         weight_dtype=str(layer.get_parameter(parameters[0]).dtype).removeprefix("torch."),
         format=number_format,
         axis=output_axis(layer),
-        **name_format(number_format).geometry(bits, options),
+        **name_format(number_format).geometry(bits, _with_code_range(layer, options)),
         input=activations if calls_forward else "none",
         input_symmetric=options.activation_range == "symmetric",
         input_ranges="token" if options.dynamic_ranges == "token" and _reads_channels_last(layer) else "tensor",
     )
+
+
+def _with_code_range(layer: nn.Module, options: QuantizeOptions) -> QuantizeOptions:
+    """Options whose automatic range of codes is the full one where a layer's kernels do not saturate with it."""
+    if options.code_range != "auto" or not (is_depthwise(layer) or options.spreads_pairs() and pair_distance(layer)):
+        return options
+    return options.model_copy(update={"code_range": "full"})

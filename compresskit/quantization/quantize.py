@@ -139,9 +139,11 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
     if options.scheme_row().activations != "none":
         facts["quantized_product_operands"] = sum(operands.values())
     notes += _rounded_to_nearest(float_model, plans, options)
-    if any(plan.spec.bits == 7 and not plan.spec.packed for plan in plans) and options.uses_half_range():
+    halved = sum(plan.spec.bits == 7 and not plan.spec.packed for plan in plans)
+    if halved and options.uses_half_range():
         notes.append(
-            "int8 weights use 7-bit codes, which x86 kernels without VNNI cannot saturate; code_range full: all 8"
+            f"int8 weights of {halved} of {len(plans)} layers use 7-bit codes, which x86 kernels without VNNI cannot "
+            "saturate; code_range full: all 8"
         )
     if reconstruction is not None:
         outcomes = reconstruct_quantized(loaded, float_model, reconstruction)

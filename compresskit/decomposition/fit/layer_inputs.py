@@ -67,9 +67,10 @@ def collect_moments(
 
 def samples(pairs: Iterable[tuple[Tensor, Tensor]], layer: nn.Module, limit: int, seed: int) -> tuple[Tensor, Tensor]:
     """Matching input and output rows of (layer input, wanted layer output) pairs, in float64 unless very wide."""
-    window, sample = needs_window(layer), per_batch(limit, torch.Generator().manual_seed(seed))
+    sample = per_batch(limit, torch.Generator().manual_seed(seed))
     inputs, outputs = [], []
     for given, wanted in pairs:
+        window = needs_window(layer, given)
         positions = sample(*output_positions(window, wanted))
         rows = input_rows(window, given, positions)
         dtype, _ = _PRECISION.of(rows.shape[2])

@@ -63,6 +63,10 @@ class Integer(BaseFormat):
     def quantize(self, matrix: Tensor, spec: Spec, settings: Settings) -> dict[str, Tensor]:
         """Codes by the rounding method of the options, on the grid of their weight search."""
         grid = grid_for(matrix, spec, settings.options)
+        if settings.smallest_scale is not None:
+            least = settings.smallest_scale.amax(0, keepdim=True) if len(grid.scale) == 1 else settings.smallest_scale
+            least = least * (1 + torch.finfo(torch.float16).eps) if spec.scale_type == "float16" else least
+            grid = replace(grid, scale=torch.maximum(grid.scale, least.to(grid.scale)))
         second = settings.second_moments() if settings.second_moments else None
         codes = ROUNDINGS.load(settings.options.rounding)(Problem(matrix, grid, second, settings.seed))
         return grid_parts(grid, codes, spec)

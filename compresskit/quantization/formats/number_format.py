@@ -38,11 +38,13 @@ class Settings:
         options: rounding, weight_search, codebook_start.
         second_moments: gives the mean of x x^T over the layer's inputs, where they were captured.
         seed: for methods that draw anything.
+        smallest_scale: of each row of weights, (rows, 1), where kernels saturate below it.
     """
 
     options: QuantizeOptions
     second_moments: Callable[[], Tensor] | None = None
     seed: int = 0
+    smallest_scale: Tensor | None = None
 
 
 class NumberFormat(Protocol):

