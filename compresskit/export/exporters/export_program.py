@@ -260,7 +260,8 @@ def export_program(
     free = tree_unflatten([dict.fromkeys(one, torch.export.Dim.AUTO) or None for one in axes], structure)
     try:
         with torch.no_grad(), without_cache(lowered):
-            register_dataclasses(call(lowered, inputs))
+            # of another batch size than is traced: a model that keeps the last one would take it for fixed
+            register_dataclasses(call(lowered, with_batch(inputs, 1)))
             program = torch.export.export(lowered, args, kwargs, dynamic_shapes=_by_name(lowered, *free))
     except Exception as error:
         raise InputError(f"torch.export cannot trace this model: {first_line(error)}") from error

@@ -168,3 +168,22 @@ def test_ranges_of_tokens_lower_to_arithmetic(bits):
     assert net[0].spec.input_ranges == "token"
     with torch.no_grad():
         torch.testing.assert_close(lower(net)(loaded.example), net(loaded.example), rtol=1e-4, atol=1e-5)
+
+
+class Remembers(nn.Module):
+    """Goes by the shape of the last input where the next one has the same, as YOLO's head does with its anchors."""
+
+    def __init__(self):
+        super().__init__()
+        self.shape = None
+
+    def forward(self, x):
+        if self.shape != x.shape:
+            self.shape = x.shape
+        return (x + 1).reshape(self.shape)
+
+
+def test_a_model_that_remembers_its_last_batch_keeps_the_batch_free():
+    program = export_program(Remembers().eval(), torch.randn(1, 3)).module()
+    for batch in (2, 5):
+        assert program(torch.ones(batch, 3)).shape == (batch, 3)
