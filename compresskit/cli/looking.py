@@ -204,7 +204,8 @@ def verify_command(artifact: str, trust_source: bool, source: str | None, as_jso
     failed = [row for row in rows if not row["passed"]]
     if failed:
         raise GuardMissed(f"artifact {artifact!r}: {failed[0]['check']}: failed ({failed[0]['detail']})")
-    write_result("verified")
+    if not as_json:
+        write_result("verified")
 
 
 @click.command("doctor", cls=SectionedCommand, epilog="compresskit doctor --json")

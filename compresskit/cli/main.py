@@ -11,8 +11,8 @@ from contextlib import suppress
 import click
 
 from .. import __version__
-from ..core.errors import CompresskitError, nearest
-from ..core.reporting.results import printable
+from ..core.errors import EXIT_CODES, CompresskitError, nearest
+from ..core.reporting.results import anything_written, printable
 from ..core.user_code.user_imports import blame
 from ..pipeline.techniques import TECHNIQUES
 from .process import Interruption, close_streams, disk_error, interrupted, open_streams, separate_results, silence
@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("looking:compare_command", "Put finished runs side by side, as a table and a page."),
     "verify": ("looking:verify_command", "Check an artifact: hash, probe, reload in a fresh process."),
     "explain": ("words:explain_command", "Say what an option, a choice or a term means."),
+    "skill": ("words:skill_command", "Print a page about these commands for coding agents."),
     "completion": ("words:completion_command", "Print the completion script of a shell."),
     "doctor": ("looking:doctor_command", "Say which runtimes and extras work here."),
 }
@@ -148,16 +149,13 @@ def _usage(error: click.ClickException) -> str:
     return f"{message} (see {context.command_path} --help)" if context else message
 
 
-#: exit code -> what kind of end it is, for machines
-ENDS = {1: "bug", 2: "bad_input", 3: "guard_missed", 130: "interrupted"}
-
-
 def _fail(message: str, code: int, *, artifact: str | None = None) -> int:
     lines = [printable(line) for line in message.split("\n") if line.strip()]
-    if {"--json", "--json-lines"} & set(sys.argv[1:]):
-        record = {"kind": ENDS[code], "exit_code": code, "messages": lines, "artifact": artifact}
+    lines_asked = "--json-lines" in sys.argv[1:]
+    if lines_asked or ("--json" in sys.argv[1:] and not anything_written()):
+        record = {"kind": EXIT_CODES[code][0], "exit_code": code, "messages": lines, "artifact": artifact}
         with suppress(OSError):
-            print(json.dumps({"event": "error", "error": record} if "--json-lines" in sys.argv else {"error": record}))
+            print(json.dumps({"event": "error", "error": record} if lines_asked else {"error": record}))
     # a name may hold a line end of another kind, which does not end the line of an error
     for line in message.split("\n") if message.strip() else [""]:
         print(f"compresskit: {printable(line)}", file=sys.stderr)

@@ -79,14 +79,19 @@ run_command.params += shown_options()
 @click.option("--markdown", is_flag=True, help="The options of every technique as tables.")
 @click.option("--glossary", is_flag=True, help="The words of the project as a table.")
 @click.option("--stub", is_flag=True, help="The stub of the Python API, for type checkers.")
-def schema_command(markdown: bool, glossary: bool, stub: bool) -> None:
+@click.option("--output", "printed", metavar="NAME", help="The JSON schema of what --json prints: report, plan, ...")
+def schema_command(markdown: bool, glossary: bool, stub: bool, printed: str | None) -> None:
     """Print the recipe's JSON schema, for editors that complete and check YAML."""
     import json
 
     from ..api.stub import stub_text
     from ..pipeline.reference.docs import options_markdown
     from ..pipeline.reference.glossary import glossary_markdown
+    from ..pipeline.reference.outputs import output_schema
 
+    if printed is not None:
+        write_result(json.dumps(output_schema(printed), indent=2))
+        return
     texts = {"--markdown": options_markdown, "--glossary": glossary_markdown, "--stub": stub_text}
     given = [flag for flag, asked in zip(texts, (markdown, glossary, stub), strict=True) if asked]
     if len(given) > 1:

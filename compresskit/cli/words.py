@@ -37,6 +37,15 @@ def explain_command(term: tuple[str, ...], as_json: bool) -> None:
     write_result("\n\n".join(map(explained, found)))
 
 
+@click.command("skill", cls=SectionedCommand, epilog="compresskit skill > SKILL.md")
+def skill_command() -> None:
+    """Print a page for coding agents: commands, exit codes, typical sequences, pitfalls."""
+    from ..pipeline.reference.skill import skill_page
+    from .main import COMMANDS
+
+    write_result(skill_page({name: summary for name, (_, summary) in COMMANDS.items()}), end="")
+
+
 @click.command(
     "completion", cls=SectionedCommand, no_args_is_help=True, epilog="\n".join(_WHERE[shell] for shell in _SHELLS)
 )

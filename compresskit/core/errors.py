@@ -7,6 +7,15 @@ from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from types import ModuleType
 
+#: exit code -> (what machines call it, what it means)
+EXIT_CODES = {
+    0: ("done", "done"),
+    1: ("bug", "a bug of compresskit; --debug shows the traceback"),
+    2: ("bad_input", "bad input; the message says what, where, and how to fix it"),
+    3: ("guard_missed", "a guard was missed; the last good artifact and the model that missed are kept"),
+    130: ("interrupted", "interrupted; --resume goes on"),
+}
+
 
 class CompresskitError(Exception):
     """Base of every error that is shown as one line instead of a traceback."""

@@ -10,6 +10,8 @@ from typing import TextIO
 
 _streams: list[TextIO] = []  # where results go, the innermost last
 
+_written: list[TextIO] = []  # where the last result went
+
 
 @contextmanager
 def only_results_on_stdout() -> Iterator[None]:
@@ -20,6 +22,11 @@ def only_results_on_stdout() -> Iterator[None]:
             yield
     finally:
         _streams.pop()
+
+
+def anything_written() -> bool:
+    """Whether any result was written."""
+    return bool(_written)
 
 
 def result_stream() -> TextIO:
@@ -33,6 +40,8 @@ def write_result(text: str, end: str = "\n") -> None:
     encoding = stream.encoding or "utf-8"
     stream.write((text + end).encode(encoding, "backslashreplace").decode(encoding))
     stream.flush()
+    _written.append(stream)
+    del _written[:-1]
 
 
 def printable(text: str) -> str:
