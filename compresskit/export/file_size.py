@@ -58,16 +58,11 @@ def _reasons(loaded: Loaded, program: torch.export.ExportedProgram, options: Any
     codecs = Counter(loaded.storage.values())
     dtype = model_dtype(loaded.module)
     width = 4 if options.format == "onnx" and options.opset >= 21 else 8
-    wider = Counter(
-        layer.spec.bits
-        for layer in layers
-        if layer.spec.packed and (layer.spec.bits < width or (layer.spec.bits < 8 and layer.spec.input != "none"))
-    )
-    wide = f"{width} bits, or 8 beside integer inputs" if width == 4 else f"{width} bits"
+    wider = Counter(layer.spec.bits for layer in layers if layer.spec.packed and layer.spec.bits < width)
     return [
         *held_as_floats(loaded, program, options),
         *([f"float32 in the place of {str(dtype).removeprefix('torch.')}"] if dtype in HALVES else []),
-        *(f"codes of {bits} bits in {count} layers take {wide}" for bits, count in sorted(wider.items())),
+        *(f"codes of {bits} bits in {count} layers take {width} bits" for bits, count in sorted(wider.items())),
         *([f"{codecs['huffman']} tensors are stored without Huffman codes"] if codecs["huffman"] else []),
         *([f"zeros of {codecs['bitmap']} tensors"] if codecs["bitmap"] and options.format != "onnx" else []),
     ]

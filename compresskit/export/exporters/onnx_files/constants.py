@@ -73,7 +73,7 @@ def sparse_constants(graph: Any, *, opset: int) -> int:
 
 
 def four_bit_codes(graph: Any, *, opset: int) -> int:
-    """Store int8 constants that fit into four bits in four, where they are looked up; a cast widens them on loading."""
+    """Store int8 constants that fit into four bits in four; a cast widens them for kernels of eight."""
     ir = require("onnx_ir", "onnx")
     if opset < FOUR_BIT_OPSET:
         return 0
@@ -81,8 +81,8 @@ def four_bit_codes(graph: Any, *, opset: int) -> int:
     for value in list(graph.initializers.values()):
         if value.dtype != ir.DataType.INT8 or value.const_value.size < _WORTH_IT or value.is_graph_output():
             continue
-        if any(node.op_type != "Gather" for node, _ in value.uses()):
-            continue  # what dequantizes them has kernels of its own
+        if any(node.op_type not in ("Gather", "DequantizeLinear") for node, _ in value.uses()):
+            continue
         codes = value.const_value.numpy()
         if codes.min(initial=0) < -8 or codes.max(initial=0) > 7:
             continue

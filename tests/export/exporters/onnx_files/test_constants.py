@@ -139,6 +139,27 @@ def test_four_bit_tables_of_embeddings(tmp_path):
     check_equal(loaded, exported, ids)
 
 
+def test_four_bits_beside_integer_inputs_keep_their_kernels(images, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    loaded = Loaded(nn.Sequential(nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 64)).eval(), {}, torch.randn(1, 64))
+    options = QuantizeOptions(scheme="w4a8", first_last="same")
+    quantize(loaded, options, Context(original=loaded.clone(), data=images((64,))))
+    path = tmp_path / "net.onnx"
+    export_onnx(export_program(loaded.module, loaded.example), path)
+    assert path.stat().st_size < 0.5 * 2 * 64 * 96 + 6_000
+    settings = runtime.SessionOptions()
+    settings.optimized_model_filepath, settings.log_severity_level = str(tmp_path / "optimized.onnx"), 3
+    session = runtime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+    kinds = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    assert kinds.count("QGemm") == 2 and "Cast" not in kinds
+    inputs = torch.randn(3, 64)
+    with torch.no_grad():
+        wanted = loaded.module(inputs)
+    found = torch.from_numpy(session.run(None, {session.get_inputs()[0].name: inputs.numpy()})[0])
+    assert float((found - wanted).abs().max()) < 0.02 * float(wanted.abs().max())
+
+
 def test_large_constants_go_to_a_file_of_their_own(tmp_path, monkeypatch):
     monkeypatch.setattr(exporter, "LARGEST_FILE_BYTES", 1000)
     loaded, exported = written(nn.Linear(64, 32), torch.randn(1, 64), tmp_path / "net.onnx", None)
