@@ -25,7 +25,7 @@ from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.quantize import quantize
 from compresskit.training.context import Context
 
-TINYLM = "/work/shared/models/tinylm"
+TINYLM = "../shared/models/tinylm"
 
 
 class Recurrent(nn.Module):
