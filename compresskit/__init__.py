@@ -16,7 +16,7 @@ import sys
 __version__ = "0.1.0"
 
 _TECHNIQUES = ("train", "prune", "quantize", "decompose", "distill", "search")
-_VERBS = (*_TECHNIQUES, "run", "export", "measure")
+_VERBS = (*_TECHNIQUES, "run", "export", "measure", "bench", "predict", "evaluate", "pack")
 #: public name -> module of this package; the verbs are made in `api.verbs`
 _HOMES = {
     "load": "api.models",

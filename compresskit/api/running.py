@@ -23,8 +23,12 @@ from ..export.options import ExportOptions
 from ..model.example_inputs import as_forms
 from ..pipeline import runner
 from ..pipeline.exporting import export_file
+from ..pipeline.inspection import benching, predicting
+from ..pipeline.inspection.bench_options import BenchOptions, PredictOptions
+from ..pipeline.inspection.evaluating import evaluate_model
 from ..pipeline.measurement import Measurement, measure_model
 from ..pipeline.opening import open_context
+from ..pipeline.packing import pack as write_pack
 from ..pipeline.recipe import Recipe, RecipeOptions, Step, explain, from_content, read_recipe
 from ..pipeline.techniques import STEPS, TECHNIQUES
 from .objects import Objects
@@ -99,7 +103,63 @@ def measure(verb: str, model: Any, options: dict[str, Any]) -> Measurement:
         return measure_model(context.original, context, shared, against=baseline)
 
 
-RUNNERS: dict[str, Callable[[str, Any, dict[str, Any]], Any]] = {"run": run, "export": export, "measure": measure}
+def bench(verb: str, models: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
+    """Models and files side by side; a lone one may stand for a list."""
+    objects = Objects()
+    several = list(models) if isinstance(models, list | tuple) else [models]
+    with session(objects.named, options.get("progress")) as log:
+        own = validated(verb, BenchOptions, fields_of(BenchOptions, options), objects)
+        strings = [objects.model(one) for one in several]
+        shared = _shared(verb, strings[0] if strings else "", options, objects, BenchOptions)
+        return benching.bench(strings, shared, own, log)
+
+
+def predict(verb: str, model: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
+    """A model run on files."""
+    objects = Objects()
+    inputs = options.pop("inputs", ())
+    with session(objects.named, options.get("progress")) as log:
+        own = validated(verb, PredictOptions, fields_of(PredictOptions, options), objects)
+        shared = _shared(verb, model, options, objects, PredictOptions)
+        paths = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
+        return predicting.predict([os.fspath(path) for path in paths], shared, own, log)
+
+
+def evaluate(verb: str, model: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """A model judged on data."""
+    objects = Objects()
+    with session(objects.named, options.get("progress")) as log:
+        shared = recipe_options(verb, model, options, objects)
+        found: dict[str, Any] = _plain(evaluate_model(shared, log))
+        return found
+
+
+def pack(verb: str, model: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """A folder that runs with the runtime alone."""
+    objects = Objects()
+    with session(objects.named, options.get("progress")) as log:
+        given = {"with_script": True, **fields_of(ExportOptions, options)}
+        own = validated(verb, ExportOptions, given, objects)
+        shared = _shared(verb, model, {"device": "cpu", **options}, objects, ExportOptions)
+        output = os.fspath(options.get("output") or "runs/packed")
+        found: dict[str, Any] = _plain(write_pack(shared, own, output, force=bool(options.get("force")), log=log))
+        return found
+
+
+def _shared(verb: str, model: Any, options: dict[str, Any], objects: Objects, own: type[Options]) -> RecipeOptions:
+    """The recipe's options of a call whose own options have some of the same names."""
+    return recipe_options(verb, model, options, objects, tuple(own.model_fields))
+
+
+RUNNERS: dict[str, Callable[[str, Any, dict[str, Any]], Any]] = {
+    "run": run,
+    "export": export,
+    "measure": measure,
+    "bench": bench,
+    "predict": predict,
+    "evaluate": evaluate,
+    "pack": pack,
+}
 
 
 def recipe_options(

@@ -10,7 +10,9 @@ from functools import cache
 from typing import Any
 
 from ..core.errors import InputError, nearest
+from ..core.options import Options
 from ..export.options import ExportOptions
+from ..pipeline.inspection.bench_options import BenchOptions, PredictOptions
 from ..pipeline.recipe import RecipeOptions
 from ..pipeline.techniques import TECHNIQUES
 from . import signatures
@@ -22,6 +24,7 @@ MODEL = Parameter(
     ...,
     "a model string, an artifact directory, an nn.Module (left as it is) or the Result of an earlier call",
 )
+_MODELS = Parameter("models", "Model | Sequence[Model]", ..., "models as in other verbs, and exported files")
 _EXAMPLE = Parameter(
     "example",
     "Example | None",
@@ -65,8 +68,23 @@ def keywords_of(verb: str) -> list[Parameter]:
         output = Parameter("output", "str | os.PathLike[str] | None", None, "file to write; default: runs/model.FORMAT")
         force = Parameter("force", "bool", False, "replace an existing file")
         return [output, *own, _EXAMPLE, *shared, force, _PROGRESS]
+    if verb in DEPLOYING:
+        return _deploying(verb)
     own = signatures.parameters_of(TECHNIQUES[verb].options_model())
     return [*own, _EXAMPLE, *signatures.parameters_of(RecipeOptions, ("model", "output")), *_RUN]
+
+
+def _deploying(verb: str) -> list[Parameter]:
+    """The keywords of a verb around files that leave."""
+    own_model, leave_out = DEPLOYING[verb]
+    own = [] if own_model is None else list(signatures.parameters_of(own_model, PACK_LEAVES_OUT))
+    shared = signatures.parameters_of(RecipeOptions, tuple(dict.fromkeys([*leave_out, *(one.name for one in own)])))
+    if verb == "predict":
+        own.insert(0, Parameter("inputs", "str | Sequence[str]", ..., "files and folders, or texts"))
+    if verb == "pack":
+        output = Parameter("output", "str | os.PathLike[str]", "runs/packed", "folder to write")
+        own = [output, *own, Parameter("force", "bool", False, "replace an existing folder of ours")]
+    return [*own, *([] if verb == "bench" else [_EXAMPLE]), *shared, _PROGRESS]
 
 
 _ASSIGNMENTS = "changes of the recipe, KEY=VALUE, e.g. 'steps.0.prune.ratio=0.6'"
@@ -80,6 +98,19 @@ _RECIPE = Parameter(
 EXPORT_LEAVES_OUT = (
     *("model", "output", "threads", "latency_batch", "latency_rounds", "device", "eval_limit", "eval_batch"),
 )
+
+#: options of an export that a packed folder decides by itself
+PACK_LEAVES_OUT = ("format", "runtime", "factored", "with_script", "with_past")
+_NO_RUN = ("model", "output", "latency_batch", "latency_rounds", "timings", "effort")
+_NO_TRAINING = ("task_loss", "task_loss_arg", "workers")
+_NO_DATA = ("data", "data_arg", "collate", "task", "metric", "metric_arg", "eval_limit", "eval_batch")
+#: verb around files that leave -> (its options, what it leaves out of the recipe's)
+DEPLOYING: dict[str, tuple[type[Options] | None, tuple[str, ...]]] = {
+    "bench": (BenchOptions, (*_NO_RUN, *_NO_TRAINING, "device", "threads")),
+    "predict": (PredictOptions, (*_NO_RUN, *_NO_TRAINING, *_NO_DATA)),
+    "evaluate": (None, ("model", "output", "latency_batch", "latency_rounds", "timings", "effort")),
+    "pack": (ExportOptions, (*_NO_RUN, *_NO_TRAINING, "device", "threads")),
+}
 
 #: verb -> (summary, what it returns as a type, the same in words)
 _OTHERS = {
@@ -98,6 +129,26 @@ _OTHERS = {
         "Measurement",
         "the figures; None stands for what was not measured",
     ),
+    "bench": (
+        "Measure models, artifacts and exported files side by side, in turn.",
+        "list[dict[str, Any]]",
+        "a row for each model and runtime: latency, throughput, cold start, memory, size, metric, best (Pareto)",
+    ),
+    "predict": (
+        "Run a model or an exported file on files: images, arrays, sounds, texts.",
+        "list[dict[str, Any]]",
+        "a record for each example: input and top classes with their shares, or values",
+    ),
+    "evaluate": (
+        "Judge a model or an exported file on the test split of data.",
+        "dict[str, Any]",
+        "the metric with its interval, and what the model costs",
+    ),
+    "pack": (
+        "Write one folder that runs with the runtime and NumPy alone.",
+        "dict[str, Any]",
+        "path, names of its files, requirements, figures of the export",
+    ),
 }
 VERBS = (*TECHNIQUES, *_OTHERS)
 
@@ -108,7 +159,8 @@ def described(verb: str) -> tuple[str, Parameter, str, str]:
         summary, returns, words = _OTHERS[verb]
     else:
         summary, returns, words = TECHNIQUES[verb].summary, "Result", "the compressed model, its report, and save()"
-    return summary, _RECIPE if verb == "run" else MODEL, returns, words
+    first = {"run": _RECIPE, "bench": _MODELS}.get(verb, MODEL)
+    return summary, first, returns, words
 
 
 def _in_groups(verb: str) -> list[str]:

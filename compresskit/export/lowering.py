@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from compresskit.analysis.measure.latency import Latency, latency_ab
+from compresskit.analysis.measure.latency import Quartiles
 from compresskit.analysis.measure.macs import count_macs
 from compresskit.core.errors import InputError, described
 from compresskit.core.tensors.dtypes import cast, model_dtype
@@ -29,11 +29,12 @@ from .exporters.export_program import DESCRIPTION
 from .exporters.preprocessed import FromFloats, Preprocessed
 from .exporters.traced import traced
 from .file_size import held_as_floats, size_notes
-from .float_reference import float_twin
 from .folders.folder import model_card
 from .folders.proof import named_inputs, own_output, prove
 from .integers.layer_table import integer_share, layer_rows
-from .integers.same_runtime import against_float, comparison_facts, fastest, runs_apart, warnings_of
+from .integers.same_runtime import Comparison, fastest, runs_apart, warnings_of
+from .measures.beside_float import Around, contest, timed
+from .measures.cold_start import cold_start
 from .options import ExportOptions
 from .other_sizes import check_sizes
 from .runner_script import TOKENIZER, write_runner
@@ -57,8 +58,9 @@ def export(loaded: Loaded, options: ExportOptions, context: Context, out_path: s
         out_path: the file to write.
     Returns:
         facts: file, bytes, runtime with version, agreement and largest difference against the model in eager
-        PyTorch, latency against the same layers computing in float in eager PyTorch and in the runtime, the share of
-        MACs in integers, and the metric in the runtime; `layers`, a row a layer with what it runs in there and why.
+        PyTorch, latency against the same layers computing in float in the same runtime and in eager PyTorch, cold start
+        and memory of a fresh process, the share of MACs in integers, and the metric in the runtime; `layers`, a row a
+        layer with what it runs in there and why.
     Raises:
         InputError: if the model cannot be exported, or the runtime is not installed.
     """
@@ -125,16 +127,17 @@ def _carry_out(loaded: Loaded, options: ExportOptions, context: Context, path: P
         "quantized_layers": sum(bool(layer.spec.parameters) for layer in quantized_layers(loaded.module).values()),
         **proof,
     }
-    reference, baseline = loaded.module, float_twin(loaded.module)
+    reference, around = loaded.module, None
     timed_runner, timed_inputs = runner, inputs
     if trace is not None and isinstance(trace.module, Preprocessed):
         wrapper = trace.module
-        timed_inputs, baseline = wrapper.as_bytes(inputs), wrapper.around(baseline)
+        timed_inputs, around = wrapper.as_bytes(inputs), wrapper.around
         reference, runner = FromFloats(wrapper, wrapper), FromFloats(runner, wrapper)
     facts |= compare(reference, runner, comparison_batches(loaded, options, context))
     if trace is not None:
         facts |= check_sizes(trace, timed_runner, facts)
-    facts |= _latency(baseline, timed_runner, timed_inputs, options)
+    facts |= _latency(loaded, timed_runner, timed_inputs, options, around)
+    facts |= _fresh(path, runtime, timed_inputs if example is inputs else example, options)
     if kept is not None:
         notes.append(kept.note)
         facts["layers_in_float"] = kept.in_float
@@ -145,9 +148,8 @@ def _carry_out(loaded: Loaded, options: ExportOptions, context: Context, path: P
             tables["layers"] = rows
             facts["integer_macs"] = share
         if runs_apart(loaded.module, options):
-            comparison = against_float(loaded, runner, inputs, options)
-            facts |= comparison_facts(comparison)
-            notes += warnings_of(comparison, runtime)
+            speedup = Quartiles(facts["speedup_low"], facts["speedup"], facts["speedup_high"])
+            notes += warnings_of(Comparison(facts["latency_ms"], facts["float_latency_ms"], speedup), runtime)
     score = None
     if context.data is not None and context.metric is not None:
         batches = context.data.batches("test", batch_size=context.eval_batch, limit=context.eval_limit)
@@ -249,31 +251,27 @@ def comparison_batches(loaded: Loaded, options: ExportOptions, context: Context)
     return [inputs for inputs, _ in batches]
 
 
-def timed(baseline: nn.Module, runner: nn.Module, inputs: Inputs, options: ExportOptions) -> Latency:
-    """Interleaved timing of a model in eager PyTorch and one in a runtime, with the threads of the options."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(options.threads)
-    try:
-        return latency_ab(baseline, runner, inputs, rounds=options.rounds, batch_size=options.batch_size)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _latency(baseline: nn.Module, runner: nn.Module, inputs: Inputs, options: ExportOptions) -> dict[str, Any]:
-    timing = timed(baseline, runner, inputs, options)
+def _latency(
+    loaded: Loaded, runner: nn.Module, inputs: Inputs, options: ExportOptions, around: Around | None
+) -> dict[str, Any]:
+    simulated = RUNTIMES.attribute(options.chosen_runtime(), "simulated", False)
+    with contest(loaded, runner, options, around=around) as taking_part:
+        found = timed(taking_part, inputs, options)
     return {
-        "latency_label": "simulated"
-        if RUNTIMES.attribute(options.chosen_runtime(), "simulated", False)
-        else "executed",
-        "latency_ms": timing.model_ms,
-        "eager_float_latency_ms": timing.baseline_ms,
-        "speedup": timing.speedup,
-        "speedup_low": timing.speedup_low,
-        "speedup_high": timing.speedup_high,
-        "batch_size": timing.batch_size,
+        "latency_label": "simulated" if simulated else "executed",
+        **found,
+        "batch_size": options.batch_size,
         "threads": options.threads,
         "processor": platform.processor() or platform.machine(),
     }
+
+
+def _fresh(path: Path, runtime: str, inputs: Inputs, options: ExportOptions) -> dict[str, Any]:
+    """What a fresh process takes to load the file and run it once; nothing where that is not measured."""
+    if options.cold_start == "skip" or runtime == "eager":
+        return {}
+    found = cold_start(str(path), runtime, inputs, options.threads)
+    return found.record() if not isinstance(found, str) else {"cold_start": found}
 
 
 def bytes_on_disk(path: Path) -> int:

@@ -75,8 +75,13 @@ class ExportOptions(Options):
     threads: int = option(1, "threads of the runtime while measuring", section="Measuring", ge=1, le=1024)
     batch_size: int = option(1, "inputs a forward while measuring latency", section="Measuring", ge=1)
     rounds: int = option(
-        12, "rounds of interleaved timing against the model in eager PyTorch", section="Measuring", ge=1
-    )
+        12, "rounds of timing, interleaved with float in the same runtime and in eager PyTorch", section="Measuring",
+        ge=1,
+    )  # fmt: skip
+    cold_start: Literal["measure", "skip"] = option(
+        "measure", "load and run the file once in a fresh process, for its time and its peak of memory: measure, skip",
+        section="Measuring",
+    )  # fmt: skip
     samples: int = option(512, "inputs to compare outputs on", section="Measuring", ge=1)
 
     def packages(self) -> dict[str, str]:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 from ..core import distributed
 from ..core.costs import BYTES, cost_of, names
 from ..core.errors import InputError, problems_of
 from ..core.types import Loaded
-from ..model.example_inputs import with_batch
 from ..training.context import Context, StepResult
 from .exporters.traced import traced
 from .folders.folder import check_source
-from .lowering import carry_out, check_batch, timed
+from .lowering import carry_out, check_batch
+from .measures.beside_float import contest, timed
 from .options import ExportStepOptions
+
+_RATIOS = ("speedup", "speedup_low", "speedup_high")
 
 
 def export_step(loaded: Loaded, options: ExportStepOptions, context: Context) -> StepResult:
-    """Write a model for another runtime, and measure it there against the original model in eager PyTorch.
+    """Write a model for another runtime, and measure it there against the original model in float in the same runtime.
 
     Args:
         loaded: the model, which is left as it is; runtimes compute on the CPU, whatever device the recipe names.
@@ -33,9 +36,11 @@ def export_step(loaded: Loaded, options: ExportStepOptions, context: Context) ->
     path = context.needs_folder() / options.file_name()
     done = carry_out(_on_cpu(loaded), options, context, path)
     original = _on_cpu(context.original)
-    latency = timed(original.module, done.runner, with_batch(original.example, options.batch_size), options)
+    floats = options.model_copy(update={"preprocess": "outside"})  # the runner is called with floats, too
+    with contest(original, done.runner, floats, original) as taking_part:
+        latency = _record(timed(taking_part, original.example, options), options)
     timed_figures = [cost_of(name).figure for name in names("timed")]
-    figures = {cost_of(BYTES).figure: done.facts["file_bytes"], **dict.fromkeys(timed_figures, asdict(latency))}
+    figures = {cost_of(BYTES).figure: done.facts["file_bytes"], **dict.fromkeys(timed_figures, latency)}
     if done.score is not None and context.metric is not None:
         figures["metric"] = {"name": context.metric.name, **asdict(done.score)}
     runs = f"{done.facts['latency_label']}: {done.facts['runtime']} {done.facts['runtime_version']}"
@@ -45,6 +50,19 @@ def export_step(loaded: Loaded, options: ExportStepOptions, context: Context) ->
     says = {BYTES: path.name.replace("{", "{{").replace("}", "}}") + " takes {}"}
     tables = {name.replace("_", " "): rows for name, rows in done.tables.items()}
     return StepResult(loaded, done.facts, done.notes, tables, files=files, figures=figures, labels=labels, says=says)
+
+
+def _record(found: dict[str, Any], options: ExportStepOptions) -> dict[str, Any]:
+    """The record of a timing against float in the same runtime, with the one against eager PyTorch in it."""
+    eager = {name: found[f"speedup_to_eager{name.removeprefix('speedup')}"] for name in _RATIOS}
+    return {
+        "baseline_ms": found["float_latency_ms"],
+        "model_ms": found["latency_ms"],
+        **{name: found[name] for name in _RATIOS},
+        "batch_size": options.batch_size,
+        "threads": options.threads,
+        "to_eager": {"baseline_ms": found["eager_float_latency_ms"], "model_ms": found["latency_ms"], **eager},
+    }
 
 
 def check(loaded: Loaded, options: ExportStepOptions, context: Context) -> None:

@@ -25,20 +25,31 @@ from . import judging
 from .recipe import RecipeOptions
 
 
-def open_context(options: RecipeOptions, log: Callable[[str], None] = lambda line: None) -> Context:
+def open_context(
+    options: RecipeOptions,
+    log: Callable[[str], None] = lambda line: None,
+    opener: Callable[[RecipeOptions], Loaded] | None = None,
+) -> Context:
     """Load the recipe's model and open its data: the context that every step starts from.
+
+    Args:
+        options: the recipe's.
+        log: prints a line of progress.
+        opener: opens the model in the place of `load_model`; of commands that take more than can be changed.
 
     Raises:
         InputError: a line for each of device, model, data and metric that does not open or fit.
     """
-    context, problems = open_what_opens(options, log)
+    context, problems = open_what_opens(options, log, opener)
     if context is None or problems:
         raise InputError("\n".join(problems))
     return context
 
 
 def open_what_opens(
-    options: RecipeOptions, log: Callable[[str], None] = lambda line: None
+    options: RecipeOptions,
+    log: Callable[[str], None] = lambda line: None,
+    opener: Callable[[RecipeOptions], Loaded] | None = None,
 ) -> tuple[Context | None, list[str]]:
     """The context as far as it opens, and a line for each thing that does not open or fit; no context without a model.
 
@@ -50,7 +61,7 @@ def open_what_opens(
     opened: dict[str, Any] = {"device": torch.device("cpu")}
     problems = problems_of(
         lambda: opened.update(device=pick_device(options.device)),
-        lambda: opened.update(original=_open_model(options)),
+        lambda: opened.update(original=(opener or open_model)(options)),
         lambda: opened.update(data=_open_data(options, opened.get("original"), log)),
         lambda: opened.update(loss=judging.named_loss(options)),
         lambda: opened.update(metric=judging.named_metric(options, getattr(opened.get("original"), "module", None))),
@@ -120,7 +131,8 @@ def _evaluation_batch(original: Loaded, data: Data | None, device: torch.device)
     return evaluation_batch(original.module, to_device(inputs, device))
 
 
-def _open_model(options: RecipeOptions) -> Loaded:
+def open_model(options: RecipeOptions) -> Loaded:
+    """The model that a recipe names."""
     return load_model(
         options.model,
         weights=options.weights,

@@ -32,11 +32,12 @@ def _columns(report: dict[str, Any]) -> dict[str, _Show]:
     """Heading -> cells: what is counted, the metric, what is timed, the rest; what is modelled if a step names it."""
     named = costs_of(report)
     exact = {cost.noun: partial(_with_share, cost) for cost in named if cost.known == "exact" and not cost.modelled}
-    timed = {
-        heading: partial(show, cost)
-        for cost in named if cost.known == "timed"
-        for heading, show in ((cost.noun, partial(_milliseconds, _baseline_ms(report, cost))), ("speed-up", _speedup))
-    }  # fmt: skip
+    timed: dict[str, _Show] = {}
+    for cost in (cost for cost in named if cost.known == "timed"):
+        timed[cost.noun] = partial(_milliseconds, _baseline_ms(report, cost), cost)
+        timed["speed-up"] = partial(_speedup, cost)
+        if _has_eager(report, cost):
+            timed["to eager"] = partial(_to_eager, cost)
     rest = {cost.noun: partial(_plain_figure, cost) for cost in named if cost.known == "predicted"}
     modelled = {f"{cost.noun} (model)": partial(_with_share, cost) for cost in named if cost.modelled}
     metric: dict[str, _Show] = {_metric_name(report): lambda figures, _: metric_text(figures.get("metric"))}
@@ -87,14 +88,28 @@ def _with_share(cost: Cost, figures: dict[str, Any], original: dict[str, Any]) -
 def _baseline_ms(report: dict[str, Any], cost: Cost) -> float | None:
     """The original's time as the first step that timed it found it: what all steps' times are scaled to."""
     records = (step["measurement"].get(cost.figure) for step in report["steps"])
-    return next((record["baseline_ms"] for record in records if record), None)
+    return next((in_eager(record)["baseline_ms"] for record in records if record), None)
+
+
+def in_eager(record: dict[str, Any]) -> dict[str, Any]:
+    """The comparison of a record with eager PyTorch: its own, or beside one with float in another runtime."""
+    return record.get("to_eager") or record
+
+
+def _has_eager(report: dict[str, Any], cost: Cost) -> bool:
+    return any("to_eager" in (figures.get(cost.figure) or {}) for _, figures in _models(report))
+
+
+def _to_eager(cost: Cost, figures: dict[str, Any], original: dict[str, Any]) -> str:
+    record = figures.get(cost.figure)
+    return _speedup(cost, {cost.figure: in_eager(record)} if record else figures, original)
 
 
 def _milliseconds(baseline_ms: float | None, cost: Cost, figures: dict[str, Any], original: dict[str, Any]) -> str:
     """Times of one machine in one state: each step's ratio to the original, applied to one time of the original."""
     record = figures.get(cost.figure)
     if baseline_ms is not None and (record or figures is original):
-        return f"{baseline_ms / (record['speedup'] if record else 1.0):.2f} ms"
+        return f"{baseline_ms / (in_eager(record)['speedup'] if record else 1.0):.2f} ms"
     return NOT_MEASURED
 
 
@@ -143,7 +158,11 @@ def headline(report: dict[str, Any]) -> list[dict[str, str]]:
         record = final.get(cost.figure)
         if record:
             ends = f"{record['speedup_low']:.2f} to {record['speedup_high']:.2f}"
-            found.append({"figure": f"{record['speedup']:.2f}x", "says": f"speed ({cost.noun}, quartiles {ends})"})
+            of = "of float in the same runtime, " if "to_eager" in record else ""
+            found.append({"figure": f"{record['speedup']:.2f}x", "says": f"speed {of}({cost.noun}, quartiles {ends})"})
+            if of:
+                eager = f"{record['to_eager']['speedup']:.2f}x"
+                found.append({"figure": eager, "says": f"speed of float in eager PyTorch ({cost.noun})"})
     before, after = original.get("metric"), final.get("metric")
     if before and after:
         change = after["value"] - before["value"]

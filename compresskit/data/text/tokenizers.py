@@ -42,6 +42,10 @@ class Tokenizer(Protocol):
         """Numbers of the tokens of each text, without special tokens around them."""
         ...
 
+    def decode(self, token: int) -> str:
+        """The text of a token."""
+        ...
+
     def chat(self, messages: Any) -> str:
         """The text of a conversation."""
         ...
@@ -64,6 +68,10 @@ class ByteTokenizer:
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Bytes plus one."""
         return [[byte + 1 for byte in text.encode()] for text in texts]
+
+    def decode(self, token: int) -> str:
+        """The text of a token."""
+        return "" if token in self.special else bytes([token - 1]).decode("utf-8", "replace")
 
     def chat(self, messages: Any) -> str:
         """Refuses: bytes have no template."""
@@ -108,6 +116,11 @@ class LibraryTokenizer:
             )["input_ids"]
         rows = iter(made)
         return [[token for _ in one for token in next(rows)] for one in pieces]
+
+    def decode(self, token: int) -> str:
+        """The text of a token."""
+        with guarded(f"tokenizer {self.name!r}"):
+            return str(self._found.decode([token]))
 
     def chat(self, messages: Any) -> str:
         """The text that the tokenizer's own template makes of messages with role and content.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import json
 import logging
 from collections import Counter
 from collections.abc import Iterator
@@ -15,7 +16,9 @@ import torch
 
 from ...core.errors import InputError, first_line, require
 from ..options import ExportOptions
-from .export_program import decomposed
+from ..runtimes.executorch import ABOUT
+from .export_program import DESCRIPTION, decomposed
+from .onnx import as_strings
 
 _BYTE_MIDDLE = 128
 _COMPUTING = ("conv1d", "conv2d", "convolution", "linear", "addmm", "mm")
@@ -39,6 +42,7 @@ def executorch(program: torch.export.ExportedProgram, path: Path, options: Expor
     exir = require("executorch.exir", "executorch")
     partition = require("executorch.backends.xnnpack.partition.xnnpack_partitioner", "executorch")
     require("executorch.kernels.quantized", "executorch")  # kernels of quantizers that XNNPACK leaves
+    about = json.dumps(as_strings(program.graph_module.meta.get(DESCRIPTION, {}))).encode()
     program = copy.deepcopy(program)
     found_in_runs = _ranges_in_every_run(program.graph)
     _same_range_around_selections(program.graph)
@@ -46,7 +50,11 @@ def executorch(program: torch.export.ExportedProgram, path: Path, options: Expor
     program.graph_module.recompile()
     try:
         with _quiet():
-            edge = exir.to_edge_transform_and_lower(program, partitioner=[partition.XnnpackPartitioner()])
+            edge = exir.to_edge_transform_and_lower(
+                program,
+                partitioner=[partition.XnnpackPartitioner()],
+                constant_methods={ABOUT: torch.tensor(list(about), dtype=torch.uint8)},
+            )
             written = edge.to_executorch()
     except Exception as error:  # the library's own passes
         raise InputError(f"ExecuTorch cannot write this model: {first_line(error)}") from error

@@ -9,7 +9,9 @@ import torch
 
 from ...core.errors import InputError, first_line, require
 from ..options import ExportOptions
-from .onnx import onnx
+from ..runtimes.openvino import ABOUT
+from .export_program import DESCRIPTION
+from .onnx import as_strings, onnx
 
 
 def openvino(program: torch.export.ExportedProgram, path: Path, options: ExportOptions) -> list[str]:
@@ -26,6 +28,8 @@ def openvino(program: torch.export.ExportedProgram, path: Path, options: ExportO
         notes = onnx(program, graph, options)
         try:
             model = runtime.Core().read_model(str(graph))
+            for key, text in as_strings(program.graph_module.meta.get(DESCRIPTION, {})).items():
+                model.set_rt_info(text, [ABOUT, key])
             runtime.save_model(model, str(path), compress_to_fp16=False)
         except RuntimeError as error:
             raise InputError(f"OpenVINO cannot write this model: {first_line(error)}") from error

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from ...analysis.measure.latency import Quartiles, quartiles, take_turns
+from ...analysis.measure.latency import Quartiles, take_turns
 from ...core.types import Inputs, Loaded, call
 from ...quantization.formats.layers import quantized_layers
 from ..exporters.traced import traced
@@ -52,27 +52,6 @@ def in_runtime(loaded: Loaded, inputs: Inputs, options: ExportOptions, path: Pat
     return RUNTIMES.load(options.chosen_runtime())(exported)
 
 
-def against_float(loaded: Loaded, runner: nn.Module, inputs: Inputs, options: ExportOptions) -> Comparison:
-    """Time a quantized model in its runtime in turn with the same layers in float there.
-
-    Args:
-        loaded: the quantized model.
-        runner: it in its runtime.
-        inputs: the batch to time.
-        options: format, runtime, threads, rounds.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"float{options.suffix()}"
-        floats = in_runtime(replace(loaded, module=float_twin(loaded.module)), inputs, options, path)
-        return compared(floats, runner, inputs, options)
-
-
-def compared(floats: nn.Module, integers: nn.Module, inputs: Inputs, options: ExportOptions) -> Comparison:
-    """Time two models in their runtime in turn."""
-    first, second = _in_turn([floats, integers], inputs, options)
-    return Comparison(second.median_ms, first.median_ms, quartiles(first.over(second)))
-
-
 def _in_turn(runners: Sequence[nn.Module], inputs: Inputs, options: ExportOptions) -> list[Any]:
     threads = torch.get_num_threads()
     torch.set_num_threads(options.threads)
@@ -81,16 +60,6 @@ def _in_turn(runners: Sequence[nn.Module], inputs: Inputs, options: ExportOption
         return take_turns(runs, rounds=options.rounds, turn_seconds=_TURN_SECONDS, clock="wall")
     finally:
         torch.set_num_threads(threads)
-
-
-def comparison_facts(found: Comparison) -> dict[str, Any]:
-    """What a report says of a comparison."""
-    return {
-        "runtime_float_latency_ms": found.floats_ms,
-        "speedup_in_runtime": found.speedup.median,
-        "speedup_in_runtime_low": found.speedup.low,
-        "speedup_in_runtime_high": found.speedup.high,
-    }
 
 
 def warnings_of(found: Comparison, runtime: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from ...core.errors import InputError, first_line, require
 from ...core.types import Inputs
 from .exported import Exported, InputSpec, Runner, as_outputs, in_order
 
+#: the method of our files that returns what they say of themselves, as bytes of JSON
+ABOUT = "compresskit_about"
 #: numbers of scalar types in ExecuTorch's files
 _TYPES = {0: torch.uint8, 1: torch.int8, 2: torch.int16, 3: torch.int32, 4: torch.int64, 5: torch.float16,
           6: torch.float32, 7: torch.float64, 11: torch.bool, 15: torch.bfloat16}  # fmt: skip
@@ -29,6 +32,7 @@ def executorch(exported: Exported) -> Runner:
         portable._unsafe_reset_threadpool(exported.threads)
         program = runtime.load_program(exported.path)
         method = program.load_method("forward")
+        about = program.load_method(ABOUT).execute([])[0] if ABOUT in program.method_names else None
     except (RuntimeError, ValueError, KeyError) as error:
         raise InputError(f"ExecuTorch cannot load {exported.path.name!r}: {first_line(error)}") from error
     meta = method.metadata
@@ -43,4 +47,13 @@ def executorch(exported: Exported) -> Runner:
         outputs = method.execute([tensor.to(spec.dtype) for tensor, spec in zip(given, specs, strict=True)])
         return as_outputs(exported, [one.numpy().copy() for one in outputs if isinstance(one, Tensor)])
 
-    return Runner(run, (program, method), specs).in_batches()
+    return Runner(run, (program, method), specs, _texts(about)).in_batches()
+
+
+def _texts(about: Tensor | None) -> dict[str, str]:
+    """What our exporter wrote of the model; nothing of another's method of that name."""
+    try:
+        found = {} if about is None else json.loads(bytes(about.tolist()))
+    except (ValueError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -61,13 +62,32 @@ class Runner(nn.Module):
         run: the function.
         session: the runtime's own, where it has one.
         specs: the file's inputs, where the runtime says them.
+        about: what the file says of itself, as texts of JSON.
     """
 
-    def __init__(self, run: Callable[[Inputs], Any], session: Any = None, specs: tuple[InputSpec, ...] = ()):
+    def __init__(
+        self,
+        run: Callable[[Inputs], Any],
+        session: Any = None,
+        specs: tuple[InputSpec, ...] = (),
+        about: Mapping[str, str] | None = None,
+    ):
         super().__init__()
         self._run = run
         self.session = session
         self.specs = specs
+        self._about = dict(about or {})
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the file says of itself: preprocessing, labels and so on; a text that is no JSON stays one."""
+        found: dict[str, Any] = {}
+        for key, text in self._about.items():
+            try:
+                found[key] = json.loads(text)
+            except ValueError:
+                found[key] = text
+        return found
 
     def forward(self, *args: Tensor, **kwargs: Tensor) -> Any:
         return self._run(kwargs if kwargs else args)
@@ -96,7 +116,7 @@ class Runner(nn.Module):
                 outputs.append(map_tensors(found, partial(_rows, rows=torch.arange(min(size, count - start)))))
             return pytree.tree_map(lambda *parts: torch.cat(parts), *outputs)
 
-        return Runner(parts, self.session, self.specs)
+        return Runner(parts, self.session, self.specs, self._about)
 
 
 def _rows(tensor: Tensor, *, rows: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ from ...core.errors import InputError, first_line, require
 from ...core.types import Inputs
 from .exported import Exported, InputSpec, Runner, as_outputs, in_order
 
+#: where our files keep what they say of themselves
+ABOUT = "compresskit"
 _TYPES = {"f32": torch.float32, "f64": torch.float64, "f16": torch.float16, "bf16": torch.bfloat16,
           "i64": torch.int64, "i32": torch.int32, "i16": torch.int16, "i8": torch.int8, "u8": torch.uint8,
           "boolean": torch.bool}  # fmt: skip
@@ -28,7 +30,8 @@ def openvino(exported: Exported) -> Runner:
         "EXECUTION_MODE_HINT": "ACCURACY",  # else bfloat16, and rounding of its own, where the processor is fast at it
     }  # fmt: skip
     try:
-        compiled = core.compile_model(core.read_model(str(exported.path)), "CPU", settings)
+        model = core.read_model(str(exported.path))
+        compiled = core.compile_model(model, "CPU", settings)
     except RuntimeError as error:
         raise InputError(f"OpenVINO cannot load {exported.path.name!r}: {_reason(error)}") from error
     request = compiled.create_infer_request()
@@ -41,7 +44,10 @@ def openvino(exported: Exported) -> Runner:
         found = request.infer(arrays)
         return as_outputs(exported, [found[port].copy() for port in compiled.outputs])
 
-    return Runner(run, compiled, specs).in_batches()
+    about = model.get_rt_info([ABOUT]).value if model.has_rt_info([ABOUT]) else {}
+    return Runner(
+        run, compiled, specs, {key: str(getattr(one, "value", one)) for key, one in about.items()}
+    ).in_batches()
 
 
 def _spec(port: Any, place: int) -> InputSpec:
