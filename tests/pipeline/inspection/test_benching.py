@@ -1,0 +1,40 @@
+"""Which rows of a bench are the best; runtimes of models and of files."""
+
+import pytest
+
+from compresskit.core.errors import InputError
+from compresskit.pipeline.inspection.bench_options import BenchOptions
+from compresskit.pipeline.inspection.benching import _mark_best, bench
+from compresskit.pipeline.recipe import RecipeOptions
+
+
+def _row(ms, size, value=None, higher=True):
+    metric = None if value is None else {"value": value, "higher_is_better": higher}
+    return {"latency": [{"median_ms": ms}], "size_bytes": size, "metric": metric}
+
+
+@pytest.mark.parametrize(
+    "rows, best",
+    [
+        ([_row(1, 10), _row(2, 10), _row(3, 5)], [True, False, True]),
+        ([_row(1, 10, 0.5), _row(2, 10, 0.9)], [True, True]),
+        ([_row(1, 10, 0.5, False), _row(2, 10, 0.9, False)], [True, False]),
+        ([_row(1, 10), _row(1, 10)], [True, True]),
+        ([_row(1, None), _row(1, 10)], [False, True]),
+    ],
+)
+def test_rows_that_nothing_beats_in_everything_are_marked(rows, best):
+    _mark_best(rows)
+    assert [row["best"] for row in rows] == best
+
+
+@pytest.mark.integration
+def test_a_model_in_two_runtimes_is_measured_at_two_batches():
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    options = BenchOptions(runtime=["eager", "onnxruntime"], batch_size=3, rounds=1, cold_start="skip")
+    rows = bench(["builtin:digits_cnn"], RecipeOptions(model="builtin:digits_cnn"), options)
+    assert [row["runtime"] for row in rows] == ["eager", "onnxruntime"]
+    assert [one["batch_size"] for row in rows for one in row["latency"]] == [1, 3, 1, 3]
+    with pytest.raises(InputError, match="needs a model"):
+        bench([], RecipeOptions(model="x"), options)
