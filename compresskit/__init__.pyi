@@ -1457,6 +1457,7 @@ def pack(
     output: str | os.PathLike[str] = "runs/packed",
     opset: int = 21,
     dynamic: str | Sequence[str] = ...,
+    preprocess: Literal["outside", "inside"] = "outside",
     keep: Literal["integers", "fastest"] = "integers",
     threads: int = 1,
     batch_size: int = 1,

@@ -137,7 +137,7 @@ def _carry_out(loaded: Loaded, options: ExportOptions, context: Context, path: P
     if trace is not None:
         facts |= check_sizes(trace, timed_runner, facts)
     facts |= _latency(loaded, timed_runner, timed_inputs, options, around)
-    facts |= _fresh(path, runtime, timed_inputs if example is inputs else example, options)
+    facts |= _fresh(path, runtime, example, options)
     if kept is not None:
         notes.append(kept.note)
         facts["layers_in_float"] = kept.in_float
