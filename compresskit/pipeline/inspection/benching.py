@@ -88,6 +88,7 @@ def bench(
                 rows, in_turn([entry.module for entry in entries], inputs, options.rounds, options.threads), strict=True
             ):
                 low, median, high = quartiles(times.rounds_ms)
+                low, high = max(low, min(times.rounds_ms)), min(high, max(times.rounds_ms))  # of two or three rounds
                 row["latency"].append(
                     {"batch_size": size, "low_ms": low, "median_ms": median, "high_ms": high,
                      "per_second": 1e3 * size / median}
