@@ -164,10 +164,10 @@ def torch_pruning_half(module: nn.Module, example: Tensor) -> nn.Module:
 def yolo(options: argparse.Namespace, folder: Path) -> None:
     """YOLOv8n: float, half its MACs, int8."""
     import detection_yolo
-    from compresskit.data.sources.digits_scenes import digits_detection
 
     from compresskit.core.types import Preprocessing
     from compresskit.core.user_code.in_memory import named_objects
+    from compresskit.data.sources.images.digits_scenes import digits_detection
 
     size = Preprocessing(size=(options.size, options.size), channels=3)
     splits: Any = digits_detection("", size, train=options.train, test=options.test)

@@ -101,6 +101,7 @@ def test_comparison_by_hand():
         ({"format": "onnx", "runtime": "inductor"}, "does not read onnx"),
         ({"format": "pt2", "opset": 20}, "opset would be ignored"),
         ({"runtime": "tensorrt"}, "unknown runtime 'tensorrt'"),
+        ({"format": "pt2", "keep": "fastest"}, "keep fastest times layers in onnxruntime or openvino"),
     ],
 )
 def test_runtimes_that_do_not_read_the_format_are_refused(given, match):
