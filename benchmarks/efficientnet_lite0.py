@@ -26,10 +26,10 @@ from torch import Tensor
 from compresskit.artifact.source import load_model
 from compresskit.core.types import Loaded
 from compresskit.data.dataset import open_data
-from compresskit.export.float_reference import float_twin
 from compresskit.quantization.formats.layers import quantized_layers
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.quantize import quantize
+from compresskit.quantization.transforms.folding import fold_batchnorm
 from compresskit.training.context import Context
 
 Run = Callable[[tuple[Tensor, ...]], Tensor]
@@ -51,12 +51,16 @@ def figures(runs: dict[str, Run], images: Tensor, float_name: str) -> None:
 @torch.no_grad()
 def layer_damage(int8: Loaded, original: Loaded, images: Tensor) -> None:
     """Print the layers that cost most when they alone compute in int8."""
-    names = [name for name, layer in quantized_layers(int8.module).items() if layer.spec.parameters]
+    folded = original.clone()
+    fold_batchnorm(folded)
     wanted = original.module(images)
     rows = []
-    for name in names:
-        alone = float_twin(int8.module, [other for other in names if other != name])
-        rows.append((float((alone(images) - wanted).norm() / wanted.norm()), name))
+    for name, layer in quantized_layers(int8.module).items():
+        if layer.spec.parameters:
+            plain = folded.module.get_submodule(name)
+            folded.module.set_submodule(name, layer)
+            rows.append((float((folded.module(images) - wanted).norm() / wanted.norm()), name))
+            folded.module.set_submodule(name, plain)
     print("\n| layer alone in int8 | relative error of the output |\n| --- | --- |")
     for error, name in sorted(rows, reverse=True)[:12]:
         print(f"| {name} | {error:.4f} |", flush=True)
