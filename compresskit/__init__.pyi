@@ -323,13 +323,16 @@ def quantize(
         "nf4",
         "nf4-double",
         "mxfp4",
+        "nvfp4",
     ]
     | str
     | object = "int8-weight",
     bits: int | None = None,
     activation_bits: int | None = None,
     bits_for: Mapping[str, int] = ...,
-    format_for: Mapping[str, Literal["int", "float8", "float8-e5m2", "codebook", "nf4", "nf4-double", "mxfp4"] | str]
+    format_for: Mapping[
+        str, Literal["int", "float8", "float8-e5m2", "codebook", "nf4", "nf4-double", "mxfp4", "nvfp4"] | str
+    ]
     | object = ...,
     granularity: Literal["auto", "tensor", "channel", "group"] = "auto",
     group_size: int = 64,
@@ -349,6 +352,7 @@ def quantize(
         "nf4",
         "nf4-double",
         "mxfp4",
+        "nvfp4",
     ]
     | str
     | object
@@ -361,6 +365,7 @@ def quantize(
             "nf4",
             "nf4-double",
             "mxfp4",
+            "nvfp4",
         ]
         | str
         | object
@@ -963,6 +968,7 @@ def search(
         "nf4",
         "nf4-double",
         "mxfp4",
+        "nvfp4",
     ]
     | str
     | object
@@ -975,6 +981,7 @@ def search(
             "nf4",
             "nf4-double",
             "mxfp4",
+            "nvfp4",
         ]
         | str
         | object

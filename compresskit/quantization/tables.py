@@ -66,6 +66,11 @@ WEIGHT_FORMATS: Registry[NumberFormat] = Registry(
             "weights in 4-bit floats (e2m1), one power of two for each 32 of a row",
             "OCP Microscaling Formats v1.0, 2023",
         ),
+        "nvfp4": Row(
+            "formats.nvfp4:NVFP4",
+            "weights in 4-bit floats (e2m1), one float8 for each 16 of a row and one float32 for all",
+            "NVIDIA, 2024",
+        ),
     },
     group="formats",
     has=("bits", "granularity", "options", "geometry", "stored", "quantize", "dequantize", "pack", "unpack", "module"),

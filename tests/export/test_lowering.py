@@ -109,7 +109,7 @@ def test_runtimes_that_do_not_read_the_format_are_refused(given, match):
         ExportOptions(**given)
 
 
-@pytest.mark.parametrize("name", ["nf4", "mxfp4", "codebook"])
+@pytest.mark.parametrize("name", ["nf4", "mxfp4", "nvfp4", "codebook"])
 def test_weights_that_are_no_integers_are_codes_in_onnx_and_floats_elsewhere(loaded_net, tmp_path, name):
     pytest.importorskip("onnxscript")
     loaded = loaded_net()

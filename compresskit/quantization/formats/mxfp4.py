@@ -52,21 +52,21 @@ class MicroscalingFloat4(BaseFormat):
         exponent = exponent.clamp(_SMALLEST_EXPONENT, _HIGHEST_EXPONENT)
         scale = (exponent + _BIAS).to(torch.uint8)
         scaled = matrix.double() / uniform.expand_groups(power_of_two(scale), matrix.shape[1], _BLOCK).double()
-        codes = _nearest(scaled.abs()) + 8 * torch.signbit(scaled)
+        codes = nearest_element(scaled.abs()) + 8 * torch.signbit(scaled)
         return {"values": codes.to(torch.uint8), "scale": scale}
 
     def dequantize(self, parts: Parts, spec: Spec) -> Tensor:
         """Element * 2**exponent, in float32."""
         codes = parts["values"]
-        elements = _elements().to(codes.device)
-        return elements[codes.long()] * uniform.expand_groups(power_of_two(parts["scale"]), codes.shape[1], _BLOCK)
+        values = elements().to(codes.device)[codes.long()]
+        return values * uniform.expand_groups(power_of_two(parts["scale"]), codes.shape[1], _BLOCK)
 
     def lookup(self, parts: Parts, spec: Spec) -> Lookup | None:
         """The elements are the table."""
-        return by_rows(_elements(), parts["values"], power_of_two(parts["scale"]), _BLOCK)
+        return by_rows(elements(), parts["values"], power_of_two(parts["scale"]), _BLOCK)
 
 
-def _elements() -> Tensor:
+def elements() -> Tensor:
     """What codes 0 to 15 stand for."""
     return torch.tensor([sign * value for sign in (1.0, -1.0) for value in MAGNITUDES])
 
@@ -78,10 +78,10 @@ def power_of_two(biased: Tensor) -> Tensor:
     return torch.where(biased == 255, torch.nan, bits.view(torch.float32))
 
 
-def _nearest(magnitudes: Tensor) -> Tensor:
+def nearest_element(magnitudes: Tensor) -> Tensor:
     """The element nearest to each magnitude; half way between two, the one whose last bit is 0."""
-    elements = torch.tensor(MAGNITUDES, dtype=magnitudes.dtype, device=magnitudes.device)
-    middles = (elements[1:] + elements[:-1]) / 2
+    known = torch.tensor(MAGNITUDES, dtype=magnitudes.dtype, device=magnitudes.device)
+    middles = (known[1:] + known[:-1]) / 2
     below = torch.bucketize(magnitudes, middles)  # a tie goes down
     above = torch.bucketize(magnitudes, middles, right=True)  # a tie goes up
     return torch.where(below % 2 == 0, below, above)

@@ -47,6 +47,7 @@ def test_consecutive_integers_are_told(levels, offset):
         {"scheme": "nf4"},
         {"scheme": "nf4-double"},
         {"scheme": "mxfp4"},
+        {"scheme": "nvfp4"},
         {"scheme": "float8-weight"},
         {"scheme": "float8-weight", "granularity": "group", "group_size": 24},
         {"scheme": "float8-e5m2", "granularity": "tensor"},
