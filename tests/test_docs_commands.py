@@ -37,7 +37,7 @@ STAND_INS = [
     (r"layer1\.0\.conv2", "3"),
 ]  # fmt: skip
 #: pages of models and data of other kinds: their commands are parsed, and their methods have tests of their own
-PARSED_ONLY = {"docs/language-models.md", "docs/transformers-folders.md"}
+PARSED_ONLY = {"docs/deployment.md", "docs/language-models.md", "docs/transformers-folders.md"}
 #: pages whose commands run for real elsewhere
 ELSEWHERE = {"docs/extending.md"}  # tests/test_extending.py
 
