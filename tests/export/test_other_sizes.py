@@ -16,7 +16,7 @@ FACTS = {"largest_difference": 0.0, "output_scale": 1.0}
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("runtime", ["onnxruntime"])
 def test_an_image_of_another_height_and_width(runtime, tmp_path):
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")
