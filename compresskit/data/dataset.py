@@ -6,7 +6,9 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from difflib import get_close_matches
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -234,7 +236,7 @@ def open_data(
             raise InputError(f"data {string!r} is an object in memory; leave data_arg {next(iter(rest))!r} out")
         splits = loaders.splits_of(in_memory.find(string), repr(string), function)
         transform = asked.applied(preprocessing, by_default=False)
-    elif location:
+    elif location and not _is_misspelt(prefix):
         asked, splits = _made(prefix, location, args, function)
         transform = asked.applied(preprocessing, by_default=_has_bytes(splits))
     else:
@@ -265,6 +267,12 @@ def _read(
     return asked, found if isinstance(found, Splits) else loaders.splits_of(
         found, f"of reader {reader!r}", given["collate"]
     )
+
+
+def _is_misspelt(prefix: str) -> bool:
+    """Whether what stands before the colon is almost a reader's name, and no module."""
+    near = bool(get_close_matches(prefix, READERS.rows(), n=1, cutoff=0.8))
+    return near and prefix.isidentifier() and find_spec(prefix) is None
 
 
 def _made(where: str, name: str, args: dict[str, Any], collate: Function | None) -> tuple[Asked, Splits]:

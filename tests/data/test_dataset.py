@@ -86,3 +86,8 @@ def test_cifar_opens(cifar_dir, tmp_path, monkeypatch):
     assert data.num_classes == 10
     assert data.input_shape == (3, 32, 32)
     assert data.size("test") == 1000
+
+
+def test_a_misspelt_reader_is_no_module_of_the_users():
+    with pytest.raises(InputError, match="unknown data 'imagefoldr:ten'; did you mean 'imagefolder'"):
+        open_data("imagefoldr:ten")
