@@ -59,6 +59,10 @@ def measure(task: str, options: argparse.Namespace, seed: int, rows: Rows) -> di
     whole = {"epochs": options.epochs or settings["epochs"], **training, **shared}
     recover = {"recover": "kd", "epochs": options.recovery_epochs, **training, **shared}
 
+    # blocks tuned to the whole model first, which wants a gentler training afterwards
+    gentle = {**recover, "reconstruct": "block", "lr": settings["lr"] / 2, "batch_size": 8}
+    ranked = {"criterion": "taylor", "scope": "global", "normalize": "macs"}
+
     weights = None if options.rows is None else options.rows.with_name(f"{task}-{seed}.safetensors")
 
     @functools.cache
@@ -79,6 +83,9 @@ def measure(task: str, options: argparse.Namespace, seed: int, rows: Rows) -> di
         "int8-static, GPTQ": lambda: compresskit.quantize(full(), scheme="int8-static", **GPTQ, **shared),
         "int4-weight, GPTQ": lambda: compresskit.quantize(full(), scheme="int4-weight", **GPTQ, **shared),
         "half the MACs, kd": lambda: compresskit.prune(full(), target_macs=0.5, **recover),
+        "half the MACs, blocks": lambda: compresskit.prune(full(), target_macs=0.5, reconstruct="block", **shared),
+        "half the MACs, blocks and kd": lambda: compresskit.prune(full(), target_macs=0.5, **gentle),
+        "half the MACs, taylor, blocks and kd": lambda: compresskit.prune(full(), target_macs=0.5, **ranked, **gentle),
         "half the MACs, kd without labels": lambda: compresskit.prune(
             full(), target_macs=0.5, labels="ignore", **recover
         ),
