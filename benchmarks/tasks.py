@@ -61,7 +61,7 @@ def measure(task: str, options: argparse.Namespace, seed: int, rows: Rows) -> di
 
     # blocks tuned to the whole model first, which wants a gentler training afterwards
     gentle = {**recover, "reconstruct": "block", "lr": settings["lr"] / 2, "batch_size": 8}
-    ranked = {"criterion": "taylor", "scope": "global", "normalize": "macs"}
+    ranked = {"scope": "global", "normalize": "macs"}
 
     weights = None if options.rows is None else options.rows.with_name(f"{task}-{seed}.safetensors")
 
@@ -85,7 +85,12 @@ def measure(task: str, options: argparse.Namespace, seed: int, rows: Rows) -> di
         "half the MACs, kd": lambda: compresskit.prune(full(), target_macs=0.5, **recover),
         "half the MACs, blocks": lambda: compresskit.prune(full(), target_macs=0.5, reconstruct="block", **shared),
         "half the MACs, blocks and kd": lambda: compresskit.prune(full(), target_macs=0.5, **gentle),
-        "half the MACs, taylor, blocks and kd": lambda: compresskit.prune(full(), target_macs=0.5, **ranked, **gentle),
+        "half the MACs, taylor, blocks and kd": lambda: compresskit.prune(
+            full(), target_macs=0.5, criterion="taylor", **ranked, **gentle
+        ),
+        "half the MACs, reconstruction-loss, blocks and kd": lambda: compresskit.prune(
+            full(), target_macs=0.5, criterion="reconstruction-loss", **ranked, **gentle
+        ),
         "half the MACs, kd without labels": lambda: compresskit.prune(
             full(), target_macs=0.5, labels="ignore", **recover
         ),

@@ -34,8 +34,11 @@ for path in sys.argv[1:]:
         pixels = ((pixels / 255 - wanted["mean"]) / wanted["std"]).astype(np.float32).transpose(2, 0, 1)
     outputs = session.run(None, {first.name: pixels[None]})
     if outputs[0].ndim == 2:  # scores of classes
-        best = int(outputs[0][0].argmax())
-        print(f"{path}: {labels[best] if labels else best} ({outputs[0][0][best]:.4g})")
+        scores = outputs[0][0]
+        if scores.min() < 0 or abs(scores.sum() - 1) > 1e-3:  # else the model's own shares
+            scores = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
+        best = int(scores.argmax())
+        print(f"{path}: {labels[best] if labels else best} ({scores[best]:.1%})")
     else:
         print(f"{path}:", {entry.name: array.shape for entry, array in zip(session.get_outputs(), outputs)})
 """

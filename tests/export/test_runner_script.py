@@ -53,8 +53,9 @@ def test_an_image_gets_its_class(tmp_path):
     white, black = run(
         tmp_path / "net.py", *(str(tmp_path / f"{name}.png") for name in ("white", "black"))
     ).splitlines()
-    assert white.endswith("white.png: 0 (2)")  # (1 - 0.5) / 0.25
-    assert black.endswith("black.png: 1 (2)")
+    # scores 2 and -2, as (1 - 0.5) / 0.25 is 2: shares e^4 to 1
+    assert white.endswith("white.png: 0 (98.2%)")
+    assert black.endswith("black.png: 1 (98.2%)")
     text = (tmp_path / "net.md").read_text()
     assert "pip install onnxruntime numpy pillow" in text and "4 x 6 pixels" in text and "| agreement | 1 |" in text
 
