@@ -72,7 +72,7 @@ class Context:
     device: torch.device = torch.device("cpu")
     log: Callable[[str], None] = lambda line: None
     recover: Callable[[Loaded], dict[str, Any]] | None = None
-    load: Callable[[str], Loaded] | None = None
+    load: Callable[..., Loaded] | None = None
     folder: Path | None = None
     recipe: dict[str, Any] | None = None
     latency_batch: int = 1

@@ -284,7 +284,7 @@ def _drop_unread(program: torch.export.ExportedProgram) -> None:
     placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
     kept = []
     for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True):
-        if spec.kind not in held or node.users:
+        if spec.kind not in held or node.users or spec.target is None:
             kept.append(spec)
             continue
         program.graph.erase_node(node)

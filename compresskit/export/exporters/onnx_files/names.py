@@ -79,7 +79,8 @@ def leave_no_traces(model: Any) -> None:
             value.metadata_props.clear()
             value.doc_string = None
             if value.const_value is not None:
-                value.const_value.doc_string = None
+                raw = getattr(value.const_value, "raw", None)  # a protocol buffer holds its own text
+                (raw if hasattr(raw, "doc_string") else value.const_value).doc_string = ""
                 value.const_value.metadata_props.clear()
     for function in model.functions.values():
         function.metadata_props.clear()
