@@ -84,6 +84,6 @@ class EffortOptions(Options):
             if holder is not self:  # an object that others may share
                 group = next(group for group in type(self).groups() if getattr(self, group) is holder)
                 holder = holder.model_copy()
-                self.__dict__[group] = holder
-            holder.__dict__[key] = value  # not through pydantic, for which it then counted as given
+                vars(self)[group] = holder
+            vars(holder)[key] = value  # not through pydantic, for which it then counted as given
         return self

@@ -151,7 +151,7 @@ def _write_check(loaded: Loaded, path: Path) -> None:
     outputs = list(named_tensors(call(session, inputs)).values())
     names = [spec.name for spec in session.specs]
     given = dict(zip(names, [inputs] if isinstance(inputs, torch.Tensor) else list(_leaves(inputs)), strict=True))
-    arrays = {f"input:{name}": tensor.numpy() for name, tensor in given.items()}
+    arrays: dict[str, Any] = {f"input:{name}": tensor.numpy() for name, tensor in given.items()}
     results = [entry.name for entry in session.session.get_outputs()]
     arrays |= {f"output:{name}": tensor.numpy() for name, tensor in zip(results, outputs, strict=True)}
     np.savez_compressed(path, **arrays)

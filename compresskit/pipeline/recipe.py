@@ -222,19 +222,20 @@ def explain(
     """(location, plain message) of each error of a validation, the nearest valid key or the remedy included."""
     found = []
     for item in error.errors():
-        location = tuple(item["loc"])
+        location = (*item["loc"],)
+        last = str(location[-1]) if location else ""
         key = location[0] if location else ""
         group = model.groups().get(str(key)) if len(location) > 1 else None
         if item["type"] == "extra_forbidden":
             names = group.model_fields if group else [*(leaf.name for leaf in model.leaves()), *also]
-            message = f"unknown key {location[-1]!r}{nearest(str(location[-1]), names)}"
+            message = f"unknown key {last!r}{nearest(last, names)}"
         elif item["type"] == "missing":
             message = f"{key} is missing"
         else:
             text = item["msg"].removeprefix("Value error, ")
             text = text[:1].lower() + text[1:]
             shown = item["input"]
-            is_named = text.startswith(("unknown ", str(location[-1] if group else key)))
+            is_named = text.startswith(("unknown ", last if group else str(key)))
             named = f"{'.'.join(map(str, location))} " if location and not is_named else ""
             message = f"{named}{text.replace('input should', 'should')}"
             if location and item["type"] not in ("value_error", "known_key"):

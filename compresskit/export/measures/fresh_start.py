@@ -67,7 +67,7 @@ def open_executorch(job: dict[str, Any], arrays: list[Any]) -> Callable[[], Call
     def load() -> Callable[[], Any]:
         portable_lib._unsafe_reset_threadpool(job["threads"])
         program = Runtime.get().load_program(job["model"])
-        method = program.load_method("forward")
+        method: Any = program.load_method("forward")
         return lambda: (method.execute(tensors), program)
 
     return load

@@ -79,8 +79,9 @@ def leave_no_traces(model: Any) -> None:
             value.metadata_props.clear()
             value.doc_string = None
             if value.const_value is not None:
-                raw = getattr(value.const_value, "raw", None)  # a protocol buffer holds its own text
-                (raw if hasattr(raw, "doc_string") else value.const_value).doc_string = ""
+                raw: Any = getattr(value.const_value, "raw", None)
+                noted: Any = raw if hasattr(raw, "doc_string") else value.const_value  # a protocol buffer holds its own
+                noted.doc_string = ""
                 value.const_value.metadata_props.clear()
     for function in model.functions.values():
         function.metadata_props.clear()
