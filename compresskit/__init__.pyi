@@ -331,7 +331,10 @@ def quantize(
     activation_bits: int | None = None,
     bits_for: Mapping[str, int] = ...,
     format_for: Mapping[
-        str, Literal["int", "float8", "float8-e5m2", "codebook", "nf4", "nf4-double", "mxfp4", "nvfp4"] | str
+        str, Literal[
+            "int", "float8", "float8-e5m2", "codebook", "nf4", "nf4-double", "mxfp4", "nvfp4"
+        ]
+        | str
     ]
     | object = ...,
     granularity: Literal["auto", "tensor", "channel", "group"] = "auto",
