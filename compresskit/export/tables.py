@@ -57,7 +57,7 @@ EXPORTERS: Registry[Callable[[ExportedProgram | Loaded, Path, ExportOptions], Se
             attributes={"suffix": ".pt2", "runtime": "inductor", "options": ("dynamic",)},
         ),
         "hf": Row(
-            "exporters.hf:hf",
+            "exporters.hugging_face.hf:hf",
             "a transformers folder that from_pretrained loads, in the model's own number type",
             attributes={
                 "suffix": "-hf",
@@ -69,7 +69,7 @@ EXPORTERS: Registry[Callable[[ExportedProgram | Loaded, Path, ExportOptions], Se
             },
         ),
         "compressed-tensors": Row(
-            "exporters.compressed_tensors:compressed_tensors",
+            "exporters.hugging_face.compressed_tensors:compressed_tensors",
             "a transformers folder whose linear layers stay in few bits (integers of 2 to 8, float8), for vLLM too",
             attributes={
                 "suffix": "-compressed",
@@ -81,7 +81,7 @@ EXPORTERS: Registry[Callable[[ExportedProgram | Loaded, Path, ExportOptions], Se
             },
         ),
         "gptq": Row(
-            "exporters.gptq:gptq",
+            "exporters.hugging_face.gptq:gptq",
             "a transformers folder in GPTQ's layout (integers of 2, 4 or 8 bits), for vLLM and GPTQModel",
             attributes={
                 "suffix": "-gptq",
@@ -94,7 +94,7 @@ EXPORTERS: Registry[Callable[[ExportedProgram | Loaded, Path, ExportOptions], Se
             },
         ),
         "awq": Row(
-            "exporters.awq:awq",
+            "exporters.hugging_face.awq:awq",
             "a transformers folder in AWQ's layout (4 bits), for vLLM",
             attributes={
                 "suffix": "-awq",
@@ -107,7 +107,7 @@ EXPORTERS: Registry[Callable[[ExportedProgram | Loaded, Path, ExportOptions], Se
             },
         ),
         "gguf": Row(
-            "exporters.gguf:gguf",
+            "exporters.hugging_face.gguf:gguf",
             "one file for llama.cpp, of Llama-like models: Q4_0, Q4_1, Q8_0 where groups are multiples of 32",
             attributes={
                 "suffix": ".gguf",

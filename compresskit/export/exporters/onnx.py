@@ -11,9 +11,8 @@ import torch
 
 from ...core.errors import InputError, first_line, require
 from ..options import ExportOptions
-from . import onnx_activations, onnx_graph
 from .export_program import DESCRIPTION, LOOKUPS
-from .onnx_files import constants, names
+from .onnx_files import activations, constants, graph_passes, names
 
 #: constants beyond this go to a file of their own, NAME.onnx.data: protobuf reads no message of 2 GiB
 LARGEST_FILE_BYTES = (2 << 30) - (16 << 20)
@@ -47,14 +46,14 @@ def export_onnx(
             dynamo=True,
             opset_version=opset,
             verbose=False,
-            custom_translation_table=onnx_graph.translations(opset),
+            custom_translation_table=graph_passes.translations(opset),
         )
     except Exception as error:
         raise InputError(f"torch.onnx cannot write this model: {first_line(error.__cause__ or error)}") from error
     if graph is None:
         raise InputError("torch.onnx gave no graph of this model")
-    notes = onnx_graph.finish(graph.model.graph, opset=opset)
-    onnx_activations.finish(graph.model.graph, runtime)
+    notes = graph_passes.finish(graph.model.graph, opset=opset)
+    activations.finish(graph.model.graph, runtime)
     constants.stored_codes(graph.model.graph, program.graph_module.meta.get(LOOKUPS, {}), opset=opset)
     constants.sparse_constants(graph.model.graph, opset=opset)
     constants.four_bit_codes(graph.model.graph, opset=opset)

@@ -17,7 +17,7 @@ from ...core.errors import InputError
 from ...core.types import Loaded
 from ...quantization.formats.layers import Quantized, quantized_layers
 from ...quantization.formats.uniform import middle_code
-from ..exporters.hf import plain_module
+from ..exporters.hugging_face.hf import plain_module
 from ..options import ExportOptions
 from .folder import check_source, naming, save_library_model
 from .rebuild import library_model

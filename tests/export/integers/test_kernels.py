@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from compresskit.export.integers.kernels import Kernel, onnxruntime_kernels, openvino_kernels
-from tests.export.exporters.test_onnx_graph import QUANTIZED_CONV, conv_constants, graph_of, ir
+from tests.export.exporters.onnx_files.test_graph_passes import QUANTIZED_CONV, conv_constants, graph_of, ir
 
 
 def test_a_convolution_in_integers_needs_its_output_quantized_in_onnxruntime_and_not_in_openvino(tmp_path):

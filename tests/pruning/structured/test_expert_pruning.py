@@ -11,7 +11,7 @@ from compresskit.analysis.measure.macs import count_macs
 from compresskit.artifact import artifact
 from compresskit.core.errors import InputError
 from compresskit.core.types import call, main_output
-from compresskit.export.exporters.hf import hf
+from compresskit.export.exporters.hugging_face.hf import hf
 from compresskit.export.folders.proof import named_inputs, own_output, prove
 from compresskit.export.options import ExportOptions
 from compresskit.pruning.check import check

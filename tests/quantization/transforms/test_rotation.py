@@ -6,7 +6,7 @@ import torch
 from compresskit.artifact import artifact
 from compresskit.core.errors import InputError
 from compresskit.core.types import Loaded, call, main_output
-from compresskit.export.exporters.hf import hf
+from compresskit.export.exporters.hugging_face.hf import hf
 from compresskit.export.folders.proof import named_inputs, own_output, prove
 from compresskit.export.options import ExportOptions
 from compresskit.quantization.check import check

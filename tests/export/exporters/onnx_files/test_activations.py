@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from compresskit.export.exporters import onnx_activations
-from tests.export.exporters.test_onnx_graph import QUANTIZED_CONV, conv_constants, graph_of, result
+from compresskit.export.exporters.onnx_files import activations
+from tests.export.exporters.onnx_files.test_graph_passes import QUANTIZED_CONV, conv_constants, graph_of, result
 
 ir = pytest.importorskip("onnx_ir")
 onnx = pytest.importorskip("onnx")
@@ -36,7 +36,7 @@ def operators_run(model, tmp_path):
 def test_swish_between_codes_runs_in_integers_and_is_off_by_a_step_at_most(tmp_path, body, wanted):
     model = graph_of(f"{CODES} {body} {OUT}", **constants())
     before = result(model)
-    onnx_activations.finish(model.graph, "onnxruntime")
+    activations.finish(model.graph, "onnxruntime")
     assert np.abs(result(model) - before).max() <= 0.0101
     ran = operators_run(model, tmp_path)
     assert wanted <= set(ran) and not {"Sigmoid", "HardSigmoid", "Mul"} & set(ran)
@@ -44,14 +44,14 @@ def test_swish_between_codes_runs_in_integers_and_is_off_by_a_step_at_most(tmp_p
 
 def test_a_hard_sigmoid_whose_codes_reach_beyond_one_stays():
     model = graph_of(f"{CODES} p = HardSigmoid (c) {OUT}", **constants(low=0.0))  # codes to 2.55: nothing would cut
-    assert onnx_activations.added_hard_sigmoids(model.graph) == 0
+    assert activations.added_hard_sigmoids(model.graph) == 0
 
 
 @pytest.mark.parametrize("move", ["MaxPool <kernel_shape=[2, 2]> (c)", "Transpose <perm=[0, 1, 3, 2]> (c)"])
 def test_what_moves_codes_moves_them_as_integers(move):
     model = graph_of(f"{CODES} m = {move} p = Add (m, m) {OUT}", **constants())
     before = result(model)
-    assert onnx_activations.moved_codes(model.graph) == 1
+    assert activations.moved_codes(model.graph) == 1
     moved = next(node for node in model.graph if node.op_type in move).outputs[0]
     assert [user.op_type for user, _ in moved.uses()] == ["QuantizeLinear"]
     np.testing.assert_array_equal(result(model), before)
@@ -64,7 +64,7 @@ def test_one_quantizer_is_left_where_a_move_was_quantized_by_one_reader_already(
         **constants(),
     )
     before = result(model)
-    onnx_activations.moved_codes(model.graph)
+    activations.moved_codes(model.graph)
     left = next(node for node in model.graph if node.op_type == "Split").outputs[0]
     assert [user.op_type for user, _ in left.uses()] == ["QuantizeLinear"]
     np.testing.assert_array_equal(result(model), before)
@@ -77,7 +77,7 @@ def test_openvino_gets_an_activation_right_behind_its_layer():
     q2 = QuantizeLinear (v, t, u) c = DequantizeLinear (q2, t, u) g = Sigmoid (c) p = Mul (c, g) """
     )
     model = graph_of(f"{body} {OUT}", **(constants() | conv_constants([0.1, -0.2])))
-    assert onnx_activations.fused_activations(model.graph) == 1
+    assert activations.fused_activations(model.graph) == 1
     conv = next(node for node in model.graph if node.op_type == "Conv")
     assert {user.op_type for user, _ in conv.outputs[0].uses()} == {"Sigmoid", "Mul"}
 
@@ -89,4 +89,4 @@ def test_an_activation_that_is_not_quantized_again_keeps_its_quantizer():
     q2 = QuantizeLinear (v, t, u) c = DequantizeLinear (q2, t, u) y = Sigmoid (c)"""
     )
     model = graph_of(body, **(constants() | conv_constants([0.1, -0.2])))
-    assert onnx_activations.fused_activations(model.graph) == 0
+    assert activations.fused_activations(model.graph) == 0

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from compresskit.core.errors import InputError
-from compresskit.export.exporters.compressed_tensors import compressed_tensors
+from compresskit.export.exporters.hugging_face.compressed_tensors import compressed_tensors
 from compresskit.export.folders.proof import own_output
 from compresskit.export.options import ExportOptions
 from compresskit.quantization.options import QuantizeOptions

@@ -8,7 +8,7 @@ import torch
 from compresskit.core.errors import InputError
 from compresskit.decomposition.decompose import decompose
 from compresskit.decomposition.options import DecomposeOptions
-from compresskit.export.exporters.hf import hf
+from compresskit.export.exporters.hugging_face.hf import hf
 from compresskit.export.folders.proof import named_inputs, own_output, prove
 from compresskit.export.lowering import export
 from compresskit.export.options import ExportOptions

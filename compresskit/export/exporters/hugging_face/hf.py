@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ...core.errors import InputError
-from ...core.types import Loaded
-from ...decomposition.surgery.layers import recompose
-from ...quantization.formats.layers import quantized_layers
-from ..float_reference import float_twin
-from ..folders.folder import check_source, naming, save_library_model
-from ..folders.rebuild import library_model
-from ..options import ExportOptions
+from ....core.errors import InputError
+from ....core.types import Loaded
+from ....decomposition.surgery.layers import recompose
+from ....quantization.formats.layers import quantized_layers
+from ...float_reference import float_twin
+from ...folders.folder import check_source, naming, save_library_model
+from ...folders.rebuild import library_model
+from ...options import ExportOptions
 
 
 def hf(loaded: Loaded, path: Path, options: ExportOptions) -> list[str]:

@@ -14,10 +14,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ...core.types import Loaded
-from ...quantization.formats.layers import quantized_layers
-from ..folders.packed_layers import GroupedCodes, grouped_codes, into_words, write_packed
-from ..options import ExportOptions
+from ....core.types import Loaded
+from ....quantization.formats.layers import quantized_layers
+from ...folders.packed_layers import GroupedCodes, grouped_codes, into_words, write_packed
+from ...options import ExportOptions
 
 _BITS, _ORDER = 4, (0, 2, 4, 6, 1, 3, 5, 7)
 

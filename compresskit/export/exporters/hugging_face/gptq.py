@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...core.types import Loaded
-from ...quantization.formats.uniform import middle_code
-from ..folders.packed_layers import GroupedCodes, exactly, into_words, write_packed
-from ..options import ExportOptions
+from ....core.types import Loaded
+from ....quantization.formats.uniform import middle_code
+from ...folders.packed_layers import GroupedCodes, exactly, into_words, write_packed
+from ...options import ExportOptions
 
 _BITS = (2, 4, 8)
 

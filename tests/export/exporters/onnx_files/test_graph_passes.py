@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from compresskit.core.types import Loaded
-from compresskit.export.exporters import onnx_graph
 from compresskit.export.exporters.export_program import export_program
 from compresskit.export.exporters.onnx import export_onnx
+from compresskit.export.exporters.onnx_files import graph_passes
 from compresskit.export.runtimes.exported import Exported
 from compresskit.export.runtimes.openvino import openvino
 from compresskit.quantization.formats.layers import quantized_layers
@@ -65,7 +65,7 @@ def conv_constants(bias):
 def test_a_bias_takes_the_product_of_its_layers_scales():
     model = graph_of(QUANTIZED_CONV, **conv_constants([0.1, -0.2]))
     before = result(model)
-    assert onnx_graph.integer_biases(model.graph) == 1
+    assert graph_passes.integer_biases(model.graph) == 1
     codes = next(v.const_value.numpy() for v in model.graph.initializers.values() if v.dtype == ir.DataType.INT32)
     # 0.1 / (0.01 * 0.5), -0.2 / (0.01 * 0.25)
     assert codes.tolist() == [20, -80]
@@ -74,14 +74,14 @@ def test_a_bias_takes_the_product_of_its_layers_scales():
 
 def test_a_bias_beyond_32_bits_stays_in_float():
     model = graph_of(QUANTIZED_CONV, **conv_constants([1e9, 0.0]))
-    assert onnx_graph.integer_biases(model.graph) == 0
+    assert graph_passes.integer_biases(model.graph) == 0
 
 
 @pytest.mark.parametrize("keepdims", [0, 1])
 def test_means_over_the_image_become_pooling(keepdims):
     model = graph_of(f"y = ReduceMean <keepdims={keepdims}> (x, axes)", axes=np.array([-1, 2], np.int64))
     before = result(model)
-    assert onnx_graph.pooled_means(model.graph) == 1
+    assert graph_passes.pooled_means(model.graph) == 1
     assert "GlobalAveragePool" in [node.op_type for node in model.graph]
     np.testing.assert_allclose(result(model), before, atol=1e-6)
     assert result(model).shape == before.shape
@@ -89,7 +89,7 @@ def test_means_over_the_image_become_pooling(keepdims):
 
 def test_means_over_channels_stay():
     model = graph_of("y = ReduceMean (x, axes)", axes=np.array([1, 2], np.int64))
-    assert onnx_graph.pooled_means(model.graph) == 0
+    assert graph_passes.pooled_means(model.graph) == 0
 
 
 WEIGHT_ONLY_CONV = """
@@ -105,7 +105,7 @@ def test_codes_that_fit_take_four_bits(largest, changed):
     constants["codes"][0, 0, 0, 0] = -8
     model = graph_of(WEIGHT_ONLY_CONV, **constants)
     before = result(model)
-    assert onnx_graph.four_bit_weights(model.graph) == changed
+    assert graph_passes.four_bit_weights(model.graph) == changed
     np.testing.assert_array_equal(result(model), before)
     sizes = sorted(v.const_value.nbytes for v in model.graph.initializers.values() if v.dtype == ir.DataType.INT4)
     assert sizes == ([1, 18] if changed else [])  # two zero points, and 36 weights
@@ -115,7 +115,7 @@ def test_weights_beside_integer_inputs_keep_eight_bits():
     constants = conv_constants([0.0, 0.0])
     constants["codes"] = np.ones((2, 2, 3, 3), np.int8)
     model = graph_of(QUANTIZED_CONV, **constants)
-    assert onnx_graph.four_bit_weights(model.graph) == 0
+    assert graph_passes.four_bit_weights(model.graph) == 0
 
 
 @pytest.mark.integration

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from compresskit.core.errors import InputError
-from compresskit.export.exporters.gguf import gguf
+from compresskit.export.exporters.hugging_face.gguf import gguf
 from compresskit.export.folders.proof import own_output
 from compresskit.export.options import ExportOptions
 from compresskit.export.runtimes.exported import Exported

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...core.errors import InputError, require
-from ...core.limits.json_files import LARGEST_MANIFEST_BYTES, read_json
-from ...core.types import Loaded
-from ...quantization.formats.layers import Quantized, matrix_shape, quantized_layers
-from ...quantization.formats.uniform import expand_groups, middle_code
-from ..folders.folder import check_source, naming
-from ..folders.rebuild import library_model
-from ..options import ExportOptions
+from ....core.errors import InputError, require
+from ....core.limits.json_files import LARGEST_MANIFEST_BYTES, read_json
+from ....core.types import Loaded
+from ....quantization.formats.layers import Quantized, matrix_shape, quantized_layers
+from ....quantization.formats.uniform import expand_groups, middle_code
+from ...folders.folder import check_source, naming
+from ...folders.rebuild import library_model
+from ...options import ExportOptions
 from .hf import plain_module
 
 #: transformers class -> architecture in the file, and whether queries and keys are turned for its rotary embedding

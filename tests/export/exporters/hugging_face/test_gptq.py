@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from compresskit.core.errors import InputError
-from compresskit.export.exporters.gptq import gptq
+from compresskit.export.exporters.hugging_face.gptq import gptq
 from compresskit.export.lowering import carry_out
 from compresskit.export.options import ExportOptions
 from compresskit.quantization.options import QuantizeOptions
