@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from compresskit.core.costs import cost_of, field_of
-from compresskit.core.effort import Efforts, Passes
-from compresskit.core.options import choice, option
-from compresskit.core.shares import Share
-from compresskit.training.budgets import BudgetOptions, with_targets
-from compresskit.training.options import RecoverOptions
-
 from ..analysis.reconstruction.options import ReconstructionOptions
-from .tables import CODEBOOK_STARTS, FORMATS, OBSERVER_CHOICES, OBSERVERS, ROUNDINGS, SCHEMES, Scheme
-
-_CALIBRATED = (
-    "observer", "percentile", "calibration_samples", "calibration_batch", "quantize_additions", "activation_range",
-)  # fmt: skip
-
-#: what number formats read or not, each by itself
-_OF_FORMATS = ("bits", "bits_for", "granularity", "weight_range", "weight_search", "codebook_start", "group_size")
+from ..core.costs import cost_of, field_of
+from ..core.effort import Efforts, Passes
+from ..core.options import choice, option
+from ..core.shares import Share
+from ..training.budgets import BudgetOptions, with_targets
+from ..training.options import RecoverOptions
+from .option_conflicts import conflicts, format_fact
+from .tables import CODEBOOK_STARTS, FORMATS, OBSERVER_CHOICES, ROUNDINGS, SCHEMES, Scheme
 
 #: few bits and folded batch norms make gradients large: the loop's own learning rate, unclipped, ends in NaN
 _QAT_DEFAULTS = {"lr": 1e-3, "grad_clip": 1.0}
-
-
-def format_fact(name: str, fact: str) -> Any:
-    """What a number format says of itself: in its row, which imports no torch, else by its object."""
-    said = FORMATS.attribute(name, fact, None)
-    return getattr(FORMATS.load(name), fact) if said is None else said
 
 
 @with_targets("quantize", section="Allocation")
@@ -260,97 +247,7 @@ class QuantizeOptions(ReconstructionOptions, BudgetOptions):
 
     @model_validator(mode="after")
     def _options_have_an_effect(self) -> QuantizeOptions:
-        scheme, given = self.scheme_row(), self.model_fields_set
-        problems = []
-        if scheme.activations != "static":
-            problems += [
-                f"{name} would be ignored: scheme {self.scheme!r} calibrates no activations; choose int8-static"
-                for name in _CALIBRATED
-                if name in given
-                and not (name in ("calibration_samples", "calibration_batch") and self.may_need_data())
-                and not (name == "activation_range" and scheme.activations == "dynamic")
-            ]
-        if scheme.activations != "dynamic" and "dynamic_ranges" in given:
-            problems.append(
-                f"dynamic_ranges would be ignored: scheme {self.scheme!r} takes no ranges from batches; choose "
-                "int8-dynamic"
-            )
-        if scheme.activations == "none" and "quantize_attention" in given:
-            problems.append(
-                f"quantize_attention would be ignored: scheme {self.scheme!r} leaves activations in float; "
-                "choose int8-static or int8-dynamic"
-            )
-        if self.blocks and not (self.may_need_moments() or self.explain):
-            problems.append("blocks would be ignored: no rounding, scaling or bias correction looks at layers' inputs")
-        if "percentile" in given and OBSERVERS.builtin(self.observer) and self.observer != "percentile":
-            problems.append(f"percentile would be ignored: observer is {self.observer!r}; choose percentile")
-        read: frozenset[str] = format_fact(scheme.format, "options")
-        grouped = self.weight_granularity() == "group" or "granularity" not in read
-        if "group_size" in given and not grouped:
-            problems.append("group_size would be ignored: set granularity to group")
-        ignored = [name for name in _OF_FORMATS if name in given and name not in read]
-        if ignored:
-            problems.append(
-                f"{', '.join(ignored)} would be ignored, with no meaning for scheme {self.scheme!r}; leave it out"
-            )
-        if self.qat != "none" and "qat" not in read:
-            problems.append(f"qat learns integer steps; scheme {self.scheme!r} has none, use recover to tune it")
-        if self.qat != "none" and self.rounding != "nearest":
-            problems.append(
-                f"rounding {self.rounding!r} would be lost: qat learns the weights anew and rounds them to nearest"
-            )
-        if self.reconstruct == "block" and "qat" not in read:
-            problems.append(f"reconstruct block learns integer steps; scheme {self.scheme!r} has none, leave it out")
-        if "activation_bits" in given and scheme.activations == "none":
-            problems.append(
-                f"activation_bits would be ignored: scheme {self.scheme!r} leaves activations in float; choose "
-                "int8-static, int8-dynamic or w4a4"
-            )
-        if "quantize_additions" in given and self.quantize_additions and self.input_bits() < 8:
-            problems.append(
-                "quantize_additions would be ignored: no runtime adds in fewer than 8 bits; leave it out, or take "
-                "activations of 8 bits"
-            )
-        deciding = self._chosen_by()
-        if self.chooses_bits() and ("target_bits" not in read or "bits" in given):
-            problems.append(
-                f"{deciding[0]} chooses among integer bits by itself; leave bits out and take an int scheme"
-            )
-        timed = self.timed_target()
-        if timed and (scheme.activations != "static" or self.weight_bits() != 8):
-            problems.append(f"{field_of(timed)} chooses between int8 and float layers; choose scheme int8-static")
-        if len(deciding) > 1:
-            problems.append(f"{' and '.join(deciding)} each choose the layers' bits; choose one")
-        problems += [
-            f"{name} would be ignored: set target_bits"
-            for name in ("candidate_bits", "candidate_formats")
-            if name in given and not self.chooses_bits()
-        ]
-        if self.format_for and scheme.activations != "none":
-            problems.append(f"format_for is for schemes of weights only; scheme {self.scheme!r} quantizes activations")
-        if self.coding == "huffman" and "coding" not in read:
-            problems.append(f"coding huffman works on integers; scheme {self.scheme!r} has none")
-        if "code_range" in given and (self.weight_bits() != 8 or "code_range" not in read):
-            problems.append("code_range would be ignored: it is about weights of 8 bits")
-        smallest, largest = format_fact(scheme.format, "bits_range")
-        candidates = self.candidate_bits if self.chooses_bits() else []
-        wrong = [
-            bits
-            for bits in [*self.bits_for.values(), *candidates, self.weight_bits()]
-            if not smallest <= bits <= largest
-        ]
-        if wrong:
-            problems.append(f"bits must be {smallest} to {largest} for scheme {self.scheme!r}, got {wrong[0]}")
-        if self.rounding != "nearest" and "rounding" not in read:
-            problems.append(
-                f"rounding {self.rounding!r} works on integer levels; scheme {self.scheme!r} has none, use nearest"
-            )
-        if self.smooth is not None and scheme.activations == "none":
-            problems.append(f"smooth would be useless: scheme {self.scheme!r} leaves activations in float; try awq")
-        if self.smooth is not None and self.awq:
-            problems.append("smooth and awq both scale input channels; choose one")
-        if self.awq and "awq" not in read:
-            problems.append(f"awq works on integer levels; scheme {self.scheme!r} has none")
+        problems = conflicts(self)
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -372,7 +269,7 @@ class QuantizeOptions(ReconstructionOptions, BudgetOptions):
         timed = dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "onnx")
         return super().packages() | (timed if self.timed_target() else {})
 
-    def _chosen_by(self) -> list[str]:
+    def chosen_by(self) -> list[str]:
         """The options that choose each layer's bits."""
         return [*map(field_of, self.targets()), *(["target_bits"] if self.target_bits is not None else [])]
 
@@ -385,7 +282,7 @@ class QuantizeOptions(ReconstructionOptions, BudgetOptions):
             "smooth": self.smooth is not None,
             "awq": self.awq,
             f"qat {self.qat}": self.qat != "none",
-            " and ".join(self._chosen_by()): self.chooses_bits(),
+            " and ".join(self.chosen_by()): self.chooses_bits(),
         }
         return [f"{name} needs data" for name, reads in readers.items() if reads]
 
