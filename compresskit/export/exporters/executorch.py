@@ -17,7 +17,8 @@ import torch
 from ...core.errors import InputError, first_line, require
 from ..options import ExportOptions
 from ..runtimes.executorch import ABOUT
-from .export_program import DESCRIPTION, decomposed
+from .export_program import DESCRIPTION
+from .lowered_layers import decomposed
 from .onnx import as_strings
 
 _BYTE_MIDDLE = 128

@@ -9,7 +9,8 @@ from torch import nn
 
 from ...core.errors import require
 from ...core.types import Inputs
-from ..exporters.export_program import as_arguments, decomposed
+from ..exporters.export_program import as_arguments
+from ..exporters.lowered_layers import decomposed
 from ..exporters.with_past import completed
 from .exported import Exported, Runner
 

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from compresskit.export.exporters import executorch as exporter
-from compresskit.export.exporters.export_program import decomposed, export_program
+from compresskit.export.exporters.export_program import export_program
+from compresskit.export.exporters.lowered_layers import decomposed
 from compresskit.export.lowering import export
 from compresskit.export.options import ExportOptions
 from compresskit.training.context import Context

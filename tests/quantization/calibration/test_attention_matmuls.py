@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from compresskit.artifact.edits import replay
 from compresskit.core.errors import InputError
 from compresskit.core.types import Loaded
-from compresskit.export.exporters.export_program import export_program, lower
+from compresskit.export.exporters.export_program import export_program
+from compresskit.export.exporters.lowered_layers import lower
 from compresskit.export.exporters.onnx import export_onnx
 from compresskit.export.runtimes.exported import Exported
 from compresskit.export.runtimes.openvino import openvino

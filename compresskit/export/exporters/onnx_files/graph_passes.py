@@ -41,7 +41,7 @@ def finish(graph: Any, *, opset: int) -> list[str]:
 
 def translations(opset: int) -> dict[Any, Any]:
     """What torch.onnx has no form for: ranges that are found while the model runs, and scales of groups of columns."""
-    from ..export_program import decomposed
+    from ..lowered_layers import decomposed
 
     ir = require("onnx_ir", "onnx")
     script = require("onnxscript", "onnx")
