@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from ..core.errors import CompresskitError
+
 _AGAIN_SECONDS = 5.0  # a second signal within that time would only interrupt the tidying up
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 _DISK_WORDS = ("No space left on device", "disk is full", "File too large", "Disk quota exceeded", "disk I/O error")
@@ -25,7 +27,11 @@ _said: list[str] = []  # what an interruption says, the innermost last
 def interruption_says(text: str) -> Iterator[None]:
     """While open, an interruption ends with this text; after one, it stays."""
     _said.append(text)
-    yield
+    try:
+        yield
+    except CompresskitError:
+        _said.pop()
+        raise
     _said.pop()
 
 

@@ -15,7 +15,9 @@ from compresskit.core.registry import Registry, Row
 from compresskit.pipeline.recipe import RecipeOptions, json_schema
 from compresskit.pipeline.techniques import TECHNIQUES
 
-NOT_OPTIONS = {"model", "output", "force", "resume", "as_json", "quiet", "help", "dry_run"}
+NOT_OPTIONS = {
+    "model", "output", "force", "resume", "as_json", "json_lines", "log_level", "quiet", "help", "dry_run",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", TECHNIQUES)

@@ -20,9 +20,14 @@ OTHER_MEANINGS = {
     "analysis/measure/macs.py": {"params"},  # an argument of aten::_lstm
     "data/text/tokenizers.py": {"bytes"},  # the name of the tokenizer of bytes
     "decomposition/explain.py": {"macs", "params"},  # columns of the report's table of layers
+    "export/integers/layer_table.py": {"macs"},  # a column of the table of layers
     "export/lowering.py": {"macs"},  # a fact of the report
     "model/checkpoints/matching.py": {"params"},  # a key of checkpoint files
+    "pipeline/inspection/bench_plot.py": {"latency"},  # a column of the rows of `bench`, as in the next two
+    "pipeline/inspection/bench_table.py": {"latency"},
+    "pipeline/inspection/benching.py": {"latency"},
     "pipeline/inspection/looking.py": {"macs", "bytes"},  # columns of the table of layers that inspect prints
+    "pipeline/reference/outputs.py": {"macs", "bytes"},  # columns of what inspect prints
     "quantization/mixed_precision/allocation.py": {"bytes"},  # the unit in a message
     "training/distributed/fsdp.py": {"params"},  # a key of torch's parameter groups
     "training/loop.py": {"params"},

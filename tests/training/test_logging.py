@@ -40,13 +40,6 @@ def test_one_epoch_is_one_point(tmp_path):
     assert "<circle" in (tmp_path / "curves.svg").read_text()
 
 
-def test_the_bar_is_silent_where_stderr_is_no_terminal(capsys):
-    with logging.progress_bar("training", 2, 0, shown=True) as advance:
-        advance("loss 1.0")
-    captured = capsys.readouterr()
-    assert captured.out == captured.err == ""
-
-
 def test_tensorboard_is_written_or_its_install_line_named(tmp_path):
     try:
         import tensorboard  # noqa: F401

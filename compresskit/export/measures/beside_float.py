@@ -18,6 +18,7 @@ from ...core.tensors.dtypes import cast, fit_inputs
 from ...core.tensors.modules import evaluating
 from ...core.types import Inputs, Loaded, invoke
 from ...model.example_inputs import with_batch
+from ...model.exported import exported_program
 from ...quantization.formats.layers import quantized_layers
 from ..float_reference import float_twin
 from ..integers.same_runtime import in_runtime
@@ -79,14 +80,15 @@ def contest(
 
 
 def timed(taking_part: Contest, example: Inputs, options: ExportOptions) -> dict[str, Any]:
-    """Latency at the batch size of the options, and at batch 1 beside it where that is another.
+    """Latency at the batch size of the options, and at batch 1 beside it where that is another and the model takes it.
 
     Returns:
         latency_ms, float_latency_ms (in the same runtime), eager_float_latency_ms; speedup against float in the same
         runtime and speedup_to_eager, each with its quartiles; batch_1: the same for single inputs.
     """
     found = _at(taking_part, with_batch(example, options.batch_size), options)
-    if options.batch_size != 1 and options.fixed_batch() is None:
+    fixed = options.fixed_batch() is not None or exported_program(taking_part.eager) is not None
+    if options.batch_size != 1 and not fixed:
         found["batch_1"] = _at(taking_part, with_batch(example, 1), options)
     return found
 

@@ -126,7 +126,7 @@ def test_what_a_run_reads_is_never_replaced(tmp_path, monkeypatch):
 def test_finished_steps_wait_for_resume_or_force(tmp_path):
     with pytest.raises(GuardMissed):
         run(Run(recipe(PRUNE, {"quantize": {"max_bytes": 10}}), tmp_path / "out"))
-    assert sorted(path.name for path in (tmp_path / "out.steps").iterdir()) == [MARKER, "0-prune"]
+    assert sorted(path.name for path in (tmp_path / "out.steps").iterdir()) == [MARKER, "0-prune", "1-quantize.missed"]
     with pytest.raises(InputError, match="--resume goes on with it, --force starts anew"):
         run(Run(recipe(PRUNE, QUANTIZE), tmp_path / "out"))
     lines: list[str] = []
