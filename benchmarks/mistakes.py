@@ -110,7 +110,7 @@ def main() -> None:
             code, lines, seconds, spent = attempt(command, folder)
             said = [line for line in lines if line.startswith(("compresskit:", "warning:"))] or lines[-1:] or [""]
             line = next((one for one in said if mend in one), said[-1]).replace("|", "\\|").replace(name, "...")
-            named = "yes" if any(mend in one for one in said) else "NO"
+            named = ("yes" if any(mend in one for one in said) else "NO") if mend else "no words expected"
             print(f"| {mistake} | {line[:300]} | {code} | {seconds:.1f} | {spent:.1f} | {named} |", flush=True)
 
 
