@@ -12,9 +12,8 @@ from torch import nn
 
 from ..core.errors import CompresskitError, InputError, described
 from ..core.tensors.copying import copy_module
-from ..core.tensors.devices import device_of
 from ..core.tensors.modules import evaluating
-from ..core.types import Inputs, Loaded, call, to_device
+from ..core.types import Inputs, Loaded, call
 from ..model.example_inputs import with_batch
 from ..model.plain_weights import computed_tensors, fold_checked
 from ..model.wrappers import inner_module, unwrapped
@@ -171,7 +170,7 @@ def _check_unchanged(module: nn.Module, origin: Origin) -> None:
 @torch.no_grad()
 def _check_forward(loaded: Loaded) -> None:
     try:
-        call(loaded.module.eval(), to_device(loaded.example, device_of(loaded.module)))
+        call(loaded.module.eval(), loaded.example)
     except CompresskitError:
         raise
     except Exception as error:  # anybody's code

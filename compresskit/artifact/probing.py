@@ -14,7 +14,7 @@ from ..core.errors import ForwardError, described
 from ..core.tensors.batches import tensors_of
 from ..core.tensors.devices import device_of
 from ..core.tensors.randomness import manual_seed
-from ..core.types import Loaded, call, children, main_output, to_device
+from ..core.types import Loaded, call, children, main_output
 from ..model.example_inputs import settle
 
 _PROBE_VALUES = 64  # values of the main output kept in the manifest
@@ -109,7 +109,7 @@ def outputs_of(loaded: Loaded, *, example: Any = None, generator_seed: int | Non
         with _buffers_kept(module), torch.random.fork_rng(devices=[], enabled=generator_seed is not None):
             if generator_seed is not None:
                 manual_seed(generator_seed)
-            outputs = call(module, to_device(example, device_of(module)))
+            outputs = call(module, example)
             found = {"": _plain(main_output(outputs))}
             found |= {path: _plain(tensor) for path, tensor in _tensors(outputs)}
     except Exception as error:

@@ -163,7 +163,7 @@ def mean_loss(module: nn.Module, batches: Iterable, device: torch.device, loss: 
     total, count = 0.0, 0
     with evaluating(module):
         for inputs, targets in batches:
-            _, value = run_with_loss(module, to_device(inputs, device), to_device(targets, device), loss)
+            _, value = run_with_loss(module, to_device(inputs, device), targets, loss)
             examples = count_examples(inputs if targets is None else targets)
             total, count = total + float(value) * examples, count + examples
     return total / count

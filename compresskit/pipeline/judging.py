@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import CompresskitError, InputError, first_line
-from ..core.tensors.devices import device_of
-from ..core.types import Loaded, call, main_output, to_device
+from ..core.types import Loaded, call, main_output
 from ..data.dataset import Data
 from ..evaluation.loss_terms.shapes import class_axis
 from ..evaluation.losses import Loss, balanced_weights, make_loss
@@ -111,7 +110,7 @@ def _one_batch(loaded: Loaded, data: Data) -> tuple[Any, Any]:
     inputs, targets = next(iter(data.batches("test", batch_size=_EXAMPLES)))
     try:
         with torch.no_grad():
-            outputs = call(loaded.module, to_device(inputs, device_of(loaded.module)))
+            outputs = call(loaded.module, inputs)
     except CompresskitError:
         raise
     except Exception as error:

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ...core.tensors.devices import device_of
-from ...core.types import call, main_output, to_device
+from ...core.types import call, main_output
 from ...training.context import Context
 from ..measurement import Measurement
 from ..recipe import Recipe
@@ -85,7 +84,7 @@ def _of_data(context: Context) -> Iterator[str]:
     if data.num_classes and isinstance(targets, Tensor) and targets.dim() == 1 and not targets.is_floating_point():
         module = context.original.module
         with torch.no_grad():
-            outputs = main_output(call(module, to_device(inputs, device_of(module))))
+            outputs = main_output(call(module, inputs))
         if isinstance(outputs, Tensor) and outputs.dim() == 2 and outputs.shape[1] > data.num_classes:
             yield (
                 f"the model has {outputs.shape[1]} outputs and the data {data.num_classes} classes: the numbers of the "

@@ -69,6 +69,8 @@ class BaseFormat:
         fewest, most = self.bits_range
         if not fewest <= spec.bits <= most:
             raise InputError(f"a quantized layer of format {spec.format!r} cannot have bits={spec.bits!r}")
+        if self.granularity == "group" and "granularity" not in self.options:
+            self._check_groups(spec)
 
     def _check_groups(self, spec: Spec) -> None:
         """Raises InputError if scales are not those of groups, of this format's own size where no option sets it."""

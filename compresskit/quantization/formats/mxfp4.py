@@ -34,11 +34,6 @@ class MicroscalingFloat4(BaseFormat):
     granularity = "group"
     group_size = _BLOCK
 
-    def check(self, spec: Spec) -> None:
-        """Refuse other blocks than the specification's."""
-        super().check(spec)
-        self._check_groups(spec)
-
     def sides(self, rows: int, columns: int, spec: Spec) -> dict[str, Stored]:
         """A biased exponent a block, (rows, blocks)."""
         return {"scale": Stored((rows, -(-columns // _BLOCK)), torch.uint8, "scales")}
@@ -52,8 +47,7 @@ class MicroscalingFloat4(BaseFormat):
         exponent = exponent.clamp(_SMALLEST_EXPONENT, _HIGHEST_EXPONENT)
         scale = (exponent + _BIAS).to(torch.uint8)
         scaled = matrix.double() / uniform.expand_groups(power_of_two(scale), matrix.shape[1], _BLOCK).double()
-        codes = nearest_element(scaled.abs()) + 8 * torch.signbit(scaled)
-        return {"values": codes.to(torch.uint8), "scale": scale}
+        return {"values": element_codes(scaled), "scale": scale}
 
     def dequantize(self, parts: Parts, spec: Spec) -> Tensor:
         """Element * 2**exponent, in float32."""
@@ -78,13 +72,14 @@ def power_of_two(biased: Tensor) -> Tensor:
     return torch.where(biased == 255, torch.nan, bits.view(torch.float32))
 
 
-def nearest_element(magnitudes: Tensor) -> Tensor:
-    """The element nearest to each magnitude; half way between two, the one whose last bit is 0."""
+def element_codes(scaled: Tensor) -> Tensor:
+    """The code of the element nearest to each number, uint8 with the sign as bit 3; a tie takes the even code."""
+    magnitudes = scaled.abs()
     known = torch.tensor(MAGNITUDES, dtype=magnitudes.dtype, device=magnitudes.device)
     middles = (known[1:] + known[:-1]) / 2
     below = torch.bucketize(magnitudes, middles)  # a tie goes down
     above = torch.bucketize(magnitudes, middles, right=True)  # a tie goes up
-    return torch.where(below % 2 == 0, below, above)
+    return (torch.where(below % 2 == 0, below, above) + 8 * torch.signbit(scaled)).to(torch.uint8)
 
 
 #: the row "mxfp4"

@@ -51,11 +51,6 @@ class NormalFloat4(BaseFormat):
         """Fields of a layer's Spec; scales that are quantized themselves are not rounded to float16 first."""
         return super().geometry(bits, options) | ({"scale_type": "float32"} if self._double else {})
 
-    def check(self, spec: Spec) -> None:
-        """Refuse what has no blocks."""
-        super().check(spec)
-        self._check_groups(spec)
-
     def fitted(self, spec: Spec, matrices: list[Tensor]) -> Spec:
         """The spec with scales in float32 where float16 would lose precision."""
         return scale_type_for([_largest(matrix, spec.needs_group_size()) for matrix in matrices], spec)

@@ -9,7 +9,7 @@ from . import uniform
 from .base import BaseFormat
 from .layer_spec import Spec
 from .lookups import Lookup, by_rows
-from .mxfp4 import MAGNITUDES, elements, nearest_element
+from .mxfp4 import MAGNITUDES, element_codes, elements
 from .number_format import Parts, Settings, Stored
 
 _BLOCK = 16
@@ -34,11 +34,6 @@ class BlockFloat4(BaseFormat):
     granularity = "group"
     group_size = _BLOCK
 
-    def check(self, spec: Spec) -> None:
-        """Refuse other blocks than the format's."""
-        super().check(spec)
-        self._check_groups(spec)
-
     def sides(self, rows: int, columns: int, spec: Spec) -> dict[str, Stored]:
         """A float8 a block, (rows, blocks), and a float32."""
         return {
@@ -54,8 +49,7 @@ class BlockFloat4(BaseFormat):
         scale = (largest / _LARGEST_ELEMENT / whole).clamp(_SMALLEST_SCALE, _LARGEST_SCALE).to(_SCALES)
         wide = uniform.expand_groups(_combined(scale, whole), matrix.shape[1], _BLOCK)
         scaled = matrix.double() / wide.double()
-        codes = nearest_element(scaled.abs()) + 8 * torch.signbit(scaled)
-        return {"values": codes.to(torch.uint8), "block_scale": scale, "scale": whole}
+        return {"values": element_codes(scaled), "block_scale": scale, "scale": whole}
 
     def dequantize(self, parts: Parts, spec: Spec) -> Tensor:
         """Element * scale of the block * scale of the matrix, in float32."""
