@@ -68,13 +68,15 @@ def next_aim(tried: list[tuple[float, float]], target: float) -> float:
         target: the measured share that is wanted.
     """
     goal = target * (1 + CLOSE) / 2  # the middle of what counts as close
-    slower = min([(1.0, 1.0), *(one for one in tried if one[0] > target)])
+    slower = [one for one in tried if one[0] > target]
     faster = max([one for one in tried if one[0] <= target], default=None)
-    if faster is None:  # beyond the slowest known: the line through the whole model, at most halving the aim
-        saved = max(1 - slower[0], 1e-3)
-        return max(1 - (1 - goal) * (1 - slower[1]) / saved, slower[1] / 2) if slower[1] < 1 else target
-    part = (goal - faster[0]) / max(slower[0] - faster[0], 1e-9)
-    return faster[1] + min(max(part, 0.1), 0.9) * (slower[1] - faster[1])
+    if faster is None:  # beyond the fastest known: the line through the whole model, at most halving the aim
+        nearest = min(slower, default=(1.0, 1.0))
+        saved, lowest = max(1 - nearest[0], 1e-3), min([1.0, *(one[1] for one in slower)])
+        return max(1 - (1 - goal) * (1 - nearest[1]) / saved, lowest / 2) if nearest[1] < 1 else target
+    upper = min([(1.0, 1.0), *slower])
+    part = (goal - faster[0]) / max(upper[0] - faster[0], 1e-9)
+    return faster[1] + min(max(part, 0.1), 0.9) * (upper[1] - faster[1])
 
 
 def best_share(tried: list[Tried], target: float) -> Tried:

@@ -21,9 +21,11 @@ from .environment import Walks
 if TYPE_CHECKING:
     from stable_baselines3 import DDPG
     from stable_baselines3.common.buffers import ReplayBuffer
+    from stable_baselines3.common.logger import Logger
 else:  # their classes are the bases of these
     DDPG = require("stable_baselines3", "search").DDPG
     ReplayBuffer = require("stable_baselines3.common.buffers", "search").ReplayBuffer
+    Logger = require("stable_baselines3.common.logger", "search").Logger
 
 _HIDDEN = 300
 _ACTOR_RATE, _CRITIC_RATE = 1e-4, 1e-3
@@ -87,6 +89,7 @@ class Agent(DDPG):
             batch_size=_BATCH, tau=_TAU, gamma=1.0, train_freq=(places, "step"), gradient_steps=-1,
             replay_buffer_class=Episodes, policy_kwargs={"net_arch": [_HIDDEN, _HIDDEN]}, seed=seed, device="cpu",
         )  # fmt: skip
+        self.set_logger(Logger(None, []))  # the default one leaves an empty folder among the temporary files
         self.warming, self._episodes, self._noisy_episodes, self._noise_seed = True, 0, 0, seed
         self._draw_noise()
         outer = (_last_linear(self.actor), _last_linear(self.critic))

@@ -86,14 +86,14 @@ def within_measured(
         (choice, measured share): the largest choice within the budget, else the smallest.
     """
     whole, limit, noun = problem.whole[name], problem.limits[name], cost_of(name).noun
-    target = limit / whole
+    target, least = limit / whole, problem.subject.costs(problem.smallest())[name]
 
     def propose(aim: float) -> tuple[Choice, float] | None:
-        problem.limits[name] = limit if aim == target else aim * whole
+        problem.limits[name] = limit if aim == target else max(aim * whole, least)
         try:
             choice = run(problem)
         except GuardMissed:
-            return None  # the aim is below what is predicted of the smallest choice
+            return None  # the policy found nothing at this aim
         return choice, problem.subject.costs(choice)[name] / whole
 
     def tell(number: int, found: Tried) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+
 import numpy as np
 import pytest
 import torch
@@ -121,3 +123,10 @@ def test_it_does_not_matter_for_the_warm_up_how_many_walk_side_by_side():
                 agent.end_episodes(walks, warming=True)
         found.append([trial.choice for trial in problem.history])
     assert found[0] == found[1] == found[2] and len(found[0]) > 3
+
+
+def test_an_agent_leaves_no_folder_among_the_temporary_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with own_randomness():
+        agent_of(toy_problem(budget=0.5, trials=8)).learn(4)
+    assert list(tmp_path.iterdir()) == []

@@ -78,7 +78,7 @@ def test_a_search_is_timed_in_onnxruntime_and_its_recipe_replays(tmp_path):
                               "samples": 64, "probe_samples": 64, "score_samples": 64}}],
     })  # fmt: skip
     step = run(Run(recipe, tmp_path / "found"))["steps"][0]
-    assert step["notes"][0].startswith("measured latency is ") and step["facts"]["latency_kept"] > 0
+    assert step["notes"][0].startswith("measured latency is ") and 0 < step["facts"]["latency_kept"] < 1
     run(Run(read_recipe(tmp_path / "found" / "recipe.yaml"), tmp_path / "again"))
     first, second = (load(tmp_path / name).module.state_dict() for name in ("found", "again"))
     assert list(first) == list(second) and all(torch.equal(first[name], second[name]) for name in first)
