@@ -71,6 +71,31 @@ WEIGHT_FORMATS: Registry[NumberFormat] = Registry(
             "weights in 4-bit floats (e2m1), one float8 for each 16 of a row and one float32 for all",
             "NVIDIA, 2024",
         ),
+        "q2-k": Row(
+            "formats.k_quants:Q2_K",
+            "weights as GGUF's Q2_K, for llama.cpp: 2-bit codes, 16 of a row a scale and an offset of 4 bits (2.6 bits a weight)",
+            "Kawrakow, 2023",
+        ),
+        "q3-k": Row(
+            "formats.k_quants:Q3_K",
+            "weights as GGUF's Q3_K, for llama.cpp: 3-bit codes, 16 of a row a scale of 6 bits (3.4 bits a weight)",
+            "Kawrakow, 2023",
+        ),
+        "q4-k": Row(
+            "formats.k_quants:Q4_K",
+            "weights as GGUF's Q4_K, for llama.cpp: 4-bit codes, 32 of a row a scale and an offset of 6 bits (4.5 bits a weight)",
+            "Kawrakow, 2023",
+        ),
+        "q5-k": Row(
+            "formats.k_quants:Q5_K",
+            "weights as GGUF's Q5_K, for llama.cpp: 5-bit codes, 32 of a row a scale and an offset of 6 bits (5.5 bits a weight)",
+            "Kawrakow, 2023",
+        ),
+        "q6-k": Row(
+            "formats.k_quants:Q6_K",
+            "weights as GGUF's Q6_K, for llama.cpp: 6-bit codes, 16 of a row a scale of 8 bits (6.6 bits a weight)",
+            "Kawrakow, 2023",
+        ),
     },
     group="formats",
     has=("bits", "granularity", "options", "geometry", "stored", "quantize", "dequantize", "pack", "unpack", "module"),

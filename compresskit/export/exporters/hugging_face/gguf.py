@@ -1,7 +1,8 @@
 """GGUF files of Llama-like models, for llama.cpp: weights in its blocks, the tokenizer inside.
 
-Symmetric integers of up to 4 bits become Q4_0, of up to 8 bits Q8_0, those of up to 4 bits with zero points Q4_1, where
-their groups are multiples of 32 columns; what does not fit is written in float.
+Symmetric integers of up to 4 bits become Q4_0, of 5 bits Q5_0, of up to 8 bits Q8_0, those with zero points Q4_1 and
+Q5_1, where their groups are multiples of 32 columns. Layers of the formats q2-k to q6-k become Q2_K to Q6_K where rows
+are multiples of 256 columns, else those of 4 and 5 bits Q4_1 and Q5_1. What does not fit is written in float.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from torch import Tensor
 from ....core.errors import InputError, require
 from ....core.limits.json_files import LARGEST_MANIFEST_BYTES, read_json
 from ....core.types import Loaded
-from ....quantization.formats.layers import Quantized, matrix_shape, quantized_layers
-from ....quantization.formats.uniform import expand_groups, middle_code
+from ....quantization.formats.layers import quantized_layers
 from ...folders.folder import check_source, naming
 from ...folders.rebuild import library_model
 from ...options import ExportOptions
+from .gguf_blocks import blocks_of
 from .hf import plain_module
 
 #: transformers class -> architecture in the file, and whether queries and keys are turned for its rotary embedding
@@ -31,7 +32,6 @@ _ARCHITECTURES = {
     "Qwen2ForCausalLM": ("qwen2", False),
     "Qwen3ForCausalLM": ("qwen3", False),
 }
-BLOCK = 32  # columns that share a scale
 
 
 def gguf(loaded: Loaded, path: Path, options: ExportOptions) -> list[str]:
@@ -42,7 +42,7 @@ def gguf(loaded: Loaded, path: Path, options: ExportOptions) -> list[str]:
         path: the file.
         options: what becomes of factored layers.
     Returns:
-        how many tensors are in which block format.
+        how many tensors are in which block format, and what did not fit.
     Raises:
         InputError: if the architecture or the tokenizer has no form there.
     """
@@ -59,7 +59,7 @@ def gguf(loaded: Loaded, path: Path, options: ExportOptions) -> list[str]:
     _add_settings(writer, config)
     _add_tokenizer(library, writer, loaded, config)
     names = library.get_tensor_name_map(_number_of(library, architecture), config.num_hidden_layers)
-    layers, counts = quantized_layers(loaded.module), Counter[str]()
+    layers, counts, lost = quantized_layers(loaded.module), Counter[str](), list[str]()
     for key, tensor in model.state_dict().items():
         if key == "lm_head.weight" and config.tie_word_embeddings:
             continue
@@ -68,7 +68,10 @@ def gguf(loaded: Loaded, path: Path, options: ExportOptions) -> list[str]:
             raise InputError(f"model {loaded.name!r}: GGUF has no place for {key}")
         order = _order(key, config, len(tensor)) if turned else None
         owner = layers.get(key.removesuffix(".weight"))
-        kind, data = (None if owner is None else _blocks(owner)) or _floats(tensor)
+        blocks = blocks_of(owner) if owner else None
+        if owner and not blocks:
+            lost.append(key)
+        kind, data = blocks or _floats(tensor)
         counts[kind] += 1
         data = data if order is None else np.ascontiguousarray(data[order])
         writer.add_tensor(target, data, raw_dtype=library.GGMLQuantizationType[kind])
@@ -76,7 +79,10 @@ def gguf(loaded: Loaded, path: Path, options: ExportOptions) -> list[str]:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return [f"tensors: {', '.join(f'{count} {kind}' for kind, count in counts.items())}"]
+    notes = [f"tensors: {', '.join(f'{count} {kind}' for kind, count in counts.items())}"]
+    if lost:
+        notes.append(f"weights of {len(lost)} quantized layers are floats in the file, such as {lost[0]}: no block fits")
+    return notes
 
 
 def _number_of(library: Any, architecture: str) -> Any:
@@ -148,42 +154,3 @@ def _floats(tensor: Tensor) -> tuple[str, np.ndarray]:
     if tensor.dtype == torch.float16:
         return "F16", tensor.detach().cpu().numpy()
     return "BF16", tensor.detach().cpu().contiguous().view(torch.uint8).numpy()
-
-
-def _blocks(layer: Quantized) -> tuple[str, np.ndarray] | None:
-    """The codes of a layer as (rows, bytes) of blocks of 32 columns; None where they do not fit."""
-    spec = layer.spec
-    if spec.format != "int" or spec.parameters != ("weight",) or spec.input_multiplier or spec.axis != 0:
-        return None
-    shape = layer.parameter_shapes["weight"]
-    rows, columns = matrix_shape(shape, spec.axis)
-    if columns % BLOCK or (spec.granularity == "group" and (spec.group_size or 0) % BLOCK):
-        return None
-    codes = layer.number_format.unpack(layer.get_buffer("weight_values"), shape, spec).reshape(rows, columns)
-    scale = _a_block(layer.get_buffer("weight_scale"), layer, rows, columns)
-    levels = codes.to(torch.int16).reshape(rows, columns // BLOCK, BLOCK)
-    if spec.symmetric and spec.bits > 4:
-        return "Q8_0", _joined(scale, (levels - middle_code(spec.bits)).to(torch.int8).view(torch.uint8))
-    if spec.symmetric:
-        return "Q4_0", _joined(scale, _nibbles(levels - middle_code(spec.bits) + 8))
-    if spec.bits > 4:
-        return None
-    zero_point = _a_block(layer.get_buffer("weight_zero_point"), layer, rows, columns)
-    return "Q4_1", _joined(scale, _nibbles(levels), -scale * zero_point)
-
-
-def _a_block(values: Tensor, layer: Quantized, rows: int, columns: int) -> Tensor:
-    """What groups share, for each block: (rows, blocks) float32."""
-    wide = expand_groups(values.float(), columns, layer.spec.group_size).expand(rows, columns)
-    return wide[:, ::BLOCK]
-
-
-def _nibbles(levels: Tensor) -> Tensor:
-    """(rows, blocks, 32) codes of 4 bits as (rows, blocks, 16) bytes: the first half low, the second half high."""
-    levels = levels.to(torch.uint8)
-    return levels[..., : BLOCK // 2] | (levels[..., BLOCK // 2 :] << 4)
-
-
-def _joined(scale: Tensor, codes: Tensor, low: Tensor | None = None) -> np.ndarray:
-    heads = [value.to(torch.float16).unsqueeze(-1).view(torch.uint8) for value in (scale, low) if value is not None]
-    return torch.cat([*heads, codes], -1).flatten(1).contiguous().numpy()
