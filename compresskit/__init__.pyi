@@ -324,6 +324,11 @@ def quantize(
         "nf4-double",
         "mxfp4",
         "nvfp4",
+        "q2-k",
+        "q3-k",
+        "q4-k",
+        "q5-k",
+        "q6-k",
     ]
     | str
     | object = "int8-weight",
@@ -331,10 +336,23 @@ def quantize(
     activation_bits: int | None = None,
     bits_for: Mapping[str, int] = ...,
     format_for: Mapping[
-        str, Literal[
-            "int", "float8", "float8-e5m2", "codebook", "nf4", "nf4-double", "mxfp4", "nvfp4"
+        str,
+        Literal[
+            "int",
+            "float8",
+            "float8-e5m2",
+            "codebook",
+            "nf4",
+            "nf4-double",
+            "mxfp4",
+            "nvfp4",
+            "q2-k",
+            "q3-k",
+            "q4-k",
+            "q5-k",
+            "q6-k",
         ]
-        | str
+        | str,
     ]
     | object = ...,
     granularity: Literal["auto", "tensor", "channel", "group"] = "auto",
@@ -356,6 +374,11 @@ def quantize(
         "nf4-double",
         "mxfp4",
         "nvfp4",
+        "q2-k",
+        "q3-k",
+        "q4-k",
+        "q5-k",
+        "q6-k",
     ]
     | str
     | object
@@ -369,6 +392,11 @@ def quantize(
             "nf4-double",
             "mxfp4",
             "nvfp4",
+            "q2-k",
+            "q3-k",
+            "q4-k",
+            "q5-k",
+            "q6-k",
         ]
         | str
         | object
@@ -972,6 +1000,11 @@ def search(
         "nf4-double",
         "mxfp4",
         "nvfp4",
+        "q2-k",
+        "q3-k",
+        "q4-k",
+        "q5-k",
+        "q6-k",
     ]
     | str
     | object
@@ -985,6 +1018,11 @@ def search(
             "nf4-double",
             "mxfp4",
             "nvfp4",
+            "q2-k",
+            "q3-k",
+            "q4-k",
+            "q5-k",
+            "q6-k",
         ]
         | str
         | object

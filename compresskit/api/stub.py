@@ -75,6 +75,10 @@ def _broken(part: str, before: str, indent: str) -> list[str]:
     inner = inner.removesuffix("]")
     if head == "Literal":
         lines = [f"{indent}    {name}," for name in inner.split(", ")]
+    elif head == "Mapping":
+        key, _, value = inner.partition(", ")
+        lines = [f"{indent}    {key},", *_broken_union(value, f"{indent}    ", f"{indent}    ")]
+        lines[-1] += ","
     else:
         lines = _broken_union(inner, f"{indent}    ", f"{indent}    ")
     return [f"{before}{head}[", *lines, f"{indent}]"]

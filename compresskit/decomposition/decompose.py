@@ -112,13 +112,13 @@ def _calibration(options: DecomposeOptions, context: Context) -> list[Inputs]:
     wants = options.uses_data() or (options.rank_by == "budget" and options.sensitivity != "layer")
     if not wants:
         return []
-    return [*context.data.calibration(options.calibration_samples, batch_size=_BATCH, seed=context.seed)]
+    return context.calibration_batches(options.calibration_samples, batch_size=_BATCH)
 
 
 def _outputs_before(loaded: Loaded, context: Context) -> OutputReference | None:
     if context.data is None:
         return None
-    inputs = context.data.calibration(_PROBE_SAMPLES, batch_size=_BATCH, seed=context.seed)
+    inputs = context.calibration_batches(_PROBE_SAMPLES, batch_size=_BATCH)
     return OutputReference(loaded.module, inputs, context.device)
 
 

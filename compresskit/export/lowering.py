@@ -177,10 +177,12 @@ def write_model(loaded: Loaded, options: ExportOptions, path: Path) -> tuple[lis
     notes = list(EXPORTERS.load(options.format)(loaded, path, options) or [])
     if EXPORTERS.attribute(options.format, "loads", "") == "unpacked":
         return notes, {"unpacked_difference": unpacked_difference(loaded, path)}
-    (proof,) = prove([(path, named_inputs(loaded), own_output(loaded))])
+    (proof,) = prove([(path, named_inputs(loaded), own_output(loaded))], new_tokens=1)
     reason = proof.reason(model_dtype(loaded.module) or torch.float32)
     if reason:
-        raise InputError(f"model {loaded.name!r}: the folder, loaded in a fresh process, is another model: {reason}")
+        raise InputError(f"model {loaded.name!r}: the folder, read in a fresh process, is of no use: {reason}")
+    if proof.generate_error:
+        notes.append(f"generate() fails with the folder, in a fresh process: {proof.generate_error}")
     facts = {
         "loaded_by": proof.loader,
         "fresh_process_difference": proof.difference,

@@ -170,7 +170,7 @@ def _calibration_batches(options: QuantizeOptions, context: Context) -> Sequence
             raise InputError("these quantize options are calibrated on data, and there is none; add --data")
         return []
     samples, batch_size = options.calibration_samples, options.calibration_batch
-    return context.data.calibration(samples, batch_size=batch_size, seed=context.seed)
+    return context.calibration_batches(samples, batch_size=batch_size)
 
 
 @phase("calibrate")

@@ -73,27 +73,27 @@ WEIGHT_FORMATS: Registry[NumberFormat] = Registry(
         ),
         "q2-k": Row(
             "formats.k_quants:Q2_K",
-            "weights as GGUF's Q2_K, for llama.cpp: 2-bit codes, 16 of a row a scale and an offset of 4 bits (2.6 bits a weight)",
+            "weights as Q2_K of GGUF files, 2.6 bits each: 2-bit codes, 16 of a row a scale and an offset of 4 bits",
             "Kawrakow, 2023",
         ),
         "q3-k": Row(
             "formats.k_quants:Q3_K",
-            "weights as GGUF's Q3_K, for llama.cpp: 3-bit codes, 16 of a row a scale of 6 bits (3.4 bits a weight)",
+            "weights as Q3_K of GGUF files, 3.4 bits each: 3-bit codes, 16 of a row a scale of 6 bits",
             "Kawrakow, 2023",
         ),
         "q4-k": Row(
             "formats.k_quants:Q4_K",
-            "weights as GGUF's Q4_K, for llama.cpp: 4-bit codes, 32 of a row a scale and an offset of 6 bits (4.5 bits a weight)",
+            "weights as Q4_K of GGUF files, 4.5 bits each: 4-bit codes, 32 of a row a scale and an offset of 6 bits",
             "Kawrakow, 2023",
         ),
         "q5-k": Row(
             "formats.k_quants:Q5_K",
-            "weights as GGUF's Q5_K, for llama.cpp: 5-bit codes, 32 of a row a scale and an offset of 6 bits (5.5 bits a weight)",
+            "weights as Q5_K of GGUF files, 5.5 bits each: 5-bit codes, 32 of a row a scale and an offset of 6 bits",
             "Kawrakow, 2023",
         ),
         "q6-k": Row(
             "formats.k_quants:Q6_K",
-            "weights as GGUF's Q6_K, for llama.cpp: 6-bit codes, 16 of a row a scale of 8 bits (6.6 bits a weight)",
+            "weights as Q6_K of GGUF files, 6.6 bits each: 6-bit codes, 16 of a row a scale of 8 bits",
             "Kawrakow, 2023",
         ),
     },

@@ -14,6 +14,7 @@ from ..core.errors import InputError
 from ..core.timings.decisions import Decisions
 from ..core.types import Inputs, Loaded
 from ..data.dataset import Data
+from ..data.text.unpadding import without_padding
 from ..evaluation.losses import Loss
 from ..evaluation.metrics import Metric
 from ..evaluation.tasks import Task
@@ -96,6 +97,18 @@ class Context:
         if self.data is None:
             raise InputError(f"{what} needs data; name it with --data, e.g. --data imagefolder:DIR")
         return self.data
+
+    def calibration_batches(self, samples: int, *, batch_size: int = 64, what: str = "this") -> list[Inputs]:
+        """Inputs of training examples for statistics and ranges of activations, without positions that are padding.
+
+        Args:
+            samples: how many.
+            batch_size: the most of a batch.
+            what: who needs them, in the words of the message.
+        Raises:
+            InputError: if the recipe names no data.
+        """
+        return without_padding(self.needs_data(what).calibration(samples, batch_size=batch_size, seed=self.seed))
 
     def needs_metric(self) -> Metric:
         """The metric.

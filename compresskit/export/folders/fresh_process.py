@@ -4,7 +4,7 @@
 
 JOBS is a JSON file: a list of {folder, inputs, outputs, generate}; `inputs` is a safetensors file of keyword tensors,
 to `outputs` goes the first output in float32, and the ids of a greedy continuation where `generate` says how long. One
-line a job on stdout, RESULT and JSON: {"error": ...} or {"class": ..., "dtype": ...}.
+line a job on stdout, RESULT and JSON: {"error": ...} or {"class": ..., "dtype": ..., "generate_error": ...}.
 """
 
 from __future__ import annotations
@@ -48,15 +48,28 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     inputs = {name: value.to(floats) if value.is_floating_point() else value for name, value in inputs.items()}
     with torch.no_grad():
         output = model(**inputs)
-    found = {"output": first_tensor(output).float().contiguous()}
+    found, failed = {"output": first_tensor(output).float().contiguous()}, ""
     if job.get("generate") and hasattr(model, "can_generate") and model.can_generate():
-        with torch.no_grad():
-            ids = model.generate(
-                **inputs, max_new_tokens=job["generate"], min_new_tokens=job["generate"], do_sample=False
-            )
-        found["ids"] = ids.contiguous()
+        try:
+            found["ids"] = continuation(model, inputs, job["generate"])
+        except Exception as error:  # the library's own
+            failed = shown(error)
     save_file(found, job["outputs"])
-    return {"class": loader.__name__, "dtype": str(floats).removeprefix("torch."), "generated": "ids" in found}
+    return {"class": loader.__name__, "dtype": str(floats).removeprefix("torch."), "generate_error": failed}
+
+
+def continuation(model: Any, inputs: dict[str, Any], length: int) -> Any:
+    """Ids of a greedy continuation."""
+    import torch
+
+    with torch.no_grad():
+        ids = model.generate(**inputs, max_new_tokens=length, min_new_tokens=length, do_sample=False)
+    return ids.contiguous()
+
+
+def shown(error: Exception) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
 
 
 def first_tensor(output: Any) -> Any:
@@ -80,7 +93,7 @@ def main() -> None:
         try:
             found = run(job)
         except Exception as error:  # the library's own
-            found = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"}
+            found = {"error": shown(error)}
         print("RESULT " + json.dumps(found), flush=True)
 
 

@@ -35,6 +35,7 @@ class Proof:
         scale: largest absolute value of the model's own.
         generated: ids of a greedy continuation, where one was asked for and the model has one.
         error: why the folder did not load or run; "" where it did.
+        generate_error: why it computes outputs, and yet generates nothing; "" where it does, or was not asked to.
     """
 
     loader: str = ""
@@ -42,14 +43,15 @@ class Proof:
     scale: float = 0.0
     generated: Tensor | None = None
     error: str = ""
+    generate_error: str = ""
 
     def reason(self, dtype: torch.dtype) -> str:
         """Why the folder is not what the model is; "" where it is."""
         if self.error:
-            return self.error
+            return f"transformers does not load it: {self.error}"
         if self.difference <= TOLERANCE.get(dtype, 1e-4) * max(self.scale, 1e-12):
             return ""
-        return f"its first output differs by {self.difference:.2g}, and the largest is {self.scale:.2g}"
+        return f"it is another model: its first output differs by {self.difference:.2g}, of {self.scale:.2g}"
 
 
 def named_inputs(loaded: Loaded) -> dict[str, Tensor]:
@@ -107,4 +109,6 @@ def _compared(line: dict[str, Any], outputs: str, wanted: Tensor) -> Proof:
         return Proof(line["class"], error=f"gives {list(output.shape)} where the model gives {list(wanted.shape)}")
     gap = torch.where(output == wanted, torch.zeros(()), (output - wanted).abs())
     scale = wanted[wanted.isfinite()].abs().max() if wanted.isfinite().any() else torch.zeros(())
-    return Proof(line["class"], float(gap.max()), float(scale), found.get("ids"))
+    return Proof(
+        line["class"], float(gap.max()), float(scale), found.get("ids"), generate_error=line["generate_error"]
+    )

@@ -27,7 +27,7 @@ def library_model(module: nn.Module, edits: Sequence[Mapping[str, Any]]) -> nn.M
     found = built(type(module).__name__, settings_of(module.config))
     tensors = dict(module.state_dict())
     _restore_norms(found, tensors, edits)
-    tensors = _as_parametrized(found, tensors)
+    tensors = _as_parametrized(found, _as_turned(found, module, tensors))
     problem = different_tensors({name: tuple(t.shape) for name, t in found.state_dict().items()}, tensors)
     if problem:
         raise InputError(problem)
@@ -60,6 +60,16 @@ def different_tensors(wanted: Mapping[str, tuple[int, ...]], tensors: Mapping[st
         where = f"lacks {lacks[0]}" if lacks else f"has {extra[0]} besides"
         return f"it {where}, compared with what its configuration builds"
     return ""
+
+
+def _as_turned(root: nn.Module, module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of linear layers, (out, in), that stand in the place of GPT-2's Conv1D, as that has them, (in, out)."""
+    found = dict(tensors)
+    own = dict(module.named_modules())
+    for path, layer in root.named_modules():
+        if type(layer).__name__ == "Conv1D" and isinstance(own.get(path), nn.Linear):
+            found[f"{path}.weight"] = found[f"{path}.weight"].T.contiguous()
+    return found
 
 
 def _as_parametrized(root: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

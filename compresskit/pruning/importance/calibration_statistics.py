@@ -186,7 +186,7 @@ def calibration(context: Context, samples: int, what: str) -> list[Inputs]:
     Raises:
         InputError: if the run has no data.
     """
-    batches = context.needs_data(what).calibration(samples, seed=context.seed)
+    batches = context.calibration_batches(samples, what=what)
     return [to_device(batch, context.device) for batch in batches]
 
 

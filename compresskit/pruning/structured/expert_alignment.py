@@ -47,7 +47,7 @@ def align_experts(loaded: Loaded, samples: int, context: Context) -> int:
     layers = {name: one for name, one in loaded.module.named_modules() if _renumberable(one)}
     watched = {name: InnerMagnitudes() for name in layers}
     if layers and context.data is not None:
-        batches = context.data.calibration(samples, seed=context.seed)
+        batches = context.calibration_batches(samples)
         stream(loaded.module, batches, {name: one.look for name, one in watched.items()}, context.device)
     for name, layer in layers.items():
         for expert in range(_count(layer)):

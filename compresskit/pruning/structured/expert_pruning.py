@@ -125,8 +125,7 @@ def prune_experts(loaded: Loaded, options: PruneOptions, context: Context) -> St
 def _routed(loaded: Loaded, mixtures: Mixtures, options: PruneOptions, context: Context) -> dict[str, RoutedOutputs]:
     """What every layer's experts give for the calibration data, or for the example alone."""
     found = {mixture.name: RoutedOutputs() for mixture in mixtures.layers}
-    data = context.data
-    batches = data.calibration(options.samples, seed=context.seed) if data else [loaded.example]
+    batches = context.calibration_batches(options.samples) if context.data else [loaded.example]
     stream(loaded.module, batches, {name: one.look for name, one in found.items()}, context.device)
     if silent := [name for name, one in found.items() if not one.tokens]:
         raise InputError(f"{silent[0]}: the data does not reach its experts")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -52,7 +51,7 @@ class KQuant(BaseFormat):
         return super().geometry(bits, options) | {"scale_type": "float16", "packed": options.coding == "packed"}
 
     def sides(self, rows: int, columns: int, spec: Spec) -> dict[str, Stored]:
-        """A scale a superblock, (rows, superblocks), and its blocks' scales, (rows, superblocks, bytes); or both twice."""
+        """Scales of superblocks, (rows, superblocks), of blocks, (rows, superblocks, bytes), and offsets alike."""
         count = -(-columns // SUPERBLOCK)
         whole = Stored((rows, count), torch.float16, "scales")
         bits = SUPERBLOCK // self.group_size * self.scale_bits
@@ -126,7 +125,7 @@ class KQuant(BaseFormat):
         top = uniform.highest_code(self.bits)
         low, high = groups.amin(2, keepdim=True).clamp(max=0), groups.amax(2, keepdim=True).clamp(min=0)
         span = (high - low).clamp(min=uniform.SMALLEST_SCALE)
-        best = (span / top, -low, torch.full_like(low, torch.inf))
+        best: tuple[Tensor, ...] = (span / top, -low, torch.full_like(low, torch.inf))
         total, first = weights.sum(2, keepdim=True), (weights * groups).sum(2, keepdim=True)
         for candidate in range(-1, _CANDIDATES):
             levels = top if candidate < 0 else top + _FEWER_LEVELS + _LEVELS_APART * candidate
@@ -151,7 +150,7 @@ class KQuant(BaseFormat):
         middle = uniform.middle_code(self.bits)
         extreme = groups.gather(2, groups.abs().argmax(2, keepdim=True))
         extreme = torch.where(extreme == 0, uniform.SMALLEST_SCALE, extreme)
-        best = (-extreme / middle, torch.full_like(extreme, torch.inf))
+        best: tuple[Tensor, ...] = (-extreme / middle, torch.full_like(extreme, torch.inf))
         for candidate in range(_CANDIDATES):
             levels = middle + _FEWER_LEVELS + _LEVELS_APART * candidate
             codes = (groups * (-levels / extreme)).round().clamp(-middle, middle - 1)

@@ -65,8 +65,7 @@ class DecomposeSubject:
         sites, left_out = survey(loaded)
         self.notes = [f"left out {name}: {reason}" for name, reason in left_out.items()]
         sites = [site for site in sites if site.geometry.form != "embedding"]
-        data = context.needs_data()
-        batches: list[Inputs] = [*data.calibration(options.samples, batch_size=_BATCH, seed=context.seed)]
+        batches: list[Inputs] = context.calibration_batches(options.samples, batch_size=_BATCH)
         self._recalibration = first_examples(batches, options.recalibration_samples)
         sensitivities = output_sensitivities(
             loaded.module, [site.name for site in sites], unlabelled(first_examples(batches, options.probe_samples)),

@@ -52,8 +52,8 @@ class Int8Subject:
 
     def __init__(self, loaded: Loaded, options: SearchOptions, context: Context):
         self._options = _step_options(options)
-        batches = context.needs_data().calibration(options.samples, seed=context.seed)
-        self._probes = context.needs_data().calibration(options.probe_samples, seed=context.seed)
+        batches = context.calibration_batches(options.samples)
+        self._probes = context.calibration_batches(options.probe_samples)
         self._folded = loaded.clone()
         fold_batchnorm(self._folded)
         root = self._folded.module.eval()

@@ -62,7 +62,7 @@ class MixedSubject:
         self._rank = self._part("rank", parts, lambda: DecomposeSubject(loaded, options, context, self._moments))
         self._bits = self._part("bits", parts, lambda: QuantizeSubject(loaded, options, context))
         self._sites, self._ranked = self._ranked_sites()
-        batches = context.needs_data().calibration(options.samples, seed=context.seed)
+        batches = context.calibration_batches(options.samples)
         self._recalibration = first_examples(batches, options.recalibration_samples)
         self._widths = list(self._ratio.places) if self._ratio else []
         self._factors = [self._rank.places[number] for number in self._ranked]
@@ -199,8 +199,8 @@ class MixedSubject:
         plans, _ = make_plan(module, trace(module, loaded.example), options)
         statistics = {}
         if options.needs_moments():
-            batches = self._context.needs_data().calibration(
-                options.calibration_samples, batch_size=options.calibration_batch, seed=seed
+            batches = self._context.calibration_batches(
+                options.calibration_samples, batch_size=options.calibration_batch
             )
             statistics = collect_inputs(module, roundable(module, [plan.name for plan in plans]), batches, seed)
         for plan in plans:

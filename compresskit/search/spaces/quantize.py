@@ -75,7 +75,7 @@ class QuantizeSubject:
     def _batches(self, samples: int) -> list[Any]:
         if self._context.data is None:
             raise InputError("search scores candidates on data; name some with --data, e.g. --data digits")
-        return self._context.data.calibration(samples, seed=self._context.seed)
+        return self._context.calibration_batches(samples)
 
     @cached_property
     def _statistics(self) -> dict[str, LayerInputs]:

@@ -21,5 +21,5 @@ def test_inputs_have_names(tmp_path):
 def test_reasons():
     assert Proof("A", 1e-6, 1.0).reason(torch.float32) == ""
     assert Proof("A", 0.01, 1.0).reason(torch.bfloat16) == ""
-    assert Proof("A", 0.01, 1.0).reason(torch.float32) == "its first output differs by 0.01, and the largest is 1"
-    assert Proof(error="no").reason(torch.float32) == "no"
+    assert Proof("A", 0.01, 1.0).reason(torch.float32) == "it is another model: its first output differs by 0.01, of 1"
+    assert Proof(error="no").reason(torch.float32) == "transformers does not load it: no"

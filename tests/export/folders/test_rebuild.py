@@ -60,3 +60,22 @@ def test_tensors_that_differ_are_named(tmp_path):
     loaded.module.model.layers[0].mlp.up_proj = torch.nn.Linear(32, 40, bias=False)
     with pytest.raises(InputError, match="layers.0.mlp.up_proj.weight is .40, 32., model.layers.1"):
         library_model(loaded.module, [])
+
+
+def test_a_linear_layer_in_the_place_of_a_conv1d_is_turned():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GPT2Config(vocab_size=32, n_embd=16, n_layer=1, n_head=2, n_positions=16)
+    module = transformers.GPT2LMHeadModel(config).eval()
+    ids = torch.arange(6).unsqueeze(0)
+    with torch.no_grad():
+        before = module(ids).logits
+        for name in ("attn.c_attn", "mlp.c_proj"):
+            conv = module.transformer.h[0].get_submodule(name)
+            linear = torch.nn.Linear(conv.nx, conv.nf)
+            linear.weight.copy_(conv.weight.T)
+            linear.bias.copy_(conv.bias)
+            parent, _, last = name.rpartition(".")
+            setattr(module.transformer.h[0].get_submodule(parent), last, linear)
+        found = library_model(module, [])
+        torch.testing.assert_close(found(ids).logits, before)
+    assert type(found.transformer.h[0].mlp.c_proj).__name__ == "Conv1D"

@@ -81,7 +81,7 @@ def gguf(loaded: Loaded, path: Path, options: ExportOptions) -> list[str]:
     writer.close()
     notes = [f"tensors: {', '.join(f'{count} {kind}' for kind, count in counts.items())}"]
     if lost:
-        notes.append(f"weights of {len(lost)} quantized layers are floats in the file, such as {lost[0]}: no block fits")
+        notes.append(f"weights of {len(lost)} quantized layers fit no block and are floats in the file: {lost[0]} ...")
     return notes
 
 
