@@ -1,6 +1,6 @@
 """Perplexity of tinylm in this package, and as transformers reads it from compressed-tensors folders and GGUF files.
 
-    python benchmarks/hf_formats.py --blocks 40
+python benchmarks/hf_formats.py --blocks 40
 """
 
 from __future__ import annotations
