@@ -161,6 +161,7 @@ def test_user_file_and_module(tmp_path, monkeypatch):
         assert loaded.module(loaded.example).shape == (1, 2)
 
 
+@pytest.mark.integration
 def test_pt2_needs_trust_and_reads(tmp_path):
     net = nn.Sequential(nn.Linear(4, 3), nn.ReLU()).eval()
     torch.export.save(torch.export.export(net, (torch.zeros(1, 4),)), tmp_path / "m.pt2")

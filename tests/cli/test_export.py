@@ -99,6 +99,7 @@ def test_an_exporter_and_a_runtime_of_the_users_own(invoke, tmp_path):
     assert (tmp_path / "runs" / "model.listing").read_text().startswith("ExportedProgram")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -61,6 +61,7 @@ def test_doctor_names_an_install_line_for_each_missing_extra(invoke):
         assert bool(row["install"]) == (row["works"] == "no" and row["name"] not in ("cuda", "inductor", "eager"))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("model", ["builtin:digits_cnn_small", "builtin:digits_mlp"])
 def test_the_starter_recipe_runs_dry(invoke, model):
     assert invoke("init", model, "--data", "digits", "-o", "r.yaml")[:2] == (0, "r.yaml\n")

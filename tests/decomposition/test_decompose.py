@@ -192,6 +192,7 @@ class _Images:
         return list(nn.functional.interpolate(small, scale_factor=2, mode="bilinear").split(16))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("kind", "options"),
     [

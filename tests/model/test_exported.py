@@ -59,6 +59,7 @@ def test_a_fixed_batch_is_measured_as_it_is(programs):
     assert inspect_model(fixed)["macs"] == 2 * (36 * 4 * 27 + 144 * 5)
 
 
+@pytest.mark.integration
 def test_differences_and_latency(programs):
     first, second = (load_exported(programs / "free.pt2", trust_source=True) for _ in range(2))
     found = diff_models(first, second, "a", "b", rounds=1)

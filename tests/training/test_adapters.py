@@ -1,5 +1,7 @@
 """Adapters are all that is trained, and become part of the weights."""
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -13,7 +15,11 @@ from compresskit.quantization.formats.layer_spec import Spec
 from compresskit.training.adapters import adaptable, adapters
 from compresskit.training.options import RecoverOptions
 
-pytest.importorskip("peft")
+# peft imports transformers, which every worker would do while it only collects
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(find_spec("peft") is None, reason="peft is not installed"),
+]
 
 
 class Net(nn.Module):

@@ -35,6 +35,7 @@ def test_images_have_the_statistics_that_the_norms_remember():
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
+@pytest.mark.integration
 def test_a_seed_decides_and_batches_differ():
     net = trained_statistics(torch.randn(16, 3, 8, 8))
     first, second = (synthesize(net, torch.zeros(1, 3, 8, 8), samples=70, seed=3, steps=3).batches for _ in range(2))

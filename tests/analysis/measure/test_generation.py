@@ -36,6 +36,7 @@ def test_the_first_token_and_those_after_it_are_timed_apart():
     assert found.baseline_tokens_per_second < found.tokens_per_second and found.speedup > 1.2
 
 
+@pytest.mark.integration
 def test_which_models_generate():
     transformers = pytest.importorskip("transformers")
     small = {"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}

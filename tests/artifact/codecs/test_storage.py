@@ -10,6 +10,7 @@ from compresskit.artifact.codecs.storage import CODECS, decode_all, encode_all, 
 from compresskit.core.errors import InputError
 
 
+@pytest.mark.integration
 @given(st.lists(st.booleans(), max_size=40))
 def test_bits_round_trip(bits):
     packed = pack_bits(torch.tensor(bits, dtype=torch.bool))

@@ -9,6 +9,7 @@ import torch
 from compresskit.core.tensors.freed_memory import return_freed_memory
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_memory_between_pieces_that_stay_goes_back():
     def resident() -> int:

@@ -41,6 +41,7 @@ PAIRS = [
 ]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("layer_name", "kind_name"), PAIRS)
 def test_full_rank_reproduces_the_layer_and_merges_back(layer_name, kind_name):
     make, shape = LAYERS[layer_name]

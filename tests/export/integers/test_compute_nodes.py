@@ -25,6 +25,7 @@ class Many(nn.Module):
         return self.head(self.up(self.conv(values.transpose(1, 2))).transpose(1, 2))
 
 
+@pytest.mark.integration
 @pytest.mark.filterwarnings("ignore:The tensor attributes")  # of the GRU, by torch.export
 def test_macs_and_layers_of_a_file(tmp_path):
     pytest.importorskip("onnxscript")

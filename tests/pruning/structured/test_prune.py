@@ -26,6 +26,7 @@ def assert_replays(loaded):
         assert torch.equal(rebuilt(loaded.example), loaded.module(loaded.example))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
