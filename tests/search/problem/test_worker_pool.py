@@ -107,11 +107,11 @@ def test_workers_know_the_rows_of_the_session_and_of_the_users_files(cluster, tm
     subject.names = ("of-this-session", "own_of_workers.py:plain", "own_of_workers:plain", "in-memory:twice_1")
     with named_objects({"twice_1": lambda weights, statistics: 2 * weights}), WorkerPool(1) as team:
         (rating,) = team.rate(subject, problem.rater, [RatingRequest(problem.smallest())])
+        subject = NamingSubject()
+        subject.names = ("gone.py:plain",)
+        with pytest.raises(InputError, match=r"^[^\n]*gone\.py[^\n]*$"):
+            team.rate(subject, problem.rater, [RatingRequest(problem.smallest())])
     assert rating.score == problem.rater.rate(ToySubject().build(problem.smallest())).score
-    subject = NamingSubject()
-    subject.names = ("gone.py:plain",)
-    with WorkerPool(1) as team, pytest.raises(InputError, match=r"^[^\n]*gone\.py[^\n]*$"):
-        team.rate(subject, problem.rater, [RatingRequest(problem.smallest())])
 
 
 @pytest.mark.integration
