@@ -189,7 +189,9 @@ def yolo(options: argparse.Namespace, folder: Path) -> None:
     full8 = reported("int8", lambda: quantized(full, shared))
     models = {"float": full, "int8": full8, "half the MACs": half, "half, int8": int8}
     if options.torch_pruning:
-        small = torch_pruning_half(full.model, torch.rand(1, 3, options.size, options.size))
+        plain = detection_yolo.make()
+        plain.load_state_dict(full.model.state_dict())
+        small = torch_pruning_half(plain, torch.rand(1, 3, options.size, options.size))
         models["half, Torch-Pruning"] = reported("half, Torch-Pruning", lambda: compresskit.train(small, **tuned))
     example = torch.rand(1, 3, options.size, options.size)
     paths = {
