@@ -67,13 +67,13 @@ class SplitBatches(Generic[AnySplit]):
         return replace(self, epoch=epoch)
 
     def _finished(self, number: int, inputs: Any, targets: Any) -> tuple[Any, Any]:
-        """A batch scaled, augmented and normalized."""
+        """A batch scaled, augmented, resized and normalized."""
         if self.targets_as is not None:
             targets = self.targets_as(targets)
         if self.augment is not None:
             generator = torch.Generator().manual_seed(_mixed(self.seed, self.epoch, number))
             inputs, targets = self.augment.with_targets(self.transform.scaled(inputs), targets, generator)
-        return self.transform(inputs), targets
+        return self.transform.pair(inputs, targets)
 
 
 @dataclass(frozen=True, kw_only=True)

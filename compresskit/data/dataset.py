@@ -25,7 +25,7 @@ from ..model.text_inputs import TextInputs
 from . import loaders
 from .arrays import classes_in_floats
 from .batches import Batches, StreamBatches
-from .collate import Function, make_collate
+from .collate import Function, as_list, make_collate
 from .preprocessing import Asked, ImageTransform, refuse_unknown, take_arguments
 from .splits.arrays import ArraySplit
 from .splits.base import Split, Splits
@@ -75,12 +75,12 @@ class Data:
         self.transform = preprocessing
         self._targets_as: Callable[[Any], Any] | None = None
         self._splits, self._indices = _three_splits(splits)
-        raw, _ = next(
+        raw, targets = next(
             iter(replace(self.batches("test", batch_size=1), transform=ImageTransform(scales=False))), (None, None)
         )
         if raw is None:
             raise InputError(f"data {name!r}: split test is empty")
-        first = self.transform(raw)
+        first, _ = self.transform.pair(raw, targets)
         self.input_shape = tuple(first.shape[1:]) if isinstance(first, Tensor) else None
         self.example = example_of(first)
         self.applied = self.transform.described(raw)
@@ -246,6 +246,7 @@ def open_data(
         if split is not None and not isinstance(split, StreamSplit) and not len(split):
             raise InputError(f"data {string!r}: split {name} is empty")
     _check_collate(collate, splits, string)
+    transform = replace(transform, stacks=function is None and _is_listed(splits.train))
     return Data(string, splits, transform, workers=workers)
 
 
@@ -295,6 +296,11 @@ def _has_bytes(splits: Splits) -> bool:
     if not isinstance(train, ArraySplit) or train.as_given:
         return False
     return train.inputs.dtype == torch.uint8 and train.inputs.dim() == 4
+
+
+def _is_listed(split: Any) -> bool:
+    """Whether examples stay a list because they differ in shape or have boxes, and not because a user said so."""
+    return getattr(getattr(split, "collate", None), "function", None) is as_list
 
 
 def _check_collate(name: str, splits: Splits, string: str) -> None:

@@ -28,21 +28,42 @@ class ImageTransform:
         wanted: size, normalization and channels.
         order: of three channels, rgb (as files are decoded) or bgr.
         scales: whether images of bytes become floats in [0, 1].
+        stacks: whether a list of images without boxes becomes one tensor when they got one size.
     """
 
     wanted: Preprocessing = Preprocessing()
     order: str = "rgb"
     scales: bool = True
+    stacks: bool = False
 
     def __call__(self, inputs: Any) -> Any:
         """Inputs as the model takes them: (batch, channels, height, width), or ([(channels, height, width), ...],)."""
-        if isinstance(inputs, tuple) and len(inputs) == 1 and isinstance(inputs[0], list):
+        if _is_listed(inputs):
             return ([self._one(image) for image in inputs[0]],)
         return self._batch(self.scaled(inputs)) if isinstance(inputs, Tensor) else inputs
 
+    def pair(self, inputs: Any, targets: Any) -> tuple[Any, Any]:
+        """Inputs as the model takes them; boxes, masks and maps of their pixels at the size that the images got.
+
+        Args:
+            inputs: (batch, channels, height, width), or a tuple of one list of images.
+            targets: of any structure; what does not lie on pixels stays what it is.
+        """
+        found, size = self(inputs), self.wanted.size
+        images = inputs[0] if _is_listed(inputs) else inputs
+        if size is None or not _are_images(images):
+            return found, targets
+        if isinstance(targets, list):
+            targets = [_resized_with(target, image, size) for target, image in zip(targets, images, strict=True)]
+        elif isinstance(images, Tensor):
+            targets = _resized_with(targets, images, size)
+        if self.stacks and isinstance(found, tuple) and not _has_boxes(targets):
+            return torch.stack(found[0]), _stacked(targets)
+        return found, targets
+
     def scaled(self, inputs: Any) -> Any:
         """Images of bytes as floats in [0, 1]."""
-        if isinstance(inputs, tuple) and len(inputs) == 1 and isinstance(inputs[0], list):
+        if _is_listed(inputs):
             return ([self.scaled(image) for image in inputs[0]],)
         if isinstance(inputs, Tensor) and inputs.dtype == torch.uint8 and self.scales:
             return inputs.float() / 255
@@ -54,7 +75,7 @@ class ImageTransform:
         Args:
             raw: inputs of one example, before anything is applied.
         """
-        first = raw[0][0] if isinstance(raw, tuple) and len(raw) == 1 and isinstance(raw[0], list) else raw
+        first = raw[0][0] if _is_listed(raw) else raw
         if not isinstance(first, Tensor) or first.dim() != (4 if first is raw else 3):
             return ""
         wanted = self.wanted
@@ -95,12 +116,80 @@ def preprocess(inputs: Tensor, wanted: Preprocessing) -> Tensor:
         else:
             raise InputError(f"the data has {inputs.shape[1]} channels, the model takes {wanted.channels}")
     if wanted.size and tuple(inputs.shape[2:]) != tuple(wanted.size):
-        inputs = F.interpolate(inputs, size=wanted.size, mode="bilinear", antialias=True, align_corners=False)
+        inputs = _interpolated(inputs, wanted.size)
     if wanted.mean:
         mean, std = (torch.tensor(values).reshape(1, -1, 1, 1) for values in (wanted.mean, wanted.std))
         if mean.shape[1] in (1, inputs.shape[1]):
             inputs = (inputs - mean) / std
     return inputs
+
+
+def resized_map(values: Tensor, size: tuple[int, int] | None) -> Tensor:
+    """Classes or masks (..., height, width) of another size: each pixel takes the nearest one."""
+    if size is None or tuple(values.shape[-2:]) == tuple(size):
+        return values
+    height, width = values.shape[-2:]
+    rows = ((torch.arange(size[0]) + 0.5) * height / size[0]).long().clamp(max=height - 1)
+    columns = ((torch.arange(size[1]) + 0.5) * width / size[1]).long().clamp(max=width - 1)
+    return values[..., rows, :][..., columns]
+
+
+def _resized_with(target: Any, images: Tensor, size: tuple[int, int]) -> Any:
+    """What lies on the pixels of images, where these get a size: boxes and masks of a mapping, or maps.
+
+    Args:
+        target: a mapping with boxes (n, 4) in pixels, perhaps masks (n, height, width) and area (n,); maps
+            (..., height, width), also inside of mappings and tuples. Anything else stays.
+        images: (channels, height, width) or (batch, channels, height, width), before they get it.
+        size: (height, width) that they get.
+    """
+    before = (int(images.shape[-2]), int(images.shape[-1]))
+    if before == tuple(size):
+        return target
+    if isinstance(target, Mapping) and isinstance(target.get("boxes"), Tensor):
+        tall, wide = size[0] / before[0], size[1] / before[1]
+        changed = {"boxes": target["boxes"] * torch.tensor([wide, tall] * 2)}
+        if isinstance(target.get("masks"), Tensor):
+            changed["masks"] = resized_map(target["masks"], size)
+        if isinstance(target.get("area"), Tensor):
+            changed["area"] = target["area"] * (tall * wide)
+        return {**target, **changed}
+    if isinstance(target, Mapping):
+        return {name: _resized_with(value, images, size) for name, value in target.items()}
+    if isinstance(target, tuple):
+        return tuple(_resized_with(value, images, size) for value in target)
+    if not isinstance(target, Tensor) or target.dim() < images.dim() - 1 or tuple(target.shape[-2:]) != before:
+        return target
+    if not target.is_floating_point():
+        return resized_map(target, size)
+    return _interpolated(target.reshape(-1, 1, *before), size).reshape(*target.shape[:-2], *size)
+
+
+def _interpolated(images: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
+
+
+def _is_listed(inputs: Any) -> bool:
+    """Whether inputs are a list of images, as the one argument of forward."""
+    return isinstance(inputs, tuple) and len(inputs) == 1 and isinstance(inputs[0], list)
+
+
+def _are_images(inputs: Any) -> bool:
+    """Whether inputs are (batch, channels, height, width), or a list of (channels, height, width)."""
+    if isinstance(inputs, list):
+        return bool(inputs) and all(isinstance(image, Tensor) and image.dim() == 3 for image in inputs)
+    return isinstance(inputs, Tensor) and inputs.dim() == 4
+
+
+def _has_boxes(targets: Any) -> bool:
+    return isinstance(targets, list) and any(isinstance(target, Mapping) and "boxes" in target for target in targets)
+
+
+def _stacked(targets: Any) -> Any:
+    """A list of tensors of one shape as one tensor; anything else as it is."""
+    if not isinstance(targets, list) or not all(isinstance(one, Tensor) for one in targets):
+        return targets
+    return torch.stack(targets) if len({one.shape for one in targets}) == 1 else targets
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils.data import Dataset
 
 from compresskit.core.errors import InputError
 from compresskit.core.types import Preprocessing
 from compresskit.core.user_code.in_memory import named_objects
 from compresskit.data.dataset import open_data
-from compresskit.data.preprocessing import Asked, ImageTransform, take_arguments
+from compresskit.data.preprocessing import Asked, ImageTransform, resized_map, take_arguments
 
 
 def test_arguments_of_every_form_are_read_as_text_or_lists():
@@ -69,3 +70,61 @@ def test_values_of_a_factory_are_touched_only_where_it_is_asked_for():
     with named_objects({"f": lambda: ((rows, classes), (rows, classes))}):
         rows = torch.rand(20, 3)
         assert open_data("in-memory:f", model).applied == ""
+
+
+def test_maps_take_the_nearest_pixel():
+    values = torch.arange(12).reshape(3, 4)
+    assert resized_map(values, (6, 8))[::2, ::2].tolist() == values.tolist()
+    assert resized_map(values, (3, 2)).tolist() == [[1, 3], [5, 7], [9, 11]]
+    assert resized_map(values, None) is values
+
+
+def test_boxes_masks_and_maps_get_the_size_of_their_images():
+    transform = ImageTransform(Preprocessing(size=(4, 16)))
+    image = torch.rand(3, 8, 8)
+    boxed = {
+        "boxes": torch.tensor([[2.0, 2.0, 6.0, 8.0]]), "labels": torch.tensor([1]), "area": torch.tensor([24.0]),
+        "masks": torch.arange(64).reshape(1, 8, 8),
+    }  # fmt: skip
+    (images,), (target,) = transform.pair(([image],), [boxed])
+    assert images[0].shape == (3, 4, 16)
+    assert target["boxes"].tolist() == [[4.0, 1.0, 12.0, 4.0]]
+    assert (target["area"].tolist(), target["labels"].tolist()) == ([24.0], [1])
+    assert target["masks"].shape == (1, 4, 16) and target["masks"][0, 0, 0] == 8
+    maps = torch.arange(64).reshape(1, 8, 8)
+    inputs, found = transform.pair(image[None], maps)
+    assert inputs.shape == (1, 3, 4, 16) and torch.equal(found, target["masks"])
+    _, named = transform.pair(image[None], {"depth": torch.ones(1, 8, 8), "class": torch.tensor([3])})
+    assert torch.equal(named["depth"], torch.ones(1, 4, 16)) and named["class"].tolist() == [3]
+    vectors = torch.rand(5, 8)
+    assert transform.pair(vectors, maps) == (vectors, maps)  # no images
+
+
+class Sizes(Dataset):
+    """Images of several sizes, with a class or a map of classes."""
+
+    def __init__(self, maps: bool):
+        self.maps = maps
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, index):
+        image = torch.full((3, 8 + index % 3, 6), index / 20)
+        return image, torch.full(image.shape[1:], index % 2) if self.maps else index % 2
+
+
+@pytest.mark.parametrize("maps", [False, True])
+def test_images_of_several_sizes_are_one_tensor_where_a_size_is_asked_for(maps):
+    def batch(args, collate="auto"):
+        with named_objects({"d": (Sizes(maps), Sizes(maps))}):
+            data = open_data("in-memory:d", args=args, collate=collate)
+            return data, *next(iter(data.batches("test", batch_size=4)))
+
+    data, inputs, targets = batch({"size": 8})
+    assert data.input_shape == (3, 8, 8) and inputs.shape == (4, 3, 8, 8)
+    torch.testing.assert_close(inputs[:, 0, 0, 0], torch.arange(4) / 20)
+    assert targets.shape == ((4, 8, 8) if maps else (4,)) and targets[1].unique().tolist() == [1]
+    for args, collate in (({}, "auto"), ({"size": 8}, "list")):  # a list is what the user said, or all there is
+        _, (images,), _ = batch(args, collate)
+        assert len(images) == 4 and images[0].shape == ((3, 8, 8) if args else (3, 8, 6))

@@ -81,16 +81,6 @@ def resized(image: Tensor, size: tuple[int, int] | None) -> Tensor:
     return wide.round().clamp(0, 255).to(torch.uint8)
 
 
-def resized_map(values: Tensor, size: tuple[int, int] | None) -> Tensor:
-    """Classes or masks (..., height, width) of another size: each pixel takes the nearest one."""
-    if size is None or tuple(values.shape[-2:]) == tuple(size):
-        return values
-    height, width = values.shape[-2:]
-    rows = ((torch.arange(size[0]) + 0.5) * height / size[0]).long().clamp(max=height - 1)
-    columns = ((torch.arange(size[1]) + 0.5) * width / size[1]).long().clamp(max=width - 1)
-    return values[..., rows, :][..., columns]
-
-
 def whole(value: Any, name: str, where: str, least: int = 0) -> int:
     """An argument that is a whole number from `least` on.
 

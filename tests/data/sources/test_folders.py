@@ -11,7 +11,6 @@ from compresskit.data.sources.folders import (
     joined_notes,
     named_splits,
     resized,
-    resized_map,
     shown,
     split_folders,
     whole,
@@ -32,13 +31,10 @@ def test_splits_by_their_usual_names(tmp_path):
         directory("a\0b")
 
 
-def test_images_are_blended_and_maps_take_the_nearest_pixel():
+def test_images_are_blended():
     image = torch.tensor([[0, 100], [200, 100]], dtype=torch.uint8)[None]
     assert resized(image, (1, 1)).tolist() == [[[100]]]
-    values = torch.arange(12).reshape(3, 4)
-    assert resized_map(values, (6, 8))[::2, ::2].tolist() == values.tolist()
-    assert resized_map(values, (3, 2)).tolist() == [[1, 3], [5, 7], [9, 11]]
-    assert resized_map(values, None) is values and resized(image, (2, 2)) is image
+    assert resized(image, (2, 2)) is image
 
 
 def test_notes_show_the_first_lines():

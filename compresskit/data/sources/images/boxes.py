@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..folders import picture, resized, resized_map
+from ...preprocessing import resized_map
+from ..folders import picture, resized
 
 #: (height, width) -> boxes (n, 4) as x0, y0, x1, y1 in pixels, labels (n,), and masks (n, height, width) or None
 Found = Callable[[int, int], tuple[Tensor, Tensor, Tensor | None]]

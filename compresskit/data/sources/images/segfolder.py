@@ -14,6 +14,7 @@ from ....core.errors import InputError
 from ....core.types import Preprocessing
 from ...images import load_map, readable, size_and_bands
 from ...loaders import dataset_split
+from ...preprocessing import resized_map
 from ...splits.base import Splits, divided
 from ..folders import (
     SPLIT_FOLDERS,
@@ -23,7 +24,6 @@ from ..folders import (
     named_splits,
     picture,
     resized,
-    resized_map,
     shown,
     split_folders,
     whole,
