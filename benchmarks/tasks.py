@@ -42,8 +42,10 @@ def make(task: str, width: int) -> nn.Module:
 
 
 def value(result: Any) -> float:
-    """The metric after a call, in points."""
-    return 100 * result.report["steps"][-1]["measurement"]["metric"]["value"]
+    """The metric after a call, or of a measurement, in points."""
+    if isinstance(result, compresskit.Result):
+        return 100 * result.report["steps"][-1]["measurement"]["metric"]["value"]
+    return 100 * result.metric.value
 
 
 def measure(task: str, options: argparse.Namespace, seed: int, rows: Rows) -> dict[str, float]:
@@ -78,7 +80,7 @@ def measure(task: str, options: argparse.Namespace, seed: int, rows: Rows) -> di
         return result
 
     calls: dict[str, Callable[[], Any]] = {
-        "float": lambda: full(),
+        "float": lambda: compresskit.measure(full(), **shared),
         "int8-static": lambda: compresskit.quantize(full(), scheme="int8-static", **shared),
         "int8-static, GPTQ": lambda: compresskit.quantize(full(), scheme="int8-static", **GPTQ, **shared),
         "int4-weight, GPTQ": lambda: compresskit.quantize(full(), scheme="int4-weight", **GPTQ, **shared),
@@ -135,11 +137,12 @@ def main() -> None:
     print(f"torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads")
     found = [measure(options.task, options, seed, Rows(options.rows)) for seed in options.seeds]
     print(f"\n{'row':34} {'mean':>7} {'float less':>10}   each seed")
-    for name in found[0]:
+    for name in dict.fromkeys(name for row in found for name in row):
         both = [row for row in found if name in row]
         mean = sum(row[name] for row in both) / len(both)
-        drop = sum(row["float"] - row[name] for row in both) / len(both)
-        print(f"{name:34} {mean:7.2f} {drop:10.2f}   {' '.join(f'{row[name]:.2f}' for row in both)}")
+        drops = [row["float"] - row[name] for row in both if "float" in row]
+        drop = f"{sum(drops) / len(drops):.2f}" if drops else ""
+        print(f"{name:34} {mean:7.2f} {drop:>10}   {' '.join(f'{row[name]:.2f}' for row in both)}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from ..core.tensors.batches import count_examples
 from ..core.tensors.devices import device_of
 from ..core.tensors.modules import evaluating
 from ..core.types import Inputs, call, to_device
+from ..core.user_code.user_imports import guarded
 from ..data.transforms import MixedTargets
 from .tables import LOSSES
 from .tasks import task_of
@@ -125,9 +126,17 @@ def make_loss(name: str, arguments: Mapping[str, Any] | None = None) -> Loss | N
         loss = LOSSES.load(name)
     except ValueError as error:
         raise InputError(str(error)) from error
+    if not LOSSES.builtin(name):
+        loss = update_wrapper(partial(_of_the_user, loss, name), loss)
     return with_arguments(
         loss, arguments or {}, f"task_loss_arg of loss {name!r}", leave=3 if takes_module(loss) else 2
     )
+
+
+def _of_the_user(loss: Loss, name: str, *given: Any, **named: Any) -> Any:
+    """A loss of the user's own, named where it fails."""
+    with guarded(f"task loss {name!r}"):
+        return loss(*given, **named)
 
 
 def with_arguments(function: Callable[..., Any], arguments: Mapping[str, Any], where: str, *, leave: int) -> Any:

@@ -66,8 +66,11 @@ def test_a_users_loss_and_one_that_returns_no_scalar(tmp_path):
     (tmp_path / "l.py").write_text(
         "def double(outputs, targets, factor=2.0):\n    return factor * (outputs - targets).abs().mean()\n"
         "def wrong(outputs, targets):\n    return outputs\n"
+        "def breaks(outputs, targets):\n    return outputs + [targets]\n"
     )
     x, y = torch.tensor([[1.0]]), torch.tensor([[3.0]])
     assert task_loss(x, y, loss=make_loss(f"{tmp_path}/l.py:double", {"factor": 3.0})).item() == 6
     with pytest.raises(InputError, match="must return a scalar tensor"):
         task_loss(torch.ones(2, 2), y, loss=make_loss(f"{tmp_path}/l.py:wrong"))
+    with pytest.raises(InputError, match=r"task loss '.*l.py:breaks' raised TypeError: unsupported operand"):
+        task_loss(x, y, loss=make_loss(f"{tmp_path}/l.py:breaks"))

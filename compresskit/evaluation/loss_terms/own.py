@@ -17,6 +17,8 @@ from ...core.types import call, children
 #: (module, inputs, targets) -> (outputs, loss), or None where the model is of another kind
 _Way = Callable[[nn.Module, Any, Any], tuple[Any, Tensor] | None]
 
+#: what the first parameter of a method is called that takes the model's outputs
+_OF_OUTPUTS = ("outputs", "output", "logits", "predictions", "prediction", "preds", "pred", "y_pred", "y_hat")
 _STATEFUL_LAYERS = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
 
 
@@ -30,7 +32,9 @@ def own_loss(module: nn.Module, inputs: Any, targets: Any, method: str = "") -> 
         module: the model, in the mode in which it is to run.
         inputs: of the batch.
         targets: of the batch; None where the inputs hold them.
-        method: name of a method `(inputs, targets) -> loss`, or (loss, anything), or a mapping of losses.
+        method: name of a method `(inputs, targets) -> loss`, or (loss, anything), or a mapping of losses. One whose
+            first parameter is called `outputs` (or as in _OF_OUTPUTS) is given what forward returns, and one whose
+            first is called `batch`, as Lightning's `training_step` has it, (inputs, targets) as one tuple.
     Returns:
         (what the model returned, the scalar loss): losses of a mapping are added up.
     Raises:
@@ -57,9 +61,23 @@ def _of_method(module: nn.Module, inputs: Any, targets: Any, name: str) -> tuple
     function = getattr(module, name, None)
     if not callable(function):
         raise InputError(f"model {type(module).__name__} has no method {name!r}, which task_loss_arg names")
-    returned = function(fit_inputs(module, inputs), targets)
-    first = returned[0] if isinstance(returned, tuple | list) and returned else returned
-    return returned, _scalar(first, f"method {name!r}")
+    names = [name for name, one in inspect.signature(function).parameters.items() if one.default is one.empty]
+    given = fit_inputs(module, inputs)
+    if names[:1] and names[0] in _OF_OUTPUTS:
+        outputs = call(module, inputs)
+        return outputs, _scalar(_first(function(outputs, targets)), f"method {name!r}")
+    if names[:1] == ["batch"]:
+        returned = function((given, targets), *([0] if len(names) > 1 else []))  # the number of the batch
+    else:
+        returned = function(given, targets)
+    return returned, _scalar(_first(returned), f"method {name!r}")
+
+
+def _first(returned: Any) -> Any:
+    """The loss of what a method returned: (loss, anything) or a loss; Lightning's mapping holds it as `loss`."""
+    if isinstance(returned, Mapping) and isinstance(returned.get("loss"), Tensor):
+        return returned["loss"]
+    return returned[0] if isinstance(returned, tuple | list) and returned else returned
 
 
 def _ultralytics(module: nn.Module, inputs: Any, targets: Any) -> tuple[Any, Tensor] | None:

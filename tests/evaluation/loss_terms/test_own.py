@@ -33,6 +33,14 @@ class Named(nn.Module):
         return {"a": self(inputs).mean(), "b": targets.mean()}
 
 
+    def of_outputs(self, logits, targets):
+        return (logits - targets).square().mean()
+
+    def training_step(self, batch, batch_idx):
+        inputs, targets = batch
+        return {"loss": self.of_outputs(self(inputs), targets) + batch_idx, "log": "step"}
+
+
 class InOutput(Named):
     def forward(self, x):
         y = self.layer(x)
@@ -52,6 +60,15 @@ def test_a_method_that_the_user_names():
         run_with_loss(model, x, y, make_loss("model", {"method": "typo"}))
     with pytest.raises(InputError, match="unknown argument 'methd'; did you mean 'method'"):
         make_loss("model", {"methd": "training_loss"})
+
+
+@pytest.mark.parametrize("method", ["of_outputs", "training_step"])
+def test_a_method_of_outputs_and_lightning_s_step(method):
+    model, x, y = Named(), torch.randn(4, 3), torch.randn(4, 2)
+    _, value = run_with_loss(model, x, y, make_loss("model", {"method": method}))
+    assert value.item() == pytest.approx((model(x) - y).square().mean().item())
+    value.backward()
+    assert model.layer.weight.grad.abs().sum() > 0
 
 
 def test_an_output_called_loss_and_none_at_all():
