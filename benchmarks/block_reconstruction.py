@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import resource
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -22,16 +23,20 @@ from compresskit.core.types import Loaded
 from compresskit.data.dataset import Data, open_data
 from compresskit.decomposition.decompose import decompose
 from compresskit.decomposition.options import DecomposeOptions
+from compresskit.evaluation.metrics import make_metric
 from compresskit.pruning.options import PruneOptions
 from compresskit.pruning.structured.prune import prune
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.quantize import quantize
+from compresskit.search.options import SearchOptions
+from compresskit.search.search import search
 from compresskit.training.context import Context
 
 _TECHNIQUES = {
     "quantize": (quantize, QuantizeOptions),
     "prune": (prune, PruneOptions),
     "decompose": (decompose, DecomposeOptions),
+    "search": (search, SearchOptions),
 }
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "w2": ("quantize", {"scheme": "int2-weight"}),
@@ -46,6 +51,10 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "zeros90": ("prune", {"granularity": "weight", "ratio": 0.9, "saliency": "sparsegpt"}),
     "2:4": ("prune", {"granularity": "n:m", "saliency": "sparsegpt"}),
     "ranks": ("decompose", {"target_macs": 0.5, "kind": "channel-svd", "objective": "activation"}),
+    "kinds": ("decompose", {"target_macs": 0.5}),
+    "search": ("search", {"target_macs": 0.5, "seconds": 120}),
+    "search2.55x": ("search", {"target_macs": 1 / 2.55, "seconds": 120}),
+    "prune2.55x": ("prune", {"target_macs": 1 / 2.55}),
 }
 
 
@@ -56,6 +65,11 @@ def top1(loaded: Loaded, test: list) -> float:
     test = [(inputs.to(device), targets.to(device)) for inputs, targets in test]
     right = sum(int((loaded.module.eval()(inputs).argmax(1) == targets).sum()) for inputs, targets in test)
     return 100 * right / sum(len(targets) for _, targets in test)
+
+
+def log(line: str) -> None:
+    """Progress, beside the table."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def lines(loaded: Loaded, data: Data, test: list, names: list[str], seeds: list[int], common: dict) -> Iterator[str]:
@@ -69,7 +83,8 @@ def lines(loaded: Loaded, data: Data, test: list, names: list[str], seeds: list[
         for seed in seeds:
             copied, started, began = loaded.clone(), time.process_time(), time.perf_counter()
             own = {name: value for name, value in common.items() if name in model.model_fields}
-            context = Context(loaded, data=data, seed=seed, device=device)
+            same = make_metric("agreement", original=loaded.module)  # reads no labels, like all else here
+            context = Context(loaded, data=data, metric=same, seed=seed, device=device, log=log)
             made = function(copied, model(**options, **own), context).loaded
             seconds, passed = seconds + time.process_time() - started, passed + time.perf_counter() - began
             found.append(top1(made, test) - whole)

@@ -80,6 +80,9 @@ def ours(folder: Path):
     from compresskit.training.context import Context
 
     class Data:
+        def size(self, split, at_most=None):
+            return min(SEQUENCES, at_most or SEQUENCES)
+
         def calibration(self, samples, *, batch_size=64, seed=0):
             rows = tokens(loaded.module.config.vocab_size)
             return [{"input_ids": part} for part in rows.split(batch_size)]

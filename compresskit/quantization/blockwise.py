@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from compresskit.core.tensors.freed_memory import release_pages, return_freed_memory
 from compresskit.core.tensors.modules import bias_of, get_module
 from compresskit.core.types import Inputs, Loaded
 from compresskit.training.context import Context
@@ -21,7 +22,7 @@ from .calibration.layer_inputs import LayerInputs, holding_experts, roundable, r
 from .formats.conversion import convert
 from .formats.integer import grid_for
 from .formats.layer_spec import Spec
-from .formats.layers import name_format, to_matrix
+from .formats.layers import Quantized, name_format, to_matrix
 from .formats.number_format import Parts, Settings
 from .formats.saturation import is_depthwise, pair_distance, smallest_scale
 from .formats.uniform import Grid
@@ -56,7 +57,11 @@ def round_layers(
     names = [plan.name for plan in plans]
     experts, layers = set(holding_experts(loaded.module, names)), set(roundable(loaded.module, names))
     following = [plan for plan in plans if plan.name in experts | layers]
+    done: list[str] = []
     for step, block_plans in _steps(loaded, following, batches, options, reference=options.bias_correction):
+        _forget(loaded.module, done)  # their block has run
+        return_freed_memory()
+        done = [plan.name for plan in block_plans]
         linear = [plan for plan in block_plans if plan.name in layers]
         statistics: dict[str, LayerInputs | RoutedMoments] = {**_statistics(step, linear, context.seed)}
         statistics |= _routed(step, [plan.name for plan in block_plans if plan.name in experts], context.seed)
@@ -66,9 +71,19 @@ def round_layers(
             own = statistics[plan.name]
             yield plan, quantize_layer(loaded.module, plan, options, own, context.seed, means.get(plan.name))
             del left[plan.name]
+            return_freed_memory()
+    _forget(loaded.module, done)
     for plan in left.values():
         context.log(f"quantizing {plan.name} to {plan.spec.bits} bits")
         yield plan, quantize_layer(loaded.module, plan, options, None, context.seed)
+
+
+def _forget(root: nn.Module, names: Iterable[str]) -> None:
+    """Let layers go of weights that they keep dequantized."""
+    for name in names:
+        layer = get_module(root, name)
+        if isinstance(layer, Quantized):
+            layer.forget()
 
 
 def _steps(
@@ -86,6 +101,8 @@ def _steps(
     if not wanted:
         return
     others = loaded.module if reference else None
+    for parameter in loaded.module.parameters():  # finding blocks has read them all
+        release_pages(parameter.detach())
     for step in walk(loaded.module, blocks[: wanted[-1] + 1], batches, reference=others):
         block_plans = [plan for plan in plans if plan.name in step.block.layers]
         if block_plans:
@@ -150,10 +167,13 @@ def quantize_layer(
     layer = get_module(root, plan.name)
     dynamic = plan.spec.input == "dynamic"
     spec = replace(plan.spec, input="dynamic" if dynamic else "none", input_bits=plan.spec.input_bits if dynamic else 8)
-    matrices = {name: to_matrix(layer.get_parameter(name).detach().float(), spec.axis) for name in spec.parameters}
+    weights = [layer.get_parameter(name).detach() for name in spec.parameters]
+    matrices = {name: to_matrix(own.float(), spec.axis) for name, own in zip(spec.parameters, weights, strict=True)}
     number_format = name_format(spec.format)
     spec = number_format.fitted(spec, list(matrices.values()))
     quantized = convert(layer, spec)
+    for own in weights:
+        release_pages(own)
     if isinstance(statistics, RoutedMoments):
         for name, matrix in matrices.items():
             store(quantized, name, _experts_quantized(matrix, spec, options, statistics.sums.get(name, []), seed))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import nn
 
-from compresskit.analysis.calibration.hooks import stream
+from compresskit.analysis.calibration.hooks import Reached, stream
+from compresskit.core.tensors.freed_memory import release_pages
 from compresskit.core.tensors.modules import get_module
 from compresskit.core.types import Inputs, Loaded, main_output
 
@@ -52,12 +54,16 @@ def layer_table(
             if name in output_db or not inputs:
                 return
             output_db[name] = round(sqnr_db(main_output(output), main_output(layer(*inputs))), 2)
+            layer.forget()
+            if len(output_db) == len(watchable):
+                raise Reached
 
         return watcher
 
     watchable = [name for name in names if not isinstance(get_module(model, name), nn.MultiheadAttention)]
     model.eval()
-    stream(float_model, [probe], {name: compare(name) for name in watchable})
+    with suppress(Reached):
+        stream(float_model, [probe], {name: compare(name) for name in watchable})
     return [
         _row(name, get_module(float_model, name), get_module(model, name), output_db.get(name), storage)
         for name in names
@@ -96,4 +102,6 @@ def _finite(decibels: float | None) -> float | None:
 def _weight_db(before: nn.Module, after: Quantized, parameter: str) -> float:
     weight = before.get_parameter(parameter).detach()
     with torch.no_grad():
-        return round(sqnr_db(weight, after.dequantized(parameter)), 2)
+        found = round(sqnr_db(weight, after.dequantized(parameter)), 2)
+    release_pages(weight)
+    return found

@@ -51,6 +51,18 @@ def test_bias_correction_takes_out_what_the_layers_before_added_too(rounding):
     torch.testing.assert_close(_outputs(loaded, batches).mean(0), wanted, rtol=1e-4, atol=1e-4)
 
 
+def test_blocks_that_are_done_keep_no_weights_in_float():
+    """Quantized layers keep what they dequantize between forwards; of a whole model that would be its size."""
+    loaded, batches = _loaded()
+    options = QuantizeOptions(scheme="int4-weight", rounding="gptq", first_last="same")
+    keeping = set()
+    for _plan, _spec in round_layers(loaded, _plans(loaded, options), batches, options, Context(loaded)):
+        keeping.add(frozenset(name for name, one in loaded.module.named_modules() if "_kept" in vars(one)))
+    # only layers of the block at hand, whose first layer was read to see what the second gets
+    assert not any(len({name.partition(".")[0] for name in names}) > 1 for names in keeping)
+    assert not any("_kept" in vars(one) for one in loaded.module.modules())
+
+
 def test_layers_whose_inputs_cannot_be_followed_are_rounded_all_the_same():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Embedding(10, 8), nn.Linear(8, 4)).eval()

@@ -112,7 +112,7 @@ def add_products(sums: Tensor, left: Tensor, right: Tensor) -> None:
     """
     one, other = left.movedim(0, 2), right.movedim(0, 1)  # (groups, left columns, rows), (groups, rows, right columns)
     if sums.dtype != left.dtype:
-        sums += (one @ other).to(sums.dtype)
+        sums.add_(one @ other)
     elif len(sums) == 1:
         sums[0].addmm_(one[0], other[0])
     else:

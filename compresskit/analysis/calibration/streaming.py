@@ -19,7 +19,7 @@ from torch import Tensor, UntypedStorage, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_map
 
-from ...core.tensors.freed_memory import return_freed_memory
+from ...core.tensors.freed_memory import return_freed_memory, share_memory_pool
 from ...core.tensors.modules import eager_modules, evaluating, get_module
 from ...core.types import Inputs, call, to_device
 from .activation_cache import ActivationCache, storages_of
@@ -28,6 +28,8 @@ from .blocks import Block
 
 #: activations kept in memory where the caller sets no limit
 _MOST_BYTES = 512 << 20
+#: weights of a block from which on each of its calls is worth handing freed memory back
+_LARGE_BLOCK_BYTES = 4 << 20
 
 
 class _Stopped(BaseException):
@@ -73,8 +75,8 @@ def walk(
             step = Step(block, root, inputs)
             if others is not None:
                 step.reference_inputs, step.reference_outputs = others.pass_through(index)
-            yield step
             return_freed_memory()
+            yield step
         # behind the last block nothing is left to be seen, so no forward is run to its end
 
 
@@ -164,9 +166,14 @@ class _Lanes:
             return call(root, to_device(inputs, device) if device else inputs)
 
         self._lanes = [_Lane(partial(run, inputs)) for inputs in batches]
+        sizes = [sum(one.nbytes for name in block.modules for one in get_module(root, name).parameters())
+                 for block in blocks]  # fmt: skip
+        self._tidies = max(sizes, default=0) >= _LARGE_BLOCK_BYTES
         self._hooks = ExitStack()
 
     def __enter__(self) -> _Lanes:
+        if self._tidies:
+            share_memory_pool()
         running = {lane.thread: lane for lane in self._lanes}
         inside = {name for block in self._blocks for name in block.modules}
         for index, block in enumerate(self._blocks):
@@ -231,6 +238,8 @@ class _Lanes:
         self._cache.release(lane.holds())
         lane.left = None
         lane.advance()
+        if self._tidies:
+            return_freed_memory()
         self._cache.park(self._others(lane.holds()))
 
     def _others(self, storages: Iterable[UntypedStorage]) -> list[UntypedStorage]:

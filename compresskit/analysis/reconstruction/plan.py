@@ -13,6 +13,7 @@ from ...core.tensors.devices import device_of
 from ...core.tensors.modules import evaluating
 from ...core.timings.decisions import label
 from ...core.types import Inputs, Loaded, call, to_device
+from ...model.text_inputs import is_causal
 from ...training.context import Context
 from ..calibration.blocks import Block, find_blocks
 from .blockwise import Settings
@@ -58,6 +59,8 @@ def plan_reconstruction(
     if options.reconstruct not in ("auto", "block") or (automatic and (context.data is None or not worthwhile)):
         return None
     data = context.needs_data()
+    if automatic and data.size("train", at_most=FEWEST_EXAMPLES) < FEWEST_EXAMPLES:
+        return None
     device = device_of(original.module)
     example = to_device(original.example, device)
     blocks = find_blocks(original.module, example)
@@ -65,9 +68,12 @@ def plan_reconstruction(
     iterations, joint, joint_examples = options.iterations, 0, 0
     if isinstance(options, JointReconstructionOptions):
         joint, joint_examples = options.joint_iterations, options.joint_samples
-    batch = to_device(data.calibration(BATCH, batch_size=BATCH, seed=context.seed)[0], device)
+    # a text fills the machine alone, and of a batch the logits of a large vocabulary may not fit into memory
+    timed = 1 if is_causal(original.module) else BATCH
+    batch = to_device(data.calibration(timed, batch_size=timed, seed=context.seed)[0], device)
     if automatic:
-        passes = options.reconstruction_seconds / _seconds_a_pass(original, batch, context) - 3 * examples / BATCH
+        seconds_a_pass = _seconds_a_pass(original, batch, context) * BATCH / timed
+        passes = options.reconstruction_seconds / seconds_a_pass - 3 * examples / BATCH
         iterations = min(iterations, int(passes / (2 * _PASSES_A_STEP)))
         joint = min(joint, int((passes - _PASSES_A_STEP * iterations) / (_PASSES_A_STEP + 1)))
         if iterations < _FEWEST_STEPS:
@@ -75,8 +81,6 @@ def plan_reconstruction(
     held = _JOINT_BYTES // max(_bytes_an_example(batch), 1)
     both = max(examples, min(joint_examples, held)) if joint else examples
     batches = data.calibration(both, batch_size=BATCH, seed=context.seed)
-    if automatic and len(batches) * BATCH < FEWEST_EXAMPLES:
-        return None
     batches = [to_device(one, device) for one in batches]
     settings = Settings(iterations, context.seed, context.log, context.folder, joint)
     return Plan(blocks, batches[: -(-examples // BATCH)], settings, batches if joint else ())
@@ -102,5 +106,5 @@ def _seconds_a_pass(original: Loaded, batch: Inputs, context: Context) -> float:
     # texts and images come in any size, and the same model is timed for each
     shapes = [list(tensor.shape) for tensor in tensors_of(batch)]
     name = label(str(original.module), shapes)
-    seconds = context.decisions(f"forward of {BATCH} for reconstruction {name}", measured)
+    seconds = context.decisions(f"forward for reconstruction {name}", measured)
     return max(float(seconds), 1e-6)

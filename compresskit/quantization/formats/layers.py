@@ -212,6 +212,10 @@ class Quantized(nn.Module):
             kept[parameter] = (key, self.dequantized(parameter))
         return kept[parameter][1]
 
+    def forget(self) -> None:
+        """Let go of what `read` keeps; the next forward reads anew."""
+        self.__dict__.pop("_kept", None)
+
     def dequantized(self, parameter: str) -> Tensor:
         """The values of a quantized parameter, in its own shape."""
         parts = self._parts(parameter) | {"values": self.codes(parameter)}

@@ -11,7 +11,8 @@ from .nearest import Problem, nearest
 
 #: share of the mean diagonal that is added to the diagonal, as in the paper
 _DAMPING = 0.01
-_BLOCK = 128
+#: columns whose corrections later ones take at once, and within these
+_BLOCK, _PART = 128, 16
 
 
 @torch.no_grad()
@@ -39,40 +40,56 @@ def gptq(problem: Problem) -> Tensor:
 def _rounded(problem: Problem, moments: Tensor, order: Tensor, factor: Tensor) -> Tensor:
     """Codes of some rows of a weight matrix."""
     rows, columns = problem.matrix.shape
-    groups = moments.shape[0]
-    weights = problem.matrix.double().reshape(groups, -1, columns)[:, :, order].clone()
-    scale, zero_point = (
-        part.double().expand(rows, columns).reshape(groups, -1, columns)[:, :, order]
-        for part in problem.grid.wide(columns)
+    groups, grid = moments.shape[0], problem.grid
+    # (groups, columns, rows), so that a column of weights lies in one piece; a column that is done holds its codes
+    weights = problem.matrix.double().reshape(groups, -1, columns)[:, :, order].mT.contiguous()
+    scales, zeros = (
+        part.double().expand(rows, part.shape[1]).reshape(groups, -1, part.shape[1]).mT.contiguous()
+        for part in (grid.scale, grid.zero_point)
     )
-    codes = torch.empty_like(weights)
+    places = (order // grid.group_size).tolist() if grid.group_size and scales.shape[1] > 1 else [0] * columns
     for start in range(0, columns, _BLOCK):
         stop = min(start + _BLOCK, columns)
-        errors = torch.zeros_like(weights[:, :, start:stop])
-        for column in range(start, stop):
-            weight, step, zero = weights[:, :, column], scale[:, :, column], zero_point[:, :, column]
-            codes[:, :, column] = uniform.quantize(weight, step, zero, problem.grid.bits, problem.grid.lowest)
-            lost = (weight - (codes[:, :, column] - zero) * step) / factor[:, column, column, None]
-            errors[:, :, column - start] = lost
-            weights[:, :, column + 1 : stop] -= lost.unsqueeze(2) * factor[:, column, None, column + 1 : stop]
+        errors = torch.empty_like(weights[:, start:stop])
+        for first in range(start, stop, _PART):
+            last = min(first + _PART, stop)
+            for column in range(first, last):
+                weight, step, zero = weights[:, column], scales[:, places[column]], zeros[:, places[column]]
+                code = uniform.quantize(weight, step, zero, grid.bits, grid.lowest)
+                lost = (weight - (code - zero) * step) / factor[:, column, column, None]
+                weights[:, column], errors[:, column - start] = code, lost
+                weights[:, column + 1 : last].baddbmm_(
+                    factor[:, column, column + 1 : last, None], lost.unsqueeze(1), alpha=-1
+                )
+            _correct(weights[:, last:stop], factor[:, first:last, last:stop], errors[:, first - start : last - start])
         # the columns of later blocks take all of this block's corrections at once
-        weights[:, :, stop:] -= errors @ factor[:, start:stop, stop:]
-    codes = codes[:, :, order.argsort()].reshape(rows, columns).float()
+        _correct(weights[:, stop:], factor[:, start:stop, stop:], errors)
+    codes = weights.float()[:, order.argsort()].mT.reshape(rows, columns)
+    del weights
     # being greedy, it can lose on a matrix of few columns
     plain = nearest(problem)
-    lost, lost_at_first = (output_error(problem.grid.values(c) - problem.matrix, moments) for c in (codes, plain))
+    lost, lost_at_first = (output_error(grid.values(c) - problem.matrix, moments) for c in (codes, plain))
     return codes if lost < lost_at_first else plain
 
 
+def _correct(weights: Tensor, factor: Tensor, errors: Tensor) -> None:
+    """Move columns that are left by what others lost, in place.
+
+    Args:
+        weights: (groups, columns left, rows).
+        factor: (groups, others, columns left).
+        errors: what the others lost, (groups, others, rows).
+    """
+    weights.baddbmm_(factor.mT, errors, alpha=-1)
+
+
 def _inverse_factor(moments: Tensor) -> Tensor:
-    """Upper Cholesky factors of the inverses of damped moments, (groups, columns, columns); the moments are changed."""
+    """Upper Cholesky factors of the inverses of damped moments, (groups, columns, columns), in the moments' place."""
     diagonal = moments.diagonal(dim1=1, dim2=2)
     # an input that is always zero gets a unit of its own: its weight is rounded to nearest
     unused = diagonal == 0
     damping = _DAMPING * diagonal.mean(1, keepdim=True).clamp(min=1e-12)
     diagonal += damping + unused.double()
-    return torch.linalg.cholesky(_inverse(moments), upper=True)
-
-
-def _inverse(matrices: Tensor) -> Tensor:
-    return torch.cholesky_inverse(torch.linalg.cholesky(matrices))
+    torch.linalg.cholesky(moments, out=moments)
+    torch.cholesky_inverse(moments, out=moments)
+    return torch.linalg.cholesky(moments, upper=True, out=moments)

@@ -11,9 +11,13 @@ from compresskit.training.context import Context
 
 class Data:
     def __init__(self, examples):
-        self.examples = examples
+        self.examples, self.asked = examples, []
+
+    def size(self, split, at_most):
+        return min(self.examples, at_most)
 
     def calibration(self, samples, *, batch_size, seed):
+        self.asked.append(samples)
         return list(torch.randn(min(samples, self.examples), 6).split(batch_size))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from compresskit.core.tensors.freed_memory import return_freed_memory
+from compresskit.core.tensors.freed_memory import release_pages, return_freed_memory
 
 
 @pytest.mark.integration
@@ -21,3 +21,27 @@ def test_memory_between_pieces_that_stay_goes_back():
     del pieces
     return_freed_memory()
     assert resident() <= full and all(int(one.sum()) == 20_000 for one in kept)
+
+
+def file_pages_kb() -> int:
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith("RssFile"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_tensors_of_a_file_leave_memory_and_keep_their_values(tmp_path):
+    count = 4_000_000
+    torch.arange(count, dtype=torch.float32).numpy().tofile(tmp_path / "values")
+    mapped = torch.from_file(str(tmp_path / "values"), shared=False, size=count, dtype=torch.float32)
+    assert mapped.sum() > 0  # all is read
+    before = file_pages_kb()
+    release_pages(mapped)
+    assert before - file_pages_kb() > 0.9 * mapped.nbytes / 1024
+    assert torch.equal(mapped, torch.arange(count, dtype=torch.float32))
+
+
+def test_tensors_that_no_file_holds_keep_their_values():
+    changed, strided = torch.arange(100_000.0), torch.arange(100_000.0).reshape(100, 1000).T
+    for one in (changed, strided, torch.empty(5, device="meta"), torch.empty(0)):
+        release_pages(one)
+    assert torch.equal(changed, torch.arange(100_000.0)) and strided[3, 2] == 2003

@@ -1,10 +1,11 @@
 """GPTQ against a plain transcription of its algorithm and against every possible rounding."""
 
 import itertools
+from dataclasses import replace
 
 import torch
 
-from compresskit.quantization.formats.uniform import Grid
+from compresskit.quantization.formats.uniform import Grid, weight_scale
 from compresskit.quantization.rounding.gptq import gptq
 from compresskit.quantization.rounding.nearest import Problem, nearest
 
@@ -19,11 +20,12 @@ def transcription(given):
     columns = hessian.shape[0]
     order = hessian.diagonal().argsort(descending=True)
     weights = given.matrix.double()[:, order]
-    scale, zero = given.grid.wide(columns)
+    scales, zeros = (part.expand(len(weights), columns)[:, order] for part in given.grid.wide(columns))
     hessian = hessian[order][:, order] + 0.01 * hessian.diagonal().mean() * torch.eye(columns)
     inverse = torch.linalg.inv(hessian)
     codes = torch.zeros_like(weights)
     for i in range(columns):
+        scale, zero = scales[:, i : i + 1], zeros[:, i : i + 1]
         codes[:, i : i + 1] = torch.clamp(
             torch.round(weights[:, i : i + 1] / scale) + zero, given.grid.lowest, 2**given.grid.bits - 1
         )
@@ -51,6 +53,14 @@ def test_beats_nearest_and_comes_near_the_best_of_all_roundings(problem, error):
 def test_blocks_change_nothing(problem, error):
     given = problem(rows=2, columns=150, bits=4)
     assert error(given, gptq(given)) < 0.7 * error(given, nearest(given))
+    assert torch.equal(gptq(given), transcription(given))
+
+
+def test_each_column_keeps_the_scale_of_its_group_whatever_the_order(problem):
+    given = problem(rows=3, columns=150)
+    scale, zero_point = weight_scale(given.matrix, 4, "group", 32)  # the last group is narrower
+    grid = Grid(scale, zero_point, 4, 1, 32)
+    given = replace(given, grid=grid)
     assert torch.equal(gptq(given), transcription(given))
 
 
