@@ -1,6 +1,10 @@
 """A run that was killed goes on at the block, and ends with the weights of a run that was not."""
 
 import copy
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -58,3 +62,34 @@ def test_another_model_or_way_starts_anew(tmp_path):
         other.module[0][0].weight += 0.1
     reconstruct_floats(whole, other, plan)
     assert lines and not any("before" in line for line in lines)
+
+
+#: technique -> what it is asked for, beside the blocks
+STEPS = {
+    "prune": ["--target-macs", "0.5", "--recover", "none", "--joint-iterations", "10"],
+    "quantize": ["--scheme", "int2-weight"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+@pytest.mark.parametrize("technique", STEPS)
+def test_a_command_killed_between_blocks_takes_up_those_that_were_done(technique, digits_model, tmp_path, invoke):
+    blocks = ["--reconstruct", "block", "--iterations", "100", "--reconstruction-samples", "256"]
+    command = [technique, str(digits_model), *STEPS[technique], *blocks, "--data", "digits", "--latency-rounds", "0"]
+
+    def done() -> int:
+        return len(list((tmp_path / "killed.steps").glob(f"0-{technique}.work/*/reconstruction-*.safetensors")))
+
+    arguments = [sys.executable, "-m", "compresskit", *command, "-o", str(tmp_path / "killed")]
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while process.poll() is None and not done() and time.monotonic() < deadline:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        _, errors = process.communicate()
+    assert process.returncode == -signal.SIGKILL, errors
+    finished = done()
+    code, _, said = invoke(*command, "-o", str(tmp_path / "killed"), "--resume")
+    assert code == 0, said
+    assert said.count("was reconstructed before") == finished >= 1 and "reconstructing" in said
