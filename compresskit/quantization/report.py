@@ -54,7 +54,8 @@ def layer_table(
             if name in output_db or not inputs:
                 return
             output_db[name] = round(sqnr_db(main_output(output), main_output(layer(*inputs))), 2)
-            layer.forget()
+            if isinstance(layer, Quantized):
+                layer.forget()
             if len(output_db) == len(watchable):
                 raise Reached
 
