@@ -1,16 +1,16 @@
-// What llama.cpp makes of a GGUF file, through its prebuilt binaries of the npm package node-llama-cpp.
+// What llama.cpp makes of a GGUF file, through the prebuilt binaries of the npm package node-llama-cpp.
 //
 //   npm install --ignore-scripts --prefix DIR node-llama-cpp
-//   node benchmarks/llama_cpp.mjs DIR model.gguf request.json > answer.json
+//   node benchmarks/llama_cpp.mjs DIR model.gguf request.json answer.json
 //
 // The request holds blocks of token ids, texts, and how many tokens to continue each block by; the answer holds the
 // sum of the losses of each block's tokens after the first, the logits after the last token of the first block, the
-// greedy continuations (the cache in use), and the ids of each text.
+// greedy continuations (with the cache), and the ids of each text.
 import fs from "node:fs";
 import path from "node:path";
 import {pathToFileURL} from "node:url";
 
-const [packages, file, request] = process.argv.slice(2);
+const [packages, file, request, answer] = process.argv.slice(2);
 const entry = path.resolve(packages, "node_modules/node-llama-cpp/dist/index.js");
 const {getLlama, LlamaLogLevel} = await import(pathToFileURL(entry).href);
 const {blocks, texts, newTokens} = JSON.parse(fs.readFileSync(request, "utf8"));
@@ -19,11 +19,22 @@ const model = await llama.loadModel({modelPath: path.resolve(file), gpuLayers: 0
 const context = await model.createContext({contextSize: 256, batchSize: 256, threads: 1, sequences: 1});
 const sequence = context.getSequence();
 
-/** log of the sum of the exponentials of all logits. */
-function normalizer(logits) {
-    const values = [...logits.values()];
-    const largest = Math.max(...values);
-    return largest + Math.log(values.reduce((sum, value) => sum + Math.exp(value - largest), 0));
+/** Token and logit of the largest. */
+const largest = (logits) => [...logits].reduce((best, pair) => (pair[1] > best[1] ? pair : best));
+
+/** -log of the probability of a token. */
+function loss(logits, token) {
+    const top = largest(logits)[1];
+    let sum = 0;
+    for (const value of logits.values())
+        sum += Math.exp(value - top);
+    return top + Math.log(sum) - logits.get(token);
+}
+
+/** Logits after each of some tokens. */
+async function logitsAfter(tokens) {
+    const asked = tokens.map((token) => [token, {generateNext: {logits: true}}]);
+    return (await sequence.controlledEvaluate(asked)).map((one) => one.next.logits);
 }
 
 const losses = [];
@@ -31,21 +42,19 @@ const continuations = [];
 let lastLogits = [];
 for (const [number, block] of blocks.entries()) {
     await sequence.clearHistory();
-    const asked = block.map((token) => [token, {generateNext: {logits: true}}]);
-    const found = (await sequence.controlledEvaluate(asked)).map((one) => one.next.logits);
-    losses.push(block.slice(1).reduce((sum, token, i) => sum + normalizer(found[i]) - found[i].get(token), 0));
+    const found = await logitsAfter(block);
+    losses.push(block.slice(1).reduce((sum, token, i) => sum + loss(found[i], token), 0));
+    let last = found.at(-1);
     if (number === 0)
-        lastLogits = [...found.at(-1).entries()].sort(([a], [b]) => a - b).map(([, value]) => value);
-    let logits = found.at(-1);
+        lastLogits = [...last].sort(([a], [b]) => a - b).map(([, value]) => value);
     const continuation = [];
     for (let i = 0; i < newTokens; i++) {
-        const next = [...logits.entries()].reduce((best, pair) => (pair[1] > best[1] ? pair : best))[0];
-        continuation.push(next);
-        logits = (await sequence.controlledEvaluate([[next, {generateNext: {logits: true}}]]))[0].next.logits;
+        continuation.push(largest(last)[0]);
+        last = (await logitsAfter(continuation.slice(-1)))[0];
     }
     continuations.push(continuation);
 }
-process.stdout.write(JSON.stringify({
+fs.writeFileSync(answer, JSON.stringify({
     release: llama.llamaCppRelease.release, losses, continuations, lastLogits,
     tokens: texts.map((text) => model.tokenize(text, false)),
 }));

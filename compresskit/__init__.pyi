@@ -115,6 +115,7 @@ def train(
         "cosine",
         "neighbours",
         "retrieval",
+        "lm-eval",
     ]
     | str
     | Callable[..., Any] = "auto",
@@ -270,6 +271,7 @@ def prune(
         "cosine",
         "neighbours",
         "retrieval",
+        "lm-eval",
     ]
     | str
     | Callable[..., Any] = "auto",
@@ -496,6 +498,7 @@ def quantize(
         "cosine",
         "neighbours",
         "retrieval",
+        "lm-eval",
     ]
     | str
     | Callable[..., Any] = "auto",
@@ -669,6 +672,7 @@ def decompose(
         "cosine",
         "neighbours",
         "retrieval",
+        "lm-eval",
     ]
     | str
     | Callable[..., Any] = "auto",
@@ -888,6 +892,7 @@ def distill(
         "cosine",
         "neighbours",
         "retrieval",
+        "lm-eval",
     ]
     | str
     | Callable[..., Any] = "auto",
@@ -1099,6 +1104,7 @@ def search(
         "cosine",
         "neighbours",
         "retrieval",
+        "lm-eval",
     ]
     | str
     | Callable[..., Any] = "auto",
@@ -1235,6 +1241,7 @@ def export(
         "cosine",
         "neighbours",
         "retrieval",
+        "lm-eval",
     ]
     | str
     | Callable[..., Any] = "auto",
@@ -1310,6 +1317,7 @@ def measure(
         "cosine",
         "neighbours",
         "retrieval",
+        "lm-eval",
     ]
     | str
     | Callable[..., Any] = "auto",
@@ -1392,6 +1400,7 @@ def bench(
         "cosine",
         "neighbours",
         "retrieval",
+        "lm-eval",
     ]
     | str
     | Callable[..., Any] = "auto",
@@ -1471,6 +1480,7 @@ def evaluate(
         "cosine",
         "neighbours",
         "retrieval",
+        "lm-eval",
     ]
     | str
     | Callable[..., Any] = "auto",
@@ -1558,6 +1568,7 @@ def pack(
         "cosine",
         "neighbours",
         "retrieval",
+        "lm-eval",
     ]
     | str
     | Callable[..., Any] = "auto",

@@ -39,12 +39,14 @@ class Metric:
         higher_is_better: the direction.
         scale: "share" for values from 0 to 1, "own" for others.
         compares_original: whether it needs the original model, and no labels.
+        takes_module: whether it runs the model itself, on data of its own.
     """
 
     def __init__(self, name: str, row: Callable[..., Any], original: nn.Module | None = None):
         self.name = name
         self.higher_is_better = bool(getattr(row, "higher_is_better", True))
         self.scale: Scale = getattr(row, "scale", "own")
+        self.takes_module = bool(getattr(row, "takes_module", False))
         self._row = row
         self._whole = bool(getattr(row, "whole_outputs", False))
         self._embeds = bool(getattr(row, "embeds", False))
@@ -61,15 +63,30 @@ class Metric:
         Raises:
             InputError: if the model returns NaN, there are no examples, or the metric does not fit.
         """
+        if self.takes_module:
+            return self._of_module(module)
         found = accumulator(self._row, self.name)
         self._fill(found, module, batches, device)
         return self._guarded(found.score)
 
     def value(self, module: nn.Module, batches: Iterable, device: torch.device | None = None) -> float:
         """The metric alone, where nobody asks for an interval; raises as a call does."""
+        if self.takes_module:
+            return self._of_module(module).value
         found = accumulator(self._row, self.name, intervals=False)
         self._fill(found, module, batches, device)
         return float(self._guarded(found.value))
+
+    @torch.no_grad()
+    def _of_module(self, module: nn.Module) -> Score:
+        with evaluating(module):
+            try:
+                found = self._row(module)
+                return found if isinstance(found, Score) else Score(float(found), float(found), float(found), 0)
+            except CompresskitError:
+                raise
+            except Exception as error:  # a metric may be anybody's code
+                raise InputError(f"metric {self.name!r} does not compute: {described(error)}") from error
 
     @torch.no_grad()
     def _fill(self, found: Accumulator, module: nn.Module, batches: Iterable, device: torch.device | None) -> None:
@@ -134,7 +151,7 @@ def make_metric(string: str, original: nn.Module | None = None, arguments: Mappi
         found = METRICS.load(string)
     except ValueError as error:
         raise InputError(str(error)) from error
-    leave = 0 if isinstance(found, type) else 2
+    leave = 0 if isinstance(found, type) else 1 if getattr(found, "takes_module", False) else 2
     row = with_arguments(found, arguments or {}, f"metric_arg of metric {string!r}", leave=leave)
     if in_memory.is_in_memory(string):
         return Metric(in_memory.label(string), row, original)

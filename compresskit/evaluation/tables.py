@@ -73,10 +73,16 @@ METRICS: Registry[Callable[..., Any]] = Registry(
             "metric_terms.embeddings:Retrieval",
             "share of examples that have one of their own class among the k nearest by embeddings",
         ),
+        "lm-eval": Row(
+            "metric_terms.harness:lm_eval",
+            "a task of lm-evaluation-harness by metric_arg task=, whose data are on the disk: folder= of its YAML file",
+            "Gao et al., 2021",
+        ),
     },
     group="metrics",
     takes=("outputs", "targets"),
     methods=("update", "compute"),
+    variants={"takes_module": ("module",)},
     doc="""What says how good a model is.
 
 A row is one of three:
@@ -87,8 +93,8 @@ A row is one of three:
 `whole_outputs = True` all of it, or with `embeds = True` one vector an example (the mean over positions); `targets` is
 what the data gives. Further attributes: `higher_is_better` (default True); `scale`, "share" for values from 0 to 1, of
 which a drop of 1% is 0.01, or "own" (default), of which it is one percent of the original's value; `compares_original`
-(default False), with which `targets` are the original model's outputs. Arguments with defaults are given by
-metric_arg.""",
+(default False), with which `targets` are the original model's outputs. With `takes_module` a function is
+called with the model alone, and returns a number or a Score. Arguments with defaults are given by metric_arg.""",
 )
 
 LOSSES: Registry[Callable[..., Any]] = Registry(

@@ -102,6 +102,22 @@ def test_a_users_function_of_a_data_set_and_class(tmp_path):
         make_metric(f"{tmp_path}/m.py:spread", arguments={"pwer": 2})
 
 
+def test_a_metric_of_the_model_itself_runs_no_batches(tmp_path):
+    (tmp_path / "m.py").write_text(
+        "def biases(module, *, times=1):\n"
+        "    return times * sum(name.endswith('bias') for name, _ in module.named_parameters())\n"
+        "biases.takes_module = True\n"
+        "def broken(module):\n"
+        "    return 1 / 0\n"
+        "broken.takes_module = True\n"
+    )
+    metric = make_metric(f"{tmp_path}/m.py:biases", arguments={"times": 3})
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    assert metric.takes_module and metric(net, []).value == metric.value(net, []) == 6
+    with pytest.raises(InputError, match="metric 'broken' does not compute: ZeroDivisionError"):
+        make_metric(f"{tmp_path}/m.py:broken")(net, [])
+
+
 def test_a_drop_respects_direction_and_scale():
     share, own = make_metric("top1"), make_metric("mse")
     assert (share.scale, own.scale) == ("share", "own")

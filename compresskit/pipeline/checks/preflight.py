@@ -231,7 +231,7 @@ def check_rebuilding(loaded: Loaded) -> None:
 def _metric(loaded: Loaded, context: Context) -> list[str]:
     """One batch of test data through model and metric."""
     metric = context.metric
-    if context.data is None or metric is None:
+    if context.data is None or metric is None or metric.takes_module:
         return []
     batch = next(iter(context.data.batches("test", batch_size=_EXAMPLES)))
     return problems_of(lambda: metric(loaded.module, [batch], context.device))

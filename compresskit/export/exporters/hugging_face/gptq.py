@@ -32,11 +32,24 @@ def gptq(loaded: Loaded, path: Path, options: ExportOptions) -> list[str]:
         path: an empty folder.
         options: what becomes of factored layers.
     Returns:
-        notes: layers whose weights are floats in the folder.
+        notes: layers whose weights are floats in the folder, or have other bits than most.
     Raises:
         InputError: if no layer fits, or activations are quantized.
     """
-    return write_packed(loaded, path, options, _packed, _configuration)
+    different: dict[str, Any] = {}
+
+    def configuration(packed: Mapping[str, GroupedCodes], others: Sequence[str]) -> dict[str, Any]:
+        found = _configuration(packed, others)
+        different.update({name: what for name, what in found["dynamic"].items() if what})
+        return found
+
+    notes = write_packed(loaded, path, options, _packed, configuration)
+    if different:
+        notes.append(
+            f"{len(different)} layers have other bits or groups than most, which GPTQModel and vLLM read, and "
+            "transformers does not; for it quantize with first_last same, or export as compressed-tensors"
+        )
+    return notes
 
 
 def _packed(found: GroupedCodes) -> dict[str, Tensor] | None:
