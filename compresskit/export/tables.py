@@ -51,6 +51,16 @@ EXPORTERS: Registry[Callable[[ExportedProgram | Loaded, Path, ExportOptions], Se
                 "batch": "fixed",
             },
         ),
+        "litert": Row(
+            "exporters.litert:litert",
+            "LiteRT's .tflite (TensorFlow Lite) for phones, of one batch size",
+            attributes={
+                "suffix": ".tflite",
+                "runtime": "litert",
+                "packages": {"litert_torch": "litert"},
+                "batch": "fixed",
+            },
+        ),
         "pt2": Row(
             "exporters.pt2:pt2",
             "torch.export's archive, for torch.compile",
@@ -193,6 +203,15 @@ RUNTIMES: Registry[Callable[[Exported], nn.Module]] = Registry(
                 "reads": ("executorch",),
                 "module": "executorch",
                 "packages": {"executorch.runtime": "executorch"},
+            },
+        ),
+        "litert": Row(
+            "runtimes.litert:litert",
+            "LiteRT on the CPU, with XNNPACK",
+            attributes={
+                "reads": ("litert",),
+                "module": "ai_edge_litert",
+                "packages": {"ai_edge_litert.interpreter": "litert"},
             },
         ),
         "cuda": Row(

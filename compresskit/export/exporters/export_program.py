@@ -22,9 +22,7 @@ from compresskit.core.types import Inputs, call
 from compresskit.model.example_inputs import with_batch
 from compresskit.model.exported import exported_program
 
-from ...quantization.formats.layers import (
-    quantized_layers,
-)
+from ...quantization.formats.layers import quantized_layers
 from ...quantization.formats.lookups import lookup_of
 from .dynamic_axes import Axes
 from .lowered_layers import lower, lowers_to_integers
@@ -37,6 +35,8 @@ AXES = "compresskit_axes"
 DESCRIPTION = "compresskit_description"
 #: and where the codes of its float constants: name -> quantization.formats.lookups.Lookup
 LOOKUPS = "compresskit_lookups"
+#: and whether layers quantize what they read to 8 bits: recurrent ones may do so, too, where a runtime can
+INTEGER_INPUTS = "compresskit_integer_inputs"
 #: operators that mean "the same codes again" when nothing stands between them
 _QUANTIZE, _DEQUANTIZE = "quantize_per_tensor", "dequantize_per_tensor"
 
@@ -85,9 +85,12 @@ def export_program(
     _drop_unread(program)
     program.graph_module.recompile()
     _name_axes(program, axes)
+    layers = quantized_layers(root)
+    specs = [layer.spec for layer in layers.values()]
+    program.graph_module.meta[INTEGER_INPUTS] = any(spec.input != "none" and spec.input_bits == 8 for spec in specs)
     program.graph_module.meta[LOOKUPS] = {
         f"{layer_name}.{name}_lowered".lstrip("."): lookup
-        for layer_name, layer in quantized_layers(root).items()
+        for layer_name, layer in layers.items()
         for name in (() if lowers_to_integers(layer) else layer.spec.parameters)
         if (lookup := lookup_of(layer, name)) is not None
     }

@@ -11,8 +11,8 @@ import torch
 
 from ...core.errors import InputError, first_line, require
 from ..options import ExportOptions
-from .export_program import DESCRIPTION, LOOKUPS
-from .onnx_files import activations, constants, graph_passes, names
+from .export_program import DESCRIPTION, INTEGER_INPUTS, LOOKUPS
+from .onnx_files import activations, constants, graph_passes, names, recurrent
 
 #: constants beyond this go to a file of their own, NAME.onnx.data: protobuf reads no message of 2 GiB
 LARGEST_FILE_BYTES = (2 << 30) - (16 << 20)
@@ -34,12 +34,13 @@ def export_onnx(
         opset: its operator set.
         runtime: where it is going to run: activations are quantized as it has kernels for.
     Returns:
-        notes on what the operator set does not allow.
+        notes on what the operator set does not allow, and on operators that a runtime alone has.
     Raises:
         InputError: if onnx is not installed or an operator has no ONNX form.
     """
     require("onnx", "onnx")
     require("onnxscript", "onnx")
+    _copied_before_views(program.graph)
     try:
         graph = torch.onnx.export(
             program,
@@ -54,7 +55,10 @@ def export_onnx(
         raise InputError("torch.onnx gave no graph of this model")
     notes = graph_passes.finish(graph.model.graph, opset=opset)
     activations.finish(graph.model.graph, runtime)
-    constants.stored_codes(graph.model.graph, program.graph_module.meta.get(LOOKUPS, {}), opset=opset)
+    lookups = program.graph_module.meta.get(LOOKUPS, {})
+    if runtime == "onnxruntime" and program.graph_module.meta.get(INTEGER_INPUTS):
+        notes += recurrent.integer_lstms(graph.model, lookups)
+    constants.stored_codes(graph.model.graph, lookups, opset=opset)
     constants.sparse_constants(graph.model.graph, opset=opset)
     constants.four_bit_codes(graph.model.graph, opset=opset)
     constants.equal_constants_once(graph.model.graph)
@@ -65,6 +69,23 @@ def export_onnx(
     bytes_held = sum(tensor.nbytes for tensor in held if tensor is not None)
     graph.save(str(path), external_data=bytes_held > LARGEST_FILE_BYTES)
     return notes
+
+
+def _copied_before_views(graph: torch.fx.Graph) -> None:
+    """Copy what attention returns before a view of it: torch.onnx takes attention apart, whose parts lie otherwise."""
+    turned = (torch.ops.aten.transpose.int, torch.ops.aten.permute.default, torch.ops.aten.contiguous.default)
+    for node in list(graph.nodes):
+        source = node.args[0] if node.target is torch.ops.aten.view.default else None
+        while isinstance(source, torch.fx.Node) and source.target in turned:
+            source = source.args[0]
+        if getattr(source, "target", None) is not torch.ops.aten.scaled_dot_product_attention.default:
+            continue
+        with graph.inserting_before(node):
+            copied = graph.call_function(
+                torch.ops.aten.clone.default, (node.args[0],), {"memory_format": torch.contiguous_format}
+            )
+        copied.meta.update(node.args[0].meta)
+        node.replace_input_with(node.args[0], copied)
 
 
 def as_strings(description: Mapping[str, Any]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,12 @@ from torch import Tensor
 from ...core.errors import require
 
 #: operators that multiply and sum, and table look-ups of weights
-COMPUTING = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN", "Attention")
+COMPUTING = (
+    "Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN", "Attention", "DynamicQuantizeLSTM",
+    "MatMulInteger", "ConvInteger",
+)  # fmt: skip
+#: those of them that read nothing else than integers, or make them of what they read
+INTEGER = ("DynamicQuantizeLSTM", "MatMulInteger", "ConvInteger")
 _SCOPES = "pkg.torch.onnx.name_scopes"  # torch.onnx notes here which modules a node was in, outermost first
 _MADE_UP = re.compile(r"(_token_\d+|_nchwc|_nhwc|/WithoutBiases)+$")  # what runtimes append to names of nodes
 #: operators that pass codes on as they are
@@ -136,7 +142,7 @@ def _floats_at(node: Any, makers: Mapping[str, Any], readers: Mapping[str, list[
     """What of a node is not quantized in the file."""
     if node.op_type in ("LSTM", "GRU", "RNN"):
         return ("input", "weight")
-    if node.op_type == "Gather":
+    if node.op_type == "Gather" or node.op_type in INTEGER:
         return ()
     found = []
     for place, value in enumerate(node.input[:2]):
@@ -179,6 +185,13 @@ def _shapes(model: Any, inputs: Mapping[str, Tensor]) -> dict[str, tuple[int, ..
         for dimension in entry.type.tensor_type.shape.dim:
             if dimension.HasField("dim_param"):
                 dimension.Clear()
+    own = [place for place, node in enumerate(model.graph.node) if node.op_type == "DynamicQuantizeLSTM"]
+    if own:  # ONNX itself knows the float one, whose results have the same shapes
+        model = copy.deepcopy(model)
+        for place in own:
+            node = model.graph.node[place]
+            node.op_type, node.domain = "LSTM", ""
+            del node.input[8:]
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     found = {entry.name: tuple(entry.dims) for entry in inferred.initializer}
     for entry in (*inferred.value_info, *inferred.output, *inferred.input):
@@ -190,14 +203,14 @@ def _macs(node: Any, shapes: Mapping[str, tuple[int, ...]]) -> int:
     """MACs of one node; 0 where a size is not known."""
     given = [shapes.get(name, ()) for name in node.input]
     output = prod(shapes.get(node.output[0], (0,)))
-    if node.op_type == "Conv":
+    if node.op_type in ("Conv", "ConvInteger"):
         return output * prod(given[1][1:])
     if node.op_type == "ConvTranspose":
         return prod(given[0]) * prod(given[1][1:])
-    if node.op_type in ("MatMul", "Gemm"):
+    if node.op_type in ("MatMul", "Gemm", "MatMulInteger"):
         turned = any(entry.name == "transA" and entry.i for entry in node.attribute)
         return output * (given[0][0 if turned else -1] if given[0] else 0)
-    if node.op_type in ("LSTM", "GRU", "RNN"):
+    if node.op_type in ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"):
         steps_and_batch = prod(given[0][:2])
         return steps_and_batch * (prod(given[1]) + prod(given[2]))
     if node.op_type == "Einsum":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
+from importlib.metadata import version
 from io import StringIO
 from typing import Any
 
@@ -97,10 +98,26 @@ def _openvino() -> str:
     return ", ".join(openvino.Core().available_devices)
 
 
+def _executorch() -> str:
+    from executorch.runtime import Runtime
+
+    names = Runtime.get().backend_registry.registered_backend_names
+    if "XnnpackBackend" not in names:
+        raise RuntimeError("no XNNPACK backend")
+    return ", ".join(names)
+
+
+def _litert() -> str:
+    importlib.import_module("ai_edge_litert.interpreter")
+    return f"ai-edge-litert {version('ai-edge-litert')}"
+
+
 _RUNTIMES: dict[str, tuple[Callable[[], str], str | None]] = {
     "eager": (_eager, None),
     "inductor": (_inductor, None),
     "cuda": (_cuda, None),
     "onnxruntime": (_onnxruntime, "onnx"),
     "openvino": (_openvino, "openvino"),
+    "executorch": (_executorch, "executorch"),
+    "litert": (_litert, "litert"),
 }

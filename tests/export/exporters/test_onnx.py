@@ -32,3 +32,24 @@ def test_an_operation_without_a_form_in_onnx_is_named(tmp_path):
     program = export_program(Eigenvalues(), torch.eye(3).expand(2, 3, 3).contiguous())
     with pytest.raises(InputError, match="torch.onnx cannot write this model"):
         export_onnx(program, tmp_path / "model.onnx")
+
+
+class _Viewed(torch.nn.Module):
+    """Attention whose result is viewed without a copy, which it needs none of where it was traced."""
+
+    def forward(self, x):
+        heads = x.view(*x.shape[:2], 2, 4).transpose(1, 2)
+        mask = torch.zeros(x.shape[1], x.shape[1])
+        mixed = torch.nn.functional.scaled_dot_product_attention(heads, heads, heads, attn_mask=mask)
+        return mixed.transpose(1, 2).contiguous().view(*x.shape[:2], 8)
+
+
+def test_what_attention_returns_may_be_viewed(tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    module, example = _Viewed(), torch.randn(2, 5, 8)
+    export_onnx(export_program(module, example), tmp_path / "model.onnx")
+    session = runtime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    inputs = torch.randn(3, 5, 8)
+    found = torch.from_numpy(session.run(None, {"x": inputs.numpy()})[0])
+    torch.testing.assert_close(found, module(inputs), atol=1e-6, rtol=1e-5)

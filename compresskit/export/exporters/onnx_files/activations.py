@@ -33,6 +33,8 @@ def finish(graph: Any, runtime: str) -> None:
         runtime: a row of RUNTIMES.
     """
     if runtime == "openvino":
+        floats_with_dynamic_ranges(graph)
+        floats_plus_constants(graph)
         fused_activations(graph)
         return
     written_out_swish(graph)
@@ -171,6 +173,57 @@ def fused_activations(graph: Any) -> int:
         graph.remove([node, quantize], safe=True)
         changed += 1
     return changed
+
+
+def floats_with_dynamic_ranges(graph: Any) -> int:
+    """Leave activations in float whose range would be found as the model runs: OpenVINO has no kernels for that."""
+    ir = require("onnx_ir", "onnx")
+    changed = 0
+    for node in list(graph):
+        maker = node.inputs[1].producer() if node.op_type == "DequantizeLinear" else None
+        quantize = node.inputs[0].producer() if maker is not None else None
+        found = maker is not None and maker.op_type == "DynamicQuantizeLinear"
+        if maker is None or quantize is None or not found or node.outputs[0].is_graph_output():
+            continue
+        ir.convenience.replace_all_uses_with(node.outputs[0], quantize.inputs[0])
+        graph.remove(node, safe=True)
+        for own in dict.fromkeys([quantize, maker]):
+            if not any(output.uses() for output in own.outputs):
+                graph.remove(own, safe=True)
+        changed += 1
+    return changed
+
+
+def floats_plus_constants(graph: Any) -> int:
+    """Drop quantizers of what is moved alone until a table of constants is added to it, as to patches of an image.
+
+    No kernel adds those in integers, and OpenVINO loses the constants where the sum is of joined tensors.
+    """
+    ir = require("onnx_ir", "onnx")
+    changed = 0
+    for node in list(graph):
+        if _constants(node.outputs[0]) is None or node.op_type != "DequantizeLinear":
+            continue
+        quantize = node.inputs[0].producer()
+        if quantize is None or len(quantize.outputs[0].uses()) != 1 or not _ends_in_constants(node.outputs[0]):
+            continue
+        ir.convenience.replace_all_uses_with(node.outputs[0], quantize.inputs[0])
+        graph.remove([node, quantize], safe=True)
+        changed += 1
+    return changed
+
+
+def _ends_in_constants(value: Any) -> bool:
+    """Whether all that reads a tensor, what moves and joins it apart, adds a constant of several numbers."""
+    users = [user for user, _ in value.uses()]
+    return bool(users) and not value.is_graph_output() and all(map(_adds_constant, users, [value] * len(users)))
+
+
+def _adds_constant(node: Any, value: Any) -> bool:
+    if node.op_type in (*_MOVING, "Concat"):
+        return all(_ends_in_constants(output) for output in node.outputs)
+    others = [given.const_value for given in node.inputs if given is not value]
+    return node.op_type == "Add" and len(others) == 1 and others[0] is not None and others[0].size > 1
 
 
 def _ends_quantized(value: Any) -> bool:

@@ -128,7 +128,25 @@ def _rebuilt(made: _Made, value: Any, lookups: Mapping[str, Lookup]) -> tuple[li
 
 
 def _recurrent(made: _Made, weights: np.ndarray, lookups: Mapping[str, Lookup]) -> tuple[list[str], Any]:
-    """The same of weights of an LSTM or GRU in ONNX's order of gates, (directions, gates * hidden, inputs)."""
+    """The same of weights of an LSTM or GRU, (directions, gates * hidden, inputs)."""
+    found = in_gate_order(weights, lookups)
+    if found is None:
+        return [], None
+    axis, parts = made.ints("axis0", [0]), []
+    for number, (_, ordered) in enumerate(found):
+        parts.append(made.op("Unsqueeze", [_floats(made.of(f"{number}_"), ordered), axis]))
+    return [name for name, _ in found], made.op("Concat", parts, {"axis": 0})
+
+
+def in_gate_order(weights: np.ndarray, lookups: Mapping[str, Lookup]) -> list[tuple[str, Lookup]] | None:
+    """Whose codes weights in ONNX's order of gates are, a name and its rows in that order for each direction.
+
+    Args:
+        weights: of an LSTM or GRU, (directions, gates * hidden, inputs).
+        lookups: of each constant, in PyTorch's order of gates.
+    Returns:
+        None where a direction is none of them.
+    """
     found: list[tuple[str, Lookup]] = []
     for direction in weights:
         fitting = ((name, lookup) for name, lookup in lookups.items() if tuple(lookup.shape) == direction.shape)
@@ -136,12 +154,9 @@ def _recurrent(made: _Made, weights: np.ndarray, lookups: Mapping[str, Lookup]) 
         same = (pair for pair in orders if np.array_equal(pair[1].weights().numpy(), direction))
         first = next(same, None)
         if first is None:
-            return [], None
+            return None
         found.append(first)
-    axis, parts = made.ints("axis0", [0]), []
-    for number, (_, ordered) in enumerate(found):
-        parts.append(made.op("Unsqueeze", [_floats(made.of(f"{number}_"), ordered), axis]))
-    return [name for name, _ in found], made.op("Concat", parts, {"axis": 0})
+    return found
 
 
 def _in_gate_orders(lookup: Lookup) -> Iterator[Lookup]:

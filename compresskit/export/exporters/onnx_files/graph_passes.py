@@ -131,7 +131,7 @@ def integer_biases(graph: Any) -> int:
             continue
         name = f"{node.inputs[2].name}_quantized_{changed}"  # layers may share a bias, but not its scale
         integers, steps = (
-            _initializer(graph, f"{name}{ending}", ir.tensor(array))
+            initializer(graph, f"{name}{ending}", ir.tensor(array))
             for ending, array in (("", codes.astype(np.int32)), ("_scale", scale))
         )
         dequantize = ir.node("DequantizeLinear", [integers, steps], {"axis": 0})
@@ -179,7 +179,7 @@ def pooled_means(graph: Any) -> int:
         pool = ir.node("GlobalAveragePool", [source])
         made = [pool]
         if not node.attributes.get_int("keepdims", 1):
-            axes = _initializer(graph, f"{old.name}_axes", ir.tensor(np.array([2, 3], dtype=np.int64)))
+            axes = initializer(graph, f"{old.name}_axes", ir.tensor(np.array([2, 3], dtype=np.int64)))
             made.append(ir.node("Squeeze", [pool.outputs[0], axes]))
             pool.outputs[0].name = f"{old.name}_pooled"
         _replace(graph, node, made)
@@ -203,7 +203,7 @@ def blocked_products(graph: Any) -> int:
         turned = user.op_type == "Transpose" and user.outputs[0].consumers()
         if not turned and not _is_plain_product(user, node.outputs[0]):
             continue
-        inputs = [_initializer(graph, f"{v.name}_turned", _turned(v)) if v is not None else None for v in node.inputs]
+        inputs = [initializer(graph, f"{v.name}_turned", _turned(v)) if v is not None else None for v in node.inputs]
         attributes = {"axis": 0, "block_size": node.attributes.get_int("block_size")}
         weights = ir.node("DequantizeLinear", inputs, attributes)
         weights.outputs[0].name = f"{node.outputs[0].name}_turned"
@@ -219,7 +219,7 @@ def blocked_products(graph: Any) -> int:
 def _product(graph: Any, gemm: Any, weights: Any) -> list[Any]:
     """Nodes that compute what a Gemm computes, with weights as (in, out)."""
     ir = require("onnx_ir", "onnx")
-    axis = _initializer(graph, f"{gemm.outputs[0].name}_axis", ir.tensor(np.array([0], dtype=np.int64)))
+    axis = initializer(graph, f"{gemm.outputs[0].name}_axis", ir.tensor(np.array([0], dtype=np.int64)))
     made = [ir.node("Unsqueeze", [gemm.inputs[0], axis])]
     made.append(ir.node("MatMul", [made[-1].outputs[0], weights]))
     if len(gemm.inputs) > 2 and gemm.inputs[2] is not None:
@@ -278,7 +278,7 @@ def four_bit_weights(graph: Any) -> int:
                 continue
             value = node.inputs[position]
             small = ir.tensor(value.const_value.numpy(), dtype=ir.DataType.INT4, name=f"{value.name}_int4")
-            new = graph.initializers.get(small.name) or _initializer(graph, small.name, small)
+            new = graph.initializers.get(small.name) or initializer(graph, small.name, small)
             node.replace_input_with(position, new)
         changed += 1
     for name, value in list(graph.initializers.items()):
@@ -301,7 +301,7 @@ def _edges(array: np.ndarray) -> tuple[int, int]:
     return (array.min(initial=0), array.max(initial=0)) if math.prod(array.shape) else (0, 0)
 
 
-def _initializer(graph: Any, name: str, tensor: Any) -> Any:
+def initializer(graph: Any, name: str, tensor: Any) -> Any:
     """A new constant of the graph."""
     ir = require("onnx_ir", "onnx")
     tensor.name = name

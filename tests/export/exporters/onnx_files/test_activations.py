@@ -90,3 +90,23 @@ def test_an_activation_that_is_not_quantized_again_keeps_its_quantizer():
     )
     model = graph_of(body, **(constants() | conv_constants([0.1, -0.2])))
     assert activations.fused_activations(model.graph) == 0
+
+
+def test_openvino_gets_floats_where_a_table_is_added_to_joined_patches():
+    body = "j = Concat <axis=2> (r, c) y = Add (j, table)"
+    given = constants() | {"r": np.ones((1, 2, 1, 3), np.float32), "table": np.ones((1, 2, 4, 3), np.float32)}
+    model = graph_of(f"{CODES} {body}", **given)
+    before = result(model)
+    assert activations.floats_plus_constants(model.graph) == 1
+    assert [node.op_type for node in model.graph] == ["Concat", "Add"]
+    assert 0 < np.abs(result(model) - before).max() <= 0.0051  # half a step
+    one = graph_of(f"{CODES} y = Add (c, table)", **(given | {"table": np.float32(1)}))
+    assert activations.floats_plus_constants(one.graph) == 0
+
+
+def test_openvino_gets_floats_where_ranges_would_be_found_in_every_run():
+    model = graph_of("q, s, z = DynamicQuantizeLinear (x) c = DequantizeLinear (q, s, z) y = Relu (c)")
+    before = result(model)
+    activations.finish(model.graph, "openvino")
+    assert [node.op_type for node in model.graph] == ["Relu"]
+    assert np.abs(result(model) - before).max() <= 1 / 255
