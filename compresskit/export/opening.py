@@ -46,7 +46,7 @@ def open_file(
     """An exported file in its runtime, as a model that runs.
 
     Args:
-        string: path of a .onnx, .xml, .pte or .pt2 file.
+        string: path of a .onnx, .xml, .pte, .tflite or .pt2 file.
         runtime: a row of RUNTIMES; auto is the one made for the format.
         threads: of the runtime.
         inputs: example inputs where the file leaves sizes open, `[NAME=]D,D,...[:DTYPE[:HIGH]]`.
@@ -61,7 +61,10 @@ def open_file(
     if not path.is_file():
         raise InputError(f"model {string!r} does not exist")
     if path.suffix == _GGUF:
-        raise InputError(f"model {string!r}: GGUF files run in llama.cpp; here .onnx, .xml, .pte and .pt2 run")
+        raise InputError(
+            f"model {string!r}: GGUF files run in llama.cpp (llama-bench -m {path.name}); here, give the model that it "
+            "was written from, or its export to onnx"
+        )
     chosen = EXPORTERS.attribute(form, "runtime", "eager") if runtime == "auto" else runtime
     if not reads(chosen, form):
         ExportOptions.model_construct(format=form, runtime=chosen).check_pair()

@@ -125,8 +125,9 @@ def _copied(model: str, loaded: Loaded, path: Path) -> tuple[dict[str, Any], dic
     """Copy an ONNX file that is there already, and write its script."""
     source = Path(model)
     shutil.copyfile(source, path)
-    if source.with_name(f"{source.name}.data").exists():
-        raise InputError(f"model {model!r} has its weights in a second file; pack the model that it was exported from")
+    weights = source.with_name(f"{source.name}.data")
+    if weights.exists():  # the file names it
+        shutil.copyfile(weights, path.with_name(weights.name))
     about: dict[str, Any] = dict(getattr(loaded.module, "about", {}))
     meta = {"model": source.name, "compresskit": "", "weights_sha256": "unknown", **about}
     tokenizer = source.with_name(f"{source.stem}.tokenizer.json")

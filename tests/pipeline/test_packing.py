@@ -6,8 +6,12 @@ import sys
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from compresskit.core.errors import InputError
+from compresskit.export.exporters import onnx as exporter
+from compresskit.export.exporters.export_program import export_program
+from compresskit.export.exporters.onnx import export_onnx
 from compresskit.export.options import ExportOptions
 from compresskit.pipeline.packing import pack
 from compresskit.pipeline.recipe import RecipeOptions
@@ -66,6 +70,18 @@ def test_a_sentence_is_named_there(fresh_python, tmp_path):
     with torch.no_grad():
         best = int(loaded.module(ids).logits.argmax())
     assert f": {('bad', 'fair', 'good')[best]}" in run(fresh_python, tmp_path / "packed", "w1 w2 w3 w4")
+
+
+@pytest.mark.integration
+def test_a_file_with_its_weights_beside_it_is_packed_with_them(tmp_path, monkeypatch):
+    pytest.importorskip("onnxscript")
+    monkeypatch.setattr(exporter, "LARGEST_FILE_BYTES", 1000)
+    program = export_program(nn.Linear(64, 8), torch.randn(2, 64))
+    export_onnx(program, tmp_path / "net.onnx")
+    recipe = RecipeOptions(model=str(tmp_path / "net.onnx"), device="cpu")
+    found = pack(recipe, OPTIONS, str(tmp_path / "packed"), force=False)
+    assert "net.onnx.data" in found["files"]
+    run(sys.executable, tmp_path / "packed", "--check")
 
 
 @pytest.mark.integration

@@ -47,7 +47,7 @@ class Sounds(Dataset[Any]):
         path, label = self.files[index]
         rate, sound = read_wav(path)
         if rate != self.rate:
-            sound = _resampled(sound, rate, self.rate)
+            sound = resampled(sound, rate, self.rate)
         fitted = np.zeros(self.samples, np.float32)
         fitted[: len(sound[: self.samples])] = sound[: self.samples]
         values = torch.from_numpy(fitted)
@@ -137,7 +137,8 @@ def read_wav(path: Path) -> tuple[int, np.ndarray]:
     return int(rate), sound.mean(1) if sound.ndim == 2 else sound
 
 
-def _resampled(sound: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+def resampled(sound: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+    """Samples of a sound at another rate, (samples,) float32."""
     from scipy.signal import resample_poly
 
     common = math.gcd(rate, wanted)

@@ -40,7 +40,7 @@ def export_onnx(
     """
     require("onnx", "onnx")
     require("onnxscript", "onnx")
-    _copied_before_views(program.graph)
+    _fixed_layouts(program.graph)
     try:
         graph = torch.onnx.export(
             program,
@@ -71,21 +71,31 @@ def export_onnx(
     return notes
 
 
-def _copied_before_views(graph: torch.fx.Graph) -> None:
-    """Copy what attention returns before a view of it: torch.onnx takes attention apart, whose parts lie otherwise."""
-    turned = (torch.ops.aten.transpose.int, torch.ops.aten.permute.default, torch.ops.aten.contiguous.default)
+def _fixed_layouts(graph: torch.fx.Graph) -> None:
+    """Copy what attention returns, and that before it is viewed: torch.onnx takes attention apart, and its parts leave
+    their result in another order in memory than the program was traced with, which a view may not allow.
+    """
+    attention = torch.ops.aten.scaled_dot_product_attention.default
+    turned = (torch.ops.aten.transpose.int, torch.ops.aten.permute.default)
     for node in list(graph.nodes):
         source = node.args[0] if node.target is torch.ops.aten.view.default else None
         while isinstance(source, torch.fx.Node) and source.target in turned:
             source = source.args[0]
-        if getattr(source, "target", None) is not torch.ops.aten.scaled_dot_product_attention.default:
-            continue
-        with graph.inserting_before(node):
-            copied = graph.call_function(
-                torch.ops.aten.clone.default, (node.args[0],), {"memory_format": torch.contiguous_format}
-            )
-        copied.meta.update(node.args[0].meta)
-        node.replace_input_with(node.args[0], copied)
+        if getattr(source, "target", None) is attention:
+            _copy(graph, node.args[0], [node])
+    for node in list(graph.nodes):
+        if node.target is attention:
+            _copy(graph, node, list(node.users))
+
+
+def _copy(graph: torch.fx.Graph, value: torch.fx.Node, users: list[torch.fx.Node]) -> None:
+    """Let nodes read a copy of a tensor that lies in order."""
+    layout = {"memory_format": torch.contiguous_format}
+    with graph.inserting_after(value):
+        copied = graph.call_function(torch.ops.aten.clone.default, (value,), layout)
+    copied.meta.update(value.meta)
+    for user in users:
+        user.replace_input_with(value, copied)
 
 
 def as_strings(description: Mapping[str, Any]) -> dict[str, str]:

@@ -13,18 +13,19 @@ import torch
 from torch import Tensor
 
 from ...core.errors import InputError, first_line, require
+from ...core.limits.json_files import read_json
 from ...core.limits.reading import check_regular
 from ...core.tensors.dtypes import model_dtype
 from ...core.types import Inputs, Loaded
 from ...data import images
 from ...data.preprocessing import ImageTransform
-from ...data.sources.audio import read_wav
+from ...data.sources.audio import read_wav, resampled
 from ...data.text.tokenizers import make_tokenizer
 from ...model.text_inputs import text_inputs_of, tokenizer_among
 
 _ARRAYS, _SOUNDS, _TEXTS = (".npy",), (".wav",), (".txt",)
 _KNOWN = (*images.SUFFIXES, *_ARRAYS, *_SOUNDS, *_TEXTS)
-_LARGEST_TEXT_BYTES = 1 << 26
+_LARGEST_TEXT_BYTES, _LARGEST_SETTINGS_BYTES = 1 << 26, 1 << 20
 
 
 @dataclass
@@ -87,13 +88,14 @@ def reader_of(loaded: Loaded, model: str) -> Reader:
         return text
     transform = ImageTransform(loaded.preprocessing, _order(loaded))
     dtype = model_dtype(loaded.module) or torch.float32
+    rate = _rate(loaded, model)
 
     def read(path: str) -> Iterator[tuple[str, Tensor]]:
         suffix = _existing(path).suffix.lower()
         if suffix in _ARRAYS:
             yield from _arrays(path, loaded)
         elif suffix in _SOUNDS:
-            yield path, _sound(path, loaded)
+            yield path, _sound(path, loaded, rate)
         elif suffix in images.SUFFIXES:
             yield path, _image(path, loaded, transform)
         else:
@@ -168,11 +170,23 @@ def _arrays(path: str, loaded: Loaded) -> Iterator[tuple[str, Tensor]]:
         raise InputError(f"array {path!r} has the shape {list(values.shape)}, and the model takes {shape} an example")
 
 
-def _sound(path: str, loaded: Loaded) -> Tensor:
+def _rate(loaded: Loaded, model: str) -> int | None:
+    """Samples a second that a model takes, as the feature extractor in its folder says; None where there is none."""
+    for folder in _folders(loaded, model):
+        file = Path(folder) / "preprocessor_config.json"
+        settings = read_json(file, f"file {str(file)!r}", _LARGEST_SETTINGS_BYTES) if file.is_file() else None
+        found = settings.get("sampling_rate") if isinstance(settings, dict) else None
+        if isinstance(found, int) and found > 0:
+            return found
+    return None
+
+
+def _sound(path: str, loaded: Loaded, wanted: int | None) -> Tensor:
     example = _tensor(loaded)
     if example.dim() not in (2, 3) or not example.is_floating_point():
         raise InputError(f"input {path!r} is a sound, and model {loaded.name!r} takes {list(example.shape[1:])}")
-    _, sound = read_wav(Path(path))
+    rate, sound = read_wav(Path(path))
+    sound = resampled(sound, rate, wanted) if wanted not in (None, rate) else sound
     samples = int(example.shape[-1])
     fitted = np.zeros(samples, np.float32)
     fitted[: len(sound[:samples])] = sound[:samples]

@@ -37,6 +37,13 @@ def test_arrays_hold_one_example_or_several_and_sounds_are_fitted(tmp_path):
     assert sound.tolist() == [[0.5, 0.5, 0.5, 0.5, 0.0, 0.0]]
 
 
+def test_sounds_are_resampled_to_the_rate_of_the_feature_extractor(tmp_path):
+    (tmp_path / "preprocessor_config.json").write_text('{"sampling_rate": 4000}')
+    wavfile.write(tmp_path / "s.wav", 8000, np.full(400, 2**14, np.int16))
+    ((_, sound),) = reader_of(_loaded(300), f"hf:{tmp_path}").read(str(tmp_path / "s.wav"))
+    assert sound[50:150].numpy() == pytest.approx(0.5, abs=0.01) and not sound[200:].any()
+
+
 def test_folders_are_walked_and_what_is_no_path_stays(tmp_path):
     np.save(tmp_path / "b.npy", np.ones(1))
     (tmp_path / "notes.md").write_text("no input")
