@@ -90,7 +90,7 @@ def _fixed_layouts(graph: torch.fx.Graph) -> None:
 
 def _copy(graph: torch.fx.Graph, value: torch.fx.Node, users: list[torch.fx.Node]) -> None:
     """Let nodes read a copy of a tensor that lies in order."""
-    layout = {"memory_format": torch.contiguous_format}
+    layout: dict[str, Any] = {"memory_format": torch.contiguous_format}
     with graph.inserting_after(value):
         copied = graph.call_function(torch.ops.aten.clone.default, (value,), layout)
     copied.meta.update(value.meta)
