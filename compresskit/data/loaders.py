@@ -76,7 +76,12 @@ def factory(function: Any, where: str, args: dict[str, Any], collate: Function |
     with guarded(f"data factory {where}"):
         parts = function(**args)
     fits = isinstance(parts, tuple) and len(parts) in (2, 3)
-    if not (fits or (isinstance(parts, Mapping) and set(parts) <= set(SPLITS))) or all(map(_is_array, parts)):
+    if fits and all(map(_is_array, parts)):
+        raise InputError(
+            f"data factory {where} returned {len(parts)} arrays, which may be splits or inputs and targets; return "
+            "{'train': ..., 'test': ...}, each (inputs, targets) or inputs alone"
+        )
+    if not (fits or (isinstance(parts, Mapping) and set(parts) <= set(SPLITS))):
         raise InputError(f"data factory {where} must return (train, test) or (train, val, test)")
     splits = splits_of(parts, f"factory {where}", collate)
     for split in (splits.train, splits.val, splits.test):

@@ -191,3 +191,14 @@ def test_inputs_alone_are_data_without_targets(source):
     rows = torch.cat(seen)
     assert torch.equal(rows[rows[:, 0].argsort()], X)
     assert data.num_classes is None
+
+
+def test_a_factory_s_inputs_alone_are_splits_by_name(tmp_path):
+    (tmp_path / "d.py").write_text(
+        "import torch\ndef two():\n    return torch.rand(20, 3), torch.rand(8, 3)\n"
+        "def named():\n    return {'train': torch.rand(20, 3), 'test': torch.rand(8, 3)}\n"
+    )
+    with pytest.raises(InputError, match="returned 2 arrays, which may be splits or inputs and targets"):
+        open_data(f"{tmp_path}/d.py:two")
+    data = open_data(f"{tmp_path}/d.py:named")
+    assert (data.size("test"), next(iter(data.batches("test", batch_size=8)))[1]) == (8, None)
