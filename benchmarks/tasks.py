@@ -64,6 +64,9 @@ def measure(task: str, options: argparse.Namespace, seed: int, rows: Rows) -> di
     # blocks tuned to the whole model first, which wants a gentler training afterwards
     gentle = {**recover, "reconstruct": "block", "lr": settings["lr"] / 2, "batch_size": 8}
     ranked = {"scope": "global", "normalize": "macs"}
+    # what blocks tuned to the whole model gave is lost again at higher rates
+    softest = {"epochs": options.recovery_epochs, **training, "lr": 0.001, **shared}
+    short = {"epochs": options.recovery_epochs, "optimizer": "adamw", "batch_size": 8, "keep": "last", **shared}
 
     weights = None if options.rows is None else options.rows.with_name(f"{task}-{seed}.safetensors")
 
@@ -79,11 +82,32 @@ def measure(task: str, options: argparse.Namespace, seed: int, rows: Rows) -> di
             save_model(result.model, str(weights))
         return result
 
+    def module() -> nn.Module:
+        found = full()
+        return found.model if isinstance(found, compresskit.Result) else found
+
+    def pruned_and_decomposed() -> Any:
+        pruned = compresskit.prune(
+            full(), target_macs=0.72, criterion="reconstruction-loss", **ranked, reconstruct="block", **shared
+        )
+        small = compresskit.decompose(
+            pruned.model, target_macs=0.5 / 0.72, reconstruct="block", slower_layers="allow", **shared
+        )
+        return compresskit.distill(small.model, teacher=module(), temperature=1.0, **softest)
+
     calls: dict[str, Callable[[], Any]] = {
         "float": lambda: compresskit.measure(full(), **shared),
         "int8-static": lambda: compresskit.quantize(full(), scheme="int8-static", **shared),
         "int8-static, GPTQ": lambda: compresskit.quantize(full(), scheme="int8-static", **GPTQ, **shared),
+        "int4-weight": lambda: compresskit.quantize(full(), scheme="int4-weight", **shared),
         "int4-weight, GPTQ": lambda: compresskit.quantize(full(), scheme="int4-weight", **GPTQ, **shared),
+        "int4-weight in groups, GPTQ": lambda: compresskit.quantize(
+            full(), scheme="int4-weight", granularity="group", group_size=32, **GPTQ, **shared
+        ),
+        "int4-weight, trained": lambda: compresskit.quantize(full(), scheme="int4-weight", qat="kd", **short),
+        "int4-weight in groups, trained": lambda: compresskit.quantize(
+            full(), scheme="int4-weight", granularity="group", group_size=32, qat="kd", **short
+        ),
         "half the MACs, kd": lambda: compresskit.prune(full(), target_macs=0.5, **recover),
         "half the MACs, blocks": lambda: compresskit.prune(full(), target_macs=0.5, reconstruct="block", **shared),
         "half the MACs, blocks and kd": lambda: compresskit.prune(full(), target_macs=0.5, **gentle),
@@ -93,6 +117,11 @@ def measure(task: str, options: argparse.Namespace, seed: int, rows: Rows) -> di
         "half the MACs, reconstruction-loss, blocks and kd": lambda: compresskit.prune(
             full(), target_macs=0.5, criterion="reconstruction-loss", **ranked, **gentle
         ),
+        "half the MACs, pruned and decomposed, blocks and kd": pruned_and_decomposed,
+        "half the MACs, taylor, kd, 4 times the epochs": lambda: compresskit.prune(
+            full(), target_macs=0.5, criterion="taylor", **ranked,
+            **{**recover, "epochs": 4 * options.recovery_epochs, "batch_size": 8},
+        ),  # fmt: skip
         "half the MACs, kd without labels": lambda: compresskit.prune(
             full(), target_macs=0.5, labels="ignore", **recover
         ),
@@ -110,7 +139,7 @@ def measure(task: str, options: argparse.Namespace, seed: int, rows: Rows) -> di
     found = {}
     for name, call in calls.items():
         key = f"{task} {seed} {name}"
-        if key not in rows.found and options.row is not None and options.row not in name:
+        if key not in rows.found and options.row is not None and not any(part in name for part in options.row):
             continue
         one = rows.get(key, functools.partial(row, call))
         found[name] = one["points"]
@@ -131,18 +160,20 @@ def main() -> None:
     )
     parser.add_argument("--recovery-epochs", type=float, default=2)
     parser.add_argument("--rows", type=Path, help="file of finished rows, which a run that was cut short goes on from")
-    parser.add_argument("--row", help="measure only rows whose name holds this; others are shown where finished")
+    parser.add_argument(
+        "--row", nargs="+", help="measure only rows whose names hold one of these; others are shown where finished"
+    )
     options = parser.parse_args()
     print(f"command: python benchmarks/tasks.py {' '.join(sys.argv[1:])}")
     print(f"torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads")
     found = [measure(options.task, options, seed, Rows(options.rows)) for seed in options.seeds]
-    print(f"\n{'row':34} {'mean':>7} {'float less':>10}   each seed")
+    print(f"\n{'row':52} {'mean':>7} {'float less':>10}   each seed")
     for name in dict.fromkeys(name for row in found for name in row):
         both = [row for row in found if name in row]
         mean = sum(row[name] for row in both) / len(both)
         drops = [row["float"] - row[name] for row in both if "float" in row]
         drop = f"{sum(drops) / len(drops):.2f}" if drops else ""
-        print(f"{name:34} {mean:7.2f} {drop:>10}   {' '.join(f'{row[name]:.2f}' for row in both)}")
+        print(f"{name:52} {mean:7.2f} {drop:>10}   {' '.join(f'{row[name]:.2f}' for row in both)}")
 
 
 if __name__ == "__main__":
