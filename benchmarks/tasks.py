@@ -119,7 +119,10 @@ def measure(task: str, options: argparse.Namespace, seed: int, rows: Rows) -> di
         ),
         "half the MACs, pruned and decomposed, blocks and kd": pruned_and_decomposed,
         "half the MACs, taylor, kd, 4 times the epochs": lambda: compresskit.prune(
-            full(), target_macs=0.5, criterion="taylor", **ranked,
+            full(),
+            target_macs=0.5,
+            criterion="taylor",
+            **ranked,
             **{**recover, "epochs": 4 * options.recovery_epochs, "batch_size": 8},
         ),  # fmt: skip
         "half the MACs, kd without labels": lambda: compresskit.prune(
