@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..analysis.answering_layers import answering_layers
 from ..analysis.calibration.hooks import run_watched
 from ..analysis.dataflow import first_tensor
 from ..artifact.edits import replay
@@ -18,7 +19,6 @@ from ..artifact.skips import skip_edit
 from ..core.errors import InputError, first_line
 from ..core.tensors.modules import get_module
 from ..core.types import Inputs, Loaded, call, main_output
-from .matching.matching import answering_layers
 
 #: integer attributes that a forward pass reads and that follow the width
 _WIDTH_ATTRIBUTES = (

@@ -16,7 +16,7 @@ from .kv_cache import quantize_cache
 from .mixed_precision.choice import check_budget, target_bytes
 from .options import QuantizeOptions
 from .plan import make_plan
-from .qat import distill_objective
+from .qat import make_distill_objective
 from .transforms.folding import fold_batchnorm
 from .transforms.rotation import rotate
 
@@ -57,5 +57,5 @@ def _check_qat(loaded: Loaded, options: QuantizeOptions, context: Context) -> No
     if options.qat == "none":
         return
     # the float model stands for the quantized one, whose loss and outputs are alike
-    teacher = distill_objective(loaded.clone().module.to(context.device), context.loss) if options.qat == "kd" else None
-    check_training(loaded, options.qat_options(), context, objective=teacher)
+    objective = make_distill_objective(loaded.clone(), options.recover.labels, context) if options.qat == "kd" else None
+    check_training(loaded, options.qat_options(), context, objective=objective)

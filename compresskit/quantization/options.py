@@ -181,6 +181,10 @@ class QuantizeOptions(ReconstructionOptions, BudgetOptions):
         """Whether training options mean something."""
         return super().trains() or self.qat != "none"
 
+    def has_teacher(self) -> bool:
+        """Whether this step learns from the original model, so that it can do without labels."""
+        return super().has_teacher() or self.qat == "kd"
+
     def tunes_blocks(self) -> bool:
         """Whether blocks are tuned where data and time allow it."""
         return super().tunes_blocks() and (self.reconstruct == "block" or self.few_bits())

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compresskit.core.errors import InputError
-from compresskit.core.tensors.dtypes import widened
-from compresskit.core.types import Inputs, call, main_output
-from compresskit.evaluation.loss_terms.shapes import class_axis
-from compresskit.evaluation.losses import Loss, run_with_loss
-
+from ..analysis.answering_layers import answering_layers
+from ..analysis.calibration.hooks import watch
+from ..core.errors import InputError
 from ..core.tensors.copying import copy_module
+from ..core.tensors.dtypes import widened
 from ..core.tensors.modules import tensor_of
+from ..core.types import Inputs, Loaded, call, main_output, to_device
+from ..evaluation.loss_terms.own import answering
+from ..evaluation.loss_terms.shapes import class_axis
+from ..evaluation.losses import Loss, run_with_loss
+from ..training.context import Context
 from .formats import uniform
 from .formats.conversion import become
 from .formats.integer import grid_parts
@@ -29,6 +33,9 @@ from .formats.weights import store
 _SMALLEST_STEP = 1e-8
 _CELL = 0.49  # half a step, less what rounding in floats may take
 _TEMPERATURE, _TEACHER_SHARE = 4.0, 0.9
+
+#: (student, inputs, targets) -> scalar
+Objective = Callable[[nn.Module, Inputs, Any], Tensor]
 
 
 def scale_gradient(values: Tensor, factor: float) -> Tensor:
@@ -220,30 +227,85 @@ def take_over(trained: nn.Module, quantized: nn.Module) -> None:
             tensor.copy_(found[name])
 
 
-def distill_objective(teacher: nn.Module, loss: Loss | None = None) -> Callable[[nn.Module, Inputs, Any], Tensor]:
-    """The float model's logits as soft targets, beside the data's own targets.
+def make_distill_objective(teacher: Loaded, labels: Literal["use", "ignore"], context: Context) -> Objective:
+    """The objective of `qat kd` for a task.
+
+    Args:
+        teacher: the float model; it goes to the context's device.
+        labels: whether the data's own targets count beside it.
+        context: its task says what is compared: of boxes, whose number changes, the layers that they are read from.
+    """
+    module, layers = teacher.module.to(context.device), ()
+    if context.task is not None and context.task.distillation == "features":
+        names = [name for name, _ in module.named_modules() if name]
+        layers = tuple(answering_layers(module, to_device(teacher.example, context.device), names))
+    return distill_objective(module, context.loss, layers, labels)
+
+
+def distill_objective(
+    teacher: nn.Module,
+    loss: Loss | None = None,
+    layers: Sequence[str] = (),
+    labels: Literal["use", "ignore"] = "use",
+) -> Objective:
+    """The float model's answers as soft targets, beside the data's own targets.
 
     0.9 T^2 KL(teacher || student) at T = 4, plus 0.1 times the task's loss. Outputs that are no class logits are
-    compared by squared error.
+    compared by squared error, and outputs of layers by squared error in shares of their variance.
 
+    Args:
+        teacher: the float model.
+        loss: against the data's own targets.
+        layers: whose outputs are compared in the place of the model's own; both models have them.
+        labels: ignore leaves the data's own targets out.
     Source: Hinton, Vinyals & Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2.
     """
     teacher.eval()
 
+    def run(module: nn.Module, inputs: Inputs, targets: Any) -> tuple[Any, Tensor | None]:
+        if labels == "use":
+            return run_with_loss(module, inputs, targets, loss)
+        with answering(module):
+            return call(module, inputs), None
+
     def objective(module: nn.Module, inputs: Inputs, targets: Any) -> Tensor:
-        outputs, hard = run_with_loss(module, inputs, targets, loss)
-        with torch.no_grad():
-            wanted = widened(main_output(call(teacher, inputs)))
-        logits = widened(main_output(outputs))
-        if logits.shape != wanted.shape:
-            raise InputError("qat kd compares outputs, and those of this model change between passes; set qat finetune")
-        axis = class_axis(tuple(logits.shape))
-        logits, wanted = (part.movedim(axis, -1) if part.dim() > 1 else part for part in (logits, wanted))
-        are_numbers = isinstance(targets, Tensor) and targets.is_floating_point()
-        if logits.dim() < 2 or logits.shape[-1] < 2 or are_numbers:
-            return _TEACHER_SHARE * F.mse_loss(logits, wanted) + (1 - _TEACHER_SHARE) * hard
-        student_log, teacher_log = ((part / _TEMPERATURE).log_softmax(-1).flatten(0, -2) for part in (logits, wanted))
-        soft = F.kl_div(student_log, teacher_log, log_target=True, reduction="batchmean") * _TEMPERATURE**2
-        return _TEACHER_SHARE * soft + (1 - _TEACHER_SHARE) * hard
+        with _outputs_of(module, layers) as mine:
+            outputs, hard = run(module, inputs, targets)
+        with torch.no_grad(), _outputs_of(teacher, layers) as theirs:
+            wanted = call(teacher, inputs)
+        if layers:
+            soft = torch.stack([_relative_error(mine[name], theirs[name]) for name in layers]).mean()
+        else:
+            are_numbers = isinstance(targets, Tensor) and targets.is_floating_point()
+            soft = _soft_loss(widened(main_output(outputs)), widened(main_output(wanted)), are_numbers)
+        return soft if hard is None else _TEACHER_SHARE * soft + (1 - _TEACHER_SHARE) * hard
 
     return objective
+
+
+@contextmanager
+def _outputs_of(module: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """While open, the outputs of some layers are kept by name."""
+    found: dict[str, Tensor] = {}
+
+    def keep(name: str, _layer: nn.Module, _given: tuple[Any, ...], output: Any) -> None:
+        found[name] = widened(output)
+
+    with watch(module, {name: partial(keep, name) for name in layers}):
+        yield found
+
+
+def _relative_error(mine: Tensor, theirs: Tensor) -> Tensor:
+    return F.mse_loss(mine, theirs) / theirs.var().clamp(min=1e-8)
+
+
+def _soft_loss(logits: Tensor, wanted: Tensor, are_numbers: bool) -> Tensor:
+    """Of class logits, their softened divergence; of numbers, the squared error."""
+    if logits.shape != wanted.shape:
+        raise InputError("qat kd compares outputs, and those of this model change between passes; set qat finetune")
+    axis = class_axis(tuple(logits.shape))
+    logits, wanted = (part.movedim(axis, -1) if part.dim() > 1 else part for part in (logits, wanted))
+    if logits.dim() < 2 or logits.shape[-1] < 2 or are_numbers:
+        return F.mse_loss(logits, wanted)
+    student_log, teacher_log = ((part / _TEMPERATURE).log_softmax(-1).flatten(0, -2) for part in (logits, wanted))
+    return F.kl_div(student_log, teacher_log, log_target=True, reduction="batchmean") * _TEMPERATURE**2

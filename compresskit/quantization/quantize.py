@@ -45,7 +45,7 @@ from .mixed_precision.choice import allocate, target_bytes
 from .mixed_precision.latency_budget import choose_int8
 from .options import QuantizeOptions
 from .plan import LayerPlan, chosen_names, make_plan
-from .qat import distill_objective, take_over, trainable
+from .qat import make_distill_objective, take_over, trainable
 from .reconstruction import reconstruct_quantized
 from .report import layer_table, size_facts
 from .transforms.equalization import equalize
@@ -188,7 +188,10 @@ def _train_quantized(
 ) -> dict[str, Any]:
     """Train the quantized model's weights and steps in float, and take the result over."""
     shadow = replace(loaded, module=trainable(loaded.module, float_model), edits=[], storage={})
-    objective = distill_objective(float_model.to(context.device), context.loss) if options.qat == "kd" else None
+    objective = None
+    if options.qat == "kd":
+        teacher = replace(loaded, module=float_model, edits=[], storage={})
+        objective = make_distill_objective(teacher, options.recover.labels, context)
     training = options.qat_options()
     trained = train(shadow, training, context, objective=objective)
     take_over(shadow.module, loaded.module)

@@ -125,8 +125,8 @@ class RecoverOptions(OptionGroup, TrainOptions):
     def _labels_need_a_teacher(self) -> Self:
         if self.lora is not None and self.mode == "none":
             raise ValueError("lora would be ignored: recover is 'none'; set recover to finetune or kd")
-        if self.labels == "ignore" and self.mode != "kd":
-            raise ValueError(f"labels ignore would be ignored: recover is {self.mode!r}; set recover to kd")
+        if self.labels == "ignore" and self.mode == "finetune":
+            raise ValueError("labels ignore would be ignored: recover is 'finetune'; set recover to kd")
         return self
 
 
@@ -146,6 +146,10 @@ class StepOptions(EffortOptions, GuardOptions):
     def trains(self) -> bool:
         """Whether this step trains at all, so that training options mean something."""
         return self.recover.mode != "none"
+
+    def has_teacher(self) -> bool:
+        """Whether this step learns from the original model, so that it can do without labels."""
+        return self.recover.mode == "kd"
 
     def effort_reads(self, name: str) -> bool:
         """Whether a step with these options reads an option that an effort could set."""
@@ -168,6 +172,8 @@ class StepOptions(EffortOptions, GuardOptions):
 
     @model_validator(mode="after")
     def _training_options_need_training(self) -> Self:
+        if self.recover.labels == "ignore" and not self.has_teacher():
+            raise ValueError(f"labels ignore would be ignored: recover is {self.recover.mode!r}; set recover to kd")
         ignored = sorted(self.recover.model_fields_set - {"mode", "labels"})
         if ignored and not self.trains():
             raise ValueError(f"{', '.join(ignored)} would be ignored: recover is 'none'; set recover to finetune or kd")

@@ -53,3 +53,11 @@ def test_causal_models_get_ranges_of_tokens_and_all_codes_unless_told_otherwise(
     assert QuantizeOptions(scheme="int8-static").for_causal_models().uses_half_range()
     with pytest.raises(ValidationError, match="dynamic_ranges would be ignored"):
         QuantizeOptions(scheme="int8-static", dynamic_ranges="token")
+
+
+def test_learned_steps_may_do_without_labels_where_the_float_model_teaches():
+    asked = {"scheme": "int8-static", "epochs": 1, "labels": "ignore"}
+    assert QuantizeOptions(qat="kd", **asked).recover.labels == "ignore"
+    for qat in ("finetune", "none"):
+        with pytest.raises(ValueError, match="labels ignore would be ignored: recover is 'none'; set recover to kd"):
+            QuantizeOptions(qat=qat, **asked)

@@ -6,8 +6,17 @@ from torch import nn
 from torch.nn import functional as F
 
 from compresskit.artifact.edits import replay
+from compresskit.core.types import Loaded
+from compresskit.evaluation.tasks import Task
 from compresskit.quantization.options import QuantizeOptions
-from compresskit.quantization.qat import distill_objective, gradient_factor, learned_step, take_over, trainable
+from compresskit.quantization.qat import (
+    distill_objective,
+    gradient_factor,
+    learned_step,
+    make_distill_objective,
+    take_over,
+    trainable,
+)
 from compresskit.quantization.quantize import quantize
 from compresskit.quantization.transforms.folding import fold_batchnorm
 from compresskit.training.context import Context
@@ -121,3 +130,38 @@ def test_soft_targets_by_hand():
     soft = torch.tensor([4.0, 0.0]).div(4).softmax(0)
     divergence = float((soft * (soft / 0.5).log()).sum())
     assert float(loss) == pytest.approx(0.9 * 16 * divergence + 0.1 * float(torch.log(torch.tensor(2.0))), rel=1e-5)
+
+
+class Detector(nn.Module):
+    """In training mode a mapping of losses, in eval mode the boxes above a threshold, as torchvision's detectors."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(3, 4), nn.Linear(4, 5)
+
+    def forward(self, images, targets=None):
+        found = self.head(self.body(images[0] if isinstance(images, list) else images).relu())
+        if self.training:
+            return {"loss": (found - 1).square().mean()}
+        return [{"boxes": row[None, :4], "scores": row[4:]} for row in found if row[4] > 0]
+
+
+def test_of_boxes_the_layers_that_they_are_read_from_are_compared():
+    inputs = torch.randn(6, 3)
+    teacher, student = Detector(), Detector()
+    loaded = Loaded(teacher, {}, inputs[:1], name="d")
+    context = Context(loaded, task=Task("detection", "model", "map", "features"))
+    objective = make_distill_objective(loaded, "ignore", context)
+    student.train()
+    student.load_state_dict(teacher.state_dict())
+    assert objective(student, inputs, None).item() == 0
+    with torch.no_grad():
+        student.head.bias += 2
+        wanted = teacher.head(teacher.body(inputs).relu())
+    value = objective(student, inputs, None)
+    assert value.item() == pytest.approx(4 / wanted.var().item(), rel=1e-5)
+    value.backward()
+    assert student.body.weight.grad is not None and student.training
+    hard = make_distill_objective(loaded, "use", context)(student, inputs, [{}] * 6)
+    own = (student.head(student.body(inputs).relu()) - 1).square().mean()
+    assert hard.item() == pytest.approx(0.9 * value.item() + 0.1 * own.item(), rel=1e-5)
