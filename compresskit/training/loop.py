@@ -143,15 +143,15 @@ class _Run:
         """Walk through all steps, from the checkpoint where there is one."""
         self._resume()
         started_at = self.state.step
-        self.trained.train()
-        for extra in self.extras:
-            extra.train()
+        for module in (self.trained, *self.extras):
+            module.train()
         try:
             if not self.state.finished:
                 with phase(under_way() or "train", self.total_steps, started_at) as advance:
                     while not self.state.finished:
                         self._epoch(advance)
                 self.weights.load_kept()
+                self.losses.check_weights(self.module, self.options.lr)
                 self._save()
         finally:
             self.module.eval()

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..core import distributed
-from ..core.errors import Diverged
+from ..core.errors import Diverged, InputError
+from ..model.checkpoints.weights import check_module
 
 #: steps between two looks on an accelerator
 _STEPS = 32
@@ -64,3 +65,20 @@ class StepLosses:
                 )
             found.append((self.latest, {name: float(part) for name, part in parts.items()}))
         return found
+
+    def check_weights(self, module: nn.Module, lr: float) -> None:
+        """Look at what was trained: losses may stay finite while a statistic of a norm overflows.
+
+        Args:
+            module: the trained model.
+            lr: of the training, for the error.
+        Raises:
+            Diverged: if its weights or statistics are not finite.
+        """
+        try:
+            check_module(module, "training")
+        except InputError as error:
+            raise Diverged(
+                f"{error} after a last loss of {self.latest:.3g}; lower lr (now {lr:g}), set grad_clip, or lengthen "
+                "warmup"
+            ) from error

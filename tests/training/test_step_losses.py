@@ -54,3 +54,14 @@ def test_reading_many_steps_at_once_changes_no_figure(monkeypatch):
         found.append(([row["loss"] for row in facts["history"]], loaded.module.state_dict()))
     assert found[0][0] == found[1][0]
     assert all(torch.equal(found[0][1][name], found[1][1][name]) for name in found[0][1])
+
+
+def test_weights_that_overflowed_are_named_with_the_loss():
+    losses = StepLosses(1)
+    losses.note(0, torch.tensor(2e30), {})
+    losses.read(1, 0.1)
+    norm = nn.BatchNorm1d(2)
+    losses.check_weights(norm, 0.1)
+    norm.running_mean[1] = math.nan
+    with pytest.raises(Diverged, match=r"running_mean holds NaN .* last loss of 2e\+30; lower lr \(now 0.1\)"):
+        losses.check_weights(norm, 0.1)
