@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from ..core.errors import InputError, nearest
 from ..core.tensors.batches import count_examples
 from ..core.tensors.devices import device_of
+from ..core.tensors.dtypes import fit_inputs
 from ..core.tensors.modules import evaluating
 from ..core.types import Inputs, call, to_device
 from ..core.user_code.user_imports import guarded
 from ..data.transforms import MixedTargets
+from .loss_terms.own import computing_losses
 from .tables import LOSSES
 from .tasks import task_of
 
@@ -100,13 +102,22 @@ def run_with_loss(
     if loss is None and not isinstance(targets, Tensor | MixedTargets):
         loss = LOSSES.load("model")
     if not takes_module(loss):
-        outputs = call(module, inputs)
+        outputs = _answers_to(module, inputs, targets)
         return outputs, task_loss(outputs, targets, label_smoothing, loss)
     if isinstance(targets, MixedTargets) or label_smoothing:
         raise InputError("the model's own loss takes no mixup, cutmix or label_smoothing; leave them out")
     assert loss is not None  # it takes the module
     outputs, value = loss(module, inputs, targets)
     return outputs, _scalar(value)
+
+
+def _answers_to(module: nn.Module, inputs: Inputs, targets: Any) -> Any:
+    """Outputs of a model; those of a detector that takes boxes as targets are its mapping of losses, which to weigh."""
+    if not isinstance(targets, list) or "targets" not in inspect.signature(module.forward).parameters:
+        return call(module, inputs)
+    given = fit_inputs(module, inputs)
+    with computing_losses(module):
+        return module(*given if isinstance(given, tuple) else (given,), targets=targets)
 
 
 def make_loss(name: str, arguments: Mapping[str, Any] | None = None) -> Loss | None:

@@ -79,6 +79,27 @@ def test_an_output_called_loss_and_none_at_all():
         own_loss(Named(), x, None)
 
 
+class Detector(Named):
+    """In training mode it wants targets and returns losses, as torchvision's detectors do."""
+
+    def forward(self, images, targets=None):
+        found = self.layer(torch.stack(images))
+        if not self.training:
+            return [{"boxes": row} for row in found]
+        assert targets is not None
+        return {"boxes": found.square().mean(), "classes": found.abs().mean()}
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_loss_of_the_user_s_weighs_those_of_a_detector(tmp_path, training):
+    text = "def weighted(losses, targets):\n    return 2 * losses['boxes'] + losses['classes']\n"
+    (tmp_path / "l.py").write_text(text)
+    model, images = Detector().train(training), [torch.randn(3) for _ in range(2)]
+    losses, value = run_with_loss(model, (images,), BOXES, make_loss(f"{tmp_path}/l.py:weighted"))
+    assert value.item() == pytest.approx(2 * losses["boxes"].item() + losses["classes"].item())
+    assert model.training == training
+
+
 @pytest.mark.integration
 def test_transformers_labels():
     transformers = pytest.importorskip("transformers")
