@@ -235,10 +235,11 @@ def make_distill_objective(teacher: Loaded, labels: Literal["use", "ignore"], co
         labels: whether the data's own targets count beside it.
         context: its task says what is compared: of boxes, whose number changes, the layers that they are read from.
     """
-    module, layers = teacher.module.to(context.device), ()
+    module = teacher.module.to(context.device)
+    layers: Sequence[str] = ()
     if context.task is not None and context.task.distillation == "features":
         names = [name for name, _ in module.named_modules() if name]
-        layers = tuple(answering_layers(module, to_device(teacher.example, context.device), names))
+        layers = answering_layers(module, to_device(teacher.example, context.device), names)
     return distill_objective(module, context.loss, layers, labels)
 
 

@@ -32,7 +32,6 @@ class Named(nn.Module):
     def several(self, inputs, targets):
         return {"a": self(inputs).mean(), "b": targets.mean()}
 
-
     def of_outputs(self, logits, targets):
         return (logits - targets).square().mean()
 
