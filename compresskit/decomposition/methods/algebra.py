@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+_STRIP = 512  # rows of a matrix whose products with the others are found together
 _TRIAL_SWEEPS = 6  # of every start of `cp`
 _WIDENING_SWEEPS = 12  # of `widen_cp`
 _DAMPED_SWEEPS = 4  # how far the damping has faded where factors are widened
@@ -32,14 +33,24 @@ def truncated_svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
 def squared_singular_values(matrix: Tensor) -> Tensor:
     """Squares of all singular values, falling, (min(rows, columns),)."""
-    gram = matrix @ matrix.mT if matrix.shape[0] <= matrix.shape[1] else matrix.mT @ matrix
+    gram = _products(matrix if matrix.shape[0] <= matrix.shape[1] else matrix.mT)
     return torch.linalg.eigvalsh(gram).flip(0).clamp_min(0)
+
+
+def _products(matrix: Tensor) -> Tensor:
+    """matrix @ matrix.mT, (rows, rows), of which one half is taken over from the other."""
+    found = matrix.new_empty(len(matrix), len(matrix))
+    for start in range(0, len(matrix), _STRIP):
+        stop = start + _STRIP
+        found[start:, start:stop] = matrix[start:] @ matrix[start:stop].mT
+        found[start:stop, stop:] = found[stop:, start:stop].mT
+    return found
 
 
 def leading_vectors(matrix: Tensor, rank: int) -> Tensor:
     """Orthonormal left singular vectors of the largest singular values, (rows, rank); rank may exceed the columns."""
     if matrix.shape[0] <= matrix.shape[1] or rank > matrix.shape[1]:
-        return torch.linalg.eigh(matrix @ matrix.mT)[1].flip(1)[:, :rank]
+        return torch.linalg.eigh(_products(matrix))[1].flip(1)[:, :rank]
     return torch.linalg.svd(matrix, full_matrices=False)[0][:, :rank]
 
 
@@ -179,22 +190,25 @@ def _als(kernel: Tensor, factors: list[Tensor], sweeps: int, first_sweep: int = 
     for sweep in range(first_sweep, first_sweep + sweeps):
         ridge = max(1e-2 * 0.5**sweep, floor)
         joined = (right[:, None] * taps).flatten(0, 1)  # (in * taps, rank)
-        left = _proximal(left, rows @ joined, (right, taps), ridge)
+        of_taps = taps.mT @ taps
+        left = _proximal(left, rows @ joined, (right.mT @ right) * of_taps, ridge)
+        of_left = left.mT @ left
         seen = columns @ left  # (in, taps, rank), which both other modes read
-        right = _proximal(right, (seen * taps).sum(1), (left, taps), ridge)
-        taps = _proximal(taps, torch.einsum("ikr,ir->kr", seen, right), (left, right), ridge)
+        right = _proximal(right, (seen * taps).sum(1), of_left * of_taps, ridge)
+        # an einsum would multiply a matrix with a vector for each component, in seven times the time
+        taps = _proximal(taps, (seen * right[:, None]).sum(0), of_left * (right.mT @ right), ridge)
         left, right, taps = _balance([left, right, taps])
     return [left, right, taps]
 
 
-def _proximal(last: Tensor, right: Tensor, others: tuple[Tensor, Tensor], ridge: float) -> Tensor:
+def _proximal(last: Tensor, right: Tensor, gram: Tensor, ridge: float) -> Tensor:
     """One mode's least squares, with a pull towards the last iterate that scales with the unknown's own equations.
 
     Args:
         last: (size, rank).
         right: the kernel times the other factors, (size, rank).
+        gram: of the other factors' products, (rank, rank); changed.
     """
-    gram = (others[0].mT @ others[0]) * (others[1].mT @ others[1])
     weight = ridge * gram.diagonal().mean()
     gram.diagonal().add_(weight)
     return torch.cholesky_solve((right + weight * last).mT, torch.linalg.cholesky_ex(gram)[0]).mT

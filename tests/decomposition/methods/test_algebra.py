@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from compresskit.decomposition.methods.algebra import (
+    _products,
     cp,
     cp_sensitivity,
     cp_tensor,
@@ -119,3 +120,10 @@ def test_cp_of_a_degenerate_tensor_keeps_its_components_small():
     factors, _ = cp(tensor, 2)
     components = torch.stack([cp_tensor([f[:, r : r + 1] for f in factors]).norm() for r in range(2)])
     assert components.max() < 20 * tensor.norm()
+
+
+def test_products_of_many_rows_are_those_of_one_multiplication():
+    matrix = torch.randn(1100, 7, dtype=torch.float64)
+    found = _products(matrix)
+    torch.testing.assert_close(found, matrix @ matrix.mT)
+    torch.testing.assert_close(found, found.mT)
