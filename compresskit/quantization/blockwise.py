@@ -22,7 +22,7 @@ from .calibration.layer_inputs import LayerInputs, holding_experts, roundable, r
 from .formats.conversion import convert
 from .formats.integer import grid_for
 from .formats.layer_spec import Spec
-from .formats.layers import Quantized, name_format, to_matrix
+from .formats.layers import Quantized, kernel_columns, name_format, to_matrix
 from .formats.number_format import Parts, Settings
 from .formats.saturation import is_depthwise, pair_distance, smallest_scale
 from .formats.uniform import Grid
@@ -168,12 +168,12 @@ def quantize_layer(
     dynamic = plan.spec.input == "dynamic"
     spec = replace(plan.spec, input="dynamic" if dynamic else "none", input_bits=plan.spec.input_bits if dynamic else 8)
     weights = [layer.get_parameter(name).detach() for name in spec.parameters]
-    matrices = {name: to_matrix(own.float(), spec.axis) for name, own in zip(spec.parameters, weights, strict=True)}
+    matrices = {name: to_matrix(one.float(), spec.axis) for name, one in zip(spec.parameters, weights, strict=True)}
     number_format = name_format(spec.format)
     spec = number_format.fitted(spec, list(matrices.values()))
     quantized = convert(layer, spec)
-    for own in weights:
-        release_pages(own)
+    for weight in weights:
+        release_pages(weight)
     if isinstance(statistics, RoutedMoments):
         for name, matrix in matrices.items():
             store(quantized, name, _experts_quantized(matrix, spec, options, statistics.sums.get(name, []), seed))
@@ -182,7 +182,9 @@ def quantize_layer(
     distance = pair_distance(layer) if options.spreads_pairs() and spec.bits == 8 and not is_depthwise(layer) else None
     for name, matrix in matrices.items():
         least = smallest_scale(matrix, distance) if distance is not None else None
-        store(quantized, name, number_format.quantize(matrix, spec, replace(settings, smallest_scale=least)))
+        kernel = kernel_columns(quantized.parameter_shapes[name], spec.axis)
+        own = replace(settings, smallest_scale=least, kernel=kernel)
+        store(quantized, name, number_format.quantize(matrix, spec, own))
     if options.bias_correction and statistics and bias_of(layer) is not None:
         with torch.no_grad():
             rounded = to_matrix(quantized.dequantized("weight"), spec.axis)

@@ -259,6 +259,11 @@ ROUNDINGS: Registry[Callable[[Problem], Tensor]] = Registry(
             "Frantar et al., 2023",
             needs="data",
         ),
+        "squant": Row(
+            "rounding.squant:squant",
+            "to nearest, then a few the other way so that errors of each kernel and channel cancel; reads no data",
+            "Guo et al., 2022",
+        ),
     },
     group="roundings",
     returns="row_checks:codes",

@@ -68,7 +68,7 @@ class Integer(BaseFormat):
             least = least * (1 + torch.finfo(torch.float16).eps) if spec.scale_type == "float16" else least
             grid = replace(grid, scale=torch.maximum(grid.scale, least.to(grid.scale)))
         second = settings.second_moments() if settings.second_moments else None
-        codes = ROUNDINGS.load(settings.options.rounding)(Problem(matrix, grid, second, settings.seed))
+        codes = ROUNDINGS.load(settings.options.rounding)(Problem(matrix, grid, second, settings.seed, settings.kernel))
         return grid_parts(grid, codes, spec)
 
     def dequantize(self, parts: Parts, spec: Spec) -> Tensor:

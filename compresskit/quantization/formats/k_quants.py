@@ -73,7 +73,7 @@ class KQuant(BaseFormat):
         # a grid's zero point is a whole number, so offsets are added to the weights instead; errors stay what they are
         steps = torch.where(steps == 0, uniform.SMALLEST_SCALE, steps)
         grid = uniform.Grid(steps, torch.full_like(steps, middle, dtype=torch.int32), self.bits)
-        problem = Problem(matrix + offsets, grid, second, settings.seed)
+        problem = Problem(matrix + offsets, grid, second, settings.seed, settings.kernel)
         return {"values": ROUNDINGS.load(settings.options.rounding)(problem)} | parts
 
     def dequantize(self, parts: Parts, spec: Spec) -> Tensor:

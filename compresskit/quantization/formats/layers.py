@@ -70,6 +70,11 @@ def matrix_shape(shape: torch.Size, axis: int) -> tuple[int, int]:
     return shape[axis], shape.numel() // max(shape[axis], 1)
 
 
+def kernel_columns(shape: torch.Size, axis: int) -> int:
+    """How many columns of `to_matrix` belong to one input channel: the taps of a convolution's kernel."""
+    return 1 if axis >= STACK else shape[2:].numel()
+
+
 def from_matrix(matrix: Tensor, shape: torch.Size, axis: int) -> Tensor:
     """Undo `to_matrix` for a parameter of the given shape."""
     if axis >= STACK:

@@ -39,12 +39,14 @@ class Settings:
         second_moments: gives the mean of x x^T over the layer's inputs, where they were captured.
         seed: for methods that draw anything.
         smallest_scale: of each row of weights, (rows, 1), where kernels saturate below it.
+        kernel: columns that belong to one input channel, side by side.
     """
 
     options: QuantizeOptions
     second_moments: Callable[[], Tensor] | None = None
     seed: int = 0
     smallest_scale: Tensor | None = None
+    kernel: int = 1
 
 
 class NumberFormat(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from compresskit.training.context import Context
 from ...core.reporting.phases import phase
 from ..calibration.layer_inputs import InputsInTurn, LayerInputs
 from ..formats.layer_spec import Spec
-from ..formats.layers import from_matrix, matrix_shape, name_format, to_matrix
+from ..formats.layers import from_matrix, kernel_columns, matrix_shape, name_format, to_matrix
 from ..formats.number_format import Settings
 from ..formats.packing import packed_bytes
 from ..formats.weights import bytes_by_kind
@@ -189,7 +189,8 @@ def rounded_weights(
     settings = Settings(options, statistics.moments.second_moment if statistics else None, seed)
     result = {}
     for name, matrix in matrices.items():
-        parts = number_format.quantize(matrix, spec, settings)
+        own = replace(settings, kernel=kernel_columns(weights[name].shape, spec.axis))
+        parts = number_format.quantize(matrix, spec, own)
         result[name] = from_matrix(number_format.dequantize(parts, spec), weights[name].shape, spec.axis)
     return result
 

@@ -24,12 +24,14 @@ class Problem:
         moments: mean of x x^T over the layer's inputs x (im2col columns of a convolution),
             (weight groups, columns, columns) float64, or None where nothing was captured.
         seed: for methods that draw anything.
+        kernel: columns that belong to one input channel, side by side.
     """
 
     matrix: Tensor
     grid: Grid
     moments: Tensor | None = None
     seed: int = 0
+    kernel: int = 1
 
     def by_rows(self) -> Iterator[Problem]:
         """The same problem in parts of few enough rows that temporary copies in float64 stay small."""
