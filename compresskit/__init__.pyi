@@ -427,7 +427,7 @@ def quantize(
     dynamic_ranges: Literal["auto", "tensor", "token"] = "auto",
     quantize_additions: bool = True,
     quantize_attention: bool = True,
-    rounding: Literal["nearest", "adaround", "gptq"] | str | Callable[..., Any] = "nearest",
+    rounding: Literal["nearest", "adaround", "gptq", "squant"] | str | Callable[..., Any] = "nearest",
     equalize: bool = False,
     bias_correction: bool = False,
     smooth: float | None = None,
@@ -1032,7 +1032,7 @@ def search(
         | str
         | object
     ] = ...,
-    rounding: Literal["nearest", "adaround", "gptq"] | str | Callable[..., Any] = "nearest",
+    rounding: Literal["nearest", "adaround", "gptq", "squant"] | str | Callable[..., Any] = "nearest",
     samples: int = 512,
     probe_samples: int = 256,
     target_macs: float | int | str | None = None,
