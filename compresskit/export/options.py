@@ -106,7 +106,7 @@ class ExportOptions(Options):
     def files_beside(self, name: str) -> list[str]:
         """Names of further files that an export may write beside the one of that name."""
         further = [path.name for path in files_beside(Path(name))]
-        return [*further, *(beside(name, tokenizer=True) if self.with_script else [])]
+        return [*further, *(beside(name, tokenizer=True, labels=True) if self.with_script else [])]
 
     def takes_model(self) -> bool:
         """Whether the format is written from the model itself, not from its graph; a user's own exporter is loaded."""

@@ -106,16 +106,19 @@ _KINDS = {
 }  # fmt: skip
 
 
-def beside(model_file: str, *, tokenizer: bool = False) -> list[str]:
+def beside(model_file: str, *, tokenizer: bool = False, labels: bool = False) -> list[str]:
     """Names of the files that `write_runner` writes beside a model's."""
     stem = Path(model_file).stem
-    return [f"{stem}.py", f"{stem}.md", *([f"{stem}.tokenizer.json"] if tokenizer else [])]
+    further = {f"{stem}.tokenizer.json": tokenizer, f"{stem}.labels.txt": labels}
+    return [f"{stem}.py", f"{stem}.md", *(name for name, is_written in further.items() if is_written)]
 
 
 def write_runner(
     folder: Path, model_file: str, meta: Mapping[str, Any], *, tokenizer: Path | None = None
 ) -> list[Path]:
     """Write NAME.py, which runs an ONNX file, and NAME.md, which says what it is, beside the file.
+
+    Names of classes, where they are known, are laid beside them, too: NAME.labels.txt, one a line.
 
     Args:
         folder: where the model's file lies, or will.
@@ -145,6 +148,9 @@ def write_runner(
     written[1].write_text(readme(model_file, meta, kind), encoding="utf-8")
     if kind is _KINDS["text"] and tokenizer is not None:
         written[2].write_bytes(tokenizer.read_bytes())
+    if labels := meta.get("labels"):
+        written.append(folder / beside(model_file, labels=True)[-1])
+        written[-1].write_text("".join(f"{name}\n" for name in labels), encoding="utf-8")
     return written
 
 
@@ -172,7 +178,7 @@ def readme(model_file: str, meta: Mapping[str, Any], kind: _Kind | None = None) 
             f"(value - mean) / std with mean {wanted['mean']} and std {wanted['std']}.{inside}", "",
         ]  # fmt: skip
     if labels := meta.get("labels"):
-        lines += [f"Classes: {len(labels)}, from {labels[0]!r} to {labels[-1]!r}.", ""]
+        lines += [f"Classes: {len(labels)}, from {labels[0]!r} to {labels[-1]!r}; all in {stem}.labels.txt.", ""]
     if figures := meta.get("figures"):
         rows = [f"| {name.replace('_', ' ')} | {_shown(value)} |" for name, value in figures.items()]
         lines += ["| measured | |", "| --- | --- |", *rows, ""]

@@ -95,6 +95,9 @@ def test_what_is_written_is_told_before(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     files = write_runner(tmp_path, "net.onnx", text, tokenizer=tmp_path / "tokenizer.json")
     assert [path.name for path in files] == beside("net.onnx", tokenizer=True)
+    files = write_runner(tmp_path, "net.onnx", {**META, "labels": ["cat", "dog"]})
+    assert [path.name for path in files] == beside("net.onnx", labels=True)
+    assert files[-1].read_text() == "cat\ndog\n" and "all in net.labels.txt" in files[1].read_text()
     assert requirements(text, tokenizer=True) == ("onnxruntime", "numpy", "tokenizers")
     assert requirements(text) == requirements(META) == ("onnxruntime", "numpy")
 

@@ -89,6 +89,6 @@ def reason(node: ComputeNode, kernel: Kernel | None, runtime: str) -> str:
     kind = f"{node.operation} of {node.spatial} dimensions" if node.spatial else node.operation
     if kernel is None:
         return f"{runtime} names no kernel for it"
-    if node.operation in ("ConvTranspose", "Einsum") or node.spatial == 3 or "output" not in node.floats:
+    if node.operation in ("ConvTranspose", "Einsum") or "output" not in node.floats:
         return f"{runtime} has no integer kernel for {kind} here"
     return "what it writes is not quantized"
