@@ -40,6 +40,16 @@ OURS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "W4 g64 gptq": [("quantize", {"scheme": "int4-weight", "rounding": "gptq", **_G64})],
     "W4 g64 awq": [("quantize", {"scheme": "int4-weight", "awq": True, **_G64})],
     "W4 g64 awq + gptq": [("quantize", {"scheme": "int4-weight", "awq": True, "rounding": "gptq", **_G64})],
+    "Q4_K": [("quantize", {"scheme": "q4-k", "first_last": "same", "reconstruct": "none"})],
+    "Q4_K gptq": [
+        ("quantize", {"scheme": "q4-k", "rounding": "gptq", "first_last": "same", "reconstruct": "none"})
+    ],
+    "Q3_K gptq": [
+        ("quantize", {"scheme": "q3-k", "rounding": "gptq", "first_last": "same", "reconstruct": "none"})
+    ],
+    "Q2_K gptq": [
+        ("quantize", {"scheme": "q2-k", "rounding": "gptq", "first_last": "same", "reconstruct": "none"})
+    ],
     "W3 g64 gptq": [("quantize", {"scheme": "int3-weight", "rounding": "gptq", **_G64})],
     "W3 g64 gptq + blocks": [("quantize", {"scheme": "int3-weight", **_BLOCK})],
     "W2 g64 gptq": [("quantize", {"scheme": "int2-weight", "rounding": "gptq", **_G64})],

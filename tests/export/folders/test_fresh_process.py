@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from compresskit.export.folders import fresh_process
 from tests.tiny_transformers import tiny
@@ -28,3 +29,24 @@ def test_the_class_that_loads_a_folder(tmp_path):
 def test_the_first_tensor_of_an_output():
     assert fresh_process.first_tensor((None, torch.ones(2))).shape == (2,)
     assert fresh_process.first_tensor(torch.ones(3)).shape == (3,)
+
+
+@pytest.mark.integration
+def test_a_folder_that_computes_and_does_not_generate(tmp_path, monkeypatch):
+    module = tiny(tmp_path / "model").module
+    inputs = {"input_ids": torch.arange(1, 7).unsqueeze(0)}
+    save_file(inputs, tmp_path / "in.safetensors")
+    places = {"folder": "model", "inputs": "in.safetensors", "outputs": "out.safetensors"}
+    job = {name: str(tmp_path / place) for name, place in places.items()} | {"generate": 2}
+    assert fresh_process.run(job)["generate_error"] == ""
+    assert load_file(job["outputs"])["ids"].shape == (1, 8)
+
+    def fail(*arguments, **named):
+        raise KeyError(0)
+
+    monkeypatch.setattr(type(module), "generate", fail)
+    assert fresh_process.run(job)["generate_error"] == "KeyError: 0"
+    found = load_file(job["outputs"])
+    assert list(found) == ["output"]
+    with torch.no_grad():
+        torch.testing.assert_close(found["output"], module(**inputs).logits)
