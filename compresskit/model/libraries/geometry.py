@@ -33,6 +33,7 @@ _UNDECLARED = ("head_dim",)
 #: attributes that say at which place of its list a layer stands
 PLACES = ("layer_idx", "layer_id", "layer_index", "layer_number")
 _MODES = ("training", "gradient_checkpointing")  # attributes that say how a module is used, not what it is
+_OF_LAST_STAGE = ("stage_names", "out_features", "out_indices")
 _LARGEST_PROBE = 1 << 24
 
 
@@ -85,8 +86,12 @@ def _hidden(module: nn.Module) -> set[str]:
 
 
 def settings_of(config: Any) -> dict[str, Any]:
-    """A transformers configuration as plain data."""
-    return json.loads(config.to_json_string(use_diff=False))
+    """A transformers configuration as plain data; a backbone's output at its last stage is left to follow its layers."""
+    found = json.loads(config.to_json_string(use_diff=False))
+    stages = found.get("stage_names")
+    if stages and found.get("out_features") == stages[-1:]:
+        found = {key: value for key, value in found.items() if key not in _OF_LAST_STAGE}
+    return found
 
 
 def pattern_of(name: str) -> str:

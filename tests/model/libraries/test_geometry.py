@@ -3,7 +3,7 @@
 import pytest
 
 from compresskit.core.tensors.modules import get_module
-from compresskit.model.libraries.geometry import Fact, Geometry, NotExpressed, facts_of, pattern_of, unlike
+from compresskit.model.libraries.geometry import Fact, Geometry, NotExpressed, facts_of, pattern_of, settings_of, unlike
 from tests.tiny_transformers import tiny
 
 
@@ -62,3 +62,14 @@ def test_facts_of_a_module(llama):
     assert unlike(facts, facts) == ""
     assert unlike({}, facts).endswith("and absent as the configuration builds it")
     assert pattern_of("a.12.b.0") == "a.*.b.*"
+
+
+def test_a_backbone_s_last_stage_follows_its_layers():
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "image_size": 16, "patch_size": 8, "num_hidden_layers": 3}
+    last = settings_of(transformers.Dinov2Config(**sizes))
+    assert not {"stage_names", "out_features", "out_indices"} & set(last)
+    assert settings_of(transformers.Dinov2Config(**sizes, out_features=["stage1"]))["out_features"] == ["stage1"]
+    module = transformers.Dinov2ForImageClassification(transformers.Dinov2Config(**sizes, num_labels=3))
+    fewer = Geometry(module).build({**last, "num_hidden_layers": 2})
+    assert fewer[Fact("length", "dinov2.encoder.layer")] == 2
