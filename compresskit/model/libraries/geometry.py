@@ -86,7 +86,7 @@ def _hidden(module: nn.Module) -> set[str]:
 
 
 def settings_of(config: Any) -> dict[str, Any]:
-    """A transformers configuration as plain data; a backbone's output at its last stage is left to follow its layers."""
+    """A transformers configuration as plain data; that a backbone's output is its last stage is left out."""
     found = json.loads(config.to_json_string(use_diff=False))
     stages = found.get("stage_names")
     if stages and found.get("out_features") == stages[-1:]:
