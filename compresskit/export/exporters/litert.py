@@ -64,7 +64,8 @@ def _without_dynamic_ranges(graph: torch.fx.Graph) -> list[str]:
     found = 0
     for node in list(graph.nodes):
         if calls(node, decomposed().dequantize_per_tensor.tensor):
-            node.replace_all_uses_with(node.args[0].args[0])
+            codes: Any = node.args[0]
+            node.replace_all_uses_with(codes.args[0])
             found += 1
     graph.eliminate_dead_code()
     return [f"{found} activations stay in float: LiteRT finds no ranges as it runs"] * (found > 0)
@@ -78,13 +79,14 @@ def _weights_as_quantized_floats(module: nn.Module) -> tuple[int, int]:
     """
     graph: torch.fx.Graph = module.graph  # type: ignore[assignment]
     done = left = 0
+    node: Any
     for node in list(graph.nodes):
         groups = calls(node, decomposed().dequantize_per_channel_group.default)
         if not groups and not calls(node, decomposed().dequantize_per_channel.default):
             continue
         codes, scale, zero_point = (None if given is None else _constant(module, given) for given in node.args[:3])
-        name = f"{node.name}_floats"
-        module.register_buffer(name, node.target(codes, scale, zero_point, *node.args[3:]))
+        name, dequantize = f"{node.name}_floats", node.target
+        module.register_buffer(name, dequantize(codes, scale, zero_point, *node.args[3:]))
         with graph.inserting_before(node):
             floats = graph.get_attr(name)
             if groups or (zero_point is not None and bool(zero_point.any())):

@@ -78,11 +78,12 @@ def _fixed_layouts(graph: torch.fx.Graph) -> None:
     attention = torch.ops.aten.scaled_dot_product_attention.default
     turned = (torch.ops.aten.transpose.int, torch.ops.aten.permute.default)
     for node in list(graph.nodes):
-        source = node.args[0] if node.target is torch.ops.aten.view.default else None
+        viewed: Any = node.args[0] if node.target is torch.ops.aten.view.default else None
+        source = viewed
         while isinstance(source, torch.fx.Node) and source.target in turned:
             source = source.args[0]
         if getattr(source, "target", None) is attention:
-            _copy(graph, node.args[0], [node])
+            _copy(graph, viewed, [node])
     for node in list(graph.nodes):
         if node.target is attention:
             _copy(graph, node, list(node.users))
