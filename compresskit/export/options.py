@@ -14,7 +14,7 @@ from .runner_script import beside
 from .tables import EXPORTERS, RUNTIMES, files_beside, reads
 
 #: runtimes that tell what single layers take
-_PROFILED = ("onnxruntime", "openvino")
+PROFILED = ("onnxruntime", "openvino")
 #: what an artifact holds under names of its own
 _TAKEN = ("manifest.json", "model.safetensors", "report.json", "report.html", "recipe.json")
 
@@ -149,8 +149,8 @@ class ExportOptions(Options):
         known = EXPORTERS.builtin(self.format)
         if known and (self.runtime == "auto" or RUNTIMES.builtin(self.runtime)):
             self.check_pair()
-        if self.keep == "fastest" and known and self.chosen_runtime() not in _PROFILED:
-            raise ValueError(f"keep fastest times layers in {' or '.join(_PROFILED)}; choose one of them as runtime")
+        if self.keep == "fastest" and known and self.chosen_runtime() not in PROFILED:
+            raise ValueError(f"keep fastest times layers in {' or '.join(PROFILED)}; choose one of them as runtime")
         for name in _NOT_FOR_ALL if known else ():
             if name in self.model_fields_set and name not in EXPORTERS.attribute(self.format, "options", ()):
                 raise ValueError(f"{name} would be ignored: format is {self.format!r}")

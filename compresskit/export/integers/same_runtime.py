@@ -19,7 +19,7 @@ from ..exporters.traced import traced
 from ..exporters.with_past import completed
 from ..float_reference import float_twin
 from ..layer_timing import profiles
-from ..options import ExportOptions
+from ..options import PROFILED, ExportOptions
 from ..runtimes.exported import Exported
 from ..tables import EXPORTERS, RUNTIMES
 
@@ -66,10 +66,10 @@ def warnings_of(found: Comparison, runtime: str) -> list[str]:
     """A line where integers are slower than floats in the same runtime."""
     if found.speedup.median >= _SLOWER:
         return []
+    mend = "keep fastest leaves in float what does not pay, or " if runtime in PROFILED else ""
     return [
         f"warning: slower than float: {found.speedup.median:.2f}x the speed of the same layers in float in {runtime} "
-        f"({found.integers_ms:.3g} ms against {found.floats_ms:.3g}); keep fastest leaves in float what does not pay, "
-        "or ship the float model"
+        f"({found.integers_ms:.3g} ms against {found.floats_ms:.3g}); {mend}ship the float model"
     ]
 
 

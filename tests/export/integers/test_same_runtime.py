@@ -18,6 +18,8 @@ def test_a_line_says_that_integers_are_slower_and_what_to_do():
     assert warnings_of(Comparison(1.0, 2.0, Quartiles(1.9, 2.0, 2.1)), "openvino") == []
     (line,) = warnings_of(Comparison(2.0, 1.0, Quartiles(0.4, 0.5, 0.6)), "openvino")
     assert "0.50x the speed of the same layers in float in openvino" in line and "keep fastest" in line
+    (other,) = warnings_of(Comparison(2.0, 1.0, Quartiles(0.4, 0.5, 0.6)), "litert")
+    assert "keep fastest" in line and "keep fastest" not in other
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
