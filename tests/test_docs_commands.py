@@ -30,10 +30,14 @@ LANGUAGES = {"", "bash", "python", "yaml", "toml", "json", "text"}
 BLOCK = re.compile(r"(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```", re.M | re.S)
 #: what a page names -> what stands in for it
 STAND_INS = [
-    (r"(?:torchvision:\w+|hf:[\w/]+|examples/detection_ssd\.py:make|net\.py:make|builtin:digits_cnn)\b", "runs/base"),
+    (
+        r"(?:torchvision:\w+|hf:[\w/]+|examples/detection_ssd\.py:make|examples/segmentation_unet\.py:UNet|net\.py:make"
+        r"|builtin:digits_cnn)\b",
+        "runs/base",
+    ),
     (r"(?:--weights|--source) \S+", ""),
     (r"\b(?:imagefolder|coco|text|audio|csv):[\w./]+", "digits"),
-    (r"data\.py:make", "digits"),
+    (r"data\.py:make|digits-segmentation", "digits"),
     (r"layer1\.0\.conv2", "3"),
 ]  # fmt: skip
 #: pages of models and data of other kinds: their commands are parsed, and their methods have tests of their own

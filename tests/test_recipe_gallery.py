@@ -70,7 +70,7 @@ def test_a_recipe_for_a_classifier(name, digits_model, tmp_path):
 def test_half_of_the_latency(digits_model, tmp_path):
     settings = [f"model={digits_model}", "weights=null", "data=digits", "latency_rounds=2", "latency_batch=64",
                 "steps.0.prune.epochs=0.2", "steps.0.prune.reconstruct=none", "steps.0.prune.max_latency=null",
-                "steps.0.prune.max_drop=90%"]  # fmt: skip
+                "steps.0.prune.max_drop=90%", "steps.0.prune.target_latency=0.7"]  # fmt: skip
     macs, size = left_of("half-latency", settings, tmp_path)
     assert macs <= LEFT["half-latency"][0] and size <= LEFT["half-latency"][1]
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 import click
 
 from .. import __version__
-from ..core.errors import EXIT_CODES, CompresskitError, nearest
+from ..core.errors import EXIT_CODES, CompresskitError, nearest, system_error
 from ..core.reporting.results import anything_written, printable
 from ..core.user_code.user_imports import blame
 from ..pipeline.techniques import TECHNIQUES
@@ -71,7 +71,7 @@ def cli(debug: bool) -> None:
     """Make trained PyTorch models smaller and faster, and measure what that did.
 
     Results go to stdout (--json for machines), progress to stderr. Exit codes: 0 done, 1 a bug, 2 bad input,
-    3 a guard was missed, 130 interrupted (Ctrl-C, SIGTERM, SIGHUP).
+    3 a guard or budget was missed, 130 interrupted (Ctrl-C, SIGTERM, SIGHUP).
     """
 
 
@@ -138,7 +138,7 @@ def _explain(error: BaseException) -> int:
     if full is not None:
         return _fail(full, 2)
     if isinstance(error, OSError):
-        return _fail(f"{error.filename or 'file system'}: {error.strerror or error}", 2)
+        return _fail(f"{error.filename or 'file system'}: {system_error(error)}", 2)
     theirs = blame(error)
     if theirs is not None:
         return _fail(f"the code that was named failed: {theirs}; --debug shows the traceback", 2)

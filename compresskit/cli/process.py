@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from ..core.errors import CompresskitError
+from ..core.errors import CompresskitError, system_error
 
 _AGAIN_SECONDS = 5.0  # a second signal within that time would only interrupt the tidying up
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
@@ -148,7 +148,7 @@ def disk_error(error: BaseException | None) -> str | None:
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         if isinstance(error, OSError) and error.errno in _DISK:
-            return f"{error.filename or 'file system'}: {error.strerror}"
+            return f"{error.filename or 'file system'}: {system_error(error)}"
         for words in _DISK_WORDS:
             if words in str(error):
                 return words[0].lower() + words[1:]

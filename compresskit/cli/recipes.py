@@ -74,7 +74,8 @@ run_command.params += shown_options()
     "schema",
     cls=SectionedCommand,
     epilog="compresskit schema > recipe.schema.json\ncompresskit schema --markdown > docs/options.md\n"
-    "compresskit schema --glossary > docs/glossary.md\ncompresskit schema --stub > compresskit/__init__.pyi",
+    "compresskit schema --glossary > docs/glossary.md\ncompresskit schema --stub > compresskit/__init__.pyi\n"
+    "compresskit schema --output bench",
 )
 @click.option("--markdown", is_flag=True, help="The options of every technique as tables.")
 @click.option("--glossary", is_flag=True, help="The words of the project as a table.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
@@ -12,8 +13,21 @@ EXIT_CODES = {
     0: ("done", "done"),
     1: ("bug", "a bug of compresskit; --debug shows the traceback"),
     2: ("bad_input", "bad input; the message says what, where, and how to fix it"),
-    3: ("guard_missed", "a guard was missed; the last good artifact and the model that missed are kept"),
+    3: ("guard_missed", "a guard or a budget was missed; the last good artifact and the model that missed are kept"),
     130: ("interrupted", "interrupted; --resume goes on"),
+}
+
+_PERMISSION = "give yourself permission (chmod, chown), or name another path"
+_ROOM = "make room, or name a path on another disk"
+#: number of a system's error -> how to fix it
+_REMEDIES = {
+    errno.EACCES: _PERMISSION,
+    errno.EPERM: _PERMISSION,
+    errno.EROFS: "the file system is mounted for reading alone; name a path on another",
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EMFILE: "raise the limit of open files, e.g. ulimit -n 4096",
+    errno.ENAMETOOLONG: "give a shorter name",
 }
 
 
@@ -59,6 +73,24 @@ class GuardMissed(CompresskitError):
 def first_line(error: BaseException) -> str:
     """The first line of an exception's text; its type's name where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def system_error(error: OSError, *, or_else: str = "") -> str:
+    """What the system refused, and how to fix it.
+
+    Args:
+        error: as the system raised it.
+        or_else: how to fix what has no remedy of its own.
+    Returns:
+        'No space left on device; make room, or name a path on another disk'.
+    """
+    remedy = _REMEDIES.get(error.errno or 0, or_else)
+    return f"{error.strerror or error}{'; ' if remedy else ''}{remedy}"
+
+
+def unwritable(folder: object, error: OSError) -> InputError:
+    """That nothing can be written below a folder, why, and how to fix it."""
+    return InputError(f"cannot write below {str(folder)!r}: {system_error(error, or_else='name another output')}")
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -127,7 +127,7 @@ def _run(task: Run, keys: list[str], data: str, times: Timeline) -> Outcome:
     with phase("baseline"):
         baseline = measure_model(context.original, context, options) if distributed.is_main() else None
     if baseline is not None:
-        warn(baseline_warnings(recipe, context, baseline))
+        warn(baseline_warnings(recipe, context, baseline.metric))
     progress = _Progress(keys[0], baseline, baseline)
     report = report_head(recipe, task.command, progress.key, baseline, warnings)
     report["eval_batch"] = context.eval_batch
@@ -226,8 +226,9 @@ def _one_step(
             record |= {"timings": decisions.used, "effort": progress.estimate}
             try:
                 check_guards(
-                    step.options, place.name, measured, baseline, context.metric, task.steps_folder, result.says
-                )
+                    step.options, place.name, measured, baseline, context.metric, task.steps_folder, result.says,
+                    result.missed,
+                )  # fmt: skip
             except GuardMissed as error:
                 raise keep_missed(inner, place, record, error) from error
             files.write_json(inner / artifact.REPORT, record)

@@ -6,14 +6,15 @@ from ..core.errors import InputError, problems_of
 from ..core.types import Loaded
 from ..training.context import Context
 from ..training.train_check import check_training
-from .allocation.allocation import limits_for
+from .allocation.allocation import check_budget
 from .dependency.graph import build_graph
 from .options import PruneOptions
 from .structured.block_pruning import removable_blocks
 from .structured.diagnostics import explain
 from .structured.expert_pruning import find_mixtures, kept_experts
 from .structured.free_heads import free_heads
-from .structured.prune import layer_names, prunable_graph
+from .structured.one_width import ties_of
+from .structured.prune import all_limits, prunable_graph
 from .structured.vocabulary import find_vocabulary
 from .unstructured import prunable_layers
 
@@ -54,7 +55,7 @@ def _check_parts(loaded: Loaded, options: PruneOptions) -> None:
 
 
 def check_channels(loaded: Loaded, options: PruneOptions) -> None:
-    """Whether channels can go, and whether the options' patterns and names match some.
+    """Whether channels can go, enough of them, and whether the options' patterns and names match some.
 
     Raises:
         InputError: if not.
@@ -65,4 +66,5 @@ def check_channels(loaded: Loaded, options: PruneOptions) -> None:
         explain(build_graph(loaded.module, loaded.example, options.attention), options.explain)
         return
     graph = prunable_graph(loaded, options)
-    limits_for(graph.groups, options, layer_names(loaded))
+    ties = ties_of(loaded, graph, options)
+    check_budget(graph, all_limits(loaded, graph, options, ties), options, ties.classes)

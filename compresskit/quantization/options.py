@@ -144,7 +144,11 @@ class QuantizeOptions(ReconstructionOptions, BudgetOptions):
         "quantize also both sides of products of activations (attention), and what MultiheadAttention projects",
         section="Calibration",
     )
-    rounding: Annotated[str, choice(ROUNDINGS)] = option("nearest", "how weights are rounded", section="Rounding")
+    rounding: Annotated[str, choice(ROUNDINGS)] = option(
+        "nearest",
+        "how weights are rounded; below 8 bits, unless it is given, data there and blocks not reconstructed: gptq",
+        section="Rounding",
+    )
     equalize: bool = option(
         False, "equalize the weight ranges of neighbouring layers first (Nagel et al., 2019)", section="Rounding"
     )
@@ -210,6 +214,21 @@ class QuantizeOptions(ReconstructionOptions, BudgetOptions):
             return self
         settled = {"dynamic_ranges": "token", "code_range": "full"}
         return self.model_copy(update={key: to for key, to in settled.items() if getattr(self, key) == "auto"})
+
+    def with_data(self, *, tuned: bool) -> QuantizeOptions:
+        """The options of a run that has data: GPTQ rounds weights of few bits, where nothing else mends them.
+
+        To nearest and by GPTQ, 4 bits: ResNet-32 77.45 and 81.7 of 82.3 %, ResNet-56 88.45 and 89.40 of 89.70 %, a
+        U-Net's mIoU 75.40 and 80.78 of 81.56 (with bias correction). Tuned blocks start from the nearest weights.
+
+        Args:
+            tuned: blocks are reconstructed afterwards.
+        """
+        mended = tuned or self.qat != "none" or self.chooses_bits() or "rounding" in self.model_fields_set
+        plain = self.scheme_row().activations == "none" and self.few_bits()
+        if mended or not plain or "rounding" not in format_fact(self.scheme_row().format, "options"):
+            return self
+        return self.model_copy(update={"rounding": "gptq"})
 
     def without_training(self) -> Self:
         """The same step without any training, that of learned steps included."""

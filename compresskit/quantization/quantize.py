@@ -84,6 +84,8 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
     batches = _calibration_batches(options, context)
     worthwhile = options.few_bits() and not options.trains()
     reconstruction = plan_reconstruction(loaded, options, context, worthwhile=worthwhile)
+    if context.data is not None:
+        options = options.with_data(tuned=reconstruction is not None)
     target = target_bytes(loaded, options)
     folded = fold_batchnorm(loaded) if options.fold_batchnorm else []
     rotated = rotate(loaded, context.seed) if options.rotate else 0
@@ -93,6 +95,7 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
     operands = {name: operands[name] for name in chosen_names(operands, options)}
     facts: dict[str, Any] = {
         "scheme": options.scheme,
+        "rounding": options.rounding,
         "folded_batchnorms": len(folded),
     }
     if options.rotate:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..analysis.allocation.measured_aim import SCATTER
 from ..analysis.measure.work import Work, exact_costs, work_of
-from ..core.costs import COSTS, cost_of, names
+from ..core.costs import COSTS, cost_of, field_of, names
 from ..core.errors import GuardMissed, InputError
 from ..core.reporting.phases import phase
 from ..core.types import Loaded
@@ -52,11 +53,12 @@ def search(loaded: Loaded, options: SearchOptions, context: Context) -> StepResu
     if options.technique == ARCHITECTURE:
         return SUBJECTS.load(options.technique)(loaded, options, context)
     with WorkerPool(options.ray) if options.ray else nullcontext() as team, phase("choose", options.trials):
-        problem, choice = _found(loaded, options, context, team)
+        problem, choice, missed = _found(loaded, options, context, team)
     if options.finetune_finalists:
         choice = best_after_training(problem, choice, loaded, options, context, carry_out)
     choice, result = _carried_out(problem, choice, loaded, context)
     _describe(result, problem, choice, options, context)
+    result.missed = missed
     if name := options.measured_target():
         compared = measured(name, options.technique, loaded, result.loaded.module, context, rounds=12)
         facts, note = verdict(name, compared, options.targets()[name])
@@ -65,15 +67,17 @@ def search(loaded: Loaded, options: SearchOptions, context: Context) -> StepResu
     return result
 
 
-def _found(loaded: Loaded, options: SearchOptions, context: Context, team: WorkerPool | None) -> tuple[Problem, Choice]:
-    """The policy's choice, and the problem that it belongs to."""
+def _found(
+    loaded: Loaded, options: SearchOptions, context: Context, team: WorkerPool | None
+) -> tuple[Problem, Choice, list[str]]:
+    """The problem, the policy's choice, and the measured budget that even the smallest of its choices exceeds."""
     problem = open_problem(loaded, options, context, team)
 
     def run(problem: Problem) -> Choice:
         return run_policy(options.policy, problem, context.seed, options)
 
     if options.target_drop is not None:
-        return problem, _within_drop(problem, run, options)
+        return problem, _within_drop(problem, run, options), []
     if name := options.measured_target():
         bounds_share = options.targets()[name].is_share
 
@@ -81,8 +85,11 @@ def _found(loaded: Loaded, options: SearchOptions, context: Context, team: Worke
             compared = decided(name, options.technique, loaded, problem.subject.build(choice), context)
             return compared.share if bounds_share else compared.after / problem.whole[name]
 
-        return problem, within_measured(name, problem, run, share_of)[0]
-    return problem, run(problem)
+        target = problem.limits[name] / problem.whole[name]
+        choice, share = within_measured(name, problem, run, share_of)
+        asked = f"{cost_of(name).noun}: {field_of(name)} asked for {target:.1%}, {share:.1%} stay"
+        return problem, choice, [asked] if share > target * (1 + SCATTER) else []
+    return problem, run(problem), []
 
 
 def _within_drop(problem: Problem, run: Callable[[Problem], Choice], options: SearchOptions) -> Choice:

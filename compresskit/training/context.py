@@ -164,6 +164,7 @@ class StepResult:
         figures: fields of the step's measurement that the technique took itself, of what it made beside the model.
         labels: what kind of figures these are, by name.
         says: clauses that guards say them in, by cost: "model.onnx takes {}".
+        missed: budgets that the result exceeds, a clause each; the step then ends as one that missed a guard.
     """
 
     loaded: Loaded
@@ -174,3 +175,4 @@ class StepResult:
     figures: dict[str, Any] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     says: dict[str, str] = field(default_factory=dict)
+    missed: list[str] = field(default_factory=list)

@@ -39,7 +39,10 @@ def shell(line: str, folder: Path) -> subprocess.CompletedProcess:
     [
         ("ck schema >&-", 0, ""),
         ("ck schema | head -1; exit ${PIPESTATUS[0]}", 0, ""),
-        ("ck schema > /dev/full", 2, "compresskit: file system: No space left on device\n"),
+        (
+            "ck schema > /dev/full", 2,
+            "compresskit: file system: No space left on device; make room, or name a path on another disk\n",
+        ),
         ("ck nonsense 2>&-", 2, ""),
         ("ck nonsense 2> /dev/full", 2, ""),
         ("ck schema <&- >/dev/null", 0, ""),
@@ -78,7 +81,7 @@ def test_a_signal_is_an_interrupt_once(name):
 def test_a_full_disk_is_found_in_the_causes_of_an_error():
     error = RuntimeError("a library's own")
     error.__cause__ = OSError(errno.ENOSPC, "No space left on device", "x.db")
-    assert disk_error(error) == "x.db: No space left on device"
+    assert disk_error(error) == "x.db: No space left on device; make room, or name a path on another disk"
     assert disk_error(RuntimeError("(sqlite3.OperationalError) database or disk is full")) == "disk is full"
     assert disk_error(ValueError("no such thing")) is None
 

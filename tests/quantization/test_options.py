@@ -6,6 +6,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
+import compresskit
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.tables import OBSERVER_CHOICES, ROUNDINGS, SCHEMES
 
@@ -61,3 +62,24 @@ def test_learned_steps_may_do_without_labels_where_the_float_model_teaches():
     for qat in ("finetune", "none"):
         with pytest.raises(ValueError, match="labels ignore would be ignored: recover is 'none'; set recover to kd"):
             QuantizeOptions(qat=qat, **asked)
+
+
+def test_data_means_gptq_below_8_bits_unless_something_else_mends_the_weights():
+    def rounding(tuned=False, **options):
+        return QuantizeOptions(**options).with_data(tuned=tuned).rounding
+
+    assert rounding(scheme="int4-weight") == rounding(scheme="int8-weight", bits_for={"fc": 3}) == "gptq"
+    assert rounding(scheme="int4-weight", tuned=True) == "nearest"
+    assert rounding(scheme="int4-weight", rounding="nearest") == "nearest"
+    assert [rounding(scheme=scheme) for scheme in ("int8-weight", "w4a4", "nf4")] == ["nearest"] * 3
+    assert rounding(scheme="int4-weight", qat="kd") == "nearest"
+
+
+@pytest.mark.integration
+def test_the_plain_command_with_data_is_gptq_by_name(digits_model):
+    found = []
+    for options in ({}, {"rounding": "gptq"}):
+        shared = {"scheme": "int4-weight", "data": "digits", "latency_rounds": 0}
+        step = compresskit.quantize(str(digits_model), **shared, **options).report["steps"][0]
+        found.append((step["facts"]["rounding"], step["measurement"]["metric"]))
+    assert found[0] == found[1] and found[0][0] == "gptq"

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple, TypeVar
 
 #: a measured share this close below its target is close enough
 CLOSE = 0.97
-
+#: a measured share exceeds its target where it is above by more than this share of it; timings scatter by less
+SCATTER = 0.1
 
 Candidate = TypeVar("Candidate")
 

@@ -43,12 +43,11 @@ def peak_memory_bytes(module: nn.Module, inputs: Inputs) -> int | None:
             call(module, inputs)
         return torch.cuda.max_memory_allocated(device) - before
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler talks on stderr otherwise
-    activities = [torch.profiler.ProfilerActivity.CPU]
+    # torch.profiler would import the compiler first, which takes a second
     # acc_events: some versions of torch warn that later cycles, of which there are none, would clear the events
-    profiling = torch.profiler.profile(activities=activities, profile_memory=True, acc_events=True)
-    with evaluating(module), profiling as profile:
+    with evaluating(module), torch.autograd.profiler.profile(profile_memory=True, acc_events=True) as profile:
         call(module, inputs)
-    recorded: Any = profile.profiler  # its results have no types
+    recorded: Any = profile  # its results have no types
     events = [event for event in recorded.kineto_results.events() if event.name() == "[memory]"]
     live = peak = 0
     for event in sorted(events, key=lambda event: event.start_ns()):

@@ -15,7 +15,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from ...core.errors import InputError, first_line
+from ...core.errors import InputError, first_line, system_error, unwritable
 from . import locks, ownership
 
 _CONTENT, _OLD = "content", "old"
@@ -113,11 +113,11 @@ def _staging(target: Path) -> Iterator[Path]:
         sweep(target)
         stage, handle = _new_stage(target)
     except OSError as error:
-        raise InputError(f"cannot write below {str(target.parent)!r}: {error.strerror}") from error
+        raise unwritable(target.parent, error) from error
     try:
         yield stage
     except OSError as error:
-        raise InputError(f"cannot write {str(target)!r}: {error.strerror or error}") from error
+        raise InputError(f"cannot write {str(target)!r}: {system_error(error)}") from error
     except SafetensorError as error:
         raise InputError(f"cannot write {str(target)!r}: {first_line(error)}") from error
     finally:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ...core.errors import InputError
+from ...core.errors import InputError, unwritable
 
 try:
     import fcntl
@@ -33,7 +33,7 @@ def locked(output: Path) -> Iterator[None]:
     try:
         handle = try_lock(path)
     except OSError as error:
-        raise InputError(f"cannot write below {str(output.parent)!r}: {error.strerror}") from error
+        raise unwritable(output.parent, error) from error
     if handle is None:
         raise InputError(f"output {str(output)!r} is in use by {_holder(path)}; wait for it, or give another output")
     try:
@@ -115,5 +115,5 @@ def _make_folders(folder: Path) -> list[Path]:
         if not folder.is_dir():
             raise NotADirectoryError(20, "Not a directory")
     except OSError as error:
-        raise InputError(f"cannot write below {str(folder)!r}: {error.strerror}") from error
+        raise unwritable(folder, error) from error
     return missing

@@ -103,13 +103,23 @@ def _misfit(match: Match) -> str:
     ]
     others = match.unexpected or [name for name in match.left_out if match.missing]
     hint = nearest(others[0], match.missing) if match.missing and others else ""
-    return f"{' and '.join(parts)}{hint if 'mean' in hint else ''}"
+    mend = "name the model that these weights were trained in, with its --model-arg"
+    return f"{' and '.join(parts)}{hint if 'mean' in hint else ''}; {mend}"
+
+
+def _resized(value: Tensor, target: Tensor) -> str:
+    """How to bring a model to the shape of a weight."""
+    as_trained = "build the model as it was trained, e.g. "
+    if value.dim() == target.dim() and value.shape[1:] == target.shape[1:]:
+        return f"{as_trained}--model-arg num_classes={value.shape[0]} where this is its head"
+    return f"{as_trained}with its --model-arg"
 
 
 def _check_kind(name: str, value: Tensor, target: Tensor, where: str) -> None:
     """Shape, and numbers of a kind that the target can hold."""
     if value.shape != target.shape and not value.numel() == target.numel() == 1:
-        raise InputError(f"{where}: {name} has shape {list(value.shape)}, the model expects {list(target.shape)}")
+        wanted = f"the model expects {list(target.shape)}; {_resized(value, target)}"
+        raise InputError(f"{where}: {name} has shape {list(value.shape)}, {wanted}")
     if value.is_meta:
         raise InputError(
             f"{where}: {name} is on the meta device and has no values; save the weights from a real device"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ def check_guards(
     metric: Metric | None,
     kept: Path,
     says: Mapping[str, str] | None = None,
+    budgets: Sequence[str] = (),
 ) -> None:
     """Hold a step's measurement against its guards.
 
@@ -35,11 +36,12 @@ def check_guards(
         metric: what `max_drop` is about.
         kept: folder of finished steps.
         says: of costs whose figure is of something else than the model, the clause in the place of `Cost.says`.
+        budgets: those that the step found missed, a clause each.
     Raises:
         GuardMissed: naming step, guard, limit, figure, and the last good artifact.
         InputError: if a guard needs a figure that is not measured.
     """
-    missed = []
+    missed = list(budgets)
     if options.max_drop is not None:
         if not measured.metric:
             raise InputError(f"{name}: max_drop needs data to measure the metric on; name it with data")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -18,7 +19,7 @@ from ...artifact.rebuilding import ProbeMismatch, check_rebuild
 from ...artifact.source import load_model
 from ...core import distributed
 from ...core.costs import cost_of, guard_of, names
-from ...core.errors import InputError, described, problems_of, require
+from ...core.errors import InputError, described, problems_of, require, unwritable
 from ...core.options import Options
 from ...core.tensors.randomness import unchanged_random_state
 from ...core.types import Loaded
@@ -303,7 +304,9 @@ def _output(output: Path | None) -> list[str]:
     if not parent.is_dir():
         return [f"cannot write below {str(output.parent)!r}: {str(parent)!r} is a file; name another output"]
     if not os.access(parent, os.W_OK | os.X_OK):
-        return [f"cannot write below {str(output.parent)!r}: no permission in {str(parent)!r}; name another output"]
+        read_only = bool(os.statvfs(parent).f_flag & os.ST_RDONLY)
+        number = errno.EROFS if read_only else errno.EACCES
+        return [str(unwritable(parent, OSError(number, os.strerror(number))))]
     return []
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...core.types import call, main_output
 from ...training.context import Context
-from ..measurement import Measurement
 from ..recipe import Recipe
 from .lint import lint_quantized
 
@@ -38,21 +38,21 @@ def sanity_warnings(recipe: Recipe, context: Context) -> list[str]:
     return found + list(_of_data(context))
 
 
-def baseline_warnings(recipe: Recipe, context: Context, baseline: Measurement) -> list[str]:
-    """What is doubtful about the figures of the model before any step.
+def baseline_warnings(recipe: Recipe, context: Context, metric: dict[str, Any] | None) -> list[str]:
+    """What is doubtful about how good the model is before any step.
 
     Args:
         recipe: what is to be run.
         context: its model and data.
-        baseline: of the model as it came.
+        metric: of the model as it came, as a report has it; None without data.
     """
-    metric, classes = baseline.metric, context.data.num_classes if context.data else None
+    classes = context.data.num_classes if context.data else None
     if metric is None or metric["name"] != _ACCURACY or not classes or classes < 2:
         return []
     if context.original.random_weights or _learns_first(recipe) or metric["low"] > 1 / classes:
         return []
     return [
-        f"the model scores {metric['value']:.4f} before any step, no better than chance among {classes} classes "
+        f"the model scores {metric['value']:.4f}, no better than chance among {classes} classes "
         f"({1 / classes:.4f}): look at its weights, the order of the classes, and what is applied to the inputs"
     ]
 

@@ -13,9 +13,10 @@ from ...export.lowering import bytes_on_disk
 from ...export.opening import is_file, open_file
 from ...model.exported import is_exported
 from ...quantization.kv_cache import quantize_cache
+from ..checks.sanity import baseline_warnings, sanity_warnings
 from ..measurement import evaluate, measure_model
 from ..opening import open_context, open_model
-from ..recipe import RecipeOptions
+from ..recipe import Recipe, RecipeOptions
 
 
 def evaluate_model(
@@ -41,9 +42,19 @@ def evaluate_model(
     context = open_context(options, log, open_any if opens_here else None)
     if kv_bits is not None:
         quantize_cache(context.original.module, kv_bits)
+    warnings: list[str] = []
+
+    def warn(lines: list[str]) -> None:
+        warnings.extend(lines)
+        for line in lines:
+            log(f"warning: {line}")
+
+    recipe = Recipe(options, ())
+    warn(sanity_warnings(recipe, context))
     metric = evaluate(context.original, context, options)
+    warn(baseline_warnings(recipe, context, metric))
     assert context.data is not None  # it was named
-    found = {"model": options.model, "data": options.data, "applied": context.data.notes()}
+    found = {"model": options.model, "data": options.data, "applied": context.data.notes(), "warnings": warnings}
     if opens_here:  # there are no layers to count anything of
         return {**found, cost_of(BYTES).figure: bytes_on_disk(Path(options.model)), "metric": metric}
     measured = measure_model(context.original, context, options, taken={"metric": metric})

@@ -15,6 +15,7 @@ _Schema = dict[str, Any]
 _TEXT: _Schema = {"type": "string"}
 _TEXTS: _Schema = {"type": "array", "items": _TEXT}
 _NUMBER: _Schema = {"type": "number"}
+_COUNT: _Schema = {"type": "integer", "minimum": 0}
 _MAYBE_NUMBER: _Schema = {"type": ["number", "null"]}
 _MAYBE_TEXT: _Schema = {"type": ["string", "null"]}
 _ANY: _Schema = {"type": "object"}
@@ -111,7 +112,8 @@ def _diff() -> _Schema:
 def _evaluate() -> _Schema:
     measured = _measurement()
     return _object(
-        {"model": _TEXT, "data": _TEXT, "applied": _TEXTS, **measured["properties"]}, optional=tuple(_figures())
+        {"model": _TEXT, "data": _TEXT, "applied": _TEXTS, "warnings": _TEXTS, **measured["properties"]},
+        optional=(*_figures(), "zero_share"),
     )
 
 
@@ -125,6 +127,49 @@ def _doctor() -> _Schema:
 
 def _compare() -> _Schema:
     return _list({"type": "object", "additionalProperties": _TEXT})
+
+
+def _bench() -> _Schema:
+    times = _object({"batch_size": _COUNT, **dict.fromkeys(("low_ms", "median_ms", "high_ms", "per_second"), _NUMBER)})
+    started = {"cold_start_ms": _MAYBE_NUMBER, "load_ms": _NUMBER, "first_run_ms": _NUMBER, "cold_start_note": _TEXT,
+               "peak_memory_bytes": _MAYBE_NUMBER}  # fmt: skip
+    metric = _metric()
+    metric["anyOf"][0]["properties"]["higher_is_better"] = {"type": "boolean"}
+    return _list(
+        _object(
+            {
+                "model": _TEXT, "runtime": _TEXT, "runtime_version": _MAYBE_TEXT, "threads": _COUNT,
+                "size_bytes": _MAYBE_NUMBER, "latency": _list(times), "metric": metric, "best": {"type": "boolean"},
+                **started,
+            },
+            optional=tuple(started),
+        )
+    )  # fmt: skip
+
+
+def _predict() -> _Schema:
+    classes = _list(_object({"index": _COUNT, "label": _MAYBE_TEXT, "score": _NUMBER}))
+    outputs = {"top": classes, "shares": classes, "shape": _list(_COUNT), "values": _list({})}
+    return _list(_object({"input": _TEXT, **outputs}, optional=tuple(outputs)))
+
+
+def _pack() -> _Schema:
+    return _object({"model": _TEXT, "path": _TEXT, "files": _TEXTS, "requirements": _TEXTS, "figures": _ANY})
+
+
+def _export() -> _Schema:
+    layers = {"layers": _list(_ANY), "layer_times": _list(_ANY), "notes": _TEXT}
+    return _object(
+        {
+            "model": _TEXT, "path": _TEXT, "file": _TEXT, "format": _TEXT, "file_bytes": _COUNT, "runtime": _TEXT,
+            "runtime_version": _MAYBE_TEXT, "quantized_layers": _COUNT, **layers,
+        },
+        optional=tuple(layers),
+    )  # fmt: skip
+
+
+def _explain() -> _Schema:
+    return _list(_object({"kind": _TEXT, "name": _TEXT, "meaning": _TEXT}))
 
 
 def _error() -> _Schema:
@@ -146,6 +191,11 @@ OUTPUTS: dict[str, tuple[Callable[[], _Schema], str]] = {
     "evaluate": (_evaluate, "a model judged on data"),
     "verify": (_verify, "the checks of an artifact"),
     "doctor": (_doctor, "what works here"),
+    "bench": (_bench, "models and files side by side, a row for each runtime"),
+    "predict": (_predict, "a model run on files, a row an example: classes, shares of classes, values or boxes"),
+    "export": (_export, "a file for another runtime, and its figures there"),
+    "pack": (_pack, "a folder that runs with the runtime alone"),
+    "explain": (_explain, "options, rows of tables and terms of a name"),
     "compare": (_compare, "finished runs side by side, cells as a person reads them"),
     "error": (_error, "any command that ends with another code than 0 and printed nothing else"),
 }

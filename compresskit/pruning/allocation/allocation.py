@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ...core.costs import cost_of
+from ...analysis.allocation.measured_aim import SCATTER
+from ...core.costs import cost_of, field_of
 from ...core.errors import InputError, nearest
 from ..dependency.cost import GraphWork
 from ..dependency.graph import Graph, Group
@@ -17,6 +18,9 @@ from ..options import PruneOptions
 from ..tables import SCOPES
 from .uniform_widths import UniformAllocation
 from .units import Allocation, Limits, multiple_for
+
+_ROUNDING = 1e-9  # of a budget: what floating point adds to it
+_NO_LESS = "min_keep_ratio, min_channels, protected layers and groups left out allow no less"
 
 
 def limits_for(groups: list[Group], options: PruneOptions, layers: list[str]) -> dict[str, Limits]:
@@ -119,6 +123,48 @@ def counts(graph: Graph, keep: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.array([int(keep[g.name].sum()) if g.name in keep else len(g) for g in graph.groups])
 
 
+def missed_budgets(facts: dict[str, Any], target: float | None, options: PruneOptions) -> list[str]:
+    """The budget, where the cut exceeds it by more than measurements scatter."""
+    if target is None:
+        return []
+    ((name, _),) = options.targets().items()
+    got, allowed = facts[f"{name}_kept"], _ROUNDING if cost_of(name).known == "exact" else SCATTER
+    if got is None or got <= target * (1 + allowed):
+        return []
+    return [f"{cost_of(name).noun}: {field_of(name)} asked for {target:.1%}, {got:.1%} stay ({_NO_LESS})"]
+
+
+def check_budget(
+    graph: Graph, limits: Mapping[str, Limits], options: PruneOptions, classes: list[list[int]] | None
+) -> None:
+    """Whether the options' limits let an exact budget be met.
+
+    Args:
+        graph: the groups.
+        limits: of each group.
+        options: with the budget.
+        classes: groups that lose the same share.
+    Raises:
+        InputError: naming the smallest share that can be reached.
+    """
+    if options.schedule != "one-shot":  # whose limits hold for each of several cuts
+        return
+    alike = {group.name: np.zeros(len(group)) for group in graph.groups}
+    allocation = allocation_for(graph, alike, limits, options, classes)
+    for name, amount in options.targets().items():
+        if cost_of(name).known != "exact":
+            continue
+        cost = GraphWork(graph).cost(name)
+        whole, least = cost(whole_counts(graph)), cost(allocation.at_ratio(1.0, np.floor))
+        if least > amount.of(whole) * (1 + _ROUNDING):
+            given, reachable = options.budget()[field_of(name)], math.ceil(1000 * least / whole) / 1000
+            raise InputError(
+                f"{field_of(name)} {given} cannot be met: min_keep_ratio {options.min_keep_ratio:g}, min_channels "
+                f"{options.min_channels}, round_to {options.round_to} and what stays whole leave {least / whole:.1%} "
+                f"of the {cost_of(name).noun}; give at least {reachable:g}, or lower them"
+            )
+
+
 def budget_notes(facts: dict[str, Any], target: float | None, options: PruneOptions) -> list[str]:
     """What a reader must know where a budget was not met closely from below."""
     if target is None:
@@ -128,8 +174,8 @@ def budget_notes(facts: dict[str, Any], target: float | None, options: PruneOpti
     if got is None:
         return [f"{what}: not measured again after groups were left out; the report's own measurement holds"]
     asked = f"{what}: asked to keep {target:.1%}, kept {got:.1%}"
-    if got > target:
-        return [f"{asked}: min_keep_ratio, min_channels, protected layers and groups left out allow no less"]
+    if got > target * (1 + _ROUNDING):
+        return [f"{asked}: {_NO_LESS}"]
     if got < target * 0.99:
         tried = facts.get(f"{name}_cuts_measured")
         if tried is not None:

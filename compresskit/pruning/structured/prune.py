@@ -25,10 +25,12 @@ from ..allocation.allocation import (
     choose,
     counts,
     limits_for,
+    missed_budgets,
     whole_counts,
     whole_groups_notes,
 )
 from ..allocation.measured_budget import meet_measured
+from ..allocation.units import Limits
 from ..dependency.cost import GraphWork, exact_macs
 from ..dependency.graph import Graph, build_graph
 from ..dependency.reasons import left_out_notes, shortened
@@ -185,6 +187,7 @@ def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> S
         **({"sparsify": training} if training else {}),
     }
     notes = ties.notes + follow(loaded, ties.geometry, graph)
+    result.missed = missed_budgets(result.facts, target, options)
     result.notes = proof.notes + notes + budget_notes(result.facts, target, options) + left_out_notes(graph)
     if context.data is not None and refit == "none" and options.recover.mode == "none":
         result.notes.append("no layer was refitted; reconstruct auto keeps more of the accuracy")
@@ -238,15 +241,19 @@ def choose_units(loaded: Loaded, graph: Graph, options: PruneOptions, context: C
     """Score the units and choose which stay, within the options' limits and budget."""
     evidence = evidence_for(loaded, graph, options, context)
     scores = score_groups(graph, evidence, options)
-    limits = limits_for(graph.groups, options, layer_names(loaded))
-    limits |= {name: replace(limits[name], whole=True) for name in whole_groups(graph, ties)}
-    allocation = allocation_for(graph, scores, limits, options, ties.classes)
+    allocation = allocation_for(graph, scores, all_limits(loaded, graph, options, ties), options, ties.classes)
     for name, amount in options.targets().items():
         if cost_of(name).known != "exact":
             keep, target, facts = meet_measured(name, amount, loaded, graph, allocation, context)
             return Chosen(evidence, settled(graph, ties, allocation, keep), target, facts)
     keep, share = choose(graph, allocation, options)
     return Chosen(evidence, settled(graph, ties, allocation, keep), share, {})
+
+
+def all_limits(loaded: Loaded, graph: Graph, options: PruneOptions, ties: Ties) -> dict[str, Limits]:
+    """What each group may lose, also by what a configuration has a width for."""
+    limits = limits_for(graph.groups, options, layer_names(loaded))
+    return limits | {name: replace(limits[name], whole=True) for name in whole_groups(graph, ties)}
 
 
 def evidence_for(loaded: Loaded, graph: Graph, options: PruneOptions, context: Context) -> Evidence:

@@ -39,3 +39,10 @@ def test_a_drop_is_what_is_worse_in_the_metrics_own_way(metric, before, after, m
         return
     with pytest.raises(GuardMissed, match=says):
         check_guards(*arguments)
+
+
+def test_a_budget_that_the_step_missed_counts_as_a_guard():
+    arguments = (StepOptions(), "0-prune", measured(0.9), measured(0.9), make_metric("top1"), Path("nowhere"))
+    check_guards(*arguments, budgets=[])
+    with pytest.raises(GuardMissed, match="step 0-prune: MACs: target_macs asked for 10.0%, 20.0% stay"):
+        check_guards(*arguments, budgets=["MACs: target_macs asked for 10.0%, 20.0% stay"])

@@ -9,7 +9,6 @@ import torch
 import compresskit
 from compresskit.core.errors import InputError
 from compresskit.pipeline.checks.sanity import baseline_warnings, sanity_warnings
-from compresskit.pipeline.measurement import Measurement
 from compresskit.pipeline.opening import open_context
 from compresskit.pipeline.recipe import from_content
 
@@ -78,7 +77,7 @@ def test_a_metric_at_chance_is_named(tmp_path):
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
     compresskit.quantize(net, data="digits", progress=lines.append, latency_rounds=0)
     assert [line for line in lines if "no better than chance among 10 classes (0.1000)" in line]
-    at_chance = Measurement({}, {"name": "top1", "value": 0.1, "low": 0.08, "high": 0.12}, None)
+    at_chance = {"name": "top1", "value": 0.1, "low": 0.08, "high": 0.12}
     recipe = from_content({"model": "builtin:digits_cnn_small", "data": "digits", "steps": [{"train": {}}]})
     assert baseline_warnings(recipe, open_context(recipe.options), at_chance) == []  # what is trained next
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 import compresskit
@@ -38,3 +39,20 @@ def test_what_cannot_be_judged_is_refused_in_one_line(arguments, says, invoke):
     assert (code, out) == (2, "")
     assert len(err.splitlines()) == 1
     assert says in err
+
+
+def test_what_is_doubtful_is_said_as_a_run_says_it(invoke, tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = rng.random((40, 1, 8, 8)).astype(np.float32), np.arange(40) % 3
+    np.savez(tmp_path / "few.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    code, out, err = invoke("evaluate", "builtin:digits_cnn_small", "--data", f"npz:{tmp_path}/few.npz", "--json")
+    warnings = json.loads(out)["warnings"]
+    assert code == 0 and len(warnings) == 3
+    for doubt, line in zip(("are random", "40 examples", "10 outputs and the data 3 classes"), warnings, strict=True):
+        assert doubt in line and f"warning: {line}" in err.replace("\n", " ")
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\ndef make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+    )
+    _, out, _ = invoke("evaluate", f"{tmp_path}/net.py:make", "--data", "digits", "--json", "-q")
+    (line,) = json.loads(out)["warnings"]
+    assert "no better than chance among 10 classes" in line

@@ -8,6 +8,7 @@ from compresskit.artifact.source import load_model
 from compresskit.core.errors import InputError
 from compresskit.core.types import Loaded
 from compresskit.pruning.allocation.allocation import shares_by_depth
+from compresskit.pruning.check import check
 from compresskit.pruning.dependency.graph import Group
 from compresskit.pruning.options import PruneOptions
 from compresskit.pruning.structured.prune import prune
@@ -60,6 +61,23 @@ def test_a_budget_in_bytes_that_is_missed_is_compared_with_bytes():
     loaded = load_model("builtin:digits_cnn")
     result = prune(loaded, PruneOptions(target_bytes=2000, min_keep_ratio=0.5), Context(loaded.clone()))
     assert any(note.startswith("bytes: asked to keep") and "allow no less" in note for note in result.notes)
+    (missed,) = result.missed
+    assert missed.startswith("bytes: target_bytes asked for 0.2%") and "allow no less" in missed
+    loaded = load_model("builtin:digits_cnn")
+    assert prune(loaded, PruneOptions(target_bytes=0.5), Context(loaded.clone())).missed == []
+
+
+def test_a_budget_out_of_reach_is_refused_before_work_with_the_least_that_can_be_reached():
+    loaded = load_model("builtin:digits_cnn")
+    with pytest.raises(InputError, match=r"target_macs 0.001 cannot be met: .*; give at least 0\.\d+") as refused:
+        check(loaded.clone(), PruneOptions(target_macs=0.001), Context(loaded))
+    least = float(str(refused.value).rpartition("at least ")[2].partition(",")[0])
+    check(loaded.clone(), PruneOptions(target_macs=least), Context(loaded))
+    result = prune(loaded.clone(), PruneOptions(target_macs=least), Context(loaded))
+    assert result.facts["macs_kept"] <= least and result.missed == []
+    with pytest.raises(InputError, match="give at least"):
+        check(loaded.clone(), PruneOptions(target_macs=least - 0.002), Context(loaded))
+    check(loaded.clone(), PruneOptions(target_macs=0.001, schedule="linear", steps=5), Context(loaded))
 
 
 class Forked(nn.Module):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -80,7 +83,11 @@ def test_a_search_under_a_latency_budget_times_what_it_made(tmp_path, technique,
         "model": "builtin:digits_cnn", "data": "digits", "latency_rounds": 0, "latency_batch": 32,
         "steps": [{"search": {**own, "samples": 64, "probe_samples": 64, "score_samples": 64}}],
     })  # fmt: skip
-    step = run(Run(recipe, tmp_path / "found"))["steps"][0]
+    try:
+        step = run(Run(recipe, tmp_path / "found"))["steps"][0]
+    except GuardMissed as missed:  # where others share the machine, or no factor is fast, no choice may be fast enough
+        assert "target_latency asked for" in str(missed)
+        step = json.loads((Path(str(missed.artifact)) / "report.json").read_text())
     assert step["facts"]["latency_kept"] > 0 and step["facts"]["latency_ms_before"] > 0
     assert step["notes"][0].startswith("measured latency is ")
     assert step["facts"]["macs_kept"] < 1
