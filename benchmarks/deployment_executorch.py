@@ -27,8 +27,8 @@ from torch import Tensor, nn
 
 from compresskit.analysis.measure.latency import take_turns
 from compresskit.core.types import Loaded, main_output
-from compresskit.export.exporters.executorch import executorch
 from compresskit.export.exporters.export_program import export_program
+from compresskit.export.exporters.phones.executorch import executorch
 from compresskit.export.options import ExportOptions
 from compresskit.export.runtimes.exported import Exported
 from compresskit.export.tables import RUNTIMES

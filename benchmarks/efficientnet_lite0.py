@@ -32,7 +32,7 @@ from torch import Tensor
 from compresskit.artifact.source import load_model
 from compresskit.core.types import Loaded
 from compresskit.data.dataset import open_data
-from compresskit.quantization.formats.layers import quantized_layers
+from compresskit.quantization.layers.quantized_layer import quantized_layers
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.quantize import quantize
 from compresskit.quantization.transforms.folding import fold_batchnorm

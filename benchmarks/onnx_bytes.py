@@ -1,6 +1,6 @@
 """Bytes of ONNX files beside the artifacts of the same models, and how near ONNX Runtime is to the model.
 
-    python benchmarks/onnx_bytes.py --out benchmarks/results/onnx_bytes.json
+python benchmarks/onnx_bytes.py --out benchmarks/results/onnx_bytes.json
 """
 
 from __future__ import annotations

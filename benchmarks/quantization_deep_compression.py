@@ -27,7 +27,7 @@ from compresskit.data.dataset import open_data
 from compresskit.evaluation.metrics import make_metric
 from compresskit.pruning.options import PruneOptions
 from compresskit.pruning.structured.prune import prune
-from compresskit.quantization.formats.weights import bytes_by_kind
+from compresskit.quantization.layers.weights import bytes_by_kind
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.qat import distill_objective
 from compresskit.quantization.quantize import quantize

@@ -16,8 +16,8 @@ from quantization_cifar import Setting, all_logits, quantized, score
 
 from compresskit.artifact.source import load_model
 from compresskit.data.dataset import open_data
-from compresskit.quantization.formats.layers import quantized_layers
 from compresskit.quantization.formats.uniform import sqnr_db
+from compresskit.quantization.layers.quantized_layer import quantized_layers
 from compresskit.quantization.transforms.folding import fold_batchnorm
 
 GROUPS = {"granularity": "group", "group_size": 32}

@@ -84,7 +84,8 @@ def epoch(folder: str, workers: int) -> None:
     """One process of the table of times: prints seconds of an epoch; nothing is read from a cache of decoded images."""
     import torch
 
-    from compresskit.data import sources, transforms
+    from compresskit.data import sources
+    from compresskit.data.augmentation import transforms
     from compresskit.data.dataset import open_data
 
     # as if the set were larger than what is kept in memory

@@ -19,7 +19,7 @@ from torch import nn
 
 from ..core.errors import ForwardError, InputError
 from ..core.limits.json_files import LARGEST_MANIFEST_BYTES, read_json
-from ..core.preprocessing import declared_normalization
+from ..core.manifest.preprocessing import declared_normalization
 from ..core.tensors.copying import copy_module
 from ..core.tensors.devices import on_cpu
 from ..core.types import Loaded, Preprocessing

@@ -14,8 +14,8 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from ..core.edit_records import EditRecord, Integer, Name, reads
 from ..core.errors import InputError
+from ..core.manifest.edit_records import EditRecord, Integer, Name, reads
 from ..core.tensors.modules import get_module
 from ..model.libraries.geometry import PLACES, at, settings_of
 from .skips import PassThrough

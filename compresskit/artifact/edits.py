@@ -14,8 +14,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..core.edit_records import EditRecord, Integer, Name, Shape, as_record, reads
 from ..core.errors import InputError
+from ..core.manifest.edit_records import EditRecord, Integer, Name, Shape, as_record, reads
 from ..core.registry import Registry, Row, is_reference
 from ..core.tensors.modules import get_module, set_module
 from ..model.checkpoints.weights import sha256_of
@@ -42,7 +42,7 @@ EDITS: Registry[Callable[[nn.Module, dict[str, Any]], None]] = Registry(
             "pruning.structured.free_heads:replay",
             "multi-head attention becomes one whose head width is free",
         ),
-        "quantized": Row("quantization.formats.conversion:replay", "a layer becomes a quantized layer"),
+        "quantized": Row("quantization.layers.conversion:replay", "a layer becomes a quantized layer"),
         "kv_cache": Row("quantization.kv_cache:replay", "keys and values are cached in few bits"),
         "fold": Row("quantization.transforms.folding:replay", "a layer takes up the batch normalization after it"),
         "factored": Row("decomposition.surgery.layers:replay", "a layer becomes a chain of smaller layers"),

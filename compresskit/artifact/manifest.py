@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from ..core.edit_records import MOST_DIMENSIONS, Name, Shape, Size, explain
 from ..core.errors import InputError
 from ..core.limits.json_files import LARGEST_MANIFEST_BYTES, read_json
+from ..core.manifest.edit_records import MOST_DIMENSIONS, Name, Shape, Size, explain
 from .codecs.storage import CODECS
 
 FORMAT_VERSION = 1

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from ..core.edit_records import EditRecord, Flag, Name, reads
+from ..core.manifest.edit_records import EditRecord, Flag, Name, reads
 from ..core.tensors.modules import get_module, set_module
 
 MOST_RETURNS = 64  # entries of what one block returns

@@ -102,14 +102,14 @@ MACS, PARAMS, BYTES = "macs", "params", "bytes"
 
 COSTS: Registry[Callable[[Any], float]] = Registry(
     "cost",
-    "compresskit.core",
+    "compresskit",
     {
-        MACS: Row("cost_rows:MULTIPLICATIONS", "multiply-accumulates"),
-        PARAMS: Row("cost_rows:PARAMETERS", "parameters"),
-        BYTES: Row("cost_rows:WEIGHT_BYTES", "bytes of the weights"),
-        "latency": Row("cost_rows:LATENCY", "measured latency"),
-        "memory": Row("cost_rows:MEMORY", "peak memory of activations at batch size 1, measured"),
-        "energy": Row("cost_rows:ENERGY", "modelled energy of a forward", "Horowitz, 2014"),
+        MACS: Row("core.cost_rows:MULTIPLICATIONS", "multiply-accumulates"),
+        PARAMS: Row("core.cost_rows:PARAMETERS", "parameters"),
+        BYTES: Row("core.cost_rows:WEIGHT_BYTES", "bytes of the weights"),
+        "latency": Row("core.cost_rows:LATENCY", "measured latency"),
+        "memory": Row("core.cost_rows:MEMORY", "peak memory of activations at batch size 1, measured"),
+        "energy": Row("core.cost_rows:ENERGY", "modelled energy of a forward", "Horowitz, 2014"),
     },
     group="costs",
     takes=("work",),

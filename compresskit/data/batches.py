@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from ..core.tensors.randomness import drawn_apart, same_draws
+from .augmentation.transforms import Composed
 from .preprocessing import ImageTransform
 from .splits.base import Split
 from .splits.stream import StreamSplit, shuffled
-from .transforms import Composed
 from .worker_processes import Workers, in_order, streamed
 
 #: (indices of the examples in their split, inputs, targets)

@@ -24,6 +24,7 @@ from ..model.example_inputs import example_of
 from ..model.text_inputs import TextInputs
 from . import loaders
 from .arrays import classes_in_floats
+from .augmentation.transforms import Augmentation, Composed
 from .batches import Batches, StreamBatches
 from .collate import Function, as_list, make_collate
 from .preprocessing import Asked, ImageTransform, refuse_unknown, take_arguments
@@ -32,7 +33,6 @@ from .splits.base import Split, Splits
 from .splits.examples import DatasetSplit
 from .splits.stream import EveryNth, StreamSplit
 from .tables import READERS
-from .transforms import Augmentation, Composed
 from .worker_processes import Workers
 
 SPLITS = ("train", "val", "test")

@@ -17,7 +17,7 @@ from ..core.tensors.dtypes import fit_inputs
 from ..core.tensors.modules import evaluating
 from ..core.types import Inputs, call, to_device
 from ..core.user_code.user_imports import guarded
-from ..data.transforms import MixedTargets
+from ..data.augmentation.transforms import MixedTargets
 from .loss_terms.own import computing_losses
 from .tables import LOSSES
 from .tasks import task_of

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..core.tensors.copying import copy_module
-from ..quantization.formats.conversion import become
-from ..quantization.formats.layers import Quantized, quantized_layers
+from ..quantization.layers.conversion import become
+from ..quantization.layers.quantized_layer import Quantized, quantized_layers
 
 #: what a layer keeps to quantize its input, output or products
 _ACTIVATION_PARTS = (

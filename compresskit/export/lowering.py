@@ -21,23 +21,23 @@ from compresskit.evaluation.metrics import Score
 from compresskit.model.example_inputs import with_batch
 from compresskit.training.context import Context
 
-from ..quantization.formats.layers import quantized_layers
 from ..quantization.kv_cache import float_cache
+from ..quantization.layers.quantized_layer import quantized_layers
 from .comparison import compare
-from .description import description
 from .exporters.export_program import DESCRIPTION
 from .exporters.preprocessed import FromFloats, Preprocessed
 from .exporters.traced import traced
-from .file_size import held_as_floats, size_notes
 from .folders.folder import model_card
 from .folders.proof import named_inputs, own_output, prove
+from .handover.description import description
+from .handover.file_size import held_as_floats, size_notes
+from .handover.runner_script import TOKENIZER, write_runner
 from .integers.layer_table import integer_share, layer_rows
 from .integers.same_runtime import Comparison, fastest, runs_apart, warnings_of
 from .measures.beside_float import Around, contest, timed
 from .measures.cold_start import cold_start
 from .options import ExportOptions
 from .other_sizes import check_sizes
-from .runner_script import TOKENIZER, write_runner
 from .runtimes.exported import Exported
 from .runtimes.unpacked import unpacked_model
 from .tables import EXPORTERS, RUNTIMES, files_beside

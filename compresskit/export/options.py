@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, field_validator, model_val
 from ..core.errors import InputError, nearest
 from ..core.options import GuardOptions, Options, choice, option
 from ..core.registry import Registry
-from .runner_script import beside
+from .handover.runner_script import beside
 from .tables import EXPORTERS, RUNTIMES, files_beside, reads
 
 #: runtimes that tell what single layers take

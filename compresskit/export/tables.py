@@ -42,7 +42,7 @@ EXPORTERS: Registry[Callable[[ExportedProgram | Loaded, Path, ExportOptions], Se
             },
         ),
         "executorch": Row(
-            "exporters.executorch:executorch",
+            "exporters.phones.executorch:executorch",
             "ExecuTorch's .pte for phones, through XNNPACK, of one batch size",
             attributes={
                 "suffix": ".pte",
@@ -52,7 +52,7 @@ EXPORTERS: Registry[Callable[[ExportedProgram | Loaded, Path, ExportOptions], Se
             },
         ),
         "litert": Row(
-            "exporters.litert:litert",
+            "exporters.phones.litert:litert",
             "LiteRT's .tflite (TensorFlow Lite) for phones, of one batch size",
             attributes={
                 "suffix": ".tflite",

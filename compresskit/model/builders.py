@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from ..core.errors import InputError, nearest
-from ..core.preprocessing import declared_normalization, declared_shape
+from ..core.manifest.preprocessing import declared_normalization, declared_shape
 from ..core.tensors.copying import copy_module
 from ..core.tensors.dtypes import model_dtype
 from ..core.tensors.randomness import manual_seed, unchanged_random_state

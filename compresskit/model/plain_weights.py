@@ -19,8 +19,8 @@ from torch.nn.utils import parametrize, prune
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.utils._pytree import tree_leaves
 
-from ..core.edit_records import EditRecord, Name, Shape, reads
 from ..core.errors import InputError, described
+from ..core.manifest.edit_records import EditRecord, Name, Shape, reads
 from ..core.tensors.modules import get_module
 from ..core.tensors.randomness import manual_seed
 from ..core.types import Inputs, call

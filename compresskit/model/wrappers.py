@@ -12,8 +12,8 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-from ..core.edit_records import EditRecord, Shape, reads
 from ..core.errors import InputError
+from ..core.manifest.edit_records import EditRecord, Shape, reads
 from ..core.tensors.devices import device_of
 from ..core.tensors.modules import get_module
 from ..core.types import Inputs, invoke

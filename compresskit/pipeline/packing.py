@@ -16,10 +16,10 @@ from ..artifact.disk import files, ownership
 from ..core.errors import InputError
 from ..core.types import Inputs, Loaded, call
 from ..export.exporters.output_names import named_tensors
+from ..export.handover.runner_script import requirements, write_runner
 from ..export.lowering import carry_out
 from ..export.opening import is_file, open_file
 from ..export.options import ExportOptions
-from ..export.runner_script import requirements, write_runner
 from ..model.example_inputs import with_batch
 from .checks.preflight import checked_export
 from .recipe import RecipeOptions

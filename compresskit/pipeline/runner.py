@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..analysis.calibration.activation_cache import activation_memory
+from ..analysis.calibration.block_walk.activation_cache import activation_memory
 from ..artifact import artifact
 from ..artifact.disk import files, ownership
 from ..core import distributed

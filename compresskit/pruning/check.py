@@ -11,7 +11,7 @@ from .dependency.graph import build_graph
 from .options import PruneOptions
 from .structured.block_pruning import removable_blocks
 from .structured.diagnostics import explain
-from .structured.expert_pruning import find_mixtures, kept_experts
+from .structured.experts.expert_pruning import find_mixtures, kept_experts
 from .structured.free_heads import free_heads
 from .structured.one_width import ties_of
 from .structured.prune import all_limits, prunable_graph

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..analysis.calibration.blocks import find_blocks
+from ..analysis.calibration.block_walk.blocks import find_blocks
+from ..analysis.calibration.block_walk.streaming import walk
 from ..analysis.calibration.moments import MomentSums
-from ..analysis.calibration.streaming import walk
 from ..analysis.reconstruction.blockwise import outcome_table
 from ..analysis.reconstruction.floats import reconstruct_floats
 from ..analysis.reconstruction.plan import plan_reconstruction

@@ -13,20 +13,20 @@ from compresskit.core.tensors.modules import bias_of, get_module
 from compresskit.core.types import Inputs, Loaded
 from compresskit.training.context import Context
 
-from ..analysis.calibration.block_step import Step
-from ..analysis.calibration.blocks import find_blocks
+from ..analysis.calibration.block_walk.block_step import Step
+from ..analysis.calibration.block_walk.blocks import find_blocks
+from ..analysis.calibration.block_walk.streaming import walk
 from ..analysis.calibration.moments import InputMeans, MomentSums
 from ..analysis.calibration.routed import RoutedMoments
-from ..analysis.calibration.streaming import walk
 from .calibration.layer_inputs import LayerInputs, holding_experts, roundable, routed_moments, sampler
-from .formats.conversion import convert
 from .formats.integer import grid_for
-from .formats.layer_spec import Spec
-from .formats.layers import Quantized, kernel_columns, name_format, to_matrix
 from .formats.number_format import Parts, Settings
 from .formats.saturation import is_depthwise, pair_distance, smallest_scale
 from .formats.uniform import Grid
-from .formats.weights import store
+from .layers.conversion import convert
+from .layers.layer_spec import Spec
+from .layers.quantized_layer import Quantized, kernel_columns, name_format, to_matrix
+from .layers.weights import store
 from .options import QuantizeOptions
 from .plan import LayerPlan
 from .rounding.bias_correction import correct_bias

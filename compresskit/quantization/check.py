@@ -9,7 +9,7 @@ from compresskit.core.types import Loaded
 from compresskit.training.context import Context
 from compresskit.training.train_check import check_training
 
-from ..analysis.calibration.blocks import find_blocks
+from ..analysis.calibration.block_walk.blocks import find_blocks
 from ..analysis.dataflow import trace
 from .calibration.activations import product_operands
 from .kv_cache import quantize_cache

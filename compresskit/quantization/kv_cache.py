@@ -19,8 +19,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from compresskit.core.edit_records import EditRecord, reads
 from compresskit.core.errors import InputError
+from compresskit.core.manifest.edit_records import EditRecord, reads
 from compresskit.core.types import Loaded
 from compresskit.model.text_inputs import is_causal
 

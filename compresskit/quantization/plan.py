@@ -14,9 +14,9 @@ from compresskit.core.tensors.modules import get_module, match_names
 from compresskit.model.libraries.experts import is_experts, projections
 
 from ..analysis.dataflow import Trace, shared_parameters
-from .formats.layer_spec import Spec
-from .formats.layers import Quantized, name_format, output_axis
 from .formats.saturation import is_depthwise, pair_distance
+from .layers.layer_spec import Spec
+from .layers.quantized_layer import Quantized, name_format, output_axis
 from .options import QuantizeOptions
 
 _WEIGHTED = (

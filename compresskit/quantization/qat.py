@@ -23,12 +23,12 @@ from ..evaluation.loss_terms.shapes import class_axis
 from ..evaluation.losses import Loss, run_with_loss
 from ..training.context import Context
 from .formats import uniform
-from .formats.conversion import become
 from .formats.integer import grid_parts
-from .formats.layer_spec import Spec
-from .formats.layers import Quantized, along_channels, from_matrix, quantized_class, quantized_layers, to_matrix
 from .formats.uniform import Grid
-from .formats.weights import store
+from .layers.conversion import become
+from .layers.layer_spec import Spec
+from .layers.quantized_layer import Quantized, along_channels, from_matrix, quantized_class, quantized_layers, to_matrix
+from .layers.weights import store
 
 _SMALLEST_STEP = 1e-8
 _CELL = 0.49  # half a step, less what rounding in floats may take

@@ -19,7 +19,7 @@ from compresskit.model.text_inputs import is_causal
 from compresskit.training.context import Context, Profile, StepResult
 from compresskit.training.loop import train
 
-from ..analysis.calibration.blocks import block_table, find_blocks
+from ..analysis.calibration.block_walk.blocks import block_table, find_blocks
 from ..analysis.dataflow import trace
 from ..analysis.reconstruction.blockwise import outcome_table
 from ..analysis.reconstruction.plan import plan_reconstruction
@@ -36,10 +36,10 @@ from .calibration.activations import (
     ranges_of,
 )
 from .calibration.layer_inputs import InputsInTurn, holding_experts, roundable
-from .formats.conversion import convert
-from .formats.layer_spec import Spec
-from .formats.layers import name_format
 from .kv_cache import with_quantized_cache
+from .layers.conversion import convert
+from .layers.layer_spec import Spec
+from .layers.quantized_layer import name_format
 from .mixed_precision import latency_budget
 from .mixed_precision.choice import allocate, target_bytes
 from .mixed_precision.latency_budget import choose_int8

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from compresskit.core.tensors.modules import bias_of
 from compresskit.core.types import Loaded
 
-from ..analysis.calibration.blocks import Block, modules_of
+from ..analysis.calibration.block_walk.blocks import Block, modules_of
 from ..analysis.reconstruction.blockwise import reconstruct_blocks
 from ..analysis.reconstruction.fitting import Group, Outcome
 from ..analysis.reconstruction.plan import Plan
-from .formats.layers import quantized_layers
+from .layers.quantized_layer import quantized_layers
 from .qat import Trainable, static_sides, take_over, trainable
 
 #: share of its size by which a number moves at first in one gradient step

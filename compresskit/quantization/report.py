@@ -13,9 +13,9 @@ from compresskit.core.tensors.freed_memory import release_pages
 from compresskit.core.tensors.modules import get_module
 from compresskit.core.types import Inputs, Loaded, main_output
 
-from .formats.layers import Quantized
 from .formats.uniform import sqnr_db
-from .formats.weights import bytes_by_kind
+from .layers.quantized_layer import Quantized
+from .layers.weights import bytes_by_kind
 
 
 def size_facts(before: nn.Module, after: Loaded) -> dict[str, Any]:

@@ -54,45 +54,47 @@ WEIGHT_FORMATS: Registry[NumberFormat] = Registry(
             "formats.codebook:CODEBOOK", "weights share the values of a k-means codebook a layer", "Han et al., 2016"
         ),
         "nf4": Row(
-            "formats.nf4:NF4",
+            "formats.fixed_groups.nf4:NF4",
             "weights in 4 bits, levels at quantiles of a normal distribution, one scale for each 64 weights",
             "Dettmers et al., 2023",
         ),
         "nf4-double": Row(
-            "formats.nf4:NF4_DOUBLE", "nf4 whose scales are stored in 8 bits themselves", "Dettmers et al., 2023"
+            "formats.fixed_groups.nf4:NF4_DOUBLE",
+            "nf4 whose scales are stored in 8 bits themselves",
+            "Dettmers et al., 2023",
         ),
         "mxfp4": Row(
-            "formats.mxfp4:MXFP4",
+            "formats.fixed_groups.mxfp4:MXFP4",
             "weights in 4-bit floats (e2m1), one power of two for each 32 of a row",
             "OCP Microscaling Formats v1.0, 2023",
         ),
         "nvfp4": Row(
-            "formats.nvfp4:NVFP4",
+            "formats.fixed_groups.nvfp4:NVFP4",
             "weights in 4-bit floats (e2m1), one float8 for each 16 of a row and one float32 for all",
             "NVIDIA, 2024",
         ),
         "q2-k": Row(
-            "formats.k_quants:Q2_K",
+            "formats.fixed_groups.k_quants:Q2_K",
             "weights as Q2_K of GGUF files, 2.6 bits each: 2-bit codes, 16 of a row a scale and an offset of 4 bits",
             "Kawrakow, 2023",
         ),
         "q3-k": Row(
-            "formats.k_quants:Q3_K",
+            "formats.fixed_groups.k_quants:Q3_K",
             "weights as Q3_K of GGUF files, 3.4 bits each: 3-bit codes, 16 of a row a scale of 6 bits",
             "Kawrakow, 2023",
         ),
         "q4-k": Row(
-            "formats.k_quants:Q4_K",
+            "formats.fixed_groups.k_quants:Q4_K",
             "weights as Q4_K of GGUF files, 4.5 bits each: 4-bit codes, 32 of a row a scale and an offset of 6 bits",
             "Kawrakow, 2023",
         ),
         "q5-k": Row(
-            "formats.k_quants:Q5_K",
+            "formats.fixed_groups.k_quants:Q5_K",
             "weights as Q5_K of GGUF files, 5.5 bits each: 5-bit codes, 32 of a row a scale and an offset of 6 bits",
             "Kawrakow, 2023",
         ),
         "q6-k": Row(
-            "formats.k_quants:Q6_K",
+            "formats.fixed_groups.k_quants:Q6_K",
             "weights as Q6_K of GGUF files, 6.6 bits each: 6-bit codes, 16 of a row a scale of 8 bits",
             "Kawrakow, 2023",
         ),

@@ -16,7 +16,7 @@ from ..core.costs import COSTS, cost_of, field_of, names
 from ..core.errors import GuardMissed, InputError
 from ..core.reporting.phases import phase
 from ..core.types import Loaded
-from ..quantization.formats.weights import bytes_by_kind
+from ..quantization.layers.weights import bytes_by_kind
 from ..training.context import Context, StepResult
 from . import report
 from .carrying_out import carry_out

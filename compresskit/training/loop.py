@@ -21,7 +21,7 @@ from ..core.reporting.phases import phase, under_way
 from ..core.tensors.dtypes import float32_weights
 from ..core.tensors.randomness import manual_seed
 from ..core.types import Inputs, Loaded, to_device
-from ..data import transforms
+from ..data.augmentation import transforms
 from ..evaluation.losses import plain_objective
 from . import logging
 from .checkpoints import checkpoint

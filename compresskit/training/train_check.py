@@ -12,7 +12,7 @@ from torch import nn
 from ..core.errors import CompresskitError, InputError, described
 from ..core.tensors.dtypes import float32_weights
 from ..core.types import Loaded, to_device
-from ..data import transforms
+from ..data.augmentation import transforms
 from ..evaluation.losses import plain_objective
 from .context import Context
 from .distributed.ddp_wrapper import Objective

@@ -40,7 +40,8 @@ def shell(line: str, folder: Path) -> subprocess.CompletedProcess:
         ("ck schema >&-", 0, ""),
         ("ck schema | head -1; exit ${PIPESTATUS[0]}", 0, ""),
         (
-            "ck schema > /dev/full", 2,
+            "ck schema > /dev/full",
+            2,
             "compresskit: file system: No space left on device; make room, or name a path on another disk\n",
         ),
         ("ck nonsense 2>&-", 2, ""),

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from compresskit.core.errors import InputError
 from compresskit.core.types import Preprocessing
 from compresskit.core.user_code.in_memory import named_objects
-from compresskit.data import transforms
+from compresskit.data.augmentation import transforms
 from compresskit.data.dataset import Data, open_data
 from compresskit.data.splits.base import Splits
 from compresskit.data.splits.files import FileSplit

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from compresskit.core.errors import InputError
-from compresskit.data.transforms import MixedTargets
+from compresskit.data.augmentation.transforms import MixedTargets
 from compresskit.evaluation.losses import balanced_weights, make_loss, mean_loss, run_with_loss, task_loss
 
 CPU = torch.device("cpu")

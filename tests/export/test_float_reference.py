@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from compresskit.export.float_reference import float_twin
-from compresskit.quantization.formats.layers import along_channels, quantized_layers
+from compresskit.quantization.layers.quantized_layer import along_channels, quantized_layers
 
 pytestmark = pytest.mark.integration
 

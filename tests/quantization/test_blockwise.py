@@ -12,7 +12,7 @@ from compresskit.core.errors import InputError
 from compresskit.core.types import Loaded, call, main_output
 from compresskit.quantization.blockwise import round_layers, scale_inputs
 from compresskit.quantization.check import check
-from compresskit.quantization.formats.layers import Quantized
+from compresskit.quantization.layers.quantized_layer import Quantized
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.plan import make_plan
 from compresskit.quantization.quantize import quantize

@@ -11,7 +11,7 @@ from compresskit.core.errors import InputError
 from compresskit.core.types import Loaded
 from compresskit.data.dataset import open_data
 from compresskit.evaluation.metrics import make_metric
-from compresskit.quantization.formats.layers import quantized_layers
+from compresskit.quantization.layers.quantized_layer import quantized_layers
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.quantize import quantize
 from compresskit.quantization.tables import SCHEMES

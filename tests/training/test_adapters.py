@@ -10,8 +10,8 @@ from torch import nn
 import compresskit
 from compresskit.core.errors import InputError
 from compresskit.core.types import Loaded
-from compresskit.quantization.formats.conversion import convert
-from compresskit.quantization.formats.layer_spec import Spec
+from compresskit.quantization.layers.conversion import convert
+from compresskit.quantization.layers.layer_spec import Spec
 from compresskit.training.adapters import adaptable, adapters
 from compresskit.training.options import RecoverOptions
 

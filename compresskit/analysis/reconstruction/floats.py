@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ...core.tensors.dtypes import FLOATS
 from ...core.types import Loaded
-from ..calibration.blocks import Block, modules_of
+from ..calibration.block_walk.blocks import Block, modules_of
 from .blockwise import Target, reconstruct_blocks
 from .fitting import Group, Outcome
 from .plan import Plan

@@ -15,7 +15,7 @@ from ...core.timings.decisions import label
 from ...core.types import Inputs, Loaded, call, to_device
 from ...model.text_inputs import is_causal
 from ...training.context import Context
-from ..calibration.blocks import Block, find_blocks
+from ..calibration.block_walk.blocks import Block, find_blocks
 from .blockwise import Settings
 from .options import BATCH, FEWEST_EXAMPLES, JointReconstructionOptions, ReconstructionOptions
 

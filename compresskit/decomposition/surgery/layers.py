@@ -10,8 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ...core.edit_records import LARGEST_SIZE, EditRecord, Integer, Name, reads
 from ...core.errors import InputError
+from ...core.manifest.edit_records import LARGEST_SIZE, EditRecord, Integer, Name, reads
 from ...core.tensors.modules import get_module, set_module, tensor_of
 from ..methods import lstm
 from ..methods.geometry import Geometry, build, from_record, geometry_of, record_of

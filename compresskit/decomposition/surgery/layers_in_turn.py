@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...analysis.calibration.block_step import Step
-from ...analysis.calibration.blocks import find_blocks, run_block
+from ...analysis.calibration.block_walk.block_step import Step
+from ...analysis.calibration.block_walk.blocks import find_blocks, run_block
+from ...analysis.calibration.block_walk.streaming import walk
 from ...analysis.calibration.hooks import Reached, watch
-from ...analysis.calibration.streaming import walk
 from ...core.tensors.modules import get_module
 from ...core.types import Inputs, Loaded, call, to_device
 from .find_layers import Site

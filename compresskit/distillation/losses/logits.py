@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...core.errors import InputError
-from ...data.transforms import MixedTargets
+from ...data.augmentation.transforms import MixedTargets
 from .term import DistillationBatch, Loss, Setup, Term
 
 _IGNORED = -100  # cross_entropy's own mark of positions that do not count

@@ -22,8 +22,8 @@ from compresskit.core.types import Inputs, call
 from compresskit.model.example_inputs import with_batch
 from compresskit.model.exported import exported_program
 
-from ...quantization.formats.layers import quantized_layers
-from ...quantization.formats.lookups import lookup_of
+from ...quantization.formats.fixed_groups.lookups import lookup_of
+from ...quantization.layers.quantized_layer import quantized_layers
 from .dynamic_axes import Axes
 from .lowered_layers import lower, lowers_to_integers
 from .output_names import register_dataclasses

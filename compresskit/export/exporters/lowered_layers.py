@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from ...core.tensors.copying import copy_module
 from ...core.tensors.modules import tensor_of
 from ...quantization.formats import uniform
-from ...quantization.formats.conversion import become
-from ...quantization.formats.layer_spec import STACK
-from ...quantization.formats.layers import (
+from ...quantization.layers.conversion import become
+from ...quantization.layers.layer_spec import STACK
+from ...quantization.layers.quantized_layer import (
     Quantized,
     along_channels,
     from_matrix,

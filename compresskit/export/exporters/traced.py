@@ -15,7 +15,7 @@ from ...core.types import Inputs, Loaded
 from ...data.dataset import Data
 from ...model.example_inputs import with_batch
 from ...model.exported import exported_program
-from ..description import preprocessing_of
+from ..handover.description import preprocessing_of
 from ..options import ExportOptions
 from .dynamic_axes import Axes, free_axes, second_size, with_mask
 from .export_program import AXES, export_program

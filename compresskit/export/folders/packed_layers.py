@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from ...core.errors import InputError
 from ...core.types import Loaded
-from ...quantization.formats.layers import Quantized, quantized_layers
 from ...quantization.formats.uniform import middle_code
+from ...quantization.layers.quantized_layer import Quantized, quantized_layers
 from ..exporters.hugging_face.hf import plain_module
 from ..options import ExportOptions
 from .folder import check_source, naming, save_library_model

@@ -109,6 +109,4 @@ def _compared(line: dict[str, Any], outputs: str, wanted: Tensor) -> Proof:
         return Proof(line["class"], error=f"gives {list(output.shape)} where the model gives {list(wanted.shape)}")
     gap = torch.where(output == wanted, torch.zeros(()), (output - wanted).abs())
     scale = wanted[wanted.isfinite()].abs().max() if wanted.isfinite().any() else torch.zeros(())
-    return Proof(
-        line["class"], float(gap.max()), float(scale), found.get("ids"), generate_error=line["generate_error"]
-    )
+    return Proof(line["class"], float(gap.max()), float(scale), found.get("ids"), generate_error=line["generate_error"])

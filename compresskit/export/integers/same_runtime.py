@@ -14,7 +14,7 @@ from torch import nn
 
 from ...analysis.measure.latency import Quartiles, take_turns
 from ...core.types import Inputs, Loaded, call
-from ...quantization.formats.layers import quantized_layers
+from ...quantization.layers.quantized_layer import quantized_layers
 from ..exporters.traced import traced
 from ..exporters.with_past import completed
 from ..float_reference import float_twin

@@ -19,7 +19,7 @@ from ...core.tensors.modules import evaluating
 from ...core.types import Inputs, Loaded, invoke
 from ...model.example_inputs import with_batch
 from ...model.exported import exported_program
-from ...quantization.formats.layers import quantized_layers
+from ...quantization.layers.quantized_layer import quantized_layers
 from ..float_reference import float_twin
 from ..integers.same_runtime import in_runtime
 from ..options import ExportOptions

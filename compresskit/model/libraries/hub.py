@@ -14,7 +14,7 @@ from torch import nn
 
 from ...core.errors import CompresskitError, InputError, first_line, nearest, require
 from ...core.limits.json_files import LARGEST_MANIFEST_BYTES, read_json
-from ...core.preprocessing import declared_normalization, declared_shape
+from ...core.manifest.preprocessing import declared_normalization, declared_shape
 from ...core.types import Inputs, Preprocessing
 from .arguments import TIMM_EXTRAS, library_args, makers_of, transformers_config
 from .examples import transformers_example

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...core.errors import InputError, described
 from ...core.types import Inputs, Loaded, call, main_output, to_device
-from ...export.description import labels_of
+from ...export.handover.description import labels_of
 from ...export.opening import is_file
 from ..opening import pick_device
 from ..recipe import RecipeOptions

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...analysis.calibration.block_step import Step
+from ...analysis.calibration.block_walk.block_step import Step
 from ...analysis.calibration.channels import ChannelSums
 from ...analysis.calibration.collect import collect
 from ...analysis.calibration.moments import InputMoments, MomentSums, Precision

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...analysis.calibration.blocks import Block
+from ...analysis.calibration.block_walk.blocks import Block
 from ...analysis.reconstruction.fitting import Outcome
 from ...analysis.reconstruction.floats import reconstruct_floats
 from ...analysis.reconstruction.plan import Plan

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ...analysis.calibration.blocks import find_blocks
+from ...analysis.calibration.block_walk.blocks import find_blocks
 from ...core.reporting.phases import phase
 from ...core.tensors.modules import bias_of, get_module, tensor_of
 from ...core.types import Loaded, to_device

@@ -21,12 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...analysis.calibration.block_step import Held
-from ...analysis.calibration.blocks import Block, run_block
+from ...analysis.calibration.block_walk.block_step import Held
+from ...analysis.calibration.block_walk.blocks import Block, run_block
+from ...analysis.calibration.block_walk.streaming import walk
 from ...analysis.calibration.hooks import Reached, Sums, watch
 from ...analysis.calibration.im2col import input_rows, needs_window, output_positions, output_rows
 from ...analysis.calibration.moments import RegressionSums
-from ...analysis.calibration.streaming import walk
 from ...core.tensors.batches import count_examples, pick
 from ...core.tensors.modules import bias_of, evaluating, get_module, tensor_of
 from ...core.types import Inputs, call

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...core.edit_records import EditRecord, reads
 from ...core.errors import InputError
+from ...core.manifest.edit_records import EditRecord, reads
 from ...core.tensors.modules import get_module, set_module
 
 

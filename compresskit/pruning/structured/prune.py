@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...analysis.calibration.blocks import find_blocks
+from ...analysis.calibration.block_walk.blocks import find_blocks
 from ...analysis.measure.work import exact_costs, whole_figure
 from ...analysis.reconstruction.blockwise import outcome_table
 from ...analysis.reconstruction.plan import plan_reconstruction
@@ -43,8 +43,8 @@ from ..tables import CRITERIA
 from ..unstructured import prune_weights
 from .block_pruning import prune_blocks
 from .diagnostics import explain, sensitivity
-from .expert_alignment import align_experts
-from .expert_pruning import prune_experts
+from .experts.expert_alignment import align_experts
+from .experts.expert_pruning import prune_experts
 from .free_heads import free_heads
 from .group_equivalence import Proof, proven
 from .one_width import FREE, Ties, follow, proven_together, settled, ties_of, whole_groups

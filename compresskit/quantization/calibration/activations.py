@@ -14,8 +14,8 @@ from compresskit.core.types import Inputs, Loaded
 
 from ...analysis.dataflow import Trace
 from ...core.reporting.phases import phase
-from ..formats.conversion import convert
-from ..formats.layer_spec import Spec
+from ..layers.conversion import convert
+from ..layers.layer_spec import Spec
 from ..options import QuantizeOptions
 from ..plan import LayerPlan
 from . import calibration

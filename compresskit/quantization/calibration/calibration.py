@@ -18,7 +18,7 @@ from compresskit.core.types import Inputs, call
 
 from ...analysis.dataflow import Key
 from ..formats import uniform
-from ..formats.layers import Quantized, along_channels
+from ..layers.quantized_layer import Quantized, along_channels
 from ..tables import OBSERVERS
 from .attention_matmuls import Products, products_of
 from .observers import Levels

@@ -16,7 +16,7 @@ from ...core.tensors.dtypes import widened
 from ...core.tensors.modules import get_module, tensor_of
 from ...core.types import Inputs
 from ...model.libraries.experts import is_experts
-from ..formats.layers import Quantized, along_channels
+from ..layers.quantized_layer import Quantized, along_channels
 
 #: rows taken from one batch at most; they are drawn by a seeded generator
 _ROWS_PER_BATCH = 4096

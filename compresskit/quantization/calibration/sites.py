@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from ...analysis.dataflow import Key, Trace
-from ..formats.layers import Quantized
+from ..layers.quantized_layer import Quantized
 
 #: operations on two activations that integer runtimes compute in integers if both are quantized
 _BINARY = ("add", "add_", "mul", "mul_", "sub", "sub_")

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from compresskit.core.errors import InputError
 
+from ..layers.layer_spec import Spec
+from ..layers.quantized_layer import from_matrix, matrix_shape, quantized_class, to_matrix
 from ..options import QuantizeOptions
 from ..tables import FORMATS
 from . import uniform
-from .layer_spec import Spec
-from .layers import from_matrix, matrix_shape, quantized_class, to_matrix
-from .lookups import Lookup
+from .fixed_groups.lookups import Lookup
 from .number_format import Parts, Settings, Stored
 from .packing import pack, packed_bytes, unpack
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ..layers.layer_spec import Spec
 from ..tables import CODEBOOK_STARTS
 from .base import BaseFormat
-from .layer_spec import Spec
-from .lookups import Lookup
+from .fixed_groups.lookups import Lookup
 from .number_format import Parts, Settings, Stored
 
 _ROUNDS = 300

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..layers.layer_spec import Spec
 from ..tables import FORMATS
 from . import uniform
 from .base import BaseFormat, wide_scale
-from .layer_spec import Spec
-from .lookups import Lookup, by_rows
+from .fixed_groups.lookups import Lookup, by_rows
 from .number_format import Parts, Settings
 
 

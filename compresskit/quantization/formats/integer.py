@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..layers.layer_spec import Spec
 from ..options import QuantizeOptions
 from ..rounding.nearest import Problem
 from ..tables import FORMATS, ROUNDINGS
 from . import uniform
 from .base import BaseFormat, wide_scale
-from .layer_spec import Spec
-from .lookups import Lookup, by_rows
+from .fixed_groups.lookups import Lookup, by_rows
 from .number_format import Parts, Settings, Stored
 
 #: weights of a group up to which it seldom holds outliers

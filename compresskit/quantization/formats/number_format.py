@@ -14,8 +14,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from ..layers.layer_spec import Spec
 from ..options import QuantizeOptions
-from .layer_spec import Spec
 
 #: the parts of a quantized parameter; "values" are the codes of its weights
 Parts = Mapping[str, Tensor]

@@ -18,11 +18,11 @@ from compresskit.training.context import Context
 
 from ...core.reporting.phases import phase
 from ..calibration.layer_inputs import InputsInTurn, LayerInputs
-from ..formats.layer_spec import Spec
-from ..formats.layers import from_matrix, kernel_columns, matrix_shape, name_format, to_matrix
 from ..formats.number_format import Settings
 from ..formats.packing import packed_bytes
-from ..formats.weights import bytes_by_kind
+from ..layers.layer_spec import Spec
+from ..layers.quantized_layer import from_matrix, kernel_columns, matrix_shape, name_format, to_matrix
+from ..layers.weights import bytes_by_kind
 from ..options import QuantizeOptions
 from ..plan import LayerPlan, with_bits, with_format
 from . import allocation

@@ -11,7 +11,7 @@ from compresskit.core.tensors.dtypes import in_float32
 from compresskit.core.tensors.modules import bias_of, get_module, tensor_of
 
 from ...analysis.dataflow import Key, Trace, shared_parameters
-from ..formats.layers import Quantized
+from ..layers.quantized_layer import Quantized
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 #: operations f with f(s x) = s f(x) for s > 0 that keep channels where they are

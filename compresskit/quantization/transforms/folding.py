@@ -8,14 +8,14 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from compresskit.core.edit_records import EditRecord, Name, reads
 from compresskit.core.errors import InputError
+from compresskit.core.manifest.edit_records import EditRecord, Name, reads
 from compresskit.core.tensors.modules import bias_of, get_module, set_module, tensor_of
 from compresskit.core.types import Loaded
 from compresskit.training.batchnorm import channel_scale
 
 from ...analysis.dataflow import Trace, shared_parameters, trace
-from ..formats.layers import Quantized, output_axis
+from ..layers.quantized_layer import Quantized, output_axis
 
 FOLDABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
 

@@ -25,7 +25,7 @@ from compresskit.model.libraries.experts import is_experts, matrix_of, projectio
 
 from ...analysis.dataflow import Key, Trace, trace
 from ...artifact.config_edits import replay_untie
-from ..formats.layers import Quantized, output_axis
+from ..layers.quantized_layer import Quantized, output_axis
 
 #: largest change of the outputs, as a share of the largest, that counts as rounding
 _TOLERANCE, _TOLERANCE_IN_HALVES = 1e-3, 0.1

@@ -12,10 +12,10 @@ from compresskit.core.tensors.modules import tensor_of
 
 from ...analysis.calibration.moments import output_error
 from ..calibration.layer_inputs import LayerInputs
-from ..formats.conversion import convert
-from ..formats.layer_spec import Spec
-from ..formats.layers import to_matrix
 from ..formats.uniform import Grid
+from ..layers.conversion import convert
+from ..layers.layer_spec import Spec
+from ..layers.quantized_layer import to_matrix
 from .equalization import input_channel_ranges, scale_input_channels
 
 _EXPONENTS = 20

@@ -22,7 +22,7 @@ from ...quantization.calibration.activations import (
     quantize_activations,
     ranges_of,
 )
-from ...quantization.formats.weights import bytes_by_kind
+from ...quantization.layers.weights import bytes_by_kind
 from ...quantization.mixed_precision.latency_budget import measured_damages
 from ...quantization.options import QuantizeOptions
 from ...quantization.plan import make_plan

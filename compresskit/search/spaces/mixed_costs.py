@@ -22,7 +22,7 @@ from ...decomposition.surgery.layers import chain_with_bias
 from ...decomposition.tables import KINDS
 from ...pruning.dependency.cost import GraphWork, widths
 from ...pruning.dependency.graph import Graph
-from ...quantization.formats.layers import Spec, format_of, matrix_shape
+from ...quantization.layers.quantized_layer import Spec, format_of, matrix_shape
 from ..options import SearchOptions
 from .decompose import decompose_values, rank_at
 

@@ -20,8 +20,8 @@ from ...core.tensors.modules import get_module, tensor_of
 from ...core.types import Loaded
 from ...quantization.blockwise import quantize_layer
 from ...quantization.calibration.layer_inputs import LayerInputs, collect_inputs, roundable
-from ...quantization.formats.layers import Quantized, Spec, name_format, to_matrix
-from ...quantization.formats.weights import bytes_by_kind
+from ...quantization.layers.quantized_layer import Quantized, Spec, name_format, to_matrix
+from ...quantization.layers.weights import bytes_by_kind
 from ...quantization.options import QuantizeOptions
 from ...quantization.plan import make_plan
 from ...quantization.tables import ROUNDINGS

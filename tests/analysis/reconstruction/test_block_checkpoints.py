@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from compresskit.analysis.calibration.blocks import find_blocks
+from compresskit.analysis.calibration.block_walk.blocks import find_blocks
 from compresskit.analysis.reconstruction.blockwise import Settings
 from compresskit.analysis.reconstruction.floats import reconstruct_floats
 from compresskit.analysis.reconstruction.plan import Plan

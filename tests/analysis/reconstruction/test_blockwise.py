@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from compresskit.analysis.calibration.activation_cache import activation_memory
-from compresskit.analysis.calibration.blocks import find_blocks, modules_of
+from compresskit.analysis.calibration.block_walk.activation_cache import activation_memory
+from compresskit.analysis.calibration.block_walk.blocks import find_blocks, modules_of
 from compresskit.analysis.reconstruction.blockwise import Settings, outcome_table, reconstruct_blocks
 from compresskit.analysis.reconstruction.fitting import Group
 

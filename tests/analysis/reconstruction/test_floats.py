@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from compresskit.analysis.calibration.blocks import Block, find_blocks
+from compresskit.analysis.calibration.block_walk.blocks import Block, find_blocks
 from compresskit.analysis.reconstruction.blockwise import Settings
 from compresskit.analysis.reconstruction.floats import float_groups, reconstruct_floats
 from compresskit.analysis.reconstruction.plan import Plan

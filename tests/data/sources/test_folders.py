@@ -6,15 +6,7 @@ import pytest
 import torch
 
 from compresskit.core.errors import InputError
-from compresskit.data.sources.folders import (
-    directory,
-    joined_notes,
-    named_splits,
-    resized,
-    shown,
-    split_folders,
-    whole,
-)
+from compresskit.data.sources.folders import directory, joined_notes, named_splits, resized, shown, split_folders, whole
 
 
 def test_splits_by_their_usual_names(tmp_path):

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from compresskit.core.errors import InputError
-from compresskit.data.transforms import MixedTargets
+from compresskit.data.augmentation.transforms import MixedTargets
 from compresskit.distillation.losses import logits as losses
 from compresskit.distillation.losses.term import DistillationBatch, Setup
 

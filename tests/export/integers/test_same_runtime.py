@@ -9,7 +9,7 @@ from compresskit.analysis.measure.latency import Quartiles
 from compresskit.core.types import main_output
 from compresskit.export.integers.same_runtime import Comparison, fastest, in_runtime, runs_apart, warnings_of
 from compresskit.export.options import ExportOptions
-from compresskit.quantization.formats.layers import quantized_layers
+from compresskit.quantization.layers.quantized_layer import quantized_layers
 
 pytestmark = pytest.mark.integration
 

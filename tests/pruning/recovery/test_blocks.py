@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from compresskit.analysis.calibration.blocks import find_blocks
+from compresskit.analysis.calibration.block_walk.blocks import find_blocks
 from compresskit.core.types import Loaded
 from compresskit.pruning.dependency.graph import build_graph
 from compresskit.pruning.options import PruneOptions

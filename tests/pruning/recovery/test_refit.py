@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from compresskit.analysis.calibration.activation_cache import ActivationCache
-from compresskit.analysis.calibration.block_step import Held
-from compresskit.analysis.calibration.blocks import Block, find_blocks
+from compresskit.analysis.calibration.block_walk.activation_cache import ActivationCache
+from compresskit.analysis.calibration.block_walk.block_step import Held
+from compresskit.analysis.calibration.block_walk.blocks import Block, find_blocks
 from compresskit.artifact.source import load_model
 from compresskit.core.types import Loaded, Preprocessing
 from compresskit.data import loaders

@@ -16,9 +16,9 @@ from compresskit.export.exporters.onnx import export_onnx
 from compresskit.export.runtimes.exported import Exported
 from compresskit.export.runtimes.openvino import openvino
 from compresskit.quantization.calibration.attention_matmuls import attention, count_operands, products_of
-from compresskit.quantization.formats.conversion import convert
-from compresskit.quantization.formats.layer_spec import Spec
-from compresskit.quantization.formats.layers import quantize_activation, quantized_layers
+from compresskit.quantization.layers.conversion import convert
+from compresskit.quantization.layers.layer_spec import Spec
+from compresskit.quantization.layers.quantized_layer import quantize_activation, quantized_layers
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.qat import take_over, trainable
 from compresskit.quantization.quantize import quantize

@@ -9,8 +9,8 @@ from compresskit.core.errors import InputError
 from compresskit.quantization.calibration.calibration import observe, store_range
 from compresskit.quantization.calibration.observers import Levels
 from compresskit.quantization.calibration.sites import find_sites
-from compresskit.quantization.formats.conversion import convert
-from compresskit.quantization.formats.layer_spec import Spec
+from compresskit.quantization.layers.conversion import convert
+from compresskit.quantization.layers.layer_spec import Spec
 
 
 def test_ranges_by_hand_and_shared_between_sites_of_one_tensor():

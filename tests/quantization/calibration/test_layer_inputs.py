@@ -5,9 +5,9 @@ from torch import nn
 
 from compresskit.analysis.calibration.moments import output_error
 from compresskit.quantization.calibration.layer_inputs import InputsInTurn, collect_inputs, roundable
-from compresskit.quantization.formats.conversion import convert
-from compresskit.quantization.formats.layer_spec import Spec
-from compresskit.quantization.formats.layers import to_matrix
+from compresskit.quantization.layers.conversion import convert
+from compresskit.quantization.layers.layer_spec import Spec
+from compresskit.quantization.layers.quantized_layer import to_matrix
 
 
 def test_streamed_moments_are_the_means_over_all_rows():

@@ -5,7 +5,7 @@ import torch
 
 from compresskit.core.errors import InputError
 from compresskit.quantization.formats.base import BaseFormat, scale_type_for, wide_scale
-from compresskit.quantization.formats.layer_spec import Spec
+from compresskit.quantization.layers.layer_spec import Spec
 
 
 def spec(**fields):

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from compresskit.quantization.formats.layer_spec import Spec
 from compresskit.quantization.formats.number_format import Settings
+from compresskit.quantization.layers.layer_spec import Spec
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.tables import FORMATS
 

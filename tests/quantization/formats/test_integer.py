@@ -5,8 +5,8 @@ import torch
 
 from compresskit.core.errors import InputError
 from compresskit.quantization.formats.integer import best_search, grid_for, safe_scale_type
-from compresskit.quantization.formats.layer_spec import Spec
 from compresskit.quantization.formats.number_format import Settings
+from compresskit.quantization.layers.layer_spec import Spec
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.tables import FORMATS
 

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from compresskit.artifact.edits import replay
-from compresskit.quantization.formats.conversion import convert
-from compresskit.quantization.formats.layer_spec import Spec
-from compresskit.quantization.formats.layers import to_matrix
 from compresskit.quantization.formats.number_format import Settings
 from compresskit.quantization.formats.uniform import sqnr_db
-from compresskit.quantization.formats.weights import bytes_by_kind, store
+from compresskit.quantization.layers.conversion import convert
+from compresskit.quantization.layers.layer_spec import Spec
+from compresskit.quantization.layers.quantized_layer import to_matrix
+from compresskit.quantization.layers.weights import bytes_by_kind, store
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.plan import quantizable_parameters
 from compresskit.quantization.tables import FORMATS

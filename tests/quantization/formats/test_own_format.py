@@ -10,7 +10,7 @@ import torch
 
 import compresskit
 from compresskit.core.errors import InputError
-from compresskit.quantization.formats.layers import quantized_layers
+from compresskit.quantization.layers.quantized_layer import quantized_layers
 from compresskit.quantization.tables import WEIGHT_FORMATS
 
 OPTIONS = {"first_last": "same", "latency_rounds": 0}

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from compresskit.core.types import Loaded
-from compresskit.quantization.formats.layers import quantized_layers
 from compresskit.quantization.formats.saturation import is_depthwise, pair_distance, smallest_scale
+from compresskit.quantization.layers.quantized_layer import quantized_layers
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.quantize import quantize
 from compresskit.training.context import Context

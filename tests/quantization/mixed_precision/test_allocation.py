@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 from torch import nn
 
 from compresskit.core.errors import InputError
-from compresskit.quantization.formats.weights import bytes_by_kind
+from compresskit.quantization.layers.weights import bytes_by_kind
 from compresskit.quantization.mixed_precision.allocation import Choice, plot, sensitivities, solve
 
 

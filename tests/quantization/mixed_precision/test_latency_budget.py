@@ -9,7 +9,7 @@ from torch import nn
 from compresskit.core.errors import InputError
 from compresskit.core.types import Loaded
 from compresskit.export import layer_timing
-from compresskit.quantization.formats.layer_spec import Spec
+from compresskit.quantization.layers.layer_spec import Spec
 from compresskit.quantization.mixed_precision.latency_budget import alone, choose_int8, measured_damages
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.plan import LayerPlan

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from compresskit.quantization.calibration.layer_inputs import collect_inputs
-from compresskit.quantization.formats.layers import to_matrix
+from compresskit.quantization.layers.quantized_layer import to_matrix
 from compresskit.quantization.rounding.bias_correction import correct_bias
 
 

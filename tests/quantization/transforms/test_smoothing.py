@@ -7,8 +7,8 @@ from torch import nn
 
 from compresskit.analysis.calibration.moments import output_error
 from compresskit.quantization.calibration.layer_inputs import collect_inputs
-from compresskit.quantization.formats.layers import to_matrix
 from compresskit.quantization.formats.uniform import make_grid
+from compresskit.quantization.layers.quantized_layer import to_matrix
 from compresskit.quantization.transforms.smoothing import move_to_weights, search_factors, smoothing_factors
 
 

@@ -15,7 +15,7 @@ from compresskit.core.errors import GuardMissed
 from compresskit.core.types import call
 from compresskit.pipeline.recipe import read_recipe, validate
 from compresskit.pipeline.runner import Run, run
-from compresskit.quantization.formats.weights import bytes_by_kind
+from compresskit.quantization.layers.weights import bytes_by_kind
 from compresskit.search.carrying_out import carry_out
 from compresskit.search.options import SearchOptions
 from compresskit.search.spaces.int8 import Int8Subject

@@ -9,7 +9,7 @@ from compresskit.artifact.artifact import load
 from compresskit.core.types import call
 from compresskit.pipeline.recipe import read_recipe, validate
 from compresskit.pipeline.runner import Run, run
-from compresskit.quantization.formats.weights import bytes_by_kind
+from compresskit.quantization.layers.weights import bytes_by_kind
 from compresskit.search.carrying_out import carry_out
 from compresskit.search.options import SearchOptions
 from compresskit.search.spaces.quantize import QuantizeSubject, quantize_options

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from ....core.types import Loaded
-from ....quantization.formats.layers import quantized_layers
+from ....quantization.layers.quantized_layer import quantized_layers
 from ...folders.packed_layers import GroupedCodes, grouped_codes, into_words, write_packed
 from ...options import ExportOptions
 

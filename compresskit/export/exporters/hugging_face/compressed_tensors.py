@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from ....core.errors import InputError
 from ....core.types import Loaded
-from ....quantization.formats.layer_spec import Spec
-from ....quantization.formats.layers import Quantized, matrix_shape, quantized_layers
 from ....quantization.formats.packing import pack
 from ....quantization.formats.uniform import middle_code
+from ....quantization.layers.layer_spec import Spec
+from ....quantization.layers.quantized_layer import Quantized, matrix_shape, quantized_layers
 from ...folders.folder import check_source, naming, save_library_model
 from ...folders.rebuild import library_model
 from ...options import ExportOptions

@@ -18,7 +18,7 @@ from torch import Tensor
 from ....core.errors import InputError, require
 from ....core.limits.json_files import LARGEST_MANIFEST_BYTES, read_json
 from ....core.types import Loaded
-from ....quantization.formats.layers import quantized_layers
+from ....quantization.layers.quantized_layer import quantized_layers
 from ...folders.folder import check_source, naming
 from ...folders.rebuild import library_model
 from ...options import ExportOptions

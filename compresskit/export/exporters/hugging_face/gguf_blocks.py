@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ....quantization.formats.k_quants import SUPERBLOCK, KQuant
-from ....quantization.formats.layers import Quantized, matrix_shape
+from ....quantization.formats.fixed_groups.k_quants import SUPERBLOCK, KQuant
 from ....quantization.formats.number_format import Parts
 from ....quantization.formats.uniform import expand_groups, middle_code
+from ....quantization.layers.quantized_layer import Quantized, matrix_shape
 
 BLOCK = 32  # columns that share a scale
 

@@ -11,7 +11,7 @@ from torch import nn
 from ....core.errors import InputError
 from ....core.types import Loaded
 from ....decomposition.surgery.layers import recompose
-from ....quantization.formats.layers import quantized_layers
+from ....quantization.layers.quantized_layer import quantized_layers
 from ...float_reference import float_twin
 from ...folders.folder import check_source, naming, save_library_model
 from ...folders.rebuild import library_model

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from compresskit.core.errors import require
 
-from ....quantization.formats.lookups import Lookup, block_scales, padded_codes
+from ....quantization.formats.fixed_groups.lookups import Lookup, block_scales, padded_codes
 from .graph_passes import FOUR_BIT_OPSET
 
 _WORTH_IT = 1024  # elements of a constant below which nodes take more than they save

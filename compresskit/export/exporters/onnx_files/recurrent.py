@@ -9,7 +9,7 @@ import numpy as np
 
 from compresskit.core.errors import require
 
-from ....quantization.formats.lookups import Lookup
+from ....quantization.formats.fixed_groups.lookups import Lookup
 from .constants import in_gate_order
 from .graph_passes import initializer
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from compresskit.core.types import Loaded
 from compresskit.export.exporters.hugging_face.gguf_blocks import blocks_of
-from compresskit.quantization.formats.layers import quantized_layers
+from compresskit.quantization.layers.quantized_layer import quantized_layers
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.quantize import quantize
 from compresskit.training.context import Context

@@ -11,7 +11,7 @@ from compresskit.export.exporters.onnx import export_onnx
 from compresskit.export.exporters.onnx_files import graph_passes
 from compresskit.export.runtimes.exported import Exported
 from compresskit.export.runtimes.openvino import openvino
-from compresskit.quantization.formats.layers import quantized_layers
+from compresskit.quantization.layers.quantized_layer import quantized_layers
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.quantize import quantize
 from compresskit.training.context import Context

@@ -1,0 +1,1 @@
+"""What a manifest may say, as typed records. Imports no torch."""

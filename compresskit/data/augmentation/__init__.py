@@ -1,0 +1,1 @@
+"""Random changes of training images, and of the boxes, masks and maps that lie on them."""

@@ -1,0 +1,1 @@
+"""Files for runtimes of phones: ExecuTorch and LiteRT."""

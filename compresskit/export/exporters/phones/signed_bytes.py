@@ -1,0 +1,72 @@
+"""Graphs for runtimes of phones, which compute in signed bytes."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import Any
+
+import torch
+
+from ..lowered_layers import decomposed
+
+_BYTE_MIDDLE = 128
+#: what gives only values that it was given; XNNPACK's kernels for bytes keep the range of their input
+_SELECTING = ("max_pool2d", "view", "reshape", "flatten", "permute", "transpose", "slice", "squeeze", "unsqueeze")
+
+
+def signed_bytes(graph: torch.fx.Graph) -> None:
+    """Move quantizers of activations from 0..255 to -128..127."""
+    static = (decomposed().quantize_per_tensor.default, decomposed().dequantize_per_tensor.default)
+    dynamic = (decomposed().quantize_per_tensor.tensor, decomposed().dequantize_per_tensor.tensor)
+    for node in graph.nodes:
+        if node.target in (*static, *dynamic) and node.args[5] is torch.uint8:
+            values, scale, zero_point, low, high, _ = node.args
+            moved = zero_point - _BYTE_MIDDLE if node.target in static else zero_point
+            node.args = (values, scale, moved, low - _BYTE_MIDDLE, high - _BYTE_MIDDLE, torch.int8)
+        elif node.target is decomposed().choose_qparams.tensor and node.args[4] is torch.uint8:
+            values, low, high, smallest, _ = node.args
+            node.args = (values, low - _BYTE_MIDDLE, high - _BYTE_MIDDLE, smallest, torch.int8)
+
+
+def same_range_around_selections(graph: torch.fx.Graph) -> None:
+    """Quantize what an operation selects from bytes with the range that they have, before another range is taken.
+
+    That changes no value.
+    """
+    quantize, dequantize = (getattr(decomposed(), f"{name}_per_tensor").default for name in ("quantize", "dequantize"))
+    for node in list(graph.nodes):
+        opened: Any = node.args[0] if operator_name(node) in _SELECTING else None
+        if not calls(opened, dequantize) or len(node.users) != 1:
+            continue
+        (user,) = node.users
+        if user.target is not quantize or user.args[1:] == opened.args[1:]:
+            continue
+        with graph.inserting_before(user):
+            codes = graph.call_function(quantize, (node, *opened.args[1:]))
+            back = graph.call_function(dequantize, (codes, *opened.args[1:]))
+        codes.meta["val"], back.meta["val"] = user.meta["val"], node.meta["val"]
+        user.replace_input_with(node, back)
+
+
+def calls(node: Any, target: Any) -> bool:
+    return getattr(node, "target", None) is target
+
+
+def operator_name(node: torch.fx.Node) -> str:
+    """`aten.conv2d.default` -> `conv2d`; "" for what is no call."""
+    return str(node.target).split(".")[1] if node.op == "call_function" and str(node.target).count(".") > 1 else ""
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the library's lines about what it is doing."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(level)

@@ -1,0 +1,1 @@
+"""What goes along with a file that leaves: its description, its size, a script that runs it."""

@@ -1,0 +1,1 @@
+"""Experts of mixtures: whole ones that go, and their inner units in one order."""

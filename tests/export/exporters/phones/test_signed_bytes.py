@@ -1,0 +1,44 @@
+"""Ranges of signed bytes hold the values that those of unsigned ones do."""
+
+import pytest
+import torch
+from torch import nn
+
+from compresskit.export.exporters.export_program import export_program
+from compresskit.export.exporters.lowered_layers import decomposed
+from compresskit.export.exporters.phones import signed_bytes
+
+pytestmark = pytest.mark.integration
+
+
+class Bytes(nn.Module):
+    """A selection between two ranges, and a layer whose output is quantized with nothing."""
+
+    def __init__(self):
+        super().__init__()
+        decomposed()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x):
+        first, second = (0.1, 10, 0, 255, torch.uint8), (0.2, 20, 0, 255, torch.uint8)
+        x = _round_trip(x, first)
+        x = _round_trip(x.reshape(2, 4), second)
+        return self.linear(x)
+
+
+def _round_trip(x, limits):
+    return decomposed().dequantize_per_tensor(decomposed().quantize_per_tensor(x, *limits), *limits)
+
+
+def test_passes_change_no_value_of_what_is_selected_and_move_ranges_to_signed_bytes():
+    example = torch.randn(2, 2, 2)
+    program = export_program(Bytes().eval(), example, [{}])
+    wanted = program.module()(example)
+    signed_bytes.same_range_around_selections(program.graph)
+    quantizers = [node.args[1] for node in program.graph.nodes if "quantize_per_tensor.default" in str(node.target)]
+    assert quantizers.count(0.1) == 4 and quantizers.count(0.2) == 2
+    signed_bytes.signed_bytes(program.graph)
+    program.graph_module.recompile()
+    kinds = {node.args[5] for node in program.graph.nodes if "quantize_per_tensor.default" in str(node.target)}
+    assert kinds == {torch.int8}
+    torch.testing.assert_close(program.module()(example), wanted, rtol=0, atol=0)
