@@ -22,6 +22,9 @@ class _Batches:
         noise = torch.randn(shape, generator=generator)
         self.inputs = torch.einsum("bi...,ij->bj...", noise, mix) + 1
 
+    def size(self, split, at_most=None):
+        return len(self.inputs)
+
     def calibration(self, samples, *, batch_size=64, seed=0):
         return list(self.inputs[:samples].split(batch_size))
 

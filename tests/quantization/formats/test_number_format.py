@@ -57,7 +57,7 @@ def test_a_layer_computes_with_the_weights_that_it_stores(name, kind):
     layer, original = quantized(name, make)
     for parameter in layer.spec.parameters:
         weight, stored = original._parameters[parameter].detach(), layer.dequantized(parameter).detach()
-        assert sqnr_db(weight, stored) > 15
+        assert sqnr_db(weight, stored) > (12 if layer.spec.bits == 2 else 15)
         weight.copy_(stored)
     inputs = torch.randn(shape)
     for ours, theirs in zip(leaves(layer, inputs), leaves(original, inputs), strict=True):

@@ -61,6 +61,9 @@ def test_damage_is_that_of_one_layer_and_the_model_is_restored():
 
 
 class Images:
+    def size(self, split, at_most=None):
+        return 4
+
     def calibration(self, samples, *, batch_size=64, seed=0):
         return [torch.randn(4, 32, 14, 14, generator=torch.Generator().manual_seed(seed))]
 
