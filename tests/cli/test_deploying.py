@@ -77,7 +77,8 @@ def test_a_packed_folder_checks_itself_and_names_an_image(invoke, files, tmp_pat
     code, out, err = invoke("pack", files / "net.onnx", "-o", "packed", "--json", "-q")
     assert code == 0, err
     found = json.loads(out)
-    assert found["files"] == ["README.md", "check.npz", "model.onnx", "model.py", "requirements.txt", "run.py"]
+    written = ["README.md", "check.npz", "model.labels.txt", "model.onnx", "model.py", "requirements.txt", "run.py"]
+    assert found["files"] == written
     assert found["requirements"][0].startswith("onnxruntime==") and found["requirements"][1:] == ["numpy", "pillow"]
 
     def run(*arguments):

@@ -27,7 +27,7 @@ OTHER_MEANINGS = {
     "pipeline/inspection/bench_table.py": {"latency"},
     "pipeline/inspection/benching.py": {"latency"},
     "pipeline/inspection/looking.py": {"macs", "bytes"},  # columns of the table of layers that inspect prints
-    "pipeline/reference/outputs.py": {"macs", "bytes"},  # columns of what inspect prints
+    "pipeline/reference/outputs.py": {"macs", "bytes", "latency"},  # columns of what inspect and bench print
     "quantization/mixed_precision/allocation.py": {"bytes"},  # the unit in a message
     "training/distributed/fsdp.py": {"params"},  # a key of torch's parameter groups
     "training/loop.py": {"params"},

@@ -186,6 +186,9 @@ class _Upsampling(nn.Module):
 class _Images:
     """Calibration images with neighbouring pixels alike."""
 
+    def size(self, split, at_most=None):
+        return 32
+
     def calibration(self, samples, *, batch_size=64, seed=0):
         generator = torch.Generator().manual_seed(seed)
         small = torch.randn(32, 3, 4, 4, generator=generator)
@@ -230,6 +233,9 @@ def test_gpt2s_linear_layers_are_decomposed_with_and_without_data():
     example = {"input_ids": torch.arange(12)[None]}
 
     class Texts:
+        def size(self, split, at_most=None):
+            return 8
+
         def calibration(self, samples, *, batch_size=64, seed=0):
             generator = torch.Generator().manual_seed(seed)
             return [{"input_ids": torch.randint(0, 50, (8, 12), generator=generator)}]

@@ -23,7 +23,7 @@ FAMILIES = {
                  "num_conv_pos_embedding_groups": 2}),
 }  # fmt: skip
 STEPS = {
-    "channels": {"prune": {"target_macs": 0.6}},
+    "channels": {"prune": {"target_macs": 0.75}},
     "blocks": {"prune": {"granularity": "block", "ratio": 0.5}},
     "int4": {"quantize": {"scheme": "int4-weight"}},
     "svd": {"decompose": {"rank_by": "keep-ratio", "keep_ratio": 0.5, "slower_layers": "allow"}},
