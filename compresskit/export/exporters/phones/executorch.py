@@ -16,7 +16,14 @@ from ...runtimes.executorch import ABOUT
 from ..export_program import DESCRIPTION
 from ..lowered_layers import decomposed
 from ..onnx import as_strings
-from .signed_bytes import calls, operator_name, quiet, same_range_around_selections, signed_bytes
+from .signed_bytes import (
+    calls,
+    one_dequantizer_a_reader,
+    operator_name,
+    quiet,
+    same_range_around_selections,
+    signed_bytes,
+)
 
 _COMPUTING = ("conv1d", "conv2d", "convolution", "linear", "addmm", "mm")
 #: what XNNPACK merges into the layer before it
@@ -42,6 +49,7 @@ def executorch(program: torch.export.ExportedProgram, path: Path, options: Expor
     found_in_runs = _ranges_in_every_run(program.graph)
     same_range_around_selections(program.graph)
     signed_bytes(program.graph)
+    one_dequantizer_a_reader(program.graph)
     program.graph_module.recompile()
     try:
         with quiet():

@@ -51,6 +51,21 @@ def same_range_around_selections(graph: torch.fx.Graph) -> None:
         user.replace_input_with(node, back)
 
 
+def one_dequantizer_a_reader(graph: torch.fx.Graph) -> None:
+    """Dequantize codes once for each operation that reads them: parts of a graph that share one depend on each other.
+
+    That changes no value.
+    """
+    dequantizers = [getattr(decomposed(), f"dequantize_per_{kind}").default for kind in ("tensor", "channel")]
+    for node in list(graph.nodes):
+        if node.target not in dequantizers:
+            continue
+        for user in list(node.users)[1:]:
+            with graph.inserting_before(user):
+                again = graph.node_copy(node)
+            user.replace_input_with(node, again)
+
+
 def calls(node: Any, target: Any) -> bool:
     return getattr(node, "target", None) is target
 

@@ -42,3 +42,28 @@ def test_passes_change_no_value_of_what_is_selected_and_move_ranges_to_signed_by
     kinds = {node.args[5] for node in program.graph.nodes if "quantize_per_tensor.default" in str(node.target)}
     assert kinds == {torch.int8}
     torch.testing.assert_close(program.module()(example), wanted, rtol=0, atol=0)
+
+
+class Shortcut(nn.Module):
+    """Codes that a layer and the addition behind it read."""
+
+    def __init__(self):
+        super().__init__()
+        decomposed()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x):
+        x = _round_trip(x, (0.1, 10, 0, 255, torch.uint8))
+        return _round_trip(self.linear(x) + x, (0.2, 20, 0, 255, torch.uint8))
+
+
+def test_each_reader_of_codes_has_a_dequantizer_of_its_own():
+    example = torch.randn(2, 4)
+    program = export_program(Shortcut().eval(), example, [{}])
+    wanted = program.module()(example)
+    signed_bytes.one_dequantizer_a_reader(program.graph)
+    program.graph.lint()
+    program.graph_module.recompile()
+    opened = [node for node in program.graph.nodes if "dequantize_per_tensor.default" in str(node.target)]
+    assert len(opened) == 3 and all(len(node.users) == 1 for node in opened)
+    torch.testing.assert_close(program.module()(example), wanted, rtol=0, atol=0)
