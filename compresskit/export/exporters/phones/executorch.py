@@ -22,6 +22,7 @@ from .signed_bytes import (
     operator_name,
     quiet,
     same_range_around_selections,
+    same_range_before_joining,
     signed_bytes,
 )
 
@@ -48,6 +49,7 @@ def executorch(program: torch.export.ExportedProgram, path: Path, options: Expor
     program = copy.deepcopy(program)
     found_in_runs = _ranges_in_every_run(program.graph)
     same_range_around_selections(program.graph)
+    same_range_before_joining(program.graph)
     signed_bytes(program.graph)
     one_dequantizer_a_reader(program.graph)
     program.graph_module.recompile()
@@ -79,14 +81,15 @@ def _ranges_in_every_run(graph: torch.fx.Graph) -> list[str]:
         codes: Any = opened.args[0] if calls(opened, dequantize.default) else None
         if not calls(codes, quantize.default):
             continue
-        source, _, _, low, high, dtype = codes.args
+        _, _, _, low, high, dtype = codes.args
         with graph.inserting_before(node):
+            # the codes are read, so that the layer before keeps its quantized output: without it, it is computed wrong
             chosen = graph.call_function(
-                decomposed().choose_qparams.tensor, (source, low, high, torch.finfo(torch.float32).eps, dtype)
+                decomposed().choose_qparams.tensor, (opened, low, high, torch.finfo(torch.float32).eps, dtype)
             )
             scale, zero_point = (graph.call_function(_item, (chosen, place)) for place in (0, 1))
             limits = (scale, zero_point, low, high, dtype)
-            new = graph.call_function(quantize.tensor, (source, *limits))
+            new = graph.call_function(quantize.tensor, (opened, *limits))
             back = graph.call_function(dequantize.tensor, (new, *limits))
         _describe(chosen, scale, zero_point, new, back, codes, opened)
         node.replace_input_with(opened, back)

@@ -51,6 +51,29 @@ def same_range_around_selections(graph: torch.fx.Graph) -> None:
         user.replace_input_with(node, back)
 
 
+def same_range_before_joining(graph: torch.fx.Graph) -> None:
+    """Quantize the parts of a concatenation with the range of the whole, as XNNPACK's kernels for bytes want it.
+
+    That changes no value: the whole is quantized with that range anyway.
+    """
+    quantize, dequantize = (getattr(decomposed(), f"{name}_per_tensor").default for name in ("quantize", "dequantize"))
+    for node in list(graph.nodes):
+        parts: Any = node.args[0] if operator_name(node) in ("cat", "concat") else ()
+        ranges = {user.args[1:] if calls(user, quantize) else None for user in node.users}
+        if not parts or None in ranges or len(ranges) != 1 or not all(calls(part, dequantize) for part in parts):
+            continue
+        limits: Any = ranges.pop()
+        joined = []
+        for part in parts:
+            with graph.inserting_before(node):
+                codes = graph.call_function(quantize, (part, *limits))
+                back = graph.call_function(dequantize, (codes, *limits))
+            codes.meta["val"], back.meta["val"] = part.args[0].meta["val"], part.meta["val"]
+            joined.append(back if part.args[1:] != limits else part)
+        node.args = (joined, *node.args[1:])
+    graph.eliminate_dead_code()
+
+
 def one_dequantizer_a_reader(graph: torch.fx.Graph) -> None:
     """Dequantize codes once for each operation that reads them: parts of a graph that share one depend on each other.
 

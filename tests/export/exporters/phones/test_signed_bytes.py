@@ -67,3 +67,24 @@ def test_each_reader_of_codes_has_a_dequantizer_of_its_own():
     opened = [node for node in program.graph.nodes if "dequantize_per_tensor.default" in str(node.target)]
     assert len(opened) == 3 and all(len(node.users) == 1 for node in opened)
     torch.testing.assert_close(program.module()(example), wanted, rtol=0, atol=0)
+
+
+class Joined(nn.Module):
+    """Parts of two ranges, and a third one for the whole."""
+
+    def forward(self, x):
+        decomposed()
+        first, second = (_round_trip(x, (scale, 10, 0, 255, torch.uint8)) for scale in (0.1, 0.2))
+        return _round_trip(torch.cat([first, second], 1), (0.3, 20, 0, 255, torch.uint8))
+
+
+def test_parts_of_a_concatenation_take_the_range_of_the_whole():
+    example = 3 * torch.randn(2, 4)
+    program = export_program(Joined().eval(), example, [{}])
+    wanted = program.module()(example)
+    signed_bytes.same_range_before_joining(program.graph)
+    program.graph.lint()
+    program.graph_module.recompile()
+    joined = next(node for node in program.graph.nodes if ".cat." in str(node.target))
+    assert [part.args[1] for part in joined.args[0]] == [0.3, 0.3]
+    torch.testing.assert_close(program.module()(example), wanted, rtol=0, atol=0)
