@@ -47,8 +47,7 @@ def _rounded(problem: Problem, moments: Tensor, order: Tensor, factor: Tensor) -
         part.double().expand(rows, part.shape[1]).reshape(groups, -1, part.shape[1]).mT.contiguous()
         for part in (grid.scale, grid.zero_point)
     )
-    # which step a column has: that of its group, or one of its own
-    places = [0] * columns if scales.shape[1] == 1 else (order // (grid.group_size or 1)).tolist()
+    places = (order // grid.group_size).tolist() if grid.group_size and scales.shape[1] > 1 else [0] * columns
     for start in range(0, columns, _BLOCK):
         stop = min(start + _BLOCK, columns)
         errors = torch.empty_like(weights[:, start:stop])

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from functools import reduce
-from math import gcd
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -75,9 +72,4 @@ def _among_largest(sizes: Tensor, candidates: Tensor, counts: Tensor) -> Tensor:
 
 def _sharing_a_scale(grid: uniform.Grid, columns: int) -> int:
     """How many columns of a row share a scale."""
-    if grid.scale.shape[1] == 1:
-        return max(columns, 1)
-    if grid.group_size:
-        return grid.group_size
-    changes = (grid.scale[:, 1:] != grid.scale[:, :-1]).any(0).nonzero().flatten() + 1
-    return reduce(gcd, changes.tolist(), columns)
+    return grid.group_size if grid.group_size and grid.scale.shape[1] > 1 else max(columns, 1)

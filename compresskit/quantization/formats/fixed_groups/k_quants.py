@@ -68,12 +68,13 @@ class KQuant(BaseFormat):
         parts = self._in_few_bits(steps, "scale", signed=not self.offsets)
         if self.offsets:
             parts |= self._in_few_bits(offsets, "offset", signed=False)
-        steps, offsets = (self.wide(part, matrix.shape[1]) for part in self.steps_and_offsets(parts))
+        steps, offsets = self.steps_and_offsets(parts)
         middle = 0 if self.offsets else uniform.middle_code(self.bits)
         # a grid's zero point is a whole number, so offsets are added to the weights instead; errors stay what they are
         steps = torch.where(steps == 0, uniform.SMALLEST_SCALE, steps)
-        grid = uniform.Grid(steps, torch.full_like(steps, middle, dtype=torch.int32), self.bits)
-        problem = Problem(matrix + offsets, grid, second, settings.seed, settings.kernel)
+        zero_points = torch.full_like(steps, middle, dtype=torch.int32)
+        grid = uniform.Grid(steps, zero_points, self.bits, group_size=self.group_size)
+        problem = Problem(matrix + self.wide(offsets, matrix.shape[1]), grid, second, settings.seed, settings.kernel)
         return {"values": ROUNDINGS.load(settings.options.rounding)(problem)} | parts
 
     def dequantize(self, parts: Parts, spec: Spec) -> Tensor:
