@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_Z95 = 1.959963984540054
+Z95 = 1.959963984540054
 #: resamples of a bootstrap; the ends of a 95 % interval rest on 5 of them each
 RESAMPLES = 200
 _SEED = 20180908
@@ -32,10 +32,10 @@ def interval(values: Tensor) -> Score:
     """
     n, mean = len(values), float(values.mean())
     if bool(((values == 0) | (values == 1)).all()):
-        centre = (mean + _Z95**2 / (2 * n)) / (1 + _Z95**2 / n)
-        half = _Z95 / (1 + _Z95**2 / n) * math.sqrt(mean * (1 - mean) / n + _Z95**2 / (4 * n * n))
+        centre = (mean + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
+        half = Z95 / (1 + Z95**2 / n) * math.sqrt(mean * (1 - mean) / n + Z95**2 / (4 * n * n))
     else:
-        centre, half = mean, _Z95 * float(values.std()) / math.sqrt(n) if n > 1 else 0.0
+        centre, half = mean, Z95 * float(values.std()) / math.sqrt(n) if n > 1 else 0.0
     return Score(mean, centre - half, centre + half, n)
 
 

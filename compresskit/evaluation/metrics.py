@@ -79,14 +79,12 @@ class Metric:
 
     @torch.no_grad()
     def _of_module(self, module: nn.Module) -> Score:
+        def score() -> Score:
+            found = self._row(module)
+            return found if isinstance(found, Score) else Score(float(found), float(found), float(found), 0)
+
         with evaluating(module):
-            try:
-                found = self._row(module)
-                return found if isinstance(found, Score) else Score(float(found), float(found), float(found), 0)
-            except CompresskitError:
-                raise
-            except Exception as error:  # a metric may be anybody's code
-                raise InputError(f"metric {self.name!r} does not compute: {described(error)}") from error
+            return self._guarded(score)
 
     @torch.no_grad()
     def _fill(self, found: Accumulator, module: nn.Module, batches: Iterable, device: torch.device | None) -> None:

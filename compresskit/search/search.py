@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..analysis.allocation.measured_aim import SCATTER
+from ..analysis.allocation.measured_aim import exceeded
 from ..analysis.measure.work import Work, exact_costs, work_of
-from ..core.costs import COSTS, cost_of, field_of, names
+from ..core.costs import COSTS, cost_of, names
 from ..core.errors import GuardMissed, InputError
 from ..core.reporting.phases import phase
 from ..core.types import Loaded
@@ -87,8 +87,8 @@ def _found(
 
         target = problem.limits[name] / problem.whole[name]
         choice, share = within_measured(name, problem, run, share_of)
-        asked = f"{cost_of(name).noun}: {field_of(name)} asked for {target:.1%}, {share:.1%} stay"
-        return problem, choice, [asked] if share > target * (1 + SCATTER) else []
+        missed = exceeded(name, share, target)
+        return problem, choice, [missed] if missed else []
     return problem, run(problem), []
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from operator import eq
 from typing import Any, NamedTuple, TypeVar
 
+from ...core.costs import cost_of, field_of
+
 #: a measured share this close below its target is close enough
 CLOSE = 0.97
 #: a measured share exceeds its target where it is above by more than this share of it; timings scatter by less
@@ -78,6 +80,13 @@ def next_aim(tried: list[tuple[float, float]], target: float) -> float:
     upper = min([(1.0, 1.0), *slower])
     part = (goal - faster[0]) / max(upper[0] - faster[0], 1e-9)
     return faster[1] + min(max(part, 0.1), 0.9) * (upper[1] - faster[1])
+
+
+def exceeded(name: str, share: float, target: float, *, tolerance: float = SCATTER) -> str:
+    """Which budget of a cost a share exceeds by more than a tolerance, a share of it; "" where it does not."""
+    if share <= target * (1 + tolerance):
+        return ""
+    return f"{cost_of(name).noun}: {field_of(name)} asked for {target:.1%}, {share:.1%} stay"
 
 
 def best_share(tried: list[Tried], target: float) -> Tried:

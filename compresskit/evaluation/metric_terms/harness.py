@@ -9,9 +9,8 @@ from torch import nn
 
 from ...core.errors import InputError, require
 from ...core.tensors.devices import device_of
-from ..intervals import Score
+from ..intervals import Z95, Score
 
-_Z95 = 1.959963984540054
 _BOOTSTRAPS = 100
 
 
@@ -62,7 +61,7 @@ def lm_eval(
         known = ", ".join(name for name in values if not name.endswith(("_stderr", "_len")))
         raise InputError(f"task {task!r} measures no {measure!r}, but {known}; name it by --metric-arg measure=")
     value, error = float(values[measure]), float(values.get(f"{measure}_stderr", 0.0))
-    return Score(value, value - _Z95 * error, value + _Z95 * error, int(results.get("sample_len", 0)))
+    return Score(value, value - Z95 * error, value + Z95 * error, int(results.get("sample_len", 0)))
 
 
 def _tokenizer(folder: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...analysis.allocation.measured_aim import SCATTER
+from ...analysis.allocation.measured_aim import SCATTER, exceeded
 from ...core.costs import cost_of, field_of
 from ...core.errors import InputError, nearest
 from ..dependency.cost import GraphWork
@@ -129,9 +129,8 @@ def missed_budgets(facts: dict[str, Any], target: float | None, options: PruneOp
         return []
     ((name, _),) = options.targets().items()
     got, allowed = facts[f"{name}_kept"], _ROUNDING if cost_of(name).known == "exact" else SCATTER
-    if got is None or got <= target * (1 + allowed):
-        return []
-    return [f"{cost_of(name).noun}: {field_of(name)} asked for {target:.1%}, {got:.1%} stay ({_NO_LESS})"]
+    missed = exceeded(name, got, target, tolerance=allowed) if got is not None else ""
+    return [f"{missed} ({_NO_LESS})"] if missed else []
 
 
 def check_budget(

@@ -13,6 +13,8 @@ import numpy as np
 
 from compresskit.core.errors import require
 
+from .graph_passes import initializer, replace_node
+
 _CODES = 255  # steps of a byte
 _GATES = ("Sigmoid", "HardSigmoid")
 #: functions of one tensor that OpenVINO computes with the convolution or product before them
@@ -158,20 +160,15 @@ def added_hard_sigmoids(graph: Any) -> int:
 
 def fused_activations(graph: Any) -> int:
     """Drop quantizers between a layer and its activation where what the activation makes is quantized again."""
-    ir = require("onnx_ir", "onnx")
     changed = 0
     for node in list(graph):
-        if node.op_type != "DequantizeLinear" or node.inputs[0].producer() is None:
+        quantize = _own_quantizer(node)
+        if quantize is None or len(quantize.inputs[0].uses()) != 1:
             continue
-        quantize = node.inputs[0].producer()
-        maker = quantize.inputs[0].producer() if quantize.op_type == "QuantizeLinear" else None
-        if maker is None or maker.op_type not in _LAYERS or len(quantize.inputs[0].uses()) != 1:
-            continue
-        if len(quantize.outputs[0].uses()) != 1 or not _ends_quantized(node.outputs[0]):
-            continue
-        ir.convenience.replace_all_uses_with(node.outputs[0], quantize.inputs[0])
-        graph.remove([node, quantize], safe=True)
-        changed += 1
+        maker = quantize.inputs[0].producer()
+        if maker is not None and maker.op_type in _LAYERS and _ends_quantized(node.outputs[0]):
+            _leave_in_float(graph, quantize, node)
+            changed += 1
     return changed
 
 
@@ -200,24 +197,32 @@ def floats_plus_constants(graph: Any) -> int:
     No kernel adds those in integers, and OpenVINO 2026.4 gets the sum wrong where such patches are joined with floats
     before: that of ViT-S was 3.7 % off, and its output 25 %.
     """
-    ir = require("onnx_ir", "onnx")
     changed = 0
     for node in list(graph):
-        if _constants(node.outputs[0]) is None or node.op_type != "DequantizeLinear":
-            continue
-        quantize = node.inputs[0].producer()
-        if quantize is None or len(quantize.outputs[0].uses()) != 1 or not _ends_in_constants(node.outputs[0]):
-            continue
-        ir.convenience.replace_all_uses_with(node.outputs[0], quantize.inputs[0])
-        graph.remove([node, quantize], safe=True)
-        changed += 1
+        quantize = _own_quantizer(node)
+        if quantize is not None and _constants(node.outputs[0]) is not None and _ends_in_constants(node.outputs[0]):
+            _leave_in_float(graph, quantize, node)
+            changed += 1
     return changed
+
+
+def _own_quantizer(node: Any) -> Any:
+    """The QuantizeLinear whose codes a DequantizeLinear alone reads; None where there is none."""
+    quantize = node.inputs[0].producer() if node.op_type == "DequantizeLinear" else None
+    alone = quantize is not None and quantize.op_type == "QuantizeLinear" and len(quantize.outputs[0].uses()) == 1
+    return quantize if alone else None
+
+
+def _leave_in_float(graph: Any, quantize: Any, dequantize: Any) -> None:
+    """Drop a pair of quantizers: what reads the second reads what the first does."""
+    require("onnx_ir", "onnx").convenience.replace_all_uses_with(dequantize.outputs[0], quantize.inputs[0])
+    graph.remove([dequantize, quantize], safe=True)
 
 
 def _ends_in_constants(value: Any) -> bool:
     """Whether all that reads a tensor, what moves and joins it apart, adds a constant of several numbers."""
     users = [user for user, _ in value.uses()]
-    return bool(users) and not value.is_graph_output() and all(map(_adds_constant, users, [value] * len(users)))
+    return bool(users) and not value.is_graph_output() and all(_adds_constant(user, value) for user in users)
 
 
 def _adds_constant(node: Any, value: Any) -> bool:
@@ -279,17 +284,10 @@ def _numbers(node: Any) -> tuple[float, int] | None:
 
 
 def _replace(graph: Any, node: Any, made: list[Any]) -> None:
-    """Put nodes in the place of one; the last one's output takes over its name, shape and readers."""
-    ir = require("onnx_ir", "onnx")
-    old, new = node.outputs[0], made[-1].outputs[0]
-    graph.insert_before(node, made)
-    new.shape, new.type = old.shape, old.type
+    """Put nodes in the place of one, of the same layer."""
     for own in made:
         own.metadata_props.update(node.metadata_props)
-    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
-    name = old.name
-    graph.remove(node, safe=True)
-    new.name = name
+    replace_node(graph, node, made)
 
 
 def _unit_interval() -> list[tuple[str, Any]]:
@@ -303,8 +301,4 @@ def _byte_of(number: float) -> list[tuple[str, Any]]:
 
 def _scalar(graph: Any, name: str, value: Any) -> Any:
     """A new constant of the graph."""
-    ir = require("onnx_ir", "onnx")
-    tensor = ir.tensor(np.asarray(value), name=name)
-    made = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(made)
-    return made
+    return initializer(graph, name, require("onnx_ir", "onnx").tensor(np.asarray(value)))

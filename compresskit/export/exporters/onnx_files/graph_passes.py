@@ -182,7 +182,7 @@ def pooled_means(graph: Any) -> int:
             axes = initializer(graph, f"{old.name}_axes", ir.tensor(np.array([2, 3], dtype=np.int64)))
             made.append(ir.node("Squeeze", [pool.outputs[0], axes]))
             pool.outputs[0].name = f"{old.name}_pooled"
-        _replace(graph, node, made)
+        replace_node(graph, node, made)
         changed += 1
     return changed
 
@@ -210,7 +210,7 @@ def blocked_products(graph: Any) -> int:
         made = [weights]
         if not turned:
             made += _product(graph, user, weights.outputs[0])
-        _replace(graph, user, made)
+        replace_node(graph, user, made)
         graph.remove(node, safe=True)
         changed += 1
     return changed
@@ -242,7 +242,7 @@ def _is_plain_product(node: Any, weights: Any) -> bool:
     return node.op_type == "Gemm" and node.inputs[1] is weights and numbers == [1.0, 1.0] and flags == [0, 1]
 
 
-def _replace(graph: Any, node: Any, made: list[Any]) -> None:
+def replace_node(graph: Any, node: Any, made: list[Any]) -> None:
     """Put nodes in the place of one; the last one's output takes over its name, shape and readers."""
     ir = require("onnx_ir", "onnx")
     old, new = node.outputs[0], made[-1].outputs[0]

@@ -19,7 +19,7 @@ _SELECTING = ("max_pool2d", "view", "reshape", "flatten", "permute", "transpose"
 
 def signed_bytes(graph: torch.fx.Graph) -> None:
     """Move quantizers of activations from 0..255 to -128..127."""
-    static = (decomposed().quantize_per_tensor.default, decomposed().dequantize_per_tensor.default)
+    static = _static()
     dynamic = (decomposed().quantize_per_tensor.tensor, decomposed().dequantize_per_tensor.tensor)
     for node in graph.nodes:
         if node.target in (*static, *dynamic) and node.args[5] is torch.uint8:
@@ -36,7 +36,7 @@ def same_range_around_selections(graph: torch.fx.Graph) -> None:
 
     That changes no value.
     """
-    quantize, dequantize = (getattr(decomposed(), f"{name}_per_tensor").default for name in ("quantize", "dequantize"))
+    quantize, dequantize = _static()
     for node in list(graph.nodes):
         opened: Any = node.args[0] if operator_name(node) in _SELECTING else None
         if not calls(opened, dequantize) or len(node.users) != 1:
@@ -44,11 +44,7 @@ def same_range_around_selections(graph: torch.fx.Graph) -> None:
         (user,) = node.users
         if user.target is not quantize or user.args[1:] == opened.args[1:]:
             continue
-        with graph.inserting_before(user):
-            codes = graph.call_function(quantize, (node, *opened.args[1:]))
-            back = graph.call_function(dequantize, (codes, *opened.args[1:]))
-        codes.meta["val"], back.meta["val"] = user.meta["val"], node.meta["val"]
-        user.replace_input_with(node, back)
+        user.replace_input_with(node, _round_trip(graph, user, node, opened.args[1:], user.meta["val"]))
 
 
 def same_range_before_joining(graph: torch.fx.Graph) -> None:
@@ -56,22 +52,35 @@ def same_range_before_joining(graph: torch.fx.Graph) -> None:
 
     That changes no value: the whole is quantized with that range anyway.
     """
-    quantize, dequantize = (getattr(decomposed(), f"{name}_per_tensor").default for name in ("quantize", "dequantize"))
+    quantize, dequantize = _static()
     for node in list(graph.nodes):
         parts: Any = node.args[0] if operator_name(node) in ("cat", "concat") else ()
         ranges = {user.args[1:] if calls(user, quantize) else None for user in node.users}
         if not parts or None in ranges or len(ranges) != 1 or not all(calls(part, dequantize) for part in parts):
             continue
         limits: Any = ranges.pop()
-        joined = []
-        for part in parts:
-            with graph.inserting_before(node):
-                codes = graph.call_function(quantize, (part, *limits))
-                back = graph.call_function(dequantize, (codes, *limits))
-            codes.meta["val"], back.meta["val"] = part.args[0].meta["val"], part.meta["val"]
-            joined.append(back if part.args[1:] != limits else part)
+        joined = [
+            part if part.args[1:] == limits else _round_trip(graph, node, part, limits, part.args[0].meta["val"])
+            for part in parts
+        ]
         node.args = (joined, *node.args[1:])
-    graph.eliminate_dead_code()
+
+
+def _round_trip(
+    graph: torch.fx.Graph, before: torch.fx.Node, value: Any, limits: Any, codes_like: Any
+) -> torch.fx.Node:
+    """A tensor quantized and dequantized in front of a node; `codes_like` describes codes of its shape."""
+    quantize, dequantize = _static()
+    with graph.inserting_before(before):
+        codes = graph.call_function(quantize, (value, *limits))
+        back = graph.call_function(dequantize, (codes, *limits))
+    codes.meta["val"], back.meta["val"] = codes_like, value.meta["val"]
+    return back
+
+
+def _static() -> tuple[Any, Any]:
+    """PyTorch's quantizer and dequantizer of stored ranges."""
+    return decomposed().quantize_per_tensor.default, decomposed().dequantize_per_tensor.default
 
 
 def one_dequantizer_a_reader(graph: torch.fx.Graph) -> None:
