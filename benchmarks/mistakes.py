@@ -1,4 +1,4 @@
-"""Thirty typical mistakes as shell commands: the line that each gets, its exit code, and how long that takes.
+"""Typical mistakes in the shell, in recipes and in Python: the line that each gets, its exit code, and the seconds.
 
 python benchmarks/mistakes.py [--only TEXT] > benchmarks/results/mistakes.md
 """
@@ -53,6 +53,30 @@ MISTAKES = (
     ("an option of another technique", f"ck quantize {SMALL} --ratio 0.5", "--"),
     ("a guard without a metric", f"ck prune {SMALL} --ratio 0.5 --max-drop 0.01", "--data"),
     ("a recovery option given twice", "ck run twice.yaml", "give one"),
+    ("steps that are no list", "ck run mapping.yaml", "must be a list"),
+    ("a tab in YAML", "ck run tab.yaml", "tab"),
+    ("a key twice in YAML", "ck run double.yaml", "line"),
+    ("a misspelt technique in YAML", "ck run step.yaml", "did you mean"),
+    ("a word for a number in YAML", "ck run word.yaml", "number"),
+    ("a step that --set does not find", "ck run good.yaml --set steps.3.prune.ratio=0.5", "steps"),
+    ("--set without a value", "ck run good.yaml --set ratio", "KEY=VALUE"),
+    ("a recipe without output", "ck run good.yaml", "-o DIR"),
+    ("an option without its value", f"ck prune {SMALL} --data digits --ratio", "argument"),
+    ("a negative share", f"ck {PRUNE} --ratio -0.5", "ratio"),
+    ("a misspelt scheme", f"ck quantize {SMALL} --scheme int3-weight", "did you mean"),
+    ("a class that is not in the file", "ck prune net.py:Nett --ratio 0.5", "did you mean"),
+    ("a factory that needs an argument", "ck prune net.py:Net --ratio 0.5 --data digits", "--model-arg"),
+    ("a shape with x", "ck prune net.py:Net --model-arg classes=10 --ratio 0.5 --input 1x8x8", "1,8,8"),
+    ("no shape", "ck prune net.py:Net --model-arg classes=10 --ratio 0.5", "--input"),
+    ("a model that is no artifact folder", "ck evaluate ten --data digits", "manifest"),
+    ("another kind of file to predict on", "ck predict base notes.txt", "notes.txt"),
+    ("an exported file to be pruned", "ck prune net.onnx --ratio 0.5", "none of"),
+    ("a misspelt option in Python", "py 'compresskit.prune(net, ration=0.5)'", "did you mean"),
+    ("a share above one in Python", "py 'compresskit.prune(net, example=x, ratio=50)'", "0.5"),
+    ("no example in Python", "py 'compresskit.prune(net, ratio=0.5)'", "input"),
+    ("a state_dict for a model in Python", "py 'compresskit.prune(net.state_dict(), ratio=0.5)'", "nn.Module"),
+    ("a folder that is not there in Python", "py 'compresskit.load(\"runs/bse\")'", "runs/bse"),
+    ("a data set that is no data set in Python", "py 'compresskit.prune(net, data=[1, 2], ratio=0.5)'", "data"),
 )  # fmt: skip
 
 
@@ -64,6 +88,18 @@ def prepare(folder: Path) -> None:
     (folder / "twice.yaml").write_text(
         f"model: {SMALL}\ndata: digits\nsteps:\n"
         "  - prune: {ratio: 0.5, recover: {mode: kd, epochs: 2}, epochs: 3}\n"
+    )
+    head = f"model: {SMALL}\ndata: digits\n"
+    (folder / "mapping.yaml").write_text(head + "steps:\n  prune: {ratio: 0.5}\n")
+    (folder / "tab.yaml").write_text(head + "steps:\n\t- prune: {ratio: 0.5}\n")
+    (folder / "double.yaml").write_text(head + "data: npz:x.npz\nsteps:\n  - prune: {ratio: 0.5}\n")
+    (folder / "step.yaml").write_text(head + "steps:\n  - prunne: {ratio: 0.5}\n")
+    (folder / "word.yaml").write_text(head + "steps:\n  - prune: {ratio: 0.5, recover: {mode: kd, epochs: two}}\n")
+    (folder / "good.yaml").write_text(head + "steps:\n  - prune: {ratio: 0.5}\n")
+    (folder / "net.onnx").write_bytes(b"\x08\x09")
+    (folder / "net.py").write_text(
+        "from torch import nn\n\n\nclass Net(nn.Sequential):\n    def __init__(self, classes):\n"
+        "        super().__init__(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, classes))\n"
     )
     from PIL import Image
 
@@ -77,7 +113,10 @@ def prepare(folder: Path) -> None:
 
 def attempt(command: str, folder: Path) -> tuple[int, list[str], float, float]:
     """Exit code, lines on stderr, seconds until the last of them, and seconds of the processor."""
-    script = f'ck() {{ {sys.executable} -m compresskit "$@"; }}; {command}'
+    made = "import compresskit, torch; from net import Net; net = Net(10); x = torch.zeros(1, 1, 8, 8)"
+    script = (
+        f'ck() {{ {sys.executable} -m compresskit "$@"; }}; py() {{ {sys.executable} -c "{made}; $1"; }}; {command}'
+    )
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(
         ["bash", "-c", script], cwd=folder, capture_output=True, text=True, timeout=120, env=os.environ

@@ -14,10 +14,11 @@ from ..core.user_code.in_memory import find, is_in_memory
 from ..model import example_inputs
 from ..model.builders import WITHOUT_WEIGHTS, build_with_defaults, parse, seeded
 from ..model.checkpoints.weights import check_module, fits, load_into, read_weights
-from ..model.exported import is_exported, is_exported_source, load_exported
+from ..model.exported import is_exported_source, load_exported
 from ..model.forward_check import check_forward, check_state
 from ..model.libraries.companions import companions
 from ..model.plain_weights import fold_checked
+from ..model.strings import is_exported, is_folder
 from ..model.wrappers import materialize
 from . import artifact
 
@@ -36,7 +37,7 @@ def load_model(
     """Build and load the model that a string names.
 
     Args:
-        string: one of `building.FORMS`.
+        string: one of `strings.FORMS`.
         weights: a weights file, "pretrained" (the library's own weights), or None for the form's default; an artifact
             takes a file too, of tensors with the names and shapes that it has after its edits.
         model_args: keyword arguments of the factory.
@@ -52,7 +53,7 @@ def load_model(
         _refuse(string, "a module in memory", weights=weights, model_args=model_args, inputs=inputs)
         return _in_memory(string)
     path = Path(string)
-    if path.is_dir() or string.rstrip("/").endswith("manifest.json"):
+    if is_folder(string):
         _refuse(string, "an artifact directory", model_args=model_args, inputs=inputs)
         folder = path if path.is_dir() else path.parent
         loaded = artifact.load(folder, trust_source=trust_source, source=source, module=module)
@@ -124,8 +125,7 @@ def _in_memory(string: str) -> Loaded:
 
 def brings_example(string: str) -> bool:
     """Whether a model string names something saved together with its example input."""
-    is_artifact = Path(string).is_dir() or string.rstrip("/").endswith("manifest.json")
-    return is_artifact or is_in_memory(string) or is_exported(string)
+    return is_folder(string) or is_in_memory(string) or is_exported(string)
 
 
 def _refuse(string: str, what: str, **given: Any) -> None:

@@ -33,7 +33,7 @@ class Completed(click.types.StringParamType):
 
 def _models(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     if incomplete.startswith("builtin:"):
-        from ..model.zoo import BUILTINS
+        from ..model.tables import BUILTINS
 
         return _rows(BUILTINS, incomplete, "builtin:")
     return [*_starting(_LIBRARIES, incomplete), *_files(ctx, incomplete)]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
 from ..core.reporting.results import write_result
 from ..export.options import ExportOptions
+from ..pipeline.checks.names import check_names
 from ..pipeline.inspection.bench_options import BenchOptions, PredictOptions
 from ..pipeline.recipe import RecipeOptions
 from .completion import Completed
@@ -28,6 +30,8 @@ _BENCH_SHARED = options_of(RecipeOptions, leave_out=(*_RUN, *_TRAINING, "device"
 def _bench(models: tuple[str, ...], plot: str | None, force: bool, as_json: bool, quiet: bool, **values: Any) -> None:
     options = validated(BenchOptions, given_values(_BENCH, values), "bench")
     recipe = validated(RecipeOptions, {"model": models[0], **given_values(_BENCH_SHARED, values)}, "bench")
+    for model in models:
+        check_names(recipe.model_copy(update={"model": model}), files=True)
     from ..core.reporting.report import figures_tables, print_json
     from ..pipeline.inspection.bench_plot import check_plot, write_plot
     from ..pipeline.inspection.bench_table import bench_rows
@@ -78,6 +82,7 @@ _PREDICT_SHARED = options_of(RecipeOptions, leave_out=(*_RUN, *_TRAINING, *_DATA
 def _predict(model: str, inputs: tuple[str, ...], as_json: bool, quiet: bool, **values: Any) -> None:
     options = validated(PredictOptions, given_values(_PREDICT, values), "predict")
     recipe = validated(RecipeOptions, {"model": model, **given_values(_PREDICT_SHARED, values)}, "predict")
+    check_names(recipe, files=True)
     from ..core.reporting.report import print_json
     from ..pipeline.inspection.predicting import predict, predicted_line
 
@@ -115,6 +120,8 @@ _PACK_SHARED = options_of(RecipeOptions, leave_out=(*_RUN, *_TRAINING, "device",
 def _pack(model: str, output: str, force: bool, as_json: bool, quiet: bool, **values: Any) -> None:
     options = validated(ExportOptions, {"with_script": True, **given_values(_EXPORT, values)}, "pack")
     recipe = validated(RecipeOptions, {"model": model, "device": "cpu", **given_values(_PACK_SHARED, values)}, "pack")
+    if not Path(model).suffix:  # else it says which files it takes
+        check_names(recipe)
     from ..core.reporting.report import print_json
     from ..pipeline.packing import pack
 

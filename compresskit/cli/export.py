@@ -6,6 +6,7 @@ import click
 
 from ..core.reporting.results import write_result
 from ..export.options import ExportOptions
+from ..pipeline.checks.names import check_names
 from ..pipeline.recipe import RecipeOptions
 from .completion import Completed
 from .console import logger, stderr_console, validated
@@ -24,6 +25,7 @@ _SHARED = options_of(
 def _export(model: str, output: str | None, force: bool, as_json: bool, layers: bool, quiet: bool, **values) -> None:
     options = validated(ExportOptions, given_values(_OWN, values), "export")
     recipe = validated(RecipeOptions, {"model": model, "device": "cpu", **given_values(_SHARED, values)}, "export")
+    check_names(recipe)
     from ..core.reporting.report import print_json, rows_table
     from ..pipeline.exporting import export_file
 

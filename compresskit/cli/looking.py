@@ -7,6 +7,7 @@ import click
 from ..core.costs import cost_of, names
 from ..core.errors import GuardMissed
 from ..core.reporting.results import write_result
+from ..pipeline.checks.names import check_names
 from ..pipeline.recipe import MOST_LATENCY_ROUNDS, RecipeOptions
 from .completion import Completed
 from .console import logger, stderr_console, validated
@@ -35,19 +36,19 @@ _JSON = click.Option(["--json", "as_json"], is_flag=True, help="Print JSON on st
 
 
 def _load(model: str, values: dict):
+    given = given_values(_MODEL_OPTIONS, values)
+    options = check_names(validated(RecipeOptions, {"model": model, "device": "cpu", **given}, "inspect"))
     from ..pipeline.opening import open_context
 
-    given = given_values(_MODEL_OPTIONS, values)
-    return open_context(
-        validated(RecipeOptions, {"model": model, "device": "cpu", **given}, "inspect"), logger(False)
-    ).original
+    return open_context(options, logger(False)).original
 
 
 def _inspect(model: str, as_json: bool, **values) -> None:
+    loaded = _load(model, values)
     from ..core.reporting.report import print_json, rows_table
     from ..pipeline.inspection.looking import inspect_model
 
-    found = inspect_model(_load(model, values))
+    found = inspect_model(loaded)
     if as_json:
         print_json(found)
         return
@@ -79,15 +80,13 @@ _EVALUATED = options_of(RecipeOptions, leave_out=("model", "output", "latency_ba
 
 
 def _evaluate(model: str, as_json: bool, quiet: bool, kv_bits: int | None, **values) -> None:
+    options = validated(RecipeOptions, {"model": model, **given_values(_EVALUATED, values)}, "evaluate")
+    check_names(options, files=True)
     from ..core.reporting.report import print_json
     from ..core.reporting.report_figures import metric_text
     from ..pipeline.inspection.evaluating import evaluate_model
 
-    found = evaluate_model(
-        validated(RecipeOptions, {"model": model, **given_values(_EVALUATED, values)}, "evaluate"),
-        logger(quiet),
-        kv_bits=kv_bits,
-    )
+    found = evaluate_model(options, logger(quiet), kv_bits=kv_bits)
     if as_json:
         print_json(found)
         return

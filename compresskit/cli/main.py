@@ -148,8 +148,26 @@ def _explain(error: BaseException) -> int:
 
 def _usage(error: click.ClickException) -> str:
     message = error.format_message().replace("\n", " ")
+    if isinstance(error, click.NoSuchOption) and error.ctx is not None:
+        message = _no_option(error.option_name, error.ctx.command)
     context = getattr(error, "ctx", None)
     return f"{message} (see {context.command_path} --help)" if context else message
+
+
+def _no_option(name: str, command: click.Command) -> str:
+    """That a command has no such option, and the nearest of its own, or which techniques have it."""
+    called = "compresskit" if isinstance(command, click.Group) else command.name
+    own = [flag for option in command.params for flag in option.opts if flag.startswith("--")]
+    others = [
+        technique
+        for technique, row in TECHNIQUES.items()
+        if name.removeprefix("--").replace("-", "_") in (leaf.name for leaf in row.options_model().leaves())
+    ]
+    if others:
+        listed = " and ".join(filter(None, [", ".join(others[:-1]), others[-1]]))
+        return f"{called} has no option {name}, which {listed} {'has' if len(others) == 1 else 'have'}"
+    close = nearest(name, own)
+    return f"{called} has no option {name}{close if 'mean' in close else ''}"
 
 
 def _fail(message: str, code: int, *, artifact: str | None = None) -> int:

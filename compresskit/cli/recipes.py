@@ -10,6 +10,7 @@ import click
 from ..artifact.disk import ownership
 from ..core.errors import InputError
 from ..core.reporting.results import write_result
+from ..pipeline.checks.names import refuse_early
 from ..pipeline.recipe import json_schema, read_recipe
 from .console import Shown, shown_options, stderr_console
 from .help import SectionedCommand
@@ -57,6 +58,7 @@ def run_command(
     loaded = read_recipe(recipe, assignments)
     target = output or loaded.options.output
     if dry_run:
+        refuse_early(loaded, Path(target) if target else None, replaces=True)
         from ..pipeline.plan import make_plan, show_plan
 
         plan = make_plan(loaded, shown.log(), output=Path(target) if target else None)
@@ -122,12 +124,11 @@ def schema_command(markdown: bool, glossary: bool, stub: bool, printed: str | No
 def init_command(model: str, data: str, weights: str | None, path: str, force: bool) -> None:
     """Write a recipe for a model and data, every usual option in it with its meaning as a comment."""
     from ..artifact.disk import files
-    from ..model.builders import parse
+    from ..model.strings import check_named
     from ..pipeline.reference.docs import starter_recipe
     from ..pipeline.resume.fingerprints import named_paths
 
-    if not Path(model).is_dir():
-        parse(model, {})  # a model string that names nothing is refused here, with the nearest form
+    check_named(model)
     text = starter_recipe(model, data, weights)
     try:
         text.encode()

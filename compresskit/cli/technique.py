@@ -9,7 +9,9 @@ from typing import Any
 
 import click
 
+from ..artifact.disk import ownership
 from ..core.reporting.results import result_stream, write_result
+from ..pipeline.checks.names import refuse_early
 from ..pipeline.recipe import Recipe, RecipeOptions, Step
 from ..pipeline.techniques import TECHNIQUES
 from .completion import Completed
@@ -35,6 +37,7 @@ def technique_command(name: str) -> click.Command:
         )
         recipe = Recipe(recipe_options, (Step(name, options),))
         if dry_run:
+            refuse_early(recipe, Path(output or _output(name)), replaces=True)
             from ..pipeline.plan import make_plan, show_plan
 
             show_plan(
@@ -42,6 +45,7 @@ def technique_command(name: str) -> click.Command:
             )
             return
         if options.prints_only():
+            refuse_early(recipe, None)
             show(recipe, shown)
             return
         execute(recipe, Path(output or _output(name)), shown, force=force, resume=resume)
@@ -98,6 +102,7 @@ def show(recipe: Recipe, shown: Shown) -> None:
 
 def execute(recipe: Recipe, output: Path, shown: Shown, *, force: bool, resume: bool, keep_steps: bool = False) -> None:
     """Run a recipe and print its report."""
+    refuse_early(recipe, ownership.absolute(output), replaces=force or resume)
     from ..core import distributed
     from ..core.reporting.report import print_json, show_report
     from ..pipeline import runner

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 from click.shell_completion import get_completion_class
 
 from ..core.reporting.results import write_result
+from .derive import FieldOption
 from .help import SectionedCommand
 
 _SHELLS = ("bash", "zsh", "fish")
@@ -30,11 +33,35 @@ def explain_command(term: tuple[str, ...], as_json: bool) -> None:
     from ..core.reporting.report import print_json
     from ..pipeline.reference.explaining import explain_term, explained
 
-    found = explain_term(" ".join(term))
+    found = explain_term(" ".join(term), _commands_and_flags())
     if as_json:
         print_json(found)
         return
     write_result("\n\n".join(map(explained, found)))
+
+
+def _commands_and_flags() -> list[dict[str, Any]]:
+    """Records of the commands, and of those of their flags that set no option of a recipe."""
+    group = click.get_current_context().find_root().command
+    assert isinstance(group, click.Group)
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        assert command is not None  # it was listed
+        example = (command.epilog or "").partition("\n")[0]
+        found[name, ""] = {
+            "kind": "command", "name": name.replace("-", "_"), "meaning": command.get_short_help_str(200),
+            "example": example,
+        }  # fmt: skip
+        for flag in command.params:
+            if isinstance(flag, click.Option) and not isinstance(flag, FieldOption):
+                key, meaning = max(flag.opts, key=len), flag.help or ""
+                same = found.setdefault((key, meaning), {
+                    "kind": "flag", "name": key.strip("-").replace("-", "_"), "flag": ", ".join(flag.opts),
+                    "meaning": meaning, "commands": [],
+                })  # fmt: skip
+                same["commands"].append(name)
+    return list(found.values())
 
 
 @click.command("skill", cls=SectionedCommand, epilog="compresskit skill > SKILL.md")

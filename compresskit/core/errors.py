@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import importlib
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from difflib import get_close_matches
+from pathlib import Path
 from types import ModuleType
 
 #: exit code -> (what machines call it, what it means)
@@ -17,6 +19,7 @@ EXIT_CODES = {
     130: ("interrupted", "interrupted; --resume goes on"),
 }
 
+_OFFERED = 12  # names beside a path that is not there
 _PERMISSION = "give yourself permission (chmod, chown), or name another path"
 _ROOM = "make room, or name a path on another disk"
 #: number of a system's error -> how to fix it
@@ -100,6 +103,22 @@ def nearest(name: str, names: Iterable[str]) -> str:
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; choose from {', '.join(names)}" if names else ""
+
+
+def beside(path: Path, *, folders: bool = False) -> str:
+    """The mend for a path that is not there: the nearest name beside it, or which folder above it is there.
+
+    Args:
+        path: what is not there.
+        folders: offer folders alone.
+    """
+    names: list[str] = []
+    with suppress(OSError, ValueError):
+        names = sorted(one.name for one in path.parent.iterdir() if not folders or one.is_dir())
+    if names:
+        return nearest(path.name, names) if get_close_matches(path.name, names, n=1) else nearest("", names[:_OFFERED])
+    there = next((parent for parent in path.absolute().parents if parent.is_dir()), None)
+    return f"; name one that is there, e.g. below {str(there)!r}"
 
 
 def described(error: BaseException) -> str:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from difflib import get_close_matches
 from functools import partial
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -16,7 +13,6 @@ import torch
 from torch import Tensor
 
 from ..core.errors import InputError, nearest
-from ..core.registry import REFERENCE
 from ..core.types import Inputs, Preprocessing
 from ..core.user_code import in_memory
 from ..core.user_code.user_imports import guarded, named_attribute
@@ -32,11 +28,11 @@ from .splits.arrays import ArraySplit
 from .splits.base import Split, Splits
 from .splits.examples import DatasetSplit
 from .splits.stream import EveryNth, StreamSplit
+from .strings import OWN_READER, check_named
 from .tables import READERS
 from .worker_processes import Workers
 
 SPLITS = ("train", "val", "test")
-_OWN_READER = re.compile(rf"({REFERENCE.removeprefix('^').removesuffix('$')}):(.+)", re.DOTALL)
 _HELD_OUT_SHARE = 0.1
 _HELD_OUT_LARGEST = 5000
 _HELD_OUT_SEED = 20180908  # fixed: the held-out images must not change with a run's seed
@@ -220,10 +216,9 @@ def open_data(
     function = make_collate(collate)
     given = {"collate": function, "text_inputs": text_inputs}
     prefix, _, location = string.partition(":")
-    own = _OWN_READER.match(string)
+    own = OWN_READER.match(string)
+    check_named(string)
     if READERS.has(prefix):
-        if READERS.builtin(prefix) and "location" not in READERS[prefix].attributes and not location:
-            raise InputError(f"data {string!r}: say where it is, e.g. {prefix}:PATH")
         asked, splits = _read(prefix, location, preprocessing, args, given)
         as_given = READERS.builtin(prefix) and "values" in READERS[prefix].attributes
         transform = asked.applied(preprocessing, by_default=not as_given or _has_bytes(splits))
@@ -236,11 +231,9 @@ def open_data(
             raise InputError(f"data {string!r} is an object in memory; leave data_arg {next(iter(rest))!r} out")
         splits = loaders.splits_of(in_memory.find(string), repr(string), function)
         transform = asked.applied(preprocessing, by_default=False)
-    elif location and not _is_misspelt(prefix):
+    else:
         asked, splits = _made(prefix, location, args, function)
         transform = asked.applied(preprocessing, by_default=_has_bytes(splits))
-    else:
-        raise InputError(f"unknown data {string!r}{nearest(prefix, READERS.rows())}")
     for name in SPLITS:
         split = getattr(splits, name)
         if split is not None and not isinstance(split, StreamSplit) and not len(split):
@@ -268,12 +261,6 @@ def _read(
     return asked, found if isinstance(found, Splits) else loaders.splits_of(
         found, f"of reader {reader!r}", given["collate"]
     )
-
-
-def _is_misspelt(prefix: str) -> bool:
-    """Whether what stands before the colon is almost a reader's name, and no module."""
-    near = bool(get_close_matches(prefix, READERS.rows(), n=1, cutoff=0.8))
-    return near and prefix.isidentifier() and find_spec(prefix) is None
 
 
 def _made(where: str, name: str, args: dict[str, Any], collate: Function | None) -> tuple[Asked, Splits]:

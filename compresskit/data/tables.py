@@ -21,6 +21,8 @@ _TORCHVISION: dict[str, Any] = {"imports": "torchvision.transforms.v2"}
 _PAIRED: dict[str, Any] = {"paired": True}
 #: of readers whose values are numbers that a model takes as they are
 _VALUES = {"values": "as given"}
+#: what stands behind the colon of a data string
+_FOLDER, _FILE = {"location": "folder"}, {"location": "file"}
 
 READERS: Registry[Callable[[str, Preprocessing], Splits]] = Registry(
     "data form",
@@ -44,32 +46,41 @@ READERS: Registry[Callable[[str, Preprocessing], Splits]] = Registry(
         "imagefolder": Row(
             "sources.images.imagefolder:imagefolder",
             "imagefolder:DIR, images as SPLIT/CLASS/FILE; max_bad files are skipped",
+            attributes=_FOLDER,
         ),
         "segfolder": Row(
-            "sources.images.segfolder:segfolder", "segfolder:DIR, folders images and masks (classes of pixels)"
+            "sources.images.segfolder:segfolder",
+            "segfolder:DIR, folders images and masks (classes of pixels)",
+            attributes=_FOLDER,
         ),
         "coco": Row(
-            "sources.images.coco:coco", "coco:ANN.json, boxes and masks; images=DIR, val=, test= are further files"
+            "sources.images.coco:coco",
+            "coco:ANN.json, boxes and masks; images=DIR, val=, test= are further files",
+            attributes=_FILE,
         ),
-        "yolo": Row("sources.images.yolo:yolo", "yolo:data.yaml, images and a text file of boxes each"),
+        "yolo": Row(
+            "sources.images.yolo:yolo", "yolo:data.yaml, images and a text file of boxes each", attributes=_FILE
+        ),
         "npz": Row(
             "sources.tables.npz:npz",
             "npz:FILE, arrays x_train, y_train, x_test, y_test (or x and y)",
-            attributes=_VALUES,
+            attributes=_VALUES | _FILE,
         ),
         "csv": Row(
             "sources.tables.csv:csv",
             "csv:FILE, columns of numbers, categories or image paths; target=COLUMNS, else label, target or the last",
+            attributes=_FILE,
         ),
         "jsonl": Row(
             "sources.tables.jsonl:jsonl",
             "jsonl:FILE, an object a line, read as the rows of a csv; by models of text as text: reads it",
+            attributes=_FILE,
         ),
         "text": Row(
             "sources.text:text",
             "text:FILE_OR_DIR, a corpus for language models, else texts and classes of .csv, .jsonl or CLASS/FILE.txt; "
             "tokenizer=DIR_OR_ID (default: the model's, else bytes), length=, column=, samples=",
-            attributes=_VALUES,
+            attributes=_VALUES | {"location": "path"},
         ),
         "hf": Row(
             "sources.hf:hf",
@@ -79,7 +90,9 @@ READERS: Registry[Callable[[str, Preprocessing], Splits]] = Registry(
             "sources.images.wds:wds", "wds:name-{000..012}.tar, tar shards of webdataset with KEY.jpg and KEY.cls"
         ),
         "audio": Row(
-            "sources.audio:audio", "audio:DIR, WAV files as SPLIT/CLASS/FILE; rate, seconds, form", attributes=_VALUES
+            "sources.audio:audio",
+            "audio:DIR, WAV files as SPLIT/CLASS/FILE; rate, seconds, form",
+            attributes=_VALUES | _FOLDER,
         ),
     },
     group="readers",

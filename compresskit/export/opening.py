@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..core.errors import InputError
+from ..core.errors import InputError, beside
 from ..core.types import Inputs, Loaded, Preprocessing, or_later
 from ..model import example_inputs
 from ..model.exported import exported_program, load_exported
@@ -59,7 +59,7 @@ def open_file(
     path = Path(string)
     form = format_of(string)
     if not path.is_file():
-        raise InputError(f"model {string!r} does not exist")
+        raise InputError(f"model {string!r} does not exist{beside(path)}")
     if path.suffix == _GGUF:
         raise InputError(
             f"model {string!r}: GGUF files run in llama.cpp (llama-bench -m {path.name}); here, give the model that it "

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import gc
 import random
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
@@ -20,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..core.errors import InputError, nearest
+from ..core.errors import InputError
 from ..core.manifest.preprocessing import declared_normalization, declared_shape
 from ..core.tensors.copying import copy_module
 from ..core.tensors.dtypes import model_dtype
@@ -30,47 +28,28 @@ from ..core.user_code.in_memory import MemorySource
 from ..core.user_code.user_imports import call_factory, file_attribute, import_attribute
 from .example_inputs import one_of_batch, settle, spread
 from .libraries import hub
+from .strings import split
+from .tables import BUILTINS
 from .wrappers import unwrapped
-from .zoo import BUILTINS
 
 USER_CODE = ("file", "module", "memory")  # kinds of sources whose code runs only when its user named it
 WITHOUT_WEIGHTS = ("torchvision", "timm", "builtin")  # kinds of models that come untrained where no weights are named
-_PREFIXES = ("torchvision", "timm", "hf", "builtin")
-_MODULE_FORM = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
-FORMS = (
-    "torchvision:NAME, timm:NAME, hf:DIR_OR_ID, builtin:NAME, package.module:factory, path/net.py:factory, "
-    "an artifact directory, a .pt2 file"
-)
 
 
 def parse(string: str, model_args: dict[str, Any]) -> dict[str, Any]:
     """A source record from a model string that names a factory.
 
     Raises:
-        InputError: if the string has none of the forms.
+        InputError: if the string has none of the forms, or names what is not there.
     """
-    prefix, colon, name = string.partition(":")
-    if colon and prefix in _PREFIXES and name:
-        if prefix == "hf":
-            return hub.hf_record(name, model_args)
-        return {"kind": prefix, "name": name, "args": model_args}
-    if colon and (prefix.endswith(".py") or "/" in prefix):
-        if not Path(prefix).is_file():
-            raise InputError(f"model {string!r}: file {prefix!r} does not exist")
-        return {"kind": "file", "path": prefix, "factory": name, "args": model_args}
-    if _MODULE_FORM.match(string):
-        return {"kind": "module", "module": prefix, "factory": name, "args": model_args}
-    if "/" in string or string.startswith("."):
-        raise InputError(f"model {string!r} does not exist; a model is one of {FORMS}")
-    raise InputError(f"model {string!r} is none of the known forms{_form_hint(string)}")
-
-
-def _form_hint(string: str) -> str:
-    if string in BUILTINS:
-        return f"; did you mean 'builtin:{string}'?"
-    prefix, colon, name = string.partition(":")
-    hint = nearest(prefix, _PREFIXES) if colon else ""
-    return hint.replace(f"{prefix!r}", repr(prefix)) if "mean" in hint else f": {FORMS}"
+    kind, where, name = split(string)
+    if kind == "hf":
+        return hub.hf_record(name, model_args)
+    if kind == "file":
+        return {"kind": kind, "path": where, "factory": name, "args": model_args}
+    if kind == "module":
+        return {"kind": kind, "module": where, "factory": name, "args": model_args}
+    return {"kind": kind, "name": name, "args": model_args}
 
 
 def build(record: dict[str, Any]) -> nn.Module:

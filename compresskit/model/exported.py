@@ -13,31 +13,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..core.errors import InputError, first_line
+from ..core.errors import InputError, beside, first_line
 from ..core.types import Inputs, Loaded, call, or_later
 from . import example_inputs
 
-SUFFIX = ".pt2"
 #: an entry that each version of torch.export.save writes; newer ones nest it in a folder
 _MARKERS = ("archive_format", "serialized_exported_program.json")
-
-
-def is_exported(string: str | None) -> bool:
-    """Whether a model string names a .pt2 file."""
-    return string is not None and string != "" and Path(string).suffix == SUFFIX and not Path(string).is_dir()
-
-
-def refuse_change(string: str | None, what: str = "model") -> None:
-    """Say that a .pt2 is read-only, for whoever would change it.
-
-    Raises:
-        InputError: if the string names a .pt2.
-    """
-    if is_exported(string):
-        raise InputError(
-            f"{what} {string!r} is an exported program, which inspect, diff and export read but nothing changes; "
-            "start from the factory that it was exported from"
-        )
 
 
 def load_exported(path: Path, inputs: list[str] | None = None, *, trust_source: bool = False) -> Loaded:
@@ -96,7 +77,7 @@ def _typed(layers: nn.Module) -> list[tuple[str, Any]]:
 
 def _read(path: Path, trust_source: bool) -> torch.export.ExportedProgram:
     if not path.is_file():
-        raise InputError(f"model {str(path)!r} does not exist")
+        raise InputError(f"model {str(path)!r} does not exist{beside(path)}")
     if not _is_archive(path):
         raise InputError(f"model {str(path)!r} is not a .pt2 archive: torch.export.save did not write it, or not whole")
     if not trust_source:

@@ -18,8 +18,7 @@ from ..core.tensors.randomness import unchanged_random_state
 from ..core.types import Inputs, Loaded, call, main_output, to_device
 from ..model.example_inputs import with_batch
 from ..training.context import Context
-from .recipe import Recipe, RecipeOptions, Step
-from .steps import place_of
+from .recipe import Recipe, RecipeOptions, Step, place_of
 
 _BATCH = 32
 _SLOW_SECONDS = 0.1  # an example that takes longer is timed alone

@@ -17,6 +17,7 @@ from ..core.tensors.randomness import unchanged_random_state
 from ..core.types import Loaded, Preprocessing, call, to_device
 from ..core.user_code import in_memory
 from ..data.dataset import Data, open_data
+from ..data.strings import MADE
 from ..export import layer_timing
 from ..model.libraries.trimmed_tokenizer import TOKENIZER
 from ..model.text_inputs import text_inputs_of
@@ -157,7 +158,7 @@ def _open_data(
     """
     if not options.data:
         return None
-    if options.data == synthetic_data.NAME:
+    if options.data == MADE:
         if model is None:
             return None
         return synthetic_data.synthetic_data(model, options.data_arg, seed=options.seed, log=log)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from .yaml.lines import Lines, line_of, read_yaml, set_value
 MOST_LATENCY_ROUNDS = 100_000  # hours for a small model; the clock scatters by far less long before
 _MOST_THREADS = 1024  # the runtime starts each one that it is asked for
 _MOST_WORKERS = 256
+_PARSED = re.compile(r"valid (?=number|integer)|, unable to parse string as an? (?:number|integer)")
 
 
 class RecipeOptions(Options):
@@ -124,6 +126,12 @@ class Recipe:
         """The user's own costs that a budget or a guard of a step names."""
         rows = (row for step in self.steps for row in step.options.named_rows())
         return tuple(dict.fromkeys(name for _, registry, name in rows if registry is COSTS))
+
+
+def place_of(recipe: Recipe, number: int) -> str:
+    """How messages call a step: `steps.NUMBER (TECHNIQUE)`, or the technique alone where it is the only one."""
+    technique = recipe.steps[number].technique
+    return f"steps.{number} ({technique})" if len(recipe.steps) > 1 else technique
 
 
 def read_recipe(path: str | Path, assignments: tuple[str, ...] = ()) -> Recipe:
@@ -233,7 +241,7 @@ def explain(
             message = f"{key} is missing"
         else:
             text = item["msg"].removeprefix("Value error, ")
-            text = text[:1].lower() + text[1:]
+            text = _PARSED.sub("", text[:1].lower() + text[1:])
             shown = item["input"]
             is_named = text.startswith(("unknown ", last if group else str(key)))
             named = f"{'.'.join(map(str, location))} " if location and not is_named else ""

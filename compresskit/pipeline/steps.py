@@ -44,12 +44,6 @@ def becomes_original(recipe: Recipe, number: int) -> bool:
     return followed and trained_here and all(technique == "train" for technique in changing)
 
 
-def place_of(recipe: Recipe, number: int) -> str:
-    """How messages call a step: `steps.NUMBER (TECHNIQUE)`, or the technique alone where it is the only one."""
-    technique = recipe.steps[number].technique
-    return f"steps.{number} ({technique})" if len(recipe.steps) > 1 else technique
-
-
 def recovery_mode(options: Options) -> str:
     """How a step's model is trained afterwards; "none" where it is not."""
     return options.recover.mode if isinstance(options, StepOptions) else "none"

@@ -15,7 +15,8 @@ from compresskit.data.dataset import open_data
 from compresskit.model.builders import own_example, preprocessing_of
 from compresskit.model.checkpoints.weights import read_weights
 from compresskit.model.example_inputs import describe, make as make_inputs
-from compresskit.model.zoo import BUILTINS, cifar_resnet56
+from compresskit.model.tables import BUILTINS
+from compresskit.model.zoo import cifar_resnet56
 
 
 @pytest.mark.parametrize("name", BUILTINS)

@@ -160,7 +160,7 @@ CASES = [
         ("run", "technique.yaml"),
         "technique.yaml:3: steps.0: unknown technique 'prun'; did you mean 'prune'",
     ),
-    ("key twice", ("run", "twice.yaml"), "line 2: key 'model' stands twice"),
+    ("key twice", ("run", "twice.yaml"), "line 2: duplicate key 'model'; remove one of them"),
     ("recipe without steps", ("run", "nosteps.yaml"), "steps must be a list"),
     ("recipe that is not YAML", ("run", "syntax.yaml"), "syntax.yaml', line"),
     ("recipe that is a list", ("run", "list.yaml"), "must be a mapping"),
@@ -168,7 +168,7 @@ CASES = [
     (
         "value of a wrong type in a recipe",
         ("run", "value.yaml"),
-        "value.yaml:3: steps.0.train: epochs should be a valid number",
+        "value.yaml:3: steps.0.train: epochs should be a number, got",
     ),
     ("recipe missing", ("run", "god.yaml"), "'god.yaml' does not exist"),
     ("recipe whose output exists", ("run", "good.yaml"), "--force"),

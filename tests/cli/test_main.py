@@ -41,6 +41,11 @@ def test_help_of_a_technique_imports_no_torch(name):
     assert "torch" not in imported_by(name, "--help")
 
 
+def test_an_option_of_another_technique_says_whose_it_is(invoke):
+    assert invoke("quantize", "x", "--ratio", "0.5")[2].startswith("compresskit: quantize has no option --ratio, which")
+    assert "prune has no option --raito; did you mean '--ratio'?" in invoke("prune", "x", "--raito", "0.5")[2]
+
+
 def test_help_lists_every_technique_and_command(invoke):
     code, out, _ = invoke("--help")
     assert code == 0

@@ -22,6 +22,23 @@ def test_explain_takes_words_and_prints_json(invoke):
     assert [record["kind"] for record in json.loads(out)] == ["term"]
 
 
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("prune", "compresskit prune: Remove channels"),
+        ("resume", "--resume (train, prune"),
+        ("--dry-run", "--dry-run (train, prune"),
+        ("log-level", "--log-level (train"),
+        ("imagefolder", "imagefolder, a data form: imagefolder:DIR"),
+        ("digits_cnn", "digits_cnn, a builtin model: "),
+        ("pareto", "Pareto front: "),
+    ],
+)
+def test_commands_flags_data_forms_and_words_of_terms_are_explained(word, said, invoke):
+    code, out, _ = invoke("explain", word)
+    assert code == 0 and out.startswith(said)
+
+
 def test_an_unknown_word_is_refused_with_the_nearest(invoke):
     code, out, err = invoke("explain", "tailor")
     assert (code, out) == (2, "")

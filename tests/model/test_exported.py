@@ -130,7 +130,7 @@ def test_techniques_refuse_before_they_read(command, invoke, programs, tmp_path)
 
 @pytest.mark.integration
 def test_a_student_cannot_be_a_program_and_a_teacher_can(invoke, tmp_path):
-    from compresskit.model.zoo import BUILTINS
+    from compresskit.model.tables import BUILTINS
 
     path, net = tmp_path / "t.pt2", BUILTINS.load("digits_cnn_small")().eval()
     sizes = ({0: torch.export.Dim("batch")},)

@@ -14,10 +14,10 @@ from ...core.types import Inputs, Loaded
 from ...data.dataset import Data
 from ...data.preprocessing import ImageTransform
 from ...data.splits.base import Splits
+from ...data.strings import MADE
 from ...model.example_inputs import with_batch
 from .synthetic import synthesize
 
-NAME = "none"
 _DEFAULTS = {"samples": 256, "steps": 100}
 _HELD_OUT = 4  # of so many inputs one is held out
 _A_LOOK = 2  # examples that tell no more than their form, for which nothing is made
@@ -54,7 +54,7 @@ def synthetic_data(
     held_out = split(max(given["samples"] // _HELD_OUT, 1), seed + 1_000_003)
     note = f"no data: {given['samples']} inputs are made from the model, which no labels belong to"
     return Data(
-        NAME, Splits(split(given["samples"], seed), held_out, held_out, note=note), ImageTransform(scales=False)
+        MADE, Splits(split(given["samples"], seed), held_out, held_out, note=note), ImageTransform(scales=False)
     )
 
 

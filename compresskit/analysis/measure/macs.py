@@ -8,8 +8,9 @@ neither a mask nor padding makes them cheaper. A product with a sparse tensor co
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from math import prod
@@ -18,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils import flop_counter
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from ...core.tensors.dispatch import EagerMode
 from ...core.tensors.modules import evaluating
 from ...core.types import Inputs, call
 
@@ -58,8 +59,8 @@ def count_macs(module: nn.Module, inputs: Inputs) -> MacCount:
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # fused encoder layers would be attributed as a whole
     try:
-        # compiled functions run as they are written: what a compiler fuses can't be counted
-        eagerly = torch.compiler.set_stance("force_eager")
+        # compiled functions run as they are written: what a compiler fuses can't be counted; importing it takes 2 s
+        eagerly = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
         with eagerly, evaluating(module), _positions(module) as path, _Counter(found, path):
             call(module, inputs)
     finally:
@@ -82,7 +83,7 @@ def main_bytes(output: Any) -> int:
     return first.numel() * first.element_size() if isinstance(first, Tensor) else 0
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(EagerMode):
     supports_higher_order_operators = True
 
     def __init__(self, found: MacCount, path: list[str]):

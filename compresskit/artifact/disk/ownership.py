@@ -41,6 +41,12 @@ def absolute(output: str | Path) -> Path:
     return path
 
 
+def refuse_existing(output: Path) -> None:
+    """Raises InputError if something stands where an output is to be written."""
+    if os.path.lexists(output):
+        raise InputError(f"output {str(output)!r} exists; give --force to replace it, or --resume to go on")
+
+
 def check_replaceable(folder: Path, inputs: Iterable[Path] = ()) -> None:
     """Refuse what must not be replaced.
 

@@ -6,7 +6,7 @@ import errno
 import stat
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, beside
 
 
 def check_regular(path: str | Path, what: str) -> int:
@@ -21,7 +21,7 @@ def check_regular(path: str | Path, what: str) -> int:
     try:
         found = Path(path).stat()
     except FileNotFoundError:
-        raise InputError(f"{what} does not exist") from None
+        raise InputError(f"{what} does not exist{beside(Path(path))}") from None
     except OSError as error:
         reason = "its links lead in a circle" if error.errno == errno.ELOOP else error.strerror
         raise InputError(f"{what} cannot be read: {reason}") from error

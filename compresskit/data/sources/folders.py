@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -10,13 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...core.errors import InputError, nearest
+from ...core.errors import InputError, beside
 from ..images import SUFFIXES, find_images, load
 
 #: names that the folders or parts of splits go by
 SPLIT_FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 _SHOWN = 3
-_OFFERED = 12  # folders beside one that is not there
 
 
 def split_folders(root: Path) -> dict[str, Path | None]:
@@ -54,11 +52,7 @@ def directory(location: str, what: str = "data directory") -> Path:
     except (OSError, ValueError) as error:
         raise InputError(f"{what} {location!r} cannot be read: {error}") from error
     if not there:
-        beside: list[str] = []
-        with suppress(OSError):
-            beside = sorted(one.name for one in path.parent.iterdir() if one.is_dir())[:_OFFERED]
-        mend = nearest(path.name, beside) or "; name one that is there"
-        raise InputError(f"{what} {location!r} does not exist{mend}")
+        raise InputError(f"{what} {location!r} does not exist{beside(path, folders=True)}")
     return path
 
 

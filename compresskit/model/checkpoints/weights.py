@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from ...core.errors import InputError, nearest
 from ...core.tensors.dtypes import adopt_dtypes
-from .files import read_safetensors, read_tensors, split_key, weight_files
+from .files import read_safetensors, read_tensors
+from .locations import split_key, weight_files
 from .matching import Match, choose, describe, find_matches
 
 __all__ = [

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -19,20 +17,20 @@ from ...artifact.rebuilding import ProbeMismatch, check_rebuild
 from ...artifact.source import load_model
 from ...core import distributed
 from ...core.costs import cost_of, guard_of, names
-from ...core.errors import InputError, described, problems_of, require, unwritable
+from ...core.errors import InputError, described, problems_of, require
 from ...core.options import Options
 from ...core.tensors.randomness import unchanged_random_state
 from ...core.types import Loaded
 from ...export.exporters.traced import traced
 from ...export.folders.folder import check_source
 from ...export.options import ExportOptions, ExportStepOptions
-from ...model.exported import refuse_change
 from ...training.context import Context
 from ...training.train_check import check_training
 from ..opening import open_what_opens
-from ..recipe import Recipe, RecipeOptions, Step
-from ..steps import follow, model_after, place_of, recovery_mode
+from ..recipe import Recipe, RecipeOptions, Step, place_of
+from ..steps import follow, model_after, recovery_mode
 from ..techniques import STEPS
+from .names import changed, existing, located, options_of, output_of, same_files
 
 _EXAMPLES = 2  # of the batch that goes through model and metric
 #: copies of the weights in a checkpoint (weights, best, average, optimizer), twice while one replaces another
@@ -55,9 +53,9 @@ def checked_context(recipe: Recipe, log: Log, *, output: Path | None = None, fin
         InputError: a line for each thing that fails.
     """
     started = time.perf_counter()
-    unchangeable, rows = _unchangeable(recipe), _rows(recipe)
-    asked = [] if rows else [*_options(recipe), *_same_files(recipe)]
-    problems = [*unchangeable, *_packages(recipe), *rows, *asked, *_output(output)]
+    unchangeable, rows = changed(recipe), _rows(recipe)
+    asked = [] if rows else [*options_of(recipe), *same_files(recipe)]
+    problems = [*unchangeable, *_packages(recipe), *rows, *asked, *output_of(output)]
     context, unopened = (None, []) if unchangeable else open_what_opens(recipe.options, log)
     problems += unopened
     if context is None:
@@ -84,7 +82,7 @@ def checked_export(recipe: RecipeOptions, options: ExportOptions, output: Path, 
     """
     rows = _load_rows(options)
     pair = [] if rows else problems_of(options.check_pair)
-    problems = [*_missing(options.packages()), *_load_rows(recipe), *rows, *pair, *_output(output)]
+    problems = [*_missing(options.packages()), *_load_rows(recipe), *rows, *pair, *output_of(output)]
     context, unopened = open_what_opens(recipe, log)
     problems += unopened
     if context is not None:
@@ -109,10 +107,6 @@ def _named_steps(recipe: Recipe) -> list[str]:
     return [place_of(recipe, number) for number in range(len(recipe.steps))]
 
 
-def _located(recipe: Recipe, number: int, lines: Iterable[str]) -> list[str]:
-    return [f"{place_of(recipe, number)}: {line}" for line in lines]
-
-
 # -- what options alone say ----------------------------------------------------------------------------------------
 
 
@@ -121,9 +115,9 @@ def _packages(recipe: Recipe) -> Iterator[str]:
     for number, step in enumerate(recipe.steps):
         try:
             STEPS[step.technique].function()
-            yield from _located(recipe, number, _missing(step.options.packages()))
+            yield from located(recipe, number, _missing(step.options.packages()))
         except ImportError as error:
-            yield from _located(recipe, number, [f"does not import: {described(error)}"])
+            yield from located(recipe, number, [f"does not import: {described(error)}"])
 
 
 def _missing(packages: dict[str, str]) -> list[str]:
@@ -134,7 +128,7 @@ def _rows(recipe: Recipe) -> list[str]:
     """Users' own rows of registries that are not there or are not what a row must be."""
     found = _load_rows(recipe.options)
     for number, step in enumerate(recipe.steps):
-        found += _located(recipe, number, _load_rows(step.options))
+        found += located(recipe, number, _load_rows(step.options))
     return found
 
 
@@ -143,45 +137,12 @@ def _load_rows(options: Options) -> list[str]:
     return problems_of(*(partial(registry.load, name) for registry, name in own))
 
 
-def _options(recipe: Recipe) -> Iterator[str]:
-    """What the steps' options ask for and the recipe's rule out."""
-    for number, step in enumerate(recipe.steps):
-        readers = [] if recipe.options.data else step.options.data_readers()
-        if readers:
-            mend = "name some with data, e.g. --data digits"
-            yield from _located(recipe, number, [f"{' and '.join(readers)}; {mend}"])
-        timing = [guard_of(name) for name in step.options.limits() if cost_of(name).known == "timed"]
-        timing += ["min_speedup"] if step.options.min_speedup is not None else []
-        if timing and not recipe.options.latency_rounds and not step.options.times_itself():
-            needs = f"{timing[0]} needs measured latency, and latency_rounds is 0; set it to e.g. 12"
-            yield from _located(recipe, number, [needs])
-
-
-def _same_files(recipe: Recipe) -> Iterator[str]:
-    """Steps that would write the same file beside the artifact."""
-    writers: dict[str, int] = {}
-    for number, step in enumerate(recipe.steps):
-        if isinstance(step.options, ExportStepOptions):
-            name = step.options.file_name()
-            if name in writers:
-                other = place_of(recipe, writers[name])
-                yield from _located(recipe, number, [f"{other} writes {name!r}, too; give one of them another file"])
-            writers[name] = number
-
-
 def _further_models(recipe: Recipe) -> Iterator[str]:
     """Teachers and students that do not load, where there is no model that they could be fitted to."""
     trust = recipe.options.trust_source
     for number, step in enumerate(recipe.steps):
         for string, given in step.options.models():
-            yield from _located(recipe, number, problems_of(partial(load_model, string, trust_source=trust, **given)))
-
-
-def _unchangeable(recipe: Recipe) -> list[str]:
-    """Models that would be changed and can only be read."""
-    students = [getattr(step.options, "student", None) for step in recipe.steps]
-    checks = [partial(refuse_change, student, "student") for student in students]
-    return problems_of(partial(refuse_change, recipe.options.model), *checks)
+            yield from located(recipe, number, problems_of(partial(load_model, string, trust_source=trust, **given)))
 
 
 def _bytes_that_stay(recipe: Recipe, original: Loaded) -> Iterator[str]:
@@ -196,7 +157,7 @@ def _bytes_that_stay(recipe: Recipe, original: Loaded) -> Iterator[str]:
             if amount is not None and figure > amount.of(figure):
                 given = f"{guard_of(name)} is {getattr(step.options, guard_of(name))}"
                 says = row.says.format(row.shown(figure))
-                yield from _located(recipe, number, [f"{given}, {says}, and training keeps that"])
+                yield from located(recipe, number, [f"{given}, {says}, and training keeps that"])
 
 
 # -- the model -----------------------------------------------------------------------------------------------------
@@ -253,10 +214,10 @@ def _steps(recipe: Recipe, context: Context) -> list[str]:
         if not known and not (alike and row.leaves_model):
             return current
         found = problems_of(partial(_check_step, step, current, context))
-        problems.extend(_located(recipe, number, found))
+        problems.extend(located(recipe, number, found))
         following = model_after(step, current, context) if not found else None
         if following is not None and following is not current:
-            problems.extend(_located(recipe, number, problems_of(partial(check_rebuilding, following))))
+            problems.extend(located(recipe, number, problems_of(partial(check_rebuilding, following))))
         known = known and following is not None
         return following or current
 
@@ -288,30 +249,8 @@ def _check_recovery(step: Step, current: Loaded, context: Context) -> None:
 # -- the disk ------------------------------------------------------------------------------------------------------
 
 
-def _existing(path: Path) -> Path:
-    """The nearest folder above a path that is there."""
-    for parent in path.absolute().parents:
-        if parent.exists():
-            return parent
-    return Path(path.absolute().anchor)
-
-
-def _output(output: Path | None) -> list[str]:
-    """Whether the output can be made where it is to stand."""
-    if output is None:
-        return []
-    parent = _existing(output)
-    if not parent.is_dir():
-        return [f"cannot write below {str(output.parent)!r}: {str(parent)!r} is a file; name another output"]
-    if not os.access(parent, os.W_OK | os.X_OK):
-        read_only = bool(os.statvfs(parent).f_flag & os.ST_RDONLY)
-        number = errno.EROFS if read_only else errno.EACCES
-        return [str(unwritable(parent, OSError(number, os.strerror(number))))]
-    return []
-
-
 def _space(output: Path, needed: int) -> list[str]:
-    parent = _existing(output)
+    parent = existing(output)
     free = shutil.disk_usage(parent).free
     if needed <= free:
         return []

@@ -11,7 +11,7 @@ from ...core.errors import InputError
 from ...core.types import Loaded
 from ...export.lowering import bytes_on_disk
 from ...export.opening import is_file, open_file
-from ...model.exported import is_exported
+from ...model.strings import is_exported
 from ...quantization.kv_cache import quantize_cache
 from ..checks.sanity import baseline_warnings, sanity_warnings
 from ..measurement import evaluate, measure_model

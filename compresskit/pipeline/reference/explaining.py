@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ...core.errors import InputError, nearest
 from ...core.options import registry_of
 from ...core.registry import Registry
+from ...data.tables import READERS
+from ...model.tables import BUILTINS
 from ..recipe import RecipeOptions
 from ..techniques import STEPS
 from .docs import default_of, values_of
@@ -17,20 +19,23 @@ from .glossary import TERMS
 _EVERY = "every command"  # where the options of a recipe hold
 
 
-def explain_term(term: str) -> list[dict[str, Any]]:
+def explain_term(term: str, further: Iterable[dict[str, Any]] = ()) -> list[dict[str, Any]]:
     """Everything that has a name: options, rows of tables, and terms.
 
     Args:
         term: as a flag, a YAML key, a row's name or words: `--target-macs`, `target_macs`, `taylor`, `perplexity`.
+        further: records of other things that have a name, as they are returned.
     Returns:
         One record each: {kind, name, meaning, ...}; an option has commands, section, values, default and rows, a
-        row its table, the options that take it, needs and source.
+        row its table, the options that take it, needs and source; a command its example, a flag its commands.
     Raises:
         InputError: if nothing has that name, naming the nearest.
     """
-    found = [*_options(_key(term)), *_rows(term), *_terms(term)]
+    further = list(further)
+    own = [one for one in further if one["name"] == _key(term)]
+    found = [*own, *_options(_key(term)), *_rows(term), *_terms(term)] or list(_terms(term, by_word=True))
     if not found:
-        raise InputError(f"nothing is called {term!r}{nearest(term, _names())}")
+        raise InputError(f"nothing is called {term!r}{nearest(term, [*_names(), *(one['name'] for one in further)])}")
     return found
 
 
@@ -77,6 +82,8 @@ def _tables() -> dict[int, tuple[Registry[Any], list[str]]]:
                 flag = "--" + name.replace("_", "-")
                 said = flag if command == _EVERY else f"{command} {flag}"
                 found.setdefault(id(registry), (registry, []))[1].append(said)
+    for registry, option in ((READERS, "--data"), (BUILTINS, "MODEL")):  # their rows begin what these options take
+        found.setdefault(id(registry), (registry, [option]))
     return found
 
 
@@ -90,10 +97,11 @@ def _rows(name: str) -> Iterator[dict[str, Any]]:
             }  # fmt: skip
 
 
-def _terms(term: str) -> Iterator[dict[str, Any]]:
+def _terms(term: str, *, by_word: bool = False) -> Iterator[dict[str, Any]]:
     wanted = term.strip().lower()
     for name, meaning in TERMS.items():
-        if wanted in (name.lower(), *(part.strip(" )").lower() for part in name.replace("(", ",").split(","))):
+        parts = [part.strip(" )").lower() for part in name.replace("(", ",").split(",")]
+        if wanted in (name.lower(), *(name.lower().split() if by_word else parts)):
             yield {"kind": "term", "name": name, "meaning": meaning}
 
 
@@ -113,6 +121,10 @@ def explained(record: dict[str, Any]) -> str:
         return "\n".join(lines)
     if record["kind"] == "term":
         return f"{record['name']}: {record['meaning']}"
+    if record["kind"] == "command":
+        return f"compresskit {record['name']}: {record['meaning']}\n  e.g. {record['example']}"
+    if record["kind"] == "flag":
+        return f"{record['flag']} ({', '.join(record['commands'])})\n  {record['meaning']}"
     lines = [f"{record['name']}, a {record['kind']}: {record['meaning']}"]
     lines += [f"  needs {record['needs']}"] if record["needs"] else []
     lines += [f"  source: {record['source']}"] if record["source"] else []

@@ -29,6 +29,7 @@ TERMS: dict[str, str] = {
     "distillation": "training a student to give what a teacher gives",
     "edit": "a JSON-able record of one change of structure, by its final geometry",
     "example input": "inputs of batch size 1 on which a model is traced, probed and measured",
+    "exit code": "what a command ends with: 0 done, 1 a bug, 2 bad input, 3 a guard or budget missed, 130 interrupted",
     "fine-tuning": "training on with a small learning rate",
     "fold": "to merge an operation into the weights of the layer before it",
     "granularity": "what shares a scale (quantization), or what goes as a whole (pruning)",

@@ -82,11 +82,11 @@ class Workspace:
             InputError: if something stands in the output's or the steps' place that may not be replaced.
         """
         steps_are_ours = self._check_steps()
+        if not (self.force or self.resume):
+            ownership.refuse_existing(self.output)
         if not os.path.lexists(self.output):
             return None
         shown = f"output {str(self.output)!r}"
-        if not (self.force or self.resume):
-            raise InputError(f"{shown} exists; give --force to replace it, or --resume to go on")
         if self.resume:
             report = finished_report(self.output, key)
             if report is not None:

@@ -52,6 +52,8 @@ def parse_yaml(text: str, where: str) -> tuple[Any, Lines]:
         _collect(node, (), lines, where)
         _check_scalars(loader, node, where)
         return loader.construct_document(node), lines
+    except InputError:
+        raise
     except yaml.YAMLError as error:
         raise InputError(f"{where}{_line(getattr(error, 'problem_mark', None))}: {_reason(error)}") from error
     except _CONSTRUCTION_ERRORS as error:
@@ -67,7 +69,10 @@ def parse_value(text: str, where: str) -> Any:
 
 
 def _reason(error: yaml.YAMLError) -> str:
-    return getattr(error, "problem", None) or first_line(error)[:_LONGEST_REASON]
+    problem = getattr(error, "problem", None)
+    if problem and "'\\t'" in problem:
+        return "a tab, which YAML takes in no indentation; indent with spaces"
+    return problem or first_line(error)[:_LONGEST_REASON]
 
 
 class _Mark(Protocol):
@@ -137,7 +142,7 @@ def _collect(node: yaml.Node, path: tuple[Any, ...], lines: Lines, where: str) -
                 raise InputError(f"{where}{line}: key{shown} is not a string; put it in quotes")
             here = (*path, key.value)
             if here in lines:
-                raise InputError(f"{where}{line}: key {key.value!r} stands twice")
+                raise InputError(f"{where}{line}: duplicate key {key.value!r}; remove one of them")
             lines[here] = key.start_mark.line + 1
             _collect(value, here, lines, where)
     elif isinstance(node, yaml.SequenceNode):

@@ -15,16 +15,16 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ...analysis.measure.macs import operation_macs
+from ...core.tensors.dispatch import EagerMode
 from .channel_ids import varying
 from .symbolic_int import size_numbers
 
 Trace = Any
 
 
-class Dispatch(TorchDispatchMode):
+class Dispatch(EagerMode):
     """Sees every operation that reaches a kernel, and moves id planes through it."""
 
     def __init__(self, trace: Trace):

@@ -174,7 +174,7 @@ def test_data_that_fail_hide_nothing_else(here):
     steps = ({"prune": {"ratio": 0.5, "protect": ["x"]}}, {"quantize": {"scheme": "int8-static", "skip": ["head"]}})
     lines = problems(recipe(TRAIN, *steps, data="npz:nowhere.npz", model="net.py:stateful"))
     assert [line.split(":")[0] for line in lines] == [
-        "data file 'nowhere.npz' does not exist",
+        "data file 'nowhere.npz' does not exist; choose from net.py",
         "model 'stateful'",
         "steps.1 (prune)",
     ]

@@ -6,7 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from compresskit.analysis.measure.macs import count_macs
 from compresskit.core.types import Loaded
-from compresskit.model.zoo import BUILTINS
+from compresskit.model.tables import BUILTINS
 from compresskit.pruning.dependency import cost
 from compresskit.pruning.dependency.graph import build_graph
 from compresskit.pruning.options import PruneOptions

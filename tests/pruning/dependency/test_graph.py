@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from compresskit.model.zoo import BUILTINS
+from compresskit.model.tables import BUILTINS
 from compresskit.pruning.dependency.graph import build_graph
 
 
