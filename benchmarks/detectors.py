@@ -4,9 +4,10 @@ python benchmarks/detectors.py yolo [--torch-pruning]
 python benchmarks/detectors.py ssd
 
 yolo: YOLOv8n of ultralytics with random weights, trained, pruned to half its MACs, fine-tuned by its own loss, int8.
-With --torch-pruning also what Torch-Pruning's group-norm pruner leaves after the same fine-tuning. ssd: a small SSD of
-torchvision, its heads' outputs as one tensor; int8 of ours beside NNCF's and onnxruntime.quantization's from the same
-calibration images. Latency: one image, one thread, all runtimes in turn.
+With --torch-pruning also what Torch-Pruning's group-norm pruner leaves after the same fine-tuning; NNCF's int8 beside
+ours. ssd: a small SSD of torchvision, its heads' outputs as one tensor; int8 of ours beside NNCF's and
+onnxruntime.quantization's from the same calibration images. Each runtime runs the file that is written for it
+(`export --runtime`). Latency: one image, one thread, all runtimes in turn.
 """
 
 from __future__ import annotations
@@ -75,10 +76,10 @@ def map_points(module: nn.Module, batches: Any) -> float:
     return 100 * make_metric("map")(module, batches).value
 
 
-def onnx_of(model: Any, path: Path, example: Tensor) -> Path:
-    """A model written as ONNX, by the command's own way."""
+def onnx_of(model: Any, path: Path, example: Tensor, runtime: str = "onnxruntime") -> Path:
+    """A model written as ONNX for a runtime, by the command's own way."""
     given = {} if isinstance(model, compresskit.Result) else {"example": example}
-    compresskit.export(model, output=path, force=True, rounds=1, samples=8, **given)
+    compresskit.export(model, output=path, runtime=runtime, force=True, rounds=1, samples=8, cold_start="skip", **given)
     return path
 
 
@@ -194,13 +195,20 @@ def yolo(options: argparse.Namespace, folder: Path) -> None:
         small = torch_pruning_half(plain, torch.rand(1, 3, options.size, options.size))
         models["half, Torch-Pruning"] = reported("half, Torch-Pruning", lambda: compresskit.train(small, **tuned))
     example = torch.rand(1, 3, options.size, options.size)
-    paths = {
-        name: onnx_of(model, folder / f"{number}.onnx", example) for number, (name, model) in enumerate(models.items())
+    written = {
+        runtime: {
+            name: onnx_of(model, folder / f"{runtime}-{name}.onnx", example, runtime) for name, model in models.items()
+        }
+        for runtime in ("onnxruntime", "openvino")
     }
+    images = [image[None] for batch, _ in loaders[0] for image in batch]
+    nncf_int8(written["onnxruntime"]["float"], folder / "nncf.xml", images[:CALIBRATION])
     with named_objects({"d": loaders}):
         batches = singles(open_data("in-memory:d"))
-    runs = {f"ONNX Runtime, {name}": in_onnxruntime(path) for name, path in paths.items()}
-    runs |= {f"OpenVINO, {name}": in_openvino(path) for name, path in paths.items()}
+    runs = {f"ONNX Runtime, {name}": in_onnxruntime(path) for name, path in written["onnxruntime"].items()}
+    runs |= {f"OpenVINO, {name}": in_openvino(path) for name, path in written["openvino"].items()}
+    runs["OpenVINO, int8, NNCF"] = in_openvino(folder / "nncf.xml")
+    runs["OpenVINO, int8, written for ONNX Runtime"] = in_openvino(written["onnxruntime"]["int8"])
     table(runs, lambda outputs, images: (outputs, {}), batches, options.rounds)
 
 
@@ -280,7 +288,7 @@ def ssd(options: argparse.Namespace, folder: Path) -> None:
         "ONNX Runtime, int8, compresskit": in_onnxruntime(ours),
         "ONNX Runtime, int8, onnxruntime.quantization": in_onnxruntime(folder / "ort.onnx"),
         "OpenVINO, float": in_openvino(plain),
-        "OpenVINO, int8, compresskit": in_openvino(ours),
+        "OpenVINO, int8, compresskit": in_openvino(onnx_of(int8, folder / "openvino.onnx", batches[0][0], "openvino")),
         "OpenVINO, int8, NNCF": in_openvino(folder / "nncf.xml"),
     }
     table(runs, boxes, batches, options.rounds)

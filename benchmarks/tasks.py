@@ -45,7 +45,7 @@ def value(result: Any) -> float:
     """The metric after a call, or of a measurement, in points."""
     if isinstance(result, compresskit.Result):
         return 100 * result.report["steps"][-1]["measurement"]["metric"]["value"]
-    return 100 * result.metric.value
+    return 100 * result.metric["value"]
 
 
 def measure(task: str, options: argparse.Namespace, seed: int, rows: Rows) -> dict[str, float]:
@@ -107,6 +107,15 @@ def measure(task: str, options: argparse.Namespace, seed: int, rows: Rows) -> di
         "int4-weight, trained": lambda: compresskit.quantize(full(), scheme="int4-weight", qat="kd", **short),
         "int4-weight in groups, trained": lambda: compresskit.quantize(
             full(), scheme="int4-weight", granularity="group", group_size=32, qat="kd", **short
+        ),
+        "int4-weight, blocks": lambda: compresskit.quantize(
+            full(), scheme="int4-weight", reconstruct="block", **shared
+        ),
+        "int4-weight in groups, blocks": lambda: compresskit.quantize(
+            full(), scheme="int4-weight", granularity="group", group_size=32, reconstruct="block", **shared
+        ),
+        "int4-weight, blocks, trained": lambda: compresskit.quantize(
+            full(), scheme="int4-weight", reconstruct="block", qat="kd", **{**short, "lr": 0.0002}
         ),
         "half the MACs, kd": lambda: compresskit.prune(full(), target_macs=0.5, **recover),
         "half the MACs, blocks": lambda: compresskit.prune(full(), target_macs=0.5, reconstruct="block", **shared),

@@ -12,7 +12,7 @@ import torch
 from ...core.errors import InputError, first_line, require
 from ..options import ExportOptions
 from .export_program import DESCRIPTION, INTEGER_INPUTS, LOOKUPS
-from .onnx_files import activations, constants, graph_passes, names, recurrent
+from .onnx_files import activations, constants, graph_passes, names, openvino_codes, recurrent
 
 #: constants beyond this go to a file of their own, NAME.onnx.data: protobuf reads no message of 2 GiB
 LARGEST_FILE_BYTES = (2 << 30) - (16 << 20)
@@ -55,6 +55,8 @@ def export_onnx(
         raise InputError("torch.onnx gave no graph of this model")
     notes = graph_passes.finish(graph.model.graph, opset=opset)
     activations.finish(graph.model.graph, runtime)
+    if runtime == "openvino":
+        openvino_codes.finish(graph.model.graph)
     lookups = program.graph_module.meta.get(LOOKUPS, {})
     if runtime == "onnxruntime" and program.graph_module.meta.get(INTEGER_INPUTS):
         notes += recurrent.integer_lstms(graph.model, lookups)

@@ -20,11 +20,11 @@ _GATES = ("Sigmoid", "HardSigmoid")
 #: functions of one tensor that OpenVINO computes with the convolution or product before them
 _ACTIVATIONS = (*_GATES, "HardSwish", "Gelu", "Elu", "Tanh", "Mish", "Softplus", "LeakyRelu", "PRelu", "Clip", "Relu")
 #: operators that give back values of their first input
-_MOVING = (
+MOVING = (
     "MaxPool", "Split", "Slice", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Resize", "Gather",
     "Expand", "DepthToSpace", "SpaceToDepth",
 )  # fmt: skip
-_LAYERS = ("Conv", "Gemm", "MatMul", "ConvTranspose")
+LAYERS = ("Conv", "Gemm", "MatMul", "ConvTranspose")
 
 
 def finish(graph: Any, runtime: str) -> None:
@@ -50,7 +50,7 @@ def written_out_swish(graph: Any) -> int:
     ir = require("onnx_ir", "onnx")
     changed = 0
     for node in list(graph):
-        if node.op_type != "HardSwish" or _constants(node.inputs[0]) is None:
+        if node.op_type != "HardSwish" or constant_range(node.inputs[0]) is None:
             continue
         gate = ir.node("HardSigmoid", [node.inputs[0]], {"alpha": 1 / 6, "beta": 0.5})
         product = ir.node("Mul", [node.inputs[0], gate.outputs[0]])
@@ -68,7 +68,7 @@ def moved_codes(graph: Any) -> int:
     ir = require("onnx_ir", "onnx")
     changed = 0
     for node in list(graph):
-        if node.op_type not in _MOVING or _constants(node.inputs[0]) is None or not _moves_values(node):
+        if node.op_type not in MOVING or constant_range(node.inputs[0]) is None or not moves_values(node):
             continue
         given = list(node.inputs[0].producer().inputs[1:3])
         for output in node.outputs:
@@ -90,7 +90,7 @@ def moved_codes(graph: Any) -> int:
     return changed
 
 
-def _moves_values(node: Any) -> bool:
+def moves_values(node: Any) -> bool:
     if node.op_type == "Resize":
         return node.attributes.get_string("mode", "nearest") == "nearest"
     return node.op_type != "MaxPool" or len(node.outputs) == 1
@@ -109,7 +109,7 @@ def quantized_gates(graph: Any) -> int:
     """
     changed = 0
     for node in list(graph):
-        if node.op_type not in _GATES or _constants(node.inputs[0]) is None:
+        if node.op_type not in _GATES or constant_range(node.inputs[0]) is None:
             continue
         gate, uses = node.outputs[0], list(node.outputs[0].uses())
         if not uses or not all(_is_product_of_codes(user, gate) for user, _ in uses):
@@ -136,7 +136,7 @@ def added_hard_sigmoids(graph: Any) -> int:
     ir = require("onnx_ir", "onnx")
     changed = 0
     for node in list(graph):
-        source = _constants(node.inputs[0]) if node.op_type == "HardSigmoid" else None
+        source = constant_range(node.inputs[0]) if node.op_type == "HardSigmoid" else None
         if source is None:
             continue
         users = [user for user, _ in node.outputs[0].uses()]
@@ -162,12 +162,12 @@ def fused_activations(graph: Any) -> int:
     """Drop quantizers between a layer and its activation where what the activation makes is quantized again."""
     changed = 0
     for node in list(graph):
-        quantize = _own_quantizer(node)
+        quantize = own_quantizer(node)
         if quantize is None or len(quantize.inputs[0].uses()) != 1:
             continue
         maker = quantize.inputs[0].producer()
-        if maker is not None and maker.op_type in _LAYERS and _ends_quantized(node.outputs[0]):
-            _leave_in_float(graph, quantize, node)
+        if maker is not None and maker.op_type in LAYERS and _ends_quantized(node.outputs[0]):
+            leave_in_float(graph, quantize, node)
             changed += 1
     return changed
 
@@ -199,21 +199,21 @@ def floats_plus_constants(graph: Any) -> int:
     """
     changed = 0
     for node in list(graph):
-        quantize = _own_quantizer(node)
-        if quantize is not None and _constants(node.outputs[0]) is not None and _ends_in_constants(node.outputs[0]):
-            _leave_in_float(graph, quantize, node)
+        quantize = own_quantizer(node)
+        if quantize is not None and constant_range(node.outputs[0]) is not None and _ends_in_constants(node.outputs[0]):
+            leave_in_float(graph, quantize, node)
             changed += 1
     return changed
 
 
-def _own_quantizer(node: Any) -> Any:
+def own_quantizer(node: Any) -> Any:
     """The QuantizeLinear whose codes a DequantizeLinear alone reads; None where there is none."""
     quantize = node.inputs[0].producer() if node.op_type == "DequantizeLinear" else None
     alone = quantize is not None and quantize.op_type == "QuantizeLinear" and len(quantize.outputs[0].uses()) == 1
     return quantize if alone else None
 
 
-def _leave_in_float(graph: Any, quantize: Any, dequantize: Any) -> None:
+def leave_in_float(graph: Any, quantize: Any, dequantize: Any) -> None:
     """Drop a pair of quantizers: what reads the second reads what the first does."""
     require("onnx_ir", "onnx").convenience.replace_all_uses_with(dequantize.outputs[0], quantize.inputs[0])
     graph.remove([dequantize, quantize], safe=True)
@@ -226,7 +226,7 @@ def _ends_in_constants(value: Any) -> bool:
 
 
 def _adds_constant(node: Any, value: Any) -> bool:
-    if node.op_type in (*_MOVING, "Concat"):
+    if node.op_type in (*MOVING, "Concat"):
         return all(_ends_in_constants(output) for output in node.outputs)
     others = [given.const_value for given in node.inputs if given is not value]
     return node.op_type == "Add" and len(others) == 1 and others[0] is not None and others[0].size > 1
@@ -255,26 +255,26 @@ def _is_product_of_codes(node: Any, gate: Any) -> bool:
     readers = [user for user, _ in node.outputs[0].uses()]
     return (
         len(others) == 1
-        and _constants(others[0]) is not None
+        and constant_range(others[0]) is not None
         and bool(readers)
         and all(_quantizer(reader) is not None for reader in readers)
     )
 
 
-def _constants(value: Any) -> tuple[float, int] | None:
+def constant_range(value: Any) -> tuple[float, int] | None:
     """The constant scale and zero point of the DequantizeLinear that made a value."""
     maker = value.producer() if value is not None else None
     if maker is None or maker.op_type != "DequantizeLinear" or maker.inputs[0].const_value is not None:
         return None
-    return _numbers(maker)
+    return quantizer_range(maker)
 
 
 def _quantizer(node: Any) -> tuple[float, int] | None:
     """The constant scale and zero point of a QuantizeLinear."""
-    return _numbers(node) if node.op_type == "QuantizeLinear" else None
+    return quantizer_range(node) if node.op_type == "QuantizeLinear" else None
 
 
-def _numbers(node: Any) -> tuple[float, int] | None:
+def quantizer_range(node: Any) -> tuple[float, int] | None:
     values = [value for value in node.inputs[1:3] if value is not None and value.const_value is not None]
     constants = [value.const_value.numpy().reshape(-1) for value in values]
     if len(constants) < 2 or any(constant.size != 1 for constant in constants):
