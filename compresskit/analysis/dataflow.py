@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from ..core.tensors.dispatch import EagerMode
+from ..core.tensors.dispatch import OperationMode
 from ..core.tensors.dtypes import fit_inputs
 from ..core.tensors.modules import eager_modules, evaluating, get_module
 from ..core.types import Inputs, call, main_output
@@ -125,7 +125,7 @@ def _each_its_own(inputs: Inputs) -> Inputs:
     return tree_map_only(Tensor, own, inputs)
 
 
-class _Recorder(EagerMode):
+class _Recorder(OperationMode):
     def __init__(self, trace: Trace, stack: list[str], kept: list[Any]):
         super().__init__()
         self.trace, self.stack, self.kept = trace, stack, kept

@@ -53,6 +53,7 @@ def test_some_tries_of_each_kind(kind, good, tmp_path, monkeypatch):
         check(kind, number, good, tmp_path / "try", monkeypatch)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("kind", "number"), FOUND)
 def test_tries_that_failed_once(kind, number, good, tmp_path, monkeypatch):
     check(kind, number, good, tmp_path / "try", monkeypatch)

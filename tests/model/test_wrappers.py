@@ -67,7 +67,11 @@ def net(tmp_path):
     return f"{tmp_path}/net.py"
 
 
-@pytest.mark.parametrize("factory", ["parallel", "compiled", "averaged", "several", "in_place", "training", "Children"])
+#: what imports torch's compiler, which takes half a second
+COMPILED = [pytest.param(factory, marks=pytest.mark.integration) for factory in ("compiled", "in_place")]
+
+
+@pytest.mark.parametrize("factory", ["parallel", "averaged", "several", "training", "Children", *COMPILED])
 def test_wrappers_are_undone_and_so_again_in_the_artifact(net, tmp_path, factory):
     loaded = load_model(f"{net}:{factory}", seed=1)
     plain = load_model(f"{net}:Net", seed=1)

@@ -84,6 +84,7 @@ def test_updates_lower_the_output_error(pattern):
     assert error(updated) < 0.5 * error(plain)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("saliency", ["magnitude", "random", "gradient", "wanda", "sparsegpt"])
 def test_every_saliency_reaches_the_sparsity_and_stores_bitmaps(saliency):
     result = pruned(granularity="weight", ratio=0.75, saliency=saliency, samples=128)

@@ -200,12 +200,16 @@ def _taken(inputs: Tensor, windows: Tensor, positions: Tensor, leading: int) -> 
     and 73 ms if all are copied first; of a 256-channel one 180, 217 and 155 ms.
     """
     places, columns = windows.shape[:leading], windows.shape[leading:]
-    begins = _offsets(torch.unravel_index(positions.to(inputs.device), places), windows.stride()[:leading])
+    begins = _offsets(positions.to(inputs.device), places, windows.stride()[:leading])
     taps = torch.arange(columns.numel(), device=inputs.device)
-    offsets = _offsets(torch.unravel_index(taps, columns), windows.stride()[leading:])
+    offsets = _offsets(taps, columns, windows.stride()[leading:])
     return torch.take(inputs, begins[:, None] + offsets).reshape(len(positions), *columns)
 
 
-def _offsets(indices: tuple[Tensor, ...], strides: tuple[int, ...]) -> Tensor:
-    parts = [index * stride for index, stride in zip(indices, strides, strict=True)]
-    return sum(parts[1:], parts[0])
+def _offsets(flat: Tensor, shape: tuple[int, ...], strides: tuple[int, ...]) -> Tensor:
+    """Where the elements of flat indices are; `torch.unravel_index` would load sympy, which takes half a second."""
+    found = torch.zeros_like(flat)
+    for size, stride in zip(reversed(shape), reversed(strides), strict=True):
+        found += flat % size * stride
+        flat = flat // size
+    return found

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from math import prod
@@ -20,10 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils import flop_counter
 
-from ...core.tensors.dispatch import EagerMode
+from ...core.tensors.dispatch import OperationMode
 from ...core.tensors.modules import evaluating
 from ...core.types import Inputs, call
 
+_COMPILER = "torch._dynamo"
 #: (arguments by name, output) -> MACs
 Formula = Callable[[dict[str, Any], Any], int]
 
@@ -45,7 +46,6 @@ class MacCount:
     uncounted: set[str] = field(default_factory=set)
 
 
-@torch.no_grad()
 def count_macs(module: nn.Module, inputs: Inputs) -> MacCount:
     """MACs of one forward in eval mode; modes and settings are as before when it returns.
 
@@ -55,13 +55,28 @@ def count_macs(module: nn.Module, inputs: Inputs) -> MacCount:
         module: the model.
         inputs: one batch that it takes.
     """
+    if _COMPILER not in sys.modules:
+        # to load the compiler takes as long as torch itself, and only a forward that compiles has it loaded
+        try:
+            found = _counted(module, inputs)
+        except Exception:
+            if _COMPILER not in sys.modules:
+                raise
+        else:
+            if _COMPILER not in sys.modules:
+                return found
+    # compiled functions run as they are written: what a compiler fuses can't be counted
+    with torch.compiler.set_stance("force_eager"):
+        return _counted(module, inputs)
+
+
+@torch.no_grad()
+def _counted(module: nn.Module, inputs: Inputs) -> MacCount:
     found = MacCount()
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # fused encoder layers would be attributed as a whole
     try:
-        # compiled functions run as they are written: what a compiler fuses can't be counted; importing it takes 2 s
-        eagerly = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
-        with eagerly, evaluating(module), _positions(module) as path, _Counter(found, path):
+        with evaluating(module), _positions(module) as path, _Counter(found, path):
             call(module, inputs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
@@ -83,7 +98,7 @@ def main_bytes(output: Any) -> int:
     return first.numel() * first.element_size() if isinstance(first, Tensor) else 0
 
 
-class _Counter(EagerMode):
+class _Counter(OperationMode):
     supports_higher_order_operators = True
 
     def __init__(self, found: MacCount, path: list[str]):

@@ -1,12 +1,16 @@
-"""The mode that watches operations of eager code."""
+"""Watching operations where they reach a kernel."""
 
 from __future__ import annotations
 
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
-class EagerMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of the base, when this class is made
-    """A dispatch mode for code that is not being compiled; torch's own imports its compiler, 2 s, to keep it out."""
+class OperationMode(TorchDispatchMode):
+    """The base of modes that see every operation, without torch's compiler.
+
+    Torch has its compiler skip the method that a mode is called by, and loads it for that at the first operation,
+    which takes as long as `import torch`. What is watched here runs as it is written, so there is nothing to skip.
+    """
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:

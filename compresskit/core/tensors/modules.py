@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -81,3 +82,16 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
     finally:
         for layer, mode in zip(layers, modes, strict=True):
             layer.training = mode
+
+
+def unfilled(
+    kind: type[nn.Module], *arguments: Any, device: torch.device, dtype: torch.dtype, **named: Any
+) -> nn.Module:
+    """A layer whose parameters are not initialized, which draws no random number.
+
+    What `torch.nn.utils.skip_init` gives, without sympy, which that loads and which takes half a second.
+    """
+    layer = kind(*arguments, device="meta", dtype=dtype, **named)
+    for name, parameter in list(layer.named_parameters(recurse=False)):
+        setattr(layer, name, nn.Parameter(torch.empty(parameter.shape, device=device, dtype=dtype)))
+    return layer

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from ...core.errors import InputError
-from ...core.tensors.modules import tensor_of
+from ...core.tensors.modules import tensor_of, unfilled
 from .tt_linear import FoldedLinear
 
 _CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -190,7 +190,7 @@ def build(geometry: Geometry, like: Tensor) -> nn.Module:
     place: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
     g = geometry
     if g.form in ("linear", "linear-in-out"):
-        return nn.utils.skip_init(nn.Linear, g.in_channels, g.out_channels, g.bias, **place)
+        return unfilled(nn.Linear, g.in_channels, g.out_channels, g.bias, **place)
     if g.form == "embedding":
         layer = nn.Embedding(1, 1, device="meta", dtype=like.dtype)
         layer.num_embeddings, layer.embedding_dim, layer.padding_idx = g.in_channels, g.out_channels, g.padding_index
@@ -199,11 +199,11 @@ def build(geometry: Geometry, like: Tensor) -> nn.Module:
     if g.form == "folded":
         return FoldedLinear(g.in_channels, g.out_channels, g.repeats, g.outer, bias=g.bias, **place)
     if g.form == "conv-transpose":
-        return nn.utils.skip_init(
+        return unfilled(
             _TRANSPOSED[len(g.kernel)], g.in_channels, g.out_channels, g.kernel, g.stride, g.padding, g.output_padding,
             g.groups, g.bias, g.dilation, g.padding_mode, **place,
         )  # fmt: skip
-    return nn.utils.skip_init(
+    return unfilled(
         _CONVS[len(g.kernel)], g.in_channels, g.out_channels, g.kernel, g.stride, g.padding, g.dilation, g.groups,
         g.bias, g.padding_mode, **place,
     )  # fmt: skip

@@ -7,6 +7,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from ...core.tensors.modules import unfilled
+
 
 class FoldedLinear(nn.Module):
     """Applies one small linear layer to each of `repeats` pieces of the input, then moves outputs to the front.
@@ -27,7 +29,7 @@ class FoldedLinear(nn.Module):
     ):
         super().__init__()
         self.repeats, self.outer = repeats, outer
-        linear = nn.utils.skip_init(nn.Linear, in_channels, out_channels, bias=False, **place)
+        linear = unfilled(nn.Linear, in_channels, out_channels, bias=False, **place)
         self.linear = cast(nn.Linear, linear)
         self.bias = nn.Parameter(self.linear.weight.new_empty(repeats * out_channels)) if bias else None
 

@@ -17,14 +17,14 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from ...analysis.measure.macs import operation_macs
-from ...core.tensors.dispatch import EagerMode
+from ...core.tensors.dispatch import OperationMode
 from .channel_ids import varying
 from .symbolic_int import size_numbers
 
 Trace = Any
 
 
-class Dispatch(EagerMode):
+class Dispatch(OperationMode):
     """Sees every operation that reaches a kernel, and moves id planes through it."""
 
     def __init__(self, trace: Trace):

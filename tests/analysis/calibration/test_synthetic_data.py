@@ -72,7 +72,7 @@ def opened_files():
     def look(event: str, details: tuple) -> None:
         if watching and event == "open" and isinstance(details[0], str | bytes | Path):
             path = str(Path(details[0] if not isinstance(details[0], bytes) else details[0].decode()).absolute())
-            if not path.startswith(known):
+            if path.startswith("/dev/shm/") or not path.startswith(known):
                 found.append(path)
 
     sys.addaudithook(look)  # stays for the process, so it is told when to stop

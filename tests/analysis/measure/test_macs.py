@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -242,3 +244,26 @@ def test_modes_of_single_layers_are_kept():
     count_macs(net, X[0])
     assert [layer.training for layer in net.modules()] == [True, True, False, True]
     assert torch.equal(net[1].running_mean, before)
+
+
+@pytest.mark.integration
+def test_a_forward_that_is_the_first_to_compile_is_counted_as_written(tmp_path):
+    code = """
+import sys
+import torch
+from torch import nn
+from compresskit.analysis.measure.macs import count_macs
+
+class Compiles(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(8, 4)
+
+    def forward(self, x):
+        return torch.compile(lambda x: self.layer(x).relu())(x)
+
+assert "torch._dynamo" not in sys.modules
+print(count_macs(Compiles(), torch.zeros(3, 8)).total, "torch._dynamo" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.stdout.split() == ["96", "True"], done.stderr

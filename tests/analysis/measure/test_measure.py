@@ -47,10 +47,10 @@ class Sleeper(nn.Module):
 
 
 def test_latency_ratio_of_known_times():
-    found = latency_ab(Sleeper(0.04), Sleeper(0.01), torch.zeros(1), rounds=3)
+    found = latency_ab(Sleeper(0.02), Sleeper(0.005), torch.zeros(1), rounds=3)
     assert 2 < found.speedup < 4.5  # 4 but for what a busy machine adds to both
     assert found.speedup_low <= found.speedup <= found.speedup_high
-    assert found.baseline_ms > 40
+    assert found.baseline_ms > 20
 
 
 def test_peak_memory_is_at_least_the_largest_activations():

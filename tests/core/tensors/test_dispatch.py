@@ -1,37 +1,71 @@
-"""The mode that watches operations without torch's compiler."""
+"""Modes that see every operation leave torch's compiler alone."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
+import pytest
 import torch
 
-from compresskit.core.tensors.dispatch import EagerMode
+from compresskit.core.tensors.dispatch import OperationMode
+
+#: what takes as long to import as torch, or half as long, and what no look at a model needs
+HEAVY = ("torch._dynamo", "sympy", "sklearn", "transformers")
 
 
-class Names(EagerMode):
+class Names(OperationMode):
+    """Keeps what ran."""
+
     def __init__(self):
         super().__init__()
         self.seen = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.seen.append(func.overloadpacket.__name__)
+        self.seen.append(func._schema.name)
         return func(*args, **(kwargs or {}))
 
 
-def test_operations_are_seen_also_inside_of_what_is_compiled():
-    compiled = torch.compile(lambda x: torch.relu(x) * 2, backend="eager")
-    x = torch.tensor([-1.0, 3.0])
-    with Names() as mode:
-        output = compiled(x)
-    assert mode.seen == ["relu", "mul"] and output.tolist() == [0, 6]
+def test_every_operation_is_seen():
+    x = torch.ones(3)
+    with Names() as names:
+        y = x * 2 + 1
+    assert names.seen == ["aten::mul", "aten::add"] and y.tolist() == [3, 3, 3]
 
 
-def test_counting_macs_leaves_the_compiler_out():
-    code = (
-        "import sys\nfrom torch import nn, zeros\nfrom compresskit.analysis.measure.macs import count_macs\n"
-        "count_macs(nn.Linear(3, 4), zeros(1, 3))\nprint('torch._dynamo' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("inspect", "builtin:digits_cnn_small"),
+        (
+            "prune",
+            "builtin:digits_cnn_small",
+            "--data",
+            "digits",
+            "--ratio",
+            "0.3",
+            "--latency-rounds",
+            "2",
+            "-o",
+            "out",
+        ),
+        ("decompose", "builtin:digits_cnn_small", "--target-macs", "0.8", "--latency-rounds", "0", "-o", "out"),
+        ("quantize", "builtin:digits_cnn_small", "--data", "digits", "--latency-rounds", "0", "-o", "out"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_commands_do_not_wait_for_what_they_do_not_need(command, tmp_path):
+    code = f"""
+import json, sys
+from compresskit.cli import main
+sys.argv = ["compresskit", *{command!r}]
+try:
+    main.main()
+finally:
+    print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == []

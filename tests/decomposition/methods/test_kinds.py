@@ -129,6 +129,7 @@ def test_two_modes_of_a_linear_layer_are_a_sum_of_kronecker_products():
     torch.testing.assert_close(compose(geometry, chain, [second, first]), expected)
 
 
+@pytest.mark.integration
 def test_three_modes_err_at_least_as_the_best_cut_and_at_most_as_all_cuts_together():
     torch.manual_seed(0)
     layer, kind = nn.Linear(512, 512), KINDS.load("tensor-train")

@@ -60,6 +60,7 @@ def test_a_tensor_that_two_layers_read_is_quantized_once(run):
     assert all(program.state_dict[name].dtype == torch.int8 for name in program.state_dict if name.endswith("_lowered"))
 
 
+@pytest.mark.integration
 def test_a_chain_of_blocks_does_not_requantize_what_a_block_returned(images):
     class Block(nn.Module):
         def __init__(self):

@@ -40,6 +40,7 @@ def test_errors_of_weights_kernels_and_channels_stay_within_the_papers_bounds(pr
         assert errors_of(given, nearest(given)).reshape(6, -1, group_size or 36).sum(2).abs().max() > 0.5
 
 
+@pytest.mark.integration
 def test_comes_near_the_best_of_all_roundings_up_or_down(problem):
     ways = torch.tensor(list(itertools.product((0.0, 1.0), repeat=8)))
     total = torch.zeros(3)  # of the best, of squant, of nearest
