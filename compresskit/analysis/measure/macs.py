@@ -8,7 +8,6 @@ neither a mask nor padding makes them cheaper. A product with a sparse tensor co
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,11 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils import flop_counter
 
-from ...core.tensors.dispatch import OperationMode
+from ...core.tensors.dispatch import OperationMode, as_written
 from ...core.tensors.modules import evaluating
 from ...core.types import Inputs, call
 
-_COMPILER = "torch._dynamo"
 #: (arguments by name, output) -> MACs
 Formula = Callable[[dict[str, Any], Any], int]
 
@@ -55,19 +53,7 @@ def count_macs(module: nn.Module, inputs: Inputs) -> MacCount:
         module: the model.
         inputs: one batch that it takes.
     """
-    if _COMPILER not in sys.modules:
-        # to load the compiler takes as long as torch itself, and only a forward that compiles has it loaded
-        try:
-            found = _counted(module, inputs)
-        except Exception:
-            if _COMPILER not in sys.modules:
-                raise
-        else:
-            if _COMPILER not in sys.modules:
-                return found
-    # compiled functions run as they are written: what a compiler fuses can't be counted
-    with torch.compiler.set_stance("force_eager"):
-        return _counted(module, inputs)
+    return as_written(lambda: _counted(module, inputs))
 
 
 @torch.no_grad()

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+
+Result = TypeVar("Result")
+_COMPILER = "torch._dynamo"
 
 
 class OperationMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -15,3 +23,22 @@ class OperationMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False
+
+
+def as_written(run: Callable[[], Result]) -> Result:
+    """What a run gives with compiled functions run as they are written: what a compiler fuses can't be watched.
+
+    Args:
+        run: called again if it was the first in this process to compile something.
+    """
+    if _COMPILER not in sys.modules:  # to load it takes as long as torch itself, and only what compiles has it loaded
+        try:
+            found = run()
+        except Exception:
+            if _COMPILER not in sys.modules:
+                raise
+        else:
+            if _COMPILER not in sys.modules:
+                return found
+    with torch.compiler.set_stance("force_eager"):
+        return run()

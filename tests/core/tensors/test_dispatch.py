@@ -35,6 +35,23 @@ def test_every_operation_is_seen():
 
 
 @pytest.mark.integration
+def test_what_raises_is_run_once_where_nothing_compiles():
+    code = """
+from compresskit.core.tensors.dispatch import as_written
+calls = []
+def run():
+    calls.append(1)
+    raise KeyError("mine")
+try:
+    as_written(run)
+except KeyError as error:
+    print(error, len(calls), as_written(lambda: 5))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.stdout.split() == ["'mine'", "1", "5"], done.stderr
+
+
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "command",
     [
