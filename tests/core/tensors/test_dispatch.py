@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from compresskit.core.tensors.dispatch import OperationMode
+from compresskit.core.tensors.dispatch import OperationMode, as_written
 
 #: what takes as long to import as torch, or half as long, and what no look at a model needs
 HEAVY = ("torch._dynamo", "sympy", "sklearn", "transformers")
@@ -32,6 +32,15 @@ def test_every_operation_is_seen():
     with Names() as names:
         y = x * 2 + 1
     assert names.seen == ["aten::mul", "aten::add"] and y.tolist() == [3, 3, 3]
+
+
+@pytest.mark.integration
+def test_operations_are_seen_also_inside_of_what_is_compiled():
+    compiled = torch.compile(lambda x: torch.relu(x) * 2, backend="eager")
+    x = torch.tensor([-1.0, 3.0])
+    with Names() as names:
+        output = as_written(lambda: compiled(x))
+    assert names.seen == ["aten::relu", "aten::mul"] and output.tolist() == [0, 6]
 
 
 @pytest.mark.integration
