@@ -106,7 +106,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 
 def beside(path: Path, *, folders: bool = False) -> str:
-    """The mend for a path that is not there: the nearest name beside it, or which folder above it is there.
+    """The mend for a path that is not there: the nearest name beside it.
 
     Args:
         path: what is not there.
@@ -117,8 +117,9 @@ def beside(path: Path, *, folders: bool = False) -> str:
         names = sorted(one.name for one in path.parent.iterdir() if not folders or one.is_dir())
     if names:
         return nearest(path.name, names) if get_close_matches(path.name, names, n=1) else nearest("", names[:_OFFERED])
-    there = next((parent for parent in path.absolute().parents if parent.is_dir()), None)
-    return f"; name one that is there, e.g. below {str(there)!r}"
+    if path.parent.is_dir():
+        return "; name one that is there"
+    return f"; its folder {str(path.parent)!r} does not exist either"
 
 
 def described(error: BaseException) -> str:

@@ -20,7 +20,8 @@ class DistillOptions(TrainStepOptions):
 
     def passes(self, examples: int) -> Passes:
         """The examples that a step with these options sends through a model, the teacher's among them."""
-        return super().passes(examples).plus(Passes(forward=self.epochs * examples))
+        shown = self.passes_of_training(examples).backward
+        return Passes(forward=shown, backward=shown * self.student_width**2 * self.student_depth)
 
     teacher: list[str] = option(
         [],

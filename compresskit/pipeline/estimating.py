@@ -44,15 +44,15 @@ class Speed:
 
 
 def measured_speed(loaded: Loaded, context: Context) -> Speed | None:
-    """Time a forward and a backward pass on the model's example; None where it does not run on it."""
+    """Time a forward and a backward pass on the data's examples, else the model's; None where it does not run on it."""
     module = loaded.module
     device = device_of(module)
     with unchanged_random_state(context.device), evaluating(module):
         try:
-            inputs = to_device(with_batch(loaded.example, 1), device)
+            inputs = to_device(_examples(loaded, context, 1), device)
             alone = _seconds_an_example(loaded, inputs, backward=False)
             if alone < _SLOW_SECONDS:
-                inputs = to_device(with_batch(loaded.example, _BATCH), device)
+                inputs = to_device(_examples(loaded, context, _BATCH), device)
             forward = _seconds_an_example(loaded, inputs, backward=False)
         except (CompresskitError, RuntimeError, ValueError, TypeError):  # the example's batch is fixed
             return None
@@ -61,6 +61,13 @@ def measured_speed(loaded: Loaded, context: Context) -> Speed | None:
         except (CompresskitError, RuntimeError, ValueError, TypeError):  # integer weights, say
             backward = _BACKWARD * forward
     return Speed(forward, max(backward, forward))
+
+
+def _examples(loaded: Loaded, context: Context, count: int) -> Inputs:
+    """Examples of the data, which may be larger than the model's own: texts of another length, say."""
+    if context.data is None:
+        return with_batch(loaded.example, count)
+    return next(iter(context.data.batches("test", batch_size=count)))[0]
 
 
 def _seconds_an_example(loaded: Loaded, inputs: Inputs, *, backward: bool) -> float:
@@ -86,10 +93,13 @@ def estimated(recipe: Recipe, context: Context) -> list[dict[str, Any]]:
         model as it is before the first step.
     """
     speed = measured_speed(context.original, context)
-    return [
+    records = [
         {"place": place_of(recipe, number), **_record(step, recipe.options, context, speed)}
         for number, step in enumerate(recipe.steps)
     ]
+    if speed is not None and records:  # the baseline is measured first
+        records[0]["seconds"] = round(records[0]["seconds"] + _judging(context, speed), 1)
+    return records
 
 
 def _record(step: Step, options: RecipeOptions, context: Context, speed: Speed | None) -> dict[str, Any]:
@@ -112,8 +122,12 @@ def _work(own: EffortOptions | None, context: Context, speed: Speed) -> float:
 
 
 def _measuring(options: RecipeOptions, context: Context, speed: Speed) -> float:
+    return _judging(context, speed) + _LATENCY_ROUND_SECONDS * options.latency_rounds
+
+
+def _judging(context: Context, speed: Speed) -> float:
     judged = 0 if context.data is None else min(context.data.known_size("test") or 0, context.eval_limit or 1 << 62)
-    return speed.forward * judged + _LATENCY_ROUND_SECONDS * options.latency_rounds
+    return speed.forward * judged
 
 
 def said(record: dict[str, Any]) -> str:

@@ -277,7 +277,7 @@ def do_step(step: Step, loaded: Loaded, context: Context) -> StepResult:
         if mode != "none"
         else context
     )
-    with activation_memory(getattr(step.options, "activation_memory", None)):
+    with activation_memory(getattr(step.options, "activation_memory", None)), phase(step.technique):
         result = function(loaded, step.options, recovering)
     if mode != "none":
         result.facts["recovery"] = {"mode": mode, **recovering.needs_recovery()(result.loaded)}

@@ -197,8 +197,9 @@ class QuantizeOptions(ReconstructionOptions, BudgetOptions):
         """The examples that a step with these options sends through the model, roughly."""
         twice = self.qat != "none" and self.recover.mode != "none"
         again = self.recover.passes_of_training(examples) if twice else Passes()
-        taught = self.recover.epochs * examples if self.qat == "kd" else 0.0
-        return super().passes(examples).plus(again).plus(Passes(3.0 * self.calibration_samples + taught))
+        taught = self.recover.passes_of_training(examples).backward if self.qat == "kd" else 0.0
+        looks = 6.0 if self.rounding == "gptq" else 3.0  # its moments cost as much again
+        return super().passes(examples).plus(again).plus(Passes(looks * self.calibration_samples + taught))
 
     def qat_options(self) -> RecoverOptions:
         """The options that quantization-aware training runs with."""

@@ -157,9 +157,9 @@ class StepOptions(EffortOptions, GuardOptions):
 
     def passes(self, examples: int) -> Passes:
         """The examples that a step with these options sends through the model, roughly."""
-        taught = Passes(forward=self.recover.epochs * examples if self.recover.mode == "kd" else 0.0)
-        training = self.recover.passes_of_training(examples).plus(taught) if self.trains() else Passes()
-        return super().passes(examples).plus(training)
+        training = self.recover.passes_of_training(examples) if self.trains() else Passes()
+        taught = Passes(forward=training.backward if self.recover.mode == "kd" else 0.0)
+        return super().passes(examples).plus(training).plus(taught)
 
     def data_readers(self) -> list[str]:
         """What in these options cannot do without data, a clause each."""

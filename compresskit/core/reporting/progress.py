@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, Task, TextColumn
 from rich.text import Text
 
 from .phases import Phase, duration
-from .report import plain
+from .report import say
 from .results import write_result
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -109,7 +109,7 @@ class Reporter:
 
     def _print(self, line: str) -> None:
         console = self._bar.console if self._bar is not None else self._console
-        console.print(plain(line), highlight=False, soft_wrap=True, markup=False)
+        say(console, line)
 
     def _draw(self, phases: list[Phase]) -> None:
         if not phases:

@@ -23,6 +23,11 @@ def plain(text: str) -> Text:
     return Text(printable(text))
 
 
+def say(console: Console, line: str, style: str = "") -> None:
+    """Print a line: as it is where a program reads it, broken between words where a person does."""
+    console.print(plain(line), style=style, highlight=False, soft_wrap=not console.is_terminal, markup=False)
+
+
 def print_json(content: Any) -> None:
     """One JSON document on stdout."""
     write_result(json.dumps(content, indent=2, default=str))
@@ -137,7 +142,7 @@ def show_report(report: dict[str, Any], console: Console) -> None:
         _warn(console, line)
     for step in report["steps"]:
         for note in step["notes"]:
-            console.print(plain(f"{step['technique']}: {note}"), highlight=False, soft_wrap=True, markup=False)
+            say(console, f"{step['technique']}: {note}")
         for warning in step["warnings"]:
             _warn(console, warning, f"{step['technique']}: ")
     labels = report.get("labels", {})
@@ -145,8 +150,8 @@ def show_report(report: dict[str, Any], console: Console) -> None:
         label = labels.get(cost.figure, "")
         simulated = cost.known == "timed" and label.startswith("simulated")
         if simulated or cost.modelled:
-            console.print(f"{cost.noun} is {label}", style="yellow", highlight=False, soft_wrap=True, markup=False)
+            say(console, f"{cost.noun} is {label}", "yellow")
 
 
 def _warn(console: Console, line: str, where: str = "") -> None:
-    console.print(plain(f"{where}warning: {line}"), style="yellow", highlight=False, soft_wrap=True, markup=False)
+    say(console, f"{where}warning: {line}", "yellow")

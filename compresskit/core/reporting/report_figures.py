@@ -12,9 +12,14 @@ NOT_MEASURED = "not measured"
 _LEAST_IN_DECIMALS = 0.01  # values below need more than four decimals
 
 
-def figure_rows(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Headings and cells of the table of figures: a row for the original and one a step."""
-    columns, original = _columns(report), report["original"]
+def figure_rows(report: dict[str, Any], timed_by: dict[str, Any] | None = None) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells of the table of figures: a row for the original and one a step.
+
+    Args:
+        report: of a run.
+        timed_by: report of another run of the same original, whose times of it hold for both; default: its own.
+    """
+    columns, original = _columns(report, timed_by or report), report["original"]
     rows = [[name, *(show(figures, original) for show in columns.values())] for name, figures in _models(report)]
     return ["step", *columns], rows
 
@@ -28,21 +33,22 @@ def _models(report: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 _Show = Callable[[dict[str, Any], dict[str, Any]], str]
 
 
-def _columns(report: dict[str, Any]) -> dict[str, _Show]:
+def _columns(report: dict[str, Any], timed_by: dict[str, Any]) -> dict[str, _Show]:
     """Heading -> cells: what is counted, the metric, what is timed, the rest; what is modelled if a step names it."""
     named = costs_of(report)
     exact = {cost.noun: partial(_with_share, cost) for cost in named if cost.known == "exact" and not cost.modelled}
     timed: dict[str, _Show] = {}
     for cost in (cost for cost in named if cost.known == "timed"):
-        timed[cost.noun] = partial(_milliseconds, _baseline_ms(report, cost), cost)
+        timed[cost.noun] = partial(_milliseconds, _baseline_ms(timed_by, cost), cost)
         timed["speed-up"] = partial(_speedup, cost)
         if _has_eager(report, cost):
             timed["to eager"] = partial(_to_eager, cost)
     rest = {cost.noun: partial(_plain_figure, cost) for cost in named if cost.known == "predicted"}
     modelled = {f"{cost.noun} (model)": partial(_with_share, cost) for cost in named if cost.modelled}
     metric: dict[str, _Show] = {_metric_name(report): lambda figures, _: metric_text(figures.get("metric"))}
-    has_generated = any(figures.get("generation") for _, figures in _models(report))
-    generated: dict[str, _Show] = {"tokens/s": _tokens_per_second} if has_generated else {}
+    found = (figures.get("generation") for _, figures in (*_models(timed_by), *_models(report)))
+    rate = next((record["tokens_per_second"] / record["speedup"] for record in found if record), None)
+    generated: dict[str, _Show] = {} if rate is None else {"tokens/s": partial(_tokens_per_second, rate)}
     return exact | metric | timed | generated | rest | modelled
 
 
@@ -113,12 +119,12 @@ def _milliseconds(baseline_ms: float | None, cost: Cost, figures: dict[str, Any]
     return NOT_MEASURED
 
 
-def _tokens_per_second(figures: dict[str, Any], original: dict[str, Any]) -> str:
-    """Of a model that generates text, timed in turn with the original."""
+def _tokens_per_second(baseline: float, figures: dict[str, Any], original: dict[str, Any]) -> str:
+    """Of a model that generates text: each step's ratio to the original, applied to one rate of the original."""
     record = figures.get("generation")
     if record:
-        return f"{record['tokens_per_second']:.1f} ({record['speedup']:.2f}x)"
-    return "1.00x" if figures is original else NOT_MEASURED
+        return f"{baseline * record['speedup']:.1f} ({record['speedup']:.2f}x)"
+    return f"{baseline:.1f}" if figures is original else NOT_MEASURED
 
 
 def _speedup(cost: Cost, figures: dict[str, Any], original: dict[str, Any]) -> str:

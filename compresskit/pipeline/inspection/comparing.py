@@ -39,20 +39,33 @@ def read_reports(runs: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def compared(reports: Sequence[tuple[str, dict[str, Any]]]) -> tuple[list[str], list[list[str]]]:
-    """Headings and cells of a table: the first original, then each run after its last step.
+    """Headings and cells of a table: each run after its last step, below its original, which runs may share.
+
+    Times of runs of one original are scaled to the time that it took in the first of them.
 
     Args:
         reports: (name, report) of each run.
     """
-    tables = [(name, *figure_rows(report)) for name, report in reports]
-    columns = list(dict.fromkeys(column for _, headings, _ in tables for column in headings[1:]))
-    rows = []
-    for number, (name, headings, lines) in enumerate(tables):
-        shown = {name: lines[-1]} if number else {f"original of {name}": lines[0], name: lines[-1]}
-        for label, line in shown.items():
-            cells = dict(zip(headings, line, strict=True))
-            rows.append([label, *(cells.get(column, NOT_MEASURED) for column in columns)])
-    return ["run", *columns], rows
+    originals: dict[Any, list[tuple[str, dict[str, Any]]]] = {}
+    for name, report in reports:
+        originals.setdefault(_original(report), []).append((name, report))
+    lines: list[tuple[str, dict[str, str]]] = []
+    for runs in originals.values():
+        first, timed_by = runs[0]
+        for name, report in runs:
+            headings, (before, *_, after) = figure_rows(report, timed_by)
+            if name == first:
+                lines.append((f"original of {name}", dict(zip(headings, before, strict=True))))
+            lines.append((name, dict(zip(headings, after, strict=True))))
+    columns = list(dict.fromkeys(column for _, cells in lines for column in list(cells)[1:]))
+    return ["run", *columns], [[name, *(cells.get(one, NOT_MEASURED) for one in columns)] for name, cells in lines]
+
+
+def _original(report: dict[str, Any]) -> tuple[Any, ...]:
+    """What tells one original from another: its name, its size, and how good it was found to be."""
+    figures = report["original"]
+    metric = figures.get("metric") or {}
+    return report.get("recipe", {}).get("model"), figures["macs"], figures["size_bytes"], metric.get("value")
 
 
 def write_page(

@@ -34,7 +34,7 @@ def _summaries(problem: Problem) -> list[str]:
     for source in dict.fromkeys(trial.source for trial in problem.history):
         own = [trial.score for trial in problem.history if trial.source == source and problem.fits(trial.choice)]
         if own:
-            lines.append(f"{source} reached {max(own):.4f} in {len(own)} trials")
+            lines.append(f"{source} reached {max(own):.4f} in {len(own)} trial{'s' * (len(own) > 1)}")
     return lines
 
 

@@ -107,7 +107,7 @@ def test_error_lines_name_paths_that_are_no_text(compresskit, tmp_path):
     name = os.fsdecode(b"\xff\x1b[31m.yaml")
     done = compresskit("run", name)
     assert done.returncode == 2
-    assert done.stderr == "compresskit: recipe '\\udcff\\x1b[31m.yaml' does not exist\n"
+    assert done.stderr == "compresskit: recipe '\\udcff\\x1b[31m.yaml' does not exist; name one that is there\n"
 
 
 def test_the_html_report_shows_markup_as_text():

@@ -29,6 +29,20 @@ def test_each_run_is_a_row_below_the_original(runs):
     assert [row[0] for row in rows] == [f"original of {runs[0]}", *runs]
 
 
+def test_runs_of_one_original_are_timed_beside_it_and_others_beside_their_own(runs, tmp_path):
+    def timed(baseline_ms, **original):
+        latency = {"baseline_ms": baseline_ms, "speedup": 2.0, "speedup_low": 2.0, "speedup_high": 2.0}
+        step = {**REPORT["steps"][0], "measurement": {**FIGURES, "latency": latency}}
+        return {**REPORT, "original": {**REPORT["original"], **original}, "steps": [step]}
+
+    columns, rows = compared([("a", timed(4.0)), ("other", timed(9.0, macs=77)), ("b", timed(6.0))])
+    latency = columns.index("latency")
+    assert [(row[0], row[latency]) for row in rows] == [
+        ("original of a", "4.00 ms"), ("a", "2.00 ms"), ("b", "2.00 ms"),
+        ("original of other", "9.00 ms"), ("other", "4.50 ms"),
+    ]  # fmt: skip
+
+
 def test_what_is_no_report_is_refused(runs, tmp_path):
     with pytest.raises(InputError, match="holds no report.json"):
         read_reports([str(tmp_path)])
