@@ -17,6 +17,7 @@ from pathlib import Path
 
 SMALL = "builtin:digits_cnn_small"
 PRUNE = f"prune {SMALL} --data digits --latency-rounds 0 -q -o out"
+_SAID = ("compresskit:", "compresskit.core.errors.", "warning:")
 #: (mistake, command in which `ck` is compresskit, words of the mend that its line must hold)
 MISTAKES = (
     ("a model that is not there", "ck prune runs/bse --ratio 0.5", "a model is one of"),
@@ -63,17 +64,17 @@ MISTAKES = (
     ("a recipe without output", "ck run good.yaml", "-o DIR"),
     ("an option without its value", f"ck prune {SMALL} --data digits --ratio", "argument"),
     ("a negative share", f"ck {PRUNE} --ratio -0.5", "ratio"),
-    ("a misspelt scheme", f"ck quantize {SMALL} --scheme int3-weight", "did you mean"),
+    ("a misspelt scheme", f"ck quantize {SMALL} --scheme int9-weight", "did you mean"),
     ("a class that is not in the file", "ck prune net.py:Nett --ratio 0.5", "did you mean"),
     ("a factory that needs an argument", "ck prune net.py:Net --ratio 0.5 --data digits", "--model-arg"),
-    ("a shape with x", "ck prune net.py:Net --model-arg classes=10 --ratio 0.5 --input 1x8x8", "1,8,8"),
+    ("a shape with x", "ck prune net.py:Net --model-arg classes=10 --ratio 0.5 --input 1x8x8", "3,224,224"),
     ("no shape", "ck prune net.py:Net --model-arg classes=10 --ratio 0.5", "--input"),
     ("a model that is no artifact folder", "ck evaluate ten --data digits", "manifest"),
     ("another kind of file to predict on", "ck predict base notes.txt", "notes.txt"),
     ("an exported file to be pruned", "ck prune net.onnx --ratio 0.5", "none of"),
     ("a misspelt option in Python", "py 'compresskit.prune(net, ration=0.5)'", "did you mean"),
     ("a share above one in Python", "py 'compresskit.prune(net, example=x, ratio=50)'", "0.5"),
-    ("no example in Python", "py 'compresskit.prune(net, ratio=0.5)'", "input"),
+    ("no example in Python", "py 'compresskit.prune(net, ratio=0.5)'", "give example"),
     ("a state_dict for a model in Python", "py 'compresskit.prune(net.state_dict(), ratio=0.5)'", "nn.Module"),
     ("a folder that is not there in Python", "py 'compresskit.load(\"runs/bse\")'", "runs/bse"),
     ("a data set that is no data set in Python", "py 'compresskit.prune(net, data=[1, 2], ratio=0.5)'", "data"),
@@ -148,7 +149,11 @@ def main() -> None:
                 continue
             subprocess.run(["rm", "-rf", "out", "out.steps"], cwd=folder, check=True)
             code, lines, seconds, spent = attempt(command, folder)
-            said = [line for line in lines if line.startswith(("compresskit:", "warning:"))] or lines[-1:] or [""]
+            said = (
+                [line for line in lines if line.startswith(("compresskit:", "compresskit.core.errors.", "warning:"))]
+                or lines[-1:]
+                or [""]
+            )
             line = next((one for one in said if mend in one), said[-1]).replace("|", "\\|").replace(name, "...")
             named = ("yes" if any(mend in one for one in said) else "NO") if mend else "no words expected"
             print(f"| {mistake} | {line[:300]} | {code} | {seconds:.1f} | {spent:.1f} | {named} |", flush=True)

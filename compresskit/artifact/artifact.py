@@ -28,6 +28,7 @@ from ..model import example_inputs
 from ..model.builders import USER_CODE, parse
 from ..model.checkpoints.weights import check_module, read_safetensors, sha256_of
 from ..model.libraries.companions import companions
+from ..model.strings import MANIFEST, refuse_foreign
 from . import edits as edit_records
 from .codecs.storage import decode_all, encode_all
 from .disk.files import copy_into, replacing, write_json
@@ -36,7 +37,6 @@ from .module_state import ModuleState, state_of, unique_tensors
 from .probing import PROBE_TOLERANCE, probe, probe_difference
 from .rebuilding import META, NotRepeatable, ProbeMismatch, matching_rebuild, rebuilds
 
-MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
 REPORT = "report.json"
 __all__ = [
@@ -172,9 +172,8 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     Raises:
         InputError: if the folder is no artifact, or the manifest says what none may say.
     """
+    refuse_foreign(Path(folder))
     path = Path(folder) / MANIFEST
-    if not path.is_file():
-        raise InputError(f"{str(folder)!r} is not an artifact: it holds no {MANIFEST}")
     manifest = read_checked(path)
     edit_records.check(manifest["edits"], repr(str(path)))
     return manifest

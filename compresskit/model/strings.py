@@ -11,6 +11,7 @@ from ..core.errors import InputError, beside, nearest
 from ..core.user_code.in_memory import is_in_memory
 from .tables import BUILTINS
 
+MANIFEST = "manifest.json"
 EXPORTED_SUFFIX = ".pt2"
 FORMS = (
     "torchvision:NAME, timm:NAME, hf:DIR_OR_ID, builtin:NAME, package.module:factory, path/net.py:factory, "
@@ -40,7 +41,16 @@ def refuse_change(string: str | None, what: str = "model") -> None:
 
 def is_folder(string: str) -> bool:
     """Whether a model string names an artifact: its folder, or its manifest, there or not."""
-    return Path(string).is_dir() or string.rstrip("/").endswith("manifest.json")
+    return Path(string).is_dir() or string.rstrip("/").endswith(MANIFEST)
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Raises InputError if a folder that is named as a model is no artifact, with what it may be."""
+    if (folder / MANIFEST).is_file():
+        return
+    is_transformers = (folder / "config.json").is_file()
+    mend = f"for a transformers model say 'hf:{folder}'" if is_transformers else "name the output of a finished command"
+    raise InputError(f"{str(folder)!r} is not an artifact: it holds no {MANIFEST}; {mend}")
 
 
 def check_named(string: str, what: str = "model") -> None:
@@ -52,7 +62,10 @@ def check_named(string: str, what: str = "model") -> None:
     Raises:
         InputError: with the nearest form or name.
     """
-    if is_in_memory(string) or is_folder(string):
+    if is_in_memory(string):
+        return
+    if is_folder(string):
+        refuse_foreign(Path(string) if Path(string).is_dir() else Path(string).parent)
         return
     if is_exported(string):
         if not Path(string).is_file():

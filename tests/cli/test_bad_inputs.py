@@ -152,7 +152,7 @@ CASES = [
         "leaves the artifact's folder",
     ),
     ("arguments for an artifact", ("inspect", "artifact/version", "--model-arg", "width=3"), "leave model_args out"),
-    ("a folder that is no artifact", ("verify", "empty_dir"), "holds no manifest.json"),
+    ("a folder that is no artifact", ("verify", "empty_dir"), "holds no manifest.json; name the output"),
     ("recovery options without recovery", ("prune", SMALL, "--ratio", "0.5", "--epochs", "3", "-o", "out"), "recover"),
     ("typo in a recipe", ("run", "typo.yaml"), "typo.yaml:4: steps.0.prune: unknown key 'raito'; did you mean 'ratio'"),
     (

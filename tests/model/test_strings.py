@@ -33,8 +33,19 @@ def test_forms_are_told_apart(tmp_path, monkeypatch):
     assert split("timm:resnet18") == ("timm", "", "resnet18")
     assert split("net.py:make") == ("file", "net.py", "make")
     assert split("package.net:make") == ("module", "package.net", "make")
-    for string in (".", "in-memory:net", "gone/manifest.json"):
-        check_named(string)  # whoever opens them says what is wrong with them
+    check_named("in-memory:net")
+
+
+def test_a_folder_is_a_model_only_with_a_manifest(tmp_path):
+    (tmp_path / "lm").mkdir()
+    (tmp_path / "lm" / "config.json").touch()
+    with pytest.raises(InputError, match="holds no manifest.json; name the output of a finished command"):
+        check_named(str(tmp_path))
+    with pytest.raises(InputError, match=f"for a transformers model say 'hf:{tmp_path}/lm'"):
+        check_named(f"{tmp_path}/lm")
+    (tmp_path / "manifest.json").touch()
+    for string in (str(tmp_path), f"{tmp_path}/manifest.json"):
+        check_named(string)  # whoever opens it says what is wrong with it
 
 
 def test_an_exported_program_is_never_changed():

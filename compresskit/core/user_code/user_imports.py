@@ -152,7 +152,12 @@ def _check_arguments(signature: inspect.Signature, args: dict[str, Any], what: s
     except TypeError as error:
         names = list(signature.parameters)
         unknown = next((name for name in args if name not in names), None)
-        raise InputError(f"{what}: {error}{nearest(unknown, names) if unknown else ''}") from error
+        if unknown is None and "missing" in str(error):
+            wanted = (name for name, one in signature.parameters.items() if one.default is one.empty)
+            mend = f"; give it, e.g. --model-arg {next((name for name in wanted if name not in args), 'NAME')}=VALUE"
+        else:
+            mend = nearest(unknown, names) if unknown else ""
+        raise InputError(f"{what}: {error}{mend}") from error
 
 
 def call_factory(factory: Any, args: dict[str, Any], what: str) -> Any:
