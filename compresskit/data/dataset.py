@@ -204,8 +204,9 @@ def open_data(
             a reader is as READERS says.
         preprocessing: what the model expects of images. It applies to images in files and to arrays of bytes; values
             that a factory or an array file gives as floats are taken as they are.
-        args: for every form `size`, `mean` and `std`, `order` (rgb or bgr) and `preprocess` (model or none) for what is
-            applied to images; the others are arguments of the reader or factory. What it names itself is its own.
+        args: for every form `size`, `channels`, `mean` and `std`, `order` (rgb or bgr) and `preprocess` (model or none)
+            for what is applied to images; the others are arguments of the reader or factory. What it names itself is
+            its own.
         workers: processes that make batches ahead; None takes those of the user's DataLoader, else none.
         collate: a row of COLLATES or the user's own function, for data that gives single examples.
         text_inputs: what the model expects of text, where it takes text.
@@ -252,7 +253,7 @@ def _read(
     known = [name for name in _parameters(function)[2:] if not (builtin and name in given)]
     asked, rest = take_arguments(args, reader, known)
     refuse_unknown({name: rest[name] for name in rest if name not in known}, known, reader)
-    wanted = preprocessing if asked.size is None else replace(preprocessing, size=asked.size)
+    wanted = asked.wanted(preprocessing)
     if builtin:
         taken = {name: value for name, value in given.items() if name in _parameters(function)}
         return asked, function(location, wanted, **rest, **taken)

@@ -14,10 +14,11 @@ from ..core.errors import InputError, nearest
 from ..core.types import Preprocessing
 
 #: arguments of every data string; a factory that has a parameter of such a name gets it itself
-ARGUMENTS = ("size", "mean", "std", "order", "preprocess")
+ARGUMENTS = ("size", "channels", "mean", "std", "order", "preprocess")
 _ORDERS = ("rgb", "bgr")
 _PREPROCESS = ("auto", "model", "none")
 _LARGEST_SIDE = 8192  # pixels
+_MOST_CHANNELS = 1024
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,7 @@ class Asked:
     """What the data's arguments ask for.
 
     Attributes:
-        size, mean, std, order: as given; None where they are not.
+        size, mean, std, order, channels: as given; None where they are not.
         preprocess: whether the model's own preprocessing applies: auto leaves it to the form of the data.
     """
 
@@ -206,6 +207,12 @@ class Asked:
     std: tuple[float, ...] | None = None
     order: str = "rgb"
     preprocess: str = "auto"
+    channels: int | None = None
+
+    def wanted(self, model: Preprocessing) -> Preprocessing:
+        """What a model expects, with the size and channels that were asked for in the place of its own."""
+        size, channels = self.size or model.size, self.channels or model.channels
+        return replace(model, size=size, channels=channels)
 
     def applied(self, model: Preprocessing, *, by_default: bool) -> ImageTransform:
         """What is applied: the model's preprocessing where it counts, and what was asked for in its place.
@@ -215,9 +222,7 @@ class Asked:
             by_default: whether `auto` means the model's preprocessing for this form of data.
         """
         counts = self.preprocess == "model" or (self.preprocess == "auto" and by_default)
-        wanted = model if counts else Preprocessing()
-        if self.size is not None:
-            wanted = replace(wanted, size=self.size)
+        wanted = self.wanted(model if counts else Preprocessing())
         if self.mean is not None and self.std is not None:
             wanted = replace(wanted, mean=self.mean, std=self.std)
         return ImageTransform(
@@ -245,7 +250,7 @@ def take_arguments(args: dict[str, Any], where: str, own: Sequence[str] = ()) ->
     order, how = (
         _one_of(mine, name, known, where) for name, known in (("order", _ORDERS), ("preprocess", _PREPROCESS))
     )
-    return Asked(_size(mine, where), mean, std, order, how), rest
+    return Asked(_size(mine, where), mean, std, order, how, _channels(mine, where)), rest
 
 
 def refuse_unknown(rest: Mapping[str, Any], known: Sequence[str], where: str) -> None:
@@ -270,6 +275,15 @@ def _size(given: Mapping[str, Any], where: str) -> tuple[int, int] | None:
             f"data {where}: size must be an integer from 1 to {_LARGEST_SIDE}, or HEIGHTxWIDTH, got {value!r:.60}"
         )
     return sides[0], sides[-1]
+
+
+def _channels(given: Mapping[str, Any], where: str) -> int | None:
+    if "channels" not in given:
+        return None
+    text = str(given["channels"])
+    if not text.isdecimal() or not 1 <= int(text) <= _MOST_CHANNELS:
+        raise InputError(f"data {where}: channels must be an integer from 1 to {_MOST_CHANNELS}, got {text!r:.60}")
+    return int(text)
 
 
 def _numbers(given: Mapping[str, Any], name: str, where: str) -> tuple[float, ...] | None:

@@ -104,6 +104,19 @@ def check_forward(loaded: Loaded) -> Loaded:
     return loaded
 
 
+def channels_remedy(module: nn.Module, inputs: Any) -> str:
+    """How images of data get the channels that a model's first convolution takes, as an error's last words.
+
+    Returns:
+        "" where the channels are right, or no argument of data mends them.
+    """
+    first = next((layer for layer in module.modules() if isinstance(layer, nn.Conv2d)), None)
+    if first is None or not isinstance(inputs, Tensor) or inputs.dim() != 4:
+        return ""
+    given, taken = inputs.shape[1], first.in_channels
+    return f"; try --data-arg channels={taken}" if given != taken and 1 in (given, taken) else ""
+
+
 def _first_run(module: nn.Module, example: Any) -> list[Tensor]:
     """Tensors of the outputs in eval mode; the random state is afterwards as it was."""
     with torch.random.fork_rng(devices=[]), evaluating(module):

@@ -28,6 +28,7 @@ def test_arguments_of_every_form_are_read_as_text_or_lists():
     [
         ({"size": 0}, "size must be an integer from 1 to 8192, or HEIGHTxWIDTH, got 0"),
         ({"size": "3x4x5"}, "size must be"),
+        ({"channels": "rgb"}, "channels must be an integer from 1 to 1024, got 'rgb'"),
         ({"mean": 0.5}, "give mean and std together"),
         ({"mean": "a", "std": 1}, "mean must be a number, or one a channel"),
         ({"mean": [0.5, 0.5], "std": 1}, "one number a channel each"),
@@ -64,6 +65,8 @@ def test_values_of_a_factory_are_touched_only_where_it_is_asked_for():
         assert data.applied == "images are normalized with mean 0.5 and std 0.5"
         torch.testing.assert_close(next(iter(data.batches("test", batch_size=20)))[0], images * 2 - 1)
         assert open_data("in-memory:f", model, {"size": 6}).input_shape == (1, 6, 6)
+        coloured, _ = next(iter(open_data("in-memory:f", model, {"channels": "3"}).batches("test", batch_size=20)))
+        assert torch.equal(coloured, images.expand(-1, 3, -1, -1))
     with named_objects({"f": lambda size: ((images[:size], classes[:size]), (images, classes))}):
         data = open_data("in-memory:f", model, {"size": 10})  # its own argument
         assert (data.size("train"), data.input_shape) == (9, (1, 8, 8))

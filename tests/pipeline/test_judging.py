@@ -91,3 +91,23 @@ def test_whole_numbered_floats_are_classes_where_a_task_of_classes_is_asked_for(
         assert targets.dtype.is_floating_point is False and targets.tolist() == (inputs[:, 0] > 1).long().tolist()
     with pytest.raises(InputError, match="which is no class; leave the task to auto"):
         opened(model="net.py:classifier", data="data.py:shares", task="classification")
+
+
+@pytest.mark.parametrize(("given", "taken"), [(1, 3), (3, 1)])
+def test_data_of_other_channels_name_the_argument_that_mends_it(given, taken):
+    shape = f"torch.rand(20, {given}, 8, 8), torch.arange(20) % 2"
+    Path("images.py").write_text(
+        f"""
+import torch
+from torch import nn
+def data():
+    return ({shape}), ({shape})
+def net():
+    return nn.Sequential(nn.Conv2d({taken}, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+"""
+    )
+    names = {"model": "images.py:net", "data": "images.py:data"}
+    with pytest.raises(InputError, match=f"try --data-arg channels={taken}$"):
+        opened(**names)
+    context, _ = opened(**names, data_arg={"channels": taken})
+    assert context.data.input_shape == (taken, 8, 8)
