@@ -24,11 +24,12 @@ from ...core.tensors.devices import device_of
 from ...core.tensors.dtypes import widened
 from ...core.tensors.modules import evaluating
 from ...core.tensors.randomness import manual_seed
-from ...core.types import Inputs, call, main_output
+from ...core.types import Inputs, main_output
 from ..calibration.block_walk.activation_cache import ActivationCache
 from ..calibration.block_walk.block_step import Step
 from ..calibration.block_walk.blocks import Block, run_block
 from ..calibration.block_walk.streaming import walk
+from .answers import Answer, answer_of
 from .block_checkpoints import BlockCheckpoints
 from .fitting import Group, Outcome, fit, variance
 
@@ -100,6 +101,11 @@ def reconstruct_blocks(
     generator = torch.Generator().manual_seed(settings.seed)
     device = device_of(changed)
     devices = [device] if device.type == "cuda" else []
+    joint = joint_batches if settings.joint_iterations else ()
+    with evaluating(whole, changed):  # before parameters are frozen, which tell the layers that answer
+        answer = answer_of(whole, changed, joint) if joint else None
+    if joint and answer is None:
+        settings.log("what the whole model answers cannot be compared; its blocks are not tuned at once")
     with (
         torch.random.fork_rng(devices=devices), evaluating(whole, changed), _frozen(whole, changed),
         phase("reconstruct", len(blocks)) as advance,
@@ -122,8 +128,8 @@ def reconstruct_blocks(
                 found[step.block.name] = outcome
                 settings.log(f"reconstructing {step.block.name} ({number} of {len(blocks)}): {outcome}")
                 done.save(step.block.name, groups, outcome)
-        if joint_batches and settings.joint_iterations and (groups := tunable(_WHOLE)):
-            outcome = found[_WHOLE.name] = _fit_model(whole, changed, joint_batches, groups, settings, generator)
+        if answer is not None and (groups := tunable(_WHOLE)):
+            outcome = found[_WHOLE.name] = _fit_model(whole, changed, joint, answer, groups, settings, generator)
             settings.log(f"reconstructing {_WHOLE.name}: {outcome}")
     return found
 
@@ -161,11 +167,12 @@ def _fit_model(
     whole: nn.Module,
     changed: nn.Module,
     batches: Sequence[Inputs],
+    answer: Answer,
     groups: Sequence[Group],
     settings: Settings,
     generator: torch.Generator,
 ) -> Outcome:
-    """Fit all blocks at once to the model's own output."""
+    """Fit all blocks at once to the model's own answers."""
     known: dict[int, Tensor] = {}
     known_bytes = 0
 
@@ -174,7 +181,7 @@ def _fit_model(
         nonlocal known_bytes
         if number in known:
             return known[number]
-        output = widened(main_output(call(whole, batches[number])))
+        output = answer(whole, batches[number])
         if known_bytes < _KNOWN_BYTES:
             known[number], known_bytes = output, known_bytes + output.nbytes
         return output
@@ -182,7 +189,7 @@ def _fit_model(
     unit = variance(wanted(number) for number in range(max(len(batches) - _OF_UNIT, 0), len(batches)))
 
     def error(number: int) -> Tensor:
-        return (widened(main_output(call(changed, batches[number]))) - wanted(number)).square().mean() / unit
+        return (answer(changed, batches[number]) - wanted(number)).square().mean() / unit
 
     slower = [replace(group, lr=_MODEL_LR_SHARE * group.lr) for group in groups]
     return _fit(error, len(batches), slower, replace(settings, iterations=settings.joint_iterations), generator)
