@@ -14,6 +14,7 @@ from ..analysis.reconstruction.blockwise import outcome_table
 from ..analysis.reconstruction.fitting import Outcome
 from ..analysis.reconstruction.floats import reconstruct_floats
 from ..analysis.reconstruction.plan import plan_reconstruction
+from ..analysis.sensitivity.channels import drawn_class, output_curvatures, unlabelled
 from ..analysis.sensitivity.divergence import OutputReference
 from ..core.errors import InputError
 from ..core.reporting.phases import phase
@@ -23,7 +24,8 @@ from ..core.types import Inputs, Loaded, to_device
 from ..training.batchnorm import estimate_batchnorm
 from ..training.context import Context, StepResult
 from .explain import candidate_table, choice_table, compact_table, plot
-from .fit.fit import fit_activation, fit_weight
+from .fit.fit import fit_weight
+from .fit.kfac import fit_kfac, whitened
 from .methods.algebra import cp_sensitivity, cp_tensor
 from .methods.geometry import geometry_of
 from .methods.kinds import Ranks, seen
@@ -178,9 +180,13 @@ def _plan(
     probe = batches[: max(_PROBE_SAMPLES // _BATCH, 1)]
     reference = OutputReference(root, probe, context.device) if measured else None
     by_name: dict[str, Layer] = {}
+    curvatures = _curvatures(root, sites, options, batches, context)
     evidences = evidence_for(root, sites, options, batches, context.seed, context.device)
     for number, (site, evidence) in enumerate(evidences, 1):
         layer = by_name[site.name] = Layer(site)
+        if evidence.moments is not None:
+            layer.curvature = evidence.curvature = curvatures.get(site.name)
+        judged = whitened(site.geometry, evidence)
 
         def faster(kind: str, choices: list[Ranks], layer: Layer = layer) -> list[Ranks]:
             # without a budget in time only cheap ones are ever chosen, so that no other needs to be fitted or timed
@@ -189,14 +195,14 @@ def _plan(
             layer.slower += len(choices) - len(kept)
             return kept
 
-        layer.candidates = candidates_of(site, evidence, options, faster if _must_be_faster(site, options) else None)
+        layer.candidates = candidates_of(site, judged, options, faster if _must_be_faster(site, options) else None)
         layer.begun = evidence.begun
         context.log(f"candidates for {site.name} ({number} of {len(sites)}): {len(layer.candidates)}")
         if reference is None or not layer.candidates:
             continue
 
         def stand_in(one: Candidate, site: Site = site, evidence=evidence) -> nn.Module:
-            fit_by = fit_weight if evidence.moments is None else fit_activation
+            fit_by = fit_weight if evidence.moments is None else fit_kfac
             fit = fit_by(KINDS.load(one.kind), site.geometry, one.ranks, evidence)
             holder = nn.Module()
             holder.layer = get_module(root, site.name)
@@ -206,6 +212,17 @@ def _plan(
 
         measure_losses(reference, layer, stand_in)
     return [by_name[site.name] for site in sites]
+
+
+def _curvatures(
+    root: nn.Module, sites: list[Site], options: DecomposeOptions, batches: list[Inputs], context: Context
+) -> dict[str, Tensor]:
+    """By layer, how much the prediction depends on each direction of its outputs, where the objective asks for it."""
+    if options.objective != "kfac":
+        return {}
+    names = [site.name for site in sites if takes_data(site, options)]
+    given = unlabelled(to_device(one, context.device) for one in batches)
+    return output_curvatures(root, names, given, score=drawn_class(context.seed))
 
 
 def _must_be_faster(site: Site, options: DecomposeOptions) -> bool:

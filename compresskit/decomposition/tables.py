@@ -66,6 +66,11 @@ OBJECTIVES: Registry[Callable[[Kind, Geometry, Ranks, Evidence], Fit]] = Registr
     "activation": Row(
         "fit.fit:fit_activation", "the layer's outputs on calibration data", "Wang et al., 2024 (SVD-LLM)",
     ),
+    "kfac": Row(
+        "fit.kfac:fit_kfac",
+        "the layer's outputs, weighted by how much the model's prediction depends on each direction of them",
+        "Martens & Grosse, 2015",
+    ),
     "nonlinear": Row("fit.fit:fit_nonlinear", "the outputs behind the activation that follows", "Zhang et al., 2016"),
 }, group="objectives", returns="row_checks:fit",
    takes=("kind", "layer", "ranks", "evidence"), doc="""What a layer's factors are fitted to.

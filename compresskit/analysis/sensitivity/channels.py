@@ -12,6 +12,7 @@ from ...core.tensors.batches import count_examples
 from ...core.tensors.dtypes import in_float32
 from ...core.types import Inputs, call, main_output
 from ..calibration.hooks import watch
+from ..calibration.im2col import Window, window_of
 
 #: (module, inputs, targets) -> the sum over examples of what is differentiated; it runs the model
 Score = Callable[[nn.Module, Inputs, Any], Tensor]
@@ -47,6 +48,44 @@ def output_sensitivities(
     Source: Theis et al., "Faster Gaze Prediction with Dense Networks and Fisher Pruning", 2018, eq. 9, for errors of
         outputs instead of the outputs themselves.
     """
+    def figure(gradient: Tensor) -> Tensor:
+        squares = gradient.sum(2).square() if errors == "alike" else gradient.square().sum(2)
+        return squares.sum(0)
+
+    return _mean_of_gradients(module, names, batches, score, figure)
+
+
+@in_float32
+def output_curvatures(
+    module: nn.Module, names: Sequence[str], batches: Iterable[tuple[Inputs, Any]], *, score: Score
+) -> dict[str, Tensor]:
+    """The covariance of the gradient at each layer's output channels, its positions being independent.
+
+    With `drawn_class` as score it is the output's half of the Kronecker factors of the Fisher information.
+
+    Args:
+        module: the model, in eval mode.
+        names: layers with a weight matrix (linear, convolution).
+        batches: (inputs, targets); targets are what `score` takes.
+        score: what is differentiated.
+    Returns:
+        layer -> (out_channels, out_channels) float64; layers that the score does not reach are left out.
+    Source: Grosse & Martens, "A Kronecker-factored approximate Fisher matrix for convolution layers", ICML 2016,
+        eq. 15.
+    """
+    return _mean_of_gradients(
+        module, names, batches, score, lambda gradient: torch.einsum("nop,nqp->oq", gradient, gradient)
+    )
+
+
+def _mean_of_gradients(
+    module: nn.Module,
+    names: Sequence[str],
+    batches: Iterable[tuple[Inputs, Any]],
+    score: Score,
+    figure: Callable[[Tensor], Tensor],
+) -> dict[str, Tensor]:
+    """For each layer a figure of its output's gradient, (examples, channels, positions) in float64, an example."""
     found: dict[str, Tensor] = {}
     count = 0
     for inputs, targets in batches:
@@ -57,11 +96,9 @@ def output_sensitivities(
         gradients = torch.autograd.grad(value, [output for _, output in used], allow_unused=True) if used else ()
         for (name, _), gradient in zip(used, gradients, strict=True):
             if gradient is not None:
-                axis = gradient.dim() - 1 if isinstance(module.get_submodule(name), nn.Linear) else 1
+                axis = gradient.dim() - 1 if window_of(module.get_submodule(name)) == Window() else 1
                 moved = gradient.double().movedim(axis, 1)
-                moved = moved.reshape(*moved.shape[:2], -1)  # (batch, channels, positions)
-                square = moved.sum(2).square() if errors == "alike" else moved.square().sum(2)
-                found[name] = found.get(name, 0) + square.sum(0)
+                found[name] = found.get(name, 0) + figure(moved.reshape(*moved.shape[:2], -1))
         count += count_examples(inputs)
     return {name: total / max(count, 1) for name, total in found.items()}
 

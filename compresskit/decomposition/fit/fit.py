@@ -39,6 +39,7 @@ class Evidence:
         inputs, outputs: matching rows (rows, groups, columns) and (rows, out), where the objective needs them.
         scale, shift: (out,) of the normalization between layer and activation.
         relu: whether a ReLU comes next.
+        curvature: (out, out) covariance of the prediction's gradient at the outputs, where the objective needs it.
         known: fits found so far, so that none is made twice; (what, kind, ranks) -> result.
         begun: factors of kinds that can widen, of this target or one near it; (kind, ranks) -> factors.
     """
@@ -52,6 +53,7 @@ class Evidence:
     scale: Tensor | None = None
     shift: Tensor | None = None
     relu: bool = False
+    curvature: Tensor | None = None
     known: dict[tuple, Any] = field(default_factory=dict)
     begun: dict[tuple[Kind, Ranks], list[Tensor]] = field(default_factory=dict)
 

@@ -58,6 +58,7 @@ class Layer:
         latency_ms: measured on the layer's own input, or None.
         slower: how many candidates were left out because they take more time than the layer.
         begun: factors that were found on the way, from which the choice's are fitted sooner (`Evidence.begun`).
+        curvature: as `Evidence.curvature`.
     """
 
     site: Site
@@ -65,6 +66,7 @@ class Layer:
     latency_ms: float | None = None
     slower: int = 0
     begun: dict[tuple[Kind, Ranks], list[Tensor]] = field(default_factory=dict)
+    curvature: Tensor | None = None
 
 
 def by_cost(one: Candidate) -> tuple:

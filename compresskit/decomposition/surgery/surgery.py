@@ -97,10 +97,11 @@ def replace_layers(
     stepwise = options.objective == "nonlinear" or options.inputs == "compressed"
     errors: dict[str, float] = {}
 
-    begun = {layer.site.name: layer.begun for layer in layers}
+    by_name = {layer.site.name: layer for layer in layers}
 
     def put(site: Site, one: Candidate, evidence: Evidence) -> None:
-        evidence.begun |= begun[site.name]
+        evidence.begun |= by_name[site.name].begun
+        evidence.curvature = by_name[site.name].curvature
         objective = options.objective if evidence.moments is not None else "weight"
         fit = OBJECTIVES.load(objective)(KINDS.load(one.kind), site.geometry, one.ranks, evidence)
         edit = put_factors(loaded.module, site, one, fit, fitted_to_data=evidence.moments is not None)

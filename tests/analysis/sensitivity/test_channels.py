@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from compresskit.analysis.sensitivity.channels import drawn_class, output_sensitivities, unlabelled
+from compresskit.analysis.sensitivity.channels import drawn_class, output_curvatures, output_sensitivities, unlabelled
 from compresskit.analysis.sensitivity.divergence import divergence
 
 
@@ -59,3 +59,26 @@ def test_with_labels_it_is_the_mean_square_of_each_examples_gradient():
     residual = 2 * (twice(x) - y)
     both = output_sensitivities(twice, ["layer"], [(x, y)], score=squared)["layer"]
     assert torch.allclose(both, 2 * residual.square().mean(0).detach().double())
+
+
+def test_curvatures_are_the_mean_outer_product_of_gradients_at_single_positions():
+    """Beside a loop over examples and positions, for a convolution and for a linear layer of tokens."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv1d(2, 3, 2), nn.Tanh(), nn.Flatten(1, 1), nn.Linear(4, 2)).double().eval()
+    x = torch.randn(5, 2, 5, dtype=torch.float64)  # (5, 3, 4) behind the convolution, (5, 3, 2) behind the linear layer
+
+    def score(module, inputs, _targets):
+        return module(inputs).square().sum()
+
+    found = output_curvatures(net, ["0", "3"], unlabelled([x[:3], x[3:]]), score=score)
+    first, last = torch.zeros(3, 3, dtype=torch.float64), torch.zeros(2, 2, dtype=torch.float64)
+    for example in x:
+        hidden = net[0](example[None]).detach().requires_grad_()
+        output = net[3](net[1](hidden))
+        (own,) = torch.autograd.grad(output.square().sum(), hidden)
+        for position in range(4):
+            first += torch.outer(own[0, :, position], own[0, :, position]) / 5
+        for token in 2 * output.detach()[0]:
+            last += torch.outer(token, token) / 5
+    torch.testing.assert_close(found["0"], first)
+    torch.testing.assert_close(found["3"], last)
