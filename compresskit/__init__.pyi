@@ -572,7 +572,7 @@ def decompose(
         | str
         | object
     ] = ...,
-    objective: Literal["weight", "activation", "nonlinear"] | str | Callable[..., Any] = "weight",
+    objective: Literal["weight", "activation", "kfac", "nonlinear"] | str | Callable[..., Any] = "weight",
     inputs: Literal["original", "compressed"] = "original",
     rank_by: Literal[
         "energy",
