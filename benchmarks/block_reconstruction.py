@@ -4,12 +4,14 @@
 
 Each row is one call of the technique with 2,048 unlabelled training images; top-1 on the test images (all, or --limit),
 mean and range over --seeds, with minutes of processor time, minutes that passed, and the peak memory of the process
-so far: run a row alone to have its own.
+so far: run a row alone to have its own. --stages also says what single blocks gave, before all are tuned at once; the
+minutes then hold one pass over the test images more.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import resource
 import sys
 import time
@@ -74,7 +76,9 @@ def log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def lines(loaded: Loaded, data: Data, test: list, names: list[str], seeds: list[int], common: dict) -> Iterator[str]:
+def lines(
+    loaded: Loaded, data: Data, test: list, names: list[str], seeds: list[int], common: dict, *, stages: bool
+) -> Iterator[str]:
     """A line of the table for each row."""
     device = next(loaded.module.parameters()).device
     whole = top1(loaded, test)
@@ -86,7 +90,13 @@ def lines(loaded: Loaded, data: Data, test: list, names: list[str], seeds: list[
             copied, started, began = loaded.clone(), time.process_time(), time.perf_counter()
             own = {name: value for name, value in common.items() if name in model.model_fields}
             same = make_metric("agreement", original=loaded.module)  # reads no labels, like all else here
-            context = Context(loaded, data=data, metric=same, seed=seed, device=device, log=log)
+
+            def watch(line: str, copied: Loaded = copied, name: str = name, seed: int = seed) -> None:
+                log(line)
+                if stages and re.match(r"reconstructing .*\((\d+) of \1\)", line):
+                    print(f"<!-- {name} seed {seed}, single blocks: {top1(copied, test) - whole:+.2f} -->", flush=True)
+
+            context = Context(loaded, data=data, metric=same, seed=seed, device=device, log=watch)
             made = function(copied, model(**options, **own), context).loaded
             seconds, passed = seconds + time.process_time() - started, passed + time.perf_counter() - began
             found.append(top1(made, test) - whole)
@@ -110,6 +120,7 @@ def main() -> None:
     parser.add_argument("--reconstruct", help="in the place of block: auto, none")
     parser.add_argument("--iterations", type=int)
     parser.add_argument("--joint-iterations", type=int, help="of rows that are pruned or decomposed")
+    parser.add_argument("--stages", action="store_true", help="say what single blocks gave, too")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -127,11 +138,11 @@ def main() -> None:
     images = sum(len(targets) for _, targets in test)
     print(
         f"ResNet-{arguments.net}, {images:,} test images, float {top1(loaded, test):.2f}; "
-        f"seeds {arguments.seeds}; torch {torch.__version__}\n"
+        f"seeds {arguments.seeds}; torch {torch.__version__}\n", flush=True,
     )
     print("| row | reconstruct | points of top-1 | range | processor minutes | minutes | peak MB |")
     print("| --- | --- | --- | --- | --- | --- | --- |", flush=True)
-    for line in lines(loaded, data, test, arguments.rows, arguments.seeds, common):
+    for line in lines(loaded, data, test, arguments.rows, arguments.seeds, common, stages=arguments.stages):
         print(line, flush=True)
 
 

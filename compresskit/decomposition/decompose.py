@@ -14,7 +14,6 @@ from ..analysis.reconstruction.blockwise import outcome_table
 from ..analysis.reconstruction.fitting import Outcome
 from ..analysis.reconstruction.floats import reconstruct_floats
 from ..analysis.reconstruction.plan import plan_reconstruction
-from ..analysis.sensitivity.channels import drawn_class, output_curvatures, unlabelled
 from ..analysis.sensitivity.divergence import OutputReference
 from ..core.errors import InputError
 from ..core.reporting.phases import phase
@@ -32,12 +31,12 @@ from .methods.kinds import Ranks, seen
 from .methods.lstm import KIND as LSTM_INPUT, decompose_lstms, is_plain_lstm
 from .options import DecomposeOptions
 from .ranks.candidates import Candidate, Layer, candidates_of
-from .ranks.rank_selection import Totals, predicted_latency_share
+from .ranks.rank_selection import Totals, negligible, predicted_latency_share
 from .ranks.sensitivity import measure_losses
 from .ranks.timing import TimeTable, cheap_ranks, choose_faster, is_faster_in_place, move_into_model, time_candidates
 from .surgery.find_layers import Site, survey
 from .surgery.layers import install, recompose
-from .surgery.surgery import WIDEST_COLUMNS, evidence_for, replace_layers, takes_data
+from .surgery.surgery import WIDEST_COLUMNS, curvatures_for, evidence_for, replace_layers, takes_data
 from .tables import KINDS, RANK_RULES
 
 _BATCH = 64
@@ -66,6 +65,8 @@ def decompose(loaded: Loaded, options: DecomposeOptions, context: Context) -> St
     before = None if options.names_a_rule() else _outputs_before(loaded, context)
     sites, left_out = sites_for(loaded, options)
     totals = _totals(loaded)
+    small = negligible(sites, options, totals)
+    sites = [site for site in sites if site.name not in small]
     times = TimeTable(loaded.module, context.latency_batch, context.decisions)
     layers = _plan(loaded, sites, options, batches, times, context)
     choices, totals = _choose(loaded, layers, options, totals, times, context)
@@ -86,6 +87,11 @@ def decompose(loaded: Loaded, options: DecomposeOptions, context: Context) -> St
     if plan is not None and whole is not None and errors:
         outcomes = reconstruct_floats(whole, loaded, plan)
     result = _report(loaded, layers, choices, errors, left_out, totals, options, context)
+    if small:
+        result.notes.append(
+            f"{len(small)} layers stay because all of them together hold too little of what the budget takes away: "
+            f"{_few(small)}"
+        )
     if outcomes:
         result.tables["reconstructed blocks"] = outcome_table(outcomes)
     if errors and not options.names_a_rule():
@@ -180,7 +186,7 @@ def _plan(
     probe = batches[: max(_PROBE_SAMPLES // _BATCH, 1)]
     reference = OutputReference(root, probe, context.device) if measured else None
     by_name: dict[str, Layer] = {}
-    curvatures = _curvatures(root, sites, options, batches, context)
+    curvatures = curvatures_for(root, sites, options, batches, context.seed, context.device)
     evidences = evidence_for(root, sites, options, batches, context.seed, context.device)
     for number, (site, evidence) in enumerate(evidences, 1):
         layer = by_name[site.name] = Layer(site)
@@ -212,17 +218,6 @@ def _plan(
 
         measure_losses(reference, layer, stand_in)
     return [by_name[site.name] for site in sites]
-
-
-def _curvatures(
-    root: nn.Module, sites: list[Site], options: DecomposeOptions, batches: list[Inputs], context: Context
-) -> dict[str, Tensor]:
-    """By layer, how much the prediction depends on each direction of its outputs, where the objective asks for it."""
-    if options.objective != "kfac":
-        return {}
-    names = [site.name for site in sites if takes_data(site, options)]
-    given = unlabelled(to_device(one, context.device) for one in batches)
-    return output_curvatures(root, names, given, score=drawn_class(context.seed))
 
 
 def _must_be_faster(site: Site, options: DecomposeOptions) -> bool:

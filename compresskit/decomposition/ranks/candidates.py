@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -208,23 +209,36 @@ def _errors(kind: Kind, site: Site, choices: list[Ranks], evidence: Evidence, fo
         tail = _spectrum_tail(kind, site, evidence)
         return [(max(tail[ranks[0]].item(), 0) / max(tail[0].item(), 1e-30)) ** 0.5 for ranks in choices]
     order = sorted(range(len(choices)), key=lambda index: choices[index])  # ascending, as widening wants it
-    fitted = _spread_over(order, _FITTED) if kind.widen is not None and evidence.target.numel() > _LARGE else order
+    fitted = _fitted(order) if kind.widen is not None and evidence.target.numel() > _LARGE else order
     errors = {index: _fitted_error(kind, site, choices[index], evidence, found) for index in fitted}
     costs = [site.macs_of(chain_of(kind, site.geometry, ranks)) for ranks in choices]
     points = sorted((costs[index], error) for index, error in errors.items())
-    return [errors[index] if index in errors else _between(points, costs[index]) for index in range(len(choices))]
+    return [errors[index] if index in errors else _foretold(points, costs[index]) for index in range(len(choices))]
 
 
-def _spread_over(items: list[int], count: int) -> list[int]:
-    """At most so many of the items, the first and the last among them."""
-    return items if len(items) <= count else [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]
+def _fitted(order: list[int]) -> list[int]:
+    """Three of all but the largest rank, whose fit alone would take as long as those of the smaller ones together."""
+    smaller = order[:-1]
+    if len(smaller) < _FITTED:
+        return order
+    return [smaller[i * (len(smaller) - 1) // (_FITTED - 1)] for i in range(_FITTED)]
 
 
-def _between(points: list[tuple[int, float]], cost: int) -> float:
-    """The error at a cost between two fitted ones: a straight line of its logarithm."""
-    (low, before), (high, after) = next(pair for pair in pairwise(points) if pair[0][0] <= cost <= pair[1][0])
-    share = (cost - low) / max(high - low, 1)
-    return max(before, 1e-12) ** (1 - share) * max(after, 1e-12) ** share
+def _foretold(points: list[tuple[int, float]], cost: int) -> float:
+    """The error at a cost, by its logarithm: a straight line between fitted costs, a parabola beyond the last three.
+
+    From ranks at 15, 25 and 45 % of the multiplications the error at 60 % was foretold within 1 % for two layers of
+    ResNet-56 and a random kernel.
+    """
+    logs = [(own, math.log(max(error, 1e-12))) for own, error in points]
+    for (low, before), (high, after) in pairwise(logs):
+        if low <= cost <= high:
+            return math.exp(before + (after - before) * (cost - low) / max(high - low, 1))
+    (first, a), (second, b), (third, c) = logs[-3:]
+    slope = (c - b) / (third - second)
+    bend = (slope - (b - a) / (second - first)) / (third - first)
+    steepest = 2 * min(slope, 0.0)  # errors of ranks that were fitted less well could bend it anywhere
+    return math.exp(c + (cost - third) * min(max(slope + bend * (cost - second), steepest), 0.0))
 
 
 def _fitted_error(kind: Kind, site: Site, ranks: Ranks, evidence: Evidence, found: list[Candidate]) -> float:

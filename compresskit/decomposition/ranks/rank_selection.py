@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ...analysis.allocation.allocate import allocate
@@ -10,9 +10,14 @@ from ...analysis.measure.work import Work
 from ...core.costs import cost_of
 from ...core.errors import GuardMissed
 from ..options import DecomposeOptions
+from ..surgery.find_layers import Site
 from .candidates import Candidate, Layer
 
 Choices = list[Candidate | None]
+
+#: layers are not worth looking at that together hold at most this share of what a budget takes away, where the others
+#: hold so many times as much as goes
+_NEGLIGIBLE, _AMPLE = 0.05, 1.5
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,25 @@ def by_budget(layers: list[Layer], options: DecomposeOptions, totals: Totals) ->
             f"of {whole:,.6g}; set the target above {least / whole:.3f} of the model, or prune first"
         )
     return [row[index] for row, index in zip(rows, chosen, strict=True)]
+
+
+def negligible(sites: Sequence[Site], options: DecomposeOptions, totals: Totals) -> list[str]:
+    """The smallest layers, which a budget can do without; fully connected layers of VGG under one of MACs.
+
+    None are where layers were named, and of a budget in time, which a layer's cost does not tell.
+    """
+    if options.rank_by != "budget" or options.layers or options.timed_target():
+        return []
+    layer_cost, budget, whole, _ = budget_terms(options, totals)
+    costs = {site.name: layer_cost(Layer(site), None) for site in sites}
+    found, held = [], 0.0
+    for name in sorted(costs, key=lambda name: costs[name]):
+        held += costs[name]
+        if held > _NEGLIGIBLE * (whole - budget):
+            break
+        found.append(name)
+    ample = sum(costs.values()) - sum(costs[name] for name in found) >= _AMPLE * (whole - budget)
+    return found if ample else []
 
 
 def budget_terms(

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ...analysis.calibration.moments import Moments, moments_of_rows
+from ...analysis.sensitivity.channels import drawn_class, output_curvatures, unlabelled
 from ...core.reporting.phases import phase
 from ...core.tensors.copying import copy_module
 from ...core.tensors.modules import bias_of, get_module, tensor_of
-from ...core.types import Inputs, Loaded
+from ...core.types import Inputs, Loaded, to_device
 from ...training.batchnorm import channel_scale
 from ..fit.fit import Evidence, Fit
 from ..fit.layer_inputs import batches_of_sites, collect_moments, samples
@@ -74,6 +75,22 @@ def evidence_for(
         for site in run:
             reached = site.name in moments
             yield site, data_evidence(root, site, moments.pop(site.name)) if reached else weight_evidence(root, site)
+
+
+def curvatures_for(
+    root: nn.Module,
+    sites: list[Site],
+    options: DecomposeOptions,
+    batches: list[Inputs],
+    seed: int,
+    device: torch.device,
+) -> dict[str, Tensor]:
+    """By layer, how much the prediction depends on each direction of its outputs, where the objective asks for it."""
+    if options.objective != "kfac":
+        return {}
+    names = [site.name for site in sites if takes_data(site, options)]
+    given = unlabelled(to_device(one, device) for one in batches)
+    return output_curvatures(root, names, given, score=drawn_class(seed))
 
 
 @phase("cut")

@@ -14,6 +14,7 @@ from compresskit.decomposition.ranks.rank_selection import (
     by_error,
     by_fixed_rank,
     by_ratio,
+    negligible,
 )
 from compresskit.decomposition.surgery.find_layers import Site
 
@@ -69,3 +70,18 @@ def test_budget_takes_the_least_loss_within_the_whole_models_budget(target, rank
 def test_a_budget_out_of_reach_names_the_least_that_can_be_reached():
     with pytest.raises(GuardMissed, match=r"MACs cannot come down to 75 by .* leave 90 of 250; .* above 0\.360"):
         by_budget([FIRST, SECOND], DecomposeOptions(target_macs=0.3), TOTALS)
+
+
+def _sites(**widths):
+    return [Site(name, Geometry("linear", width, 10), [Call(1)]) for name, width in widths.items()]
+
+
+def test_layers_that_together_hold_too_little_of_what_must_go_are_left_alone():
+    totals = Totals(Work({32: 10_000}, params=10_000, stored_bytes=40_000), bytes_per_param=4.0)
+    sites = _sites(large=600, tiny=4, small=16, other=380)  # 6000, 40, 160, 3800 MACs
+    assert negligible(sites, DecomposeOptions(target_macs=0.5), totals) == ["tiny", "small"]
+    assert negligible(sites, DecomposeOptions(target_macs=0.7), totals) == ["tiny"]  # 150 of the 3000 that go
+    assert negligible(sites, DecomposeOptions(target_macs=0.2), totals) == []  # what is left must nearly all go
+    assert negligible(sites, DecomposeOptions(target_macs=0.5, layers=["tiny"]), totals) == []
+    assert negligible(sites, DecomposeOptions(target_latency=0.5), totals) == []
+    assert negligible(sites, DecomposeOptions(energy=0.9), totals) == []
