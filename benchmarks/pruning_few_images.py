@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import platform
 import time
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--target", type=float, default=0.8)
     parser.add_argument("--criterion", nargs="+", default=["l2"])
+    parser.add_argument("--scope", nargs="+", default=["auto"])
     parser.add_argument("--reconstruct", nargs="+", default=["auto"])
     parser.add_argument("--test-limit", type=int, default=500)
     given = parser.parse_args()
@@ -56,21 +58,21 @@ def main() -> None:
     same = make_metric("agreement", original=original.module)
     print(f"EfficientNet-Lite0, {given.target} of the MACs, {given.test_limit} test images; "
           f"torch {torch.__version__}, {platform.machine()}, 1 thread\n")  # fmt: skip
-    print("| images | seed | criterion | refit | layers refitted | same class as the float model | seconds |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print("| images | seed | criterion | scope | refit | layers refitted | same class | seconds, of the processor |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
     for samples in given.samples:
         for seed in given.seeds:
-            for criterion in given.criterion:
-                for way in given.reconstruct:
-                    context = Context(original=original, data=data, metric=same, seed=seed)
-                    how = {"samples": samples, "criterion": criterion, "reconstruct": way}
-                    options = PruneOptions(target_macs=given.target, **how)
-                    begin, pruned = time.perf_counter(), original.clone()
-                    facts = prune(pruned, options, context).facts
-                    seconds = time.perf_counter() - begin
-                    score = same(pruned.module, test).value
-                    print(f"| {samples} | {seed} | {criterion} | {facts['refit']} | {facts['layers_refitted']} | "
-                          f"{score:.3f} | {seconds:.0f} |", flush=True)  # fmt: skip
+            for criterion, scope, way in product(given.criterion, given.scope, given.reconstruct):
+                context = Context(original=original, data=data, metric=same, seed=seed)
+                how = {"samples": samples, "criterion": criterion, "scope": scope, "reconstruct": way}
+                options = PruneOptions(target_macs=given.target, **how)
+                begin, pruned = time.process_time(), original.clone()
+                facts = prune(pruned, options, context).facts
+                seconds = time.process_time() - begin
+                score = same(pruned.module, test).value
+                refit = f"{facts['refit']}{', blocks' if facts['blocks_reconstructed'] else ''}"
+                print(f"| {samples} | {seed} | {criterion} | {facts['scope']} | {refit} | {facts['layers_refitted']} | "
+                      f"{score:.3f} | {seconds:.0f} |", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

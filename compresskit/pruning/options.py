@@ -92,7 +92,7 @@ class PruneOptions(JointReconstructionOptions, BudgetOptions):
     min_channels: int = option(2, "fewest channels (or heads) left of a group", section="How much", ge=1)
     min_keep_ratio: Share = option(0.1, "smallest share of a group that stays", section="How much", ge=0, lt=1)
     criterion: Annotated[str, choice(CRITERIA)] = option("l2", "how channels are ranked", section="Which")
-    scope: Annotated[str, choice(SCOPES)] = option("local", "which channels compete with each other", section="Which")
+    scope: Annotated[str, choice(SCOPES)] = option("auto", "which channels compete with each other", section="Which")
     reduction: Literal["sum", "mean", "max", "first"] = option(
         "mean", "how scores of the layers that share a channel combine", section="Which"
     )
@@ -173,6 +173,8 @@ class PruneOptions(JointReconstructionOptions, BudgetOptions):
         found = super().data_readers()
         if self.granularity == "channel" and CRITERIA.needs(self.criterion) and self.explain is None:
             found.append(f"criterion {self.criterion!r} needs data")
+        if self.granularity == "channel" and SCOPES.needs(self.scope) and not self.looks_only():
+            found.append(f"scope {self.scope!r} needs data")
         if self.granularity == "block" and BLOCK_IMPORTANCES.needs(self.block_importance):
             found.append(f"block_importance {self.block_importance!r} needs data")
         if self.granularity in ("weight", "n:m") and SALIENCIES.needs(self.saliency):
@@ -282,6 +284,8 @@ class PruneOptions(JointReconstructionOptions, BudgetOptions):
         if self.schedule != "one-shot" and not exact and not self.ratio:
             able = ", ".join(field_of(name) for name in names("exact", technique=_TECHNIQUE))
             raise ValueError(f"schedule {self.schedule!r} needs ratio or one of {able}")
+        if self.scope == "solve" and not self.targets():
+            raise ValueError("scope 'solve' shares out a budget; give one, e.g. target_macs 0.5, or another scope")
         match = re.fullmatch(r"(\d+):(\d+)", self.pattern)
         if not match or not 0 < int(match[1]) < int(match[2]):
             raise ValueError(f"pattern {self.pattern!r} must be N:M with 0 < N < M, e.g. 2:4")

@@ -151,6 +151,12 @@ tensors of its weight's shape; `keep` is the share of all weights that stays."""
 )  # fmt: skip
 
 SCOPES: Registry[Callable[[list[Group]], list[list[int]]]] = Registry("scope", _PACKAGE, {
+    "auto": Row("allocation.ranking_scope:local", "solve for a budget where there are data, else local"),
+    "solve": Row(
+        "allocation.ranking_scope:local",
+        "every group by itself, as much of it as predicts the least change of the output under the budget",
+        needs="data", attributes={"reads": "losses"},
+    ),
     "local": Row("allocation.ranking_scope:local", "every group loses the same share"),
     "global": Row("allocation.ranking_scope:everything", "all units compete"),
     "block": Row("allocation.ranking_scope:by_block", "units of one block compete, every block loses the same share"),

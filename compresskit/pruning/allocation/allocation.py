@@ -16,6 +16,7 @@ from ..dependency.cost import GraphWork
 from ..dependency.graph import Graph, Group
 from ..options import PruneOptions
 from ..tables import SCOPES
+from .solved_widths import SolvedAllocation
 from .uniform_widths import UniformAllocation
 from .units import Allocation, Limits, multiple_for
 
@@ -93,9 +94,12 @@ def allocation_for(
     limits: Mapping[str, Limits],
     options: PruneOptions,
     classes: list[list[int]] | None = None,
+    losses: Mapping[str, np.ndarray] | None = None,
 ) -> Allocation | UniformAllocation:
     """Scores, pools and limits as one allocation; groups of a class lose the same share."""
     scope = SCOPES.load(options.scope)
+    if losses is not None:
+        return SolvedAllocation(graph.groups, scores, limits, losses)
     if classes is not None:
         return UniformAllocation(graph.groups, scores, scope, limits, classes)
     return Allocation(graph.groups, scores, scope(graph.groups), limits)

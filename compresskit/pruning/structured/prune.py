@@ -35,6 +35,7 @@ from ..dependency.cost import GraphWork, exact_macs
 from ..dependency.graph import Graph, build_graph
 from ..dependency.reasons import left_out_notes, shortened
 from ..importance.calibration_statistics import Evidence
+from ..importance.predicted_losses import predicted_losses
 from ..options import PruneOptions
 from ..recovery.blocks import reconstruct_cut
 from ..recovery.recovery import recalibrate, refit_after_cut, refit_before_cut, refit_kind
@@ -178,7 +179,7 @@ def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> S
     result.facts = {
         **_facts(graph, proof, options.exact_costs()),
         "criterion": options.criterion,
-        "scope": options.scope,
+        "scope": scope_of(options, context, ties),
         "refit": refit,
         "layers_refitted": refitted,
         "batchnorm_layers_recalibrated": normalized_layers,
@@ -241,13 +242,29 @@ def choose_units(loaded: Loaded, graph: Graph, options: PruneOptions, context: C
     """Score the units and choose which stay, within the options' limits and budget."""
     evidence = evidence_for(loaded, graph, options, context)
     scores = score_groups(graph, evidence, options)
-    allocation = allocation_for(graph, scores, all_limits(loaded, graph, options, ties), options, ties.classes)
+    solves = scope_of(options, context, ties) == "solve"
+    losses = predicted_losses(loaded, graph, scores, options, context) if solves else None
+    limits = all_limits(loaded, graph, options, ties)
+    allocation = allocation_for(graph, scores, limits, options, ties.classes, losses)
     for name, amount in options.targets().items():
         if cost_of(name).known != "exact":
             keep, target, facts = meet_measured(name, amount, loaded, graph, allocation, context)
             return Chosen(evidence, settled(graph, ties, allocation, keep), target, facts)
     keep, share = choose(graph, allocation, options)
     return Chosen(evidence, settled(graph, ties, allocation, keep), share, {})
+
+
+def scope_of(options: PruneOptions, context: Context, ties: Ties) -> str:
+    """The row of SCOPES; where widths are tied to each other, every group of a class keeps one share.
+
+    Raises:
+        InputError: if each group is to have a width of its own, and some are tied.
+    """
+    if options.scope == "solve" and ties.classes is not None:
+        raise InputError("scope 'solve' gives every layer its own width, and widths are uniform; set widths to free")
+    if options.scope != "auto":
+        return options.scope
+    return "solve" if context.data is not None and options.targets() and ties.classes is None else "local"
 
 
 def all_limits(loaded: Loaded, graph: Graph, options: PruneOptions, ties: Ties) -> dict[str, Limits]:

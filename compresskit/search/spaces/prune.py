@@ -18,6 +18,7 @@ from ...core.types import Loaded, to_device
 from ...model.example_inputs import with_batch
 from ...pruning.allocation.latency_model import LatencyTable
 from ...pruning.allocation.measured_budget import Proportional
+from ...pruning.allocation.solved_widths import losses_of_widths
 from ...pruning.dependency.cost import GraphWork, touched_bytes
 from ...pruning.dependency.graph import Group, build_graph
 from ...pruning.options import PruneOptions
@@ -199,20 +200,20 @@ class PruneSubject:
         """Predicted divergence of each level: output errors of the refitted layers that read the group, weighted."""
         group = self.graph.groups[self._groups[place]]
         counts = self._counts[place]
-        totals = np.zeros(len(counts))
+        order = np.argsort(-np.asarray(self._scores[group.name], dtype=np.float64), kind="stable")
+        losses = np.zeros(len(group) + 1)
         for member in group.members:
             if not self._evidence.reads(member):
                 continue
             name, layer = self._evidence.layer(member)
-            covariance = self._evidence.moments[name].covariance()[0].double()
-            weight = tensor_of(layer).detach().double().flatten(1).T
-            sensitivity = self._sensitivities.get(name, weight.new_zeros(weight.shape[1]))
-            for level, count in enumerate(counts[:-1]):
-                lost = columns_of(layer, member.positions[~self._mask(group, count)])
-                totals[level] += 0.5 * float((refit_errors(covariance, weight, lost) * sensitivity).sum())
-        if not totals.any():  # nothing that can be measured reads the group
+            sums = self._evidence.moments[name]
+            sensitivity = self._sensitivities.get(name, torch.zeros(len(tensor_of(layer))))
+            losses += losses_of_widths(
+                layer, sums.covariance()[0], sums.count, sensitivity.to(sums.first.device), member.positions[order]
+            )
+        if not losses.any():  # nothing that can be measured reads the group
             return [1 - count / len(group) for count in counts]
-        return totals.tolist()
+        return losses[counts].tolist()
 
     def steps(self, choice: Choice) -> list[dict[str, Any]]:
         """A `prune` step with this share for each group."""
@@ -236,33 +237,3 @@ def _counts(units: int, options: SearchOptions) -> list[int]:
         picks = np.linspace(0, len(steps) - 1, options.levels - 1).round().astype(int)
         steps = [steps[pick] for pick in dict.fromkeys(picks.tolist())]
     return [*steps, units]
-
-
-def refit_errors(covariance: Tensor, weight: Tensor, lost: np.ndarray) -> Tensor:
-    """Mean squared error of each output when some input columns go and the others are refitted by least squares.
-
-    What the lost columns say beyond the others is the Schur complement of their covariance.
-
-    Args:
-        covariance: of the input columns, (columns, columns).
-        weight: (columns, out).
-        lost: columns that go.
-    Returns:
-        (out,).
-    """
-    stays = torch.ones(len(covariance), dtype=torch.bool)
-    stays[torch.from_numpy(lost)] = False
-    own, cross = covariance[~stays][:, ~stays], covariance[stays][:, ~stays]
-    if bool(stays.any()):
-        inner = covariance[stays][:, stays]
-        damping = 1e-6 * inner.diagonal().mean().clamp_min(1e-12)
-        own = own - cross.T @ torch.linalg.solve(inner + damping * torch.eye(len(inner)).to(inner), cross)
-    gone = weight[~stays]
-    return ((own @ gone) * gone).sum(0).clamp_min(0)
-
-
-def columns_of(layer: nn.Module, inputs: np.ndarray) -> np.ndarray:
-    """Columns of a layer's flattened weight that belong to input channels, (channels * kernel,)."""
-    weight = tensor_of(layer)
-    kernel = weight[0].numel() // weight.shape[1]
-    return (inputs.reshape(-1, 1) * kernel + np.arange(kernel)).reshape(-1)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from compresskit.analysis.measure import measure
 from compresskit.core.types import call
 from compresskit.search.carrying_out import carry_out
 from compresskit.search.options import SearchOptions
 from compresskit.search.problem.finalists import _untuned
-from compresskit.search.spaces.prune import PruneSubject, _counts, refit_errors
+from compresskit.search.spaces.prune import PruneSubject, _counts
 
 
 def options(**values):
@@ -77,15 +76,3 @@ def test_fewer_units_leave_larger_errors(subject):
     for number in range(len(subject.places)):
         errors = subject.errors(number)
         assert errors == sorted(errors, reverse=True) and errors[0] > 0
-
-
-def test_refit_errors_equal_a_regression():
-    torch.manual_seed(0)
-    x = torch.randn(400, 6, dtype=torch.float64) @ torch.randn(6, 6, dtype=torch.float64)
-    x = x - x.mean(0)
-    weight = torch.randn(6, 3, dtype=torch.float64)
-    found = refit_errors(x.T @ x / 400, weight, np.array([1, 4]))
-    kept = x[:, [0, 2, 3, 5]]
-    y = x @ weight
-    residual = y - kept @ torch.linalg.lstsq(kept, y).solution
-    assert torch.allclose(found, residual.square().mean(0), rtol=1e-4)
