@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 _STRIP = 512  # rows of a matrix whose products with the others are found together
+_GAINED = 1e-4  # share of what `tucker2` explains, below which another sweep is not worth its time
 _TRIAL_SWEEPS = 6  # of every start of `cp`
 _WIDENING_SWEEPS = 12  # of `widen_cp`
 _DAMPED_SWEEPS = 4  # how far the damping has faded where factors are widened
@@ -60,6 +61,7 @@ def tucker2(kernel: Tensor, in_rank: int, out_rank: int, sweeps: int = 5) -> tup
 
     Args:
         kernel: (out, in, taps).
+        sweeps: at most; it ends where one gains no more than 1e-4 of what is explained.
     Returns:
         left (out, out_rank), core (out_rank, in_rank, taps), right (in_rank, in); the channel factors are orthonormal.
     Source: De Lathauwer et al., "On the best rank-1 and rank-(R1,...,RN) approximation", 2000; Kim et al.,
@@ -71,15 +73,15 @@ def tucker2(kernel: Tensor, in_rank: int, out_rank: int, sweeps: int = 5) -> tup
     def left_given(right: Tensor) -> Tensor:
         return leading_vectors(torch.einsum("oik,ir->ork", kernel, right).reshape(out_channels, -1), out_rank)
 
-    def right_given(left: Tensor) -> Tensor:
-        return leading_vectors(torch.einsum("oik,or->irk", kernel, left).reshape(in_channels, -1), in_rank)
-
-    left = left_given(right)
-    for _ in range(sweeps - 1):
-        left = left_given(right_given(left))
-    right = right_given(left)
-    core = torch.einsum("oik,or,is->rsk", kernel, left, right)
-    return left, core, right.mT
+    left, explained, sweep = left_given(right), 0.0, 1
+    while True:
+        seen = torch.einsum("oik,or->irk", kernel, left)
+        right = leading_vectors(seen.reshape(in_channels, -1), in_rank)
+        core = torch.einsum("irk,is->rsk", seen, right)
+        before, explained = explained, core.square().sum().item()
+        if sweep >= sweeps or explained - before <= _GAINED * explained:
+            return left, core, right.mT
+        left, sweep = left_given(right), sweep + 1
 
 
 def tensor_train(tensor: Tensor, ranks: tuple[int, ...]) -> list[Tensor]:

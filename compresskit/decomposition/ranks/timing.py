@@ -89,7 +89,11 @@ class TimeTable:
         ]
 
     def faster(self, site: Site, kind: str, choices: list[Ranks]) -> list[Ranks]:
-        """The ranks at which a kind is faster than the layer."""
+        """The ranks at which a kind is faster than the layer: all of them where the dearest is."""
+        dearest = max(choices, key=lambda ranks: _chain_share(site, (kind, ranks)))
+        layer_ms, (time,) = self(site, [(kind, dearest)])
+        if _passes(_chain_share(site, (kind, dearest)), time.ms / layer_ms, time.spread):
+            return choices
         layer_ms, times = self(site, [(kind, ranks) for ranks in choices])
         return [
             ranks
