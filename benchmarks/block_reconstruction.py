@@ -48,6 +48,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "w4a4": ("quantize", {"scheme": "w4a4"}),
     "w2a4": ("quantize", {"scheme": "w2a4"}),
     "half": ("prune", {"target_macs": 0.5}),
+    "half-local": ("prune", {"target_macs": 0.5, "scope": "local"}),
     "zeros70": ("prune", {"granularity": "weight", "ratio": 0.7, "saliency": "sparsegpt"}),
     "zeros80": ("prune", {"granularity": "weight", "ratio": 0.8, "saliency": "sparsegpt"}),
     "zeros90": ("prune", {"granularity": "weight", "ratio": 0.9, "saliency": "sparsegpt"}),
