@@ -184,7 +184,7 @@ def prune(
     ]
     | str
     | Callable[..., Any] = "l2",
-    scope: Literal["local", "global", "block", "isomorphic"] | str | Callable[..., Any] = "local",
+    scope: Literal["auto", "solve", "local", "global", "block", "isomorphic"] | str | Callable[..., Any] = "auto",
     reduction: Literal["sum", "mean", "max", "first"] = "mean",
     normalize: Literal["none", "mean", "max", "sum", "median", "macs", "params", "bytes", "energy"] = "mean",
     block_importance: Literal["output", "influence", "loss"] | str | Callable[..., Any] = "output",

@@ -92,7 +92,8 @@ def _mean_of_gradients(
         outputs: dict[str, list[Tensor]] = {name: [] for name in names}
         with watch(module, {name: _keeper(outputs[name]) for name in names}), torch.enable_grad():
             value = score(module, inputs, targets)
-        used = [(name, output) for name, calls in outputs.items() for output in calls if output.requires_grad]
+        reached = outputs if value.requires_grad else {}
+        used = [(name, output) for name, calls in reached.items() for output in calls if output.requires_grad]
         gradients = torch.autograd.grad(value, [output for _, output in used], allow_unused=True) if used else ()
         for (name, _), gradient in zip(used, gradients, strict=True):
             if gradient is not None:
@@ -130,6 +131,8 @@ def drawn_class(seed: int) -> Score:
             logs = final.log_softmax(1)
             drawn = torch.multinomial(logs.detach().exp().cpu(), 1, generator=generator).to(final.device)
             return logs.gather(1, drawn).sum()
+        if not final.is_floating_point():  # what was decided has no gradient
+            return torch.zeros(())
         signs = torch.randint(0, 2, final.shape, generator=generator).to(final) * 2 - 1
         return (final * signs).sum() / final.detach().square().mean().sqrt().clamp_min(1e-12)
 

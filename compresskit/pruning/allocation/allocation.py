@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -94,11 +95,20 @@ def allocation_for(
     limits: Mapping[str, Limits],
     options: PruneOptions,
     classes: list[list[int]] | None = None,
-    losses: Mapping[str, np.ndarray] | None = None,
+    losses: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> Allocation | UniformAllocation:
-    """Scores, pools and limits as one allocation; groups of a class lose the same share."""
+    """Scores, pools and limits as one allocation; groups of a class lose the same share.
+
+    Args:
+        graph: the groups.
+        scores: of each group's units.
+        limits: of each group.
+        options: with the scope.
+        classes: groups that lose the same share.
+        losses: of each group's widths, where these are to be solved for.
+    """
     scope = SCOPES.load(options.scope)
-    if losses is not None:
+    if losses:
         return SolvedAllocation(graph.groups, scores, limits, losses)
     if classes is not None:
         return UniformAllocation(graph.groups, scores, scope, limits, classes)

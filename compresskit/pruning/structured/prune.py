@@ -153,7 +153,7 @@ def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> S
     training: dict[str, Any] = {}
     if options.sparsify != "none":
         training = sparsify(loaded, graph, choose_units(loaded, graph, options, context, ties).keep, options, context)
-    evidence, keep, target, measured_facts = choose_units(loaded, graph, options, context, ties)
+    evidence, keep, target, measured_facts, scope = choose_units(loaded, graph, options, context, ties)
     result = StepResult(loaded)
     proof = proven_together(graph, keep, ties, lambda keep: proven(loaded, graph, keep, context))
     if measured_facts and proof.failed:  # what was measured is no longer what is cut
@@ -179,7 +179,7 @@ def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> S
     result.facts = {
         **_facts(graph, proof, options.exact_costs()),
         "criterion": options.criterion,
-        "scope": scope_of(options, context, ties),
+        "scope": scope,
         "refit": refit,
         "layers_refitted": refitted,
         "batchnorm_layers_recalibrated": normalized_layers,
@@ -229,12 +229,14 @@ def _facts(graph: Graph, proof: Proof, costs: tuple[str, ...]) -> dict[str, Any]
 
 
 class Chosen(NamedTuple):
-    """What stays, and why: evidence, units that stay by group, the share aimed at, facts about what was measured."""
+    """What stays, and why: evidence, units that stay by group, the share aimed at, facts about what was measured, and
+    which channels competed."""
 
     evidence: Evidence
     keep: dict[str, np.ndarray]
     target: float | None
     facts: dict[str, Any]
+    scope: str
 
 
 @phase("choose")
@@ -242,16 +244,17 @@ def choose_units(loaded: Loaded, graph: Graph, options: PruneOptions, context: C
     """Score the units and choose which stay, within the options' limits and budget."""
     evidence = evidence_for(loaded, graph, options, context)
     scores = score_groups(graph, evidence, options)
-    solves = scope_of(options, context, ties) == "solve"
-    losses = predicted_losses(loaded, graph, scores, options, context) if solves else None
+    scope = scope_of(options, context, ties)
+    losses = predicted_losses(loaded, graph, scores, options, context) if scope == "solve" else {}
+    scope = "local" if scope == "solve" and not losses else scope  # no layer's change could be seen in the output
     limits = all_limits(loaded, graph, options, ties)
     allocation = allocation_for(graph, scores, limits, options, ties.classes, losses)
     for name, amount in options.targets().items():
         if cost_of(name).known != "exact":
             keep, target, facts = meet_measured(name, amount, loaded, graph, allocation, context)
-            return Chosen(evidence, settled(graph, ties, allocation, keep), target, facts)
+            return Chosen(evidence, settled(graph, ties, allocation, keep), target, facts, scope)
     keep, share = choose(graph, allocation, options)
-    return Chosen(evidence, settled(graph, ties, allocation, keep), share, {})
+    return Chosen(evidence, settled(graph, ties, allocation, keep), share, {}, scope)
 
 
 def scope_of(options: PruneOptions, context: Context, ties: Ties) -> str:
