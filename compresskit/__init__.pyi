@@ -424,7 +424,7 @@ def quantize(
     blocks: str | Sequence[str] = ...,
     explain: bool = False,
     activation_range: Literal["affine", "symmetric"] = "affine",
-    dynamic_ranges: Literal["auto", "tensor", "token"] = "auto",
+    dynamic_ranges: Literal["auto", "tensor", "token", "channel"] = "auto",
     quantize_additions: bool = True,
     quantize_attention: bool = True,
     rounding: Literal["nearest", "adaround", "gptq", "squant"] | str | Callable[..., Any] = "nearest",

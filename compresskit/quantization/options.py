@@ -128,10 +128,11 @@ class QuantizeOptions(ReconstructionOptions, BudgetOptions):
     activation_range: Literal["affine", "symmetric"] = option(
         "affine", "whether activation ranges are centred on zero", section="Calibration"
     )
-    dynamic_ranges: Literal["auto", "tensor", "token"] = option(
+    dynamic_ranges: Literal["auto", "tensor", "token", "channel"] = option(
         "auto",
-        "ranges of scheme int8-dynamic: one a batch (tensor), as runtimes' dynamic quantizers have, or one a token of "
-        "what linear layers read; auto: token for causal language models",
+        "ranges of scheme int8-dynamic: one a batch (tensor), as runtimes' dynamic quantizers have, one a token of "
+        "what linear layers read, or one a channel (simulated: integer kernels can do it for depthwise convolutions only); "
+        "auto: token for causal language models",
         section="Calibration",
     )
     quantize_additions: bool = option(

@@ -188,8 +188,15 @@ def _spec(layer: nn.Module, number_format: str, bits: int, options: QuantizeOpti
         **name_format(number_format).geometry(bits, _with_code_range(layer, options)),
         input=activations if calls_forward else "none",
         input_symmetric=options.activation_range == "symmetric",
-        input_ranges="token" if options.dynamic_ranges == "token" and _reads_channels_last(layer) else "tensor",
+        input_ranges=_input_ranges(layer, options),
     )
+
+
+def _input_ranges(layer: nn.Module, options: QuantizeOptions) -> str:
+    """What shares a range of a dynamic input; convolutions have no tokens."""
+    if options.dynamic_ranges == "channel":
+        return "channel"
+    return "token" if options.dynamic_ranges == "token" and _reads_channels_last(layer) else "tensor"
 
 
 def _with_code_range(layer: nn.Module, options: QuantizeOptions) -> QuantizeOptions:

@@ -20,6 +20,7 @@ from ...quantization.layers.quantized_layer import (
     matrix_shape,
     quantized_class,
     quantized_layers,
+    shared_axes,
     to_matrix,
 )
 
@@ -48,8 +49,9 @@ class Lowered(Quantized):
         if spec.input == "static":
             return _round_trip(values, self.input_constants, spec.input_bits)
         if spec.input == "dynamic":
-            if spec.input_ranges == "token":
-                return _token_round_trip(values, spec.input_bits, symmetric=spec.input_symmetric)
+            if spec.input_ranges != "tensor":
+                shared = shared_axes(values, self)
+                return _round_trip_by_parts(values, shared, spec.input_bits, symmetric=spec.input_symmetric)
             return _dynamic_round_trip(values, spec.input_bits, symmetric=spec.input_symmetric)
         return values
 
@@ -102,9 +104,9 @@ def _round_trip(values: Tensor, constants: tuple[float, int], bits: int) -> Tens
     return decomposed().dequantize_per_tensor(decomposed().quantize_per_tensor(values, *limits), *limits)
 
 
-def _token_round_trip(values: Tensor, bits: int, *, symmetric: bool) -> Tensor:
-    """In plain arithmetic: no runtime's quantizer finds a range for each position."""
-    low, high = values.amin(-1, keepdim=True), values.amax(-1, keepdim=True)
+def _round_trip_by_parts(values: Tensor, shared: tuple[int, ...], bits: int, *, symmetric: bool) -> Tensor:
+    """In plain arithmetic: no runtime's quantizer finds a range for each position or channel."""
+    low, high = values.amin(shared, keepdim=True), values.amax(shared, keepdim=True)
     return uniform.round_trip(values, *uniform.range_to_scale(low, high, bits, symmetric=symmetric), bits)
 
 

@@ -37,7 +37,8 @@ class Spec:
         scale_type: number type of stored scales, "float32" or "float16".
         zero_index: a codebook's index 0 stands for exactly zero, and the codebook holds the others only.
         input, input_bits, input_symmetric: how the first input is quantized before the layer.
-        input_ranges: of a dynamic input: one range for the whole tensor, or one a token (all channels of a position).
+        input_ranges: of a dynamic input: one range for the whole tensor, one a token (all channels of a position), or
+            one a channel.
         input_multiplier: the input is multiplied, channel by channel, before it is quantized.
         output, output_bits, output_symmetric: how the output is quantized after the layer.
         operands: how many tensors the products of activations read that the module itself runs; each is quantized.
@@ -120,7 +121,7 @@ class QuantizedRecord(EditRecord):
     input: Literal["none", "static", "dynamic"] = "none"
     input_bits: _Bits = 8
     input_symmetric: bool = False
-    input_ranges: Literal["tensor", "token"] = "tensor"
+    input_ranges: Literal["tensor", "token", "channel"] = "tensor"
     input_multiplier: bool = False
     output: Literal["none", "static"] = "none"
     output_bits: _Bits = 8
@@ -159,7 +160,7 @@ def spec_from_edit(edit: dict[str, Any]) -> Spec:
         "input": spec.input in _ACTIVATIONS,
         "output": spec.output in ("none", "static"),
         "input_bits": spec.input_bits in range(2, 9),
-        "input_ranges": spec.input_ranges in ("tensor", "token"),
+        "input_ranges": spec.input_ranges in ("tensor", "token", "channel"),
         "output_bits": spec.output_bits in range(2, 9),
         "operands": isinstance(spec.operands, int) and spec.operands >= 0,
         "operand_ranges": spec.operand_ranges in ("static", "dynamic"),

@@ -26,6 +26,7 @@ from compresskit.model.libraries.experts import is_experts
 from ..calibration.attention_matmuls import products_of
 from ..formats import uniform
 from ..formats.number_format import NumberFormat
+from ..formats.saturation import is_depthwise
 from ..tables import FORMATS
 from .layer_spec import STACK, TURNED_STACK, Spec
 
@@ -124,7 +125,9 @@ class Quantized(nn.Module):
     def mac_bits(self) -> int | None:
         """Bits of what an integer kernel multiplies; None where inputs are float, so that products are as well."""
         integers = self.spec.parameters and self.spec.input != "none" and self.number_format.lowering == "integers"
-        return max(self.spec.bits, self.spec.input_bits) if integers else None
+        # products of channels of several scales cannot be summed in integers
+        summed = self.spec.input_ranges != "channel" or is_depthwise(self)
+        return max(self.spec.bits, self.spec.input_bits) if integers and summed else None
 
     @property
     def weight_dtype(self) -> torch.dtype | None:
@@ -195,8 +198,8 @@ class Quantized(nn.Module):
         if spec.input == "static":
             return quantize_activation(values, self.input_scale, self.input_zero_point, spec.input_bits)
         if spec.input == "dynamic":
-            by_token = spec.input_ranges == "token"
-            return _quantize_by_own_range(values, spec.input_bits, symmetric=spec.input_symmetric, by_token=by_token)
+            shared = shared_axes(values, self)
+            return _quantize_by_own_range(values, spec.input_bits, symmetric=spec.input_symmetric, shared=shared)
         return values
 
     def codes(self, parameter: str) -> Tensor:
@@ -264,11 +267,26 @@ def quantize_activation(values: Tensor, scale: Tensor, zero_point: Tensor, bits:
     return codes.sub_(zero_point).mul_(scale).to(values.dtype)
 
 
-def _quantize_by_own_range(values: Tensor, bits: int, *, symmetric: bool, by_token: bool = False) -> Tensor:
-    """Quantize and dequantize with the range that the tensor itself has, or that of all channels of each position."""
+def shared_axes(values: Tensor, layer: Quantized) -> tuple[int, ...]:
+    """The axes of a layer's input along which one range holds: all, that of the channels, or all the others."""
+    axes = tuple(range(values.dim()))
+    if layer.spec.input_ranges == "tensor":
+        return axes
+    channels = values.dim() - 1 - len(getattr(layer, "kernel_size", ()))  # a linear layer has its channels last
+    by_token = layer.spec.input_ranges == "token"
+    return tuple(axis for axis in axes if (axis == channels) is by_token)
+
+
+def _quantize_by_own_range(
+    values: Tensor, bits: int, *, symmetric: bool, shared: tuple[int, ...] | None = None
+) -> Tensor:
+    """Quantize and dequantize with the range that the tensor itself has, or its parts along some axes."""
     if not values.is_floating_point() or not values.numel():
         return values
-    low, high = values.detach().aminmax(dim=-1, keepdim=True) if by_token else values.detach().aminmax()
+    if shared is None or len(shared) == values.dim():
+        low, high = values.detach().aminmax()
+    else:
+        low, high = values.detach().amin(shared, keepdim=True), values.detach().amax(shared, keepdim=True)
     scale, zero_point = uniform.range_to_scale(low, high, bits, symmetric=symmetric)
     return quantize_activation(values, scale, zero_point, bits)
 

@@ -47,13 +47,13 @@ def test_every_kind_of_layer_lowers(kind, options):
         torch.testing.assert_close(lowered, ours)
 
 
-@pytest.mark.parametrize("bits", [8, 4])
-def test_ranges_of_tokens_lower_to_arithmetic(bits):
+@pytest.mark.parametrize(("bits", "ranges"), [(8, "token"), (4, "token"), (4, "channel")])
+def test_ranges_of_tokens_and_channels_lower_to_arithmetic(bits, ranges):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 4)).eval()
     loaded = Loaded(net, {}, torch.randn(2, 5, 6) * torch.tensor([0.01, 1, 10, 0.1, 100])[:, None])
-    options = QuantizeOptions(scheme="int8-dynamic", activation_bits=bits, dynamic_ranges="token", reconstruct="none")
+    options = QuantizeOptions(scheme="int8-dynamic", activation_bits=bits, dynamic_ranges=ranges, reconstruct="none")
     quantize(loaded, options, Context(loaded.clone()))
-    assert net[0].spec.input_ranges == "token"
+    assert net[0].spec.input_ranges == ranges
     with torch.no_grad():
         torch.testing.assert_close(lower(net)(loaded.example), net(loaded.example), rtol=1e-4, atol=1e-5)

@@ -190,6 +190,25 @@ def test_the_float_twin_computes_with_the_rounded_weights(kind):
     assert all(torch.equal(first, second) for first, second in zip(ours, theirs, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("layer", "shape", "channel_axis"),
+    [(nn.Linear(4, 3), (2, 5, 4), 2), (nn.Conv2d(4, 4, 3, groups=4), (2, 4, 5, 5), 1)],
+)
+def test_each_channel_has_a_range_of_its_own(layer, shape, channel_axis):
+    torch.manual_seed(0)
+    sizes = torch.tensor([1e-2, 1, 10, 100]).view(-1, *[1] * (len(shape) - 1 - channel_axis))
+    values = torch.randn(shape) * sizes
+    depthwise = isinstance(layer, nn.Conv2d)
+    quantized = convert(layer, spec_for(layer, input="dynamic", input_ranges="channel"))
+    found = quantized.quantize_input(values)
+    for channel in range(4):
+        own, other = values.select(channel_axis, channel), found.select(channel_axis, channel)
+        step = (own.max().clamp(min=0) - own.min().clamp(max=0)) / 255
+        assert 0 < float((own - other).abs().max()) <= 0.51 * float(step)
+    # integer kernels add up products of one scale only
+    assert quantized.mac_bits == (8 if depthwise else None)
+
+
 def test_each_token_has_a_range_of_its_own():
     torch.manual_seed(0)
     layer = nn.Linear(6, 3)

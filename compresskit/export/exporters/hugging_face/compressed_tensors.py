@@ -118,7 +118,7 @@ def _packed(layer: Quantized) -> Packed | None:
     spec, rows_columns = layer.spec, matrix_shape(layer.parameter_shapes["weight"], layer.spec.axis)
     parts = {name: layer._buffers[f"weight_{name}"] for name in ("values", "scale")}
     values, scale = parts["values"], parts["scale"]
-    if values is None or scale is None or spec.input_multiplier:
+    if values is None or scale is None or spec.input_multiplier or spec.input_ranges == "channel":
         return None
     scale = scale.to(layer.read_dtype)
     activations = _activations(spec)
