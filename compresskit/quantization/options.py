@@ -131,7 +131,7 @@ class QuantizeOptions(ReconstructionOptions, BudgetOptions):
     dynamic_ranges: Literal["auto", "tensor", "token", "channel"] = option(
         "auto",
         "ranges of scheme int8-dynamic: one a batch (tensor), as runtimes' dynamic quantizers have, one a token of "
-        "what linear layers read, or one a channel (simulated: integer kernels can do it for depthwise convolutions only); "
+        "what linear layers read, or one a channel (simulated: in integer kernels for depthwise convolutions only); "
         "auto: token for causal language models",
         section="Calibration",
     )
