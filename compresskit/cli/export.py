@@ -6,6 +6,7 @@ import click
 
 from ..core.reporting.results import write_result
 from ..export.options import ExportOptions
+from ..export.tables import format_named
 from ..pipeline.checks.names import check_names
 from ..pipeline.recipe import RecipeOptions
 from .completion import Completed
@@ -23,7 +24,10 @@ _SHARED = options_of(
 
 
 def _export(model: str, output: str | None, force: bool, as_json: bool, layers: bool, quiet: bool, **values) -> None:
-    options = validated(ExportOptions, given_values(_OWN, values), "export")
+    given = given_values(_OWN, values)
+    if "format" not in given and output is not None and (named := format_named(output)) is not None:
+        given["format"] = named
+    options = validated(ExportOptions, given, "export")
     recipe = validated(RecipeOptions, {"model": model, "device": "cpu", **given_values(_SHARED, values)}, "export")
     check_names(recipe)
     from ..core.reporting.report import print_json, rows_table
@@ -51,7 +55,11 @@ export_command = SectionedCommand(
         click.Argument(["model"], metavar="MODEL", type=Completed("model")),
         *_OWN,
         *_SHARED,
-        click.Option(["-o", "--output"], metavar="FILE", help="File to write.  [default: runs/model.FORMAT]"),
+        click.Option(
+            ["-o", "--output"],
+            metavar="FILE",
+            help="File to write; its ending says the format where --format does not.  [default: runs/model.FORMAT]",
+        ),
         click.Option(["-f", "--force"], is_flag=True, help="Replace an existing file."),
         click.Option(["--layers"], is_flag=True, help="List what each layer runs in, and why."),
         click.Option(["--json", "as_json"], is_flag=True, help="Print the figures as JSON on stdout."),

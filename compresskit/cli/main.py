@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from contextlib import suppress
+from difflib import get_close_matches
 
 import click
 
@@ -38,6 +39,19 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
+#: what other tools call a command or an option -> what it is called here
+_ELSEWHERE = {
+    "help": "--help", "convert": "export", "benchmark": "bench", "eval": "evaluate", "val": "evaluate",
+    "validate": "evaluate", "infer": "predict", "info": "inspect", "summary": "inspect", "list": "inspect",
+    "factorize": "decompose", "sparsify": "prune", "compress": "search", "finetune": "train", "fit": "train",
+    "--amount": "--ratio", "--sparsity": "--ratio", "--method": "--criterion", "--dtype": "--scheme",
+    "--precision": "--scheme", "--format": "--scheme", "--type": "--scheme", "--dataset": "--data",
+    "--checkpoint": "--weights", "--out": "--output", "--dest": "--output", "--bs": "--batch-size",
+    "--learning-rate": "--lr", "--verbose": "--log-level", "--gpu": "--device", "--resume-from": "--resume",
+}  # fmt: skip
+_NEAR = 0.7  # options that are less alike have little to do with each other
+
+
 class LazyGroup(click.Group):
     """Lists commands from tables; imports a command's module when it is asked for."""
 
@@ -54,7 +68,7 @@ class LazyGroup(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]):
         if args and args[0] not in self.list_commands(ctx) and not args[0].startswith("-"):
-            raise click.UsageError(f"no command {args[0]!r}{nearest(args[0], self.list_commands(ctx))}", ctx)
+            raise click.UsageError(_no_command(args[0], self.list_commands(ctx)), ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -148,10 +162,24 @@ def _explain(error: BaseException) -> int:
 
 def _usage(error: click.ClickException) -> str:
     message = error.format_message().replace("\n", " ")
+    if message.startswith("Got unexpected extra argument") and _example(error):
+        message += f"; what is no name of a model or file is an option, e.g. {_example(error)}"
     if isinstance(error, click.NoSuchOption) and error.ctx is not None:
         message = _no_option(error.option_name, error.ctx.command)
     context = getattr(error, "ctx", None)
     return f"{message} (see {context.command_path} --help)" if context else message
+
+
+def _example(error: click.ClickException) -> str:
+    """The first example of the command that an error is about."""
+    context = getattr(error, "ctx", None)
+    return ((context.command.epilog or "") if context else "").partition("\n")[0]
+
+
+def _no_command(name: str, commands: list[str]) -> str:
+    if name in _ELSEWHERE:
+        return f"no command {name!r}; did you mean {_ELSEWHERE[name]!r}?"
+    return f"no command {name!r}{nearest(name, commands)}"
 
 
 def _no_option(name: str, command: click.Command) -> str:
@@ -163,11 +191,13 @@ def _no_option(name: str, command: click.Command) -> str:
         for technique, row in TECHNIQUES.items()
         if name.removeprefix("--").replace("-", "_") in (leaf.name for leaf in row.options_model().leaves())
     ]
+    if _ELSEWHERE.get(name) in own:
+        return f"{called} has no option {name}; it is called {_ELSEWHERE[name]} here"
     if others:
         listed = " and ".join(filter(None, [", ".join(others[:-1]), others[-1]]))
         return f"{called} has no option {name}, which {listed} {'has' if len(others) == 1 else 'have'}"
-    close = nearest(name, own)
-    return f"{called} has no option {name}{close if 'mean' in close else ''}"
+    close = get_close_matches(name, own, n=1, cutoff=_NEAR)
+    return f"{called} has no option {name}{f'; did you mean {close[0]!r}?' if close else ''}"
 
 
 def _fail(message: str, code: int, *, artifact: str | None = None) -> int:

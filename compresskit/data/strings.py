@@ -13,6 +13,8 @@ from ..core.user_code.in_memory import is_in_memory
 from .tables import READERS
 
 OWN_READER = re.compile(rf"({REFERENCE.removeprefix('^').removesuffix('$')}):(.+)", re.DOTALL)
+#: suffix -> form of data that such a file usually is
+_FORMS = {".csv": "csv", ".npz": "npz", ".jsonl": "jsonl", ".txt": "text", ".json": "coco", ".yaml": "yolo"}
 MADE = "none"  # data that are made from the model
 _PATTERN = re.compile(r"[*?{\[\0]")  # a location that a reader expands, or refuses, by itself
 
@@ -31,9 +33,18 @@ def check_named(string: str) -> None:
     elif READERS.has(form) or OWN_READER.match(string):
         return
     elif not location or _is_misspelt(form):
-        raise InputError(f"unknown data {string!r}{nearest(form, READERS.rows())}")
+        raise InputError(f"unknown data {string!r}{_as_path(string) or nearest(form, READERS.rows())}")
     elif form.endswith(".py") and not Path(form).is_file():
         raise InputError(f"data {string!r}: file {form!r} does not exist{beside(Path(form))}")
+
+
+def _as_path(string: str) -> str:
+    """The form that a bare path probably lacks; empty where the string is none."""
+    form = _FORMS.get(Path(string).suffix)
+    if form is not None:
+        return f"; did you mean '{form}:{string}'?"
+    is_folder = "/" in string and ":" not in string
+    return f"; for a folder of images by class say 'imagefolder:{string}'" if is_folder else ""
 
 
 def _check_location(string: str, location: str, kind: str) -> None:

@@ -11,7 +11,7 @@ from ..core.errors import InputError, nearest
 from ..core.options import GuardOptions, Options, choice, option
 from ..core.registry import Registry
 from .handover.runner_script import beside
-from .tables import EXPORTERS, RUNTIMES, files_beside, reads
+from .tables import EXPORTERS, RUNTIMES, files_beside, format_named, reads
 
 #: runtimes that tell what single layers take
 PROFILED = ("onnxruntime", "openvino")
@@ -117,11 +117,15 @@ class ExportOptions(Options):
         return self.batch_size if EXPORTERS.attribute(self.format, "batch", "free") == "fixed" else None
 
     def check_name(self, name: str) -> None:
-        """Refuse a file's name from which the name of the file beside it does not follow.
+        """Refuse a file's name that is one of another format, or from which that of the file beside it does not follow.
 
         Raises:
-            InputError: (a ValueError) naming the suffix.
+            InputError: (a ValueError) naming the format or the suffix.
         """
+        other = format_named(name)
+        if other not in (None, self.format) and EXPORTERS.builtin(self.format) and not name.endswith(self.suffix()):
+            mend = f"say --format {other}, or name a file that ends in {self.suffix()}"
+            raise InputError(f"{name!r} is a name for files of format {other}, not {self.format}; {mend}")
         if EXPORTERS.attribute(self.format, "beside", "") and not name.endswith(self.suffix()):
             raise InputError(f"a file of format {self.format} ends in {self.suffix()}, got {name!r}")
 

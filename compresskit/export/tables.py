@@ -264,6 +264,12 @@ def reads(runtime: str, format: str) -> bool:
     return not formats or format in formats or runtime == EXPORTERS.attribute(format, "runtime", "")
 
 
+def format_named(name: str) -> str | None:
+    """The format whose files end as a name does; None where no format's do."""
+    suffix = Path(name).suffix
+    return next((form for form, row in EXPORTERS.items() if suffix and row.attributes.get("suffix") == suffix), None)
+
+
 def files_beside(path: Path) -> list[Path]:
     """Further files that an exported one may have: weights of a large ONNX graph, the second file of its format."""
     suffixes = {

@@ -103,5 +103,7 @@ def _form_hint(string: str) -> str:
     if string in BUILTINS:
         return f"; did you mean 'builtin:{string}'?"
     prefix, colon, _ = string.partition(":")
+    if not colon and string.isidentifier():
+        return f"; say whose it is, e.g. 'torchvision:{string}'; a model is one of {FORMS}"
     hint = nearest(prefix, _PREFIXES) if colon else ""
     return hint.replace(f"{prefix!r}", repr(prefix)) if "mean" in hint else f": {FORMS}"

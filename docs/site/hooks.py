@@ -15,7 +15,8 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parents[2]
 #: outside docs/, relative to the repository
 SERVED = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "benchmarks/RESULTS.md",
-          "benchmarks/results/*.md", "configs/*.yaml", "examples/*.py", "examples/*.ipynb")  # fmt: skip
+          "benchmarks/results/*.md", "benchmarks/results/*.json", "configs/*.yaml", "examples/*.py",
+          "examples/*.ipynb")  # fmt: skip
 _LINK = re.compile(r"(\]\()([^)\s]+)(\))")
 _CODE = re.compile(r"(^```.*?^```|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
 

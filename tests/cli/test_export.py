@@ -37,6 +37,12 @@ def test_export_writes_runs_and_compares(invoke, digits_model):
     assert "--force" in err
 
 
+def test_the_ending_of_the_output_says_the_format(invoke):
+    code, out, err = invoke("export", "builtin:digits_cnn_small", "-o", "net.pt2", "--json")
+    assert code == 0, err
+    assert json.loads(out)["runtime"] == "inductor"
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -46,6 +46,25 @@ def test_an_option_of_another_technique_says_whose_it_is(invoke):
     assert "prune has no option --raito; did you mean '--ratio'?" in invoke("prune", "x", "--raito", "0.5")[2]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("help",), "no command 'help'; did you mean '--help'?"),
+        (("benchmark", "x"), "no command 'benchmark'; did you mean 'bench'?"),
+        (("prune", "x", "--sparsity", "0.5"), "prune has no option --sparsity; it is called --ratio here"),
+        (("prune", "x", "--zzz"), "prune has no option --zzz (see"),
+        (("prune", "x", "0.5"), "extra argument (0.5); what is no name of a model or file is an option, e.g. compress"),
+        (
+            ("prune", "resnet18", "--ratio", "0.5"),
+            "forms; say whose it is, e.g. 'torchvision:resnet18'",
+        ),
+    ],
+)
+def test_words_of_other_tools_lead_to_ours(arguments, said, invoke):
+    code, out, err = invoke(*arguments)
+    assert (code, out) == (2, "") and said in err
+
+
 def test_help_lists_every_technique_and_command(invoke):
     code, out, _ = invoke("--help")
     assert code == 0

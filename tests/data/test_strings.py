@@ -13,6 +13,8 @@ from compresskit.data.strings import check_named
     [
         ("digit", "unknown data 'digit'; did you mean 'digits'?"),
         ("imagefoldr:photos", "unknown data 'imagefoldr:photos'; did you mean 'imagefolder'?"),
+        ("./photos", "unknown data './photos'; for a folder of images by class say 'imagefolder:./photos'"),
+        ("table.csv", "unknown data 'table.csv'; did you mean 'csv:table.csv'?"),
         ("npz", "data 'npz': say where it is, e.g. npz:PATH"),
         ("imagefolder:photo", "data directory '{}/photo' does not exist; did you mean 'photos'?"),
         ("csv:table.csw", "data file '{}/table.csw' does not exist; did you mean 'table.csv'?"),

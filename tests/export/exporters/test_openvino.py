@@ -30,3 +30,5 @@ def test_a_file_whose_second_file_would_have_no_name_is_refused():
     with pytest.raises(InputError, match="ends in .xml, got 'net.bin'"):
         ExportOptions(format="openvino").check_name("net.bin")
     ExportOptions(format="onnx").check_name("net.bin")
+    with pytest.raises(InputError, match="for files of format litert, not onnx; say --format litert, or name a file"):
+        ExportOptions(format="onnx").check_name("net.tflite")
