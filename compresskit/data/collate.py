@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -137,6 +137,8 @@ def divided_batch(batch: Any, where: str) -> Pair:
     Raises:
         InputError: if it has no two parts.
     """
+    if is_dataclass(batch) and not isinstance(batch, Mapping | type):
+        batch = {field.name: getattr(batch, field.name) for field in fields(batch)}
     if isinstance(batch, Mapping):
         key = next((name for name in TARGETS if name in batch), None)
         if key is not None and len(batch) > 1:

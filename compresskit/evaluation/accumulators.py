@@ -120,6 +120,7 @@ class Updates:
         self._state = make()
         self._own = hasattr(self._state, "bootstrap")
         self._replicas = [] if self._own else [make() for _ in range(replicates)]
+        self._updated: set[int] = set()  # of few examples, some replicas get none, and have nothing to compute
         self._generator = torch.Generator().manual_seed(RESAMPLES)
         self._samples = 0
 
@@ -128,11 +129,12 @@ class Updates:
         self._state.update(outputs, targets)
         count = count_examples(targets) or count_examples(outputs)
         self._samples += count
-        for replica in self._replicas:
+        for number, replica in enumerate(self._replicas):
             times = torch.poisson(torch.ones(count), self._generator).long()
             indices = torch.arange(count).repeat_interleave(times)
             if len(indices):
                 replica.update(pick(outputs, indices), pick(targets, indices))
+                self._updated.add(number)
 
     def value(self) -> float:
         """What the state computes."""
@@ -144,7 +146,8 @@ class Updates:
         if self._own:
             groups, again = self._state.bootstrap()
             return bootstrap(value, groups, self._samples, again)
-        return percentiles(value, [_number(replica.compute()) for replica in self._replicas], self._samples)
+        found = [_number(self._replicas[number].compute()) for number in sorted(self._updated)]
+        return percentiles(value, found, self._samples)
 
 
 def accumulator(row: Callable[..., Any], name: str, *, intervals: bool = True) -> Accumulator:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
@@ -73,3 +75,13 @@ def test_names(tmp_path):
     assert make_collate(f"{tmp_path}/mine.py:fn")([3]) == 3
     with pytest.raises(InputError, match="unknown collate function 'padd'.*did you mean 'pad'"):
         make_collate("padd")
+
+
+def test_a_dataclass_is_read_by_the_names_of_its_fields():
+    @dataclass
+    class Example:
+        image: torch.Tensor
+        label: torch.Tensor
+
+    image, label = torch.rand(2, 3), torch.tensor([1, 0])
+    assert pair_of(Example(image, label), "d")[0] is image and pair_of(Example(image, label), "d")[1] is label

@@ -73,3 +73,19 @@ def test_structures_of_a_data_set():
     for count in (1, 2):
         whole.add([{"boxes": torch.zeros(count, 4)}], [{"labels": torch.zeros(1)}])
     assert whole.value() == 1.5 and whole.score().samples == 2
+
+
+def test_replicas_that_got_none_of_few_examples_compute_nothing():
+    class Share:
+        right = count = 0
+
+        def update(self, outputs, targets):
+            self.right, self.count = self.right + int((outputs == targets).sum()), self.count + len(targets)
+
+        def compute(self):
+            return self.right / self.count
+
+    found = accumulator(Share, "share")
+    found.add(torch.tensor([1, 0]), torch.tensor([1, 1]))  # one in seven replicas takes neither
+    score = found.score()
+    assert (score.value, score.low, score.high) == (0.5, 0.0, 1.0)
