@@ -34,7 +34,7 @@ def predicted_losses(
     Divergences of the layers that read a group are added up; groups that no measurable layer reads are left out.
     """
     inputs = calibration(context, min(options.samples, _SAMPLES), "scope 'solve'")
-    readers = defaultdict(list)
+    readers: dict[str, list[tuple[str, np.ndarray]]] = defaultdict(list)
     for group in graph.groups:
         order = np.argsort(-np.asarray(scores[group.name], dtype=np.float64), kind="stable")
         for member in group.members:
