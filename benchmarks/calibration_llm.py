@@ -1,6 +1,6 @@
 """GPTQ with groups of 128 on Llamas of random bf16 weights: CPU time, and peak memory above what the imports take.
 
-    python benchmarks/calibration_llm.py 50|300 [--peer PYTHON]   # PYTHON of an environment that has llm-compressor
+    python benchmarks/calibration_llm.py 50|300|1000 [--peer PYTHON]   # PYTHON of an environment that has llm-compressor
     python benchmarks/calibration_llm.py run ours|peer FOLDER     # one of them, in a process of its own
 
 A line: who, parameters, peak bytes a parameter (all; without pages of files), CPU seconds of loading and of the work.
@@ -25,6 +25,8 @@ SIZES = {
            "vocab_size": 24_000},
     "300": {"hidden_size": 1024, "num_hidden_layers": 18, "num_attention_heads": 16, "intermediate_size": 2816,
             "vocab_size": 32_000},
+    "1000": {"hidden_size": 2048, "num_hidden_layers": 18, "num_attention_heads": 32, "intermediate_size": 5632,
+             "vocab_size": 32_000},
 }  # fmt: skip
 
 
@@ -36,7 +38,8 @@ def make(folder: Path, size: str) -> int:
     torch.manual_seed(0)
     config = LlamaConfig(num_key_value_heads=SIZES[size]["num_attention_heads"], tie_word_embeddings=False,
                          max_position_embeddings=512, **SIZES[size])  # fmt: skip
-    model = LlamaForCausalLM(config).to(torch.bfloat16)
+    torch.set_default_dtype(torch.bfloat16)
+    model = LlamaForCausalLM(config)
     model.save_pretrained(folder, max_shard_size="50MB")
     return sum(one.numel() for one in model.parameters())
 

@@ -88,8 +88,8 @@ def make_plan(
     ends = _first_and_last([name for name in names if name not in decoders], record)
     match_names(options.bits_for, names)
     match_names(options.format_for, names)
-    for patterns in (options.layers, options.skip):
-        match_names(patterns, [*names, *products])
+    match_names(options.layers, [*names, *products])
+    match_names(options.skip, [*names, *tied, *products])
     chosen = chosen_names(names, options)
     skipped = {name for name in chosen if name in decoders and not options.layers}
     notes += [f"{name} stays in float: its weights are constants that decode answers" for name in sorted(skipped)]

@@ -7,6 +7,7 @@ import copy
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -174,8 +175,9 @@ def _root(value: str, makers: Mapping[str, Any]) -> str:
 
 
 def _shapes(model: Any, inputs: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Shapes of all tensors for inputs of these sizes, as far as ONNX itself infers them."""
+    """Shapes of all tensors for inputs of these sizes: what ONNX itself infers, then what a run of the file shows."""
     onnx = require("onnx", "onnx")
+    original = copy.deepcopy(model)
     for entry in model.graph.input:
         if entry.name not in inputs:
             continue
@@ -196,7 +198,33 @@ def _shapes(model: Any, inputs: Mapping[str, Tensor]) -> dict[str, tuple[int, ..
     found = {entry.name: tuple(entry.dims) for entry in inferred.initializer}
     for entry in (*inferred.value_info, *inferred.output, *inferred.input):
         found[entry.name] = tuple(dimension.dim_value for dimension in entry.type.tensor_type.shape.dim)
-    return found
+    return found | _shapes_of_a_run(original, inputs, _unknown(original.graph, found))
+
+
+def _unknown(graph: Any, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """What computing nodes read first or write whose size is not known."""
+    names = [name for node in graph.node if node.op_type in COMPUTING for name in (node.input[0], node.output[0])]
+    return [name for name in dict.fromkeys(names) if 0 in shapes.get(name, (0,))]
+
+
+def _shapes_of_a_run(model: Any, inputs: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Shapes of tensors as the file computes them: sizes behind slices and masks are often known by a run alone.
+
+    None where there is no ONNX Runtime, or constants lie in a file of their own.
+    """
+    own_file = any(entry.external_data for entry in model.graph.initializer)
+    if not names or own_file or find_spec("onnxruntime") is None:
+        return {}
+    runtime, model = require("onnxruntime", "onnx"), copy.deepcopy(model)
+    returned = {entry.name for entry in model.graph.output}
+    given = {entry.name for entry in model.graph.input}
+    model.graph.output.extend(type(model.graph.input[0])(name=name) for name in names if name not in returned | given)
+    settings = runtime.SessionOptions()
+    settings.intra_op_num_threads, settings.log_severity_level = 1, 4
+    settings.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = runtime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    values = session.run([*names], {name: inputs[name].numpy() for name in given if name in inputs})
+    return {name: tuple(value.shape) for name, value in zip(names, values, strict=True)}
 
 
 def _macs(node: Any, shapes: Mapping[str, tuple[int, ...]]) -> int:

@@ -24,8 +24,8 @@ from compresskit.core.types import Loaded, call, main_output
 from compresskit.model.libraries.experts import is_experts, matrix_of, projections
 
 from ...analysis.dataflow import Key, Trace, trace
-from ...artifact.config_edits import replay_untie
 from ..layers.quantized_layer import Quantized, output_axis
+from .own_heads import untie
 
 #: largest change of the outputs, as a share of the largest, that counts as rounding
 _TOLERANCE, _TOLERANCE_IN_HALVES = 1e-3, 0.1
@@ -167,10 +167,7 @@ def rotate(loaded: Loaded, seed: int) -> int:
     for reader in [name for names in stream.readers.values() for name in names]:
         own = get_module(root, reader)._parameters.get("weight")
         if own is not None and any(own is get_module(root, name).weight for name in stream.embeddings):
-            edit = {"op": "untie", "target": reader}
-            replay_untie(root, edit)
-            tensor_of(get_module(root, reader)).copy_(own)
-            loaded.edits.append(edit)
+            untie(loaded, reader)
     generator = torch.Generator().manual_seed(seed)
     norms = [get_module(root, name) for name in stream.readers]
     centred = any(type(norm).__name__.endswith("LayerNorm") and "RMS" not in type(norm).__name__ for norm in norms)

@@ -36,3 +36,27 @@ def test_macs_and_layers_of_a_file(tmp_path):
     assert [node.layer for node in nodes if node.operation == "Conv"] == ["conv"]
     assert [node.table for node in nodes if node.layer == "table"] == ["float"]
     assert all("input" in node.floats or node.table for node in nodes)
+
+
+class Masked(nn.Module):
+    """Chooses positions by a mask: how many, only a run shows."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, values):
+        return self.head(values.cumsum(1)[:, -(values.shape[1] // 2) :])
+
+
+@pytest.mark.integration
+def test_macs_behind_sizes_that_a_run_alone_shows(tmp_path):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    onnx = pytest.importorskip("onnx")
+    values = torch.randn(1, 8, 6)
+    axes = [{0: "batch", 1: "length"}]
+    export_onnx(export_program(Masked().eval(), torch.randn(2, 8, 6), axes), tmp_path / "m.onnx")
+    graph = onnx.load(tmp_path / "m.onnx").graph
+    (node,) = compute_nodes(tmp_path / "m.onnx", {graph.input[0].name: values})
+    assert node.macs == 4 * 6 * 4

@@ -117,7 +117,12 @@ def _add_tokenizer(library: Any, writer: Any, loaded: Loaded, config: Any) -> No
     content = read_json(path, repr(str(path)), LARGEST_MANIFEST_BYTES)
     model, split = content.get("model") or {}, content.get("pre_tokenizer") or {}
     plain = split.get("type") == "ByteLevel" and split.get("use_regex", True) and not split.get("add_prefix_space")
-    if not isinstance(model.get("vocab"), dict) or "merges" not in model or not plain:
+    if model.get("type", "BPE") == "BPE" and isinstance(model.get("vocab"), dict) and not model.get("merges"):
+        raise InputError(
+            f"model {loaded.name!r}: the BPE of its tokenizer.json has no merges, without which llama.cpp loads no "
+            "vocabulary; save the tokenizer again with them, or export it as hf"
+        )
+    if not isinstance(model.get("vocab"), dict) or not model.get("merges") or not plain:
         raise InputError(
             f"model {loaded.name!r}: its tokenizer is no plain byte-level BPE, the one kind that is written to GGUF; "
             "export it as hf, and convert that with llama.cpp"

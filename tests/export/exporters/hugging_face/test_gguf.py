@@ -77,6 +77,9 @@ def test_a_byte_level_tokenizer_goes_into_the_file_and_others_are_refused(tmp_pa
     fields = library.GGUFReader(tmp_path / "model.gguf").fields
     assert fields["tokenizer.ggml.tokens"].contents()[:5] == ["<end>", "a", "b", "ab", "[PAD4]"]
     assert fields["tokenizer.ggml.merges"].contents() == ["a b"]
+    path.write_text(json.dumps(content | {"model": content["model"] | {"merges": []}}))
+    with pytest.raises(InputError, match="has no merges"):
+        gguf(loaded, tmp_path / "model.gguf", OPTIONS)
     path.write_text(json.dumps(content | {"pre_tokenizer": {"type": "Metaspace"}}))
     with pytest.raises(InputError, match="no plain byte-level BPE"):
         gguf(loaded, tmp_path / "other.gguf", OPTIONS)
