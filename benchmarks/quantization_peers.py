@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,7 +103,8 @@ def interleaved_ms(runners: dict[str, Callable], inputs: torch.Tensor, rounds: i
 def versions() -> str:
     """Versions of everything that computes here, and the processor's architecture."""
     names = ("torch", "onnxruntime", "openvino", "nncf")
-    return ", ".join(f"{name} {version(name)}" for name in names) + f", {platform.machine()}, one thread"
+    installed = [f"{name} {version(name)}" for name in names if find_spec(name) is not None]
+    return ", ".join(installed) + f", {platform.machine()}, one thread"
 
 
 class Rows:

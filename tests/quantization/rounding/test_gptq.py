@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from compresskit.quantization.formats.uniform import Grid, weight_scale
-from compresskit.quantization.rounding.gptq import gptq
+from compresskit.quantization.rounding.gptq import _damping, _inverse_factor, _is_better, _rounded, gptq
 from compresskit.quantization.rounding.nearest import Problem, nearest
 
 
@@ -85,3 +85,22 @@ def test_group_scales_and_inputs_that_are_never_used(problem):
 def test_without_moments_it_rounds_to_nearest(problem):
     given = problem()
     assert torch.equal(gptq(Problem(given.matrix, given.grid)), nearest(given))
+
+
+def test_the_loop_knows_its_own_output_error_under_damped_moments(problem):
+    given = problem(rows=5, columns=140, bits=3)
+    moments, order = given.moments.double(), torch.randperm(140)
+    damping = _damping(moments)
+    factor = _inverse_factor(moments[:, order[:, None], order], damping[:, order])
+    codes, squares = _rounded(given, order, factor)
+    delta = (given.grid.values(codes) - given.matrix).double()
+    damped = moments[0] + damping[0].diag()
+    torch.testing.assert_close(squares[0], ((delta @ damped) * delta).sum(1), rtol=1e-4, atol=1e-12)
+
+
+def test_nearest_wins_where_it_loses_less(problem, error):
+    given = problem(rows=200, columns=20, bits=3)
+    each = (given.grid.values(nearest(given)) - given.matrix).double()
+    errors = ((each @ given.moments[0].double()) * each).sum(1)[None]
+    assert _is_better(errors * 0.5, given, given.moments) and _is_better(errors * 0.99, given, given.moments)
+    assert not _is_better(errors * 1.01, given, given.moments)

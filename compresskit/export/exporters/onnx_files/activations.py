@@ -39,7 +39,6 @@ def finish(graph: Any, runtime: str) -> None:
         floats_plus_constants(graph)
         fused_activations(graph)
         return
-    floats_with_dynamic_ranges(graph, readers="products")
     written_out_swish(graph)
     quantized_gates(graph)
     added_hard_sigmoids(graph)
@@ -173,16 +172,8 @@ def fused_activations(graph: Any) -> int:
     return changed
 
 
-def floats_with_dynamic_ranges(graph: Any, readers: str = "all") -> int:
-    """Leave activations in float whose range would be found as the model runs.
-
-    OpenVINO has no kernels for that. ONNX Runtime has, and they pay where one side of a product is a weight; both
-    ranges of attention's products take as long to find as the integers save (docs/how-to/onnx.md).
-
-    Args:
-        graph: the graph.
-        readers: whose: "all", or those of "products" of two activations alone.
-    """
+def floats_with_dynamic_ranges(graph: Any) -> int:
+    """Leave activations in float whose range would be found as the model runs: OpenVINO has no kernels for that."""
     ir = require("onnx_ir", "onnx")
     changed = 0
     for node in list(graph):
@@ -191,8 +182,6 @@ def floats_with_dynamic_ranges(graph: Any, readers: str = "all") -> int:
         found = maker is not None and maker.op_type == "DynamicQuantizeLinear"
         if maker is None or quantize is None or not found or node.outputs[0].is_graph_output():
             continue
-        if readers == "products" and not all(_multiplies_activations(user) for user, _ in node.outputs[0].uses()):
-            continue
         ir.convenience.replace_all_uses_with(node.outputs[0], quantize.inputs[0])
         graph.remove(node, safe=True)
         for own in dict.fromkeys([quantize, maker]):
@@ -200,18 +189,6 @@ def floats_with_dynamic_ranges(graph: Any, readers: str = "all") -> int:
                 graph.remove(own, safe=True)
         changed += 1
     return changed
-
-
-def _multiplies_activations(node: Any) -> bool:
-    """Whether a node is a product whose sides are both computed as the model runs."""
-    return node.op_type in ("MatMul", "Einsum") and all(_root(value).const_value is None for value in node.inputs)
-
-
-def _root(value: Any) -> Any:
-    """What a tensor was made of by moving and dequantizing alone."""
-    while (maker := value.producer()) is not None and maker.op_type in ("DequantizeLinear", *_MOVING):
-        value = maker.inputs[0]
-    return value
 
 
 def floats_plus_constants(graph: Any) -> int:

@@ -110,14 +110,3 @@ def test_openvino_gets_floats_where_ranges_would_be_found_in_every_run():
     activations.finish(model.graph, "openvino")
     assert [node.op_type for node in model.graph] == ["Relu"]
     assert np.abs(result(model) - before).max() <= 1 / 255
-
-
-DYNAMIC = "{0}q, {0}s, {0}z = DynamicQuantizeLinear ({0}) {0}c = DequantizeLinear ({0}q, {0}s, {0}z) "
-
-
-@pytest.mark.parametrize("readers, left", [("products", 1), ("all", 0)])
-def test_products_of_two_activations_stay_in_float_where_ranges_are_found_in_every_run(readers, left):
-    body = DYNAMIC.format("x") + f"t = MatMul (xc, w) {DYNAMIC.format('t')} y = MatMul (tc, tc)"
-    model = graph_of(body, w=np.eye(8, dtype=np.float32))
-    activations.floats_with_dynamic_ranges(model.graph, readers=readers)
-    assert sum(node.op_type == "DynamicQuantizeLinear" for node in model.graph) == left
