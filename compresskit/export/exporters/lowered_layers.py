@@ -60,8 +60,8 @@ class Lowered(Quantized):
             values = values * self.input_multiplier
         low, high = values.amin(-1, keepdim=True), values.amax(-1, keepdim=True)
         scale, zero_point = uniform.range_to_scale(low, high, spec.input_bits, symmetric=spec.input_symmetric)
-        codes = ((values / scale).round() + zero_point).clamp(0, uniform.highest_code(spec.input_bits))
-        codes = _round_trip(codes, (1.0, 0), 8)
+        codes = values / scale + zero_point  # the quantizer rounds them and cuts them off
+        codes = _round_trip(codes, (1.0, 0), spec.input_bits)
         weight = self.dequantized("weight")
         product = nn.functional.linear(codes, weight) if isinstance(self, nn.Linear) else codes @ weight
         product = (product - zero_point * self.weight_lowered_sums) * scale
