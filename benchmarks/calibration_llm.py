@@ -1,6 +1,6 @@
 """GPTQ with groups of 128 on Llamas of random bf16 weights: CPU time, and peak memory above what the imports take.
 
-    python benchmarks/calibration_llm.py 50|300|1000 [--peer PYTHON]   # PYTHON of an environment that has llm-compressor
+    python benchmarks/calibration_llm.py 50|300|1000 [--peer PYTHON]  # an environment that has llm-compressor
     python benchmarks/calibration_llm.py run ours|peer FOLDER     # one of them, in a process of its own
 
 A line: who, parameters, peak bytes a parameter (all; without pages of files), CPU seconds of loading and of the work.

@@ -112,7 +112,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(f"command: python benchmarks/deployment_kinds.py {' '.join(sys.argv[1:])}", versions(), flush=True)
-    print("| kind | runtime | keep | float ms | int8 ms | to float | largest difference | layers in it, and why float |")
+    print("| kind | runtime | keep | float ms | int8 ms | to float | largest difference | layers, why float |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for kind in options.kinds:
         torch.manual_seed(0)
