@@ -188,7 +188,8 @@ def _multiplies_tokens(layer: Quantized) -> bool:
     """Whether a layer is a linear map of integer weights, a scale a row, whose input has a range at each token."""
     spec = layer.spec
     of_tokens = spec.input == "dynamic" and spec.input_ranges == "token" and spec.parameters == ("weight",)
-    return of_tokens and spec.granularity != "group" and lowers_to_integers(layer)
+    linear = of_tokens and len(layer.parameter_shapes["weight"]) == 2
+    return linear and spec.granularity != "group" and lowers_to_integers(layer)
 
 
 @torch.no_grad()
