@@ -25,11 +25,11 @@ from ...core.tensors.dtypes import widened
 from ...core.tensors.modules import evaluating
 from ...core.tensors.randomness import manual_seed
 from ...core.types import Inputs, main_output
+from ..answers import Answer, answer_of
 from ..calibration.block_walk.activation_cache import ActivationCache
 from ..calibration.block_walk.block_step import Step
 from ..calibration.block_walk.blocks import Block, run_block
 from ..calibration.block_walk.streaming import walk
-from .answers import Answer, answer_of
 from .block_checkpoints import BlockCheckpoints
 from .fitting import Group, Outcome, fit, variance
 

@@ -48,6 +48,7 @@ def output_sensitivities(
     Source: Theis et al., "Faster Gaze Prediction with Dense Networks and Fisher Pruning", 2018, eq. 9, for errors of
         outputs instead of the outputs themselves.
     """
+
     def figure(gradient: Tensor) -> Tensor:
         squares = gradient.sum(2).square() if errors == "alike" else gradient.square().sum(2)
         return squares.sum(0)

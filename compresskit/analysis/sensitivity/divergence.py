@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...core.tensors.modules import get_module, set_module
-from ...core.types import Inputs, call, main_output, to_device
+from ...core.types import Inputs, main_output, to_device
+from ..answers import Answer, answer_of, plain_answer
 
 
 def divergence(wanted: Tensor, got: Tensor, class_axis: int | None = None) -> float:
@@ -49,6 +50,8 @@ def mean_divergence(batches: Iterable[Inputs], wanted: Iterable[Tensor], got: It
 class OutputReference:
     """The outputs of a model on batches; tells how far changed versions of the model move from them.
 
+    Of a detector, which returns as many boxes as it finds, they are what its heads give.
+
     Args:
         root: the model, put in eval mode.
         batches: inputs, kept.
@@ -58,11 +61,12 @@ class OutputReference:
     def __init__(self, root: nn.Module, batches: Iterable[Inputs], device: torch.device | None = None):
         self._batches = [batch if device is None else to_device(batch, device) for batch in batches]
         self._root = root.eval()
+        self._answer: Answer = answer_of(root, root, self._batches[:1]) or plain_answer
         self._wanted = self._outputs()
 
     @torch.no_grad()
     def _outputs(self) -> list[Tensor]:
-        return [main_output(call(self._root, inputs)) for inputs in self._batches]
+        return [self._answer(self._root, inputs) for inputs in self._batches]
 
     def moved(self) -> float:
         """The mean divergence of the model as it is now."""

@@ -51,3 +51,33 @@ def test_a_changed_model_is_measured_and_restored():
     changes = {"weight": other.weight.detach(), "bias": other.bias.detach()}
     assert reference.with_weights("2", lambda: changes) == pytest.approx(expected, rel=1e-4)
     assert torch.equal(net[2].weight, before)
+
+
+class Detector(nn.Module):
+    """As many boxes as have a score above zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.scores, self.boxes = nn.Conv2d(3, 8, 3, 2), nn.Conv2d(8, 1, 1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, images):
+        maps = self.body(images).relu()
+        found = zip(self.scores(maps).flatten(1), self.boxes(maps).flatten(2), strict=True)
+        return [{"boxes": boxes.T[scores > 0], "scores": scores[scores > 0]} for scores, boxes in found]
+
+
+@torch.no_grad()
+def test_of_detectors_the_heads_are_compared_however_many_boxes_there_are():
+    torch.manual_seed(0)
+    net, images = Detector(), torch.randn(2, 3, 9, 9)
+    reference = OutputReference(net, [images])
+    assert reference.moved() == 0
+    moved = nn.Conv2d(8, 1, 1)
+    moved.weight.data, moved.bias.data = net.scores.weight.data, net.scores.bias.data + 1  # more boxes
+    assert sum(len(one["boxes"]) for one in net(images)) < 32
+    maps = net.body(images).relu()
+    heads = [net.scores(maps), net.boxes(maps)]
+    size = sum((head / head.std()).square().sum() for head in heads)
+    wanted = float(heads[0].numel() / heads[0].std().square() / size)
+    assert reference.with_layer("scores", moved) == pytest.approx(wanted, rel=1e-4)
+    assert reference.with_layer("scores", nn.Sequential(moved)) == pytest.approx(wanted, rel=1e-4)

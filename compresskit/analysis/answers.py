@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...core.tensors.dtypes import widened
-from ...core.types import Inputs, call, main_output
-from ..answering_layers import answering_layers
+from ..core.tensors.dtypes import widened
+from ..core.types import Inputs, call, main_output
+from .answering_layers import answering_layers
 
 #: (model, inputs) -> its answer
 Answer = Callable[[nn.Module, Inputs], Tensor]
@@ -31,7 +31,7 @@ def answer_of(whole: nn.Module, changed: nn.Module, batches: Sequence[Inputs]) -
         the function, or None where no answers can be compared.
     """
     if _of_one_shape(whole, changed, batches[:_COMPARED]):
-        return _output
+        return plain_answer
     names = [name for name, layer in whole.named_modules() if name and not list(layer.children())]
     held = dict(changed.named_modules())
     found = [name for name in answering_layers(whole, batches[0], names) if name in held]
@@ -44,7 +44,8 @@ def answer_of(whole: nn.Module, changed: nn.Module, batches: Sequence[Inputs]) -
     )
 
 
-def _output(module: nn.Module, inputs: Inputs) -> Tensor:
+def plain_answer(module: nn.Module, inputs: Inputs) -> Tensor:
+    """The output itself, or the first of several."""
     return widened(main_output(call(module, inputs)))
 
 
@@ -52,7 +53,8 @@ def _output(module: nn.Module, inputs: Inputs) -> Tensor:
 def _of_one_shape(whole: nn.Module, changed: nn.Module, batches: Sequence[Inputs]) -> bool:
     """Whether both models' outputs have one shape, and are no boxes."""
     for inputs in batches:
-        first, second = (call(module, inputs) for module in (whole, changed))
+        first = call(whole, inputs)
+        second = first if changed is whole else call(changed, inputs)
         if _are_boxes(first) or main_output(first).shape != main_output(second).shape:
             return False
     return True

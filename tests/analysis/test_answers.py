@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from compresskit.analysis.answers import answer_of
 from compresskit.analysis.calibration.block_walk.blocks import find_blocks
-from compresskit.analysis.reconstruction.answers import answer_of
 from compresskit.analysis.reconstruction.blockwise import Settings, reconstruct_blocks
 from compresskit.analysis.reconstruction.fitting import Group
 
