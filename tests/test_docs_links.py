@@ -78,7 +78,7 @@ def test_pictures_show_the_figures_of_the_tables(tmp_path):
     for picture in sorted(tmp_path.iterdir()):
         kept = (REPOSITORY / "docs" / "pictures" / picture.name).read_text()
         drawn = picture.read_text()
-        assert texts_of(drawn) == texts_of(kept), f"{picture.name}: run benchmarks/pictures.py"
+        assert texts_of(drawn) == texts_of(kept), f"{picture.name}: run benchmarks/person/pictures.py"
         assert len(texts_of(drawn)) > 8
 
 

@@ -1,7 +1,7 @@
 """Hostile inputs by the thousand: each kind makes files in a folder and the command line that reads them.
 
-Every try is decided by its kind and number alone, so a failure is named by the two. `benchmarks/fuzz.py` runs many,
-`test_fuzz.py` some.
+Every try is decided by its kind and number alone, so a failure is named by the two. `benchmarks/house/fuzz.py` runs
+many, `test_fuzz.py` some.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """No input of any kind ends in 1 or hangs, or takes long to be refused: some tries of each kind, always the same ones.
 
-`benchmarks/fuzz.py` runs thousands. A try that once failed is kept in FOUND by its kind and number, or by its input.
+`benchmarks/house/fuzz.py` runs thousands. A try that once failed is kept in FOUND by its kind and number, or by its
+input.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ LARGEST_BATCH = 256
 # On a CPU the C library maps every block above 32 MiB anew and gives back what is free above twice the largest such
 # block, so that each layer's output costs page faults. With 48 MiB in all, efficientnet_b0, mobilenet_v3_large and
 # resnet18 at 224 pixels spend next to no time in the kernel, against a third to two thirds of it in batches of 64 to
-# 256; below 20 MiB small products make them slower again. Measured by benchmarks/evaluation_time.py on an AMD EPYC with
-# 2 cores, 2 MiB of L2, 32 MiB of L3, glibc 2.36, torch 2.14.1.
+# 256; below 20 MiB small products make them slower again. Measured by benchmarks/tasks/evaluation_time.py on an AMD
+# EPYC with 2 cores, 2 MiB of L2, 32 MiB of L3, glibc 2.36, torch 2.14.1.
 _CPU_BYTES = 48 * 2**20
 _CUDA_SHARE = 0.25  # of the memory that is free
 
