@@ -105,7 +105,7 @@ torch.strict.get_amp_supported_dtype = lambda: [torch.bfloat16, torch.float16]
 
 def main() -> None:
     """Print a line for each piece of work."""
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks" / "house"))
     import gpu_check
 
     import compresskit

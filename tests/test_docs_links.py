@@ -73,7 +73,7 @@ def test_every_picture_is_shown():
 @pytest.mark.integration
 def test_pictures_show_the_figures_of_the_tables(tmp_path):
     pytest.importorskip("matplotlib")
-    script = [sys.executable, str(REPOSITORY / "benchmarks" / "pictures.py"), "--out", str(tmp_path)]
+    script = [sys.executable, str(REPOSITORY / "benchmarks" / "person" / "pictures.py"), "--out", str(tmp_path)]
     subprocess.run(script, check=True, timeout=300)
     for picture in sorted(tmp_path.iterdir()):
         kept = (REPOSITORY / "docs" / "pictures" / picture.name).read_text()

@@ -54,7 +54,7 @@ def recipe(net: str, technique: str, kind: str, given: argparse.Namespace) -> di
     models = {
         "resnet20": {"model": "builtin:cifar_resnet20", "weights": f"{given.models}/resnet20_cifar10.safetensors"},
         "resnet56": {"model": "builtin:cifar_resnet56", "weights": f"{given.models}/resnet56_cifar10.safetensors"},
-        "mobilenet": {"model": given.mobilenet, "source": str(ROOT / "benchmarks" / "mobilenet_cifar.py") + ":make"},
+        "mobilenet": {"model": given.mobilenet, "source": f"{ROOT}/benchmarks/quantization/mobilenet_cifar.py:make"},
         "unet": {"model": given.unet, "source": str(ROOT / "examples" / "segmentation_unet.py") + ":UNet"},
         "tinylm": {"model": f"hf:{given.models}/tinylm"},
     }

@@ -26,6 +26,7 @@ OTHER_MEANINGS = {
     "pipeline/inspection/bench_plot.py": {"latency"},  # a column of the rows of `bench`, as in the next two
     "pipeline/inspection/bench_table.py": {"latency"},
     "pipeline/inspection/benching.py": {"latency"},
+    "pipeline/inspection/comparing.py": {"macs"},  # a key of the figures of a report
     "pipeline/inspection/looking.py": {"macs", "bytes"},  # columns of the table of layers that inspect prints
     "pipeline/reference/outputs.py": {"macs", "bytes", "latency"},  # columns of what inspect and bench print
     "quantization/mixed_precision/allocation.py": {"bytes"},  # the unit in a message

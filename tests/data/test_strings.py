@@ -37,3 +37,5 @@ def test_what_may_be_there_is_left_to_its_reader(tmp_path):
     found = ["digits", "none", "in-memory:data", f"imagefolder:{tmp_path}", f"csv:{tmp_path}/part-*.csv"]
     for string in [*found, "hf:some/set", "wds:x-{000..012}.tar", f"{tmp_path}/make.py:data", "package.module:data"]:
         check_named(string)
+    with pytest.raises(InputError, match="does not exist"):
+        check_named(f"{tmp_path}/made.py:data")

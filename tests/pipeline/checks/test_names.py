@@ -31,6 +31,8 @@ def test_an_output_that_may_be_replaced_passes(tmp_path):
     recipe = validate({"model": SMALL, "steps": [{"prune": {"ratio": 0.5}}]})
     refuse_early(recipe, tmp_path, replaces=True)
     refuse_early(recipe, None)
+    with pytest.raises(InputError, match="exists"):
+        refuse_early(recipe, tmp_path)
 
 
 def test_files_for_runtimes_are_models_only_where_a_command_takes_them(tmp_path):

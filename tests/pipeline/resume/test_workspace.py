@@ -226,7 +226,7 @@ def test_what_this_machine_timed_decides_again_until_it_is_timed_afresh(tmp_path
 
 
 def _kills(tmp_path: Path, kind: str, tries: int) -> list[dict]:
-    script = REPOSITORY / "benchmarks" / "kill_and_resume.py"
+    script = REPOSITORY / "benchmarks" / "house" / "kill_and_resume.py"
     command = [sys.executable, str(script), kind, "--tries", str(tries), "--seed", "1", "--log", str(tmp_path / "log")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
