@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from quantization_peers import Rows, versions
+from quantization_peers import Heads, Rows, versions
 from torch import Tensor, nn
 
 from compresskit.analysis.measure.latency import take_turns
@@ -96,18 +96,6 @@ def yolo() -> nn.Module:
     from ultralytics.nn.tasks import DetectionModel
 
     return First(DetectionModel("yolov8n.yaml", nc=80, verbose=False))
-
-
-class Heads(nn.Module):
-    """SSDlite of torchvision from images to its heads' outputs."""
-
-    def __init__(self, detector: nn.Module):
-        super().__init__()
-        self.backbone, self.head = detector.backbone, detector.head
-
-    def forward(self, images: Tensor) -> Tensor:
-        found = self.head(list(self.backbone(images).values()))  # type: ignore[operator]
-        return torch.cat([found["bbox_regression"], found["cls_logits"]], 2)
 
 
 def ssdlite() -> nn.Module:

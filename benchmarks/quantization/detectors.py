@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from quantization_peers import interleaved_ms, nncf_int8, ort_int8, versions
+from quantization_peers import Heads, interleaved_ms, nncf_int8, ort_int8, versions
 from safetensors.torch import load_model
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -232,18 +232,6 @@ def reported(name: str, call: Callable[[], Any]) -> Any:
 
 
 # -- SSD ------------------------------------------------------------------------------------------------------------
-
-
-class Heads(nn.Module):
-    """A torchvision SSD from images to its heads' outputs: (batch, anchors, 4 + classes)."""
-
-    def __init__(self, detector: nn.Module):
-        super().__init__()
-        self.backbone, self.head = detector.backbone, detector.head
-
-    def forward(self, images: Tensor) -> Tensor:
-        found = self.head(list(self.backbone(images).values()))  # type: ignore[operator]
-        return torch.cat([found["bbox_regression"], found["cls_logits"]], 2)
 
 
 def ssd(options: argparse.Namespace, folder: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor, nn
 
 from compresskit.core.types import Loaded
 from compresskit.export.exporters.export_program import export_program
@@ -127,3 +128,15 @@ class Rows:
                 with self.path.open("a") as file:
                     file.write(json.dumps({"key": key, "row": self.found[key]}) + "\n")
         return self.found[key]
+
+
+class Heads(nn.Module):
+    """A torchvision SSD from images to its heads' outputs: (batch, anchors, 4 + classes)."""
+
+    def __init__(self, detector: nn.Module):
+        super().__init__()
+        self.backbone, self.head = detector.backbone, detector.head
+
+    def forward(self, images: Tensor) -> Tensor:
+        found = self.head(list(self.backbone(images).values()))  # type: ignore[operator]
+        return torch.cat([found["bbox_regression"], found["cls_logits"]], 2)

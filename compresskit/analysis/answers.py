@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..core.tensors.dtypes import widened
 from ..core.types import Inputs, call, main_output
 from .answering_layers import answering_layers
+from .calibration.hooks import watch_calls
 
 #: (model, inputs) -> its answer
 Answer = Callable[[nn.Module, Inputs], Tensor]
@@ -69,16 +70,9 @@ def _parts(module: nn.Module, inputs: Inputs, names: Sequence[str]) -> list[Tens
     """What layers give in one run of a model, in the order of their names."""
     found: dict[str, Tensor] = {}
 
-    def record(name: str) -> Callable[..., None]:
-        def hook(_layer: nn.Module, _inputs: Any, outputs: Any) -> None:
-            found[name] = widened(main_output(outputs))
+    def record(name: str, _inputs: tuple, _named: dict, output: Any) -> None:
+        found[name] = widened(main_output(output))
 
-        return hook
-
-    hooks = [module.get_submodule(name).register_forward_hook(record(name)) for name in names]
-    try:
+    with watch_calls(module, record, names):
         call(module, inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return [found[name] for name in names]

@@ -18,7 +18,7 @@ from ..model.exported import is_exported_source, load_exported
 from ..model.forward_check import channels_remedy, check_forward, check_state
 from ..model.libraries.companions import companions
 from ..model.plain_weights import fold_checked
-from ..model.strings import is_exported, is_folder
+from ..model.strings import folder_of, is_exported
 from ..model.wrappers import materialize
 from . import artifact
 
@@ -52,10 +52,8 @@ def load_model(
     if is_in_memory(string):
         _refuse(string, "a module in memory", weights=weights, model_args=model_args, inputs=inputs)
         return _in_memory(string)
-    path = Path(string)
-    if is_folder(string):
+    if (folder := folder_of(string)) is not None:
         _refuse(string, "an artifact directory", model_args=model_args, inputs=inputs)
-        folder = path if path.is_dir() else path.parent
         loaded = artifact.load(folder, trust_source=trust_source, source=source, module=module)
         if weights:
             _load_trained(loaded, weights, string)
@@ -64,7 +62,7 @@ def load_model(
         raise InputError(f"model {string!r} is no artifact directory, whose edits a module in memory could take")
     if is_exported(string):
         _refuse(string, "a .pt2 file", weights=weights, model_args=model_args)
-        return load_exported(path, inputs, trust_source=trust_source)
+        return load_exported(Path(string), inputs, trust_source=trust_source)
     record = parse(string, model_args or {})
     with seeded(seed):
         built, defaults = build_with_defaults(record, pretrained=weights == "pretrained")
@@ -125,7 +123,7 @@ def _in_memory(string: str) -> Loaded:
 
 def brings_example(string: str) -> bool:
     """Whether a model string names something saved together with its example input."""
-    return is_folder(string) or is_in_memory(string) or is_exported(string)
+    return folder_of(string) is not None or is_in_memory(string) or is_exported(string)
 
 
 def _refuse(string: str, what: str, **given: Any) -> None:

@@ -39,9 +39,12 @@ def refuse_change(string: str | None, what: str = "model") -> None:
         )
 
 
-def is_folder(string: str) -> bool:
-    """Whether a model string names an artifact: its folder, or its manifest, there or not."""
-    return Path(string).is_dir() or string.rstrip("/").endswith(MANIFEST)
+def folder_of(string: str) -> Path | None:
+    """The folder of the artifact that a model string names, by itself or by its manifest, there or not; else None."""
+    path = Path(string)
+    if path.is_dir():
+        return path
+    return path.parent if string.rstrip("/").endswith(MANIFEST) else None
 
 
 def refuse_foreign(folder: Path) -> None:
@@ -64,8 +67,8 @@ def check_named(string: str, what: str = "model") -> None:
     """
     if is_in_memory(string):
         return
-    if is_folder(string):
-        refuse_foreign(Path(string) if Path(string).is_dir() else Path(string).parent)
+    if (folder := folder_of(string)) is not None:
+        refuse_foreign(folder)
         return
     if is_exported(string):
         if not Path(string).is_file():

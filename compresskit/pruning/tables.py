@@ -155,7 +155,7 @@ SCOPES: Registry[Callable[[list[Group]], list[list[int]]]] = Registry("scope", _
     "solve": Row(
         "allocation.ranking_scope:local",
         "every group by itself, as much of it as predicts the least change of the output under the budget",
-        needs="data", attributes={"reads": "losses"},
+        needs="data",
     ),
     "local": Row("allocation.ranking_scope:local", "every group loses the same share"),
     "global": Row("allocation.ranking_scope:everything", "all units compete"),

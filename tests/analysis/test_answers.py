@@ -10,22 +10,7 @@ from compresskit.analysis.answers import answer_of
 from compresskit.analysis.calibration.block_walk.blocks import find_blocks
 from compresskit.analysis.reconstruction.blockwise import Settings, reconstruct_blocks
 from compresskit.analysis.reconstruction.fitting import Group
-
-
-class Detector(nn.Module):
-    """Boxes of the places whose score is above the mean: as many as there are."""
-
-    def __init__(self):
-        super().__init__()
-        self.body, self.scores, self.boxes = nn.Conv2d(3, 8, 3, 2), nn.Conv2d(8, 1, 1), nn.Conv2d(8, 4, 1)
-
-    def forward(self, images):
-        maps = self.body(images).relu()
-        found = []
-        for scores, boxes in zip(self.scores(maps).flatten(1), self.boxes(maps).flatten(2), strict=True):
-            picked = (scores > scores.mean()).nonzero()[:, 0]
-            found.append({"boxes": boxes.T[picked], "scores": scores[picked]})
-        return found
+from tests.analysis.conftest import Detector
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def fit_kfac(kind: Kind, layer: Geometry, ranks: Ranks, evidence: Evidence) -> F
         return fit_activation(kind, layer, ranks, evidence)
     white = whitened(layer, evidence)
     fitted = fit_activation(kind, layer, ranks, white)
-    inverses = [torch.linalg.inv(root) for root in _roots(layer, evidence.curvature)]
+    inverses = [torch.linalg.inv(root) for root in _roots(layer, evidence, evidence.curvature)]
     last = weight_of_rows(chain[-1], _apply(inverses, rows_of(chain[-1], fitted.factors[-1])))
     factors = [*fitted.factors[:-1], last.contiguous()]
     moments, mean_output = evidence.of_data()
@@ -46,7 +46,7 @@ def whitened(layer: Geometry, evidence: Evidence) -> Evidence:
     key = ("whitened",)
     if key not in evidence.known:
         _, mean_output = evidence.of_data()
-        roots = _roots(layer, evidence.curvature)
+        roots = _roots(layer, evidence, evidence.curvature)
         target = weight_of_rows(layer, _apply(roots, rows_of(layer, evidence.target)))
         mean_output = _apply(roots, mean_output[:, None])[:, 0]
         evidence.known[key] = replace(
@@ -55,9 +55,12 @@ def whitened(layer: Geometry, evidence: Evidence) -> Evidence:
     return evidence.known[key]
 
 
-def _roots(layer: Geometry, curvature: Tensor) -> list[Tensor]:
-    """Symmetric roots of each group's own part of the covariance, damped and of unit mean square."""
-    found = []
+def _roots(layer: Geometry, evidence: Evidence, curvature: Tensor) -> list[Tensor]:
+    """Symmetric roots of each group's own part of the covariance, damped and of unit mean square; found once."""
+    key = ("roots",)
+    if key in evidence.known:
+        return evidence.known[key]
+    found: list[Tensor] = []
     for channels in torch.arange(layer.out_channels, device=curvature.device).chunk(layer.groups):
         own = curvature[channels][:, channels]
         eye = torch.eye(len(own), dtype=own.dtype, device=own.device)
@@ -65,6 +68,7 @@ def _roots(layer: Geometry, curvature: Tensor) -> list[Tensor]:
         own = own / mean if mean > 0 else eye
         values, vectors = torch.linalg.eigh((own + _DAMPING * eye) / (1 + _DAMPING))
         found.append((vectors * values.sqrt()) @ vectors.mT)
+    evidence.known[key] = found
     return found
 
 

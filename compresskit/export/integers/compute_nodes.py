@@ -177,7 +177,6 @@ def _root(value: str, makers: Mapping[str, Any]) -> str:
 def _shapes(model: Any, inputs: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """Shapes of all tensors for inputs of these sizes: what ONNX itself infers, then what a run of the file shows."""
     onnx = require("onnx", "onnx")
-    original = copy.deepcopy(model)
     for entry in model.graph.input:
         if entry.name not in inputs:
             continue
@@ -188,17 +187,18 @@ def _shapes(model: Any, inputs: Mapping[str, Tensor]) -> dict[str, tuple[int, ..
             if dimension.HasField("dim_param"):
                 dimension.Clear()
     own = [place for place, node in enumerate(model.graph.node) if node.op_type == "DynamicQuantizeLSTM"]
+    known = model
     if own:  # ONNX itself knows the float one, whose results have the same shapes
-        model = copy.deepcopy(model)
+        known = copy.deepcopy(model)
         for place in own:
-            node = model.graph.node[place]
+            node = known.graph.node[place]
             node.op_type, node.domain = "LSTM", ""
             del node.input[8:]
-    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    inferred = onnx.shape_inference.infer_shapes(known, data_prop=True).graph
     found = {entry.name: tuple(entry.dims) for entry in inferred.initializer}
     for entry in (*inferred.value_info, *inferred.output, *inferred.input):
         found[entry.name] = tuple(dimension.dim_value for dimension in entry.type.tensor_type.shape.dim)
-    return found | _shapes_of_a_run(original, inputs, _unknown(original.graph, found))
+    return found | _shapes_of_a_run(model, inputs, _unknown(model.graph, found))
 
 
 def _unknown(graph: Any, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -58,12 +58,17 @@ def check_names(options: RecipeOptions, *, files: bool = False) -> RecipeOptions
 
 def names_of(options: RecipeOptions) -> list[str]:
     """What is wrong with the model, weights and data that a recipe names."""
-    checks = [partial(model_strings.check_named, options.model)]
-    if options.weights and options.weights != "pretrained":
-        checks.append(partial(check_weights, options.weights))
+    checks = _model_checks(options.model, options.weights)
     if options.data:
         checks.append(partial(data_strings.check_named, options.data))
     return problems_of(*checks)
+
+
+def _model_checks(string: str, weights: str | None) -> list[Callable[[], object]]:
+    checks: list[Callable[[], object]] = [partial(model_strings.check_named, string)]
+    if weights and weights != "pretrained":
+        checks.append(partial(check_weights, weights))
+    return checks
 
 
 def changed(recipe: Recipe) -> list[str]:
@@ -77,11 +82,7 @@ def further_models(recipe: Recipe) -> Iterator[str]:
     """What is wrong with the names of teachers and students, and of their weights."""
     for number, step in enumerate(recipe.steps):
         for string, given in step.options.models():
-            checks = [partial(model_strings.check_named, string)]
-            weights = given.get("weights")
-            if weights and weights != "pretrained":
-                checks.append(partial(check_weights, weights))
-            yield from located(recipe, number, problems_of(*checks))
+            yield from located(recipe, number, problems_of(*_model_checks(string, given.get("weights"))))
 
 
 def options_of(recipe: Recipe) -> Iterator[str]:

@@ -114,8 +114,9 @@ class SolvedAllocation(Allocation):
         for _ in range(_BISECTIONS):
             price = (low * high) ** 0.5 if low else high / 4
             kept = self._at_price(cost, price, whole)
-            low, high = (low, price) if cost(kept) <= budget else (price, high)
-            if cost(kept) <= budget and self._lost(kept) < self._lost(best):
+            fits = cost(kept) <= budget
+            low, high = (low, price) if fits else (price, high)
+            if fits and self._lost(kept) < self._lost(best):
                 best = kept
         return self._give_back(best, cost, budget)
 

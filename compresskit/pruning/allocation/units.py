@@ -41,6 +41,18 @@ def multiple_for(units: int, width: int, round_to: int) -> int:
     return max(1, multiple)
 
 
+def by_score(scores: np.ndarray) -> np.ndarray:
+    """Units in the order of their scores, the highest first; equal ones keep their order."""
+    return np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")
+
+
+def highest(scores: np.ndarray, count: int) -> np.ndarray:
+    """Mask of so many units, those of the highest scores."""
+    mask = np.zeros(len(scores), dtype=bool)
+    mask[by_score(scores)[:count]] = True
+    return mask
+
+
 class Allocation:
     """Chooses what stays from scores, pools and limits.
 
@@ -142,8 +154,5 @@ class Allocation:
         chosen = {}
         for number, group in enumerate(self.groups):
             if kept[number] < len(group):
-                order = np.argsort(-self.scores[number], kind="stable")
-                mask = np.zeros(len(group), dtype=bool)
-                mask[order[: kept[number]]] = True
-                chosen[group.name] = mask
+                chosen[group.name] = highest(self.scores[number], kept[number])
         return chosen

@@ -17,6 +17,7 @@ from ...core.tensors.modules import get_module
 from ...core.types import Loaded
 from ...training.context import Context
 from ..allocation.solved_widths import losses_of_widths
+from ..allocation.units import by_score
 from ..dependency.graph import Graph
 from ..options import PruneOptions
 from .calibration_statistics import block_moments, calibration, measurable
@@ -36,7 +37,7 @@ def predicted_losses(
     inputs = calibration(context, min(options.samples, _SAMPLES), "scope 'solve'")
     readers: dict[str, list[tuple[str, np.ndarray]]] = defaultdict(list)
     for group in graph.groups:
-        order = np.argsort(-np.asarray(scores[group.name], dtype=np.float64), kind="stable")
+        order = by_score(scores[group.name])
         for member in group.members:
             name = member.name.rpartition(".")[0]
             reads = member.consumes and member.dim == 1 and member.name.endswith("weight")

@@ -17,6 +17,7 @@ from ...core.reporting.figures import new_figure
 from ...core.tensors.copying import copy_module
 from ...core.types import Loaded
 from ...training.context import Context, StepResult
+from ..allocation.units import highest
 from ..dependency.graph import Graph, Group, Member
 from ..dependency.reasons import Ties, why
 from .surgery import NotExpressible, cut
@@ -161,8 +162,7 @@ def _measured(
     loaded: Loaded, graph: Graph, group: Group, scores: np.ndarray, ratio: float, batches: Any, context: Context
 ) -> float | None:
     count = max(1, round(len(group) * (1 - ratio)))
-    mask = np.zeros(len(group), dtype=bool)
-    mask[np.argsort(-scores, kind="stable")[:count]] = True
+    mask = highest(scores, count)
     module = copy_module(loaded.module)
     try:
         cut(module, graph, graph.keep_ids({group.name: mask}))

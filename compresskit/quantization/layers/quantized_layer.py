@@ -285,6 +285,8 @@ def _quantize_by_own_range(
         return values
     if shared is None or len(shared) == values.dim():
         low, high = values.detach().aminmax()
+    elif len(shared) == 1:  # read once, for both
+        low, high = values.detach().aminmax(dim=shared[0], keepdim=True)
     else:
         low, high = values.detach().amin(shared, keepdim=True), values.detach().amax(shared, keepdim=True)
     scale, zero_point = uniform.range_to_scale(low, high, bits, symmetric=symmetric)

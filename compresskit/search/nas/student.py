@@ -16,6 +16,7 @@ from ...artifact.edits import replay
 from ...core.costs import names
 from ...core.errors import InputError, nearest
 from ...core.types import Loaded
+from ...pruning.allocation.units import highest
 from ...pruning.dependency.cost import GraphWork
 from ...pruning.dependency.graph import Group, build_graph
 from ...pruning.options import PruneOptions
@@ -120,9 +121,7 @@ class Shrinker:
         self._work = GraphWork(self._graph)
 
     def _mask(self, group: Group, count: int) -> np.ndarray:
-        mask = np.zeros(len(group), dtype=bool)
-        mask[np.argsort(-np.asarray(self._scores[group.name], dtype=np.float64), kind="stable")[:count]] = True
-        return mask
+        return highest(self._scores[group.name], count)
 
     def counts(self, ratios: Sequence[float]) -> list[int]:
         """Units of each group that stay at a keep ratio, one at least."""

@@ -19,6 +19,7 @@ from ...model.example_inputs import with_batch
 from ...pruning.allocation.latency_model import LatencyTable
 from ...pruning.allocation.measured_budget import Proportional
 from ...pruning.allocation.solved_widths import losses_of_widths
+from ...pruning.allocation.units import by_score, highest
 from ...pruning.dependency.cost import GraphWork, touched_bytes
 from ...pruning.dependency.graph import Group, build_graph
 from ...pruning.options import PruneOptions
@@ -87,9 +88,7 @@ class PruneSubject:
         return [number for number, group in enumerate(self.graph.groups) if group.name in proof.keep]
 
     def _mask(self, group: Group, count: int) -> np.ndarray:
-        mask = np.zeros(len(group), dtype=bool)
-        mask[np.argsort(-np.asarray(self._scores[group.name], dtype=np.float64), kind="stable")[:count]] = True
-        return mask
+        return highest(self._scores[group.name], count)
 
     def _make_places(self) -> list[Place]:
         features = self._features()
@@ -200,7 +199,7 @@ class PruneSubject:
         """Predicted divergence of each level: output errors of the refitted layers that read the group, weighted."""
         group = self.graph.groups[self._groups[place]]
         counts = self._counts[place]
-        order = np.argsort(-np.asarray(self._scores[group.name], dtype=np.float64), kind="stable")
+        order = by_score(self._scores[group.name])
         losses = np.zeros(len(group) + 1)
         for member in group.members:
             if not self._evidence.reads(member):

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from compresskit.analysis.sensitivity.divergence import OutputReference, class_axis_of, divergence, mean_divergence
+from tests.analysis.conftest import Detector
 
 
 def test_of_class_logits_is_the_divergence_of_probabilities():
@@ -51,19 +52,6 @@ def test_a_changed_model_is_measured_and_restored():
     changes = {"weight": other.weight.detach(), "bias": other.bias.detach()}
     assert reference.with_weights("2", lambda: changes) == pytest.approx(expected, rel=1e-4)
     assert torch.equal(net[2].weight, before)
-
-
-class Detector(nn.Module):
-    """As many boxes as have a score above zero."""
-
-    def __init__(self):
-        super().__init__()
-        self.body, self.scores, self.boxes = nn.Conv2d(3, 8, 3, 2), nn.Conv2d(8, 1, 1), nn.Conv2d(8, 4, 1)
-
-    def forward(self, images):
-        maps = self.body(images).relu()
-        found = zip(self.scores(maps).flatten(1), self.boxes(maps).flatten(2), strict=True)
-        return [{"boxes": boxes.T[scores > 0], "scores": scores[scores > 0]} for scores, boxes in found]
 
 
 @torch.no_grad()
