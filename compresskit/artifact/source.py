@@ -15,7 +15,7 @@ from ..model import example_inputs
 from ..model.builders import WITHOUT_WEIGHTS, build_with_defaults, parse, seeded
 from ..model.checkpoints.weights import check_module, fits, load_into, read_weights
 from ..model.exported import is_exported_source, load_exported
-from ..model.forward_check import channels_remedy, check_forward, check_state
+from ..model.forward_check import check_forward, check_state, data_remedy
 from ..model.libraries.companions import companions
 from ..model.plain_weights import fold_checked
 from ..model.strings import folder_of, is_exported
@@ -160,7 +160,7 @@ def with_example(loaded: Loaded, data_example: Inputs | None, *, asked: bool = F
         try:
             return check_forward(loaded)
         except ForwardError as error:
-            raise ForwardError(f"{error}{channels_remedy(loaded.module, data_example)}") from error
+            raise ForwardError(f"{error}{data_remedy(loaded.module, data_example)}") from error
     if loaded.example is None:
         raise InputError(f"model {loaded.name!r}: its input shape is unknown; give --input, e.g. --input 3,224,224")
     return check_forward(loaded)

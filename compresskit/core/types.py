@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ from .tensors.copying import copy_module
 from .tensors.devices import to_device as to_device
 from .tensors.dtypes import fit_inputs, is_widened, own_precision
 
-#: one batch of inputs: a tensor, a tuple of positional tensors, or a mapping of keyword tensors
+#: one batch of inputs: a tensor, a tuple of positional tensors, or a mapping: of keyword tensors, or the one argument
+#: of a forward that knows none of its keys
 Inputs = Tensor | tuple[Any, ...] | Mapping[str, Tensor]
 
 
@@ -92,11 +94,27 @@ def call(module: nn.Module, inputs: Inputs) -> Any:
 
 def invoke(module: nn.Module, inputs: Inputs) -> Any:
     """Run a module on one batch of inputs as they are."""
+    positional, named = as_arguments(module, inputs)
+    return module(*positional, **named)
+
+
+def as_arguments(module: nn.Module, inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments that a batch of inputs stands for."""
     if isinstance(inputs, Mapping):
-        return module(**inputs)
-    if isinstance(inputs, tuple | list):
-        return module(*inputs)
-    return module(inputs)
+        return ((inputs,), {}) if _takes_whole(module, inputs) else ((), dict(inputs))
+    return (tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)), {}
+
+
+def _takes_whole(module: nn.Module, inputs: Mapping[str, Any]) -> bool:
+    """Whether forward wants a mapping as it is: it has one argument to fill, and none is called like a key."""
+    try:
+        parameters = inspect.signature(module.forward).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    if any(parameter.kind is parameter.VAR_KEYWORD or parameter.name in inputs for parameter in parameters):
+        return False
+    positional = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    return bool(positional) and sum(one.default is one.empty for one in parameters) <= 1
 
 
 def main_output(outputs: Any) -> Tensor:

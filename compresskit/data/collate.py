@@ -13,10 +13,9 @@ from torch.nn import functional as F
 from torch.utils.data import default_collate
 
 from ..core.errors import InputError
+from ..core.tensors.batches import TARGETS
 from .tables import COLLATES
 
-#: keys of a batch's targets, where a batch is a mapping
-TARGETS = ("labels", "label", "targets", "target")
 Pair = tuple[Any, Any]
 Function = Callable[[list[Any]], Any]
 
@@ -109,8 +108,8 @@ def pair_of(batch: Any, where: str, listed: tuple[bool, bool] | None = None) -> 
     """(inputs, targets) of a batch, float64 inputs as float32, whole-number targets as int64.
 
     Args:
-        batch: (inputs, targets), (input, ..., targets), a mapping with one of the keys in TARGETS, or inputs alone: a
-            tensor, or a tuple of one.
+        batch: (inputs, targets), (input, ..., targets), a mapping, whose targets have a key of TARGETS, or inputs
+            alone: a tensor, a tuple of one, or a mapping.
         where: what errors call the data.
         listed: whether inputs, and whether targets, are sequences with one entry an example; None tells it from the
             batch alone: where tensors do not agree in their first dimension, they are examples of several sizes.
@@ -141,13 +140,11 @@ def divided_batch(batch: Any, where: str) -> Pair:
         batch = {field.name: getattr(batch, field.name) for field in fields(batch)}
     if isinstance(batch, Mapping):
         key = next((name for name in TARGETS if name in batch), None)
-        if key is not None and len(batch) > 1:
-            inputs = {name: value for name, value in batch.items() if name != key}
-            # a lone input is passed by position: forward need not call it as the data does
-            return next(iter(inputs.values())) if len(inputs) == 1 else inputs, batch[key]
-        raise InputError(
-            f"data {where}: a batch with keys {', '.join(map(str, batch))} needs inputs and one of {', '.join(TARGETS)}"
-        )
+        inputs = {name: value for name, value in batch.items() if name != key}
+        if not inputs:
+            raise InputError(f"data {where}: a batch holds {', '.join(map(str, batch)) or 'nothing'} and no inputs")
+        # a lone input is passed by position: forward need not call it as the data does
+        return next(iter(inputs.values())) if len(inputs) == 1 else inputs, None if key is None else batch[key]
     if isinstance(batch, Tensor | np.ndarray):
         return batch, None
     if isinstance(batch, tuple | list) and len(batch) == 1:

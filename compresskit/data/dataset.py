@@ -24,8 +24,9 @@ from .augmentation.transforms import Augmentation, Composed
 from .batches import Batches, StreamBatches
 from .collate import Function, as_list, make_collate
 from .preprocessing import Asked, ImageTransform, refuse_unknown, take_arguments
+from .sources.folders import joined_notes
 from .splits.arrays import ArraySplit
-from .splits.base import Split, Splits
+from .splits.base import Split, Splits, few_note
 from .splits.examples import DatasetSplit
 from .splits.stream import EveryNth, StreamSplit
 from .strings import OWN_READER, check_named
@@ -70,7 +71,8 @@ class Data:
             preprocessing = ImageTransform(preprocessing, scales=not getattr(splits.train, "as_given", False))
         self.transform = preprocessing
         self._targets_as: Callable[[Any], Any] | None = None
-        self._splits, self._indices = _three_splits(splits)
+        self._splits, self._indices, few = _three_splits(splits)
+        self.note = joined_notes(self.note, few)
         raw, targets = next(
             iter(replace(self.batches("test", batch_size=1), transform=ImageTransform(scales=False))), (None, None)
         )
@@ -164,8 +166,11 @@ class Data:
         return split
 
 
-def _three_splits(splits: Splits) -> tuple[dict[str, Split | StreamSplit], dict[str, Tensor]]:
-    """Give every split its examples; a missing val is held out from train, by a fixed permutation."""
+def _three_splits(splits: Splits) -> tuple[dict[str, Split | StreamSplit], dict[str, Tensor], str]:
+    """Give every split its examples, and say where a handful serves twice.
+
+    A missing val is held out from train, by a fixed permutation.
+    """
     train, val, test = splits.train, splits.val, splits.test
     indices = {
         name: torch.arange(len(split))
@@ -173,17 +178,17 @@ def _three_splits(splits: Splits) -> tuple[dict[str, Split | StreamSplit], dict[
         if split is not None and not isinstance(split, StreamSplit)
     }
     if val is not None:
-        return {"train": train, "val": val, "test": test}, indices
+        return {"train": train, "val": val, "test": test}, indices, ""
     if isinstance(train, StreamSplit):
         every = round(1 / _HELD_OUT_SHARE)
         val, train = (train.part(EveryNth(every, chosen, _HELD_OUT_LARGEST)) for chosen in (True, False))
-        return {"train": train, "val": val, "test": test}, indices
+        return {"train": train, "val": val, "test": test}, indices, ""
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(_HELD_OUT_SEED))
     held_out = min(int(len(train) * _HELD_OUT_SHARE), _HELD_OUT_LARGEST)
-    if held_out < 1:
-        raise InputError(f"{len(train)} training examples are too few to hold a validation split out")
-    indices |= {"train": order[held_out:].sort().values, "val": order[:held_out].sort().values}
-    return {"train": train, "val": train, "test": test}, indices
+    chosen = {"train": order[held_out:].sort().values, "val": order[:held_out].sort().values} if held_out else {}
+    note = "" if held_out else few_note(len(train), "train and val")
+    indices |= {"val": indices["train"]} | chosen
+    return {"train": train, "val": train, "test": test}, indices, note
 
 
 def open_data(

@@ -3,9 +3,9 @@
 A *tuple* of two arrays is one split (inputs, targets); a tuple of two or three splits, or a mapping with these keys, is
 (train, test) or (train, val, test); one split alone is divided, a fifth of it held out as test by a fixed permutation
 (every fifth example of a stream). What is given is taken as it is: nothing is normalized, resized or scaled. A batch is
-(inputs, targets), (input, ..., targets), a mapping with one of the keys in `collate.TARGETS`, or a tensor of inputs
-alone; inputs and targets have any structure. What can be read only once is kept in memory, everything else is read when
-it is needed.
+(inputs, targets), (input, ..., targets), a mapping, whose targets have one of the keys in `TARGETS`, or inputs alone;
+inputs and targets have any structure. What can be read only once is kept in memory, everything else is read when it is
+needed.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ COLLATES: Registry[Callable[[list[Any]], Any]] = Registry(
     doc="""What makes a batch of a list of examples.
 
 A row is a function (examples) -> batch: `examples` is a list of what the data set gives for each index, the batch is
-(inputs, targets) or a mapping with one of the keys labels, label, targets, target.""",
+(inputs, targets) or a mapping with one of the keys labels, label, targets, target, y.""",
 )
 
 AUGMENTATIONS: Registry[Callable[[Tensor, torch.Generator], Tensor]] = Registry(

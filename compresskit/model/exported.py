@@ -6,7 +6,6 @@ import copy
 import logging
 import types
 import zipfile
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from torch import nn
 
 from ..core.errors import InputError, beside, first_line
+from ..core.reporting.loggers import quiet_loggers
 from ..core.types import Inputs, Loaded, call, or_later
 from . import example_inputs
 
@@ -85,7 +85,7 @@ def _read(path: Path, trust_source: bool) -> torch.export.ExportedProgram:
             f"model {str(path)!r}: reading a .pt2 can run code it carries; say --trust-source if you made it"
         )
     try:
-        with _quiet("torch.export"):
+        with quiet_loggers("torch.export"):
             return torch.export.load(path)
     except Exception as error:  # whatever a damaged or foreign archive brings about
         reason = first_line(error.__cause__ or error.__context__ or error)
@@ -98,17 +98,6 @@ def _is_archive(path: Path) -> bool:
             return any(name.rpartition("/")[2] in _MARKERS for name in archive.namelist())
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return False
-
-
-@contextmanager
-def _quiet(name: str):
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _as_module(program: torch.export.ExportedProgram) -> nn.Module:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..core.errors import CompresskitError, ForwardError, InputError, described
+from ..core.tensors.batches import TARGETS
 from ..core.tensors.devices import device_of
 from ..core.tensors.dtypes import HALVES, model_dtype
 from ..core.tensors.modules import evaluating
@@ -104,12 +105,16 @@ def check_forward(loaded: Loaded) -> Loaded:
     return loaded
 
 
-def channels_remedy(module: nn.Module, inputs: Any) -> str:
-    """How images of data get the channels that a model's first convolution takes, as an error's last words.
+def data_remedy(module: nn.Module, inputs: Any) -> str:
+    """What may mend inputs of data that a model does not take, as an error's last words.
+
+    Images get the channels of the first convolution; of a mapping some keys may be targets.
 
     Returns:
-        "" where the channels are right, or no argument of data mends them.
+        "" where no argument of data and no other name of a key mends anything.
     """
+    if isinstance(inputs, Mapping):
+        return f"; the data gives {', '.join(map(str, inputs))} as inputs: targets are called {', '.join(TARGETS)}"
     first = next((layer for layer in module.modules() if isinstance(layer, nn.Conv2d)), None)
     if first is None or not isinstance(inputs, Tensor) or inputs.dim() != 4:
         return ""

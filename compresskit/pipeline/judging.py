@@ -17,7 +17,7 @@ from ..evaluation.losses import Loss, balanced_weights, make_loss
 from ..evaluation.metrics import Metric, make_metric
 from ..evaluation.tables import TASKS
 from ..evaluation.tasks import Task, task_of
-from ..model.forward_check import channels_remedy
+from ..model.forward_check import data_remedy
 from .recipe import RecipeOptions
 
 _EXAMPLES = 2  # of the batch that tells the task
@@ -118,7 +118,7 @@ def _one_batch(loaded: Loaded, data: Data) -> tuple[Any, Any]:
         shape = list(inputs.shape) if hasattr(inputs, "shape") else type(inputs).__name__
         raise InputError(
             f"data {data.name!r} gives inputs {shape}, which model {loaded.name!r} does not take: {first_line(error)}"
-            f"{channels_remedy(loaded.module, inputs)}"
+            f"{data_remedy(loaded.module, inputs)}"
         ) from error
     if data.num_classes and isinstance(targets, Tensor) and targets.dim() == 1:
         logits = main_output(outputs)

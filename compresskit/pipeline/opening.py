@@ -75,6 +75,8 @@ def open_what_opens(
     for note in original.notes:
         log(note)
     own_example = original.example is not None
+    if not own_example and problems and data is None and options.data:
+        return None, problems  # the data was to say what the model takes
     misfits = problems_of(lambda: with_example(original, data.example if data else None, asked=bool(options.input)))
     if misfits:
         return None, [*problems, *misfits]

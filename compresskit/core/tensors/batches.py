@@ -14,6 +14,9 @@ from torch import Tensor
 
 from ..types import children
 
+#: keys of a batch's targets, where a batch is a mapping
+TARGETS = ("labels", "label", "targets", "target", "y")
+
 
 def count_examples(batch: Any) -> int:
     """Number of examples in inputs or targets; 0 where nothing in them counts any."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _TEST_SHARE = 0.2
 _SPLIT_SEED = 20180908
+FEWEST_TO_DIVIDE = 10  # below that a tenth, which val is, holds no example
 
 
 class Split(Protocol):
@@ -54,17 +55,25 @@ class Splits:
 
 
 def divided(split: Any, num_classes: int | None, classes: tuple[str, ...] = ()) -> Splits:
-    """A fifth of a split held out as test, by a fixed permutation.
+    """A fifth of a split held out as test, by a fixed permutation; a handful, for calibration alone, is not divided.
 
     Raises:
-        InputError: if there are fewer than two examples.
+        InputError: if there are no examples.
     """
-    if len(split) < 2:
-        raise InputError("1 example is too few to hold a test split out; give (train, test)")
+    if not len(split):
+        raise InputError("the data is empty")
+    if len(split) < FEWEST_TO_DIVIDE:
+        return Splits(split, split, split, num_classes, few_note(len(split), "train, val and test"), classes)
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(_SPLIT_SEED))
     cut = max(int(len(split) * _TEST_SHARE), 1)
     note = f"no test split was there; {cut} examples were held out by a fixed permutation"
     return Splits(split.subset(order[cut:]), split.subset(order[:cut]), None, num_classes, note, classes)
+
+
+def few_note(count: int, serves: str) -> str:
+    """What a report says of examples that are too few to hold some out."""
+    examples = f"{count} examples, too few to hold any out, are" if count > 1 else "the one example is"
+    return f"{examples} {serves}: no figure of them holds for others"
 
 
 def classes_of(targets: Tensor) -> int | None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...core.errors import InputError
 from ...core.tensors.dtypes import fit_inputs
-from ...core.types import call, children
+from ...core.types import as_arguments, call, children
 
 #: (module, inputs, targets) -> (outputs, loss), or None where the model is of another kind
 _Way = Callable[[nn.Module, Any, Any], tuple[Any, Tensor] | None]
@@ -124,8 +124,7 @@ def _given(name: str, mode: Callable[[nn.Module], AbstractContextManager[Any]] =
         if targets is None or name not in inspect.signature(module.forward).parameters:
             return None
         given = fit_inputs(module, inputs)
-        positional = given if isinstance(given, tuple) else () if isinstance(given, Mapping) else (given,)
-        named = dict(given) if isinstance(given, Mapping) else {}
+        positional, named = as_arguments(module, given)
         with mode(module):
             outputs = module(*positional, **named, **{name: targets})
         return outputs, _scalar(_loss_in(outputs), f"forward with {name}")

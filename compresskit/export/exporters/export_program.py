@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from compresskit.core.errors import InputError, first_line
 from compresskit.core.tensors.dtypes import cast, copy_in, model_dtype
-from compresskit.core.types import Inputs, call
+from compresskit.core.types import Inputs, as_arguments, call
 from compresskit.model.example_inputs import with_batch
 from compresskit.model.exported import exported_program
 
@@ -68,7 +68,7 @@ def export_program(
     lowered = lower(root)
     # torch.export takes a size of 1 for a constant
     inputs = with_batch(example, 2) if axes is None else example
-    args, kwargs = as_arguments(inputs)
+    args, kwargs = as_arguments(root, inputs)
     tensors, structure = tree_flatten((args, kwargs))
     if axes is None:
         axes = [{0: "batch"} if tensor.dim() else {} for tensor in tensors]
@@ -134,15 +134,6 @@ def _by_name(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> dict[str
     named |= {name: value for name, value in kwargs.items() if name in names}
     surplus = {name: value for name, value in kwargs.items() if name not in names}
     return named | ({parameters[-1].name: surplus} if surplus else {})
-
-
-def as_arguments(inputs: Inputs) -> tuple[tuple, dict[str, Tensor]]:
-    """Positional and keyword arguments that a batch of inputs stands for."""
-    if isinstance(inputs, Tensor):
-        return (inputs,), {}
-    if isinstance(inputs, tuple | list):
-        return tuple(inputs), {}
-    return (), dict(inputs)
 
 
 def merge_quantizers(graph: torch.fx.Graph) -> int:

@@ -16,6 +16,7 @@ from ...quantization.layers.layer_spec import STACK
 from ...quantization.layers.quantized_layer import (
     Quantized,
     along_channels,
+    forward_of,
     from_matrix,
     matrix_shape,
     quantized_class,
@@ -153,7 +154,8 @@ def _dynamic_round_trip(values: Tensor, bits: int, *, symmetric: bool) -> Tensor
 def _lowered_class(float_class: type[nn.Module], parameters: tuple[str, ...], looks_up: bool) -> type:
     base = quantized_class(float_class, parameters)  # type: ignore[arg-type]  # mypy takes no class for hashable
     own = LoweredEmbedding if looks_up else Lowered
-    return type(f"Lowered{float_class.__name__}", (own, base), {"float_class": float_class, "__module__": __name__})
+    members = {"float_class": float_class, "__module__": __name__, "forward": forward_of(own, float_class)}
+    return type(f"Lowered{float_class.__name__}", (own, base), members)
 
 
 def lower(root: nn.Module) -> nn.Module:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ...core.errors import InputError, first_line, require
+from ...core.reporting.loggers import quiet_loggers
 from ..options import ExportOptions
 from .export_program import DESCRIPTION, INTEGER_INPUTS, LOOKUPS
 from .onnx_files import activations, constants, graph_passes, names, openvino_codes, recurrent
@@ -42,13 +43,14 @@ def export_onnx(
     require("onnxscript", "onnx")
     _fixed_layouts(program.graph)
     try:
-        graph = torch.onnx.export(
-            program,
-            dynamo=True,
-            opset_version=opset,
-            verbose=False,
-            custom_translation_table=graph_passes.translations(opset),
-        )
+        with quiet_loggers("onnxscript", "onnx_ir"):
+            graph = torch.onnx.export(
+                program,
+                dynamo=True,
+                opset_version=opset,
+                verbose=False,
+                custom_translation_table=graph_passes.translations(opset),
+            )
     except Exception as error:
         raise InputError(f"torch.onnx cannot write this model: {first_line(error.__cause__ or error)}") from error
     if graph is None:

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ...core.tensors.batches import count_examples, map_tensors
+from ...core.tensors.batches import count_examples, map_tensors, tensors_of
 from ...core.tensors.dtypes import cast
 from ...core.types import Inputs
-from ..exporters.export_program import as_arguments
 from ..exporters.output_names import restored
 from ..exporters.with_past import completed
 
@@ -131,11 +130,13 @@ def in_order(inputs: Inputs, names: list[str], example: Inputs | None = None) ->
         names: of the graph's inputs.
         example: of all that the graph reads; masks and past tokens that a batch lacks are filled in.
     """
-    inputs = inputs if example is None else completed(inputs, example)
-    positional, named = as_arguments(cast(inputs, torch.float32))
-    if named and not positional and set(named) != set(names) and len(named) == len(names):
-        positional, named = tuple(named.values()), {}  # the writer renames an input that is an output, too
-    tensors = [*positional, *(named[name] for name in names if name in named)]
+    inputs = cast(inputs if example is None else completed(inputs, example), torch.float32)
+    if isinstance(inputs, Mapping) and all(isinstance(value, Tensor) for value in inputs.values()):
+        # the writer renames an input that is an output, too
+        renamed = set(inputs) != set(names) and len(inputs) == len(names)
+        tensors = list(inputs.values()) if renamed else [inputs[name] for name in names if name in inputs]
+    else:
+        tensors = tensors_of(inputs)
     return [tensor.detach().cpu().contiguous() for tensor in tensors]
 
 

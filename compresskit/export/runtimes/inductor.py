@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from ...core.errors import require
-from ...core.types import Inputs
-from ..exporters.export_program import as_arguments
+from ...core.types import Inputs, as_arguments
 from ..exporters.lowered_layers import decomposed
 from ..exporters.with_past import completed
 from .exported import Exported, Runner
@@ -28,7 +27,8 @@ def inductor(exported: Exported) -> nn.Module:
     if exported.program is None:
         raise TypeError("inductor compiles an exported program, and there is none")
     decomposed()
-    program, args = exported.program.module(), as_arguments(exported.example)
+    program = exported.program.module()
+    args = as_arguments(program, exported.example)
     # constant folding of weights is what the integer patterns wait for
     settings.freezing = True
     with torch.no_grad():
@@ -37,7 +37,7 @@ def inductor(exported: Exported) -> nn.Module:
         compiled(*args[0], **args[1])
 
     def run(inputs: Inputs) -> Any:
-        positional, named = as_arguments(completed(inputs, exported.example))
+        positional, named = as_arguments(program, completed(inputs, exported.example))
         with torch.no_grad():
             return compiled(*positional, **named)
 

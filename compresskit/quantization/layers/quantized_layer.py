@@ -11,7 +11,8 @@ Its number format (a row of FORMATS) says what the layer holds for a weight, and
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable
+from functools import cache, wraps
 from itertools import count
 from typing import Any
 
@@ -300,6 +301,11 @@ def _reads(name: str) -> property:
     return property(read)
 
 
+def forward_of(own: type[Quantized], float_class: type[nn.Module]) -> Callable[..., Any]:
+    """The forward of a class of ours with a float class's signature, which says how inputs are passed."""
+    return wraps(float_class.forward)(lambda self, *inputs, **named: own.forward(self, *inputs, **named))
+
+
 @cache
 def quantized_class(float_class: type[nn.Module], parameters: tuple[str, ...]) -> type:
     """The subclass of a layer's class in which the parameters are dequantized when read."""
@@ -311,6 +317,7 @@ def quantized_class(float_class: type[nn.Module], parameters: tuple[str, ...]) -
         members["_flat_weights"] = property(
             lambda self: [getattr(self, name) for name in self._flat_weights_names], lambda self, value: None
         )
+    members["forward"] = forward_of(Quantized, float_class)
     return type(f"Quantized{float_class.__name__}", (Quantized, float_class), members)
 
 

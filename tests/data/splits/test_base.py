@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
-from compresskit.core.errors import InputError
 from compresskit.data.splits.arrays import ArraySplit
 from compresskit.data.splits.base import classes_of, divided
 
@@ -15,8 +13,14 @@ def test_a_fifth_is_held_out_and_nothing_is_in_both():
     parts = [split.take(torch.arange(len(split)))[1].tolist() for split in (splits.train, splits.test)]
     assert sorted(parts[0] + parts[1]) == list(range(10)) and len(parts[1]) == 2
     assert splits.classes == ("a", "b")
-    with pytest.raises(InputError, match="too few"):
-        divided(ArraySplit(torch.ones(1, 2), torch.ones(1)), None)
+
+
+def test_a_handful_is_not_divided_and_says_so():
+    for count, what in ((1, "the one example is train, val and test"), (9, "9 examples, too few to hold any out, are")):
+        splits = divided(ArraySplit(torch.arange(count)[:, None], torch.arange(count)), None)
+        for split in (splits.train, splits.val, splits.test):
+            assert split.take(torch.arange(len(split)))[1].tolist() == list(range(count))
+        assert splits.note.startswith(what)
 
 
 def test_classes_are_whole_numbers_in_one_column():

@@ -24,17 +24,17 @@ def everything(splits):
 
 
 def test_the_target_is_label_then_target_then_the_last():
-    numbers = [1.5, 2.5, 3.5]
+    numbers = [n + 0.5 for n in range(12)]
     for names, expected in ((("a", "label", "target"), "label"), (("a", "target", "c"), "target"), (("a", "b"), "b")):
-        columns = {name: [10 * place + n for n in numbers] for place, name in enumerate(names)}
+        columns = {name: [100 * place + n for n in numbers] for place, name in enumerate(names)}
         _, targets = everything(split_of(table(**columns), Preprocessing()))
         assert sorted(targets.tolist()) == columns[expected]
 
 
 def test_whole_numbers_below_zero_are_no_classes():
-    splits = split_of(table(a=[1, 2, 3], label=[0, -1, 2]), Preprocessing())
+    splits = split_of(table(a=range(12), label=[0, -1, 2] * 4), Preprocessing())
     assert splits.num_classes is None and everything(splits)[1].is_floating_point()
-    assert split_of(table(a=[1, 2, 3], label=[0, 1, 2]), Preprocessing()).num_classes == 3
+    assert split_of(table(a=range(12), label=[0, 1, 2] * 4), Preprocessing()).num_classes == 3
 
 
 def test_a_table_of_targets_alone_is_refused():

@@ -1,0 +1,21 @@
+"""What libraries log while they work for a command, which says itself what its user needs to know."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def quiet_loggers(*names: str) -> Iterator[None]:
+    """Without the lines of some libraries' loggers and of those below them, errors included."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
