@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ..core.reporting.results import write_result
+from ..core.reporting.results import write_prose, write_result
 from ..export.options import ExportOptions
 from ..pipeline.checks.names import check_names
 from ..pipeline.inspection.bench_options import BenchOptions, PredictOptions
@@ -91,7 +91,7 @@ def _predict(model: str, inputs: tuple[str, ...], as_json: bool, quiet: bool, **
         print_json(found)
         return
     for one in found:
-        write_result(predicted_line(one))
+        write_prose(predicted_line(one))
 
 
 predict_command = SectionedCommand(

@@ -166,7 +166,8 @@ def _help(field: Any) -> str:
     text = field.description or ""
     default = field.get_default(call_default_factory=True) if not field.is_required() else None
     if default not in (None, [], {}, (), "", False):
-        text += f"  [default: {default}]"
+        shown = " ".join(map(str, default)) if isinstance(default, (list, tuple)) else default
+        text += f"  [default: {shown}]"
     return text
 
 

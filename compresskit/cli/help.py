@@ -38,7 +38,7 @@ class SectionedCommand(click.Command):
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         params = super().get_params(ctx)
-        return [*params, _help_all()] if self.common else params
+        return [*params, _help_all(hidden=not self.common)]
 
     def get_help_option(self, ctx: click.Context) -> click.Option | None:
         if not self.common:
@@ -78,11 +78,24 @@ class SectionedCommand(click.Command):
             formatter.write_text("Examples:")
             with formatter.indentation():
                 for line in self.epilog.splitlines():
-                    formatter.write(f"{' ' * formatter.current_indent}{line}\n")
+                    formatter.write(_example_lines(line, formatter.width, formatter.current_indent))
         if self.common and ctx.meta.get(_LAYER, _COMMON) == _COMMON:
             names = [slug(name) for name in self.sections(ctx)]
             formatter.write_paragraph()
             formatter.write_text(f"More: --help-all, `compresskit explain OPTION`, --help SECTION: {', '.join(names)}")
+
+
+def _example_lines(example: str, width: int, indent: int) -> str:
+    """An example, continued before an option where a line has no room for it."""
+    lines, first = [""], True
+    for part in re.split(r" (?=-)", example):
+        if not first and indent + len(lines[-1]) + len(part) + 3 > width:
+            lines[-1] += " \\"
+            lines.append(f"    {part}")
+        else:
+            lines[-1] += part if first else f" {part}"
+        first = False
+    return "".join(f"{' ' * indent}{line}\n" for line in lines)
 
 
 def slug(section: str) -> str:
@@ -90,9 +103,10 @@ def slug(section: str) -> str:
     return section.lower().replace(" ", "-")
 
 
-def _help_all() -> click.Option:
+def _help_all(*, hidden: bool) -> click.Option:
     return click.Option(
-        ["--help-all"], is_flag=True, expose_value=False, is_eager=True, help="Show every option and exit.",
+        ["--help-all"], is_flag=True, expose_value=False, is_eager=True, hidden=hidden,
+        help="Show every option and exit.",
         callback=lambda ctx, param, value: _show(ctx, param, _ALL) if value else None,
     )  # fmt: skip
 

@@ -6,7 +6,7 @@ import click
 
 from ..core.costs import cost_of, names
 from ..core.errors import GuardMissed
-from ..core.reporting.results import write_result
+from ..core.reporting.results import write_prose, write_result
 from ..pipeline.checks.names import check_names
 from ..pipeline.recipe import MOST_LATENCY_ROUNDS, RecipeOptions
 from .completion import Completed
@@ -60,7 +60,7 @@ def _inspect(model: str, as_json: bool, **values) -> None:
         f"{cost.noun} not measured" if figure is None else cost.says.format(cost.shown(figure))
         for cost, figure in measured.items()
     ]
-    write_result(f"{', '.join(clauses)}; {found['edits']} edits")
+    write_prose(f"{', '.join(clauses)}; {found['edits']} edits")
     if found["macs_leave_out"]:
         click.echo(f"MACs leave out {', '.join(found['macs_leave_out'])}: operations of unknown cost", err=True)
 
@@ -91,7 +91,7 @@ def _evaluate(model: str, as_json: bool, quiet: bool, kv_bits: int | None, **val
         print_json(found)
         return
     metric = found["metric"]
-    write_result(f"{metric['name']} {metric_text(metric)} on {metric['samples']:,} examples (95 % interval)")
+    write_prose(f"{metric['name']} {metric_text(metric)} on {metric['samples']:,} examples (95 % interval)")
 
 
 evaluate_command = SectionedCommand(
@@ -152,7 +152,7 @@ def diff_command(
     )
     console.print(rows_table("figures", found["figures"]))
     edits = found["edits"]
-    write_result(f"{len(found['layers'])} layers differ; {len(edits['a'])} and {len(edits['b'])} edits")
+    write_prose(f"{len(found['layers'])} layers differ; {len(edits['a'])} and {len(edits['b'])} edits")
 
 
 @click.command(

@@ -13,7 +13,7 @@ import click
 
 from .. import __version__
 from ..core.errors import EXIT_CODES, CompresskitError, nearest, system_error
-from ..core.reporting.results import anything_written, printable
+from ..core.reporting.results import anything_written, broken, printable
 from ..core.user_code.user_imports import blame
 from ..pipeline.techniques import TECHNIQUES
 from .process import Interruption, close_streams, disk_error, interrupted, open_streams, separate_results, silence
@@ -41,14 +41,32 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 #: what other tools call a command or an option -> what it is called here
 _ELSEWHERE = {
-    "help": "--help", "convert": "export", "benchmark": "bench", "eval": "evaluate", "val": "evaluate",
-    "validate": "evaluate", "infer": "predict", "info": "inspect", "summary": "inspect", "list": "inspect",
+    "convert": "export", "benchmark": "bench", "eval": "evaluate", "val": "evaluate",
+    "validate": "evaluate", "infer": "predict", "info": "inspect", "summary": "inspect",
+    "show": "inspect", "print": "inspect", "profile": "bench", "quantise": "quantize", "factorise": "decompose",
     "factorize": "decompose", "sparsify": "prune", "compress": "search", "finetune": "train", "fit": "train",
     "--amount": "--ratio", "--sparsity": "--ratio", "--method": "--criterion", "--dtype": "--scheme",
     "--precision": "--scheme", "--format": "--scheme", "--type": "--scheme", "--dataset": "--data",
     "--checkpoint": "--weights", "--out": "--output", "--dest": "--output", "--bs": "--batch-size",
     "--learning-rate": "--lr", "--verbose": "--log-level", "--gpu": "--device", "--resume-from": "--resume",
 }  # fmt: skip
+#: what is no command, and why -> what there is in its place
+_INSTEAD = {
+    "help": "compresskit COMMAND --help, or compresskit explain OPTION",
+    "version": "compresskit --version",
+    "models": "a model is named where it is used, e.g. compresskit inspect torchvision:resnet18; "
+    "compresskit explain model says the forms",
+    "list": "compresskit explain model and compresskit explain data say what may be named; compresskit inspect MODEL "
+    "lists a model's layers",
+    "load": "every command takes an artifact's folder as its model, e.g. compresskit inspect runs/pruned; in Python it "
+    "is compresskit.load",
+    "save": "-o DIR says where a command writes; in Python it is compresskit.save",
+    "measure": "compresskit bench times models, compresskit evaluate judges one on data; in Python it is "
+    "compresskit.measure",
+    "test": "compresskit evaluate judges a model on data, compresskit verify checks an artifact",
+    "datasets": "compresskit explain data says the forms of data",
+    "install": "pip install 'compresskit[EXTRA]'; compresskit doctor says what is missing",
+}
 _NEAR = 0.7  # options that are less alike have little to do with each other
 
 
@@ -173,10 +191,16 @@ def _usage(error: click.ClickException) -> str:
 def _example(error: click.ClickException) -> str:
     """The first example of the command that an error is about."""
     context = getattr(error, "ctx", None)
-    return ((context.command.epilog or "") if context else "").partition("\n")[0]
+    return _first_example(context.command) if context else ""
+
+
+def _first_example(command: click.Command) -> str:
+    return (command.epilog or "").partition("\n")[0]
 
 
 def _no_command(name: str, commands: list[str]) -> str:
+    if name in _INSTEAD:
+        return f"no command {name!r}; {_INSTEAD[name]}"
     if name in _ELSEWHERE:
         return f"no command {name!r}; did you mean {_ELSEWHERE[name]!r}?"
     return f"no command {name!r}{nearest(name, commands)}"
@@ -186,6 +210,9 @@ def _no_option(name: str, command: click.Command) -> str:
     """That a command has no such option, and the nearest of its own, or which techniques have it."""
     called = "compresskit" if isinstance(command, click.Group) else command.name
     own = [flag for option in command.params for flag in option.opts if flag.startswith("--")]
+    positional = [one.metavar for one in command.params if isinstance(one, click.Argument) and one.name == name[2:]]
+    if positional:
+        return f"{called} takes {positional[0]} without {name}, e.g. {_first_example(command)}"
     others = [
         technique
         for technique, row in TECHNIQUES.items()
@@ -209,5 +236,5 @@ def _fail(message: str, code: int, *, artifact: str | None = None) -> int:
             print(json.dumps({"event": "error", "error": record} if lines_asked else {"error": record}))
     # a name may hold a line end of another kind, which does not end the line of an error
     for line in message.split("\n") if message.strip() else [""]:
-        print(f"compresskit: {printable(line)}", file=sys.stderr)
+        print(broken(f"compresskit: {printable(line)}", sys.stderr), file=sys.stderr)
     return code

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ..artifact.disk import ownership
-from ..core.reporting.results import result_stream, write_result
+from ..core.reporting.results import result_stream, write_prose, write_result
 from ..pipeline.checks.names import refuse_early
 from ..pipeline.recipe import Recipe, RecipeOptions, Step
 from ..pipeline.techniques import TECHNIQUES
@@ -97,7 +97,7 @@ def show(recipe: Recipe, shown: Shown) -> None:
     for title, rows in found["tables"].items():
         console.print(rows_table(title, rows, console.width))
     for note in found["notes"]:
-        write_result(note)
+        write_prose(note)
 
 
 def execute(recipe: Recipe, output: Path, shown: Shown, *, force: bool, resume: bool, keep_steps: bool = False) -> None:

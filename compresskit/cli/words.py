@@ -7,7 +7,7 @@ from typing import Any
 import click
 from click.shell_completion import get_completion_class
 
-from ..core.reporting.results import write_result
+from ..core.reporting.results import write_prose, write_result
 from .derive import FieldOption
 from .help import SectionedCommand
 
@@ -37,7 +37,7 @@ def explain_command(term: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    write_result("\n\n".join(map(explained, found)))
+    write_prose("\n\n".join(map(explained, found)))
 
 
 def _commands_and_flags() -> list[dict[str, Any]]:

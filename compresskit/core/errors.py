@@ -20,6 +20,7 @@ EXIT_CODES = {
 }
 
 _OFFERED = 12  # names beside a path that is not there
+_LISTED = 30  # names of a table; of more, the rest is counted
 _PERMISSION = "give yourself permission (chmod, chown), or name another path"
 _ROOM = "make room, or name a path on another disk"
 #: number of a system's error -> how to fix it
@@ -102,7 +103,8 @@ def nearest(name: str, names: Iterable[str]) -> str:
     close = get_close_matches(str(name), names, n=1, cutoff=0.5)
     if close:
         return f"; did you mean {close[0]!r}?"
-    return f"; choose from {', '.join(names)}" if names else ""
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return f"; choose from {', '.join(names[:_LISTED])}{more}" if names else ""
 
 
 def beside(path: Path, *, folders: bool = False) -> str:

@@ -16,6 +16,7 @@ from ..core.errors import InputError, nearest
 from ..core.options import LARGEST_SEED, Options, choice, option
 from ..data.tables import COLLATES
 from ..evaluation.tables import LOSSES, METRICS, TASKS
+from ..model.strings import FORMS
 from .techniques import STEPS
 from .yaml.lines import Lines, line_of, read_yaml, set_value
 
@@ -28,10 +29,7 @@ _PARSED = re.compile(r"valid (?=number|integer)|, unable to parse string as an? 
 class RecipeOptions(Options):
     """What a recipe says besides its steps; technique commands take the same as flags."""
 
-    model: str = option(
-        ..., "model string: torchvision:NAME, builtin:NAME, path/net.py:factory, an artifact, ...", section="Model",
-        takes="model",
-    )  # fmt: skip
+    model: str = option(..., f"model string: {FORMS}", section="Model", takes="model")
     weights: str | None = option(
         None,
         "weights file (.safetensors, .pt, .pth, .ckpt, .bin, shards; FILE#KEY for a part), or 'pretrained'",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from compresskit.cli.help import slug
+from compresskit.cli.main import COMMANDS
 from compresskit.pipeline.techniques import STEPS, TECHNIQUES
 
 SHORT = 40  # lines of a terminal of 80 columns
@@ -18,7 +19,16 @@ def test_help_fits_a_screen_and_ends_with_examples(name, invoke):
     assert len(lines) <= SHORT
     assert "Examples:" in lines
     assert any(f"  compresskit {name} " in line for line in lines)
-    assert max(len(line) for line in lines if not line.startswith("  compresskit")) <= 80
+
+
+@pytest.mark.parametrize("name", [*TECHNIQUES, *COMMANDS])
+def test_every_line_of_help_fits_80_columns_and_examples_stay_commands(name, invoke):
+    for flag in ("--help", "--help-all"):
+        code, out, _ = invoke(name, flag)
+        assert code == 0
+        assert max(map(len, out.splitlines())) <= 80
+    examples = out.split("Examples:\n")[1].partition("\n\n")[0].replace(" \\\n     ", "")
+    assert all(line.startswith(("  compresskit ", "  eval ")) for line in examples.splitlines())
 
 
 @pytest.mark.parametrize("name", TECHNIQUES)

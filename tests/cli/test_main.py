@@ -49,7 +49,12 @@ def test_an_option_of_another_technique_says_whose_it_is(invoke):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("help",), "no command 'help'; did you mean '--help'?"),
+        (("help",), "no command 'help'; compresskit COMMAND --help, or compresskit explain OPTION"),
+        (("models",), "no command 'models'; a model is named where it is used, e.g. compresskit inspect torchvision"),
+        (("load", "runs/a"), "no command 'load'; every command takes an artifact's folder as its model, e.g. compr"),
+        (("prune", "--model", "x"), "prune takes MODEL without --model, e.g. compresskit prune runs/base --data dig"),
+        (("init", "--model", "x"), "init takes MODEL without --model, e.g. compresskit init builtin:digits_cnn"),
+        (("bench", "--models", "x"), "bench takes MODEL... without --models, e.g. compresskit bench runs/pruned"),
         (("benchmark", "x"), "no command 'benchmark'; did you mean 'bench'?"),
         (("prune", "x", "--sparsity", "0.5"), "prune has no option --sparsity; it is called --ratio here"),
         (("prune", "x", "--zzz"), "prune has no option --zzz (see"),

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from compresskit.core.errors import InputError, system_error, unwritable
+from compresskit.core.errors import InputError, nearest, system_error, unwritable
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,9 @@ def test_a_folder_that_cannot_be_written_always_has_one():
     error = unwritable("/x", OSError(errno.ENOENT, "No such file or directory"))
     assert isinstance(error, InputError)
     assert str(error) == "cannot write below '/x': No such file or directory; name another output"
+
+
+def test_a_long_list_of_choices_is_cut_and_counted():
+    assert nearest("zzz", ["a", "b"]) == "; choose from a, b"
+    said = nearest("zzz", [f"layer{number}" for number in range(100)])
+    assert said.endswith("layer29 and 70 more") and said.startswith("; choose from layer0, layer1,")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -42,6 +44,35 @@ def write_result(text: str, end: str = "\n") -> None:
     stream.flush()
     _written.append(stream)
     del _written[:-1]
+
+
+def write_prose(text: str) -> None:
+    """Write a result that is sentences, in lines that a terminal has room for."""
+    write_result(broken(text, result_stream()))
+
+
+def broken(text: str, stream: TextIO) -> str:
+    """Text broken between words where a terminal shows it, as it is where a program reads it."""
+    width = _columns(stream)
+    return text if width is None else "\n".join(_broken_line(line, width) for line in text.split("\n"))
+
+
+def _columns(stream: TextIO) -> int | None:
+    """Characters of a terminal's line; None where the stream is no terminal."""
+    if not stream.isatty():
+        return None
+    try:
+        return int(os.environ.get("COLUMNS", 0)) or os.get_terminal_size(stream.fileno()).columns or None
+    except (OSError, ValueError):  # a stream without a number, a terminal that does not say
+        return None
+
+
+def _broken_line(line: str, width: int) -> str:
+    indent = line[: len(line) - len(line.lstrip())]
+    parts = textwrap.wrap(
+        line, width, subsequent_indent=f"{indent}  " if indent else "", break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(parts) or line
 
 
 def printable(text: str) -> str:

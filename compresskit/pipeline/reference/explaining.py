@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from typing import Any
 
-from ...core.errors import InputError, nearest
+from ...core.errors import InputError
 from ...core.options import registry_of
 from ...core.registry import Registry
 from ...data.tables import READERS
@@ -17,6 +18,8 @@ from .docs import default_of, values_of
 from .glossary import TERMS
 
 _EVERY = "every command"  # where the options of a recipe hold
+#: option that takes a string of parts -> the registry whose rows may begin it, how it is typed, what goes before
+_BEGUN = {"data": (READERS, "--data", ""), "model": (BUILTINS, "MODEL", "builtin:")}
 
 
 def explain_term(term: str, further: Iterable[dict[str, Any]] = ()) -> list[dict[str, Any]]:
@@ -35,7 +38,12 @@ def explain_term(term: str, further: Iterable[dict[str, Any]] = ()) -> list[dict
     own = [one for one in further if one["name"] == _key(term)]
     found = [*own, *_options(_key(term)), *_rows(term), *_terms(term)] or list(_terms(term, by_word=True))
     if not found:
-        raise InputError(f"nothing is called {term!r}{nearest(term, [*_names(), *(one['name'] for one in further)])}")
+        names = [*_names(), *(one["name"] for one in further)]
+        close = get_close_matches(term, names, n=1, cutoff=0.5)
+        raise InputError(
+            f"nothing is called {term!r}; "
+            + (f"did you mean {close[0]!r}?" if close else "see --help-all of a command, or docs/glossary.md for terms")
+        )
     return found
 
 
@@ -57,8 +65,10 @@ def _options(key: str) -> list[dict[str, Any]]:
         if leaf is None:
             continue
         field = leaf.field
-        registry = registry_of(field.annotation, field.metadata)
-        rows = {name: row.described() for name, row in registry.rows().items()} if registry is not None else {}
+        registry, prefix = registry_of(field.annotation, field.metadata), ""
+        if registry is None and key in _BEGUN:
+            registry, _, prefix = _BEGUN[key]
+        rows = {prefix + name: row.described() for name, row in registry.rows().items()} if registry is not None else {}
         record = {
             "kind": "option", "name": key, "flag": "--" + key.replace("_", "-"), "meaning": field.description,
             "section": (field.json_schema_extra or {}).get("section", "Options"), "values": values_of(model, leaf),
@@ -82,7 +92,7 @@ def _tables() -> dict[int, tuple[Registry[Any], list[str]]]:
                 flag = "--" + name.replace("_", "-")
                 said = flag if command == _EVERY else f"{command} {flag}"
                 found.setdefault(id(registry), (registry, []))[1].append(said)
-    for registry, option in ((READERS, "--data"), (BUILTINS, "MODEL")):  # their rows begin what these options take
+    for registry, option, _ in _BEGUN.values():
         found.setdefault(id(registry), (registry, [option]))
     return found
 

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from compresskit.core.reporting.report import rows_table
-from compresskit.core.reporting.results import only_results_on_stdout, printable, write_result
+from compresskit.core.reporting.results import broken, only_results_on_stdout, printable, write_result
 from tests.conftest import REPOSITORY
 
 
@@ -116,3 +116,19 @@ def test_the_html_report_shows_markup_as_text():
     console = Console(record=True, file=io.StringIO(), width=80)
     console.print(plain("<script>alert(1)</script> [bold]x"))
     assert "&lt;script&gt;" in console.export_html()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_lines_broken_between_words_and_a_program_gets_them_whole(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    text = "--ratio (prune)\n  share removed, of the channels of each group, e.g. 0.5"
+    shown = broken(text, Terminal())
+    assert shown.splitlines() == [
+        "--ratio (prune)", "  share removed, of the", "    channels of each group,", "    e.g. 0.5",
+    ]  # fmt: skip
+    assert broken(text, io.StringIO()) == text
+    assert broken("a" * 50, Terminal()) == "a" * 50  # a path stays one word

@@ -41,3 +41,15 @@ def test_a_term_is_found_by_each_of_its_words():
 def test_what_has_no_name_is_refused():
     with pytest.raises(InputError, match="nothing is called 'epoch'; did you mean 'epochs'"):
         explain_term("epoch")
+
+
+@pytest.mark.parametrize(("name", "row"), [("data", "imagefolder"), ("model", "builtin:digits_cnn")])
+def test_what_a_string_may_begin_with_is_listed(name, row):
+    record = next(record for record in explain_term(name) if record["kind"] == "option")
+    assert record["rows"][row] and f"    {row}: " in explained(record)
+
+
+def test_what_is_like_nothing_is_refused_in_a_short_line():
+    with pytest.raises(InputError, match="nothing is called 'xyzzyplugh'; see --help-all") as caught:
+        explain_term("xyzzyplugh")
+    assert len(str(caught.value)) < 120
