@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.shell_completion import CompletionItem
+from click.shell_completion import CompletionItem, get_completion_class
 
 from ..core.errors import InputError
 from ..core.limits.safetensors_header import check_header
@@ -15,6 +15,19 @@ from ..core.registry import Registry
 
 _LIBRARIES = ("torchvision:", "timm:", "hf:", "builtin:")
 _WEIGHTS_FILE = "model.safetensors"
+#: shell -> (a line of click's script, its replacement): a word that ends in : or / goes on, so no space follows it
+_GOES_ON = {
+    "bash": (
+        "            COMPREPLY+=($value)\n",
+        "            COMPREPLY+=($value)\n            [[ $value == *[:/] ]] && compopt -o nospace\n",
+    ),
+    "zsh": (
+        '        if [[ "$type" == "plain" ]]; then\n',
+        '        if [[ "$type" == "plain" && "$key" == *[:/] ]]; then\n'
+        "            compadd -U -V unsorted -S '' -- \"${key//\\\\:/:}\"\n"
+        '        elif [[ "$type" == "plain" ]]; then\n',
+    ),
+}
 
 
 class Completed(click.types.StringParamType):
@@ -29,6 +42,18 @@ class Completed(click.types.StringParamType):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         return COMPLETIONS[self.kind](ctx, incomplete)
+
+
+def completion_script(command: click.Command, shell: str) -> str:
+    """What a shell reads so that it completes the command."""
+    completion = get_completion_class(shell)
+    assert completion is not None  # click knows these shells
+    script = completion(command, {}, "compresskit", "_COMPRESSKIT_COMPLETE").source()
+    if shell in _GOES_ON:
+        script = script.replace(*_GOES_ON[shell])
+    if shell == "bash":  # which else ends a word at the colon of a model string
+        script = "COMP_WORDBREAKS=${COMP_WORDBREAKS//:}\n" + script
+    return script
 
 
 def _models(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
@@ -72,6 +97,12 @@ def _layers(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     return _starting(dict.fromkeys(name for name in names if name), incomplete)
 
 
+def _terms(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    from ..pipeline.reference.explaining import explained_names
+
+    return _starting((name for name in explained_names() if " " not in name), incomplete)
+
+
 def _rows(registry: Registry[Any], incomplete: str, prefix: str) -> list[CompletionItem]:
     rows = registry.rows().items()
     return [
@@ -89,4 +120,5 @@ COMPLETIONS: dict[str, Callable[[click.Context, str], list[CompletionItem]]] = {
     "data": _data,
     "file": _files,
     "layers": _layers,
+    "term": _terms,
 }

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from click.shell_completion import get_completion_class
 
 from ..core.reporting.results import write_prose, write_result
+from .completion import Completed, completion_script
 from .derive import FieldOption
 from .help import SectionedCommand
 
@@ -26,7 +26,7 @@ _WHERE = {
     context_settings={"ignore_unknown_options": True},  # an option may be typed as it is typed elsewhere
     epilog="compresskit explain target-macs\ncompresskit explain taylor\ncompresskit explain perplexity --json",
 )
-@click.argument("term", metavar="TERM", nargs=-1, required=True)
+@click.argument("term", metavar="TERM", nargs=-1, required=True, type=Completed("term"))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 def explain_command(term: tuple[str, ...], as_json: bool) -> None:
     """Say what an option, a choice of an option, or a term of the glossary means, wherever it is used."""
@@ -80,9 +80,4 @@ def skill_command() -> None:
 @click.pass_context
 def completion_command(ctx: click.Context, shell: str) -> None:
     """Print what makes a shell (bash, zsh, fish) complete commands, options, choices, models, data and layers."""
-    completion = get_completion_class(shell)
-    assert completion is not None  # click knows these shells
-    script = completion(ctx.find_root().command, {}, "compresskit", "_COMPRESSKIT_COMPLETE").source()
-    if shell == "bash":  # which else ends a word at the colon of a model string
-        script = "COMP_WORDBREAKS=${COMP_WORDBREAKS//:}\n" + script
-    write_result(script)
+    write_result(completion_script(ctx.find_root().command, shell))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 from click.testing import CliRunner
 
+from compresskit.cli.completion import completion_script
 from compresskit.cli.main import cli
 from tests.conftest import REPOSITORY
 
@@ -62,3 +64,29 @@ def test_a_process_that_a_shell_asks_answers(tmp_path):
         capture_output=True, text=True, cwd=tmp_path,
     )  # fmt: skip
     assert (done.stdout, done.stderr) == ("plain,decompose\n", "")
+
+
+def test_names_that_explain_takes():
+    assert "taylor" in offered("explain", "tayl")
+    assert "target_macs" in offered("explain", "target_m")
+
+
+@pytest.mark.parametrize(("answer", "goes_on"), [("imagefolder:", True), ("runs/", True), ("taylor", False)])
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+def test_bash_puts_no_space_after_a_word_that_goes_on(answer, goes_on, tmp_path):
+    program = tmp_path / "compresskit"
+    program.write_text(f"#!/bin/sh\necho plain,{answer}\n")
+    program.chmod(0o755)
+    asked = (
+        "compopt() { echo compopt $*; }\nCOMP_WORDS=(compresskit x); COMP_CWORD=1\n_compresskit_completion compresskit"
+    )
+    done = subprocess.run(
+        ["bash", "-c", f"{completion_script(cli, 'bash')}\n{asked}\necho ${{COMPREPLY[*]}}"],
+        capture_output=True, text=True, env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+    )  # fmt: skip
+    assert done.stdout.split() == ["compopt", "-o", "nospace"] * goes_on + [answer]
+
+
+def test_zsh_adds_words_that_go_on_without_a_space():
+    assert "compadd -U -V unsorted -S ''" in completion_script(cli, "zsh")
+    assert "compadd" not in completion_script(cli, "bash")

@@ -38,7 +38,7 @@ def explain_term(term: str, further: Iterable[dict[str, Any]] = ()) -> list[dict
     own = [one for one in further if one["name"] == _key(term)]
     found = [*own, *_options(_key(term)), *_rows(term), *_terms(term)] or list(_terms(term, by_word=True))
     if not found:
-        names = [*_names(), *(one["name"] for one in further)]
+        names = [*explained_names(), *(one["name"] for one in further)]
         close = get_close_matches(term, names, n=1, cutoff=0.5)
         raise InputError(
             f"nothing is called {term!r}; "
@@ -115,7 +115,8 @@ def _terms(term: str, *, by_word: bool = False) -> Iterator[dict[str, Any]]:
             yield {"kind": "term", "name": name, "meaning": meaning}
 
 
-def _names() -> list[str]:
+def explained_names() -> list[str]:
+    """Names of options, rows and terms."""
     options = {leaf.name for _, model in _models() for leaf in model.leaves()}
     rows = {name for registry, _ in _tables().values() for name in registry.rows()}
     return sorted(options | rows | set(TERMS))
