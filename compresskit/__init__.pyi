@@ -960,7 +960,7 @@ def search(
     storage: str | None = None,
     study: str = "search",
     ray: int | None = None,
-    levels: int = 8,
+    levels: int | None = None,
     probe: Literal["estimate", "measure"] = "estimate",
     min_keep_ratio: float = 0.2,
     round_to: int = 1,

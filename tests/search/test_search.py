@@ -23,6 +23,7 @@ def test_budget_is_met_exactly_and_the_recipe_replays_it(digits_model, tmp_path,
     facts = report["steps"][0]["facts"]
     measured = report["steps"][0]["measurement"]
     assert facts["macs_kept"] <= 0.4 + 1e-9
+    assert facts["macs_kept"] > 0.39 or policy != "auto"  # what is left of the budget is given out
     assert measured["macs"] == pytest.approx(facts["macs_kept"] * report["original"]["macs"], rel=1e-6)
     recipe = tmp_path / "found" / "recipe.yaml"
     assert list(yaml.safe_load(recipe.read_text())["steps"][0]) == ["prune"]

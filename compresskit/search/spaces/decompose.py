@@ -72,6 +72,7 @@ class DecomposeSubject:
             score=drawn_class(context.seed), errors="independent",
         )  # fmt: skip
         plan = DecomposeOptions.model_validate(decompose_values(options, {"*": 1}))
+        self._shares = np.linspace(options.min_keep_ratio, 1, options.levels_for(len(sites)))[:-1].tolist()
         levels: dict[str, list[_Level]] = {}
         for site, evidence in evidence_for(loaded.module, sites, plan, batches, context.seed, context.device):
             levels[site.name] = self._fitted(site, evidence, sensitivities.get(site.name))
@@ -94,8 +95,8 @@ class DecomposeSubject:
         to_data = evidence.moments is not None
         bias = site.geometry.bias or (to_data and site.norm is None)
         size = tensor_of(get_module(self._loaded.module, site.name)).element_size()
-        for share in np.linspace(self._options.min_keep_ratio, 1, self._options.levels)[:-1]:
-            one = at_share(site, evidence, self._options, float(share))
+        for share in self._shares:
+            one = at_share(site, evidence, self._options, share)
             if one is None or one.ranks in found:
                 continue
             chain = chain_with_bias(one.kind, site.geometry, one.ranks, bias)

@@ -57,7 +57,7 @@ class PruneSubject:
         self._evidence = evidence_for(loaded, self.graph, self._prune_options, context)
         self._scores = score_groups(self.graph, self._evidence, self._prune_options)
         self._recalibration = first_examples(self._evidence.inputs, options.recalibration_samples)
-        counts = [_counts(len(group), options) for group in self.graph.groups]
+        counts = [_counts(len(group), options, len(self.graph.groups)) for group in self.graph.groups]
         self.notes = [f"left out {name}: {reason}" for name, reason in self.graph.left_out.items()]
         searched = self._searched(counts)
         if not searched:
@@ -227,12 +227,13 @@ class PruneSubject:
         return [{"prune": {"ratios": ratios, **shared}}] if ratios else []
 
 
-def _counts(units: int, options: SearchOptions) -> list[int]:
+def _counts(units: int, options: SearchOptions, places: int) -> list[int]:
     """Unit counts of a group's levels: multiples of round_to from the least up, at most `levels`, and the whole."""
     multiple = options.round_to if options.round_to <= units // 2 else 1
     least = max(1, int(np.ceil(options.min_keep_ratio * units)))
     steps = [count for count in range(multiple, units, multiple) if count >= least]
-    if len(steps) > options.levels - 1:
-        picks = np.linspace(0, len(steps) - 1, options.levels - 1).round().astype(int)
+    levels = options.levels_for(places)
+    if len(steps) > levels - 1:
+        picks = np.linspace(0, len(steps) - 1, levels - 1).round().astype(int)
         steps = [steps[pick] for pick in dict.fromkeys(picks.tolist())]
     return [*steps, units]

@@ -123,7 +123,7 @@ def test_ranks_are_found_within_the_budget_and_replayed(digits_model, tmp_path, 
     })  # fmt: skip
     report = run(Run(recipe, tmp_path / "found"))
     facts, measured = report["steps"][0]["facts"], report["steps"][0]["measurement"]
-    assert facts["macs_kept"] <= 0.6
+    assert 0.59 < facts["macs_kept"] <= 0.6
     assert measured["macs"] == pytest.approx(facts["macs_kept"] * report["original"]["macs"], rel=1e-9)
     run(Run(read_recipe(tmp_path / "found" / "recipe.yaml"), tmp_path / "again"))
     first, second = (load(tmp_path / name).module.state_dict() for name in ("found", "again"))

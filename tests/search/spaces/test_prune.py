@@ -23,9 +23,9 @@ def subject(opened):
 
 
 def test_levels_run_from_the_floor_to_the_whole():
-    assert _counts(16, options(levels=4, min_keep_ratio=0.25)) == [4, 10, 15, 16]
-    assert _counts(64, options(levels=3, min_keep_ratio=0.5, round_to=8)) == [32, 56, 64]
-    assert _counts(1, options()) == [1]
+    assert _counts(16, options(levels=4, min_keep_ratio=0.25), 5) == [4, 10, 15, 16]
+    assert _counts(64, options(levels=3, min_keep_ratio=0.5, round_to=8), 5) == [32, 56, 64]
+    assert _counts(1, options(), 5) == [1]
 
 
 @pytest.mark.parametrize("seed", range(3))
