@@ -19,7 +19,10 @@ from .glossary import TERMS
 
 _EVERY = "every command"  # where the options of a recipe hold
 #: option that takes a string of parts -> the registry whose rows may begin it, how it is typed, what goes before
-_BEGUN = {"data": (READERS, "--data", ""), "model": (BUILTINS, "MODEL", "builtin:")}
+_BEGUN: dict[str, tuple[Registry[Any], str, str]] = {
+    "data": (READERS, "--data", ""),
+    "model": (BUILTINS, "MODEL", "builtin:"),
+}
 
 
 def explain_term(term: str, further: Iterable[dict[str, Any]] = ()) -> list[dict[str, Any]]:
