@@ -30,7 +30,7 @@ READERS: Registry[Callable[[str, Preprocessing], Splits]] = Registry(
     {
         "digits": Row(
             "sources.images.digits:digits",
-            "1,797 grey 8x8 digits that ship with scikit-learn; no download",
+            "1,797 grey 8x8 digits of scikit-learn, embedded; no download",
             attributes={"location": "none"},
         ),
         "digits-detection": Row(

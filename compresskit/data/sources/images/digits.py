@@ -1,4 +1,4 @@
-"""The digits that ship with scikit-learn, as classes.
+"""The digits of scikit-learn, as classes.
 
 They stand in a file beside this one, divided once by scikit-learn's `train_test_split`: scikit-learn takes longer to
 import than to train on them. Source: Alpaydin and Kaynak 1998, Optical Recognition of Handwritten Digits, UCI Machine
