@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -10,8 +11,8 @@ from torch import Tensor, nn
 
 from ..core.tensors.dtypes import widened
 from ..core.types import Inputs, call, main_output
-from .answering_layers import answering_layers
-from .calibration.hooks import watch_calls
+from .answering_layers import answering_layers, are_boxes
+from .calibration.hooks import Reached, watch_calls
 
 #: (model, inputs) -> its answer
 Answer = Callable[[nn.Module, Inputs], Tensor]
@@ -39,10 +40,13 @@ def answer_of(whole: nn.Module, changed: nn.Module, batches: Sequence[Inputs]) -
     if not found:
         return None
     with torch.no_grad():
-        scales = [1 / float(part.std().clamp(min=1e-12)) for part in _parts(whole, batches[0], found)]
+        first = _calls(whole, batches[0], found)
+    scales = [1 / float(torch.cat(parts).std().clamp(min=1e-12)) for parts in first.values()]
+    counts = {name: len(parts) for name, parts in first.items()}
     return lambda module, inputs: torch.cat(
-        [scale * part.flatten() for scale, part in zip(scales, _parts(module, inputs, found), strict=True)]
-    )
+        [scale * part for scale, parts in zip(scales, _calls(module, inputs, counts).values(), strict=True)
+         for part in parts]
+    )  # fmt: skip
 
 
 def plain_answer(module: nn.Module, inputs: Inputs) -> Tensor:
@@ -56,23 +60,31 @@ def _of_one_shape(whole: nn.Module, changed: nn.Module, batches: Sequence[Inputs
     for inputs in batches:
         first = call(whole, inputs)
         second = first if changed is whole else call(changed, inputs)
-        if _are_boxes(first) or main_output(first).shape != main_output(second).shape:
+        if are_boxes(first) or main_output(first).shape != main_output(second).shape:
             return False
     return True
 
 
-def _are_boxes(outputs: Any) -> bool:
-    images = outputs if isinstance(outputs, list | tuple) else [outputs]
-    return any(isinstance(image, Mapping) and "boxes" in image for image in images)
+def _calls(module: nn.Module, inputs: Inputs, names: Sequence[str] | Mapping[str, int]) -> dict[str, list[Tensor]]:
+    """What layers give in each of their calls, flat, in the order of their names.
 
-
-def _parts(module: nn.Module, inputs: Inputs, names: Sequence[str]) -> list[Tensor]:
-    """What layers give in one run of a model, in the order of their names."""
-    found: dict[str, Tensor] = {}
+    Args:
+        module: the model.
+        inputs: of one batch.
+        names: the layers; a mapping says how often each is called, and the run ends with the last of these calls: what
+            follows in a detector picks boxes, and takes longer than its layers do.
+    """
+    found: dict[str, list[Tensor]] = {name: [] for name in names}
+    missing = sum(names.values()) if isinstance(names, Mapping) else None
 
     def record(name: str, _inputs: tuple, _named: dict, output: Any) -> None:
-        found[name] = widened(main_output(output))
+        nonlocal missing
+        found[name].append(widened(main_output(output)).flatten())
+        if missing is not None:
+            missing -= 1
+            if not missing:
+                raise Reached
 
-    with watch_calls(module, record, names):
+    with watch_calls(module, record, names), suppress(Reached):
         call(module, inputs)
-    return [found[name] for name in names]
+    return found

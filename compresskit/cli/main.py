@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import sys
 from contextlib import suppress
 from difflib import get_close_matches
@@ -67,6 +68,7 @@ _INSTEAD = {
     "datasets": "compresskit explain data says the forms of data",
     "install": "pip install 'compresskit[EXTRA]'; compresskit doctor says what is missing",
 }
+_EXTRA_PAIR = re.compile(r"extra arguments? \((\w+=[^ )]*)")
 _NEAR = 0.7  # options that are less alike have little to do with each other
 
 
@@ -180,7 +182,10 @@ def _explain(error: BaseException) -> int:
 
 def _usage(error: click.ClickException) -> str:
     message = error.format_message().replace("\n", " ")
-    if message.startswith("Got unexpected extra argument") and _example(error):
+    pair = _EXTRA_PAIR.search(message)
+    if pair is not None:
+        message += f"; an option of KEY=VALUE takes one: repeat it, e.g. --data-arg {pair[1]}"
+    elif message.startswith("Got unexpected extra argument") and _example(error):
         message += f"; what is no name of a model or file is an option, e.g. {_example(error)}"
     if isinstance(error, click.NoSuchOption) and error.ctx is not None:
         message = _no_option(error.option_name, error.ctx.command)

@@ -41,6 +41,8 @@ class ImageTransform:
         """Inputs as the model takes them: (batch, channels, height, width), or ([(channels, height, width), ...],)."""
         if _is_listed(inputs):
             return ([self._one(image) for image in inputs[0]],)
+        if isinstance(inputs, tuple):  # images of files beside other inputs
+            return tuple(self._batch(self.scaled(part)) if _are_bytes(part) else part for part in inputs)
         return self._batch(self.scaled(inputs)) if isinstance(inputs, Tensor) else inputs
 
     def pair(self, inputs: Any, targets: Any) -> tuple[Any, Any]:
@@ -55,9 +57,9 @@ class ImageTransform:
         if size is None or not _are_images(images):
             return found, targets
         if isinstance(targets, list):
-            targets = [_resized_with(target, image, size) for target, image in zip(targets, images, strict=True)]
+            targets = [resized_with(target, image, size) for target, image in zip(targets, images, strict=True)]
         elif isinstance(images, Tensor):
-            targets = _resized_with(targets, images, size)
+            targets = resized_with(targets, images, size)
         if self.stacks and isinstance(found, tuple) and not _has_boxes(targets):
             return torch.stack(found[0]), _stacked(targets)
         return found, targets
@@ -76,6 +78,8 @@ class ImageTransform:
         Args:
             raw: inputs of one example, before anything is applied.
         """
+        if isinstance(raw, tuple) and not _is_listed(raw):
+            raw = next((part for part in raw if _are_bytes(part)), None)
         first = raw[0][0] if _is_listed(raw) else raw
         if not isinstance(first, Tensor) or first.dim() != (4 if first is raw else 3):
             return ""
@@ -135,12 +139,12 @@ def resized_map(values: Tensor, size: tuple[int, int] | None) -> Tensor:
     return values[..., rows, :][..., columns]
 
 
-def _resized_with(target: Any, images: Tensor, size: tuple[int, int]) -> Any:
+def resized_with(target: Any, images: Tensor, size: tuple[int, int]) -> Any:
     """What lies on the pixels of images, where these get a size: boxes and masks of a mapping, or maps.
 
     Args:
-        target: a mapping with boxes (n, 4) in pixels, perhaps masks (n, height, width) and area (n,); maps
-            (..., height, width), also inside of mappings and tuples. Anything else stays.
+        target: a mapping with boxes (n, 4) in pixels, perhaps masks (n, height, width), keypoints (n, points, 3) and
+            area (n,); maps (..., height, width), also inside of mappings and tuples. Anything else stays.
         images: (channels, height, width) or (batch, channels, height, width), before they get it.
         size: (height, width) that they get.
     """
@@ -152,13 +156,15 @@ def _resized_with(target: Any, images: Tensor, size: tuple[int, int]) -> Any:
         changed = {"boxes": target["boxes"] * torch.tensor([wide, tall] * 2)}
         if isinstance(target.get("masks"), Tensor):
             changed["masks"] = resized_map(target["masks"], size)
+        if isinstance(target.get("keypoints"), Tensor):
+            changed["keypoints"] = target["keypoints"] * torch.tensor([wide, tall, 1.0])
         if isinstance(target.get("area"), Tensor):
             changed["area"] = target["area"] * (tall * wide)
         return {**target, **changed}
     if isinstance(target, Mapping):
-        return {name: _resized_with(value, images, size) for name, value in target.items()}
+        return {name: resized_with(value, images, size) for name, value in target.items()}
     if isinstance(target, tuple):
-        return tuple(_resized_with(value, images, size) for value in target)
+        return tuple(resized_with(value, images, size) for value in target)
     if not isinstance(target, Tensor) or target.dim() < images.dim() - 1 or tuple(target.shape[-2:]) != before:
         return target
     if not target.is_floating_point():
@@ -180,6 +186,11 @@ def _are_images(inputs: Any) -> bool:
     if isinstance(inputs, list):
         return bool(inputs) and all(isinstance(image, Tensor) and image.dim() == 3 for image in inputs)
     return isinstance(inputs, Tensor) and inputs.dim() == 4
+
+
+def _are_bytes(part: Any) -> bool:
+    """Whether one of several inputs is images in bytes, (batch, channels, height, width)."""
+    return isinstance(part, Tensor) and part.dim() == 4 and part.dtype == torch.uint8
 
 
 def _has_boxes(targets: Any) -> bool:

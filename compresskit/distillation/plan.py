@@ -22,7 +22,7 @@ from ..model.example_inputs import with_batch
 from ..training.context import Context
 from .cache import LogitCache
 from .losses.term import Loss, Setup
-from .matching.matching import Pair, attention_pairs, heads, match, norm_before_relu
+from .matching.matching import Pair, aligned, attention_pairs, heads, match, norm_before_relu
 from .matching.taps import attention_watched
 from .models import Teacher
 from .objective import Objective, Taps, WeightedTerm
@@ -209,6 +209,8 @@ def _taps(
     if options.layers and not needs & _FEATURES:
         raise InputError(f"layers would be ignored: {', '.join(options.loss)} takes no features")
     pairs: list[Pair] = []
+    if "heads" in needs and not options.layers:
+        runs = aligned(student.module, inputs, runs[0]), aligned(teacher.modules[0], teacher.fit(inputs), runs[1])
     if needs & _FEATURES:
         pairs = match(student.module, runs[0], teacher.modules[0], runs[1], options.layers)
         if not pairs:

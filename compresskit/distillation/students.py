@@ -204,7 +204,8 @@ def _interface(student: Loaded) -> dict[str, str]:
     run_watched(student.module, student.example, lambda name, *_: order.append(name), layers)
     if len(order) < 2:
         raise InputError(f"student_width: {student.name} has no hidden layer to narrow; name a student instead")
-    touching = dict.fromkeys(answering_layers(student.module, student.example, list(dict.fromkeys(order))), "out")
+    answering = answering_layers(student.module, student.example, list(dict.fromkeys(order)), rows="any")
+    touching = dict.fromkeys(answering, "out")
     touching |= {order[0]: "in", order[-1]: "out"}
     touching |= {name: "in" for name in order if isinstance(get_module(student.module, name), nn.Embedding)}
     return touching

@@ -286,11 +286,12 @@ def distill_objective(
 
 @contextmanager
 def _outputs_of(module: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """While open, the outputs of some layers are kept by name."""
+    """While open, the outputs of some layers are kept by name; those of several calls are joined, flat."""
     found: dict[str, Tensor] = {}
 
     def keep(name: str, _layer: nn.Module, _given: tuple[Any, ...], output: Any) -> None:
-        found[name] = widened(output)
+        flat = widened(output).flatten()
+        found[name] = torch.cat([found[name], flat]) if name in found else flat
 
     with watch(module, {name: partial(keep, name) for name in layers}):
         yield found

@@ -40,6 +40,30 @@ def test_a_detector_answers_with_what_no_layer_reads_each_by_its_deviation(detec
     assert answer(changed, images).shape == expected.shape and answer(changed, images).requires_grad
 
 
+def test_a_head_that_several_maps_share_answers_for_each_and_nothing_runs_after_the_last_answer():
+    class Levels(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head, self.picked = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 1), 0
+
+        def forward(self, images):
+            fine = self.body(images).relu()
+            maps = [self.head(fine), self.head(fine[..., ::2, ::2])]
+            self.picked += 1
+            rows = torch.cat([one.flatten(2) for one in maps], 2)
+            return [{"boxes": one.T[one[0] > 0]} for one in rows]
+
+    torch.manual_seed(0)
+    whole, images = Levels().eval(), torch.randn(2, 3, 9, 9)
+    changed = copy.deepcopy(whole)
+    answer = answer_of(whole, changed, [images])
+    fine = whole.body(images).relu()
+    flat = torch.cat([whole.head(fine).flatten(), whole.head(fine[..., ::2, ::2]).flatten()])
+    ran = changed.picked
+    torch.testing.assert_close(answer(changed, images), flat / flat.std())
+    assert changed.picked == ran
+
+
 def test_nothing_is_compared_where_no_layer_answers():
     class Picked(nn.Module):
         def forward(self, rows):

@@ -58,6 +58,10 @@ def test_an_option_of_another_technique_says_whose_it_is(invoke):
         (("benchmark", "x"), "no command 'benchmark'; did you mean 'bench'?"),
         (("prune", "x", "--sparsity", "0.5"), "prune has no option --sparsity; it is called --ratio here"),
         (("prune", "x", "--zzz"), "prune has no option --zzz (see"),
+        (
+            ("prune", "x", "--data-arg", "a=1", "b=2"),
+            "(b=2); an option of KEY=VALUE takes one: repeat it, e.g. --data-a",
+        ),
         (("prune", "x", "0.5"), "extra argument (0.5); what is no name of a model or file is an option, e.g. compress"),
         (
             ("prune", "resnet18", "--ratio", "0.5"),

@@ -131,3 +131,12 @@ def test_images_of_several_sizes_are_one_tensor_where_a_size_is_asked_for(maps):
     for args, collate in (({}, "auto"), ({"size": 8}, "list")):  # a list is what the user said, or all there is
         _, (images,), _ = batch(args, collate)
         assert len(images) == 4 and images[0].shape == ((3, 8, 8) if args else (3, 8, 6))
+
+
+def test_images_in_bytes_beside_other_inputs_are_fitted_and_these_stay():
+    images, row = torch.full((2, 3, 4, 4), 255, dtype=torch.uint8), torch.tensor([[300.0], [2.0]])
+    transform = ImageTransform(Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3))
+    found, same = transform((images, row))
+    assert torch.equal(found, torch.ones(2, 3, 4, 4)) and torch.equal(same, row)
+    assert transform.described((row, images)).startswith("images are bytes scaled to [0, 1]")
+    assert transform.described((row, row)) == ""

@@ -25,6 +25,7 @@ from ...core.tensors.dtypes import widened
 from ...core.tensors.modules import evaluating
 from ...core.tensors.randomness import manual_seed
 from ...core.types import Inputs, main_output
+from ..answering_layers import unaligned_layers
 from ..answers import Answer, answer_of
 from ..calibration.block_walk.activation_cache import ActivationCache
 from ..calibration.block_walk.block_step import Step
@@ -103,6 +104,7 @@ def reconstruct_blocks(
     devices = [device] if device.type == "cuda" else []
     joint = joint_batches if settings.joint_iterations else ()
     with evaluating(whole, changed):  # before parameters are frozen, which tell the layers that answer
+        unaligned = unaligned_layers(whole, batches[0]) if batches else set()
         answer = answer_of(whole, changed, joint) if joint else None
     if joint and answer is None:
         settings.log("what the whole model answers cannot be compared; its blocks are not tuned at once")
@@ -117,7 +119,7 @@ def reconstruct_blocks(
         for number, step in enumerate(walk(changed, blocks, batches, reference=whole, cache=cache), 1):
             advance(step.block.name)
             groups = [group for group in tunable(step.block) if group.tensors]
-            if not groups:
+            if not groups or not unaligned.isdisjoint(step.block.layers):
                 continue
             if (restored := done.restore(step.block.name, groups)) is not None:
                 found[step.block.name] = restored

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,11 +30,15 @@ def move(name: str, inputs: Any, targets: Any, generator: torch.Generator) -> tu
         name: a row of AUGMENTATIONS whose attribute `paired` is true.
         inputs: (batch, channels, height, width), or a tuple of one list of images (channels, height, width).
         targets: a list of mappings with boxes (n, 4) as x0, y0, x1, y1 and labels (n,), perhaps masks (n, height,
-            width); or maps (batch, [channels,] height, width). Pixels from outside of an image are of the class -100.
+            width) and keypoints (n, points, 3); or maps (batch, [channels,] height, width). Pixels from outside of an
+            image are of the class -100.
         generator: of the draws.
     Returns:
         the same structures; boxes of which less than a pixel is left are gone.
     """
+    with_points = isinstance(targets, list) and any("keypoints" in one for one in targets if isinstance(one, Mapping))
+    if name == "flip" and with_points:
+        raise InputError("augment 'flip' would exchange the keypoints of left and right; leave it out")
     listed = isinstance(inputs, tuple)
     images = inputs[0] if listed else inputs.unbind()
     seed = int(torch.randint(0, 2**31, (1,), generator=generator))
@@ -58,9 +62,17 @@ def _moved(name: str, image: Tensor, target: Any) -> tuple[Tensor, Any]:
         return changed.as_subclass(Tensor), found.as_subclass(Tensor).to(target.dtype)
     boxes = found["boxes"].as_subclass(Tensor)
     kept = (boxes[:, 2:] - boxes[:, :2] >= _SMALLEST_BOX).all(1)
+    if "keypoints" in target:
+        found["keypoints"] = _with_visibility(found["keypoints"].as_subclass(Tensor), target, changed.shape[-2:])
     plain = {key: value.as_subclass(Tensor) if isinstance(value, Tensor) else value for key, value in found.items()}
     of_boxes = {key for key, value in target.items() if isinstance(value, Tensor) and value.shape[:1] == kept.shape}
     return changed.as_subclass(Tensor), {key: value[kept] if key in of_boxes else value for key, value in plain.items()}
+
+
+def _with_visibility(points: Tensor, target: Mapping[str, Tensor], size: Sequence[int]) -> Tensor:
+    """Moved points (n, points, 2) with how visible they were; those that left the image are not labelled any more."""
+    inside = ((points >= 0) & (points < torch.tensor([size[1], size[0]]))).all(-1, keepdim=True)
+    return torch.cat([points, target["keypoints"][..., 2:] * inside], -1)
 
 
 def _wrapped(tv_tensors: Any, target: Any, size: tuple[int, int]) -> tuple[Any, int]:
@@ -70,6 +82,8 @@ def _wrapped(tv_tensors: Any, target: Any, size: tuple[int, int]) -> tuple[Any, 
         wrapped["boxes"] = tv_tensors.BoundingBoxes(target["boxes"], format="XYXY", canvas_size=size)
         if "masks" in target:
             wrapped["masks"] = tv_tensors.Mask(target["masks"])
+        if "keypoints" in target:
+            wrapped["keypoints"] = tv_tensors.KeyPoints(target["keypoints"][..., :2], canvas_size=size)
         return wrapped, 0
     if target.is_floating_point():
         return tv_tensors.Image(target), 0

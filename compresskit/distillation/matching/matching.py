@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
-from ...analysis.answering_layers import answering_layers
+from ...analysis.answering_layers import answering_layers, layers_behind_choices
 from ...analysis.dataflow import Feature, Features
 from ...core.errors import InputError, nearest
 from ...core.tensors.modules import get_module
@@ -144,6 +144,12 @@ def heads(student: nn.Module, inputs: Inputs, student_run: Features, teacher_run
         if len(feature.shape) == 4 and feature.name in theirs and theirs[feature.name].shape == feature.shape
     }
     return [alike[name] for name in answering_layers(student, inputs, list(alike))]
+
+
+def aligned(module: nn.Module, inputs: Inputs, run: Features) -> Features:
+    """A run without the layers whose rows were picked, of which two detectors have others in another order."""
+    behind = layers_behind_choices(module, inputs)
+    return replace(run, each=tuple(feature for feature in run.each if feature.name not in behind))
 
 
 def _by_depth(mine: int, theirs: int) -> list[tuple[int, int]]:

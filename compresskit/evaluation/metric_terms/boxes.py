@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,9 @@ _SAME_PLACE = 0.5  # intersection over union from which two boxes are one
 _FAINTEST = 0.001  # score below which a dense head's boxes are not looked at, as in its own validation
 _SUPPRESSED = 0.7  # intersection over union above which the less likely of two boxes goes
 _MOST_BOXES = 300  # an image
+_SIGMA = 0.05  # of keypoints, about the mean of COCO's 17
+#: what is compared beside boxes, by iou_type
+_COMPARED: dict[str, tuple[str, ...]] = {"bbox": (), "segm": ("masks",), "keypoints": ("keypoints",)}
 
 
 def boxes_of(outputs: Any) -> list[Boxes] | None:
@@ -92,7 +95,10 @@ class MeanAveragePrecision:
     """Average precision over IoU from 0.5 to 0.95 in steps of 0.05, the mean over classes, as COCO has it.
 
     Args:
-        iou_type: what overlaps are taken of: "bbox", or "segm" for masks.
+        iou_type: what overlaps are taken of: "bbox", "segm" for masks, or "keypoints" for the distances of points in
+            shares of the object's size (object keypoint similarity).
+        sigma: of keypoints other than the 17 of COCO's persons, how far a point may be off in shares of the object's
+            size; one for all points, or one each as 0.05,0.1.
         iou: one intersection over union, e.g. 0.5, in the place of the ten.
     Source: Lin et al., "Microsoft COCO", ECCV 2014; computed by pycocotools.
     """
@@ -101,10 +107,10 @@ class MeanAveragePrecision:
     scale = "share"
     whole_outputs = True
 
-    def __init__(self, iou_type: str = "bbox", iou: float | None = None):
-        if iou_type not in ("bbox", "segm"):
-            raise InputError(f"metric_arg iou_type must be bbox or segm, got {iou_type!r}")
-        self._kind, self._iou = iou_type, iou
+    def __init__(self, iou_type: str = "bbox", iou: float | None = None, sigma: float | str | list[float] = _SIGMA):
+        if iou_type not in ("bbox", "segm", "keypoints"):
+            raise InputError(f"metric_arg iou_type must be bbox, segm or keypoints, got {iou_type!r}")
+        self._kind, self._iou, self._sigmas = iou_type, iou, _numbers(sigma)
         self._images: list[tuple[Boxes, Boxes]] = []
         self._evaluated: Any = None
 
@@ -122,7 +128,10 @@ class MeanAveragePrecision:
             )
         if not isinstance(targets, list | tuple) or not all(isinstance(target, Mapping) for target in targets):
             raise InputError("metric 'map' takes one mapping of boxes and labels an image as targets")
-        names = ("boxes", "labels", "scores", *(("masks",) if self._kind == "segm" else ()))
+        names = ("boxes", "labels", "scores", *_COMPARED[self._kind])
+        for name in _COMPARED[self._kind]:
+            if any(name not in one for one in (*boxes, *targets)):
+                raise InputError(f"metric_arg iou_type {self._kind} compares {name}, and there are none")
         for found, target in zip(boxes, targets, strict=True):
             self._images.append(
                 tuple({name: one[name].cpu() for name in names if name in one} for one in (found, target))  # type: ignore[arg-type]
@@ -151,11 +160,11 @@ class MeanAveragePrecision:
 
     def _evaluation(self) -> Any:
         if self._evaluated is None and any(len(target["labels"]) for _, target in self._images):
-            self._evaluated = _evaluated(self._images, self._kind, self._iou)
+            self._evaluated = _evaluated(self._images, self._kind, self._iou, self._sigmas)
         return self._evaluated
 
 
-def _evaluated(images: list[tuple[Boxes, Boxes]], kind: str, iou: float | None) -> Any:
+def _evaluated(images: list[tuple[Boxes, Boxes]], kind: str, iou: float | None, sigmas: Sequence[float]) -> Any:
     coco = require("pycocotools.coco", "metrics")
     cocoeval = require("pycocotools.cocoeval", "metrics")
     truth, found = coco.COCO(), coco.COCO()
@@ -173,6 +182,11 @@ def _evaluated(images: list[tuple[Boxes, Boxes]], kind: str, iou: float | None) 
         evaluation = cocoeval.COCOeval(truth, found, kind)
         evaluation.params.areaRng, evaluation.params.areaRngLbl = evaluation.params.areaRng[:1], ["all"]
         evaluation.params.maxDets = [100]
+        points = max(
+            (boxes["keypoints"].shape[1] for pair in images for boxes in pair if "keypoints" in boxes), default=0
+        )
+        if kind == "keypoints" and points != len(evaluation.params.kpt_oks_sigmas):
+            evaluation.params.kpt_oks_sigmas = _one_each(sigmas, points)
         if iou is not None:
             import numpy as np
 
@@ -198,8 +212,37 @@ def _entries(image: int, boxes: Boxes, kind: str) -> list[dict[str, Any]]:
             entry["score"] = float(boxes["scores"][number])
         if kind == "segm":
             entry["segmentation"] = _run_lengths(boxes["masks"][number])
+        if kind == "keypoints":
+            points = boxes["keypoints"][number].clone()
+            points[:, 2] = points[:, 2].clamp(min=0)
+            entry["keypoints"] = points.flatten().tolist()
+            entry["num_keypoints"] = int((points[:, 2] > 0).sum())
         entries.append(entry)
     return entries
+
+
+def _numbers(sigma: float | str | list[float]) -> list[float]:
+    """One number or several, as 0.05,0.1.
+
+    Raises:
+        InputError: if one is no number above 0.
+    """
+    try:
+        parts = sigma.split(",") if isinstance(sigma, str) else sigma if isinstance(sigma, list) else [sigma]
+        numbers = [float(part) for part in parts]
+    except (TypeError, ValueError):
+        numbers = []
+    if not numbers or min(numbers) <= 0:
+        raise InputError(f"metric_arg sigma must be a number above 0, or one a keypoint as 0.05,0.1, got {sigma!r:.60}")
+    return numbers
+
+
+def _one_each(sigmas: Sequence[float], points: int) -> Any:
+    import numpy as np
+
+    if len(sigmas) not in (1, points):
+        raise InputError(f"metric_arg sigma has {len(sigmas)} numbers, and there are {points} keypoints")
+    return np.array(sigmas if len(sigmas) == points else [*sigmas] * points)
 
 
 def _run_lengths(mask: Tensor) -> Any:

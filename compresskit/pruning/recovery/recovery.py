@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ...analysis.answering_layers import unaligned_layers
 from ...analysis.calibration.block_walk.blocks import find_blocks
 from ...core.reporting.phases import phase
 from ...core.tensors.modules import bias_of, get_module, tensor_of
@@ -85,7 +86,10 @@ def refit_after_cut(
     """
     inputs = calibration(context, options.samples, "reconstruct")
     names: list[str] = []
+    unaligned = unaligned_layers(whole, inputs[0])
     for name, layer in whole.named_modules():
+        if name in unaligned:
+            continue
         mask = _input_mask(graph, name, keep) if refittable(layer) else None
         if mask is not None and (names or not mask.all()):
             names.append(name)

@@ -179,7 +179,7 @@ def quickly_refitted(module: nn.Module, example: Inputs, *, examples: int) -> bo
 
     def note(layer: nn.Module, inputs: tuple, output: Tensor) -> None:
         nonlocal widest
-        widest = max(widest, output[0].numel())
+        widest = max(widest, output[:1].numel())  # a head may get no rows at all
 
     with watch(module, {name: note for name, layer in module.named_modules() if refittable(layer)}):
         call(module, example)

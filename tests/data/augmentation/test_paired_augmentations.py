@@ -87,3 +87,23 @@ def test_what_would_leave_targets_behind_is_refused(tmp_path):
     assert torch.equal(changed, images / 2)
     classes = torch.tensor([0, 1])  # nothing lies on the pixels
     assert transforms.compose(["randaugment"]).with_targets(images, classes, generator())[1] is classes
+
+
+@pytest.mark.parametrize("name", ["crop", "resizedcrop"])
+def test_keypoints_stay_on_their_corners_and_are_unlabelled_outside(name):
+    image = torch.zeros(3, 32, 48)
+    image[:, 10:20, 15:30] = 1
+    boxes, points = torch.tensor([[15.0, 10, 30, 20]]), torch.tensor([[[15.0, 10, 2], [30, 20, 1], [0, 31, 2]]])
+    targets = [{"boxes": boxes, "labels": torch.tensor([1]), "keypoints": points} for _ in range(12)]
+    (_,), found = transforms.compose([name]).with_targets(([image.clone() for _ in range(12)],), targets, generator())
+    kinds = set()
+    for target in found:
+        box, moved = target["boxes"][0], target["keypoints"][0]
+        if bool((moved[:2, 2] > 0).all()):  # the object is whole
+            torch.testing.assert_close(moved[:2, :2].flatten(), box, atol=1e-3, rtol=0)
+        outside = bool((moved[2, :2] < 0).any()) or float(moved[2, 1]) >= 32
+        kinds.add(outside)
+        assert float(moved[2, 2]) == (0 if outside else 2)
+    assert True in kinds
+    with pytest.raises(InputError, match="augment 'flip' would exchange the keypoints of left and right"):
+        transforms.compose(["flip"]).with_targets(([image],), targets[:1], generator())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -101,3 +103,27 @@ def test_matched_boxes_are_paired_once():
     }
     single = {name: value[:1] for name, value in one.items()}
     assert matched_share(one, single) == pytest.approx(2 / 3)
+
+
+def test_keypoints_by_their_distance_in_shares_of_the_size():
+    """One point of three is off by d, in a box of area 256: similarity (2 + exp(-d^2 / (2 area (2 sigma)^2))) / 3."""
+    pytest.importorskip("pycocotools")
+    points = torch.tensor([[[2.0, 2, 2], [10, 2, 1], [4, 12, 2]]])
+    truth = {"boxes": torch.tensor([[0.0, 0, 16, 16]]), "labels": torch.tensor([1]), "keypoints": points}
+    for away, sigma in ((0.0, 0.05), (1.0, 0.05), (6.0, 0.05), (6.0, "0.5,0.5,0.5")):
+        moved = points.clone()
+        moved[0, 0, 0] += away
+        found = truth | {"keypoints": moved, "scores": torch.tensor([0.9])}
+        spread = 2 * float(str(sigma).partition(",")[0])
+        similarity = (2 + math.exp(-(away**2) / (2 * 256 * spread**2))) / 3
+        score = make_metric("map", arguments={"iou_type": "keypoints", "sigma": sigma})(
+            Replay([[found]]), [(torch.tensor(0), [truth])]
+        )
+        assert score.value == pytest.approx(sum(similarity >= 0.5 + 0.05 * k - 1e-9 for k in range(10)) / 10)
+    with pytest.raises(InputError, match="sigma has 2 numbers, and there are 3 keypoints"):
+        make_metric("map", arguments={"iou_type": "keypoints", "sigma": "0.1,0.2"})(
+            Replay([[found]]), [(torch.tensor(0), [truth])]
+        )
+    with pytest.raises(InputError, match="iou_type keypoints compares keypoints, and there are none"):
+        boxes = {name: truth[name] for name in ("boxes", "labels")}
+        make_metric("map", arguments={"iou_type": "keypoints"})(Replay([[found]]), [(torch.tensor(0), [boxes])])

@@ -33,6 +33,7 @@ def coco(
     val: str | None = None,
     test: str | None = None,
     masks: bool = False,
+    keypoints: bool = False,
     max_bad: int = 0,
     collate: Function | None = None,
 ) -> Splits:
@@ -44,21 +45,24 @@ def coco(
         images: folder of the images; default: where they are found beside the file.
         val, test: annotation files of these splits; without a test a fifth of train is held out.
         masks: whether targets have masks, too.
+        keypoints: whether they have keypoints; instances without any are left out.
         max_bad: images of each split that may fail to decode; they are left out and named.
     Raises:
         InputError: if a file is missing, or is no such annotation.
     """
     where = f"coco:{location}"
     whole(max_bad, "max_bad", where)
-    if not isinstance(masks, bool):
-        raise InputError(f"data {where!r}: masks is true or false, got {masks!r:.60}")
+    for name, value in (("masks", masks), ("keypoints", keypoints)):
+        if not isinstance(value, bool):
+            raise InputError(f"data {where!r}: {name} is true or false, got {value!r:.60}")
+    wanted = frozenset(name for name, value in (("masks", masks), ("keypoints", keypoints)) if value)
     bad: list[str] = []
     parts: dict[str, Any] = {}
     names: tuple[str, ...] = ()
     for split, path in (("train", location), ("val", val), ("test", test)):
         if path is None:
             continue
-        boxed, found_names = _read(str(path), images, preprocessing, masks, max_bad, bad)
+        boxed, found_names = _read(str(path), images, preprocessing, wanted, max_bad, bad)
         names = names or found_names
         parts[split] = dataset_split(boxed, range(len(boxed)), repr(where), collate)
     if "test" not in parts and "val" in parts:
@@ -72,7 +76,7 @@ def coco(
 
 
 def _read(
-    path: str, images: str | None, preprocessing: Preprocessing, masks: bool, max_bad: int, bad: list[str]
+    path: str, images: str | None, preprocessing: Preprocessing, wanted: frozenset[str], max_bad: int, bad: list[str]
 ) -> tuple[Boxed, tuple[str, ...]]:
     what = f"annotations {path!r}"
     content = read_json(Path(path), what, _LARGEST_BYTES)
@@ -84,8 +88,9 @@ def _read(
                 raise InputError(
                     f"{what}: annotation {entry.get('id')} is of image {entry['image_id']}, which is not there"
                 )
-            if not entry.get("iscrowd"):
-                _check(entry, what, masks)
+            without = "keypoints" in wanted and not any((entry.get("keypoints") or ())[2::3])
+            if not entry.get("iscrowd") and not without:
+                _check(entry, what, wanted)
                 annotations[entry["image_id"]].append(entry)
         categories = {int(entry["id"]): str(entry["name"]) for entry in content.get("categories", ())}
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -94,6 +99,11 @@ def _read(
         raise InputError(f"{what} is no COCO annotation file: {type(error).__name__} {error}") from error
     if not files:
         raise InputError(f"{what} names no images")
+    points: set[int] = set()
+    if "keypoints" in wanted:
+        points = {len(entry["keypoints"]) // 3 for entries in annotations.values() for entry in entries}
+        if len(points) != 1:
+            raise InputError(f"{what} has instances of {sorted(points)} keypoints; all need the same number")
     folder = directory(images, "image folder") if images else _folder_of(Path(path), next(iter(files.values())))
     paths = [folder / name for name in files.values()]
     missing = next((place for place in paths if not place.is_file()), None)
@@ -101,7 +111,7 @@ def _read(
         raise InputError(
             f"{what}: image {str(missing)!r} does not exist; say where they are with --data-arg images=DIR"
         )
-    found: list[Found] = [partial(_found, annotations[number], masks) for number in files]
+    found: list[Found] = [partial(_found, annotations[number], wanted, max(points, default=0)) for number in files]
     if max_bad:
         kept, lines = readable(paths, max_bad)
         bad += lines
@@ -110,15 +120,18 @@ def _read(
     return Boxed(paths, found, preprocessing.size, 1 if preprocessing.channels == 1 else 3), names
 
 
-def _check(entry: Mapping[str, Any], what: str, masks: bool) -> None:
+def _check(entry: Mapping[str, Any], what: str, wanted: frozenset[str]) -> None:
     box = entry["bbox"]
     numbers = isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) for v in box)
     if not numbers or type(entry["category_id"]) is not int or entry["category_id"] < 0:
         raise InputError(
             f"{what}: annotation {entry.get('id')} needs bbox [x, y, width, height] and a category_id from 0 on"
         )
-    if masks and not isinstance(entry.get("segmentation"), list | Mapping):
+    if "masks" in wanted and not isinstance(entry.get("segmentation"), list | Mapping):
         raise InputError(f"{what}: annotation {entry.get('id')} has no segmentation; leave masks out")
+    points: Any = entry.get("keypoints") if "keypoints" in wanted else []
+    if len(points) % 3 or not all(isinstance(number, int | float) for number in points):
+        raise InputError(f"{what}: annotation {entry.get('id')} needs keypoints as x, y, visibility, x, y, ...")
 
 
 def _folder_of(path: Path, first: str) -> Path:
@@ -132,16 +145,19 @@ def _folder_of(path: Path, first: str) -> Path:
 
 
 def _found(
-    entries: list[Mapping[str, Any]], masks: bool, height: int, width: int
-) -> tuple[Tensor, Tensor, Tensor | None]:
+    entries: list[Mapping[str, Any]], wanted: frozenset[str], points: int, height: int, width: int
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     corners = torch.tensor([entry["bbox"] for entry in entries], dtype=torch.float32).reshape(-1, 4)
     corners[:, 2:] += corners[:, :2]
     labels = torch.tensor([entry["category_id"] for entry in entries], dtype=torch.int64)
-    if not masks:
-        return corners, labels, None
-    drawn = [mask_of(entry["segmentation"], height, width) for entry in entries]
-    stacked = np.stack(drawn) if drawn else np.zeros((0, height, width), bool)
-    return corners, labels, torch.from_numpy(stacked)
+    others = {}
+    if "masks" in wanted:
+        drawn = [mask_of(entry["segmentation"], height, width) for entry in entries]
+        others["masks"] = torch.from_numpy(np.stack(drawn) if drawn else np.zeros((0, height, width), bool))
+    if "keypoints" in wanted:
+        numbers = [entry["keypoints"] for entry in entries]
+        others["keypoints"] = torch.tensor(numbers, dtype=torch.float32).reshape(-1, points, 3)
+    return corners, labels, others
 
 
 def mask_of(segmentation: Any, height: int, width: int) -> np.ndarray:

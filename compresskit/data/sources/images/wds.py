@@ -6,8 +6,8 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MOST_SHARDS = 100_000
 _TARGETS = ("cls", "json", "txt", "npy")
 _LARGEST_MEMBER = 256 << 20
+_MOST_CLASSES = 1000
 
 
 @dataclass
@@ -39,9 +40,10 @@ class Shards(Dataset[Any]):
         shards: tar files, not compressed.
         places: (n, 5) int64: shard, offset and size of the image, offset and size of the target.
         image, target: suffixes of the two.
-        key: of a target in JSON.
+        key: of a target in JSON; a.b for one inside of another.
         size: (height, width) of all images; None keeps their own.
         channels: of an image.
+        classes: numbers of the classes, where targets are text.
     """
 
     shards: list[str]
@@ -51,9 +53,25 @@ class Shards(Dataset[Any]):
     key: str
     size: tuple[int, int] | None
     channels: int
+    classes: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.places)
+
+    def texts(self) -> list[str] | None:
+        """The targets of all samples where they are text; None where the first one is none."""
+        found = []
+        for index in range(len(self)):
+            found.append(self._raw(index))
+            if not isinstance(found[-1], str):
+                return None
+        return found
+
+    def _raw(self, index: int) -> Any:
+        shard, _, _, *place = (int(number) for number in self.places[index])
+        with open(self.shards[shard], "rb") as file:
+            content = _member(file, *place)
+        return self._target(content, f"shard {self.shards[shard]!r}, sample {index}")
 
     def __getitem__(self, index: int) -> tuple[Tensor, Any]:
         """(channels, height, width) uint8, and what the target's member holds."""
@@ -66,7 +84,8 @@ class Shards(Dataset[Any]):
             if self.size is None
             else torch.from_numpy(decode(named, self.size, self.channels))
         )
-        return image, self._target(target, f"shard {self.shards[shard]!r}, sample {index}")
+        found = self._target(target, f"shard {self.shards[shard]!r}, sample {index}")
+        return image, self.classes.get(found, found) if isinstance(found, str) else found
 
     def _target(self, content: bytes, where: str) -> Any:
         try:
@@ -75,10 +94,28 @@ class Shards(Dataset[Any]):
             if self.target == "npy":
                 return torch.from_numpy(np.load(io.BytesIO(content), allow_pickle=False))
             if self.target == "json":
-                return json.loads(content)[self.key]
-            return content.decode()
+                return _numbers(_inside(json.loads(content), self.key))
+            return content.decode().strip()
         except (ValueError, KeyError, TypeError, RecursionError, EOFError) as error:
             raise InputError(f"{where}: .{self.target} holds no target: {first_line(error)[:200]}") from error
+
+
+def _inside(value: Any, key: str) -> Any:
+    """The value of a key, else of its parts one inside of another."""
+    if isinstance(value, Mapping) and key not in value and "." in key:
+        first, _, rest = key.partition(".")
+        return _inside(value[first], rest)
+    return value[key]
+
+
+def _numbers(value: Any) -> Any:
+    """A list of numbers as a tensor: of 0 and 1 in whole numbers, or of truth values, labels; else floats."""
+    if isinstance(value, bool):
+        return int(value)
+    if not isinstance(value, list):
+        return value
+    are_labels = all(isinstance(one, int) and one in (0, 1) for one in value)
+    return torch.tensor(value, dtype=torch.int64 if are_labels else torch.float32)
 
 
 class _Named(io.BytesIO):
@@ -109,20 +146,37 @@ def wds(
         preprocessing: size that images are resized and cropped to, and channels.
         val, test: shards of these splits; without a test a fifth of the samples is held out.
         target: suffix of the targets: cls (a whole number), json, npy or txt; default: the first of them that is there.
-        key: of the target in JSON.
+            Texts are classes.
+        key: of the target in JSON; a.b for one inside of another.
     Raises:
         InputError: if there are no shards, or they are compressed or damaged.
     """
-    parts = {}
-    for split, pattern in (("train", location), ("val", val), ("test", test)):
-        if pattern is not None:
-            shards = _read(str(pattern), preprocessing, target, key)
-            parts[split] = dataset_split(shards, range(len(shards)), repr(f"wds:{pattern}"), collate)
+    read = {
+        split: (pattern, _read(str(pattern), preprocessing, target, key))
+        for split, pattern in (("train", location), ("val", val), ("test", test))
+        if pattern is not None
+    }
+    classes = _name_classes([shards for _, shards in read.values()])
+    parts = {
+        split: dataset_split(shards, range(len(shards)), repr(f"wds:{pattern}"), collate)
+        for split, (pattern, shards) in read.items()
+    }
     if "test" not in parts and "val" in parts:
         parts["test"] = parts.pop("val")
     if "test" not in parts:
-        return divided(parts["train"], None)
-    return Splits(parts["train"], parts["test"], parts.get("val"))
+        return divided(parts["train"], len(classes) or None, classes)
+    return Splits(parts["train"], parts["test"], parts.get("val"), len(classes) or None, classes=classes)
+
+
+def _name_classes(parts: Sequence[Shards]) -> tuple[str, ...]:
+    """Number the texts that are targets, in all splits alike; none where targets are numbers or free text."""
+    found = [part.texts() for part in parts]
+    names = sorted({text for texts in found if texts is not None for text in texts})
+    if any(texts is None for texts in found) or len(names) > _MOST_CLASSES:
+        return ()
+    for part in parts:
+        part.classes = {name: number for number, name in enumerate(names)}
+    return tuple(names)
 
 
 def _read(pattern: str, preprocessing: Preprocessing, target: str | None, key: str) -> Shards:

@@ -143,5 +143,5 @@ def _lines(path: Path, classes: int, first: int) -> tuple[Tensor, Tensor]:
     return torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), torch.tensor(labels, dtype=torch.int64)
 
 
-def _found(boxes: Tensor, labels: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, None]:
-    return boxes * torch.tensor([width, height, width, height]), labels, None
+def _found(boxes: Tensor, labels: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    return boxes * torch.tensor([width, height, width, height]), labels, {}

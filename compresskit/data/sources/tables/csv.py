@@ -10,22 +10,36 @@ from ....core.errors import InputError
 from ....core.limits.reading import check_regular
 from ....core.types import Preprocessing
 from ...splits.base import Splits
-from .rows import Table, split_of
+from .rows import Choice, Table, split_of
 
 
-def csv(location: str, preprocessing: Preprocessing, *, target: Any = None, inputs: Any = None) -> Splits:
+def csv(
+    location: str,
+    preprocessing: Preprocessing,
+    *,
+    target: Any = None,
+    inputs: Any = None,
+    split: str | None = None,
+    val: str | None = None,
+    test: str | None = None,
+    images: str | None = None,
+) -> Splits:
     """Columns of a CSV file with a header: numbers, categories as text, or paths of images.
 
     Args:
         location: the file; paths in it are relative to its folder.
         preprocessing: size and channels of images.
         target: column or columns of the targets, as a,b; default: label, target, or the last. A single one whose cells
-            are text or whole numbers (3, not 3.0) is classes.
+            are text or whole numbers (3, not 3.0) is classes; several ones of 0 and 1 or of True and False are labels.
         inputs: columns of the inputs; default: all others.
+        split: column that says train, val or test; default: one called split that does.
+        val, test: files of these splits; without them a fifth of the rows is held out as test.
+        images: folder that paths are relative to.
     Raises:
         InputError: naming line and column of what does not fit.
     """
-    return split_of(read_table(location), preprocessing, target, inputs)
+    others = {name: read_table(str(path)) for name, path in (("val", val), ("test", test)) if path is not None}
+    return split_of(read_table(location), preprocessing, Choice(target, inputs, split, images), others)
 
 
 def read_table(location: str) -> Table:

@@ -14,7 +14,7 @@ from ...splits.base import Splits
 from ...text.classes import of_table, tokenizer_of
 from ...text.reading import corpus, corpus_files, is_corpus
 from ..folders import whole
-from .rows import Table, split_of
+from .rows import Choice, Table, split_of
 
 
 def jsonl(
@@ -27,6 +27,10 @@ def jsonl(
     tokenizer: str | None = None,
     length: int | None = None,
     samples: int | None = None,
+    split: str | None = None,
+    val: str | None = None,
+    test: str | None = None,
+    images: str | None = None,
     text_inputs: TextInputs | None = None,
 ) -> Splits:
     """Objects with the same keys, one a line: numbers, lists of numbers, categories as text, or paths of images.
@@ -39,14 +43,19 @@ def jsonl(
         target: key or keys of the targets, as a,b; default: label, target, or the last. A single one that is text or
             whole numbers is classes.
         inputs: keys of the inputs; default: all others.
+        split, val, test, images: as those of `csv:`; of tables alone, not of texts.
         column, tokenizer, length, samples: as those of `text:`.
         text_inputs: what the model expects of text.
     Raises:
         InputError: naming the line that does not fit.
     """
     if inputs is not None or (text_inputs is None and tokenizer is None and column is None):
-        return split_of(read_table(location), preprocessing, target, inputs)
+        others = {name: read_table(str(path)) for name, path in (("val", val), ("test", test)) if path is not None}
+        return split_of(read_table(location), preprocessing, Choice(target, inputs, split, images), others)
     where = f"jsonl:{location}"
+    tabular = {"split": split, "val": val, "test": test, "images": images}
+    if given := [name for name, value in tabular.items() if value is not None]:
+        raise InputError(f"data {where!r}: {given[0]} is an argument of tables, and these are texts; leave it out")
     check_regular(location, f"data file {location!r}")
     if length is not None:
         whole(length, "length", where, 1)

@@ -16,7 +16,7 @@ def test_boxes_are_cut_at_the_border_and_empty_ones_are_dropped(tmp_path):
     def found(height, width):
         assert (height, width) == (10, 20)
         boxes = torch.tensor([[-4.0, 2, 10, 30], [5, 5, 5, 9], [25, 1, 30, 4]])
-        return boxes, torch.tensor([1, 2, 3]), torch.ones(3, 10, 20, dtype=torch.bool)
+        return boxes, torch.tensor([1, 2, 3]), {"masks": torch.ones(3, 10, 20, dtype=torch.bool)}
 
     image, target = Boxed([tmp_path / "a.png"], [found], (20, 10), 3)[0]
     assert image.shape == (3, 20, 10) and target["labels"].tolist() == [1]

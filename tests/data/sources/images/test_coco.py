@@ -57,6 +57,42 @@ def test_a_size_changes_images_boxes_and_masks(tmp_path):
         assert target["masks"].shape == (1, 40, 30)
 
 
+def with_keypoints(content):
+    for entry in content["annotations"]:
+        x = entry["bbox"][0]
+        entry["keypoints"] = [x, 2, 2, x + 2, 5, 1] if entry["id"] != 2 else [0] * 6
+
+
+def test_keypoints_follow_the_size_and_instances_without_any_are_left_out(tmp_path):
+    location = written(tmp_path, with_keypoints)
+    counts = []
+    for size in ({}, {"size": "40x30"}):
+        data = open_data(location, args={"keypoints": True, **size}, collate="list")
+        for split in ("train", "val", "test"):
+            for (images,), targets in data.batches(split, batch_size=4):
+                for image, target in zip(images, targets, strict=True):
+                    number = round(float(image[0, 0, 0]) * 255)
+                    scale, tall = (30 / (10 + number), 2) if size else (1, 1)
+                    points = torch.tensor([[number * scale, 2 * tall, 2], [(number + 2) * scale, 5 * tall, 1]]).float()
+                    counts.append(len(target["keypoints"]))
+                    torch.testing.assert_close(target["keypoints"], points.expand(len(target["boxes"]), 2, 3))
+    assert sum(counts) == 2 * 19 and counts.count(0) == 2  # the one image whose points are not labelled
+
+
+@pytest.mark.parametrize(
+    ("change", "first", "message"),
+    [
+        (lambda c: None, {}, "has instances of \\[\\] keypoints"),
+        (with_keypoints, {"keypoints": [1, 2, 2]}, "has instances of \\[1, 2\\] keypoints"),
+        (with_keypoints, {"keypoints": [1, 2, 2, 4]}, "annotation 0 needs keypoints"),
+    ],
+)
+def test_keypoints_that_do_not_fit_are_refused(tmp_path, change, first, message):
+    location = written(tmp_path, lambda content: change(content) or content["annotations"][0].update(first))
+    with pytest.raises(InputError, match=message):
+        open_data(location, args={"keypoints": True})
+
+
 def test_run_lengths_are_as_pycocotools_writes_them():
     coding = pytest.importorskip("pycocotools.mask")
     mask = np.zeros((37, 23), np.uint8)

@@ -57,6 +57,31 @@ def test_targets_of_other_kinds(tmp_path):
     assert next(iter(arrays.batches("test", batch_size=2)))[1].tolist() == [[0.5, 1.5]] * 2
 
 
+def test_texts_are_classes_and_lists_labels_or_numbers(tmp_path):
+    names = ("zebra", "ant")
+    for shard in range(2):
+        rows = [
+            {"meta": {"name": names[n % 2]}, "tags": [n % 2, 1], "sure": n % 2 == 0, "place": [0.5, n]}
+            for n in range(10)
+        ]
+        samples = [m for n, row in enumerate(rows) for m in sample(n, (f"x/{n:03}.json", json.dumps(row).encode()))]
+        write(tmp_path / f"{shard}.tar", samples)
+
+    def targets(key):
+        data = open_data(f"wds:{tmp_path}/0.tar", args={"key": key, "test": f"{tmp_path}/1.tar"})
+        return data, next(iter(data.batches("test", batch_size=2)))[1]
+
+    data, classes = targets("meta.name")
+    assert data.classes == ("ant", "zebra") and data.num_classes == 2 and classes.tolist() == [1, 0]
+    _, tags = targets("tags")
+    assert tags.tolist() == [[0, 1], [1, 1]] and not tags.is_floating_point()
+    assert targets("sure")[1].tolist() == [1, 0]
+    _, places = targets("place")
+    assert places.tolist() == [[0.5, 0.0], [0.5, 1.0]] and places.is_floating_point()
+    with pytest.raises(InputError, match="holds no target: 'meta.age'|holds no target: 'age'"):
+        targets("meta.age")
+
+
 @pytest.mark.parametrize(
     ("samples", "args", "message"),
     [
