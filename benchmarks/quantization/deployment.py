@@ -179,7 +179,11 @@ NETWORKS = {
     "lstm": Network(partial(Recurrent, nn.LSTM), sequence),
     "bert": Network(bert, ids(128, 30000), ("int8-static", "int8-dynamic"), transformer=True),
     "tinylm": Network(
-        tinylm, ids(128, 256), ("int8-static", "int8-dynamic"), transformer=True, says="trained weights, random tokens"
+        tinylm,
+        ids(128, 256),
+        ("int8-static", "int8-dynamic", "int8-dynamic, a range a tensor"),
+        transformer=True,
+        says="trained weights, random tokens",
     ),
 }
 
@@ -360,9 +364,11 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
         facts["OpenVINO, float"] = {"size_mb": size_mb(plain)}
         for scheme in network.schemes:
             int8 = loaded.clone()
+            named, _, ranges = scheme.partition(", a range a ")  # of int8-dynamic, what has a range of its own
             given = {"calibration_samples": CALIBRATION, **network.options} if scheme == "int8-static" else {}
+            given |= {"dynamic_ranges": ranges} if ranges else {}
             context = Context(loaded, data=examples if scheme == "int8-static" else None)  # type: ignore[arg-type]
-            quantize(int8, QuantizeOptions(scheme=scheme, **given), context)  # type: ignore[arg-type]
+            quantize(int8, QuantizeOptions(scheme=named, **given), context)  # type: ignore[arg-type]
             for runtime in ("onnxruntime", "openvino"):
                 path = exported(int8, base / f"{scheme}-{runtime}.onnx", runtime)
                 label = f"{'ONNX Runtime' if runtime == 'onnxruntime' else 'OpenVINO'}, {scheme}, compresskit"

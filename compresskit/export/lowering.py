@@ -110,7 +110,7 @@ def _carry_out(loaded: Loaded, options: ExportOptions, context: Context, path: P
     else:
         trace = traced(loaded, options, context.data)
         program = trace.program
-        program.graph_module.meta[DESCRIPTION] = description(loaded, context, options.preprocess)
+        program.graph_module.meta[DESCRIPTION] = description(loaded, context, options.preprocess, runtime)
         notes = [*known, *computes_in(loaded.module), *held_as_floats(loaded, program, options)]
         notes += EXPORTERS.load(options.format)(program, path, options) or []
         notes += size_notes(loaded, program, bytes_on_disk(path), options)

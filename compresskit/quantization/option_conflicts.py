@@ -62,10 +62,6 @@ def conflicts(options: Any) -> list[str]:
         )
     if options.qat != "none" and "qat" not in read:
         problems.append(f"qat learns integer steps; scheme {options.scheme!r} has none, use recover to tune it")
-    if options.qat != "none" and options.rounding != "nearest":
-        problems.append(
-            f"rounding {options.rounding!r} would be lost: qat learns the weights anew and rounds them to nearest"
-        )
     if options.reconstruct == "block" and "qat" not in read:
         problems.append(f"reconstruct block learns integer steps; scheme {options.scheme!r} has none, leave it out")
     if "activation_bits" in given and scheme.activations == "none":

@@ -16,7 +16,7 @@ from ..analysis.calibration.hooks import watch
 from ..core.errors import InputError
 from ..core.tensors.copying import copy_module
 from ..core.tensors.dtypes import widened
-from ..core.tensors.modules import tensor_of
+from ..core.tensors.modules import evaluating, tensor_of
 from ..core.types import Inputs, Loaded, call, main_output, to_device
 from ..evaluation.loss_terms.own import answering
 from ..evaluation.loss_terms.shapes import class_axis
@@ -32,6 +32,7 @@ from .layers.weights import store
 
 _SMALLEST_STEP = 1e-8
 _CELL = 0.49  # half a step, less what rounding in floats may take
+_HELD_OUT, _HELD_OUT_BATCH = 256, 16  # examples that tell whether training was worth it
 _TEMPERATURE, _TEACHER_SHARE = 4.0, 0.9
 
 #: (student, inputs, targets) -> scalar
@@ -225,6 +226,18 @@ def take_over(trained: nn.Module, quantized: nn.Module) -> None:
     for name, tensor in [*quantized.named_parameters(), *quantized.named_buffers()]:
         if name in found and name not in written:
             tensor.copy_(found[name])
+
+
+@torch.no_grad()
+def held_out_loss(module: nn.Module, objective: Objective, context: Context) -> float:
+    """Mean objective over examples of the split val, in eval mode."""
+    batches = context.needs_data().batches("val", batch_size=_HELD_OUT_BATCH, limit=_HELD_OUT)
+    with evaluating(module):
+        found = [
+            float(objective(module, to_device(inputs, context.device), to_device(targets, context.device)))
+            for inputs, targets in batches
+        ]
+    return sum(found) / len(found)
 
 
 def make_distill_objective(teacher: Loaded, labels: Literal["use", "ignore"], context: Context) -> Objective:

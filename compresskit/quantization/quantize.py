@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -14,6 +15,7 @@ from compresskit.core.tensors.copying import copy_structure
 from compresskit.core.tensors.modules import get_module
 from compresskit.core.timings.decisions import label
 from compresskit.core.types import Inputs, Loaded
+from compresskit.evaluation.losses import plain_objective
 from compresskit.model.example_inputs import with_batch
 from compresskit.model.text_inputs import is_causal
 from compresskit.training.context import Context, Profile, StepResult
@@ -45,7 +47,7 @@ from .mixed_precision.choice import allocate, target_bytes
 from .mixed_precision.latency_budget import choose_int8
 from .options import QuantizeOptions
 from .plan import LayerPlan, chosen_names, make_plan
-from .qat import make_distill_objective, take_over, trainable
+from .qat import held_out_loss, make_distill_objective, take_over, trainable
 from .reconstruction import reconstruct_quantized
 from .report import layer_table, size_facts
 from .transforms.equalization import equalize
@@ -214,9 +216,20 @@ def _train_quantized(
         teacher = replace(loaded, module=float_model, edits=[], storage={})
         objective = make_distill_objective(teacher, options.recover.labels, context)
     training = options.qat_options()
+    judge = objective or partial(plain_objective, training.label_smoothing, loss=context.loss)
+    known = {name: tensor.detach().clone() for name, tensor in loaded.module.state_dict().items()}
+    before = held_out_loss(loaded.module, judge, context)
     trained = train(shadow, training, context, objective=objective)
     take_over(shadow.module, loaded.module)
-    return {"lr": training.lr, "grad_clip": training.grad_clip, **trained}
+    after = held_out_loss(loaded.module, judge, context)
+    kept = "trained"
+    if after >= before:  # short training at a high rate may lose what rounding by data had won
+        loaded.module.load_state_dict(known)
+        kept = "post-training"
+        said = f"qat: held-out loss {before:.4g} -> {after:.4g}, so the weights stay; train longer, or at a lower lr"
+        context.log(said)
+    losses = {"held_out_loss_before": before, "held_out_loss_after": after, "weights": kept}
+    return {"lr": training.lr, "grad_clip": training.grad_clip, **losses, **trained}
 
 
 def _set_storage(loaded: Loaded, name: str, spec: Spec, options: QuantizeOptions) -> None:

@@ -21,7 +21,6 @@ from compresskit.quantization.tables import FORMATS
         ({"calibration_samples": 10}, "calibration_samples would be ignored"),
         ({"calibration_batch": 10}, "calibration_batch would be ignored"),
         ({"scheme": "float8-weight", "weight_search": "mse"}, "no meaning for scheme 'float8-weight'"),
-        ({"scheme": "int4-weight", "qat": "kd", "rounding": "gptq"}, "rounding 'gptq' would be lost"),
         ({"scheme": "codebook", "qat": "kd"}, "qat learns integer steps"),
     ],
 )

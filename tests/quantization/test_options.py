@@ -72,7 +72,7 @@ def test_data_means_gptq_below_8_bits_unless_something_else_mends_the_weights():
     assert rounding(scheme="int4-weight", tuned=True) == "nearest"
     assert rounding(scheme="int4-weight", rounding="nearest") == "nearest"
     assert [rounding(scheme=scheme) for scheme in ("int8-weight", "w4a4", "nf4")] == ["nearest"] * 3
-    assert rounding(scheme="int4-weight", qat="kd") == "nearest"
+    assert rounding(scheme="int4-weight", qat="kd") == "gptq"  # training starts from these codes
 
 
 @pytest.mark.integration

@@ -6,7 +6,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from compresskit.artifact.edits import replay
-from compresskit.core.types import Loaded
+from compresskit.core.types import Loaded, Preprocessing
+from compresskit.data.dataset import Data
+from compresskit.data.loaders import splits_of
 from compresskit.evaluation.tasks import Task
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.qat import (
@@ -166,3 +168,23 @@ def test_of_boxes_the_layers_that_they_are_read_from_are_compared():
     hard = make_distill_objective(loaded, "use", context)(student, inputs, [{}] * 6)
     own = (student.head(student.body(inputs).relu()) - 1).square().mean()
     assert hard.item() == pytest.approx(0.9 * value.item() + 0.1 * own.item(), rel=1e-5)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("lr", "kept"), [(1e-3, "trained"), (0.5, "post-training")])
+def test_training_that_ends_below_rounding_by_data_leaves_the_weights(lr, kept, loaded_net):
+    examples = torch.randn(200, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    splits = splits_of((examples, examples.mean((1, 2, 3)).gt(0).long()), "own")
+    data = Data("own", splits, Preprocessing())
+
+    def quantized(**options):
+        loaded = loaded_net()
+        result = quantize(loaded, QuantizeOptions(scheme="int4-weight", **options), Context(loaded.clone(), data=data))
+        return result.facts, result.loaded.module.state_dict()
+
+    facts, state = quantized(qat="kd", lr=lr, epochs=2, optimizer="adamw")
+    _, untrained = quantized()
+    same = all(torch.equal(state[name], untrained[name]) for name in untrained)
+    assert facts["qat"]["weights"] == kept and same == (kept == "post-training")
+    assert (facts["qat"]["held_out_loss_after"] < facts["qat"]["held_out_loss_before"]) == (kept == "trained")
+    assert facts["rounding"] == "gptq"

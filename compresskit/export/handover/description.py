@@ -27,16 +27,18 @@ _GENERIC_LABEL = re.compile(r"LABEL_\d+")
 _PROGRAMS = ("compresskit", "__main__.py")
 
 
-def description(loaded: Loaded, context: Context, preprocess: str = "outside") -> dict[str, Any]:
+def description(loaded: Loaded, context: Context, preprocess: str = "outside", runtime: str = "") -> dict[str, Any]:
     """What a file says of its model; JSON-able, without any path of this machine.
 
     Args:
         loaded: the model.
         context: its recipe names the model, its data the labels and what is done to images.
         preprocess: whether images are scaled and normalized outside of the graph or inside.
+        runtime: that the file is written for.
     Returns:
-        compresskit (version), model, edits (a line each), weights_sha256; command, where it was a command;
-        preprocessing of images and labels of classes, where they are known; text, for models of token ids.
+        compresskit (version), model, runtime where it is named, edits (a line each), weights_sha256; command, where it
+        was a command; preprocessing of images and labels of classes, where they are known; text, for models of token
+        ids.
     """
     recipe = context.recipe or {}
     given = str(recipe.get("model") or source_string(loaded.source) if loaded.source else loaded.name)
@@ -46,6 +48,8 @@ def description(loaded: Loaded, context: Context, preprocess: str = "outside") -
         "edits": edits_in_short(loaded.edits),
         "weights_sha256": weights_sha256(loaded.module),
     }
+    if runtime:
+        found["runtime"] = runtime
     if command := command_line():
         found["command"] = command
     if preprocessing := preprocessing_of(loaded, context.data):

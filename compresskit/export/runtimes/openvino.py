@@ -12,6 +12,7 @@ from .exported import Exported, InputSpec, Runner, as_outputs, in_order
 
 #: where our files keep what they say of themselves
 ABOUT = "compresskit"
+_OF_ONNX = "framework"  # where OpenVINO holds what an ONNX file says of itself
 _TYPES = {"f32": torch.float32, "f64": torch.float64, "f16": torch.float16, "bf16": torch.bfloat16,
           "i64": torch.int64, "i32": torch.int32, "i16": torch.int16, "i8": torch.int8, "u8": torch.uint8,
           "boolean": torch.bool}  # fmt: skip
@@ -44,7 +45,8 @@ def openvino(exported: Exported) -> Runner:
         found = request.infer(arrays)
         return as_outputs(exported, [found[port].copy() for port in compiled.outputs])
 
-    about = model.get_rt_info([ABOUT]).value if model.has_rt_info([ABOUT]) else {}
+    known = next((key for key in (ABOUT, _OF_ONNX) if model.has_rt_info([key])), None)
+    about = {} if known is None else model.get_rt_info([known]).value
     return Runner(
         run, compiled, specs, {key: str(getattr(one, "value", one)) for key, one in about.items()}
     ).in_batches()

@@ -65,7 +65,8 @@ def bench(
     Returns:
         a row for each model and runtime: name, runtime with version, latency (for each batch size: low_ms, median_ms,
         high_ms, throughput), cold_start_ms, peak_memory_bytes, size_bytes, metric, and whether it is on the Pareto
-        front of latency at the batch size asked for, size, and the metric where there is data.
+        front of latency at the batch size asked for, size, and the metric where there is data; a note where a quantized
+        file was written for another runtime.
     Raises:
         InputError: naming the first model that does not open, or whose inputs are other ones than the first's.
     """
@@ -99,7 +100,23 @@ def bench(
                 log(f"starting {entry.name} in a fresh process ({entry.runtime})")
                 row |= _started(entry, options)
     _mark_best(rows)
+    for row, entry in zip(rows, entries, strict=True):
+        if note := _written_for_another(entry):
+            row["note"] = note
+            log(note)
     return rows
+
+
+def _written_for_another(entry: _Entry) -> str:
+    """One line where the quantizers of a file lie where another runtime merges them; else ""."""
+    about = dict(getattr(entry.module, "about", {})) if entry.file is not None and not entry.given else {}
+    written_for = about.get("runtime", entry.runtime)
+    if written_for == entry.runtime or not any("quantized" in str(edit) for edit in about.get("edits", ())):
+        return ""
+    return (
+        f"{entry.name} was written for {written_for}, whose operators its quantizers are placed for; in "
+        f"{entry.runtime} they may compute in float: write it anew with export --runtime {entry.runtime}"
+    )
 
 
 def _entries(

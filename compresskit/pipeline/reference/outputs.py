@@ -140,9 +140,9 @@ def _bench() -> _Schema:
             {
                 "model": _TEXT, "runtime": _TEXT, "runtime_version": _MAYBE_TEXT, "threads": _COUNT,
                 "size_bytes": _MAYBE_NUMBER, "latency": _list(times), "metric": metric, "best": {"type": "boolean"},
-                **started,
+                "note": _TEXT, **started,
             },
-            optional=tuple(started),
+            optional=("note", *started),
         )
     )  # fmt: skip
 

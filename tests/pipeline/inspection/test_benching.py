@@ -2,6 +2,7 @@
 
 import pytest
 
+import compresskit
 from compresskit.core.errors import InputError
 from compresskit.pipeline.inspection.bench_options import BenchOptions
 from compresskit.pipeline.inspection.benching import _mark_best, bench
@@ -38,3 +39,18 @@ def test_a_model_in_two_runtimes_is_measured_at_two_batches():
     assert [one["batch_size"] for row in rows for one in row["latency"]] == [1, 3, 1, 3]
     with pytest.raises(InputError, match="needs a model"):
         bench([], RecipeOptions(model="x"), options)
+
+
+@pytest.mark.integration
+def test_a_quantized_file_in_another_runtime_than_its_own_is_told(tmp_path):
+    for package in ("onnxscript", "onnxruntime", "openvino"):
+        pytest.importorskip(package)
+    quantized = compresskit.quantize("builtin:digits_cnn", scheme="int8-static", data="digits", latency_rounds=0)
+    files = {name: str(tmp_path / f"{name}.onnx") for name in ("onnxruntime", "openvino")}
+    for runtime, path in files.items():
+        compresskit.export(quantized, format="onnx", runtime=runtime, output=path)
+    told = []
+    options = BenchOptions(runtime=["openvino"], batch_size=1, rounds=1, cold_start="skip")
+    rows = bench([*files.values()], RecipeOptions(model="x"), options, told.append)
+    assert "was written for onnxruntime" in rows[0]["note"] and "export --runtime openvino" in rows[0]["note"]
+    assert rows[0]["note"] in told and "note" not in rows[1]
