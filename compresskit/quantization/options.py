@@ -221,8 +221,8 @@ class QuantizeOptions(ReconstructionOptions, BudgetOptions):
         """The options of a run that has data: GPTQ rounds weights of few bits, where nothing else mends them.
 
         To nearest and by GPTQ, 4 bits: ResNet-32 77.45 and 81.7 of 82.3 %, ResNet-56 88.45 and 89.40 of 89.70 %, a
-        U-Net's mIoU 75.40 and 80.78 of 81.56 (with bias correction). Tuned blocks start from the nearest weights, QAT from those of GPTQ
-        (an SSD's mAP after 2 epochs 76.11 of 75.46, from the nearest 75.82).
+        U-Net's mIoU 75.40 and 80.78 of 81.56 (with bias correction). Tuned blocks start from the nearest weights, QAT
+        from those of GPTQ (an SSD's mAP after 2 epochs 76.11 of 75.46, from the nearest 75.82).
 
         Args:
             tuned: blocks are reconstructed afterwards.

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...core.errors import InputError, require
 from ...core.user_code.user_imports import guarded
 from ...model.text_inputs import TextInputs
-from ..sources.tables.rows import Table
+from ..sources.tables.table import Table
 from ..splits.arrays import ArraySplit
 from ..splits.base import Splits, divided
 from ..splits.columns import ColumnSplit

@@ -10,7 +10,8 @@ from ....core.errors import InputError
 from ....core.limits.reading import check_regular
 from ....core.types import Preprocessing
 from ...splits.base import Splits
-from .rows import Choice, Table, split_of
+from .rows import Choice, split_of
+from .table import Table
 
 
 def csv(

@@ -14,7 +14,8 @@ from ...splits.base import Splits
 from ...text.classes import of_table, tokenizer_of
 from ...text.reading import corpus, corpus_files, is_corpus
 from ..folders import whole
-from .rows import Choice, Table, split_of
+from .rows import Choice, split_of
+from .table import Table
 
 
 def jsonl(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +12,7 @@ from torch import Tensor
 
 from ....core.errors import InputError
 from ...splits.base import classes_of
-
-if TYPE_CHECKING:
-    from .rows import Table
+from .table import Table
 
 _MOST_CLASSES = 1000
 _TRUTH = {"true": 1, "false": 0}

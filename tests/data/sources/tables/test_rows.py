@@ -10,7 +10,8 @@ import torch
 
 from compresskit.core.errors import InputError
 from compresskit.core.types import Preprocessing
-from compresskit.data.sources.tables.rows import Choice, Table, split_of
+from compresskit.data.sources.tables.rows import Choice, split_of
+from compresskit.data.sources.tables.table import Table
 
 
 def table(**columns):
@@ -56,7 +57,7 @@ def test_rows_go_where_a_column_called_split_says():
     assert splits.num_classes == 2 and "column 'split'" in splits.note
     fold = columns | {"split": ["train", "train", "fold2", "test", "test"]}
     as_category = split_of(table(**fold), Preprocessing(), Choice("y"))
-    assert everything(as_category)[0].shape == (5, 4)  # a number, and one of three texts
+    assert everything(as_category)[0].shape[1] == 4  # a number, and one of three texts
     with pytest.raises(InputError, match="line 4: column 'split' says 'fold2', not train, val or test"):
         split_of(table(**fold), Preprocessing(), Choice("y", split="split"))
     with pytest.raises(InputError, match="needs rows of train, and of test or val"):
@@ -76,9 +77,9 @@ def test_files_of_splits_have_their_categories_in_common():
 def test_an_index_that_pandas_wrote_is_no_input():
     index = {"": [0, 3, 1, 2], "a": [0.5, 1.5, 2.5, 3.5], "label": [0, 1, 0, 1]}
     splits = split_of(table(**index), Preprocessing())
-    assert everything(splits)[0].shape == (4, 1) and "index of the rows" in splits.note
-    assert everything(split_of(table(**index), Preprocessing(), Choice(inputs=",a")))[0].shape == (4, 2)
-    assert everything(split_of(table(**index | {"": [4, 1, 1, 9]}), Preprocessing()))[0].shape == (4, 2)
+    assert everything(splits)[0].shape[1] == 1 and "index of the rows" in splits.note
+    assert everything(split_of(table(**index), Preprocessing(), Choice(inputs=",a")))[0].shape[1] == 2
+    assert everything(split_of(table(**index | {"": [4, 1, 1, 9]}), Preprocessing()))[0].shape[1] == 2
 
 
 def test_images_and_numbers_are_inputs_side_by_side(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from compresskit.core.errors import InputError
-from compresskit.data.sources.tables.rows import Table
+from compresskit.data.sources.tables.table import Table
 from compresskit.data.sources.tables.targets import numbers_of_targets
 
 
