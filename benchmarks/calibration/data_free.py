@@ -33,6 +33,7 @@ ROWS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="resnet56", choices=("resnet20", "resnet56"))
+    parser.add_argument("--models", type=Path, default=SHARED, help="folder of the weights")
     parser.add_argument("--cifar", required=True, help="folder of cifar10.zip, unpacked")
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--test-images", type=int, help="the first of a fixed choice; all by default")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    string, weights = f"builtin:cifar_{args.model}", str(SHARED / f"{args.model}_cifar10.safetensors")
+    string, weights = f"builtin:cifar_{args.model}", str(args.models / f"{args.model}_cifar10.safetensors")
     original = load_model(string, weights=weights)
     images = f"imagefolder:{args.cifar}"
     batches = open_data(images, original.preprocessing).batches("test", batch_size=256, limit=args.test_images)

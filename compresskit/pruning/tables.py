@@ -151,7 +151,10 @@ tensors of its weight's shape; `keep` is the share of all weights that stays."""
 )  # fmt: skip
 
 SCOPES: Registry[Callable[[list[Group]], list[list[int]]]] = Registry("scope", _PACKAGE, {
-    "auto": Row("allocation.ranking_scope:local", "solve for a budget where there are data, else local"),
+    "auto": Row(
+        "allocation.ranking_scope:local",
+        "solve or local for a budget where there are data, whichever errs less once it is refitted; else local",
+    ),
     "solve": Row(
         "allocation.ranking_scope:local",
         "every group by itself, as much of it as predicts the least change of the output under the budget",

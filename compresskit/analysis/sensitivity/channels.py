@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ...core.tensors.batches import count_examples
+from ...core.tensors.batches import count_examples, pick
 from ...core.tensors.dtypes import in_float32
 from ...core.types import Inputs, call, main_output
 from ..calibration.hooks import watch
@@ -16,6 +16,9 @@ from ..calibration.im2col import Window, window_of
 
 #: (module, inputs, targets) -> the sum over examples of what is differentiated; it runs the model
 Score = Callable[[nn.Module, Inputs, Any], Tensor]
+
+#: what forward passes may keep for their backward passes; batches that keep more go through in parts
+_MOST_BYTES = 256 << 20
 
 
 @in_float32
@@ -89,7 +92,7 @@ def _mean_of_gradients(
     """For each layer a figure of its output's gradient, (examples, channels, positions) in float64, an example."""
     found: dict[str, Tensor] = {}
     count = 0
-    for inputs, targets in batches:
+    for inputs, targets in _in_parts(module, batches):
         outputs: dict[str, list[Tensor]] = {name: [] for name in names}
         with watch(module, {name: _keeper(outputs[name]) for name in names}), torch.enable_grad():
             value = score(module, inputs, targets)
@@ -103,6 +106,35 @@ def _mean_of_gradients(
                 found[name] = found.get(name, 0) + figure(moved.reshape(*moved.shape[:2], -1))
         count += count_examples(inputs)
     return {name: total / max(count, 1) for name, total in found.items()}
+
+
+def _in_parts(module: nn.Module, batches: Iterable[tuple[Inputs, Any]]) -> Iterator[tuple[Inputs, Any]]:
+    """The batches, divided where a backward pass through a whole one would hold too much of it."""
+    an_example = 0
+    for inputs, targets in batches:
+        count = count_examples(inputs)
+        if not an_example and count > 1:
+            an_example = _kept_bytes(module, pick(inputs, torch.zeros(1, dtype=torch.int64)))
+        at_once = max(_MOST_BYTES // max(an_example, 1), 1)
+        if count <= at_once:
+            yield inputs, targets
+            continue
+        for indices in torch.arange(count).split(at_once):
+            yield pick(inputs, indices), pick(targets, indices)
+
+
+def _kept_bytes(module: nn.Module, inputs: Inputs) -> int:
+    """What a forward pass keeps for its backward pass, beside parameters."""
+    owned = {one.untyped_storage().data_ptr() for one in module.parameters()}  # views of weights are kept, too
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.nbytes
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), torch.enable_grad():
+        call(module, inputs)
+    return sum(size for place, size in kept.items() if place not in owned)
 
 
 def _keeper(outputs: list[Tensor]) -> Callable[[nn.Module, tuple, Tensor], Tensor]:

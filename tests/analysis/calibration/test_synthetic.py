@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from compresskit.analysis.calibration.synthetic import synthesize
+from compresskit.analysis.calibration.synthetic import _distance, synthesize
 
 
 def trained_statistics(data: torch.Tensor) -> nn.Module:
@@ -16,6 +16,18 @@ def trained_statistics(data: torch.Tensor) -> nn.Module:
     with torch.no_grad():
         net(data)
     return net.eval()
+
+
+def test_distance_is_that_of_means_and_deviations_also_far_from_zero():
+    norm = nn.BatchNorm2d(3)
+    norm.running_mean.copy_(torch.tensor([50.0, -3.0, 0.0]))
+    norm.running_var.copy_(torch.tensor([0.5, 2.0, 1.0]))
+    given = torch.randn(6, 3, 5, 7) + norm.running_mean.view(-1, 1, 1) + 0.2
+    variance = norm.running_var.double() + norm.eps
+    mean = given.double().mean((0, 2, 3)) - norm.running_mean
+    spread = (given.double().var((0, 2, 3), unbiased=False) + norm.eps).sqrt() - variance.sqrt()
+    wanted = ((mean.square() + spread.square()) / variance).mean()
+    assert float(_distance(norm, given)) == pytest.approx(float(wanted), rel=1e-4)
 
 
 @pytest.mark.integration

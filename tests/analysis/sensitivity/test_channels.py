@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from compresskit.analysis.sensitivity import channels
 from compresskit.analysis.sensitivity.channels import drawn_class, output_curvatures, output_sensitivities, unlabelled
 from compresskit.analysis.sensitivity.divergence import divergence
 
@@ -82,3 +83,22 @@ def test_curvatures_are_the_mean_outer_product_of_gradients_at_single_positions(
             last += torch.outer(token, token) / 5
     torch.testing.assert_close(found["0"], first)
     torch.testing.assert_close(found["3"], last)
+
+
+def test_batches_go_through_in_parts_where_a_backward_pass_would_hold_too_much(monkeypatch):
+    """Sums over examples are the same however batches are divided."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5)).eval()
+    x, y = torch.randn(7, 1, 8, 8), torch.randn(7, 5)
+    sizes = []
+
+    def squared(module, inputs, targets):
+        sizes.append(len(inputs))
+        return (module(inputs) - targets).square().sum()
+
+    whole = output_sensitivities(net, ["0", "3"], [(x, y)], score=squared)
+    # an example keeps its 8 x 8 inputs and 4 x 6 x 6 numbers behind the ReLU, which the last layer reads
+    monkeypatch.setattr(channels, "_MOST_BYTES", 3 * 4 * (64 + 144))
+    parts = output_sensitivities(net, ["0", "3"], [(x, y)], score=squared)
+    assert sizes == [7, 3, 3, 1]
+    assert all(torch.allclose(parts[name], whole[name], rtol=1e-5) for name in ("0", "3"))
