@@ -63,7 +63,7 @@ class Refit:
 @phase("choose")
 @torch.no_grad()
 def refitted_errors(
-    loaded: Loaded, keeps: Mapping[str, Mapping[str, np.ndarray]], refit: Refit, options: PruneOptions
+    loaded: Loaded, keeps: Mapping[str, dict[str, np.ndarray]], refit: Refit, options: PruneOptions
 ) -> dict[str, float]:
     """By cut the squared error of the refitted model's answers, relative to their variance; no labels are read.
 
