@@ -20,6 +20,7 @@ from ...quantization.layers.quantized_layer import Quantized, quantized_layers
 from ..exporters.hugging_face.hf import plain_module
 from ..options import ExportOptions
 from .folder import check_source, naming, save_library_model
+from .library_init import loadable
 from .rebuild import library_model
 
 
@@ -72,6 +73,7 @@ def write_packed(
             "their inputs); quantize it, e.g. with int4-weight and --granularity group, or export it as hf"
         )
     model = naming(loaded, lambda: library_model(module, loaded.edits))
+    packed = naming(loaded, lambda: loadable(model, packed))
     for name, tensors in packed.items():
         layer = model.get_submodule(name)
         layer._parameters.pop("weight")

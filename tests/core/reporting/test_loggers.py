@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 import pytest
 
-from compresskit.core.reporting.loggers import quiet_loggers
+from compresskit.core.reporting.loggers import quiet, quiet_loggers
 
 
 def test_loggers_and_those_below_them_are_quiet_inside_and_as_before_behind(capsys):
@@ -23,3 +24,14 @@ def test_loggers_and_those_below_them_are_quiet_inside_and_as_before_behind(caps
     for logger in (library, other):
         logger.removeHandler(handler)
     assert capsys.readouterr().err.split() == ["another", "behind"] and library.level == logging.INFO
+
+
+def test_prints_bars_and_warnings_are_quiet_inside_and_errors_are_raised(capsys):
+    with pytest.raises(KeyError), quiet():
+        print("a line")
+        sys.stderr.write("50%")
+        logging.getLogger("quiet_three").warning("a warning")
+        raise KeyError
+    print("behind")
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("behind\n", "") and logging.root.manager.disable == logging.NOTSET

@@ -26,6 +26,7 @@ from ....quantization.formats.uniform import middle_code
 from ....quantization.layers.layer_spec import Spec
 from ....quantization.layers.quantized_layer import Quantized, matrix_shape, quantized_layers
 from ...folders.folder import check_source, naming, save_library_model
+from ...folders.library_init import loadable
 from ...folders.rebuild import library_model
 from ...options import ExportOptions
 from .hf import plain_module
@@ -65,6 +66,7 @@ def compressed_tensors(loaded: Loaded, path: Path, options: ExportOptions) -> li
     packed = naming(loaded, lambda: _packed_layers(loaded.module, layers))
     module, _ = naming(loaded, lambda: plain_module(loaded, options, with_activations=True))
     model = naming(loaded, lambda: library_model(module, loaded.edits))
+    packed = naming(loaded, lambda: _opened(model, packed, layers))
     for name, found in packed.items():
         layer = model.get_submodule(name)
         layer._parameters.pop("weight")
@@ -103,6 +105,18 @@ def _packed_layers(root: nn.Module, layers: Mapping[str, Quantized]) -> dict[str
             "export it as hf, or quantize it, e.g. with int4-weight"
         )
     return whole
+
+
+def _opened(model: nn.Module, packed: Mapping[str, Packed], layers: Mapping[str, Quantized]) -> dict[str, Packed]:
+    """The packed layers less those that transformers has to find as floats."""
+    found = loadable(model, packed)
+    lost = [name for name in packed if name not in found and layers[name].spec.input != "none"]
+    if lost:
+        raise InputError(
+            f"{lost[0]} quantizes its input, and transformers opens the folder only where its weight is a float; "
+            "export it as onnx, or quantize weights alone"
+        )
+    return found
 
 
 def _fits(root: nn.Module, layer: Quantized) -> bool:

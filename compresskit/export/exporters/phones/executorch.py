@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ....core.errors import InputError, first_line, require
+from ....core.reporting.loggers import quiet
 from ...options import ExportOptions
 from ...runtimes.executorch import ABOUT
 from ..export_program import DESCRIPTION
@@ -20,7 +21,6 @@ from .signed_bytes import (
     calls,
     one_dequantizer_a_reader,
     operator_name,
-    quiet,
     same_range_around_selections,
     same_range_before_joining,
     signed_bytes,

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from ....core.errors import InputError, first_line, require
+from ....core.reporting.loggers import quiet
 from ...options import ExportOptions
 from ..lowered_layers import decomposed
-from .signed_bytes import calls, quiet, same_range_around_selections, signed_bytes
+from .signed_bytes import calls, same_range_around_selections, signed_bytes
 
 _LIMITS = (-128, 127, torch.int8)
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
 import torch
@@ -105,15 +101,3 @@ def calls(node: Any, target: Any) -> bool:
 def operator_name(node: torch.fx.Node) -> str:
     """`aten.conv2d.default` -> `conv2d`; "" for what is no call."""
     return str(node.target).split(".")[1] if node.op == "call_function" and str(node.target).count(".") > 1 else ""
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the library's lines about what it is doing."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logging.disable(level)
