@@ -23,7 +23,7 @@ def loadable(model: nn.Module, packed: Mapping[str, _Packed]) -> dict[str, _Pack
     by_hand = hand_initialized(model, packed)
     if len(by_hand) == len(packed):
         raise InputError(
-            f"transformers reads `weight` of all {len(packed)} packed layers ({by_hand[0]} ...) as it opens a "
+            f"transformers reads `weight` of every packed layer ({by_hand[0]} ...) as it opens a "
             f"folder of a {type(model).__name__}, where it lies packed; export it as hf or onnx"
         )
     return {name: found for name, found in packed.items() if name not in by_hand}

@@ -35,5 +35,5 @@ def test_a_family_that_asks_first_keeps_all_and_one_that_reads_all_is_refused():
     assert hand_initialized(llama, linear(llama)) == [] == hand_initialized(nn.Linear(2, 2), [""])
     config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1], num_labels=3)
     resnet = transformers.ResNetForImageClassification(config)
-    with pytest.raises(InputError, match="reads `weight` of all 1 packed layers .classifier.1"):
+    with pytest.raises(InputError, match="reads `weight` of every packed layer .classifier.1"):
         loadable(resnet, dict.fromkeys(linear(resnet), 1))
