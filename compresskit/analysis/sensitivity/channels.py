@@ -125,11 +125,12 @@ def _in_parts(module: nn.Module, batches: Iterable[tuple[Inputs, Any]]) -> Itera
 
 def _kept_bytes(module: nn.Module, inputs: Inputs) -> int:
     """What a forward pass keeps for its backward pass, beside parameters."""
-    owned = {one.untyped_storage().data_ptr() for one in module.parameters()}  # views of weights are kept, too
+    # storages by identity, as some devices give no address; views of weights are kept, too
+    owned = {one.untyped_storage()._cdata for one in module.parameters()}
     kept: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.nbytes
+        kept[tensor.untyped_storage()._cdata] = tensor.nbytes
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), torch.enable_grad():

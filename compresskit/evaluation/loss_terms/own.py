@@ -124,7 +124,8 @@ def _given(name: str, mode: Callable[[nn.Module], AbstractContextManager[Any]] =
         if targets is None or name not in inspect.signature(module.forward).parameters:
             return None
         given = fit_inputs(module, inputs)
-        positional, named = as_arguments(module, given)
+        # a list of images is one argument
+        positional, named = as_arguments(module, given if isinstance(given, Mapping | tuple) else (given,))
         with mode(module):
             outputs = module(*positional, **named, **{name: targets})
         return outputs, _scalar(_loss_in(outputs), f"forward with {name}")
