@@ -177,13 +177,20 @@ def plain_objective(
     return run_with_loss(module, inputs, targets, loss, label_smoothing)[1]
 
 
-@torch.no_grad()
 def mean_loss(module: nn.Module, batches: Iterable, device: torch.device, loss: Loss | None = None) -> float:
     """The task loss over all examples of some batches, the module in eval mode."""
+    return mean_objective(module, batches, device, partial(plain_objective, 0.0, loss=loss))
+
+
+@torch.no_grad()
+def mean_objective(
+    module: nn.Module, batches: Iterable, device: torch.device, objective: Callable[[nn.Module, Any, Any], Tensor]
+) -> float:
+    """An objective of training over all examples of some batches, the module in eval mode."""
     total, count = 0.0, 0
     with evaluating(module):
         for inputs, targets in batches:
-            _, value = run_with_loss(module, to_device(inputs, device), targets, loss)
+            value = objective(module, to_device(inputs, device), to_device(targets, device))
             examples = count_examples(inputs if targets is None else targets)
             total, count = total + float(value) * examples, count + examples
     return total / count

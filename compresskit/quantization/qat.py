@@ -16,11 +16,11 @@ from ..analysis.calibration.hooks import watch
 from ..core.errors import InputError
 from ..core.tensors.copying import copy_module
 from ..core.tensors.dtypes import widened
-from ..core.tensors.modules import evaluating, tensor_of
+from ..core.tensors.modules import tensor_of
 from ..core.types import Inputs, Loaded, call, main_output, to_device
 from ..evaluation.loss_terms.own import answering
 from ..evaluation.loss_terms.shapes import class_axis
-from ..evaluation.losses import Loss, run_with_loss
+from ..evaluation.losses import Loss, mean_objective, run_with_loss
 from ..training.context import Context
 from .formats import uniform
 from .formats.integer import grid_parts
@@ -228,16 +228,10 @@ def take_over(trained: nn.Module, quantized: nn.Module) -> None:
             tensor.copy_(found[name])
 
 
-@torch.no_grad()
 def held_out_loss(module: nn.Module, objective: Objective, context: Context) -> float:
     """Mean objective over examples of the split val, in eval mode."""
     batches = context.needs_data().batches("val", batch_size=_HELD_OUT_BATCH, limit=_HELD_OUT)
-    with evaluating(module):
-        found = [
-            float(objective(module, to_device(inputs, context.device), to_device(targets, context.device)))
-            for inputs, targets in batches
-        ]
-    return sum(found) / len(found)
+    return mean_objective(module, batches, context.device, objective)
 
 
 def make_distill_objective(teacher: Loaded, labels: Literal["use", "ignore"], context: Context) -> Objective:

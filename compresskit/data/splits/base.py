@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _TEST_SHARE = 0.2
 _SPLIT_SEED = 20180908
-FEWEST_TO_DIVIDE = 10  # below that a tenth, which val is, holds no example
+_FEWEST_TO_DIVIDE = 10  # below that a tenth, which val is, holds no example
 
 
 class Split(Protocol):
@@ -62,7 +62,7 @@ def divided(split: Any, num_classes: int | None, classes: tuple[str, ...] = ()) 
     """
     if not len(split):
         raise InputError("the data is empty")
-    if len(split) < FEWEST_TO_DIVIDE:
+    if len(split) < _FEWEST_TO_DIVIDE:
         return Splits(split, split, split, num_classes, few_note(len(split), "train, val and test"), classes)
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(_SPLIT_SEED))
     cut = max(int(len(split) * _TEST_SHARE), 1)

@@ -29,6 +29,15 @@ def loadable(model: nn.Module, packed: Mapping[str, _Packed]) -> dict[str, _Pack
     return {name: found for name, found in packed.items() if name not in by_hand}
 
 
+def put_in_place(model: nn.Module, packed: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
+    """Give layers packed tensors in the place of their weights."""
+    for name, tensors in packed.items():
+        layer = model.get_submodule(name)
+        layer._parameters.pop("weight")
+        for key, tensor in tensors.items():
+            layer.register_buffer(key, tensor)
+
+
 def hand_initialized(model: nn.Module, names: Collection[str]) -> list[str]:
     """Layers, of those whose weights a folder packs, that `_init_weights` of the library reaches for by name.
 

@@ -20,7 +20,7 @@ from ...quantization.layers.quantized_layer import Quantized, quantized_layers
 from ..exporters.hugging_face.hf import plain_module
 from ..options import ExportOptions
 from .folder import check_source, naming, save_library_model
-from .library_init import loadable
+from .library_init import loadable, put_in_place
 from .rebuild import library_model
 
 
@@ -74,11 +74,7 @@ def write_packed(
         )
     model = naming(loaded, lambda: library_model(module, loaded.edits))
     packed = naming(loaded, lambda: loadable(model, packed))
-    for name, tensors in packed.items():
-        layer = model.get_submodule(name)
-        layer._parameters.pop("weight")
-        for key, tensor in tensors.items():
-            layer.register_buffer(key, tensor)
+    put_in_place(model, packed)
     others = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and name not in packed]
     config: Any = model.config
     config.quantization_config = configuration({name: groups[name] for name in packed}, others)

@@ -58,13 +58,16 @@ class Shards(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.places)
 
-    def texts(self) -> list[str] | None:
-        """The targets of all samples where they are text; None where the first one is none."""
-        found = []
+    def texts(self) -> set[str] | None:
+        """The different targets where all are text, at most one more than can be classes; else None."""
+        found: set[str] = set()
         for index in range(len(self)):
-            found.append(self._raw(index))
-            if not isinstance(found[-1], str):
+            target = self._raw(index)
+            if not isinstance(target, str):
                 return None
+            found.add(target)
+            if len(found) > _MOST_CLASSES:  # free text, of which the shards are not read to their end
+                break
         return found
 
     def _raw(self, index: int) -> Any:

@@ -26,7 +26,7 @@ from ....quantization.formats.uniform import middle_code
 from ....quantization.layers.layer_spec import Spec
 from ....quantization.layers.quantized_layer import Quantized, matrix_shape, quantized_layers
 from ...folders.folder import check_source, naming, save_library_model
-from ...folders.library_init import loadable
+from ...folders.library_init import loadable, put_in_place
 from ...folders.rebuild import library_model
 from ...options import ExportOptions
 from .hf import plain_module
@@ -67,11 +67,7 @@ def compressed_tensors(loaded: Loaded, path: Path, options: ExportOptions) -> li
     module, _ = naming(loaded, lambda: plain_module(loaded, options, with_activations=True))
     model = naming(loaded, lambda: library_model(module, loaded.edits))
     packed = naming(loaded, lambda: _opened(model, packed, layers))
-    for name, found in packed.items():
-        layer = model.get_submodule(name)
-        layer._parameters.pop("weight")
-        for key, tensor in found.tensors.items():
-            layer.register_buffer(key, tensor)
+    put_in_place(model, {name: found.tensors for name, found in packed.items()})
     config: Any = model.config
     config.quantization_config = _configuration(model, packed)
     save_library_model(model, loaded, path)
