@@ -162,6 +162,8 @@ class WorkerPool:
         if self._ray.is_initialized():
             return
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a search calls nobody
+        # at Ray's own 15 a busy machine starves the workers: 147 s, not 8, until they have imported torch
+        os.environ.setdefault("RAY_worker_niceness", "0")
         alone = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": self.size, "include_dashboard": False}
         try:
             self._ray.init(configure_logging=False, log_to_driver=False, **alone)

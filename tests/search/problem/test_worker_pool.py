@@ -31,6 +31,7 @@ def cluster():
     ray = pytest.importorskip("ray")
     patch = pytest.MonkeyPatch()
     patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    patch.setenv("RAY_worker_niceness", "0")
     try:
         ray.init(num_cpus=4, include_dashboard=False, configure_logging=False, log_to_driver=False)
     except Exception as error:  # Ray gives a node half a minute, and raises plain exceptions
