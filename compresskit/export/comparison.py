@@ -11,6 +11,7 @@ from ..core.errors import InputError
 from ..core.tensors.dtypes import as_real, widened
 from ..core.types import Inputs, call, main_output
 from .exporters.output_names import named_tensors
+from .measures.matched_boxes import are_lists_of_boxes, partners
 
 
 @torch.no_grad()
@@ -20,7 +21,8 @@ def compare(module: nn.Module, runner: nn.Module, batches: list[Inputs]) -> dict
     Returns:
         agreement: share of outputs with the same largest entry; largest_difference and output_scale (largest
         |output|) of the module; compared_samples. Where both return several tensors of the same names:
-        output_differences, the largest difference of each.
+        output_differences, the largest difference of each. Of detectors, samples are boxes, and a box agrees that has
+        a partner of its label; differences are those of partners.
     Raises:
         InputError: if an output has another shape in the runtime.
     """
@@ -29,14 +31,24 @@ def compare(module: nn.Module, runner: nn.Module, batches: list[Inputs]) -> dict
     module.eval()
     for inputs in batches:
         all_wanted, all_found = call(module, inputs), call(runner, inputs)
+        detects = are_lists_of_boxes(all_wanted) and are_lists_of_boxes(all_found)
+        if detects:
+            all_wanted, all_found, pairs, boxes = partners(all_wanted, all_found)
+            same, total = same + pairs, total + boxes
         wanted, found = widened(main_output(all_wanted)), main_output(all_found)
         largest = max(largest, difference(wanted, found))
-        same += int((wanted.argmax(-1) == found.argmax(-1)).sum())
-        total += wanted.argmax(-1).numel()
-        scale = max(scale, float(wanted.abs().max()))
+        if not detects:
+            same += int((wanted.argmax(-1) == found.argmax(-1)).sum())
+            total += wanted.argmax(-1).numel()
+        scale = max(scale, float(wanted.abs().max()) if wanted.numel() else 0.0)
         for name, value in differences(all_wanted, all_found).items():
             each[name] = max(each.get(name, 0.0), value)
-    facts = {"agreement": same / total, "largest_difference": largest, "output_scale": scale, "compared_samples": total}
+    facts = {
+        "agreement": same / total if total else 1.0,
+        "largest_difference": largest,
+        "output_scale": scale,
+        "compared_samples": total,
+    }
     return facts | ({"output_differences": each} if len(each) > 1 else {})
 
 

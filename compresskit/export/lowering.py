@@ -134,6 +134,8 @@ def _carry_out(loaded: Loaded, options: ExportOptions, context: Context, path: P
         timed_inputs, around = wrapper.as_bytes(inputs), wrapper.around
         reference, runner = FromFloats(wrapper, wrapper), FromFloats(runner, wrapper)
     facts |= compare(reference, runner, comparison_batches(loaded, options, context))
+    if not facts["compared_samples"]:
+        notes.append("no box was found in what was compared: give --data with boxes, or trained weights")
     if trace is not None:
         facts |= check_sizes(trace, timed_runner, facts)
     facts |= _latency(loaded, timed_runner, timed_inputs, options, around)

@@ -42,3 +42,25 @@ def test_other_number_types_and_no_elements():
     assert difference(torch.tensor([True, False]), torch.tensor([True, True])) == 1.0
     assert difference(torch.tensor([1 + 1j]), torch.tensor([1 + 3j])) == 2.0
     assert difference(torch.ones(0, 4), torch.ones(0, 4)) == 0.0
+
+
+class Boxes(torch.nn.Module):
+    """A box a row of its input, the first rows alone; score and label go along."""
+
+    def __init__(self, count, moved=0.0):
+        super().__init__()
+        self.count, self.moved = count, moved
+
+    def forward(self, x):
+        boxes = x[: self.count] + self.moved
+        return [{"boxes": boxes, "scores": boxes[:, 0] / 100, "labels": torch.ones(len(boxes)).long()}]
+
+
+def test_boxes_are_compared_with_their_partners_however_many_there_are():
+    boxes = torch.tensor([[0.0, 0, 10, 10], [30, 30, 50, 50]])
+    found = compare(Boxes(2), Boxes(1, moved=0.25), [boxes])
+    assert (found["agreement"], found["compared_samples"]) == (0.5, 2)
+    assert found["largest_difference"] == 0.25 and found["output_scale"] == 10.0
+    assert found["output_differences"]["output_scores"] == pytest.approx(0.0025)
+    none = compare(Boxes(0), Boxes(0), [boxes])
+    assert (none["agreement"], none["compared_samples"], none["largest_difference"]) == (1.0, 0, 0.0)

@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 
 from ...core.errors import InputError, described
 from ...core.types import Inputs, call
+from ...model.example_inputs import with_batch
 
 #: of one tensor: dimension -> name
 Axes = dict[int, str]
@@ -56,6 +57,16 @@ def free_axes(module: nn.Module, example: Inputs, names: Sequence[str]) -> list[
             reason = f"the model takes no other size there ({reason})" if reason else "no input has such a dimension"
             raise InputError(f"dynamic {name!r}: {reason}; leave it out of --dynamic")
     return found
+
+
+@torch.no_grad()
+def fixes_batch(module: nn.Module, example: Inputs) -> bool:
+    """Whether a model returns a list with an entry an example, as detectors do: a graph returns one number of them."""
+    try:
+        outputs = call(module, with_batch(example, 1))
+        return isinstance(outputs, list) and len(outputs) == 1 and len(call(module, with_batch(example, 2))) == 2
+    except Exception:  # anybody's code: torch.export says what is wrong
+        return False
 
 
 def leaves(inputs: Any) -> list[Tensor]:

@@ -24,7 +24,8 @@ from compresskit.model.exported import exported_program
 
 from ...quantization.formats.fixed_groups.lookups import lookup_of
 from ...quantization.layers.quantized_layer import quantized_layers
-from .dynamic_axes import Axes
+from .branch_free.replaced import branch_free
+from .dynamic_axes import Axes, fixes_batch
 from .lowered_layers import lower, lowers_to_integers
 from .output_names import register_dataclasses
 from .with_past import without_cache
@@ -67,14 +68,15 @@ def export_program(
         example = cast(example, torch.float32)
     lowered = lower(root)
     # torch.export takes a size of 1 for a constant
-    inputs = with_batch(example, 2) if axes is None else example
+    fixed = axes is None and fixes_batch(lowered, example)
+    inputs = with_batch(example, 2) if axes is None and not fixed else example
     args, kwargs = as_arguments(root, inputs)
     tensors, structure = tree_flatten((args, kwargs))
     if axes is None:
-        axes = [{0: "batch"} if tensor.dim() else {} for tensor in tensors]
+        axes = [{0: "batch"} if tensor.dim() and not fixed else {} for tensor in tensors]
     free = tree_unflatten([dict.fromkeys(one, torch.export.Dim.AUTO) or None for one in axes], structure)
     try:
-        with torch.no_grad(), without_cache(lowered):
+        with torch.no_grad(), without_cache(lowered), branch_free():
             # of another batch size than is traced: a model that keeps the last one would take it for fixed
             free_batch = any(0 in one for one in axes)
             register_dataclasses(call(lowered, with_batch(inputs, 1) if free_batch else inputs))

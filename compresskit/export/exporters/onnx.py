@@ -12,6 +12,7 @@ import torch
 from ...core.errors import InputError, first_line, require
 from ...core.reporting.loggers import quiet_loggers
 from ..options import ExportOptions
+from .branch_free.replaced import no_deprecations
 from .export_program import DESCRIPTION, INTEGER_INPUTS, LOOKUPS
 from .onnx_files import activations, constants, graph_passes, names, openvino_codes, recurrent
 
@@ -43,7 +44,8 @@ def export_onnx(
     require("onnxscript", "onnx")
     _fixed_layouts(program.graph)
     try:
-        with quiet_loggers("onnxscript", "onnx_ir"):
+        # what requires a gradient makes loops of the graph be traced once more
+        with quiet_loggers("onnxscript", "onnx_ir"), no_deprecations(), torch.no_grad():
             graph = torch.onnx.export(
                 program,
                 dynamo=True,

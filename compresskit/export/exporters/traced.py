@@ -17,7 +17,7 @@ from ...model.example_inputs import with_batch
 from ...model.exported import exported_program
 from ..handover.description import preprocessing_of
 from ..options import ExportOptions
-from .dynamic_axes import Axes, free_axes, second_size, with_mask
+from .dynamic_axes import Axes, fixes_batch, free_axes, second_size, with_mask
 from .export_program import AXES, export_program
 from .preprocessed import Preprocessed, in_bytes
 from .with_past import WithPast, completed, past_axes, past_example
@@ -66,7 +66,14 @@ def traced(loaded: Loaded, options: ExportOptions, data: Data | None = None) -> 
         return Traced(program, module, example, example)
     if options.preprocess == "inside":
         return _of_bytes(loaded, options, data)
-    if batch := options.fixed_batch():
+    batch = options.fixed_batch()
+    if batch is None and exported_program(module) is None and fixes_batch(module, example):
+        if "dynamic" in options.model_fields_set and options.dynamic:
+            raise InputError(
+                "dynamic: the model returns an entry an image, of which a graph has one number; leave it out"
+            )
+        batch = options.batch_size
+    if batch:
         example = with_batch(example, batch)
         return Traced(export_program(module, example, [{} for _ in tree_leaves(example)]), module, example, None)
     if "dynamic" not in options.model_fields_set or exported_program(module) is not None:

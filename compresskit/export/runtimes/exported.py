@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ...core.tensors.batches import count_examples, map_tensors, tensors_of
+from ...core.tensors.batches import count_examples, join, map_tensors, pick, tensors_of
 from ...core.tensors.dtypes import cast
 from ...core.types import Inputs
 from ..exporters.output_names import restored
@@ -91,14 +91,18 @@ class Runner(nn.Module):
     def forward(self, *args: Tensor, **kwargs: Tensor) -> Any:
         return self._run(kwargs if kwargs else args)
 
-    def in_batches(self) -> Runner:
+    def in_batches(self, example: Inputs | None = None) -> Runner:
         """The same for any number of examples, where the file takes one batch size alone.
 
         Examples go through in batches of that size; the last batch is filled up with its first example, whose further
         outputs are dropped.
+
+        Args:
+            example: inputs of that size; where they hold a list of images, it says how many.
         """
         sizes = {spec.shape[0] for spec in self.specs if spec.shape}
-        size = next(iter(sizes)) if len(sizes) == 1 else None
+        listed = isinstance(example, tuple) and len(example) == 1 and isinstance(example[0], list)
+        size = count_examples(example) if listed else next(iter(sizes)) if len(sizes) == 1 else None
         if size is None:
             return self
         run = self._run
@@ -111,8 +115,11 @@ class Runner(nn.Module):
             for start in range(0, count, size):
                 taken = torch.arange(start, start + size)
                 taken[taken >= count] = start
-                found = run(map_tensors(inputs, partial(_rows, rows=taken)))
-                outputs.append(map_tensors(found, partial(_rows, rows=torch.arange(min(size, count - start)))))
+                found, kept = run(pick(inputs, taken)), torch.arange(min(size, count - start))
+                an_entry_each = isinstance(found, list) and len(found) == size
+                outputs.append(pick(found, kept) if an_entry_each else map_tensors(found, partial(_rows, rows=kept)))
+            if all(isinstance(found, list) for found in outputs) and count == sum(map(len, outputs)):
+                return join(outputs)
             return pytree.tree_map(lambda *parts: torch.cat(parts), *outputs)
 
         return Runner(parts, self.session, self.specs, self._about)

@@ -71,4 +71,4 @@ def onnxruntime(exported: Exported, profile: Path | None = None, *, provider: st
         feed = {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True)}
         return as_outputs(exported, session.run(None, feed))
 
-    return Runner(run, session, specs, session.get_modelmeta().custom_metadata_map).in_batches()
+    return Runner(run, session, specs, session.get_modelmeta().custom_metadata_map).in_batches(exported.example)

@@ -49,7 +49,7 @@ def openvino(exported: Exported) -> Runner:
     about = {} if known is None else model.get_rt_info([known]).value
     return Runner(
         run, compiled, specs, {key: str(getattr(one, "value", one)) for key, one in about.items()}
-    ).in_batches()
+    ).in_batches(exported.example)
 
 
 def _spec(port: Any, place: int) -> InputSpec:

@@ -8,6 +8,7 @@ from compresskit.core.errors import InputError
 from compresskit.core.types import Loaded
 from compresskit.export.exporters.traced import traced
 from compresskit.export.options import ExportOptions
+from tests.analysis.conftest import Detector
 
 pytestmark = pytest.mark.integration
 
@@ -40,3 +41,19 @@ def test_a_size_that_forward_computes_with_is_refused_by_name():
 def test_only_language_models_have_past_tokens():
     with pytest.raises(InputError, match="with_past: only causal language models"):
         traced(Loaded(nn.Linear(3, 2).eval(), {}, torch.randn(1, 3)), ExportOptions(with_past=True))
+
+
+def test_a_graph_of_a_detector_holds_one_number_of_images():
+    class OfImages(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.detector = Detector()
+
+        def forward(self, images):
+            return self.detector(torch.stack(images))
+
+    loaded = Loaded(OfImages().eval(), {}, ([torch.randn(3, 9, 9)],))
+    found = traced(loaded, ExportOptions(batch_size=2))
+    assert shapes(found.program) == [[3, 9, 9], [3, 9, 9]] and len(found.program.module()(found.example[0])) == 2
+    with pytest.raises(InputError, match="dynamic: the model returns an entry an image"):
+        traced(loaded, ExportOptions(dynamic="batch"))

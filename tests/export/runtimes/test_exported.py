@@ -57,3 +57,17 @@ def test_a_file_of_one_batch_size_takes_any_number_of_examples():
     assert torch.equal(found["doubled"], inputs * 2) and torch.equal(found["sums"], inputs.sum(1))
     free = Runner(run, None, (InputSpec("x", (None, 3), torch.float32),))
     assert free.in_batches() is free
+
+
+def test_a_file_of_lists_of_images_takes_any_number_of_them():
+    seen = []
+
+    def run(inputs):
+        (images,) = inputs
+        seen.append(len(images))
+        return [{"boxes": image.flatten()[None]} for image in images]
+
+    images = [torch.full((3, 2, 2), float(number)) for number in range(3)]
+    runner = Runner(run, None, (InputSpec("images_0", (3, 2, 2), torch.float32),) * 2).in_batches((images[:2],))
+    found = runner(images)
+    assert seen == [2, 2] and [float(one["boxes"][0, 0]) for one in found] == [0.0, 1.0, 2.0]
