@@ -35,6 +35,7 @@ class SplitBatches(Generic[AnySplit]):
         augment: changes inputs in [0, 1] and what of targets lies on their pixels, before normalization.
         workers: processes that make batches ahead; they change no batch.
         targets_as: changes targets before anything reads them; None leaves them.
+        named: the key under which inputs are handed on; "" hands them on as they are.
     """
 
     split: AnySplit
@@ -46,6 +47,7 @@ class SplitBatches(Generic[AnySplit]):
     augment: Composed | None = None
     workers: Workers = Workers()
     targets_as: Callable[[Any], Any] | None = None
+    named: str = ""
 
     @property
     def samples(self) -> int:
@@ -73,7 +75,8 @@ class SplitBatches(Generic[AnySplit]):
         if self.augment is not None:
             generator = torch.Generator().manual_seed(_mixed(self.seed, self.epoch, number))
             inputs, targets = self.augment.with_targets(self.transform.scaled(inputs), targets, generator)
-        return self.transform.pair(inputs, targets)
+        inputs, targets = self.transform.pair(inputs, targets)
+        return {self.named: inputs} if self.named else inputs, targets
 
 
 @dataclass(frozen=True, kw_only=True)

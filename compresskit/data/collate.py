@@ -28,11 +28,13 @@ class Collate:
         function: a list of examples -> a batch.
         where: what errors call the data.
         listed: whether inputs, and whether targets, come as a sequence with one entry an example.
+        input_name: what the data calls its only input; "" where it has several, or no names.
     """
 
     function: Function
     where: str
     listed: tuple[bool, bool] = (False, False)
+    input_name: str = ""
 
     def __call__(self, examples: list[Any]) -> Pair:
         return pair_of(self.function(examples), self.where, self.listed)
@@ -50,10 +52,11 @@ class Collate:
         """
         function = function or _fitting(first, where)
         if function is as_list:
-            return cls(function, where, (True, True))
-        batches = [divided_batch(function(first[:count]), where) for count in range(1, min(len(first), 2) + 1)]
+            return cls(function, where, (True, True), input_name(first[0]))
+        made = [function(first[:count]) for count in range(1, min(len(first), 2) + 1)]
+        batches = [divided_batch(batch, where) for batch in made]
         inputs, targets = (_is_listed([batch[side] for batch in batches]) for side in (0, 1))
-        return cls(function, where, (inputs, targets))
+        return cls(function, where, (inputs, targets), input_name(made[0]) or input_name(first[0]))
 
 
 def make_collate(name: str) -> Function | None:
@@ -130,20 +133,26 @@ def pair_of(batch: Any, where: str, listed: tuple[bool, bool] | None = None) -> 
     return inputs, _listed_targets(targets) if other else _target(targets)
 
 
+def _by_name(batch: Any) -> tuple[Any, str | None]:
+    """A dataclass as a mapping, all else as it is; and the key of a mapping's targets."""
+    if is_dataclass(batch) and not isinstance(batch, Mapping | type):
+        batch = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    names = TARGETS if isinstance(batch, Mapping) else ()
+    return batch, next((name for name in names if name in batch), None)
+
+
 def divided_batch(batch: Any, where: str) -> Pair:
     """What of a batch, or of an example, are inputs and what are targets; None where it holds inputs alone.
 
     Raises:
         InputError: if it has no two parts.
     """
-    if is_dataclass(batch) and not isinstance(batch, Mapping | type):
-        batch = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    batch, key = _by_name(batch)
     if isinstance(batch, Mapping):
-        key = next((name for name in TARGETS if name in batch), None)
         inputs = {name: value for name, value in batch.items() if name != key}
         if not inputs:
             raise InputError(f"data {where}: a batch holds {', '.join(map(str, batch)) or 'nothing'} and no inputs")
-        # a lone input is passed by position: forward need not call it as the data does
+        # a lone input is passed by position: forward need not call it as the data does (`Data.name_input` for others)
         return next(iter(inputs.values())) if len(inputs) == 1 else inputs, None if key is None else batch[key]
     if isinstance(batch, Tensor | np.ndarray):
         return batch, None
@@ -154,6 +163,15 @@ def divided_batch(batch: Any, where: str) -> Pair:
     if isinstance(batch, tuple | list) and len(batch) > 2:
         return tuple(batch[:-1]), batch[-1]
     raise InputError(f"data {where}: a batch must be (inputs, targets), got {type(batch).__name__}")
+
+
+def input_name(batch: Any) -> str:
+    """The name of the only input of a batch, or of an example, that is a mapping or a dataclass; "" of any other."""
+    batch, key = _by_name(batch)
+    if not isinstance(batch, Mapping):
+        return ""
+    names = [name for name in batch if name != key]
+    return names[0] if len(names) == 1 and isinstance(names[0], str) else ""
 
 
 def _fitting(first: list[Any], where: str) -> Function:

@@ -70,6 +70,7 @@ class Data:
         if isinstance(preprocessing, Preprocessing):
             preprocessing = ImageTransform(preprocessing, scales=not getattr(splits.train, "as_given", False))
         self.transform = preprocessing
+        self._named = ""
         self._targets_as: Callable[[Any], Any] | None = None
         self._splits, self._indices, few = _three_splits(splits)
         self.note = joined_notes(self.note, few)
@@ -130,6 +131,7 @@ class Data:
             workers = replace(workers, count=self.workers)
         options: dict[str, Any] = {"shuffle": shuffle, "seed": seed, "augment": augment, "workers": workers}
         options |= {"batch_size": batch_size, "transform": self.transform, "targets_as": self._targets_as}
+        options["named"] = self._named
         if isinstance(source, StreamSplit):
             return StreamBatches(source, limit=limit, **options)
         indices = self._indices[split]
@@ -137,6 +139,14 @@ class Data:
             generator = torch.Generator().manual_seed(_HELD_OUT_SEED)
             indices = indices[torch.randperm(len(indices), generator=generator)[:limit].sort().values]
         return Batches(source, indices=indices, **options)
+
+    def input_name(self) -> str:
+        """What the data calls its only input, which is handed on without its name; "" where there is no name."""
+        return getattr(self._splits["train"], "input_name", str)()
+
+    def name_input(self, name: str) -> None:
+        """Hand inputs on as a mapping of that one key, for a forward that reads them from there."""
+        self._named, self.example = name, {name: self.example}
 
     def read_classes(self, *, required: bool) -> None:
         """Read whole numbers in floats as the classes that they stand for; nothing does so unless it is asked for.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,12 +14,14 @@ from ..analysis.calibration import synthetic_data
 from ..analysis.measure.batch_size import LARGEST_BATCH, evaluation_batch
 from ..artifact.source import load_model, with_example
 from ..core.errors import InputError, first_line, problems_of
+from ..core.tensors.dtypes import model_dtype
 from ..core.tensors.randomness import unchanged_random_state
-from ..core.types import Loaded, Preprocessing, call, to_device
+from ..core.types import Inputs, Loaded, Preprocessing, call, to_device
 from ..core.user_code import in_memory
 from ..data.dataset import Data, open_data
 from ..data.strings import MADE
 from ..export import layer_timing
+from ..model.example_inputs import with_floating
 from ..model.libraries.trimmed_tokenizer import TOKENIZER
 from ..model.text_inputs import text_inputs_of
 from ..training.context import Context
@@ -77,6 +80,8 @@ def open_what_opens(
     own_example = original.example is not None
     if not own_example and problems and data is None and options.data:
         return None, problems  # the data was to say what the model takes
+    if data is not None:
+        name_lone_input(original, data)
     misfits = problems_of(lambda: with_example(original, data.example if data else None, asked=bool(options.input)))
     if misfits:
         return None, [*problems, *misfits]
@@ -105,6 +110,23 @@ def open_what_opens(
         loss=opened.get("loss"), eval_limit=options.eval_limit, task=opened.get("task"),
     )  # fmt: skip
     return context, [*problems, *misfits]
+
+
+def name_lone_input(loaded: Loaded, data: Data) -> None:
+    """Hand the only input of a batch on under its name where forward reads it from a mapping, and takes no tensor."""
+    name = data.input_name()
+    if name and not _takes(loaded, data.example) and _takes(loaded, {name: data.example}):
+        data.name_input(name)
+
+
+def _takes(loaded: Loaded, inputs: Inputs) -> bool:
+    """Whether a model runs on inputs."""
+    try:
+        with unchanged_random_state(torch.device("cpu")), torch.no_grad(), warnings.catch_warnings(action="ignore"):
+            call(loaded.module, with_floating(inputs, model_dtype(loaded.module)))
+    except Exception:  # code of the user's
+        return False
+    return True
 
 
 def _where_it_runs(original: Loaded, device: torch.device, log: Callable[[str], None]) -> torch.device:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from compresskit.core.errors import InputError
-from compresskit.data.collate import Collate, as_list, auto, make_collate, pad, pair_of, stack
+from compresskit.data.collate import Collate, as_list, auto, input_name, make_collate, pad, pair_of, stack
 
 
 def boxes(count):
@@ -85,3 +85,13 @@ def test_a_dataclass_is_read_by_the_names_of_its_fields():
 
     image, label = torch.rand(2, 3), torch.tensor([1, 0])
     assert pair_of(Example(image, label), "d")[0] is image and pair_of(Example(image, label), "d")[1] is label
+
+
+def test_the_name_of_a_lone_input():
+    @dataclass
+    class Example:
+        image: int
+        label: int
+
+    assert input_name({"image": 1, "label": 2}) == input_name(Example(1, 2)) == input_name({"image": 1}) == "image"
+    assert {input_name(one) for one in ({"a": 1, "b": 2}, (1, 2), {"label": 1}, {}, {3: 1})} == {""}

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...core.errors import InputError
 from ...core.tensors.batches import divided, join, tensors_of
 from ...core.user_code.user_imports import guarded
-from ..collate import Collate, Pair, pair_of
+from ..collate import Collate, Pair, input_name, pair_of
 from ..worker_processes import Workers
 
 LARGEST_HELD_BYTES = 8 << 30  # batches that can be read only once are kept; an endless iterator ends here
@@ -44,6 +44,10 @@ class DatasetSplit:
         with guarded(f"data {self.where}", "while examples were read"):
             return self.collate([self.dataset[self.indices[index]] for index in indices.tolist()])
 
+    def input_name(self) -> str:
+        """What the data calls its only input; "" where it has several, or no names."""
+        return self.collate.input_name
+
     def subset(self, indices: Tensor) -> DatasetSplit:
         """The same data set with fewer examples."""
         return replace(self, indices=[self.indices[index] for index in indices.tolist()])
@@ -56,10 +60,12 @@ class HeldSplit:
     Attributes:
         examples: (inputs, targets) of one example each, as batches of one.
         where: what errors call it.
+        only: what the data calls its only input; "" where it has several, or no names.
     """
 
     examples: list[Pair]
     where: str = ""
+    only: str = ""
     draws: ClassVar[bool] = False
 
     @classmethod
@@ -70,9 +76,9 @@ class HeldSplit:
             InputError: if there are none, or more than fit into memory.
         """
         examples: list[Pair] = []
-        size_bytes = 0
+        size_bytes, only = 0, ""
         for batch in batches:
-            pair = pair_of(batch, where)
+            pair, only = pair_of(batch, where), input_name(batch)
             examples += examples_of(pair, where)
             size_bytes += sum(tensor.nbytes for tensor in tensors_of(pair))
             if size_bytes > LARGEST_HELD_BYTES:
@@ -82,7 +88,7 @@ class HeldSplit:
                 )
         if not examples:
             raise InputError(f"data {where} gives no batches; an iterator that was read before is empty")
-        return cls(examples, where)
+        return cls(examples, where, only)
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -90,6 +96,10 @@ class HeldSplit:
     def take(self, indices: Tensor) -> Pair:
         """(inputs, targets) of some examples."""
         return joined([self.examples[index] for index in indices.tolist()], self.where)
+
+    def input_name(self) -> str:
+        """What the data calls its only input; "" where it has several, or no names."""
+        return self.only
 
     def subset(self, indices: Tensor) -> HeldSplit:
         """Fewer of the examples."""
@@ -134,6 +144,8 @@ def first_of(dataset: Any, indices: Sequence[Any]) -> list[Any]:
 def held(batches: Iterable[Any], where: str) -> HeldSplit | tuple[Tensor, Tensor]:
     """Batches that are read once: as two tensors where they are that, else example by example."""
     split = HeldSplit.read(batches, where)
+    if split.only:
+        return split
     inputs, targets = zip(*split.examples, strict=True)
     alike = [
         all(isinstance(one, Tensor) for one in side) and len({(one.shape[1:], one.dtype) for one in side}) == 1

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from ...core.errors import InputError
 from ...core.tensors.randomness import same_draws
 from ...core.user_code.user_imports import guarded
-from ..collate import Collate, Pair, pair_of
+from ..collate import Collate, Pair, input_name, pair_of
 from ..worker_processes import Workers, streamed
 from .examples import examples_of, joined
 
@@ -54,6 +54,7 @@ class StreamSplit:
         workers: the processes of the DataLoader that it came with.
         own_processes: whether `passes` starts the processes itself; else one makes batches ahead, so that their order
             is the stream's own.
+        first: () -> its first example or batch as the source gives it; for its names.
     """
 
     passes: Callable[[int, Workers], Examples]
@@ -63,6 +64,7 @@ class StreamSplit:
     size: int | None = None
     workers: Workers = Workers()
     own_processes: bool = False
+    first: Callable[[], Any] = tuple
     _counted: dict[int | None, int] = field(default_factory=dict)
 
     def part(self, part: EveryNth) -> StreamSplit:
@@ -89,6 +91,11 @@ class StreamSplit:
             for part in self.parts:
                 examples = part(examples)
             yield from examples
+
+    def input_name(self) -> str:
+        """What the data calls its only input; "" where it has several, or no names."""
+        with guarded(f"data {self.where}", "while it was read"), same_draws():
+            return input_name(self.first())
 
     def collated(self, examples: list[Any]) -> Pair:
         """(inputs, targets) of raw examples."""
@@ -136,7 +143,8 @@ def of_iterable(dataset: Any, where: str, function: Any = None, loader: DataLoad
     if not first:
         raise InputError(f"data {where} is empty")
     collate = Collate.fitting(function or (None if loader is None else loader.collate_fn), first, where)
-    return StreamSplit(passes, collate, where, (), _length(dataset), workers, loader is not None)
+    own, size = loader is not None, _length(dataset)
+    return StreamSplit(passes, collate, where, (), size, workers, own, lambda: first[0])
 
 
 def of_batches(
@@ -148,7 +156,10 @@ def of_batches(
         for batch in passes(epoch, asked):
             yield from examples_of(pair_of(batch, where), where)
 
-    return StreamSplit(examples, lambda pairs: joined(pairs, where), where, (), None, workers, own_processes)
+    def first() -> Any:
+        return next(iter(passes(0, Workers())), None)
+
+    return StreamSplit(examples, lambda pairs: joined(pairs, where), where, (), None, workers, own_processes, first)
 
 
 def workers_of(loader: DataLoader[Any]) -> Workers:
