@@ -1,10 +1,11 @@
 """Float and int8 of many networks in ExecuTorch (XNNPACK), beside XNNPACK's own quantizer of torchao.
 
-    python benchmarks/quantization/deployment_executorch.py ROW ... [--rounds 12] [--keep FILE]
+    python benchmarks/quantization/deployment_executorch.py ROW ... [--rounds 12] [--keep FILE] [--no-peer]
 
 Networks, inputs and timing are those of deployment.py. The peer is XNNPACKQuantizer (symmetric, a scale a channel) with
 prepare_pt2e and convert_pt2e, calibrated on the same inputs. "To eager" is the largest difference between the file and
-the same quantized model in eager PyTorch, as a share of the largest output.
+the same quantized model in eager PyTorch, as a share of the largest output. --no-peer leaves the peer out, which writes
+every step of a recurrent layer out.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def outputs_of(run: nn.Module | Run, compared: list[tuple[Tensor, ...]]) -> list
     return [main_output(run(*one)) if isinstance(run, nn.Module) else run(one) for one in compared]
 
 
-def measure(name: str, rounds: int) -> dict[str, Any]:
+def measure(name: str, rounds: int, *, peer: bool = True) -> dict[str, Any]:
     """All figures of a network."""
     network: Network = NETWORKS[name]
     started, loaded, examples = time.process_time(), made(network), Examples(network)
@@ -99,7 +100,7 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
         for label, model, write in (
             ("float", loaded, partial(ours, loaded)),
             ("int8-static, compresskit", int8, partial(ours, int8)),
-            ("int8, XNNPACKQuantizer", loaded, partial(theirs, loaded, inputs=singles)),
+            *([("int8, XNNPACKQuantizer", loaded, partial(theirs, loaded, inputs=singles))] if peer else []),
         ):
             path = Path(folder) / f"{len(facts)}.pte"
             notes: list[str] = []
@@ -115,13 +116,13 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
         example = compared[0]
         turns = [partial(run, example) for run in runs.values()]
         times = dict(zip(runs, take_turns(turns, rounds=rounds, turn_seconds=0.02, clock="wall"), strict=True))
-    peer = times.get("int8, XNNPACKQuantizer")
+    peers = times.get("int8, XNNPACKQuantizer")
     for label, own in times.items():
         facts[label] |= {"best_ms": own.best_ms, "median_ms": own.median_ms}
         if "float" in times:
             facts[label]["to_float"] = statistics.median(times["float"].over(own))
-        if peer is not None and label.endswith("compresskit"):
-            facts[label]["to_peer"] = statistics.median(peer.over(own))
+        if peers is not None and label.endswith("compresskit"):
+            facts[label]["to_peer"] = statistics.median(peers.over(own))
     return {"rows": facts, "cpu_seconds": time.process_time() - started, "says": network.says}
 
 
@@ -149,14 +150,16 @@ def main() -> None:
     parser.add_argument("rows", nargs="+", choices=(*NETWORKS, "all"))
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--keep", type=Path, help="file that keeps finished rows")
+    parser.add_argument("--no-peer", action="store_true", help="leave XNNPACKQuantizer out")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = Rows(options.keep)
     command = " ".join(sys.argv[1:])
     print(f"command: python benchmarks/quantization/deployment_executorch.py {command}", versions(), flush=True)
     for name in NETWORKS if "all" in options.rows else options.rows:
+        measured = partial(measure, name, options.rounds, peer=not options.no_peer)
         try:
-            print("\n".join(lines(name, rows.get(f"{name}, {options.rounds}", partial(measure, name, options.rounds)))))
+            print("\n".join(lines(name, rows.get(f"{name}, {options.rounds}", measured))))
         except Exception as error:  # the next row may do better
             print(f"\n### {name}: {type(error).__name__}: {str(error).splitlines()[0][:300]}")
         sys.stdout.flush()

@@ -11,6 +11,7 @@ from torch import Tensor
 from ...core.errors import InputError
 
 _LEAST_OVERLAP = 0.5
+_SAME = 1e-4  # corners that differ less, as a share of the largest one, are equal
 
 
 class Partners(NamedTuple):
@@ -58,12 +59,13 @@ def are_lists_of_boxes(outputs: Any) -> bool:
 
 
 def overlaps(boxes: Tensor, others: Tensor) -> Tensor:
-    """Intersection over union of each box, (boxes, 4) as corners, with each other one; (boxes, others)."""
+    """Intersection over union of each box, (boxes, 4) as corners, with each other one, 1 of equal ones."""
     low = torch.maximum(boxes[:, None, :2], others[None, :, :2])
     high = torch.minimum(boxes[:, None, 2:], others[None, :, 2:])
     shared = (high - low).clamp(min=0).prod(-1)
     areas, other_areas = ((one[:, 2:] - one[:, :2]).clamp(min=0).prod(-1) for one in (boxes, others))
-    return shared / (areas[:, None] + other_areas - shared).clamp(min=1e-12)
+    same = (boxes[:, None] - others[None]).abs().amax(-1) <= _SAME * boxes.abs().amax(-1)[:, None].clamp(min=1)
+    return torch.where(same, 1.0, shared / (areas[:, None] + other_areas - shared).clamp(min=1e-12))
 
 
 def _entries(outputs: Any) -> Sequence[Mapping[str, Any]]:

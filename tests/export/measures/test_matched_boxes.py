@@ -20,6 +20,8 @@ def test_overlaps_by_hand():
     boxes = torch.tensor([[0.0, 0, 2, 2], [5, 5, 5, 5]])
     found = overlaps(boxes, torch.tensor([[1.0, 0, 3, 2], [0, 0, 2, 2], [9, 9, 10, 10]]))
     torch.testing.assert_close(found, torch.tensor([[1 / 3, 1, 0], [0, 0, 0]]))
+    line = torch.tensor([[80.0, 8, 80, 96]])
+    assert overlaps(line, line + 0.001).item() == 1.0 and overlaps(line, line + 1.0).item() == 0.0
 
 
 def test_boxes_find_their_partners_in_another_order_and_number():

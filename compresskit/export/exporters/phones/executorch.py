@@ -17,6 +17,7 @@ from ...runtimes.executorch import ABOUT
 from ..export_program import DESCRIPTION
 from ..lowered_layers import decomposed
 from ..onnx import as_strings
+from .recurrent_loops import with_loops
 from .signed_bytes import (
     calls,
     one_dequantizer_a_reader,
@@ -46,7 +47,7 @@ def executorch(program: torch.export.ExportedProgram, path: Path, options: Expor
     partition = require("executorch.backends.xnnpack.partition.xnnpack_partitioner", "executorch")
     require("executorch.kernels.quantized", "executorch")  # kernels of quantizers that XNNPACK leaves
     about = json.dumps(as_strings(program.graph_module.meta.get(DESCRIPTION, {}))).encode()
-    program = copy.deepcopy(program)
+    program, loops = with_loops(copy.deepcopy(program))
     found_in_runs = _ranges_in_every_run(program.graph)
     same_range_around_selections(program.graph)
     same_range_before_joining(program.graph)
@@ -64,7 +65,7 @@ def executorch(program: torch.export.ExportedProgram, path: Path, options: Expor
     except Exception as error:  # the library's own passes
         raise InputError(f"ExecuTorch cannot write this model: {first_line(error)}") from error
     path.write_bytes(written.buffer)
-    return [*_left_to_portable(edge.exported_program().graph), *found_in_runs]
+    return [*_left_to_portable(edge.exported_program().graph_module), *found_in_runs, *_looped(loops)]
 
 
 def _ranges_in_every_run(graph: torch.fx.Graph) -> list[str]:
@@ -120,9 +121,19 @@ def _is_quantized_output(node: torch.fx.Node, quantize: Any) -> bool:
     return bool(node.users) and all(user.target is quantize for user in node.users)
 
 
-def _left_to_portable(graph: torch.fx.Graph) -> list[str]:
+def _looped(count: int) -> list[str]:
+    """A note on loops."""
+    if not count:
+        return []
+    what = "1 recurrent operator is a loop" if count == 1 else f"{count} recurrent operators are loops"
+    return [f"{what} over the steps of a sequence, in float"]
+
+
+def _left_to_portable(module: torch.fx.GraphModule) -> list[str]:
+    graphs = [one.graph for one in module.modules() if isinstance(one, torch.fx.GraphModule)]  # loops have their own
     names = Counter(
         str(node.target).partition("EdgeOpOverload: ")[2].split(".")[1 if "aten" in str(node.target) else 0]
+        for graph in graphs
         for node in graph.nodes
         if node.op == "call_function" and "EdgeOpOverload" in str(node.target)
     )
