@@ -8,6 +8,7 @@ the layer between them; inductor's x86 passes recognise the same pairs in a `.pt
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,6 +39,7 @@ DESCRIPTION = "compresskit_description"
 LOOKUPS = "compresskit_lookups"
 #: and whether layers quantize what they read to 8 bits: recurrent ones may do so, too, where a runtime can
 INTEGER_INPUTS = "compresskit_integer_inputs"
+_CAUSED_BY = re.compile(r"Caused by: \((.*)\)")  # file, line and function, as torch says them
 #: operators that mean "the same codes again" when nothing stands between them
 _QUANTIZE, _DEQUANTIZE = "quantize_per_tensor", "dequantize_per_tensor"
 
@@ -82,7 +84,7 @@ def export_program(
             register_dataclasses(call(lowered, with_batch(inputs, 1) if free_batch else inputs))
             program = torch.export.export(lowered, args, kwargs, dynamic_shapes=_by_name(lowered, *free))
     except Exception as error:
-        raise InputError(f"torch.export cannot trace this model: {first_line(error)}") from error
+        raise InputError(f"torch.export cannot trace this model: {_reason(error)}") from error
     merge_quantizers(program.graph)
     _drop_unread(program)
     program.graph_module.recompile()
@@ -97,6 +99,18 @@ def export_program(
         if (lookup := lookup_of(layer, name)) is not None
     }
     return program
+
+
+def _reason(error: Exception) -> str:
+    """A line on what cannot be traced, with the place and the remedy where values of a tensor decide."""
+    text = str(error)
+    if "data-dependent" not in text:
+        return first_line(error)
+    place = _CAUSED_BY.search(text)
+    return (
+        f"Python decides by values of a tensor{f' ({place[1]})' if place else ''}, which a graph has no branches for; "
+        "in the place of if, len, min or range on such a value use torch.where, shape[0] or a mask"
+    )
 
 
 def _drop_unread(program: torch.export.ExportedProgram) -> None:

@@ -143,3 +143,14 @@ def test_a_model_that_remembers_its_last_batch_keeps_the_batch_free():
     program = export_program(Remembers().eval(), torch.randn(1, 3)).module()
     for batch in (2, 5):
         assert program(torch.ones(batch, 3)).shape == (batch, 3)
+
+
+@pytest.mark.integration
+def test_a_branch_on_values_is_named_with_its_place_and_the_remedy():
+    class Branches(nn.Module):
+        def forward(self, x):
+            kept = x[x[:, 0] > 0]
+            return kept * 2 if len(kept) > 1 else kept
+
+    with pytest.raises(InputError, match=r"Python decides by values of a tensor \(.*\).*use torch.where, shape\[0\]"):
+        export_program(Branches().eval(), torch.randn(4, 3))
