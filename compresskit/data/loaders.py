@@ -11,6 +11,7 @@ needed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -174,7 +175,10 @@ def _of_batches(source: Iterable[Any], where: str) -> Any:
     """An iterable of batches: read anew in each pass, and kept where that cannot be done."""
     if isinstance(source, list | Iterator):
         found = held(source, where)
-        return found if isinstance(found, HeldSplit) else _tensors(*found, where)
+        if isinstance(found, HeldSplit):
+            return found
+        inputs, targets, only = found
+        return replace(_tensors(inputs, targets, where), only=only)
     return of_batches(lambda epoch, processes: source, where)
 
 

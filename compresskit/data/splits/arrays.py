@@ -14,11 +14,12 @@ from ..arrays import check_inputs, check_targets, to_tensor
 
 @dataclass
 class ArraySplit:
-    """Examples in memory: inputs (n, ...), targets (n, ...)."""
+    """Examples in memory: inputs (n, ...), targets (n, ...); `only` is the name of the inputs, if they have one."""
 
     inputs: Tensor
     targets: Tensor
     as_given: bool = False  # whether images of whole numbers stay what they are, too
+    only: str = ""
     draws: ClassVar[bool] = False
 
     def __len__(self) -> int:
@@ -27,9 +28,13 @@ class ArraySplit:
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         return self.inputs[indices], self.targets[indices]
 
+    def input_name(self) -> str:
+        """What the data calls its only input; "" where there is no name."""
+        return self.only
+
     def subset(self, indices: Tensor) -> ArraySplit:
         """Fewer of the examples."""
-        return ArraySplit(self.inputs[indices], self.targets[indices], self.as_given)
+        return ArraySplit(self.inputs[indices], self.targets[indices], self.as_given, self.only)
 
 
 def array_split(inputs: Any, targets: Any, where: str) -> ArraySplit:

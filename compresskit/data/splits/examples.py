@@ -141,14 +141,12 @@ def first_of(dataset: Any, indices: Sequence[Any]) -> list[Any]:
     return [dataset[indices[number]] for number in range(min(len(indices), 2))]
 
 
-def held(batches: Iterable[Any], where: str) -> HeldSplit | tuple[Tensor, Tensor]:
-    """Batches that are read once: as two tensors where they are that, else example by example."""
+def held(batches: Iterable[Any], where: str) -> HeldSplit | tuple[Tensor, Tensor, str]:
+    """Batches that are read once: as two tensors and the name of the inputs where they are that, else by example."""
     split = HeldSplit.read(batches, where)
-    if split.only:
-        return split
     inputs, targets = zip(*split.examples, strict=True)
     alike = [
         all(isinstance(one, Tensor) for one in side) and len({(one.shape[1:], one.dtype) for one in side}) == 1
         for side in (inputs, targets)
     ]
-    return (torch.cat(inputs), torch.cat(targets)) if all(alike) else split
+    return (torch.cat(inputs), torch.cat(targets), split.only) if all(alike) else split

@@ -10,7 +10,9 @@ from compresskit.data.splits.examples import HeldSplit, held
 
 
 def test_batches_of_one_shape_are_two_tensors_and_others_examples():
-    inputs, targets = held(iter([(torch.ones(2, 3), torch.tensor([0, 1])), (torch.ones(1, 3), torch.tensor([2]))]), "d")
+    inputs, targets, _ = held(
+        iter([(torch.ones(2, 3), torch.tensor([0, 1])), (torch.ones(1, 3), torch.tensor([2]))]), "d"
+    )
     assert inputs.shape == (3, 3) and targets.tolist() == [0, 1, 2]
     split = held([([torch.ones(3, 2, 2), torch.ones(3, 4, 1)], [{"boxes": torch.ones(1, 4)}] * 2)], "d")
     assert isinstance(split, HeldSplit) and len(split) == 2
