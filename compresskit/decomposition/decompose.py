@@ -25,7 +25,7 @@ from ..training.context import Context, StepResult
 from .explain import candidate_table, choice_table, compact_table, plot
 from .fit.fit import fit_weight
 from .fit.kfac import fit_kfac, whitened
-from .methods.algebra import cp_sensitivity, cp_tensor
+from .methods.algebra import cp_sensitivity, cp_squared_norm
 from .methods.geometry import geometry_of
 from .methods.kinds import Ranks, seen
 from .methods.lstm import KIND as LSTM_INPUT, decompose_lstms, is_plain_lstm
@@ -319,7 +319,7 @@ def _cp_sensitivities(loaded: Loaded, layers: list[Layer], choices: list[Candida
 
 def _cp_sensitivity(first: Tensor, middle: Tensor, last: Tensor) -> float:
     factors = [last, first.mT, middle.mT]
-    return cp_sensitivity(factors) / max(cp_tensor(factors).square().sum().item(), 1e-30)
+    return cp_sensitivity(factors) / max(cp_squared_norm(factors), 1e-30)
 
 
 def merge_factors(loaded: Loaded) -> StepResult:

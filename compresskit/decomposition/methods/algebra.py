@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -167,7 +169,13 @@ def _unit(kernel: Tensor) -> tuple[Tensor, Tensor]:
 
 def cp_tensor(factors: list[Tensor]) -> Tensor:
     """The tensor (out, in, taps) of three factor matrices."""
-    return torch.einsum("or,ir,kr->oik", *factors)
+    left, right, taps = factors
+    return (left @ (right[:, None] * taps).flatten(0, 1).mT).reshape(len(left), len(right), len(taps))
+
+
+def cp_squared_norm(factors: list[Tensor]) -> float:
+    """The squared norm of `cp_tensor`, without making it."""
+    return prod(factor.mT @ factor for factor in factors).sum().item()
 
 
 def cp_sensitivity(factors: list[Tensor]) -> float:

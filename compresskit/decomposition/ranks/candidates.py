@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -157,16 +158,19 @@ def _values(limit: int, multiple: int, count: int) -> list[int]:
 
 
 def _single_ranks(kind: Kind, site: Site, evidence: Evidence, limit: int, multiple: int) -> list[Ranks]:
-    saving = [rank for rank in _values(limit, multiple, limit) if _saves(kind, site, (rank,))]
+    values = _values(limit, multiple, limit)  # the higher, the dearer
+    saving = values[: bisect_left(values, True, key=lambda rank: not _saves(kind, site, (rank,)))]
     if not saving:
         return []
     if _closed_form(kind, evidence):
         picks = torch.linspace(0, len(saving) - 1, min(_CLOSED_FORM_RANKS, len(saving))).round().long().tolist()
         return [(saving[pick],) for pick in dict.fromkeys(picks)]
-    costs = [site.macs_of(chain_of(kind, site.geometry, (rank,))) or 1 for rank in saving]
-    base = site.macs or 1
-    picks = [max((i for i, cost in enumerate(costs) if cost <= level * base), default=None) for level in _LEVELS]
-    return [(saving[pick],) for pick in dict.fromkeys(picks) if pick is not None]
+
+    def cost(rank: int) -> int:
+        return site.macs_of(chain_of(kind, site.geometry, (rank,))) or 1
+
+    counts = [bisect_right(saving, level * (site.macs or 1), key=cost) for level in _LEVELS]
+    return [(saving[count - 1],) for count in dict.fromkeys(counts) if count]
 
 
 def _rank_tuples(kind: Kind, site: Site, target: Tensor, limits: Ranks, multiple: int) -> list[Ranks]:

@@ -7,6 +7,7 @@ from compresskit.decomposition.methods.algebra import (
     _products,
     cp,
     cp_sensitivity,
+    cp_squared_norm,
     cp_tensor,
     squared_singular_values,
     tensor_train,
@@ -110,6 +111,14 @@ def test_cp_sensitivity_is_the_expected_squared_change():
         moved = [f + step * torch.randn(f.shape, generator=generator, dtype=DOUBLE) for f in factors]
         total += (cp_tensor(moved) - cp_tensor(factors)).square().sum().item() / step**2
     assert total / trials == pytest.approx(cp_sensitivity(factors), rel=0.05)
+
+
+def test_the_norm_of_a_cp_tensor_needs_no_tensor():
+    generator = torch.Generator().manual_seed(0)
+    factors = [torch.randn(size, 7, generator=generator, dtype=torch.float64) for size in (5, 6, 9)]
+    tensor = torch.einsum("or,ir,kr->oik", *factors)
+    assert torch.allclose(cp_tensor(factors), tensor)
+    assert cp_squared_norm(factors) == pytest.approx(tensor.square().sum().item())
 
 
 def test_cp_of_a_degenerate_tensor_keeps_its_components_small():
