@@ -39,6 +39,7 @@ from .rebuilding import META, NotRepeatable, ProbeMismatch, matching_rebuild, re
 
 WEIGHTS = "model.safetensors"
 REPORT = "report.json"
+_named: dict[tuple[Any, ...], dict[str, Any]] = {}  # code that the user named in this process -> where it lies
 __all__ = [
     "MANIFEST",
     "PROBE_TOLERANCE",
@@ -260,7 +261,11 @@ def _trusted_source(manifest: dict, folder: Path, trust_source: bool, given: dic
             raise InputError(
                 f"artifact {str(folder)!r} was made from {_source_string(record)!r}; the given source is another"
             )
+        note_named(given)
         return {**record, **{key: given[key] for key in ("kind", "path", "module") if key in given}}
+    named = {} if trust_source else _named.get(_code_of(record), {})
+    if "module" in named or ("path" in named and _hash_of(named["path"]) == record["sha256"]):
+        return {**record, **named}
     if not trust_source:
         raise InputError(
             f"artifact {str(folder)!r} runs the code {_source_string(record)!r}; "
@@ -273,6 +278,22 @@ def _trusted_source(manifest: dict, folder: Path, trust_source: bool, given: dic
     if sha256_of(folder / name) != record.get("sha256"):
         raise InputError(f"{str(folder / name)!r} does not match the manifest's sha256: it was changed")
     return {**record, "path": str(folder / name)}
+
+
+def note_named(record: dict[str, Any]) -> None:
+    """Remember that the user named a factory in this process, so that artifacts of the same code may call it, too."""
+    if record["kind"] == "file":
+        record = {**record, "sha256": _hash_of(record["path"])}
+    if record["kind"] in ("file", "module"):
+        _named[_code_of(record)] = {key: record[key] for key in ("path", "module") if key in record}
+
+
+def _code_of(record: dict[str, Any]) -> tuple[Any, ...]:
+    return record["kind"], record.get("sha256", record.get("module")), record["factory"]
+
+
+def _hash_of(path: str) -> str | None:
+    return sha256_of(Path(path)) if Path(path).is_file() else None
 
 
 def _named_for_memory(record: dict[str, Any], folder: Path, given: dict[str, Any] | None) -> dict[str, Any]:

@@ -66,6 +66,7 @@ def load_model(
     record = parse(string, model_args or {})
     with seeded(seed):
         built, defaults = build_with_defaults(record, pretrained=weights == "pretrained")
+        artifact.note_named(record)
         check_state(built, f"model {string!r}")
         built.eval()
         example = example_inputs.parse(inputs) if inputs else defaults["example"]

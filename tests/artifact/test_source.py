@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import compresskit
+from compresskit.artifact import artifact
 from compresskit.artifact.source import load_model, with_example
 from compresskit.core.errors import InputError
 from compresskit.core.types import Preprocessing, call, main_output
@@ -160,6 +161,25 @@ def test_user_file_and_module(tmp_path, monkeypatch):
     for string in ("my_net:make", "my_net.py:make", f"{tmp_path}/my_net.py:make"):
         loaded = load_model(string, model_args={"width": 6}, inputs=["6"])
         assert loaded.module(loaded.example).shape == (1, 2)
+
+
+@pytest.mark.integration
+def test_code_that_was_named_in_the_same_process_needs_no_second_word(tmp_path, monkeypatch):
+    (net := tmp_path / "net.py").write_text("from torch import nn\ndef make():\n    return nn.Linear(3, 2)\n")
+    saved = load_model(f"{net}:make", inputs=["3"])
+    artifact.save(saved, tmp_path / "out")
+    monkeypatch.setattr(artifact, "_named", {})  # as in a new process
+    with pytest.raises(InputError, match="--trust-source"):
+        load_model(str(tmp_path / "out"))
+    load_model(f"{net}:make", inputs=["3"], seed=1)
+    again = load_model(str(tmp_path / "out"))
+    assert torch.equal(again.module.weight, saved.module.weight) and again.source["path"] == str(net)
+    net.write_text(net.read_text() + "# changed\n")
+    with pytest.raises(InputError, match="--trust-source"):
+        load_model(str(tmp_path / "out"))
+    (tmp_path / "other.py").write_text("from torch import nn\ndef make():\n    return nn.Linear(3, 2)\n")
+    load_model(str(tmp_path / "out"), source=f"{tmp_path}/other.py:make")  # the same code, from elsewhere
+    assert load_model(str(tmp_path / "out")).source["path"] == f"{tmp_path}/other.py"
 
 
 @pytest.mark.integration
