@@ -14,7 +14,13 @@ import pytest
 # before torch is imported, which reads it: more threads than cores only wait for each other
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import torch
+
 from compresskit.core.tensors.randomness import manual_seed
+
+# torch notes at the first use which functions a device holds for; transformers loads models with another linspace
+with torch.device("meta"):
+    torch.empty(0)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"

@@ -90,7 +90,7 @@ def test_cheapest_model_within_a_drop(digits_model, tmp_path):
 @pytest.mark.parametrize(("technique", "policy"), [("quantize", "evolution"), ("mixed", "uniform")])
 def test_within_a_drop_bytes_are_made_small_where_bits_are_decided(digits_model, tmp_path, technique, policy):
     recipe = search_recipe(
-        digits_model, technique=technique, policy=policy, target_drop=0.05, trials=12, samples=64, probe_samples=64
+        digits_model, technique=technique, policy=policy, target_drop=0.05, trials=6, samples=64, probe_samples=64
     )
     step = run(Run(recipe, tmp_path / "found"))["steps"][0]
     assert step["facts"]["bytes_kept"] < 0.25 and step["measurement"]["metric"]["value"] > 0.85
