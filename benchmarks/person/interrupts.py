@@ -1,6 +1,6 @@
 """Ctrl-C in each phase of a command: how it ends, what it leaves, and whether --resume goes on.
 
-    python benchmarks/person/interrupts.py prune quantize search --rows benchmarks/results/interrupts.md
+    python benchmarks/person/interrupts.py prune quantize search distill --rows benchmarks/results/interrupts.md
 
 A command runs once undisturbed with `--log-level debug`, which names its phases; then once a phase, interrupted when
 the phase begins, and resumed. A row is written when its phase is done.
@@ -23,6 +23,8 @@ COMMANDS = {
     "quantize": ["--scheme", "int4-weight"],
     "decompose": ["--target-macs", "0.5"],
     "search": ["--target-macs", "0.5", "--trials", "10"],
+    "distill": ["--student-width", "0.5", "--epochs", "2"],
+    "train": ["--epochs", "3", "--lr", "0.02"],
 }
 _BEGINS = " begins"
 

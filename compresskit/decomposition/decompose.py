@@ -71,7 +71,8 @@ def decompose(loaded: Loaded, options: DecomposeOptions, context: Context) -> St
     layers = _plan(loaded, sites, options, batches, times, context)
     choices, totals = _choose(loaded, layers, options, totals, times, context)
     predicted_share = predicted_latency_share(layers, choices, totals)
-    plan = plan_reconstruction(loaded, options, context, worthwhile=not options.trains())
+    remarks: list[str] = []
+    plan = plan_reconstruction(loaded, options, context, remarks, worthwhile=not options.trains())
     whole = copy_module(loaded.module) if plan is not None else None
     errors = replace_layers(
         loaded, layers, choices, options, batches, context.seed, context.device, context.log
@@ -87,6 +88,7 @@ def decompose(loaded: Loaded, options: DecomposeOptions, context: Context) -> St
     if plan is not None and whole is not None and errors:
         outcomes = reconstruct_floats(whole, loaded, plan)
     result = _report(loaded, layers, choices, errors, left_out, totals, options, context)
+    result.notes += remarks
     if small:
         result.notes.append(
             f"{len(small)} layers stay because all of them together hold too little of what the budget takes away: "

@@ -63,7 +63,8 @@ def prune_weights(loaded: Loaded, options: PruneOptions, context: Context) -> St
     densities: Mapping[str, float] = {}
     if allocation is not None:
         densities = _densities(loaded, layers, allocation, options, context)
-    plan = plan_reconstruction(loaded, options, context, worthwhile=not options.trains())
+    remarks: list[str] = []
+    plan = plan_reconstruction(loaded, options, context, remarks, worthwhile=not options.trains())
     whole = copy_module(loaded.module) if plan is not None else None
     unmeasured = []
     for name, evidence in _evidence(loaded, layers, options, context):
@@ -73,6 +74,7 @@ def prune_weights(loaded: Loaded, options: PruneOptions, context: Context) -> St
         if evidence.moments is None:
             unmeasured.append(name)
     result = _result(loaded, layers, options, unmeasured, allocation)
+    result.notes += remarks
     result.facts["batchnorm_layers_recalibrated"] = recalibrate(loaded, options, context)
     if whole is not None and plan is not None:
         outcomes = reconstruct_floats(whole, loaded, plan)

@@ -86,7 +86,8 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
         options = options.for_causal_models()
     batches = _calibration_batches(options, context)
     worthwhile = options.few_bits() and not options.trains()
-    reconstruction = plan_reconstruction(loaded, options, context, worthwhile=worthwhile)
+    remarks: list[str] = []
+    reconstruction = plan_reconstruction(loaded, options, context, remarks, worthwhile=worthwhile)
     if context.data is not None:
         options = options.with_data(tuned=reconstruction is not None)
     target = target_bytes(loaded, options)
@@ -96,6 +97,7 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
     record = trace(loaded.module, loaded.example)
     operands = product_operands(loaded, options)
     plans, notes = make_plan(loaded.module, record, options, products=operands)
+    notes += remarks
     notes += [f"{name} has a weight of its own now, and computes in integers" for name in untied]
     operands = {name: operands[name] for name in chosen_names(operands, options)}
     facts: dict[str, Any] = {

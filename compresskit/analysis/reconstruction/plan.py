@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ...core.reporting.phases import duration
 from ...core.tensors.batches import count_examples, tensors_of
 from ...core.tensors.devices import device_of
 from ...core.tensors.modules import evaluating
@@ -23,6 +24,8 @@ from .options import BATCH, FEWEST_EXAMPLES, JointReconstructionOptions, Reconst
 _FEWEST_STEPS = 50
 #: a gradient step takes about three forward passes; one of all blocks at once also asks the original model
 _PASSES_A_STEP = 3
+#: how long a forward pass is timed, and how often at most
+_TIMED_SECONDS, _TIMED_PASSES = 2.0, 20
 #: inputs for steps of all blocks at once
 _JOINT_BYTES = 1 << 30
 
@@ -45,7 +48,7 @@ class Plan:
 
 
 def plan_reconstruction(
-    original: Loaded, options: ReconstructionOptions, context: Context, *, worthwhile: bool
+    original: Loaded, options: ReconstructionOptions, context: Context, notes: list[str], *, worthwhile: bool
 ) -> Plan | None:
     """How blocks are reconstructed by the options, or as data and time allow; None where they are not.
 
@@ -53,6 +56,7 @@ def plan_reconstruction(
         original: the model before it is changed.
         options: reconstruct, iterations, reconstruction_samples; those of all blocks at once, where there are any.
         context: data, seed, log.
+        notes: takes a line where `auto` has too little time for all steps.
         worthwhile: whether `auto` should consider it at all.
     """
     automatic = options.reconstruct == "auto"
@@ -76,6 +80,14 @@ def plan_reconstruction(
         passes = options.reconstruction_seconds / seconds_a_pass - 3 * examples / BATCH
         iterations = min(iterations, int(passes / (2 * _PASSES_A_STEP)))
         joint = min(joint, int((passes - _PASSES_A_STEP * iterations) / (_PASSES_A_STEP + 1)))
+        if iterations < options.iterations:
+            whole = (3 * examples / BATCH + 2 * _PASSES_A_STEP * options.iterations) * seconds_a_pass
+            notes.append(
+                f"blocks are {f'tuned in {iterations} steps' if iterations >= _FEWEST_STEPS else 'not tuned'}: "
+                f"{options.iterations} steps would take some {duration(whole)}, and reconstruct auto has "
+                f"{duration(options.reconstruction_seconds)}; reconstruction_seconds gives it more"
+            )
+            context.log(notes[-1])
         if iterations < _FEWEST_STEPS:
             return None
     held = _JOINT_BYTES // max(_bytes_an_example(batch), 1)
@@ -95,9 +107,10 @@ def _seconds_a_pass(original: Loaded, batch: Inputs, context: Context) -> float:
 
     @torch.no_grad()
     def measured() -> float:
-        found = []
+        found: list[float] = []
         with evaluating(original.module):
-            for _ in range(3):
+            # the least of many, since other processes only add time, and what they add must not decide what is tuned
+            while len(found) < 3 or (sum(found) < _TIMED_SECONDS and len(found) < _TIMED_PASSES):
                 started = time.perf_counter()
                 call(original.module, batch)
                 found.append(time.perf_counter() - started)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -175,7 +173,8 @@ def cp_tensor(factors: list[Tensor]) -> Tensor:
 
 def cp_squared_norm(factors: list[Tensor]) -> float:
     """The squared norm of `cp_tensor`, without making it."""
-    return prod(factor.mT @ factor for factor in factors).sum().item()
+    left, right, taps = (factor.mT @ factor for factor in factors)
+    return (left * right * taps).sum().item()
 
 
 def cp_sensitivity(factors: list[Tensor]) -> float:

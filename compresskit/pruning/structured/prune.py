@@ -166,7 +166,7 @@ def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> S
         why = proof.notes or [*whole_groups_notes(graph.groups, limits, options), *left_out_notes(graph)]
         raise NothingRemoved(f"model {loaded.name!r}: nothing was removed: {shortened(why)}")
     ids = graph.keep_ids(proof.keep)
-    plan = plan_reconstruction(loaded, options, context, worthwhile=not options.trains())
+    plan = plan_reconstruction(loaded, options, context, result.notes, worthwhile=not options.trains())
     whole = copy_module(loaded.module) if refit.kind == "sequential" or plan is not None else None
     outcomes: dict[str, Outcome] = {}
     refitted, normalized_layers = refit.cut(loaded, whole, ids, options)
@@ -186,7 +186,7 @@ def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> S
     }
     notes = ties.notes + follow(loaded, ties.geometry, graph)
     result.missed = missed_budgets(result.facts, target, options)
-    result.notes = proof.notes + notes + budget_notes(result.facts, target, options) + left_out_notes(graph)
+    result.notes += proof.notes + notes + budget_notes(result.facts, target, options) + left_out_notes(graph)
     if context.data is not None and refit.kind == "none" and options.recover.mode == "none":
         result.notes.append("no layer was refitted; reconstruct auto keeps more of the accuracy")
     result.tables["pruned groups"] = _rows(graph, proof.keep)

@@ -21,10 +21,11 @@ class Data:
         return list(torch.randn(min(samples, self.examples), 6).split(batch_size))
 
 
-def planned(examples=2048, worthwhile=True, options=ReconstructionOptions, **given):
+def planned(examples=2048, worthwhile=True, options=ReconstructionOptions, notes=(), **given):
     loaded = Loaded(nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 2)).eval(), {}, torch.randn(1, 6))
     context = Context(loaded, data=Data(examples) if examples else None)
-    return plan.plan_reconstruction(loaded, options(**given), context, worthwhile=worthwhile)
+    notes = notes if isinstance(notes, list) else []
+    return plan.plan_reconstruction(loaded, options(**given), context, notes, worthwhile=worthwhile)
 
 
 def test_auto_wants_data_enough_of_it_and_a_reason():
@@ -50,8 +51,16 @@ def test_inputs_of_all_blocks_at_once_fit_into_memory(monkeypatch):
     assert sum(map(len, found.joint_batches)) == 3000
 
 
-def test_auto_takes_the_steps_that_fit_into_its_time():
-    assert planned(reconstruction_seconds=1e-9) is None
+def test_auto_takes_the_steps_that_fit_into_its_time(monkeypatch):
+    notes = []
+    assert planned(reconstruction_seconds=1e-9, notes=notes) is None
+    assert notes[0].startswith("blocks are not tuned: 300 steps would take some ")
+    monkeypatch.setattr(plan, "_seconds_a_pass", lambda *given: 0.1)
+    # 192 passes to see the blocks' inputs, six a step: (90 s / 0.1 s - 192) / 6
+    fewer = planned(reconstruction_seconds=90, notes=notes)
+    assert fewer.settings.iterations == 118
+    assert notes[1].startswith("blocks are tuned in 118 steps: 300 steps would take some 3 min, and")
+    assert planned(reconstruction_seconds=900, notes=notes).settings.iterations == 300 and len(notes) == 2
     # what is asked for is done, however long it takes
     asked = planned(examples=100, reconstruct="block", worthwhile=False)
     assert asked.settings.iterations == ReconstructionOptions().iterations
