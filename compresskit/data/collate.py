@@ -137,8 +137,9 @@ def _by_name(batch: Any) -> tuple[Any, str | None]:
     """A dataclass as a mapping, all else as it is; and the key of a mapping's targets."""
     if is_dataclass(batch) and not isinstance(batch, Mapping | type):
         batch = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    names = TARGETS if isinstance(batch, Mapping) else ()
-    return batch, next((name for name in names if name in batch), None)
+    if not isinstance(batch, Mapping):
+        return batch, None
+    return batch, next((name for name in TARGETS if name in batch), None)
 
 
 def divided_batch(batch: Any, where: str) -> Pair:

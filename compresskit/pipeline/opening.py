@@ -115,7 +115,8 @@ def open_what_opens(
 def name_lone_input(loaded: Loaded, data: Data) -> None:
     """Hand the only input of a batch on under its name where forward reads it from a mapping, and takes no tensor."""
     name = data.input_name()
-    if name and not _takes(loaded, data.example) and _takes(loaded, {name: data.example}):
+    named: Any = {name: data.example}
+    if name and not _takes(loaded, data.example) and _takes(loaded, named):
         data.name_input(name)
 
 

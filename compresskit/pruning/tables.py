@@ -153,7 +153,8 @@ tensors of its weight's shape; `keep` is the share of all weights that stays."""
 SCOPES: Registry[Callable[[list[Group]], list[list[int]]]] = Registry("scope", _PACKAGE, {
     "auto": Row(
         "allocation.ranking_scope:local",
-        "solve or local for a budget where there are data, whichever errs less once it is refitted; else local",
+        "for a budget where there are data solve, local or what lies halfway between them, whichever errs least once "
+        "it is refitted; else local",
     ),
     "solve": Row(
         "allocation.ranking_scope:local",

@@ -127,6 +127,35 @@ def choose(
     return allocation.choose(allocation.at_ratio(options.ratio or 0.0)), None
 
 
+def alternatives(
+    graph: Graph,
+    solved: Allocation | UniformAllocation,
+    keep: Mapping[str, np.ndarray],
+    scores: Mapping[str, np.ndarray],
+    limits: Mapping[str, Limits],
+    options: PruneOptions,
+) -> dict[str, dict[str, np.ndarray]]:
+    """Units that stay by other ways to meet the budget of solved widths: `local`, and `between`, halfway to it.
+
+    Args:
+        graph: the groups.
+        solved: the allocation that the widths were solved by.
+        keep: the units that stay by it.
+        scores: of each group's units.
+        limits: of each group.
+        options: with the budget.
+    """
+    local, share = choose(graph, allocation_for(graph, scores, limits, options), options)
+    found = {"local": local}
+    for name in options.targets():
+        if isinstance(solved, SolvedAllocation) and share is not None:
+            cost, ends = GraphWork(graph).cost(name), (counts(graph, keep), counts(graph, local))
+            middle = solved.halfway(*ends, cost, share * cost(whole_counts(graph)))
+            if not any((middle == end).all() for end in ends):
+                found["between"] = solved.choose(middle)
+    return found
+
+
 def whole_counts(graph: Graph) -> np.ndarray:
     """Units of each group of the model as it is."""
     return np.array([len(group) for group in graph.groups])

@@ -87,6 +87,14 @@ def test_limits_hold_and_a_budget_out_of_reach_leaves_the_least():
     assert allocation(g0=Limits(least=3)).for_budget(cost, 1).tolist() == [3, 1, 1]
 
 
+def test_widths_halfway_are_the_mean_of_two_choices_as_far_as_the_budget_goes():
+    first, second = np.array([2, 8, 2]), np.array([6, 2, 4])
+    assert allocation().halfway(first, second, cost, 62).tolist() == [4, 5, 3]
+    assert allocation().halfway(first, second, cost, 60).tolist() == [4, 4, 3]  # loses 0.4 for 7, the others more
+    assert allocation().halfway(first, second, cost, 71).tolist() == [4, 6, 3]  # what is left is given back
+    assert allocation(g1=Limits(multiple=4)).halfway(first, second, cost, 55).tolist() == [4, 4, 3]
+
+
 def test_groups_that_nothing_measured_reads_lose_as_the_others_do():
     known = {"0": LOSSES["0"], "2": LOSSES["2"]}
     found = allocation(known)._losses[1]
