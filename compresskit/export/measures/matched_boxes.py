@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...core.errors import InputError
+from ...evaluation.metric_terms.boxes import box_overlaps
 
 _LEAST_OVERLAP = 0.5
 _SAME = 1e-4  # corners that differ less, as a share of the largest one, are equal
@@ -60,12 +61,8 @@ def are_lists_of_boxes(outputs: Any) -> bool:
 
 def overlaps(boxes: Tensor, others: Tensor) -> Tensor:
     """Intersection over union of each box, (boxes, 4) as corners, with each other one, 1 of equal ones."""
-    low = torch.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = torch.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    shared = (high - low).clamp(min=0).prod(-1)
-    areas, other_areas = ((one[:, 2:] - one[:, :2]).clamp(min=0).prod(-1) for one in (boxes, others))
     same = (boxes[:, None] - others[None]).abs().amax(-1) <= _SAME * boxes.abs().amax(-1)[:, None].clamp(min=1)
-    return torch.where(same, 1.0, shared / (areas[:, None] + other_areas - shared).clamp(min=1e-12))
+    return torch.where(same, 1.0, box_overlaps(boxes, others))
 
 
 def _entries(outputs: Any) -> Sequence[Mapping[str, Any]]:
