@@ -162,7 +162,7 @@ class WorkerPool:
         if self._ray.is_initialized():
             return
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a search calls nobody
-        # at Ray's own 15 a busy machine starves the workers: 147 s, not 8, until they have imported torch
+        # at Ray's own 15 a busy machine starves the workers: 146 s, not 8, until they have imported torch
         os.environ.setdefault("RAY_worker_niceness", "0")
         alone = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": self.size, "include_dashboard": False}
         try:
