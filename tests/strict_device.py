@@ -20,6 +20,11 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 
 _setup_privateuseone_for_python_backend("strict")
 DEVICE = torch.device("strict:0")
+#: what keeps a row short: every operation passes through Python
+SMALL: dict[str, Any] = {"iterations": 10, "joint_iterations": 10, "reconstruction_samples": 64, "epochs": 0.25}
+_FEW = {"calibration_samples": 64}
+EXAMPLES = {"prune": {"samples": 64}, "decompose": _FEW | {"kind": "channel-svd"}, "quantize": _FEW}
+_WEIGHTS_ALONE = ("nf4", "codebook")  # rows that read no data
 _COPIES = ("copy_", "_to_copy")
 _INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_")  # positions may lie on the CPU
 
@@ -118,7 +123,9 @@ def main() -> None:
         )  # fmt: skip
         for name in sys.argv[1:]:
             technique, options = gpu_check.ROWS[name]
-            options = {key: min(value, 10) if key.endswith("iterations") else value for key, value in options.items()}
+            options = {key: min(value, SMALL[key]) if key in SMALL else value for key, value in options.items()}
+            examples = {} if name in _WEIGHTS_ALONE else EXAMPLES.get(technique, {})
+            options |= examples | {"eval_limit": 32}
             (mine, edits, _), (other, others, _) = (
                 gpu_check.done(technique, options, model, device, Path(folder, "made"))
                 for device in ("cpu", str(DEVICE))

@@ -16,8 +16,11 @@ SMALL = {
     "audio_commands": ({"epochs": 0.2, "width": 8, "examples": 80}, ()),
     "autoencoder_psnr": ({"epochs": 0.2, "examples": 200}, ()),
     "dataloader_own": ({"epochs": 0.5, "count": 280}, ()),
-    "detection_ssd": ({"epochs": 0.5, "width": 8, "limit": 32}, ("torchvision", "pycocotools")),
-    "detection_yolo": ({"epochs": 0.5, "limit": 24}, ("ultralytics", "pycocotools", "onnx", "onnxruntime")),
+    "detection_ssd": ({"epochs": 0.5, "width": 4, "limit": 24}, ("torchvision", "pycocotools")),
+    "detection_yolo": (
+        {"epochs": 0.5, "limit": 24, "width": 0.0625, "rounds": 0},
+        ("ultralytics", "pycocotools", "onnx", "onnxruntime"),
+    ),
     "embedding_siamese": ({"epochs": 0.2, "count": 300}, ()),
     "forecast_lstm": ({"epochs": 0.2, "hours": 300}, ()),
     "segmentation_unet": ({"epochs": 0.5, "width": 8, "limit": 32}, ("torchmetrics",)),

@@ -26,7 +26,7 @@ CLASSIFIERS = {
     "deep-compression": ["steps.0.prune.epochs=1", "steps.1.quantize.max_drop=5%"],
     "distill-student": ["steps.0.distill.student_depth=1", "steps.0.distill.epochs=1"],
     "edge-classifier": ["steps.0.quantize.max_drop=3%", "steps.1.export.max_drop=3%",
-                        "steps.1.export.min_speedup=null"],
+                        "steps.1.export.min_speedup=null", "steps.1.export.rounds=0"],
     "low-rank": ["steps.0.decompose.slower_layers=allow", "steps.0.decompose.max_drop=20%"],
     "qat": ["steps.0.quantize.max_drop=20%"],
     "search-two-budgets": ["steps.0.search.trials=3", "steps.0.search.epochs=1", "steps.0.search.max_drop=30%"],

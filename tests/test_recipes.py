@@ -24,7 +24,11 @@ def test_every_recipe_validates(path: Path):
 
 @pytest.mark.slow
 def test_quickstart_ends_smaller_with_its_accuracy(tmp_path):
-    recipe = read_recipe(REPOSITORY / "configs" / "quickstart.yaml", ("latency_rounds=2",))
+    settings = (
+        "latency_rounds=2", "steps.0.train.epochs=5", "steps.1.prune.recover.epochs=2",
+        "steps.2.decompose.recover.epochs=1",
+    )  # fmt: skip
+    recipe = read_recipe(REPOSITORY / "configs" / "quickstart.yaml", settings)
     report = run(Run(recipe, tmp_path / "out"))
     original, final = report["original"], report["steps"][-1]["measurement"]
     assert [step["technique"] for step in report["steps"]] == ["train", "prune", "decompose", "quantize"]
@@ -40,7 +44,12 @@ def test_quickstart_ends_smaller_with_its_accuracy(tmp_path):
 def test_the_exported_model_keeps_its_accuracy_in_its_runtime(tmp_path):
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
-    settings = ("steps.0.train.epochs=4", "steps.1.prune.recover.epochs=2", "latency_rounds=2")
+    settings = (
+        "steps.0.train.epochs=3",
+        "steps.1.prune.recover.epochs=1",
+        "steps.3.export.rounds=0",
+        "latency_rounds=0",
+    )
     report = run(Run(read_recipe(REPOSITORY / "configs" / "export-int8.yaml", settings), tmp_path / "out"))
     quantized, exported = report["steps"][-2:]
     assert (tmp_path / "out" / "model.onnx").stat().st_size == exported["measurement"]["size_bytes"]
@@ -73,6 +82,8 @@ def test_cifar_recipe_plans(cifar_dir, shared_dir, invoke):
         f"data=imagefolder:{cifar_dir}",
         "--set",
         "steps.0.prune.samples=256",  # what is planned here does not hang on how well layers are refitted
+        "--set",
+        "steps.0.prune.scope=local",
     )
     plan = json.loads(out)
     assert code == 0, err

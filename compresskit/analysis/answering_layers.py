@@ -8,11 +8,14 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from ..core.tensors.batches import count_examples, pick
 from ..core.tensors.modules import get_module
 from ..core.types import Inputs, call
 from .dataflow import Key, Trace, trace
 
 _CHOOSING = ("topk", "sort", "argsort", "argmax", "nonzero", "nms", "roi_align")  # what follows has no gradient to give
+
+_EXAMPLES = 2
 
 
 def answering_layers(
@@ -27,7 +30,7 @@ def answering_layers(
         rows: aligned leaves out layers behind a choice, such as the box head of a detector of two stages: another
             model picks other rows, in another order.
     """
-    run = trace(module, inputs)
+    run = _traced(module, inputs)
     picked = _picked(run) if rows == "aligned" else set()
     outputs = {name: [call.outputs for call in run.calls.get(name, [])] for name in names if _learns(module, name)}
     return [
@@ -41,7 +44,7 @@ def answering_layers(
 
 def layers_behind_choices(module: nn.Module, inputs: Inputs) -> set[str]:
     """Layers that compute with what was picked, such as the box and mask heads of a detector of two stages."""
-    run = trace(module, inputs)
+    run = _traced(module, inputs)
     picked = _picked(run)
     return {name for name, calls in run.calls.items() if any(key in picked for call in calls for key in call.outputs)}
 
@@ -49,13 +52,22 @@ def layers_behind_choices(module: nn.Module, inputs: Inputs) -> set[str]:
 @torch.no_grad()
 def unaligned_layers(module: nn.Module, inputs: Inputs) -> set[str]:
     """Layers whose rows another detector has in another order; none of a model that returns no boxes."""
-    return layers_behind_choices(module, inputs) if are_boxes(call(module, inputs)) else set()
+    return layers_behind_choices(module, inputs) if are_boxes(call(module, _few(inputs))) else set()
 
 
 def are_boxes(outputs: Any) -> bool:
     """Whether outputs are boxes that were picked, as torchvision's detectors return them in eval mode."""
     images = outputs if isinstance(outputs, list | tuple) else [outputs]
     return any(isinstance(image, Mapping) and "boxes" in image for image in images)
+
+
+def _traced(module: nn.Module, inputs: Inputs) -> Trace:
+    return trace(module, _few(inputs))
+
+
+def _few(inputs: Inputs) -> Inputs:
+    # a detector picks boxes image by image and class by class: more images only repeat what two do
+    return pick(inputs, torch.arange(_EXAMPLES)) if count_examples(inputs) > _EXAMPLES else inputs
 
 
 def _picked(run: Trace) -> set[Key]:

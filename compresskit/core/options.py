@@ -192,9 +192,9 @@ class Options(BaseModel):
             names = value if isinstance(value, list | tuple | dict) else [value]
             yield from ((option_name, registry, name) for name in names if isinstance(name, str))
 
-    def times_itself(self) -> bool:
-        """Whether a step with these options measures its latency in its own way, whatever `latency_rounds` says."""
-        return False
+    def own_rounds(self) -> int | None:
+        """Rounds by which a step measures its latency in its own way; None where the run measures it."""
+        return None
 
     def models(self) -> list[tuple[str, dict[str, Any]]]:
         """Further models that these options name: model string and what goes with it, as `load_model` takes it."""

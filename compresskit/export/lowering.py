@@ -149,7 +149,7 @@ def _carry_out(loaded: Loaded, options: ExportOptions, context: Context, path: P
         if share is not None:
             tables["layers"] = rows
             facts["integer_macs"] = share
-        if runs_apart(loaded.module, options):
+        if options.rounds and runs_apart(loaded.module, options):
             speedup = Quartiles(facts["speedup_low"], facts["speedup"], facts["speedup_high"])
             notes += warnings_of(Comparison(facts["latency_ms"], facts["float_latency_ms"], speedup), runtime)
     score = None
@@ -160,7 +160,8 @@ def _carry_out(loaded: Loaded, options: ExportOptions, context: Context, path: P
     if options.writes_folder():
         (path / "README.md").write_text(model_card(loaded, facts), encoding="utf-8")
     if options.with_script and program is not None:
-        meta = {**program.graph_module.meta[DESCRIPTION], "figures": {name: facts[name] for name in _IN_README}}
+        figures = {name: facts[name] for name in _IN_README if name in facts}
+        meta = {**program.graph_module.meta[DESCRIPTION], "figures": figures}
         write_runner(path.parent, path.name, meta, tokenizer=loaded.companions.get(TOKENIZER))
     return ExportResult(facts | ({"notes": "; ".join(notes)} if notes else {}), notes, runner, score, tables)
 
@@ -259,8 +260,10 @@ def _latency(
     loaded: Loaded, runner: nn.Module, inputs: Inputs, options: ExportOptions, around: Around | None
 ) -> dict[str, Any]:
     simulated = RUNTIMES.attribute(options.chosen_runtime(), "simulated", False)
-    with contest(loaded, runner, options, around=around) as taking_part:
-        found = timed(taking_part, inputs, options)
+    found: dict[str, Any] = {}
+    if options.rounds:
+        with contest(loaded, runner, options, around=around) as taking_part:
+            found = timed(taking_part, inputs, options)
     return {
         "latency_label": "simulated" if simulated else "executed",
         **found,

@@ -75,8 +75,8 @@ class ExportOptions(Options):
     threads: int = option(1, "threads of the runtime while measuring", section="Measuring", ge=1, le=1024)
     batch_size: int = option(1, "inputs a forward while measuring latency", section="Measuring", ge=1)
     rounds: int = option(
-        12, "rounds of timing, interleaved with float in the same runtime and in eager PyTorch", section="Measuring",
-        ge=1,
+        12, "rounds of timing, interleaved with float in the same runtime and in eager PyTorch; 0 leaves latency "
+        "unmeasured", section="Measuring", ge=0,
     )  # fmt: skip
     cold_start: Literal["measure", "skip"] = option(
         "measure", "load and run the file once in a fresh process, for its time and its peak of memory: measure, skip",
@@ -155,6 +155,8 @@ class ExportOptions(Options):
             self.check_pair()
         if self.keep == "fastest" and known and self.chosen_runtime() not in PROFILED:
             raise ValueError(f"keep fastest times layers in {' or '.join(PROFILED)}; choose one of them as runtime")
+        if self.keep == "fastest" and not self.rounds:
+            raise ValueError("keep fastest is decided by timing, which rounds 0 leaves out")
         for name in _NOT_FOR_ALL if known else ():
             if name in self.model_fields_set and name not in EXPORTERS.attribute(self.format, "options", ()):
                 raise ValueError(f"{name} would be ignored: format is {self.format!r}")
@@ -184,9 +186,9 @@ class ExportStepOptions(ExportOptions, GuardOptions):
         """Whether the model has the same layers afterwards: it is left as it is."""
         return True
 
-    def times_itself(self) -> bool:
-        """Whether a step with these options measures its latency in its own way: in the runtime, by `rounds`."""
-        return True
+    def own_rounds(self) -> int | None:
+        """Rounds by which a step measures its latency in its own way: in the runtime."""
+        return self.rounds
 
     @field_validator("file")
     @classmethod

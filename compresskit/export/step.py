@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from torch import nn
+
 from ..core import distributed
 from ..core.costs import BYTES, cost_of, names
 from ..core.errors import InputError, problems_of
@@ -35,10 +37,7 @@ def export_step(loaded: Loaded, options: ExportStepOptions, context: Context) ->
         return StepResult(loaded)
     path = context.needs_folder() / options.file_name()
     done = carry_out(_on_cpu(loaded), options, context, path)
-    original = _on_cpu(context.original)
-    floats = options.model_copy(update={"preprocess": "outside"})  # the runner is called with floats, too
-    with contest(original, done.runner, floats, original) as taking_part:
-        latency = _record(timed(taking_part, original.example, options), options)
+    latency = _latency(_on_cpu(context.original), done.runner, options) if options.rounds else None
     timed_figures = [cost_of(name).figure for name in names("timed")]
     figures = {cost_of(BYTES).figure: done.facts["file_bytes"], **dict.fromkeys(timed_figures, latency)}
     if done.score is not None and context.metric is not None:
@@ -50,6 +49,12 @@ def export_step(loaded: Loaded, options: ExportStepOptions, context: Context) ->
     says = {BYTES: path.name.replace("{", "{{").replace("}", "}}") + " takes {}"}
     tables = {name.replace("_", " "): rows for name, rows in done.tables.items()}
     return StepResult(loaded, done.facts, done.notes, tables, files=files, figures=figures, labels=labels, says=says)
+
+
+def _latency(original: Loaded, runner: nn.Module, options: ExportStepOptions) -> dict[str, Any]:
+    floats = options.model_copy(update={"preprocess": "outside"})  # the runner is called with floats, too
+    with contest(original, runner, floats, original) as taking_part:
+        return _record(timed(taking_part, original.example, options), options)
 
 
 def _record(found: dict[str, Any], options: ExportStepOptions) -> dict[str, Any]:

@@ -34,20 +34,22 @@ def graphs(count, *names):
 
 def test_a_mapping_is_pruned_quantized_and_exported_as_one_argument(tmp_path):
     loader = DataLoader(graphs(40, "x", "adj", "y"), batch_size=8)
-    half = compresskit.prune(Graph().eval(), data=loader, target_macs=0.5)
+    half = compresskit.prune(Graph().eval(), data=loader, target_macs=0.5, latency_rounds=0)
     assert half.model.first.out_features < 40
-    int8 = compresskit.quantize(half, data=loader, scheme="int8-static")
+    int8 = compresskit.quantize(half, data=loader, scheme="int8-static", latency_rounds=0)
     batch = next(iter(loader))
     wanted, found = half.model(batch)["out"], int8.model(batch)["out"]
     assert (found - wanted).norm() < 0.05 * wanted.norm()
-    figures = compresskit.export(int8, format="onnx", output=tmp_path / "net.onnx", rounds=1)
+    figures = compresskit.export(int8, format="onnx", output=tmp_path / "net.onnx", rounds=0)
     assert figures["largest_difference"] < 1e-3
 
 
 def test_a_few_mappings_without_targets_calibrate():
     loader = DataLoader(graphs(4, "x", "adj"), batch_size=2)
     lines = []
-    int8 = compresskit.quantize(Graph().eval(), data=loader, scheme="int8-static", progress=lines.append)
+    int8 = compresskit.quantize(
+        Graph().eval(), data=loader, scheme="int8-static", latency_rounds=0, progress=lines.append
+    )
     assert int8.model.first.spec.input == "static"
     assert any("4 examples, too few to hold any out, are train, val and test" in str(line) for line in lines)
 

@@ -23,7 +23,7 @@ def test_half_the_size_at_an_accuracy_in_six_commands(invoke, tmp_path):
     assert re.search(r"^ +prune +", ask("--help"), flags=re.M)
     base = str(tmp_path / "base")
     trained = json.loads(
-        ask("train", "builtin:digits_cnn", "--data", "digits", "--epochs", "6", "--lr", "0.1", "--batch-size", "64",
+        ask("train", "builtin:digits_cnn", "--data", "digits", "--epochs", "4", "--lr", "0.1", "--batch-size", "64",
             "--latency-rounds", "0", "--json", "-o", base)
     )  # fmt: skip
     assert trained["steps"][0]["measurement"]["metric"]["value"] > ACCURACY
@@ -32,7 +32,7 @@ def test_half_the_size_at_an_accuracy_in_six_commands(invoke, tmp_path):
     assert "--recover" in shown and "--max-drop" in shown
     half = str(tmp_path / "half")
     report = json.loads(
-        ask("prune", base, "--data", "digits", flag, "0.48", "--recover", "kd", "--epochs", "4", "--max-drop", "0.03",
+        ask("prune", base, "--data", "digits", flag, "0.48", "--recover", "kd", "--epochs", "2", "--max-drop", "0.03",
             "--latency-rounds", "0", "--json", "-o", half)
     )  # fmt: skip
     before, after = report["original"], report["steps"][-1]["measurement"]

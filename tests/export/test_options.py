@@ -54,6 +54,7 @@ def test_rows_say_runtime_suffix_and_packages(own, given, runtime, suffix, packa
     [
         ({"format": "pt2", "runtime": "openvino"}, "does not read pt2; choose inductor or eager"),
         ({"format": "onnx", "runtime": "inductor"}, "does not read onnx; choose onnxruntime or eager or openvino"),
+        ({"keep": "fastest", "rounds": 0}, "decided by timing, which rounds 0 leaves out"),
         ({"format": "tflite"}, "unknown format 'tflite'.*name your own as file.py:function"),
     ],
 )

@@ -23,7 +23,7 @@ def test_an_image_of_another_height_and_width(runtime, tmp_path):
     pytest.importorskip(runtime)
     net = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
     loaded = Loaded(net.eval(), {}, torch.randn(1, 3, 16, 16))
-    options = ExportOptions(rounds=1, dynamic=["batch,height", "width"], runtime=runtime)
+    options = ExportOptions(rounds=0, dynamic=["batch,height", "width"], runtime=runtime)
     facts = export(loaded, options, Context(original=loaded), tmp_path / "net.onnx")
     assert facts["second_size"] == [[3, 3, 24, 24]] and facts["second_size_difference"] < 1e-5
     shape = onnx.load(tmp_path / "net.onnx").graph.input[0].type.tensor_type.shape

@@ -102,6 +102,14 @@ def test_guards_are_about_the_file_in_its_runtime(recipe, tmp_path, guard, says)
     assert not (tmp_path / "out").exists()
 
 
+def test_without_rounds_nothing_is_timed_and_what_needs_times_is_refused(recipe, tmp_path):
+    step = run(Run(recipe({"export": EAGER | {"rounds": 0}}), tmp_path / "out"))["steps"][0]
+    assert step["measurement"]["latency"] is None and "latency_ms" not in step["facts"]
+    assert step["facts"]["agreement"] == 1.0 and step["measurement"]["size_bytes"] > 0
+    line = problems(recipe({"export": EAGER | {"rounds": 0, "min_speedup": 2}}, latency_rounds=12))
+    assert line == "export: min_speedup needs measured latency, and rounds is 0; set it to e.g. 12"
+
+
 def test_max_drop_is_about_the_metric_in_the_runtime(recipe, tmp_path):
     (tmp_path / "zero.py").write_text(
         "import torch\n\nclass Wrong(torch.nn.Module):\n    def forward(self, x):\n"

@@ -18,7 +18,7 @@ from compresskit.pipeline.recipe import RecipeOptions
 from tests.tiny_transformers import tiny
 from tests.word_tokenizer import word_tokenizer
 
-OPTIONS = ExportOptions(with_script=True, rounds=1, cold_start="skip")
+OPTIONS = ExportOptions(with_script=True, rounds=0, cold_start="skip")
 
 
 @pytest.fixture(scope="module")

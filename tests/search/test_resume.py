@@ -53,7 +53,7 @@ def test_a_killed_search_ends_as_one_that_was_not(name, digits_model, tmp_path, 
     build = PruneSubject.build
     monkeypatch.setattr(PruneSubject, "build", lambda self, choice: built.append(choice) or build(self, choice))
     command = ["search", str(digits_model), *SEARCHES[name], "--data", "digits", "--target-macs", "0.4",
-               "--trials", "10", "--samples", "128", "--probe-samples", "64", "--latency-rounds", "0",
+               "--trials", "8", "--samples", "64", "--probe-samples", "32", "--latency-rounds", "0",
                "--json"]  # fmt: skip
     done = killed([*command, "-o", str(tmp_path / "killed")], tmp_path / "killed", 4)
     assert not (tmp_path / "killed").exists()

@@ -94,8 +94,10 @@ def options_of(recipe: Recipe) -> Iterator[str]:
             yield from located(recipe, number, [f"{' and '.join(readers)}; {mend}"])
         timing = [guard_of(name) for name in step.options.limits() if cost_of(name).known == "timed"]
         timing += ["min_speedup"] if step.options.min_speedup is not None else []
-        if timing and not recipe.options.latency_rounds and not step.options.times_itself():
-            needs = f"{timing[0]} needs measured latency, and latency_rounds is 0; set it to e.g. 12"
+        own = step.options.own_rounds()
+        by, rounds = ("latency_rounds", recipe.options.latency_rounds) if own is None else ("rounds", own)
+        if timing and not rounds:
+            needs = f"{timing[0]} needs measured latency, and {by} is 0; set it to e.g. 12"
             yield from located(recipe, number, [needs])
 
 

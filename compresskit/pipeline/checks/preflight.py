@@ -196,7 +196,7 @@ def _metric(loaded: Loaded, context: Context) -> list[str]:
     if context.data is None or metric is None or metric.takes_module:
         return []
     batch = next(iter(context.data.batches("test", batch_size=_EXAMPLES)))
-    return problems_of(lambda: metric(loaded.module, [batch], context.device))
+    return problems_of(lambda: metric.value(loaded.module, [batch], context.device))
 
 
 # -- the steps -----------------------------------------------------------------------------------------------------

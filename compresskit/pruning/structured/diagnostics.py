@@ -139,7 +139,7 @@ def sensitivity(loaded: Loaded, graph: Graph, scores: Mapping[str, np.ndarray], 
     batches = context.needs_data("sensitivity").batches("val", batch_size=context.eval_batch, limit=EXAMPLES)
     metric = context.needs_metric()
     cache = _Cache(context.folder, loaded, scores)
-    base = metric(loaded.module, batches).value
+    base = metric.value(loaded.module, batches)
     rows = []
     for number, group in enumerate(graph.groups, 1):
         row: dict[str, Any] = {"group": group.name, "units": len(group)}

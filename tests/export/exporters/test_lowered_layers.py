@@ -69,6 +69,6 @@ def test_ranges_of_tokens_multiply_integers_in_onnxruntime(tmp_path):
     loaded = Loaded(net, {}, torch.randn(2, 5, 16) * torch.tensor([0.01, 1, 10, 0.1, 100])[:, None])
     options = QuantizeOptions(scheme="int8-dynamic", dynamic_ranges="token", reconstruct="none")
     quantize(loaded, options, Context(loaded.clone()))
-    facts = export(loaded, ExportOptions(cold_start="skip", rounds=1), Context(loaded), tmp_path / "m.onnx")
+    facts = export(loaded, ExportOptions(cold_start="skip", rounds=0), Context(loaded), tmp_path / "m.onnx")
     assert facts["integer_macs"] == 1.0
     assert facts["largest_difference"] < 1e-3  # of tokens that differ by four orders of magnitude

@@ -16,7 +16,7 @@ def test_an_int8_model_is_written_with_integer_weights_and_runs(run, tmp_path):
     pytest.importorskip("onnxscript")
     loaded = run(scheme="int8-static").loaded
     path = tmp_path / "net.xml"
-    facts = export(loaded, ExportOptions(format="openvino", rounds=1, samples=4), Context(original=loaded), path)
+    facts = export(loaded, ExportOptions(format="openvino", rounds=0, samples=4), Context(original=loaded), path)
     assert facts["runtime"] == "openvino" and facts["agreement"] == 1.0
     assert facts["largest_difference"] < 0.02 * facts["output_scale"]
     assert facts["file_bytes"] == path.stat().st_size + path.with_suffix(".bin").stat().st_size

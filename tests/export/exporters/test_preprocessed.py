@@ -53,7 +53,7 @@ def test_a_file_takes_bytes_of_any_size(named, tmp_path):
     example = torch.randn(1, 3, 8, 8)
     preprocessing = Preprocessing((0.1, 0.2, 0.3), (0.5, 0.25, 1.0), (8, 8), 3)
     loaded = Loaded(Named().eval(), {}, {"pixel_values": example} if named else example, preprocessing=preprocessing)
-    options = ExportOptions(rounds=1, preprocess="inside", dynamic="batch,height,width", with_script=True)
+    options = ExportOptions(rounds=0, preprocess="inside", dynamic="batch,height,width", with_script=True)
     facts = export(loaded, options, Context(original=loaded), tmp_path / "net.onnx")
     assert facts["largest_difference"] < 1e-5 and facts["second_size_difference"] < 1e-5
     session = runtime.InferenceSession(str(tmp_path / "net.onnx"), providers=["CPUExecutionProvider"])

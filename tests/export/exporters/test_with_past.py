@@ -46,7 +46,7 @@ def test_a_file_continues_from_its_own_keys_and_values(language_model, scheme, t
     if scheme:
         quantize(loaded, QuantizeOptions(scheme=scheme, first_last="same"), Context(original=loaded.clone()))
     path = tmp_path / "lm.onnx"
-    facts = export(loaded, ExportOptions(rounds=1, with_past=True), Context(original=loaded), path)
+    facts = export(loaded, ExportOptions(rounds=0, cold_start="skip", with_past=True), Context(original=loaded), path)
     assert facts["with_past"] == {"steps": 5, "prompt": [2, 6]}
     assert facts["with_past_difference"] < tolerance and facts["largest_difference"] < tolerance
     graph = onnx.load(path).graph

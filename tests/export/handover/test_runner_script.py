@@ -31,7 +31,7 @@ def run(script: Path, *arguments: str) -> str:
 def exported(loaded, path, **options):
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
-    return export(loaded, ExportOptions(rounds=1, with_script=True, **options), Context(original=loaded), path)
+    return export(loaded, ExportOptions(rounds=0, with_script=True, **options), Context(original=loaded), path)
 
 
 @pytest.mark.integration

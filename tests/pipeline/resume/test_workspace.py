@@ -236,7 +236,7 @@ def _kills(tmp_path: Path, kind: str, tries: int) -> list[dict]:
 
 @pytest.mark.parametrize(
     ("kind", "tries"),
-    [("quick", 2), pytest.param("run", 2, marks=pytest.mark.slow), pytest.param("search", 2, marks=pytest.mark.slow)],
+    [("quick", 2), pytest.param("run", 1, marks=pytest.mark.slow), pytest.param("search", 1, marks=pytest.mark.slow)],
 )
 def test_a_run_killed_at_any_moment_resumes_to_equal_weights_and_leaves_nothing(tmp_path, kind, tries):
     rows = _kills(tmp_path, kind, tries)

@@ -76,7 +76,7 @@ def test_int8_saves_time_and_loses_something(subject):
 @pytest.mark.integration
 def test_a_search_is_timed_in_onnxruntime_and_its_recipe_replays(tmp_path):
     recipe = validate({
-        "model": "builtin:digits_cnn", "data": "digits", "latency_rounds": 0, "latency_batch": 32,
+        "model": "builtin:digits_cnn_small", "data": "digits", "latency_rounds": 0, "latency_batch": 32,
         "steps": [{"search": {"technique": "quantize", "target_latency": 0.9, "policy": "haq", "trials": 3,
                               "samples": 64, "probe_samples": 64, "score_samples": 64}}],
     })  # fmt: skip
