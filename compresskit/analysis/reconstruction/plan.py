@@ -76,12 +76,15 @@ def plan_reconstruction(
     timed = 1 if is_causal(original.module) else BATCH
     batch = to_device(data.calibration(timed, batch_size=timed, seed=context.seed)[0], device)
     if automatic:
-        seconds_a_pass = _seconds_a_pass(original, batch, context) * BATCH / timed
-        passes = options.reconstruction_seconds / seconds_a_pass - 3 * examples / BATCH
+        looks = 3 * examples / BATCH
+        needed = (looks + 2 * _PASSES_A_STEP * iterations) * BATCH / timed
+        within = options.reconstruction_seconds / needed
+        seconds_a_pass = _seconds_a_pass(original, batch, context, within) * BATCH / timed
+        passes = options.reconstruction_seconds / seconds_a_pass - looks
         iterations = min(iterations, int(passes / (2 * _PASSES_A_STEP)))
         joint = min(joint, int((passes - _PASSES_A_STEP * iterations) / (_PASSES_A_STEP + 1)))
         if iterations < options.iterations:
-            whole = (3 * examples / BATCH + 2 * _PASSES_A_STEP * options.iterations) * seconds_a_pass
+            whole = (looks + 2 * _PASSES_A_STEP * options.iterations) * seconds_a_pass
             notes.append(
                 f"blocks are {f'tuned in {iterations} steps' if iterations >= _FEWEST_STEPS else 'not tuned'}: "
                 f"{options.iterations} steps would take some {duration(whole)}, and reconstruct auto has "
@@ -102,8 +105,8 @@ def _bytes_an_example(batch: Inputs) -> int:
     return sum(one.nbytes for one in tensors_of(batch)) // max(count_examples(batch), 1)
 
 
-def _seconds_a_pass(original: Loaded, batch: Inputs, context: Context) -> float:
-    """What a forward pass of data takes."""
+def _seconds_a_pass(original: Loaded, batch: Inputs, context: Context, within: float) -> float:
+    """What a forward pass of data takes; an earlier run's time is doubted where it is above what all steps allow."""
 
     @torch.no_grad()
     def measured() -> float:
@@ -119,5 +122,7 @@ def _seconds_a_pass(original: Loaded, batch: Inputs, context: Context) -> float:
     # texts and images come in any size, and the same model is timed for each
     shapes = [list(tensor.shape) for tensor in tensors_of(batch)]
     name = label(str(original.module), shapes)
-    seconds = context.decisions(f"forward for reconstruction {name}", measured)
+    seconds = context.decisions(
+        f"forward for reconstruction {name}", measured, doubted=lambda seconds: seconds > within
+    )
     return max(float(seconds), 1e-6)

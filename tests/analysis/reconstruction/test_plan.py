@@ -5,6 +5,8 @@ from torch import nn
 
 from compresskit.analysis.reconstruction import plan
 from compresskit.analysis.reconstruction.options import JointReconstructionOptions, ReconstructionOptions
+from compresskit.core.timings.decisions import Decisions
+from compresskit.core.timings.machine_timings import MachineTimings
 from compresskit.core.types import Loaded
 from compresskit.training.context import Context
 
@@ -64,3 +66,16 @@ def test_auto_takes_the_steps_that_fit_into_its_time(monkeypatch):
     # what is asked for is done, however long it takes
     asked = planned(examples=100, reconstruct="block", worthwhile=False)
     assert asked.settings.iterations == ReconstructionOptions().iterations
+
+
+def test_a_time_that_a_busy_machine_took_does_not_keep_blocks_from_being_tuned(tmp_path):
+    def found():
+        loaded = Loaded(nn.Linear(6, 2).eval(), {}, torch.randn(1, 6))
+        context = Context(loaded, data=Data(2048), decisions=Decisions(machine=machine))
+        return plan.plan_reconstruction(loaded, ReconstructionOptions(iterations=60), context, [], worthwhile=True)
+
+    machine = MachineTimings(tmp_path, {})
+    assert found().settings.iterations == 60
+    (name,) = machine._known
+    machine.keep(name, 1000.0)
+    assert found().settings.iterations == 60 and machine[name] < 1

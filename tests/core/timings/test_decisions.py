@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from compresskit.core.timings.decisions import Decisions, label
+from compresskit.core.timings.machine_timings import MachineTimings
 
 
 def test_a_value_is_measured_once_and_kept_in_the_file(tmp_path):
@@ -36,6 +37,18 @@ def test_given_values_are_taken_and_what_is_missing_is_measured():
     decisions = Decisions(given={"a": 1.5})
     assert (decisions("a", lambda: 2.5), decisions("b", lambda: 3.5)) == (1.5, 3.5)
     assert decisions.used == {"a": 1.5, "b": 3.5}
+
+
+def test_a_time_of_a_busy_machine_is_taken_again_where_it_is_doubted(tmp_path):
+    def asked(value, **more):
+        return Decisions(machine=MachineTimings(tmp_path, {}))("pass", lambda: value, **more)
+
+    assert asked(4.0) == 4.0 and asked(0.1) == 4.0
+    assert asked(0.1, doubted=lambda seconds: seconds > 5) == 4.0
+    assert asked(9.0, doubted=lambda seconds: seconds > 1) == 4.0
+    assert asked(0.1, doubted=lambda seconds: seconds > 1) == 0.1 and asked(7.0) == 0.1
+    replayed = Decisions(given={"pass": 3.0}, machine=MachineTimings(tmp_path, {}))
+    assert replayed("pass", lambda: 0.0, doubted=lambda seconds: True) == 3.0
 
 
 def test_labels_change_with_every_part():
