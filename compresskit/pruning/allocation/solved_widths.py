@@ -125,7 +125,8 @@ class SolvedAllocation(Allocation):
     ) -> np.ndarray:
         """Widths halfway between two choices, brought under the budget by the steps that lose least for their cost.
 
-        Losses are estimates, and the mean of two guesses scatters less than either.
+        Losses are estimates, and the mean of two guesses scatters less than either. Between two steps it is the wider one
+        to begin with: what is given back from below goes where losses say alone, back to the first choice.
 
         Args:
             kept: counts of one choice.
@@ -138,7 +139,7 @@ class SolvedAllocation(Allocation):
         middle = kept.copy()
         for number in self._free:
             widths = self._widths[number]
-            middle[number] = widths[int(np.abs(widths - (kept[number] + other[number]) / 2).argmin())]
+            middle[number] = widths[widths >= (kept[number] + other[number]) / 2][0]
         while (now := cost(middle)) > budget:
             steps = []
             for number in self._free:
