@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from ..core.tensors.dispatch import OperationMode
+from ..core.tensors.dispatch import OperationMode, unfused
 from ..core.tensors.dtypes import fit_inputs
 from ..core.tensors.modules import eager_modules, evaluating, get_module
 from ..core.types import Inputs, call, main_output
@@ -172,14 +172,11 @@ def trace(root: nn.Module, inputs: Inputs) -> Trace:
 
         handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
         handles.append(module.register_forward_hook(leave, with_kwargs=True))
-    fused_attention = torch.backends.mha.get_fastpath_enabled()
     try:
-        torch.backends.mha.set_fastpath_enabled(False)
-        with evaluating(root), _Recorder(record, stack, kept):
+        with unfused(), evaluating(root), _Recorder(record, stack, kept):
             output = call(root, inputs)
         record.outputs = _keys(output)
     finally:
-        torch.backends.mha.set_fastpath_enabled(fused_attention)
         for handle in handles:
             handle.remove()
     return record

@@ -21,6 +21,8 @@ from ..core.tensors.modules import get_module, set_module
 from ..model.checkpoints.weights import sha256_of
 
 _MOST_INTEGERS = 4096  # of one attribute
+#: without which an encoder does not take its fused path
+_FUSED = {nn.TransformerEncoder: "use_nested_tensor", nn.TransformerEncoderLayer: "activation_relu_or_gelu"}
 
 #: every op an artifact may name; rows resolve lazily, so core does not import the packages above it
 EDITS: Registry[Callable[[nn.Module, dict[str, Any]], None]] = Registry(
@@ -173,3 +175,23 @@ def set_attribute(module: nn.Module, name: str, value: Any) -> None:
     if not all(isinstance(item, int) for item in (old if isinstance(old, list | tuple) else [old])):
         raise InputError(f"attribute {name!r} is not an integer or a list of integers")
     setattr(module, name, type(old)(value) if isinstance(old, tuple | list) else value)
+
+
+def leave_fused_paths(root: nn.Module, names: Iterable[str] | None = None) -> list[dict[str, Any]]:
+    """Keep torch's transformer encoders from their fused inference path, which reads weights past their layers.
+
+    Args:
+        root: the model; changed in place.
+        names: layers that stand in the way, with the encoders around them; None for all encoders.
+    Returns:
+        the edits.
+    """
+    edits = []
+    for name, module in root.named_modules():
+        if names is not None and not any(f"{one}.".startswith(f"{name}." if name else "") for one in names):
+            continue
+        for kind, attribute in _FUSED.items():
+            if isinstance(module, kind) and getattr(module, attribute, None):
+                edits.append({"op": "resize", "target": name, "attributes": {attribute: 0}})
+    replay(root, edits)
+    return edits

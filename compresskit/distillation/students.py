@@ -92,7 +92,8 @@ def _shape(outputs: Any) -> tuple[int, ...]:
 
 def _cannot(teacher: Loaded, width: float, depth: float, why: str) -> str:
     cut = f"width {width:g} and depth {depth:g}"
-    return f"{teacher.name} cannot be made a student of {cut} ({why}); name a student instead"
+    remedy = f"prune it by ratio {1 - width:g} with recover kd" if width < 1 else "prune its blocks with recover kd"
+    return f"{teacher.name} cannot be made a student of {cut} ({why}); name a student, or {remedy}"
 
 
 def removable_blocks(module: nn.Module, calls: dict[str, _Call]) -> list[list[tuple[str, bool]]]:

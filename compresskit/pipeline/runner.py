@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from ..artifact.disk import files, ownership
 from ..core import distributed
 from ..core.errors import CompresskitError, GuardMissed, InputError, first_line
 from ..core.reporting.phases import Listener, Timeline, phase, spent, timeline
+from ..core.tensors.dispatch import unfused
 from ..core.timings.decisions import Decisions
 from ..core.types import Loaded
 from ..training.context import Context, StepResult
@@ -277,7 +279,9 @@ def do_step(step: Step, loaded: Loaded, context: Context) -> StepResult:
         if mode != "none"
         else context
     )
-    with activation_memory(getattr(step.options, "activation_memory", None)), phase(step.technique):
+    memory = activation_memory(getattr(step.options, "activation_memory", None))
+    # what looks at layers must see them called, with plain tensors; a step that leaves the model times it as it is
+    with memory, nullcontext() if STEPS[step.technique].leaves_model else unfused(), phase(step.technique):
         result = function(loaded, step.options, recovering)
     if mode != "none":
         result.facts["recovery"] = {"mode": mode, **recovering.needs_recovery()(result.loaded)}

@@ -42,14 +42,27 @@ def scale_inputs(
     for step, block_plans in _steps(loaded, fitting, batches, options):
         statistics = _statistics(step, block_plans, context.seed)
         for plan in block_plans:
-            loaded.edits.append(_scaled(loaded.module, plan, statistics[plan.name], options).as_edit(plan.name))
+            if plan.name in statistics:
+                loaded.edits.append(_scaled(loaded.module, plan, statistics[plan.name], options).as_edit(plan.name))
 
 
 def round_layers(
-    loaded: Loaded, plans: Sequence[LayerPlan], batches: Sequence[Inputs], options: QuantizeOptions, context: Context
+    loaded: Loaded,
+    plans: Sequence[LayerPlan],
+    batches: Sequence[Inputs],
+    options: QuantizeOptions,
+    context: Context,
+    notes: list[str],
 ) -> Iterator[tuple[LayerPlan, Spec]]:
     """Round layers and convert them in place, block by block, then those that no block's statistics serve.
 
+    Args:
+        loaded: the model.
+        plans: the layers.
+        batches: calibration inputs.
+        options: rounding and ranges.
+        context: seed, log.
+        notes: takes a line for each layer that no data reached.
     Yields:
         each layer's plan and the spec that it got.
     """
@@ -68,7 +81,9 @@ def round_layers(
         means = _float_means(loaded.module, step, linear, context.seed) if options.bias_correction else {}
         for plan in block_plans:
             context.log(f"quantizing {plan.name} to {plan.spec.bits} bits")
-            own = statistics[plan.name]
+            own = statistics.get(plan.name)
+            if own is None:
+                notes.append(f"{plan.name}: rounded to nearest, the calibration data never call it")
             yield plan, quantize_layer(loaded.module, plan, options, own, context.seed, means.get(plan.name))
             del left[plan.name]
             return_freed_memory()

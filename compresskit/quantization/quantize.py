@@ -139,7 +139,7 @@ def quantize(loaded: Loaded, options: QuantizeOptions, context: Context) -> Step
     statistics.clear()
     rounded: Iterable[tuple[LayerPlan, Spec]]
     if options.needs_moments():
-        rounded = round_layers(loaded, plans, batches, options, context)
+        rounded = round_layers(loaded, plans, batches, options, context, notes)
     else:
         rounded = ((plan, quantize_layer(loaded.module, plan, options, None, context.seed)) for plan in plans)
     for plan, spec in rounded:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from compresskit.artifact.edits import EDITS, replay
+from compresskit.artifact.edits import EDITS, leave_fused_paths, replay
 from compresskit.core.errors import InputError
 
 
@@ -87,3 +87,24 @@ def test_remove_leaves_an_identity():
 def test_refusals(edit, says):
     with pytest.raises(InputError, match=says):
         replay(net(), [edit])
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("names", [None, ["0.layers.1.linear1"]])
+def test_encoders_leave_their_fused_paths_and_compute_the_same(names):
+    def build():
+        torch.manual_seed(0)
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        return nn.Sequential(nn.TransformerEncoder(layer, 2), nn.TransformerEncoderLayer(8, 2, 16)).eval()
+
+    model, same = build(), build()
+    edits = leave_fused_paths(model, names)
+    assert model[0].use_nested_tensor == 0 and model[0].layers[1].activation_relu_or_gelu == 0
+    assert bool(model[0].layers[0].activation_relu_or_gelu) == (names is not None)
+    assert bool(model[1].activation_relu_or_gelu) == (names is not None)
+    replay(same, edits)
+    assert same[0].use_nested_tensor == 0 and leave_fused_paths(model, names) == []
+    x, mask = torch.randn(3, 5, 8), torch.arange(5) >= torch.tensor([[5], [3], [4]])
+    with torch.no_grad():
+        wanted = build()[0](x, src_key_padding_mask=mask)
+        torch.testing.assert_close(model[0](x, src_key_padding_mask=mask)[~mask], wanted[~mask])

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import compresskit
 from compresskit.analysis.measure.measure import macs, parameter_count
 from compresskit.artifact import edits
 from compresskit.artifact.source import load_model
@@ -447,3 +448,27 @@ def test_blocks_of_factors_are_reconstructed(digits):
     assert distances["block"] < 0.5 * distances["none"]
     rebuilt = _rebuilt(loaded)
     assert torch.equal(rebuilt(inputs), loaded.module(inputs))
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_torchs_own_encoder_layers_are_factored_and_run_with_padding():
+    class Encoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            layer = nn.TransformerEncoderLayer(16, 4, 64, batch_first=True)
+            self.encoder, self.head = nn.TransformerEncoder(layer, 2), nn.Linear(16, 3)
+
+        def forward(self, x, padding):
+            return self.head(self.encoder(x, src_key_padding_mask=padding)[:, 0])
+
+    examples = [((torch.randn(6, 16), torch.arange(6) >= 3 + number % 4), number % 3) for number in range(40)]
+    loader = torch.utils.data.DataLoader(examples, batch_size=8)
+    half = compresskit.decompose(
+        Encoder().eval(), data=loader, target_macs=0.7, slower_layers="allow", latency_rounds=0
+    )
+    replaced = [name for name, one in half.model.named_modules() if isinstance(one, nn.Sequential)]
+    assert "encoder.layers.0.linear1" in replaced and "encoder.layers.1.linear2" in replaced
+    assert half.report["steps"][0]["measurement"]["macs"] <= 0.7 * half.report["original"]["macs"]
+    (x, padding), _ = next(iter(loader))
+    with torch.no_grad():
+        assert half.model(x, padding).isfinite().all()

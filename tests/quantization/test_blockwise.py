@@ -45,7 +45,7 @@ def test_bias_correction_takes_out_what_the_layers_before_added_too(rounding):
         scheme="int4-weight", bits=2, bias_correction=True, rounding=rounding, first_last="same", granularity="tensor"
     )
     plans = _plans(loaded, options)
-    done = [plan.name for plan, _ in round_layers(loaded, plans, batches, options, Context(loaded))]
+    done = [plan.name for plan, _ in round_layers(loaded, plans, batches, options, Context(loaded), [])]
     assert done == [plan.name for plan in plans] and isinstance(loaded.module[0][0], Quantized)
     # the last layer stands alone in its block, so its mean is what it was whatever rounding did before it
     torch.testing.assert_close(_outputs(loaded, batches).mean(0), wanted, rtol=1e-4, atol=1e-4)
@@ -56,7 +56,7 @@ def test_blocks_that_are_done_keep_no_weights_in_float():
     loaded, batches = _loaded()
     options = QuantizeOptions(scheme="int4-weight", rounding="gptq", first_last="same")
     keeping = set()
-    for _plan, _spec in round_layers(loaded, _plans(loaded, options), batches, options, Context(loaded)):
+    for _plan, _spec in round_layers(loaded, _plans(loaded, options), batches, options, Context(loaded), []):
         keeping.add(frozenset(name for name, one in loaded.module.named_modules() if "_kept" in vars(one)))
     # only layers of the block at hand, whose first layer was read to see what the second gets
     assert not any(len({name.partition(".")[0] for name in names}) > 1 for names in keeping)
@@ -68,7 +68,9 @@ def test_layers_whose_inputs_cannot_be_followed_are_rounded_all_the_same():
     net = nn.Sequential(nn.Embedding(10, 8), nn.Linear(8, 4)).eval()
     loaded, batches = Loaded(net, {}, torch.arange(3)[None]), [torch.randint(0, 10, (4, 3))]
     options = QuantizeOptions(scheme="int4-weight", rounding="gptq")
-    names = [plan.name for plan, _ in round_layers(loaded, _plans(loaded, options), batches, options, Context(loaded))]
+    names = [
+        plan.name for plan, _ in round_layers(loaded, _plans(loaded, options), batches, options, Context(loaded), [])
+    ]
     assert sorted(names) == ["0", "1"] and isinstance(net[0], Quantized) and isinstance(net[1], Quantized)
 
 
@@ -118,7 +120,7 @@ def test_experts_are_quantized_by_the_tokens_that_are_routed_to_each(family, tmp
         )
         plans = _plans(loaded, options)
         assert [plan.spec.parameters for plan in plans] == [("gate_up_proj", "down_proj")] * 2
-        for plan, spec in round_layers(loaded, plans, batches, options, Context(original)):
+        for plan, spec in round_layers(loaded, plans, batches, options, Context(original), []):
             loaded.edits.append(spec.as_edit(plan.name))
         changes[rounding] = _mean_change(loaded, original, batches)
         experts = loaded.module.get_submodule(plans[0].name)
@@ -134,3 +136,14 @@ def test_experts_are_quantized_by_the_tokens_that_are_routed_to_each(family, tmp
     bytes_before = sum(p.numel() * 4 for name, p in original.module.named_parameters() if "experts" in name)
     bytes_after = sum(b.numel() * b.element_size() for name, b in again.module.named_buffers() if "experts" in name)
     assert bytes_after < bytes_before / 7
+
+
+def test_a_projection_that_attention_reads_by_itself_is_rounded_to_nearest():
+    net = nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), nn.Linear(8, 3)).eval()
+    loaded, batches = Loaded(net, {}, torch.randn(1, 5, 8)), [torch.randn(4, 5, 8)]
+    options, notes = QuantizeOptions(scheme="int4-weight", rounding="gptq"), []
+    plans = _plans(loaded, options)
+    assert [plan.name for plan in plans if "out_proj" in plan.name]
+    done = [plan.name for plan, _ in round_layers(loaded, plans, batches, options, Context(loaded), notes)]
+    assert sorted(done) == sorted(plan.name for plan in plans)
+    assert notes == ["0.self_attn.out_proj: rounded to nearest, the calibration data never call it"]

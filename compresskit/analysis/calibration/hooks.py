@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ...core.tensors.dispatch import unfused
 from ...core.tensors.modules import eager_modules, evaluating, get_module
 from ...core.types import Inputs, call, to_device
 
@@ -29,7 +30,7 @@ def watch(root: nn.Module, watchers: Mapping[str, Watcher]) -> Iterator[None]:
 
     What a watcher returns takes the output's place, unless it is None.
     """
-    with ExitStack() as stack:
+    with ExitStack() as stack, unfused():
         for name, watcher in watchers.items():
 
             def look(layer: nn.Module, given: tuple, named: dict, output: Any, watcher: Watcher = watcher) -> Any:
@@ -49,7 +50,7 @@ def watch_calls(root: nn.Module, look: CallWatcher, names: Iterable[str] | None 
         names: the layers; None for all that Python runs, the root included.
     """
     layers = eager_modules(root) if names is None else ((name, get_module(root, name)) for name in names)
-    with ExitStack() as stack:
+    with ExitStack() as stack, unfused():
         for name, layer in layers:
 
             def tell(_layer: nn.Module, given: tuple, named: dict, output: Any, name: str = name) -> None:

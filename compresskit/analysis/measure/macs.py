@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import flop_counter
 
-from ...core.tensors.dispatch import OperationMode, as_written
+from ...core.tensors.dispatch import OperationMode, as_written, unfused
 from ...core.tensors.modules import evaluating
 from ...core.types import Inputs, call
 
@@ -59,13 +59,9 @@ def count_macs(module: nn.Module, inputs: Inputs) -> MacCount:
 @torch.no_grad()
 def _counted(module: nn.Module, inputs: Inputs) -> MacCount:
     found = MacCount()
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # fused encoder layers would be attributed as a whole
-    try:
-        with evaluating(module), _positions(module) as path, _Counter(found, path):
-            call(module, inputs)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
+    # fused encoder layers would be attributed as a whole
+    with unfused(), evaluating(module), _positions(module) as path, _Counter(found, path):
+        call(module, inputs)
     return found
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...analysis.dataflow import Call as TracedCall, Key, Trace, key_of, shape_of, trace
 from ...analysis.measure.work import Work
+from ...core.tensors.dispatch import unfused
 from ...core.tensors.dtypes import FLOATS, fit_inputs
 from ...core.tensors.modules import get_module, set_module
 from ...core.types import Loaded, invoke
@@ -132,7 +133,8 @@ def _run_with_stand_ins(loaded: Loaded, names: list[str]) -> dict[str, _Watched]
     for name, stand_in in stand_ins.items():
         set_module(root, name, stand_in)
     try:
-        invoke(root, example)
+        with unfused():
+            invoke(root, example)
     finally:
         for name, stand_in in stand_ins.items():
             set_module(root, name, stand_in.layer)

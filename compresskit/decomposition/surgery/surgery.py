@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ...analysis.calibration.moments import Moments, moments_of_rows
 from ...analysis.sensitivity.channels import drawn_class, output_curvatures, unlabelled
+from ...artifact.edits import leave_fused_paths
 from ...core.reporting.phases import phase
 from ...core.tensors.copying import copy_module
 from ...core.tensors.modules import bias_of, get_module, tensor_of
@@ -111,6 +112,7 @@ def replace_layers(
     """
     chosen = {layer.site.name: (layer.site, one) for layer, one in zip(layers, choices, strict=True) if one is not None}
     reference = copy_module(loaded.module)
+    loaded.edits.extend(leave_fused_paths(loaded.module, list(chosen)))
     stepwise = options.objective == "nonlinear" or options.inputs == "compressed"
     errors: dict[str, float] = {}
 

@@ -7,13 +7,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...analysis.calibration.hooks import watch
 from ...analysis.dataflow import first_tensor
 from ...core.errors import InputError
+from ...core.tensors.dispatch import unfused
 
 
 @dataclass
@@ -93,16 +93,14 @@ def attention_watched() -> Iterator[list[tuple[Tensor, Tensor, Tensor]]]:
     """
     calls: list[tuple[Tensor, Tensor, Tensor]] = []
     original = F.scaled_dot_product_attention
-    fast_path = torch.backends.mha.get_fastpath_enabled()
 
     def watching(query: Tensor, key: Tensor, value: Tensor, *rest: Any, **options: Any) -> Tensor:
         calls.append((query, key, value))
         return original(query, key, value, *rest, **options)
 
     F.scaled_dot_product_attention = watching
-    torch.backends.mha.set_fastpath_enabled(False)
     try:
-        yield calls
+        with unfused():
+            yield calls
     finally:
         F.scaled_dot_product_attention = original
-        torch.backends.mha.set_fastpath_enabled(fast_path)

@@ -125,8 +125,8 @@ class SolvedAllocation(Allocation):
     ) -> np.ndarray:
         """Widths halfway between two choices, brought under the budget by the steps that lose least for their cost.
 
-        Losses are estimates, and the mean of two guesses scatters less than either. Between two steps it is the wider one
-        to begin with: what is given back from below goes where losses say alone, back to the first choice.
+        Losses are estimates, and the mean of two guesses scatters less than either. Between two steps it begins with
+        the wider one: what is given back from below goes where losses alone say, which is back to the first choice.
 
         Args:
             kept: counts of one choice.

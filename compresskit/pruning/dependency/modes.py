@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from ...analysis.measure.macs import operation_macs
-from ...core.tensors.dispatch import OperationMode
+from ...core.tensors.dispatch import OperationMode, unfused
 from .channel_ids import varying
 from .symbolic_int import size_numbers
 
@@ -103,16 +103,11 @@ _SHAPE = vars(torch._C.TensorBase)["shape"].__get__  # what a function mode is g
 @contextmanager
 def plain_kernels(module: nn.Module) -> Iterator[None]:
     """Keep fused inference kernels, which hide their operations, out of the run."""
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
     recurrent = any(isinstance(child, nn.RNNBase) for child in module.modules())
-    try:
-        # None: the setting of TF32 stays, which torch's annotation lacks; setting it warns where there is no Intel GPU
-        same: Any = None
-        with torch.backends.mkldnn.flags(enabled=False, allow_tf32=same) if recurrent else nullcontext():
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fastpath)
+    # None: the setting of TF32 stays, which torch's annotation lacks; setting it warns where there is no Intel GPU
+    same: Any = None
+    with unfused(), torch.backends.mkldnn.flags(enabled=False, allow_tf32=same) if recurrent else nullcontext():
+        yield
 
 
 @contextmanager

@@ -55,6 +55,10 @@ class Fit:
     ridge: float | None
 
 
+class _OtherPositions(Exception):
+    """The cut model calls a layer at other positions than the whole model does."""
+
+
 class _Sums:
     """Sums over what a layer reads and should give, apart for each fold where the ridge is to be chosen.
 
@@ -143,9 +147,8 @@ def refit_all(
             targets = record(own, runs)
         else:
             targets = {name: everything.pop(name) for name in own if name in everything}
-        for name, target in targets.items():
-            refit(cut, step.block, name, target, step.inputs, fit)
-        done += len(targets)
+        left = [refit(cut, step.block, name, target, step.inputs, fit) for name, target in targets.items()]
+        done += sum(one is not None for one in left)
         log(f"refitted {done} of {len(names)} layers (block {number} of {len(blocks)})")
     return done
 
@@ -187,7 +190,7 @@ def quickly_refitted(module: nn.Module, example: Inputs, *, examples: int) -> bo
 
 
 @torch.no_grad()
-def refit(module: nn.Module, block: Block, name: str, target: Target, inputs: Held, fit: Fit) -> float:
+def refit(module: nn.Module, block: Block, name: str, target: Target, inputs: Held, fit: Fit) -> float | None:
     """Refit one layer of the cut model in place.
 
     Args:
@@ -198,11 +201,15 @@ def refit(module: nn.Module, block: Block, name: str, target: Target, inputs: He
         inputs: what enters the block in the cut model, batch by batch as the target was recorded.
         fit: how.
     Returns:
-        the share of the output's variance that is not explained after the fit.
+        the share of the output's variance that is not explained after the fit; None where the layer is left as it is,
+        because it computes at other positions than in the whole model: those of a layer that mixes tokens are channels.
     """
     equations = _Sums(get_module(module, name), fit)
-    for x, y in _pairs(module, block, name, target, inputs, fit.kept.get(name)):
-        equations.update(x, y)
+    try:
+        for x, y in _pairs(module, block, name, target, inputs, fit.kept.get(name)):
+            equations.update(x, y)
+    except _OtherPositions:
+        return None
     return _solve(equations, module, name, target, fit)
 
 
@@ -218,14 +225,16 @@ def _pairs(
     # it is unclear which sum belongs to which call unless the output is always added to something
     sums_up = runs_once and len(target.beside) == len(inputs)
     added = target.beside if sums_up else [None] * len(target.outputs)
-    calls = iter(zip(target.outputs, target.positions, added, strict=True))
+    calls = iter(zip(target.outputs, target.positions, added, target.rows, strict=True))
     gain = _gain(module, target.norm) if sums_up else 1.0
     sums = Sums()
     found: list[tuple[Tensor, Tensor]] = []
 
     def look(layer: nn.Module, inputs: tuple, output: Any) -> None:
-        wanted, positions, beside = next(calls)
+        wanted, positions, beside, rows = next(calls)
         window = needs_window(layer, inputs[0])
+        if output_positions(window, output) != rows:
+            raise _OtherPositions
         # a copy: an activation in place may overwrite what the layer read
         read = input_rows(window, inputs[0], positions)[:, 0].to(torch.float64, copy=True)
         target_rows = _kept(wanted, outputs_kept)

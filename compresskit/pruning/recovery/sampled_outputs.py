@@ -27,12 +27,14 @@ class Target:
     Attributes:
         outputs: one (samples, out) tensor a batch.
         positions: for each batch, the sampled output positions, as indices into its flattened (examples, positions).
+        rows: how many positions there were, (examples, positions of each) a batch.
         beside: what was then added to the output (behind `norm`), (samples, out) a batch; empty where nothing was.
         norm: the BatchNorm that reads the output directly.
     """
 
     outputs: list[Tensor] = field(default_factory=list)
     positions: list[Tensor | None] = field(default_factory=list)
+    rows: list[tuple[int, int]] = field(default_factory=list)
     beside: list[Tensor] = field(default_factory=list)
     norm: str | None = None
 
@@ -72,13 +74,15 @@ def record_targets(
         def look(layer: nn.Module, inputs: tuple, output: Any) -> None:
             target = targets.setdefault(name, Target())
             window = needs_window(layer, inputs[0])
-            chosen = sample(*output_positions(window, output))
+            there = output_positions(window, output)
+            chosen = sample(*there)
 
             def rows(tensor: Tensor) -> Tensor:
                 taken = output_rows(window, tensor, chosen)
                 return taken.clone() if chosen is None else taken  # an activation in place may overwrite a view
 
             target.positions.append(chosen)
+            target.rows.append(there)
             target.outputs.append(rows(output))
             made[id(output)] = name, output
             sums.wait(output, lambda _output, other: target.beside.append(rows(other)))

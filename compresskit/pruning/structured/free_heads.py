@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...artifact.edits import leave_fused_paths
 from ...core.errors import InputError
 from ...core.manifest.edit_records import EditRecord, reads
 from ...core.tensors.modules import get_module, set_module
@@ -115,7 +116,7 @@ def free_heads(root: nn.Module) -> list[dict[str, Any]]:
             edit = {"op": "free_heads", "target": path}
             replay(root, edit)
             edits.append(edit)
-    return edits
+    return edits + leave_fused_paths(root, [edit["target"] for edit in edits])
 
 
 class FreeHeadsRecord(EditRecord):

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from compresskit.artifact.edits import replay
+from compresskit.artifact.edits import leave_fused_paths
 from compresskit.core.tensors.modules import get_module
 from compresskit.core.types import Inputs, Loaded
 
@@ -109,7 +109,7 @@ def quantize_activations(
             loaded.edits.append(spec.as_edit(site.module))
         calibration.store_range(layer, site.side, edges, calibration.levels_at(site, levels), site.index)
     if operands or ranges or any(plan.spec.input == "dynamic" for plan in plans):
-        loaded.edits.extend(_leave_fused_paths(loaded.module))
+        loaded.edits.extend(leave_fused_paths(loaded.module))
     return _left_in_float(loaded.module, plans, operands, ranges) if own_ranges != "none" else []
 
 
@@ -127,13 +127,3 @@ def _left_in_float(root: nn.Module, plans: list[LayerPlan], operands: dict[str, 
         elif isinstance(layer, nn.MultiheadAttention) and plan.name not in operands:
             notes.append(f"{plan.name}: weights only, attention stays in float")
     return notes
-
-
-def _leave_fused_paths(root: nn.Module) -> list[dict[str, Any]]:
-    """Edits that keep transformer layers from their fused inference path, which reads weights past their layers."""
-    edits = []
-    for name, module in root.named_modules():
-        if isinstance(module, nn.TransformerEncoderLayer) and module.activation_relu_or_gelu:
-            edits.append({"op": "resize", "target": name, "attributes": {"activation_relu_or_gelu": 0}})
-    replay(root, edits)
-    return edits

@@ -96,6 +96,29 @@ def test_a_residual_branch_takes_up_what_its_shortcut_lacks(norm):
     torch.testing.assert_close(cut(x), whole(x), rtol=1e-3, atol=1e-3)
 
 
+class _Mixes(nn.Module):
+    """Five tokens; one layer mixes them, so that its positions are the channels."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.first, self.tokens, self.last = nn.Linear(6, channels), nn.Linear(5, 5), nn.Linear(channels, 3)
+
+    def forward(self, x):
+        return self.last(self.tokens(self.first(x).relu().mT).mT)
+
+
+@pytest.mark.parametrize("points", [1, 100])
+def test_a_layer_whose_positions_are_channels_that_went_is_left_as_it_is(points):
+    whole, cut = _Mixes(8).eval(), _Mixes(4).eval()
+    tokens, last = cut.tokens.weight.clone(), cut.last.weight.clone()
+    batches = [torch.randn(20, 5, 6) for _ in range(3)]
+    done = refit_all(
+        whole, cut, find_blocks(cut, batches[0]), ["tokens", "last"], batches, Fit({}, None), points=points,
+        generator=torch.Generator(),
+    )  # fmt: skip
+    assert done == 1 and torch.equal(cut.tokens.weight, tokens) and not torch.equal(cut.last.weight, last)
+
+
 class _Twice(nn.Module):
     """A layer that runs twice, between two that run once."""
 
