@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from ..core.tensors.dispatch import OperationMode, unfused
+from ..core.tensors.dispatch import OperationMode, unfused, without_vmap
 from ..core.tensors.dtypes import fit_inputs
 from ..core.tensors.modules import eager_modules, evaluating, get_module
 from ..core.types import Inputs, call, main_output
@@ -93,6 +93,7 @@ class Trace:
 
 def key_of(tensor: Tensor, writes: int = 0) -> Key:
     """The value a tensor holds now, or after `writes` more in-place writes."""
+    tensor = without_vmap(tensor)
     if tensor.layout is not torch.strided or tensor.is_nested:  # it lies in several places
         return id(tensor), 0, tuple(tensor.shape) if not tensor.is_nested else (), (), tensor._version + writes
     return (

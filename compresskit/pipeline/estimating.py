@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from ..core.effort import EffortOptions, Passes
-from ..core.errors import CompresskitError
 from ..core.reporting.phases import duration
 from ..core.tensors.batches import count_examples
 from ..core.tensors.devices import device_of
@@ -54,11 +53,11 @@ def measured_speed(loaded: Loaded, context: Context) -> Speed | None:
             if alone < _SLOW_SECONDS:
                 inputs = to_device(_examples(loaded, context, _BATCH), device)
             forward = _seconds_an_example(loaded, inputs, backward=False)
-        except (CompresskitError, RuntimeError, ValueError, TypeError):  # the example's batch is fixed
+        except Exception:  # the model's own code: the example's batch is fixed, say
             return None
         try:
             backward = _seconds_an_example(loaded, inputs, backward=True)
-        except (CompresskitError, RuntimeError, ValueError, TypeError):  # integer weights, say
+        except Exception:  # the model's own code again, or integer weights, say
             backward = _BACKWARD * forward
     return Speed(forward, max(backward, forward))
 

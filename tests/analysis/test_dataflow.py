@@ -33,6 +33,21 @@ def test_readers_and_makers_through_in_place_operations():
     assert record.single_output("skip") == record.calls[""][0].inputs[0]
 
 
+class Mapped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
+
+    def forward(self, x):
+        return torch.vmap(self.body)(x)
+
+
+def test_operations_under_vmap_are_those_of_the_modules():
+    record = trace(Mapped(), torch.randn(1, 3))
+    assert record.producer[record.single_output("body.1")].op == "relu"
+    assert [node.op for node in record.consumers[record.single_output("body.0")]] == ["relu"]
+
+
 def test_the_model_is_left_as_it_was():
     model = nn.Sequential(nn.BatchNorm1d(3), nn.Dropout(0.5))
     model[1].eval()

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
+from torch import nn
 
 from compresskit.artifact import artifact
 from compresskit.core.effort import Passes
+from compresskit.core.types import Loaded
 from compresskit.pipeline.checks.preflight import checked_context
 from compresskit.pipeline.estimating import Speed, estimated, measured_speed, said
 from compresskit.pipeline.plan import make_plan
 from compresskit.pipeline.recipe import validate
 from compresskit.pipeline.runner import Run, run
+from compresskit.training.context import Context
 
 
 def recipe(**prune):
@@ -32,6 +36,21 @@ def test_a_step_takes_what_its_passes_take():
     assert Speed(0.001, 0.003).of(Passes(1000, 100)) == 1.3
     more, less = (estimated(recipe(recover="finetune", epochs=epochs), context)[0]["seconds"] for epochs in (900, 90))
     assert more > less > 0
+
+
+class OneAtATime(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, x):
+        assert len(x) == 1
+        return self.layer(x)
+
+
+def test_a_model_that_takes_one_example_at_a_time_has_no_estimate():
+    loaded = Loaded(OneAtATime(), source={}, name="one", example=torch.zeros(1, 3))
+    assert measured_speed(loaded, Context(loaded)) is None
 
 
 def test_a_line_says_the_effort_its_choices_and_how_long():

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
 
-from ...core.tensors.dispatch import unfused
+from ...core.tensors.dispatch import inside_vmap, unfused, without_vmap
 from ...core.tensors.modules import eager_modules, evaluating, get_module
 from ...core.types import Inputs, call, to_device
 
@@ -24,6 +25,11 @@ class Reached(Exception):
     """Raised by a watcher to end a forward pass at the layer that was waited for."""
 
 
+def _examples(seen: Any) -> Any:
+    """What a layer took and gave, as all the examples where `torch.vmap` shows it one."""
+    return tree_map_only(Tensor, without_vmap, seen) if inside_vmap() else seen
+
+
 @contextmanager
 def watch(root: nn.Module, watchers: Mapping[str, Watcher]) -> Iterator[None]:
     """Call each named layer's watcher after every forward of that layer, while the context is open.
@@ -34,6 +40,7 @@ def watch(root: nn.Module, watchers: Mapping[str, Watcher]) -> Iterator[None]:
         for name, watcher in watchers.items():
 
             def look(layer: nn.Module, given: tuple, named: dict, output: Any, watcher: Watcher = watcher) -> Any:
+                given, named, output = _examples((given, named, output))
                 return watcher(layer, (*given, *named.values()), output)
 
             stack.callback(get_module(root, name).register_forward_hook(look, with_kwargs=True).remove)
@@ -54,7 +61,7 @@ def watch_calls(root: nn.Module, look: CallWatcher, names: Iterable[str] | None 
         for name, layer in layers:
 
             def tell(_layer: nn.Module, given: tuple, named: dict, output: Any, name: str = name) -> None:
-                look(name, given, named, output)
+                look(name, *_examples((given, named, output)))
 
             stack.callback(layer.register_forward_hook(tell, with_kwargs=True).remove)
         yield

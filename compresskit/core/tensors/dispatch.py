@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
+from torch import Tensor
+from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor, peek_interpreter_stack
 from torch.utils._python_dispatch import TorchDispatchMode
 
 Result = TypeVar("Result")
@@ -35,6 +37,18 @@ def unfused() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
+
+
+def inside_vmap() -> bool:
+    """Whether `torch.vmap`, or another transform of torch.func, runs now: layers are then shown one example."""
+    return peek_interpreter_stack() is not None
+
+
+def without_vmap(tensor: Tensor) -> Tensor:
+    """What the kernels see of a tensor inside of `torch.vmap`: all its examples; outside of it the tensor itself."""
+    while is_functorch_wrapped_tensor(tensor):
+        tensor = get_unwrapped(tensor)
+    return tensor
 
 
 def as_written(run: Callable[[], Result]) -> Result:

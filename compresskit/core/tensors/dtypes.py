@@ -126,7 +126,13 @@ def copy_in(module: nn.Module, dtype: torch.dtype) -> nn.Module:
         return tensor.to(dtype) if tensor.dtype in FLOATS else tensor
 
     copied = copy_module(module)
-    copied._apply(convert)  # type: ignore[no-untyped-call]  # torch annotates no private method
+    # torch converts a buffer of two layers twice, and then they are two
+    buffers = {id(one): (one, convert(one)) for one in copied.buffers()}
+
+    def once(tensor: Tensor) -> Tensor:
+        return buffers[id(tensor)][1] if id(tensor) in buffers else convert(tensor)
+
+    copied._apply(once)  # type: ignore[no-untyped-call]  # torch annotates no private method
     for layer in copied.modules():
         if _reads(layer):
             layer.read_dtype = dtype

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 
-from ...analysis.measure.work import Work
+from ...analysis.measure.work import Work, work_of
 from ...artifact import artifact
 from ...artifact.probing import outputs_of
 from ...artifact.rebuilding import ProbeMismatch, check_rebuild
 from ...artifact.source import load_model
 from ...core import distributed
-from ...core.costs import cost_of, guard_of, names
+from ...core.costs import MACS, PARAMS, cost_of, guard_of, names
 from ...core.errors import InputError, described, problems_of, require
 from ...core.options import Options
 from ...core.tensors.randomness import unchanged_random_state
@@ -216,6 +216,9 @@ def _steps(recipe: Recipe, context: Context) -> list[str]:
         found = problems_of(partial(_check_step, step, current, context))
         problems.extend(located(recipe, number, found))
         following = model_after(step, current, context) if not found else None
+        left = following or (current if row.preview == "same" and not found else None)
+        if left is not None and not row.leaves_model:
+            problems.extend(located(recipe, number, list(_limits_missed(step, left, context.original))))
         if following is not None and following is not current:
             problems.extend(located(recipe, number, problems_of(partial(check_rebuilding, following))))
         known = known and following is not None
@@ -223,6 +226,18 @@ def _steps(recipe: Recipe, context: Context) -> list[str]:
 
     follow(recipe, context, take)
     return problems
+
+
+def _limits_missed(step: Step, left: Loaded, original: Loaded) -> Iterator[str]:
+    """Limits of MACs and parameters that a step misses whatever it does: it leaves a model of as many."""
+    for name in (MACS, PARAMS):
+        amount, row = step.options.limits().get(name), cost_of(name)
+        if amount is None or step.technique in row.techniques:
+            continue
+        figure, before = (row(work_of(one)) for one in (left, original))
+        if figure > amount.of(before):
+            given = f"{guard_of(name)} is {getattr(step.options, guard_of(name))}"
+            yield f"{given}, {row.says.format(row.shown(figure))}, and {step.technique} keeps that; prune before it"
 
 
 def _check_step(step: Step, current: Loaded, context: Context) -> None:

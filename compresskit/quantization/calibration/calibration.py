@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from compresskit.core.errors import InputError
+from compresskit.core.tensors.dispatch import without_vmap
 from compresskit.core.tensors.modules import get_module
 from compresskit.core.types import Inputs, call
 
@@ -133,7 +134,7 @@ def _run(root: nn.Module, batches: Iterable[Inputs], updates: dict[Site, Update]
 
                 def before(module, args, update=update):
                     if args and isinstance(args[0], Tensor):
-                        update(_scaled(module, args[0]))
+                        update(_scaled(module, without_vmap(args[0])))
 
                 stack.callback(module.register_forward_pre_hook(before).remove)
             else:
@@ -141,7 +142,7 @@ def _run(root: nn.Module, batches: Iterable[Inputs], updates: dict[Site, Update]
                 def after(_module, _args, output, update=update):
                     for values in tree_leaves(output):
                         if isinstance(values, Tensor):
-                            update(values)
+                            update(without_vmap(values))
 
                 stack.callback(module.register_forward_hook(after).remove)
         for name, own in operands.items():

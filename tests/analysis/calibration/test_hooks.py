@@ -40,6 +40,24 @@ def test_watchers_see_inputs_however_they_are_given_and_may_replace_outputs():
     assert _no_hooks(model)
 
 
+class Mapped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
+
+    def forward(self, x):
+        return torch.vmap(self.body)(x)
+
+
+def test_layers_under_vmap_are_seen_with_all_examples():
+    model, x, seen = Mapped(), torch.randn(5, 3), []
+    stream(model, [x], {"body.0": lambda _layer, inputs, output: seen.append((inputs[0], output))})
+    run_watched(model, x, lambda _name, given, _named, output: seen.append((*given, output)), ["body.0"])
+    assert len(seen) == 2
+    for given, output in seen:
+        assert torch.equal(given, x) and torch.allclose(output, model.body[0](x))
+
+
 def test_a_watcher_may_end_the_run():
     model = Named()
 

@@ -133,6 +133,14 @@ def test_a_copy_in_another_type():
     assert model["real"].weight.dtype is BF16
 
 
+def test_a_buffer_of_two_layers_stays_one_in_another_type():
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2))
+    model[1].running_mean = model[0].running_mean
+    found = copy_in(model, torch.float64)
+    assert found[1].running_mean is found[0].running_mean
+    assert found[1].running_mean.dtype is torch.float64 and found[1].running_var is not found[0].running_var
+
+
 def test_a_model_of_a_16_bit_type_runs_in_it_where_others_are_cast():
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval().half()
     inputs = torch.randn(2, 3, 8, 8)

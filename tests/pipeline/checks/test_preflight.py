@@ -188,6 +188,15 @@ def test_a_missed_limit_of_bytes_is_foreseen_where_training_keeps_them(here):
     assert line.startswith("train: max_bytes is 100, the weights take 4,840")
 
 
+@pytest.mark.parametrize("step", [TRAIN, {"quantize": {"scheme": "int8-weight"}}], ids=["train", "quantize"])
+@pytest.mark.parametrize("limit", ["max_macs", "max_params"])
+def test_limits_of_what_a_step_leaves_as_it_is_are_foreseen(here, step, limit):
+    ((technique, options),) = step.items()
+    (line,) = problems(recipe({technique: {**options, limit: "99%"}}))
+    assert line.startswith(f"{technique}: {limit} is 0.99, ") and f"{technique} keeps that" in line
+    assert checked_context(recipe({technique: {**options, limit: "100%"}}), lambda line: None)
+
+
 def test_names_behind_a_step_that_changes_layers_are_left_to_that_step(here):
     context = checked_context(
         recipe({"decompose": {"rank_by": "keep-ratio", "slower_layers": "allow"}}, {"quantize": {"skip": ["1.1"]}}),

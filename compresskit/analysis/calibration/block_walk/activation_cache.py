@@ -16,6 +16,8 @@ from torch import Tensor, UntypedStorage
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_leaves
 
+from ....core.tensors.dispatch import without_vmap
+
 #: smaller tensors stay in memory: their files would cost more than they save
 _SMALLEST_BYTES = 1 << 14
 _CHUNK_BYTES = 1 << 24
@@ -139,7 +141,7 @@ def storages_of(structure: Any) -> list[UntypedStorage]:
     found = {}
     for leaf in tree_leaves(structure):
         if isinstance(leaf, Tensor) and leaf.layout == torch.strided and not leaf.is_meta:
-            storage = leaf.untyped_storage()
+            storage = without_vmap(leaf).untyped_storage()
             found[storage._cdata] = storage
     return list(found.values())
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from ....core.tensors.dispatch import inside_vmap
 from ....core.tensors.modules import eager_modules, evaluating
 from ....core.types import Inputs, call
 from ..hooks import SUMS
@@ -80,6 +81,8 @@ def record_calls(root: nn.Module, inputs: Inputs) -> ModuleCall:
 
     def enter(name: str):
         def hook(_module: nn.Module, given: tuple, named: dict) -> None:
+            if inside_vmap():  # no run can be halted there: what calls them is the smallest that is recorded
+                return
             made, tensors = ModuleCall(name), _tensors((given, named))
             made.enters = _state(given[0]) if len(given) == 1 and not named and isinstance(given[0], Tensor) else None
             made.shapes = _shapes(tensors), ()
@@ -91,6 +94,8 @@ def record_calls(root: nn.Module, inputs: Inputs) -> ModuleCall:
         return hook
 
     def leave(_module: nn.Module, given: tuple, named: dict, output: Any) -> None:
+        if inside_vmap():
+            return
         made, versions = stack.pop(), begun.pop()
         made.mutates = any(versions.get(id(one), one._version) != one._version for one in _tensors((given, named)))
         made.leaves = _state(output) if isinstance(output, Tensor) else None

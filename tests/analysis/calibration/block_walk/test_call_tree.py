@@ -40,3 +40,20 @@ def test_calls_are_recorded_with_what_passed_between_them():
 def test_an_addition_of_two_activations_is_told_from_that_of_a_parameter():
     inputs = torch.randn(2, 3), torch.ones(1)
     assert not record_calls(Net(), inputs).adds and record_calls(Residual(), inputs).adds
+
+
+class Mapped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head, self.body = nn.Linear(3, 3), nn.Sequential(nn.Linear(3, 4), nn.ReLU())
+
+    def forward(self, x):
+        return torch.vmap(self.body)(self.head(x))
+
+
+def test_calls_under_vmap_belong_to_what_maps_them():
+    """A run cannot be halted within them."""
+    model = nn.Sequential(nn.Linear(3, 3), Mapped())
+    whole = record_calls(model, torch.randn(2, 3))
+    assert [one.name for one in whole.walk()] == ["", "0", "1", "1.head"]
+    assert whole.shapes == (((2, 3),), ((2, 4),))
