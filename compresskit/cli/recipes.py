@@ -14,7 +14,7 @@ from ..pipeline.checks.names import refuse_early
 from ..pipeline.recipe import json_schema, read_recipe
 from .console import Shown, shown_options, stderr_console
 from .help import SectionedCommand
-from .technique import execute
+from .technique import execute, output_path
 
 
 @click.command(
@@ -56,17 +56,18 @@ def run_command(
     """
     shown = Shown(**shown_values)
     loaded = read_recipe(recipe, assignments)
-    target = output or loaded.options.output
+    named = loaded.options.output if output is None else output
+    target = None if named is None else output_path(named)
     if dry_run:
-        refuse_early(loaded, Path(target) if target else None, replaces=True)
+        refuse_early(loaded, target, replaces=True)
         from ..pipeline.plan import make_plan, show_plan
 
-        plan = make_plan(loaded, shown.log(), output=Path(target) if target else None)
+        plan = make_plan(loaded, shown.log(), output=target)
         show_plan(plan, stderr_console(), shown.as_json)
         return
-    if not target:
+    if target is None:
         raise InputError(f"recipe {recipe!r} names no output; add output: DIR, or give -o DIR")
-    execute(loaded, Path(target), shown, force=force, resume=resume, keep_steps=True)
+    execute(loaded, target, shown, force=force, resume=resume, keep_steps=True)
 
 
 run_command.params += shown_options()

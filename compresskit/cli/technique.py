@@ -36,19 +36,18 @@ def technique_command(name: str) -> click.Command:
             name,
         )
         recipe = Recipe(recipe_options, (Step(name, options),))
+        target = output_path(_output(name) if output is None else output)
         if dry_run:
-            refuse_early(recipe, Path(output or _output(name)), replaces=True)
+            refuse_early(recipe, target, replaces=True)
             from ..pipeline.plan import make_plan, show_plan
 
-            show_plan(
-                make_plan(recipe, shown.log(), output=Path(output or _output(name))), stderr_console(), shown.as_json
-            )
+            show_plan(make_plan(recipe, shown.log(), output=target), stderr_console(), shown.as_json)
             return
         if options.prints_only():
             refuse_early(recipe, None)
             show(recipe, shown)
             return
-        execute(recipe, Path(output or _output(name)), shown, force=force, resume=resume)
+        execute(recipe, target, shown, force=force, resume=resume)
 
     return SectionedCommand(
         name,
@@ -79,6 +78,16 @@ def technique_command(name: str) -> click.Command:
 def _output(name: str) -> str:
     """Where a command's artifact goes if nothing is said."""
     return f"runs/{name}"
+
+
+def output_path(given: str) -> Path:
+    """An output as it is given.
+
+    Raises:
+        InputError: if it names nothing that can be written.
+    """
+    ownership.absolute(given)
+    return Path(given)
 
 
 def show(recipe: Recipe, shown: Shown) -> None:

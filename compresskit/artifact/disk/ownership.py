@@ -26,7 +26,7 @@ def absolute(output: str | Path) -> Path:
     """An output as an absolute path that names a folder or file of its own; links are not followed.
 
     Raises:
-        InputError: if the path is empty, too long, holds a NUL byte, or is relative to a folder that is gone.
+        InputError: if the path is empty, the root, too long, holds a NUL byte, or is relative to a folder that is gone.
     """
     text = os.fspath(output)
     if not text.strip() or "\0" in text:
@@ -35,6 +35,8 @@ def absolute(output: str | Path) -> Path:
         path = Path(os.path.abspath(text))  # noqa: PTH100 (links are not followed)
     except FileNotFoundError as error:
         raise InputError(f"output {text!r}: the current folder was deleted; cd to another one") from error
+    if not path.name:
+        raise InputError(f"output {text!r} is the root of the disk, and is never replaced; name a folder inside it")
     length = len(os.fsencode(path.name))
     if length > _LONGEST_NAME_BYTES:
         raise InputError(f"output {text[:40]!r}...: its name has {length} bytes, at most {_LONGEST_NAME_BYTES} work")
@@ -131,10 +133,18 @@ def check_file(path: Path, *, force: bool, inputs: Iterable[Path] = ()) -> None:
         raise InputError(f"{shown} is a symbolic link, which is never replaced; name the file that it points to")
     if not path.is_file():
         raise InputError(f"{shown} is not a plain file, and is never replaced; give another name")
-    if any(one.exists() and path.samefile(one) for one in inputs):
+    if any(one.exists() and _is_read(path, one) for one in inputs):
         raise InputError(f"{shown} is an input of this command, and is never replaced; give another name")
     if not force:
         raise InputError(f"output {str(path)!r} exists; give --force to replace it")
+
+
+def _is_read(path: Path, given: Path) -> bool:
+    """Whether a file is an input, or part of an input folder; what was put beside an artifact's own files is not."""
+    if not given.is_dir() or not holds(given, path):
+        return path.samefile(given)
+    inside = Path(os.path.realpath(path)).relative_to(os.path.realpath(given))
+    return not is_artifact(given) or inside.parts[0] not in foreign_entries(given)
 
 
 def _check_place(folder: Path, shown: str) -> None:

@@ -104,10 +104,25 @@ def test_links_files_and_the_current_folder_are_never_replaced(tmp_path, monkeyp
             ownership.check_replaceable(Path(place))
 
 
-@pytest.mark.parametrize("name", ["", "  ", "a\0b", "x" * 201, "é" * 101])
+@pytest.mark.parametrize("name", ["", "  ", "a\0b", "x" * 201, "é" * 101, "/", "/tmp/.."])
 def test_names_that_cannot_be_written_are_refused(name):
     with pytest.raises(InputError, match="^output "):
         ownership.absolute(name)
+
+
+def test_a_file_of_an_input_folder_is_never_replaced_and_one_put_beside_an_artifact_is(tmp_path):
+    artifact, photos = _artifact(tmp_path / "artifact"), tmp_path / "photos"
+    (photos / "cats").mkdir(parents=True)
+    own = [artifact / "manifest.json", artifact / "model.safetensors", photos / "cats" / "1.png"]
+    beside = artifact / "model.onnx"
+    for path in (*own[1:], beside):
+        path.write_text("bytes")
+    for path in own:
+        with pytest.raises(InputError, match="is an input of this command, and is never replaced"):
+            ownership.check_file(path, force=True, inputs=[artifact, photos])
+        ownership.check_file(path, force=True, inputs=[tmp_path / "elsewhere"])
+    ownership.check_file(beside, force=True, inputs=[artifact, photos])
+    assert beside.read_text() == "bytes"
 
 
 def test_paths_are_made_absolute_without_following_links(tmp_path, monkeypatch):
