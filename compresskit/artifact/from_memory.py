@@ -28,9 +28,8 @@ from ..model.example_inputs import with_batch, with_floating
 from ..model.forward_check import check_state
 from ..model.plain_weights import fold_checked
 from ..model.wrappers import inner_module, materialize, unwrapped
-from .origin import known_origin, loaded_again, origin_of
+from .origin import known_origin, loaded_again, named_origin
 from .rebuilding import check_rebuild
-from .source import load_model
 
 _NO_PLACE = ("__main__", "__mp_main__", "builtins")  # modules that another process does not import
 
@@ -51,7 +50,7 @@ def loaded_from(
     """
     what = f"model {type(module).__name__!r}"
     inner = inner_module(module)
-    origin = origin_of(load_model(source, **options)) if source else known_origin(inner)
+    origin = named_origin(source, inner, example, **options) if source else known_origin(inner)
     if options and not source:
         raise InputError(f"{', '.join(options)} would be ignored: name source too")
     own = unwrapped(copy_module(inner), what).eval()

@@ -18,6 +18,7 @@ from ..model.example_inputs import with_batch
 from ..model.plain_weights import computed_tensors, fold_checked
 from ..model.wrappers import inner_module, unwrapped
 from . import artifact
+from .edits import replay
 from .source import load_model
 
 _ATTRIBUTE = "_compresskit_origin"  # a plain attribute: a deep copy takes it along, a state_dict does not
@@ -57,6 +58,30 @@ def origin_of(loaded: Loaded) -> Origin:
     """The origin to remember of a loaded model."""
     record = replace(loaded, module=nn.Identity(), edits=list(loaded.edits), storage=dict(loaded.storage))
     return Origin(record, frozenset(_layers(loaded.module)), _shapes(loaded.module))
+
+
+def named_origin(source: str, module: nn.Module, example: Inputs | None, **options: Any) -> Origin:
+    """The origin of a module whose source is named: with the edits that it remembers, where the source builds what was
+    edited.
+
+    Args:
+        source: the model string.
+        module: what is to be saved, without wrappers.
+        example: inputs that it takes; None takes the source's.
+        options: of `source`, as `load_model` takes them.
+    """
+    known = known_origin(module)
+    if known is not None and known.record.edits:
+        loaded = load_model(source, example=example, **options)
+        begun, edits = len(loaded.edits), known.record.edits
+        if begun < len(edits) and edits[:begun] == loaded.edits:
+            try:
+                replay(loaded.module, edits[begun:])
+            except CompresskitError:  # it builds another model, which the message on its shapes will say
+                pass
+            else:
+                return origin_of(replace(loaded, edits=edits, storage=known.record.storage))
+    return origin_of(load_model(source, example=example, **options))
 
 
 def loaded_again(module: nn.Module, origin: Origin, example: Inputs | None = None) -> Loaded:
@@ -110,7 +135,7 @@ def save_module(
     module = inner_module(module)
     if options and not source:
         raise InputError(f"{', '.join(options)} would be ignored: name source too")
-    origin = origin_of(load_model(source, **options)) if source else known_origin(module)
+    origin = named_origin(source, module, example, **options) if source else known_origin(module)
     if origin is None:
         raise InputError(
             f"this {type(module).__name__} was not loaded by compresskit.load; name what builds it, "

@@ -29,6 +29,7 @@ def load_model(
     weights: str | None = None,
     model_args: dict[str, Any] | None = None,
     inputs: list[str] | None = None,
+    example: Inputs | None = None,
     trust_source: bool = False,
     source: str | None = None,
     module: nn.Module | None = None,
@@ -42,6 +43,7 @@ def load_model(
             takes a file too, of tensors with the names and shapes that it has after its edits.
         model_args: keyword arguments of the factory.
         inputs: example inputs, `[NAME=]D,D,...[:DTYPE[:HIGH]]` without the batch dimension.
+        example: the same as tensors, of any batch size; of a model that is built here, in the place of `inputs`.
         trust_source: let an artifact run the user code it names, or read a .pt2 file.
         source: user code named again, which an artifact made from user code may then run.
         module: a module in memory that an artifact's edits are replayed on, in the place of what its source builds.
@@ -69,7 +71,8 @@ def load_model(
         artifact.note_named(record)
         check_state(built, f"model {string!r}")
         built.eval()
-        example = example_inputs.parse(inputs) if inputs else defaults["example"]
+        given = None if example is None else example_inputs.with_batch(example, 1)
+        example = example_inputs.parse(inputs) if inputs else given if given is not None else defaults["example"]
         edits = materialize(built, example, f"model {string!r}")
     notes: list[str] = []
     if weights and weights != "pretrained":

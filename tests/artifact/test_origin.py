@@ -158,6 +158,26 @@ def test_an_example_may_be_given_in_a_batch_of_any_size(net_file, tmp_path):
     assert artifact.load(tmp_path / "out", source="net.py:shapeless").example.shape == (1, 1, 8, 8)
 
 
+def test_a_result_of_a_module_in_memory_is_saved_with_the_string_that_builds_the_module(net_file, tmp_path):
+    net = load_model(net_file).module
+    cut = package.prune(net, example=torch.zeros(1, 1, 8, 8), ratio=0.5, round_to=1, latency_rounds=0).model
+    with torch.no_grad():
+        cut[4].bias += 1
+    package.save(cut, tmp_path / "out", source=net_file)
+    again = package.load(tmp_path / "out", trust_source=True)
+    assert again[1].out_features == 4 and torch.equal(again[4].bias, cut[4].bias)
+    with pytest.raises(InputError, match="has a layer .2. that its source does not build"):
+        package.save(cut, tmp_path / "other", source=net_file.replace(":make", ":shapeless"), example=torch.zeros(1, 64))
+
+
+def test_lazy_layers_of_a_source_take_their_shapes_from_the_example(tmp_path):
+    (tmp_path / "lazy.py").write_text("from torch import nn\n\ndef make():\n    return nn.LazyLinear(2)\n")
+    net, example = torch.nn.LazyLinear(2), torch.ones(4, 3)
+    net(example)
+    package.save(net, tmp_path / "out", source=f"{tmp_path / 'lazy.py'}:make", example=example)
+    assert torch.equal(package.load(tmp_path / "out", trust_source=True)(example), net(example))
+
+
 def test_what_is_not_the_source_s_model_any_more_is_refused(pruned, net_file, tmp_path):
     def refused(module: nn.Module) -> str:
         with pytest.raises(InputError) as refusal:
