@@ -198,6 +198,8 @@ def check_budget(
             continue
         cost = GraphWork(graph).cost(name)
         whole, least = cost(whole_counts(graph)), cost(allocation.at_ratio(1.0, np.floor))
+        if not whole:
+            raise InputError(f"{field_of(name)} says nothing here: the model has no {cost_of(name).noun} to lose")
         if least > amount.of(whole) * (1 + _ROUNDING):
             given, reachable = options.budget()[field_of(name)], math.ceil(1000 * least / whole) / 1000
             raise InputError(

@@ -10,7 +10,7 @@ away when any of its planes' ids goes away.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,20 +31,38 @@ class Frozen(NamedTuple):
 
 
 class Ids:
-    """A growing set of integer ids and the pairs of them that were found to belong together."""
+    """A growing set of integer ids and the pairs of them that were found to belong together.
 
-    def __init__(self) -> None:
-        self.count = 1  # id 0 is PINNED
+    Args:
+        like: ids that another run of the same model made; this one gives out the same, whatever order it asks in.
+    """
+
+    def __init__(self, like: Ids | None = None) -> None:
+        self.count = 1 if like is None else like.count  # id 0 is PINNED
+        self.given: dict[Hashable, Tensor] = {}  # what for -> ids
+        self._like = like
+        self._unnamed = 0
         self.frozen: list[Frozen] = []
         self.pinned: list[Frozen] = []
         self._edges: list[np.ndarray] = []
         self.edge_sites: list[str] = []
         self._seen: set[bytes] = set()
 
-    def new(self, count: int) -> Tensor:
-        """Fresh ids, (count,)."""
+    def new(self, count: int, what: Hashable = None) -> Tensor:
+        """Fresh ids, (count,).
+
+        Args:
+            count: how many.
+            what: what they are for; None counts those that are for nothing with a name.
+        """
+        if what is None:
+            what, self._unnamed = self._unnamed, self._unnamed + 1
+        if self._like is not None:
+            ids = self._like.given.get(what)
+            return ids if ids is not None and len(ids) == count else torch.full((count,), PINNED)
         ids = torch.arange(self.count, self.count + count)
         self.count += count
+        self.given[what] = ids
         return ids
 
     def unite(self, left: Tensor, right: Tensor, site: str = "") -> None:

@@ -42,10 +42,11 @@ class Trace:
         keep: ids that stay, (ids,) bool; where given, what goes is zeroed at the inputs of contractions and left out of
             statistics, so the run computes what the cut model must compute.
         attention: whether attention loses whole heads, or the same dimensions within every head.
+        like: the run whose ids `keep` speaks of; in another number type a model may use its tensors in another order.
     """
 
-    def __init__(self, keep: np.ndarray | None = None, attention: str = "heads"):
-        self.ids = Ids()
+    def __init__(self, keep: np.ndarray | None = None, attention: str = "heads", like: Trace | None = None):
+        self.ids = Ids(like.ids if like is not None else None)
         self.keep = None if keep is None else torch.from_numpy(keep)
         self.attention = attention
         self.stored: dict[int, Stored] = {}
@@ -84,7 +85,7 @@ class Trace:
             return  # indices and counters hold no channels
         shape = stored.tensor.shape
         for d, size in enumerate(shape):
-            ids = self.ids.new(size)
+            ids = self.ids.new(size, (stored.names[0], d))
             stored.ids.append(ids)
             if size > 1:
                 view = [1] * len(shape)
@@ -212,7 +213,12 @@ class Trace:
 
 
 def run(
-    module: nn.Module, example: Inputs, *, keep: np.ndarray | None = None, attention: str = "heads"
+    module: nn.Module,
+    example: Inputs,
+    *,
+    keep: np.ndarray | None = None,
+    attention: str = "heads",
+    like: Trace | None = None,
 ) -> tuple[Trace, Any]:
     """Run a model on an example input and trace its channels.
 
@@ -221,10 +227,11 @@ def run(
         example: inputs that the model accepts.
         keep: see Trace.
         attention: "heads" or "dims".
+        like: see Trace.
     Returns:
         the trace, and the outputs of the run.
     """
-    trace = Trace(keep, attention)
+    trace = Trace(keep, attention, like)
     example = fit_inputs(module, example)  # before the run, whose operations are all the model's
     _register(trace, module)
     with (

@@ -17,7 +17,7 @@ from ...core.tensors.dtypes import copy_in, fit_inputs
 from ...core.tensors.randomness import random_states, same_draws
 from ...core.types import Inputs, call
 from ..dependency.graph import Graph
-from ..dependency.tracer import run
+from ..dependency.tracer import Trace, run
 from .surgery import cut
 
 #: largest accepted difference, relative to the largest output
@@ -30,13 +30,13 @@ NOISE = (
 )
 
 
-def masked_outputs(module: nn.Module, example: Inputs, keep: np.ndarray, attention: str) -> list[Tensor]:
-    """Outputs of the whole model with what goes zeroed at its consumers' inputs.
+def masked_outputs(module: nn.Module, example: Inputs, keep: np.ndarray, trace: Trace) -> list[Tensor]:
+    """Outputs of the whole model, whose channels were traced, with what goes zeroed at its consumers' inputs.
 
     Statistics over channels (LayerNorm, RMSNorm, GroupNorm, means) are taken over the channels that stay, since that is
     what a layer with fewer channels computes.
     """
-    return tensors_of(run(module, example, keep=keep, attention=attention)[1])
+    return tensors_of(run(module, example, keep=keep, attention=trace.attention, like=trace)[1])
 
 
 def tensors_of(outputs: Any) -> list[Tensor]:
@@ -91,12 +91,12 @@ def difference(whole: nn.Module, example: Inputs, graph: Graph, keep: np.ndarray
     except Exception as error:  # any failure of foreign code means that this cut does not fit
         return float("inf"), f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     with same_draws():
-        masked = masked_outputs(whole, example, keep, graph.trace.attention)
+        masked = masked_outputs(whole, example, keep, graph.trace)
         noise = "" if random_states() == drawn else NOISE
     if any(tensor.numel() for tensor in outputs):
         gap = largest_difference(masked, outputs)
         return gap, noise if gap != float("inf") else "outputs have another shape or are not finite"
-    of_masked = layer_outputs(whole, lambda: masked_outputs(whole, example, keep, graph.trace.attention))
+    of_masked = layer_outputs(whole, lambda: masked_outputs(whole, example, keep, graph.trace))
     gap, reason = _layers_difference(of_masked, layer_outputs(small, lambda: call(small, example)))
     return gap, reason or noise
 

@@ -67,6 +67,14 @@ def test_a_budget_in_bytes_that_is_missed_is_compared_with_bytes():
     assert prune(loaded, PruneOptions(target_bytes=0.5), Context(loaded.clone())).missed == []
 
 
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
+def test_a_budget_of_a_model_that_does_nothing_is_refused():
+    net = nn.Sequential(nn.Linear(4, 0), nn.ReLU(), nn.Linear(0, 3))
+    loaded = Loaded(net.eval(), {}, torch.zeros(1, 4))
+    with pytest.raises(InputError, match="target_macs says nothing here: the model has no MACs to lose"):
+        check(loaded, PruneOptions(target_macs=0.5), Context(loaded))
+
+
 def test_a_budget_out_of_reach_is_refused_before_work_with_the_least_that_can_be_reached():
     loaded = load_model("builtin:digits_cnn")
     with pytest.raises(InputError, match=r"target_macs 0.001 cannot be met: .*; give at least 0\.\d+") as refused:

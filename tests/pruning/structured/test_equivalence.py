@@ -45,3 +45,23 @@ def test_difference_is_relative_to_the_largest_output():
     left, right = [torch.tensor([1.0, -10.0])], [torch.tensor([1.5, -10.0])]
     assert largest_difference(left, right) == pytest.approx(0.05)
     assert largest_difference(left, [torch.tensor([1.0])]) == float("inf")
+
+
+class Autocast(nn.Module):
+    """Casts its tensors in the order bias, weight where they are in float32, and none in float64."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.second(self.first(x).relu())
+
+
+def test_a_cut_is_proven_in_another_type_in_which_tensors_are_used_in_another_order():
+    model, x = Autocast().eval(), torch.randn(2, 4)
+    graph = build_graph(model, x)
+    keep = graph.keep_ids({"first": np.arange(8) % 2 == 0})
+    gap, reason = difference(double_copy(model), x.double(), graph, keep)
+    assert gap <= 1e-12 and not reason
