@@ -167,7 +167,8 @@ def test_a_result_of_a_module_in_memory_is_saved_with_the_string_that_builds_the
     again = package.load(tmp_path / "out", trust_source=True)
     assert again[1].out_features == 4 and torch.equal(again[4].bias, cut[4].bias)
     with pytest.raises(InputError, match="has a layer .2. that its source does not build"):
-        package.save(cut, tmp_path / "other", source=net_file.replace(":make", ":shapeless"), example=torch.zeros(1, 64))
+        other = net_file.replace(":make", ":shapeless")
+        package.save(cut, tmp_path / "other", source=other, example=torch.zeros(1, 64))
 
 
 def test_lazy_layers_of_a_source_take_their_shapes_from_the_example(tmp_path):

@@ -38,7 +38,7 @@ class Ids:
     """
 
     def __init__(self, like: Ids | None = None) -> None:
-        self.count = 1 if like is None else like.count  # id 0 is PINNED
+        self.count: int = 1 if like is None else like.count  # id 0 is PINNED
         self.given: dict[Hashable, Tensor] = {}  # what for -> ids
         self._like = like
         self._unnamed = 0

@@ -46,7 +46,7 @@ class Trace:
     """
 
     def __init__(self, keep: np.ndarray | None = None, attention: str = "heads", like: Trace | None = None):
-        self.ids = Ids(like.ids if like is not None else None)
+        self.ids: Ids = Ids(like.ids if like is not None else None)
         self.keep = None if keep is None else torch.from_numpy(keep)
         self.attention = attention
         self.stored: dict[int, Stored] = {}
