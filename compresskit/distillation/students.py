@@ -29,6 +29,7 @@ _WIDTH_ATTRIBUTES = (
     "num_features",
     "num_channels",
     "embed_dim",
+    "d_model",
     "kdim",
     "vdim",
     "head_dim",

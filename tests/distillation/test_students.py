@@ -178,3 +178,19 @@ def test_every_head_keeps_its_answers():
     student = make_student(Loaded(module, {"kind": "builtin"}, torch.rand(1, 3, 8, 8)), width=0.5).module
     assert (student.body[0].out_channels, student.body[2].out_channels) == (8, 8)
     assert (student.classes.weight.shape, student.boxes.weight.shape) == ((6, 8, 1, 1), (4, 8, 1, 1))
+
+
+def test_a_whole_transformer_of_torch_is_narrowed():
+    class Translator(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding = nn.Embedding(20, 16)
+            self.transformer = nn.Transformer(16, 4, 1, 1, 32, batch_first=True)
+            self.head = nn.Linear(16, 20)
+
+        def forward(self, source, target):
+            return self.head(self.transformer(self.embedding(source), self.embedding(target)))
+
+    example = torch.ones(1, 5, dtype=torch.long), torch.ones(1, 4, dtype=torch.long)
+    student = make_student(Loaded(Translator().eval(), {}, example), width=0.5)
+    assert student.module.transformer.d_model == 8 and student.module(*example).shape == (1, 4, 20)
