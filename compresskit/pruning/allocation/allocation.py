@@ -22,6 +22,7 @@ from .uniform_widths import UniformAllocation
 from .units import Allocation, Limits, multiple_for
 
 _ROUNDING = 1e-9  # of a budget: what floating point adds to it
+_UNIFORM = ", or let layers of one kind have other widths, with --widths free"
 _NO_LESS = "min_keep_ratio, min_channels, protected layers and groups left out allow no less"
 
 
@@ -206,6 +207,7 @@ def check_budget(
                 f"{field_of(name)} {given} cannot be met: min_keep_ratio {options.min_keep_ratio:g}, min_channels "
                 f"{options.min_channels}, round_to {options.round_to} and what stays whole leave {least / whole:.1%} "
                 f"of the {cost_of(name).noun}; give at least {reachable:g}, or lower them"
+                + (_UNIFORM if classes is not None else "")
             )
 
 

@@ -7,9 +7,10 @@ from torch import nn
 from compresskit.artifact.source import load_model
 from compresskit.core.errors import InputError
 from compresskit.core.types import Loaded
-from compresskit.pruning.allocation.allocation import shares_by_depth
+from compresskit.pruning.allocation.allocation import check_budget, shares_by_depth
 from compresskit.pruning.check import check
-from compresskit.pruning.dependency.graph import Group
+from compresskit.pruning.allocation.units import Limits
+from compresskit.pruning.dependency.graph import Group, build_graph
 from compresskit.pruning.options import PruneOptions
 from compresskit.pruning.structured.prune import prune
 from compresskit.training.context import Context
@@ -65,6 +66,14 @@ def test_a_budget_in_bytes_that_is_missed_is_compared_with_bytes():
     assert missed.startswith("bytes: target_bytes asked for 0.2%") and "allow no less" in missed
     loaded = load_model("builtin:digits_cnn")
     assert prune(loaded, PruneOptions(target_bytes=0.5), Context(loaded.clone())).missed == []
+
+
+def test_a_budget_out_of_reach_of_equal_widths_names_free_ones():
+    graph = build_graph(nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3)).eval(), torch.zeros(1, 4))
+    limits = {group.name: Limits(1, 16) for group in graph.groups}
+    for classes, says in ((None, "lower them$"), ([[0]], "or let layers of one kind .*, with --widths free$")):
+        with pytest.raises(InputError, match=says):
+            check_budget(graph, limits, PruneOptions(target_macs=0.1), classes)
 
 
 @pytest.mark.filterwarnings("ignore:Initializing zero-element")
