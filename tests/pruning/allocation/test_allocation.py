@@ -8,8 +8,8 @@ from compresskit.artifact.source import load_model
 from compresskit.core.errors import InputError
 from compresskit.core.types import Loaded
 from compresskit.pruning.allocation.allocation import check_budget, shares_by_depth
-from compresskit.pruning.check import check
 from compresskit.pruning.allocation.units import Limits
+from compresskit.pruning.check import check
 from compresskit.pruning.dependency.graph import Group, build_graph
 from compresskit.pruning.options import PruneOptions
 from compresskit.pruning.structured.prune import prune
