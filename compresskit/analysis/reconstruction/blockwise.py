@@ -9,7 +9,8 @@ section 3.2 and algorithm 1; here for any change that keeps a block's output, by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +30,7 @@ from ..answering_layers import unaligned_layers
 from ..answers import Answer, answer_of
 from ..calibration.block_walk.activation_cache import ActivationCache
 from ..calibration.block_walk.block_step import Step
-from ..calibration.block_walk.blocks import Block, run_block
+from ..calibration.block_walk.blocks import Block, modules_of, run_block
 from ..calibration.block_walk.streaming import walk
 from .block_checkpoints import BlockCheckpoints
 from .fitting import Group, Outcome, fit, variance
@@ -116,9 +117,10 @@ def reconstruct_blocks(
         way = {"iterations": settings.iterations, "seed": settings.seed, "blocks": [one.name for one in blocks]}
         done = BlockCheckpoints.of(settings.folder, changed, {**way, "batches": len(batches)}, generator)
         cache = ActivationCache(limit_bytes=_HELD_BYTES)
+        shared = _shared(changed, blocks)
         for number, step in enumerate(walk(changed, blocks, batches, reference=whole, cache=cache), 1):
             advance(step.block.name)
-            groups = [group for group in tunable(step.block) if group.tensors]
+            groups = _without(shared, tunable(step.block))
             if not groups or not unaligned.isdisjoint(step.block.layers):
                 continue
             if (restored := done.restore(step.block.name, groups)) is not None:
@@ -204,8 +206,29 @@ def _fit(
     settings: Settings,
     generator: torch.Generator,
 ) -> Outcome:
+    groups = _without((), groups)
     with _tuned(groups), torch.enable_grad():
         return fit(error, batches, groups, iterations=settings.iterations, generator=generator)
+
+
+def _shared(root: nn.Module, blocks: Sequence[Block]) -> set[int]:
+    """Ids of weights that several blocks hold, as of a tied head: what is well for one of them moves the others."""
+    held = Counter(
+        place for block in blocks
+        for place in {id(own) for _, module in modules_of(root, block) for own in module.parameters(recurse=False)}
+    )  # fmt: skip
+    return {place for place, count in held.items() if count > 1}
+
+
+def _without(left_out: Collection[int], groups: Sequence[Group]) -> list[Group]:
+    """The groups that hold something, each tensor in the first of them alone, and those of some ids in none."""
+    seen = set(left_out)
+    found = []
+    for group in groups:
+        own = [tensor for tensor in group.tensors if id(tensor) not in seen]
+        seen.update(map(id, own))
+        found += [replace(group, tensors=own)] if own else []
+    return found
 
 
 def outcome_table(outcomes: Mapping[str, Outcome]) -> list[dict[str, Any]]:

@@ -81,3 +81,27 @@ def test_activations_that_wait_on_the_disk_change_nothing(case):
             reconstruct_blocks(whole, again, blocks, [torch.cat(batches)] * 3, weights_in(again), Settings(10))
         results.append(again.state_dict())
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+
+
+def test_a_weight_that_two_layers_share_is_tuned_once():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.mixer, self.head = nn.Embedding(12, 8), nn.Linear(8, 8), nn.Linear(8, 12, bias=False)
+            self.head.weight = self.embedding.weight
+
+        def forward(self, ids):
+            return self.head(self.mixer(self.embedding(ids)).relu())
+
+    torch.manual_seed(0)
+    whole, batches = Tied().eval(), [torch.randint(12, (16, 5)) for _ in range(8)]
+    changed = copy.deepcopy(whole)
+    with torch.no_grad():
+        changed.mixer.weight += 0.2 * torch.randn(8, 8)
+    settings = Settings(20, joint_iterations=40)
+    blocks = find_blocks(whole, batches[0])
+    before = distance(whole, changed, batches[0])
+    outcomes = reconstruct_blocks(whole, changed, blocks, batches, weights_in(changed), settings, joint_batches=batches)
+    assert outcomes["the whole model"].kept and distance(whole, changed, batches[0]) < before
+    assert "head" not in outcomes and "embedding" not in outcomes  # alone, each would move the other
+    assert changed.head.weight is changed.embedding.weight
