@@ -5,6 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from compresskit.analysis.dataflow import Feature, features, first_tensor, shape_of, shared_parameters, trace
+from tests.analysis.calibration.test_hooks import Mapped
 
 
 class Block(nn.Module):
@@ -31,15 +32,6 @@ def test_readers_and_makers_through_in_place_operations():
     assert record.producer[record.outputs[0]].op == "relu"
     assert record.single_output("conv") is None  # called twice
     assert record.single_output("skip") == record.calls[""][0].inputs[0]
-
-
-class Mapped(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.body = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
-
-    def forward(self, x):
-        return torch.vmap(self.body)(x)
 
 
 def test_operations_under_vmap_are_those_of_the_modules():
