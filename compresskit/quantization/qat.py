@@ -15,6 +15,7 @@ from ..analysis.answering_layers import answering_layers
 from ..analysis.calibration.hooks import watch
 from ..core.errors import InputError
 from ..core.tensors.copying import copy_module
+from ..core.tensors.dispatch import inside_vmap
 from ..core.tensors.dtypes import widened
 from ..core.tensors.modules import tensor_of
 from ..core.types import Inputs, Loaded, call, main_output, to_device
@@ -78,6 +79,8 @@ def dropped(quantized: Tensor, values: Tensor, share: float) -> Tensor:
     Source: Wei et al., "QDrop: Randomly Dropping Quantization for Extremely Low-bit Post-Training Quantization", ICLR
         2022, eq. 7.
     """
+    if inside_vmap():  # which draws nothing at random
+        return quantized
     return torch.where(torch.rand_like(values) < share, values, quantized)
 
 

@@ -13,6 +13,7 @@ from compresskit.evaluation.tasks import Task
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.qat import (
     distill_objective,
+    dropped,
     gradient_factor,
     learned_step,
     make_distill_objective,
@@ -188,3 +189,10 @@ def test_training_that_ends_below_rounding_by_data_leaves_the_weights(lr, kept, 
     assert facts["qat"]["weights"] == kept and same == (kept == "post-training")
     assert (facts["qat"]["held_out_loss_after"] < facts["qat"]["held_out_loss_before"]) == (kept == "trained")
     assert facts["rounding"] == "gptq"
+
+
+def test_nothing_is_dropped_under_vmap_which_draws_nothing():
+    values, quantized = torch.randn(4, 3), torch.zeros(4, 3)
+    assert torch.equal(torch.vmap(lambda q, v: dropped(q, v, 0.9))(quantized, values), quantized)
+    kept = dropped(torch.zeros(10_000), torch.ones(10_000), 0.3).mean()
+    assert 0.25 < float(kept) < 0.35
