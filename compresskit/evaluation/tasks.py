@@ -114,14 +114,14 @@ def is_transcription(outputs: Any, targets: Any) -> bool:
 
 
 def is_multilabel(outputs: Any, targets: Any) -> bool:
-    """Zeros and ones, one for each logit; in floats those of (batch, labels), and not one in each row: a class."""
+    """Zeros and ones, one for each logit; in floats (batch, labels) with both, and not a single 1 a row: a class."""
     logits = main_output(outputs)
     if not isinstance(targets, Tensor) or targets.shape != logits.shape or targets.dim() < 2:
         return False
     if not bool(((targets == 0) | (targets == 1)).all()):
         return False
     return not targets.is_floating_point() or (
-        targets.dim() == 2 and targets.shape[1] > 1 and not bool((targets.sum(1) == 1).all())
+        targets.dim() == 2 and bool(targets.any()) and not bool(targets.all()) and not bool((targets.sum(1) == 1).all())
     )
 
 

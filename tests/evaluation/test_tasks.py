@@ -22,6 +22,8 @@ def ints(*shape, high=2):
         (torch.randn(4, 5), ints(4, 5), "multilabel", "bce", "f1"),
         (torch.randn(3, 4), torch.tensor([[0.0, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]]), "multilabel", "bce", "f1"),
         (torch.randn(2, 3), torch.eye(3)[:2], "regression", "mse", "mse"),
+        (torch.randn(2, 3), torch.ones(2, 3), "regression", "mse", "mse"),
+        (torch.randn(3, 1), torch.tensor([[0.0], [1.0], [1.0]]), "multilabel", "bce", "f1"),
         ({"out": torch.randn(2, 3, 8, 8)}, ints(2, 8, 8), "segmentation", "ce", "miou"),
         (torch.randn(2, 6, 9), ints(2, 6), "tokens", "ce", "top1"),
         (torch.randn(2, 12, 5), ints(2, 4), "transcription", "ctc", "cer"),

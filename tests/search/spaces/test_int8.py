@@ -86,7 +86,7 @@ def test_a_search_is_timed_in_onnxruntime_and_its_recipe_replays(tmp_path):
     except GuardMissed as missed:  # where others share the machine, no choice may be fast enough
         found = Path(str(missed.artifact))
         step = json.loads((found / "report.json").read_text())
-    assert step["notes"][0].startswith("measured latency is ") and 0 < step["facts"]["latency_kept"] < 1
+    assert step["notes"][0].startswith("measured latency is ") and step["facts"]["latency_kept"] > 0
     run(Run(read_recipe(found / "recipe.yaml"), tmp_path / "again"))
     first, second = (load(folder).module.state_dict() for folder in (found, tmp_path / "again"))
     assert list(first) == list(second) and all(torch.equal(first[name], second[name]) for name in first)
