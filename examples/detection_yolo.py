@@ -46,7 +46,7 @@ def make(classes: int = 10, width: float = 0.25) -> nn.Module:
 
 
 def main(
-    epochs: float = 10, limit: int = 1400, width: float = 0.25, onnx: str | None = "yolo-int8.onnx", rounds: int = 100
+    epochs: float = 10, limit: int = 1400, width: float = 0.25, onnx: str | None = "yolo-int8.onnx", rounds: int = 12
 ) -> dict[str, float]:
     """Run it; returns mAP by name.
 

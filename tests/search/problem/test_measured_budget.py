@@ -76,7 +76,7 @@ def test_verdict_says_by_how_much_a_budget_is_missed():
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize(("technique", "share"), [("prune", 0.7), ("mixed", 0.7)])
+@pytest.mark.parametrize(("technique", "share"), [("prune", 0.7), ("decompose", 0.9), ("mixed", 0.7)])
 def test_a_search_under_a_latency_budget_times_what_it_made(tmp_path, technique, share):
     own = {"technique": technique, "target_latency": share, "policy": "uniform"}
     recipe = validate({

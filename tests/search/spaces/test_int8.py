@@ -76,7 +76,7 @@ def test_int8_saves_time_and_loses_something(subject):
 @pytest.mark.integration
 def test_a_search_is_timed_in_onnxruntime_and_its_recipe_replays(tmp_path):
     recipe = validate({
-        "model": "builtin:digits_cnn_small", "data": "digits", "latency_rounds": 0, "latency_batch": 32,
+        "model": "builtin:digits_cnn", "data": "digits", "latency_rounds": 0, "latency_batch": 32,
         "steps": [{"search": {"technique": "quantize", "target_latency": 0.9, "policy": "haq", "trials": 3,
                               "samples": 64, "probe_samples": 64, "score_samples": 64}}],
     })  # fmt: skip
@@ -86,7 +86,7 @@ def test_a_search_is_timed_in_onnxruntime_and_its_recipe_replays(tmp_path):
     except GuardMissed as missed:  # where others share the machine, no choice may be fast enough
         found = Path(str(missed.artifact))
         step = json.loads((found / "report.json").read_text())
-    assert step["notes"][0].startswith("measured latency is ") and step["facts"]["latency_kept"] > 0
+    assert step["notes"][0].startswith("measured latency is ") and 0 < step["facts"]["latency_kept"] < 1
     run(Run(read_recipe(found / "recipe.yaml"), tmp_path / "again"))
     first, second = (load(folder).module.state_dict() for folder in (found, tmp_path / "again"))
     assert list(first) == list(second) and all(torch.equal(first[name], second[name]) for name in first)

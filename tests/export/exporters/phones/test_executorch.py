@@ -19,10 +19,11 @@ pytestmark = pytest.mark.integration
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the library's own imports warn
-def test_an_int8_model_runs_in_its_own_runtime(run, tmp_path):
+@pytest.mark.parametrize("batch", [1, 3])
+def test_an_int8_model_runs_in_its_own_runtime(run, tmp_path, batch):
     pytest.importorskip("executorch.exir")
     loaded = run(scheme="int8-static").loaded
-    options = ExportOptions(format="executorch", rounds=0, cold_start="skip", samples=8, batch_size=3)
+    options = ExportOptions(format="executorch", rounds=0, cold_start="skip", samples=8, batch_size=batch)
     facts = export(loaded, options, Context(original=loaded), tmp_path / "net.pte")
     assert facts["runtime"] == "executorch" and facts["latency_label"] == "executed"
     assert facts["agreement"] == 1.0
