@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import click
 from pydantic import ValidationError
 
-from ..core.errors import InputError
+from ..core.errors import InputError, problems_of
 from ..core.reporting.progress import LEVELS, Level, Reporter, stderr_console
-from ..pipeline.recipe import explain
+from ..pipeline.checks.names import names_of
+from ..pipeline.recipe import RecipeOptions, explain
 from .derive import flag_of
 
-__all__ = ["Shown", "common_options", "logger", "shown_options", "stderr_console", "validated"]
+__all__ = ["Shown", "common_options", "logger", "shown_options", "stderr_console", "validated", "validated_together"]
 
 
 def logger(quiet: bool, level: Level = "info", *, events: bool = False) -> Callable[[str], None]:
@@ -76,6 +78,24 @@ def common_options() -> list[click.Option]:
         click.Option(["--resume"], is_flag=True, help="Go on with what an interrupted run finished."),
         *shown_options(),
     ]
+
+
+def validated_together(command: str, *given: tuple[type[Any], dict[str, Any]]) -> list[Any]:
+    """Several options models from the flags of one command.
+
+    Raises:
+        InputError: the errors of all of them, those of names on the disk and in tables included.
+    """
+    made: list[Any] = []
+    problems = problems_of(*(partial(_collect, made, model, values, command) for model, values in given))
+    if problems:
+        names = [line for one in made if isinstance(one, RecipeOptions) for line in names_of(one)]
+        raise InputError("\n".join([*problems, *names]))
+    return made
+
+
+def _collect(made: list[Any], model: type[Any], values: dict[str, Any], command: str) -> None:
+    made.append(validated(model, values, command))
 
 
 def validated(model: type[Any], values: dict[str, Any], command: str) -> Any:

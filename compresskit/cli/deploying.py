@@ -13,7 +13,7 @@ from ..pipeline.checks.names import check_names
 from ..pipeline.inspection.bench_options import BenchOptions, PredictOptions
 from ..pipeline.recipe import RecipeOptions
 from .completion import Completed
-from .console import logger, stderr_console, validated
+from .console import logger, stderr_console, validated_together
 from .derive import given_values, options_of
 from .help import SectionedCommand
 
@@ -28,8 +28,8 @@ _BENCH_SHARED = options_of(RecipeOptions, leave_out=(*_RUN, *_TRAINING, "device"
 
 
 def _bench(models: tuple[str, ...], plot: str | None, force: bool, as_json: bool, quiet: bool, **values: Any) -> None:
-    options = validated(BenchOptions, given_values(_BENCH, values), "bench")
-    recipe = validated(RecipeOptions, {"model": models[0], **given_values(_BENCH_SHARED, values)}, "bench")
+    shared = {"model": models[0], **given_values(_BENCH_SHARED, values)}
+    options, recipe = validated_together("bench", (BenchOptions, given_values(_BENCH, values)), (RecipeOptions, shared))
     for model in models:
         check_names(recipe.model_copy(update={"model": model}), files=True)
     from ..core.reporting.report import figures_tables, print_json
@@ -80,8 +80,10 @@ _PREDICT_SHARED = options_of(RecipeOptions, leave_out=(*_RUN, *_TRAINING, *_DATA
 
 
 def _predict(model: str, inputs: tuple[str, ...], as_json: bool, quiet: bool, **values: Any) -> None:
-    options = validated(PredictOptions, given_values(_PREDICT, values), "predict")
-    recipe = validated(RecipeOptions, {"model": model, **given_values(_PREDICT_SHARED, values)}, "predict")
+    shared = {"model": model, **given_values(_PREDICT_SHARED, values)}
+    options, recipe = validated_together(
+        "predict", (PredictOptions, given_values(_PREDICT, values)), (RecipeOptions, shared)
+    )
     check_names(recipe, files=True)
     from ..core.reporting.report import print_json
     from ..pipeline.inspection.predicting import predict, predicted_line
@@ -118,8 +120,11 @@ _PACK_SHARED = options_of(RecipeOptions, leave_out=(*_RUN, *_TRAINING, "device",
 
 
 def _pack(model: str, output: str, force: bool, as_json: bool, quiet: bool, **values: Any) -> None:
-    options = validated(ExportOptions, {"with_script": True, **given_values(_EXPORT, values)}, "pack")
-    recipe = validated(RecipeOptions, {"model": model, "device": "cpu", **given_values(_PACK_SHARED, values)}, "pack")
+    options, recipe = validated_together(
+        "pack",
+        (ExportOptions, {"with_script": True, **given_values(_EXPORT, values)}),
+        (RecipeOptions, {"model": model, "device": "cpu", **given_values(_PACK_SHARED, values)}),
+    )
     if not Path(model).suffix:  # else it says which files it takes
         check_names(recipe)
     from ..core.reporting.report import print_json

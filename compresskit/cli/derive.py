@@ -49,6 +49,13 @@ class FieldOption(click.Option):
         self.section = section
         self.pairs = pairs
 
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        """The value by its type; one that is none stays text, which the options model refuses with all other errors."""
+        try:
+            return super().type_cast_value(ctx, value)
+        except click.BadParameter:
+            return value
+
     @property
     def help(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]  # rows are loaded when shown
         if self.registry is None or not self._help:

@@ -6,11 +6,11 @@ import click
 
 from ..core.reporting.results import write_result
 from ..export.options import ExportOptions
-from ..export.tables import format_named
+from ..export.tables import format_asked_for
 from ..pipeline.checks.names import check_names
 from ..pipeline.recipe import RecipeOptions
 from .completion import Completed
-from .console import logger, stderr_console, validated
+from .console import logger, stderr_console, validated_together
 from .derive import given_values, options_of
 from .help import SectionedCommand
 
@@ -25,10 +25,13 @@ _SHARED = options_of(
 
 def _export(model: str, output: str | None, force: bool, as_json: bool, layers: bool, quiet: bool, **values) -> None:
     given = given_values(_OWN, values)
-    if "format" not in given and output is not None and (named := format_named(output)) is not None:
+    if "format" not in given and output is not None and (named := format_asked_for(output)) is not None:
         given["format"] = named
-    options = validated(ExportOptions, given, "export")
-    recipe = validated(RecipeOptions, {"model": model, "device": "cpu", **given_values(_SHARED, values)}, "export")
+    options, recipe = validated_together(
+        "export",
+        (ExportOptions, given),
+        (RecipeOptions, {"model": model, "device": "cpu", **given_values(_SHARED, values)}),
+    )
     check_names(recipe)
     from ..core.reporting.report import print_json, rows_table
     from ..pipeline.exporting import export_file

@@ -17,7 +17,8 @@ _COMMON, _ALL = "common", "all"
 _GENERAL = "General"
 _LATER = ("json_lines", "log_level")  # of the general ones, what the first layer leaves out
 _SHORT_TEXT = 68  # characters of a help text in the first layer, about two lines of a terminal
-_CLAUSE_END = re.compile(r"; |: |, | \(")
+#: where a text may end for good, and where only with an ellipsis
+_ENDS, _BREAKS = re.compile(r"; | \(|\. "), re.compile(r", ")
 
 
 class SectionedCommand(click.Command):
@@ -136,9 +137,12 @@ def _shortened(text: str) -> str:
     """As many clauses of a help text as the first layer has room for; the rest is for those who ask."""
     if len(text) <= _SHORT_TEXT:
         return text
-    ends = [match.start() for match in _CLAUSE_END.finditer(text)]
-    fitting = [end for end in ends if end <= _SHORT_TEXT and text.count("(", 0, end) == text.count(")", 0, end)]
-    return f"{text[: fitting[-1]]}…" if fitting else text
+    for places, ellipsis in ((_ENDS, ""), (_BREAKS, "…")):
+        ends = [match.start() for match in places.finditer(text)]
+        fitting = [end for end in ends if end <= _SHORT_TEXT and text.count("(", 0, end) == text.count(")", 0, end)]
+        if fitting:
+            return f"{text[: fitting[-1]]}{ellipsis}"
+    return text
 
 
 def _records(parameters: Iterable[click.Parameter], ctx: click.Context) -> list[tuple[str, str]]:

@@ -168,9 +168,10 @@ def diff_command(
 def compare_command(runs: tuple[str, ...], output: str | None, force: bool, as_json: bool) -> None:
     """Put finished runs side by side: what each left of its original, from their reports. Nothing is measured."""
     from ..core.reporting.report import figures_tables, print_json
-    from ..pipeline.inspection.comparing import compared, read_reports, write_page
+    from ..pipeline.inspection.comparing import compared, holding_reports, read_reports, write_page
 
-    reports = read_reports(runs)
+    holding, without = holding_reports(runs)
+    reports = read_reports(holding)
     columns, rows = compared(reports)
     if output is not None:
         write_page(output, columns, rows, reports, force=force)
@@ -180,6 +181,8 @@ def compare_command(runs: tuple[str, ...], output: str | None, force: bool, as_j
     console = stderr_console()
     for table in figures_tables("runs", columns, rows, console.width):
         console.print(table)
+    if without:
+        click.echo(f"left out, since they hold no report of a run: {', '.join(without)}", err=True)
     write_result(output or f"{len(reports)} runs")
 
 

@@ -21,7 +21,7 @@ from .technique import execute, output_path
     cls=SectionedCommand,
     no_args_is_help=True,
     epilog="compresskit run configs/quickstart.yaml\n"
-    "compresskit run recipe.yaml --set steps.0.prune.ratio=0.6 --dry-run\n"
+    "compresskit run recipe.yaml --set steps.0.prune.target_macs=0.6 --dry-run\n"
     "compresskit run recipe.yaml --resume",
 )
 @click.argument("recipe", metavar="RECIPE")
@@ -30,7 +30,7 @@ from .technique import execute, output_path
     "assignments",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Change a value of the recipe, e.g. steps.0.prune.ratio=0.6; repeatable.",
+    help="Change a value of the recipe, e.g. steps.0.prune.target_macs=0.6; repeatable.",
 )
 @click.option(
     "--dry-run",

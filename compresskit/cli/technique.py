@@ -15,7 +15,7 @@ from ..pipeline.checks.names import refuse_early
 from ..pipeline.recipe import Recipe, RecipeOptions, Step
 from ..pipeline.techniques import TECHNIQUES
 from .completion import Completed
-from .console import Shown, common_options, stderr_console, validated
+from .console import Shown, common_options, stderr_console, validated_together
 from .derive import given_values, options_of
 from .help import SectionedCommand
 from .process import interruption_says, resuming
@@ -29,11 +29,11 @@ def technique_command(name: str) -> click.Command:
 
     def callback(model: str, output: str | None, force: bool, resume: bool, dry_run: bool, **values: Any) -> None:
         shown = Shown(**{field.name: values.pop(field.name) for field in fields(Shown)})
-        options = validated(technique.options_model(), given_values(own, values), name)
-        recipe_options = validated(
-            RecipeOptions,
-            {"model": model, **({} if output is None else {"output": output}), **given_values(shared, values)},
+        named = {"model": model, **({} if output is None else {"output": output})}
+        options, recipe_options = validated_together(
             name,
+            (technique.options_model(), given_values(own, values)),
+            (RecipeOptions, {**named, **given_values(shared, values)}),
         )
         recipe = Recipe(recipe_options, (Step(name, options),))
         target = output_path(_output(name) if output is None else output)
@@ -69,8 +69,8 @@ def technique_command(name: str) -> click.Command:
         short_help=technique.summary,
         epilog=f"compresskit {technique.example}",
         common=technique.common,
-        help=f"{technique.summary}\n\nMODEL is a model string: torchvision:NAME, timm:NAME, hf:DIR_OR_ID, "
-        "builtin:NAME, package.module:factory, path/net.py:factory, or an artifact directory.",
+        help=f"{technique.summary}\n\nMODEL is torchvision:NAME, timm:NAME, hf:DIR_OR_ID, builtin:NAME, "
+        "package.module:factory, path/net.py:factory, or an artifact directory.",
         no_args_is_help=True,
     )
 

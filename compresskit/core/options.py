@@ -261,7 +261,7 @@ class GuardOptions(Options):
 
     max_drop: Annotated[float | str | None, BeforeValidator(partial(read_drop, "max_drop", zero="allowed"))] = option(
         None,
-        "largest allowed loss of the metric against the original model, e.g. 0.01 or 1% (of a share points, else "
+        "largest allowed loss of the metric, e.g. 0.01 or 1% (against the original; of a share points, else "
         "percent of the original's value)",
         section="Guards",
     )

@@ -193,8 +193,10 @@ class Registry(Mapping[str, Row], Generic[T]):
 
     def unknown(self, name: object) -> str:
         """The error line of a name that is none."""
-        own = f"; {_OWN_FORM.format('function' if self.takes else 'name')}" if self.group else ""
-        return f"unknown {self.kind} {name!r}{nearest(str(name), self.rows())}{own}"
+        mend = nearest(str(name), self.rows())
+        own = f", {_OWN_FORM.format('function' if self.takes else 'name')}" if self.group else ""
+        question = "?" if mend.endswith("?") else ""
+        return f"unknown {self.kind} {name!r}{mend.removesuffix('?')}{own}{question}"
 
     def load(self, name: str) -> T:
         """What a row stands for; its module is imported now.

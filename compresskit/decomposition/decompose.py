@@ -16,7 +16,7 @@ from ..analysis.reconstruction.floats import reconstruct_floats
 from ..analysis.reconstruction.plan import plan_reconstruction
 from ..analysis.sensitivity.divergence import OutputReference
 from ..core.errors import InputError
-from ..core.reporting.phases import phase
+from ..core.reporting.phases import counted, phase
 from ..core.tensors.copying import copy_module
 from ..core.tensors.modules import get_module, match_names, tensor_of
 from ..core.types import Inputs, Loaded, to_device
@@ -74,9 +74,7 @@ def decompose(loaded: Loaded, options: DecomposeOptions, context: Context) -> St
     remarks: list[str] = []
     plan = plan_reconstruction(loaded, options, context, remarks, worthwhile=not options.trains())
     whole = copy_module(loaded.module) if plan is not None else None
-    errors = replace_layers(
-        loaded, layers, choices, options, batches, context.seed, context.device, context.log
-    )  # fmt: skip
+    errors = replace_layers(loaded, layers, choices, options, batches, context.seed, context.device)
     choices = [one if layer.site.name in errors else None for layer, one in zip(layers, choices, strict=True)]
     lstm_rows = []
     if options.lstms == "decompose":
@@ -205,7 +203,7 @@ def _plan(
 
         layer.candidates = candidates_of(site, judged, options, faster if _must_be_faster(site, options) else None)
         layer.begun = evidence.begun
-        context.log(f"candidates for {site.name} ({number} of {len(sites)}): {len(layer.candidates)}")
+        counted(number, len(sites), f"{site.name}: {len(layer.candidates)} candidates")
         if reference is None or not layer.candidates:
             continue
 
@@ -238,8 +236,8 @@ def _choose(
     if not timed:
         return rule(layers, options, totals), totals
     if options.timed_target():
-        for layer in timed:
-            context.log(f"timing {layer.site.name}")
+        for number, layer in enumerate(timed):
+            counted(number, len(timed), f"timing {layer.site.name}")
             time_candidates(layer, times.time)
     else:
         context.log("choosing, and timing what is chosen")

@@ -42,10 +42,11 @@ def check(loaded: Loaded, options: DistillOptions, context: Context) -> None:
 def _refuse_untaught(teachers: Sequence[Loaded], options: DistillOptions) -> None:
     """Teachers whose weights are known to be random would teach noise."""
     for teacher in teachers:
-        if teacher.random_weights and options.teacher:
+        if teacher.random_weights:
+            mend = "--teacher-weights" if options.teacher else "a --teacher, --weights of the model"
             raise InputError(
-                f"teacher {teacher.name!r} has random weights and would teach noise; give --teacher-weights, or the "
-                "artifact of a trained one"
+                f"teacher {teacher.name!r} has random weights and would teach noise; give {mend}, or the artifact of a "
+                "trained one"
             )
 
 

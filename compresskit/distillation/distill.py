@@ -40,6 +40,9 @@ def distill(loaded: Loaded, options: DistillOptions, context: Context) -> StepRe
     teachers = choose_teachers(loaded, options, context)
     student = choose_student(loaded, options, context)
     teacher = Teacher(teachers, context.original.preprocessing, context.device)
+    doubts = teacher.doubts(context)
+    for line in doubts:
+        context.log(f"warning: {line}")
     facts: dict[str, Any] = {}
     rest = chosen_losses(options, context)
     if options.hint_epochs:
@@ -52,9 +55,8 @@ def distill(loaded: Loaded, options: DistillOptions, context: Context) -> StepRe
     facts["teacher"] = teacher.names
     if plan.cache:
         facts |= {"teacher_logits_computed": plan.cache.computed, "teacher_logits_found": plan.cache.found}
-    return StepResult(
-        student, facts, tables={"matched layers": rows} if rows else {}, files=curve_files(facts, context.folder)
-    )
+    tables = {"matched layers": rows} if rows else {}
+    return StepResult(student, facts, doubts, tables, curve_files(facts, context.folder))
 
 
 def with_unlabelled(options: DistillOptions, context: Context) -> Context:

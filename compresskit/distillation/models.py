@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..core.errors import InputError
 from ..core.types import Inputs, Loaded, Preprocessing, call, main_output
@@ -72,6 +72,22 @@ def refit(have: Preprocessing, want: Preprocessing) -> Callable[[Inputs], Inputs
     return convert
 
 
+_JUDGED = 1000  # examples that say whether a teacher knows anything
+
+
+class _Fitted(nn.Module):
+    """A module behind what fits inputs to it."""
+
+    def __init__(self, module: nn.Module, fit: Callable[[Inputs], Inputs]):
+        super().__init__()
+        self.module, self._fit = module, fit
+
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
+        if named or len(inputs) != 1:
+            return self.module(*inputs, **named)
+        return self.module(self._fit(inputs[0]))
+
+
 class Teacher:
     """One or several frozen models; several answer with the mean of their probabilities.
 
@@ -96,3 +112,20 @@ class Teacher:
     def fit(self, inputs: Inputs) -> Inputs:
         """Inputs as the first teacher takes them."""
         return self._fits[0](inputs)
+
+    def doubts(self, context: Context) -> list[str]:
+        """A line for each teacher that does no better than chance on held-out examples, and so would teach noise."""
+        metric, data = context.metric, context.data
+        if metric is None or data is None or metric.chance(data.num_classes) is None:
+            return []
+        found = []
+        for name, module, fit in zip(self.names, self.modules, self._fits, strict=True):
+            batches = data.batches("val", batch_size=context.eval_batch, limit=_JUDGED)
+            score = metric(_Fitted(module, fit).eval(), batches, context.device)
+            if not metric.beats_chance(score.low, score.high, data.num_classes):
+                found.append(
+                    f"teacher {name!r} scores {metric.name} {score.value:.4f} on held-out examples, no better than "
+                    f"chance ({metric.chance(data.num_classes):.4f}): it teaches noise; look at its weights, the order "
+                    "of its classes, and what is applied to the inputs"
+                )
+        return found

@@ -25,8 +25,8 @@ class DistillOptions(TrainStepOptions):
 
     teacher: list[str] = option(
         [],
-        "teacher's model string; several form an ensemble; default: the original model, or the current one where "
-        "a new student takes its place",
+        "teacher's model string; default: the original model (the current one where a new student takes its place); "
+        "several form an ensemble",
         section="Models",
         takes="model",
     )

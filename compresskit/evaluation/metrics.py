@@ -47,7 +47,7 @@ class Metric:
         self.higher_is_better = bool(getattr(row, "higher_is_better", True))
         self.scale: Scale = getattr(row, "scale", "own")
         self.takes_module = bool(getattr(row, "takes_module", False))
-        self._row = row
+        self._row, self._chance = row, getattr(row, "chance", None)
         self._whole = bool(getattr(row, "whole_outputs", False))
         self._embeds = bool(getattr(row, "embeds", False))
         self.compares_original = bool(getattr(row, "compares_original", False))
@@ -120,6 +120,17 @@ class Metric:
             given = " and targets ".join(shape_text(argument) for argument in arguments)
             fits = f"does not fit outputs {given}" if given else "does not compute"
             raise InputError(f"metric {self.name!r} {fits}: {described(error)}") from error
+
+    def chance(self, classes: int | None) -> float | None:
+        """What a guess among so many classes scores; None where that is not known."""
+        if callable(self._chance):
+            return self._chance(classes) if classes and classes > 1 else None
+        return self._chance
+
+    def beats_chance(self, low: float, high: float, classes: int | None) -> bool:
+        """Whether an interval of the metric lies on the better side of a guess, or what that scores is not known."""
+        chance = self.chance(classes)
+        return chance is None or (low > chance if self.higher_is_better else high < chance)
 
     def drop(self, before: float, after: float) -> float:
         """How much worse `after` is than `before`; negative where it is better."""

@@ -93,7 +93,8 @@ A row is one of three:
 `whole_outputs = True` all of it, or with `embeds = True` one vector an example (the mean over positions); `targets` is
 what the data gives. Further attributes: `higher_is_better` (default True); `scale`, "share" for values from 0 to 1, of
 which a drop of 1% is 0.01, or "own" (default), of which it is one percent of the original's value; `compares_original`
-(default False), with which `targets` are the original model's outputs. With `takes_module` a function is
+(default False), with which `targets` are the original model's outputs; `chance`, what a guess scores, a number or a
+function of the number of classes, so that a model that does no better is named. With `takes_module` a function is
 called with the model alone, and returns a number or a Score. Arguments with defaults are given by metric_arg.""",
 )
 

@@ -79,7 +79,7 @@ class ExportOptions(Options):
         "unmeasured", section="Measuring", ge=0,
     )  # fmt: skip
     cold_start: Literal["measure", "skip"] = option(
-        "measure", "load and run the file once in a fresh process, for its time and its peak of memory: measure, skip",
+        "measure", "load and run the file once in a fresh process; for its time and its peak of memory: measure, skip",
         section="Measuring",
     )  # fmt: skip
     samples: int = option(512, "inputs to compare outputs on", section="Measuring", ge=1)

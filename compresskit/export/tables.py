@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..core.errors import InputError, nearest
 from ..core.registry import Registry, Row
 
 if TYPE_CHECKING:
@@ -268,6 +269,20 @@ def format_named(name: str) -> str | None:
     """The format whose files end as a name does; None where no format's do."""
     suffix = Path(name).suffix
     return next((form for form, row in EXPORTERS.items() if suffix and row.attributes.get("suffix") == suffix), None)
+
+
+def format_asked_for(name: str) -> str | None:
+    """The format that a name alone asks for; None where it has no suffix.
+
+    Raises:
+        InputError: if the name ends as the files of no format do, naming the nearest.
+    """
+    named, suffix = format_named(name), Path(name).suffix
+    if named is None and suffix:
+        known = [row.attributes.get("suffix", "") for row in EXPORTERS.values()]
+        mend = nearest(suffix, [one for one in known if one.startswith(".")])
+        raise InputError(f"{name!r} ends as the files of no format{mend}; else say which with --format")
+    return named
 
 
 def files_beside(path: Path) -> list[Path]:

@@ -18,6 +18,7 @@ from ..model.example_inputs import with_batch
 from ..training.context import Context
 from .checks.lint import lint
 from .checks.preflight import checked_context
+from .checks.sanity import sanity_warnings
 from .estimating import estimated, said
 from .recipe import Recipe, Step
 from .steps import follow, model_after
@@ -82,7 +83,7 @@ def make_plan(
         "output": str(output) if output else recipe.options.output,
         "plan": rows,
         "efforts": estimates,
-        "warnings": lint(recipe),
+        "warnings": [*lint(recipe), *sanity_warnings(recipe, context)],
         "splits": {split: context.data.known_size(split) for split in ("train", "val", "test")}
         if context.data
         else None,
@@ -106,7 +107,8 @@ def show_plan(plan: dict[str, Any], console: Console, as_json: bool) -> None:
     if as_json:
         print_json(plan)
         return
-    console.print(rows_table(f"plan: {plan['model']} on {plan['data']}", plan["plan"], console.width))
+    data = f" on {plan['data']}" if plan["data"] else ", no data"
+    console.print(rows_table(f"plan: {plan['model']}{data}", plan["plan"], console.width))
     for record in plan["efforts"]:
         console.print(plain(said(record)), highlight=False, soft_wrap=True)
     if plan["splits"]:

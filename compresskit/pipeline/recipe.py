@@ -23,7 +23,7 @@ from .yaml.lines import Lines, line_of, read_yaml, set_value
 MOST_LATENCY_ROUNDS = 100_000  # hours for a small model; the clock scatters by far less long before
 _MOST_THREADS = 1024  # the runtime starts each one that it is asked for
 _MOST_WORKERS = 256
-_PARSED = re.compile(r"valid (?=number|integer)|, unable to parse string as an? (?:number|integer)")
+_PARSED = re.compile(r"valid (?=number)|, unable to parse string as an? (?:number|integer)")
 
 
 class RecipeOptions(Options):
@@ -32,18 +32,16 @@ class RecipeOptions(Options):
     model: str = option(..., f"model string: {FORMS}", section="Model", takes="model")
     weights: str | None = option(
         None,
-        "weights file (.safetensors, .pt, .pth, .ckpt, .bin, shards; FILE#KEY for a part), or 'pretrained'",
+        "weights file, or 'pretrained'; .safetensors, .pt, .pth, .ckpt, .bin, shards; FILE#KEY for a part",
         section="Model", takes="file",
     )  # fmt: skip
     model_arg: dict[str, Any] = option({}, "argument of the model's factory, e.g. num_classes=10", section="Model")
     input: list[str] = option(
         [],
-        "example input where the model does not say it: [NAME=]D,D,...[:DTYPE[:HIGH]], no batch dimension",
+        "example input [NAME=]D,D,...[:DTYPE[:HIGH]], no batch dimension; where the model does not say it",
         section="Model",
     )
-    source: str | None = option(
-        None, "the user code an artifact was made from, named again so that it may run", section="Model"
-    )
+    source: str | None = option(None, "the user code an artifact was made from, so that it may run", section="Model")
     trust_source: bool = option(False, "run the user code that an artifact carries, or read a .pt2", section="Model")
     data: str | None = option(
         None,
@@ -239,7 +237,7 @@ def explain(
             message = f"{key} is missing"
         else:
             text = item["msg"].removeprefix("Value error, ")
-            text = _PARSED.sub("", text[:1].lower() + text[1:])
+            text = _PARSED.sub("", text[:1].lower() + text[1:]).replace("a valid integer", "an integer")
             shown = item["input"]
             is_named = text.startswith(("unknown ", last if group else str(key)))
             named = f"{'.'.join(map(str, location))} " if location and not is_named else ""

@@ -75,7 +75,7 @@ TECHNIQUES: dict[str, Technique] = {
         "compresskit.decomposition.options:DecomposeOptions",
         "compresskit.decomposition.decompose:decompose",
         "Replace layers by low-rank factors.",
-        "decompose runs/base --energy 0.9 --data digits -o runs/lowrank",
+        "decompose runs/base --target-macs 0.5 --recover kd --data digits -o runs/lowrank",
         ("data", "weights", "target_macs", "energy", "kind", "recover", "epochs", "max_drop"),
         check="compresskit.decomposition.check:check",
     ),

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from compresskit.core.reporting.phases import counted
 from compresskit.core.tensors.freed_memory import release_pages, return_freed_memory
 from compresskit.core.tensors.modules import bias_of, get_module
 from compresskit.core.types import Inputs, Loaded
@@ -61,7 +62,7 @@ def round_layers(
         plans: the layers.
         batches: calibration inputs.
         options: rounding and ranges.
-        context: seed, log.
+        context: seed.
         notes: takes a line for each layer that no data reached.
     Yields:
         each layer's plan and the spec that it got.
@@ -80,7 +81,7 @@ def round_layers(
         statistics |= _routed(step, [plan.name for plan in block_plans if plan.name in experts], context.seed)
         means = _float_means(loaded.module, step, linear, context.seed) if options.bias_correction else {}
         for plan in block_plans:
-            context.log(f"quantizing {plan.name} to {plan.spec.bits} bits")
+            counted(len(plans) - len(left), len(plans), f"{plan.name} to {plan.spec.bits} bits")
             own = statistics.get(plan.name)
             if own is None:
                 notes.append(f"{plan.name}: rounded to nearest, the calibration data never call it")
@@ -88,8 +89,8 @@ def round_layers(
             del left[plan.name]
             return_freed_memory()
     _forget(loaded.module, done)
-    for plan in left.values():
-        context.log(f"quantizing {plan.name} to {plan.spec.bits} bits")
+    for number, plan in enumerate(left.values(), len(plans) - len(left)):
+        counted(number, len(plans), f"{plan.name} to {plan.spec.bits} bits")
         yield plan, quantize_layer(loaded.module, plan, options, None, context.seed)
 
 

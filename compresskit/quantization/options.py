@@ -28,7 +28,7 @@ class QuantizeOptions(ReconstructionOptions, BudgetOptions):
 
     scheme: Annotated[str, choice(SCHEMES)] = option("int8-weight", "what is quantized, and to what", section="Scheme")
     bits: int | None = option(
-        None, "bits a weight in the place of the scheme's own, 1 to 8", section="Scheme", ge=1, le=8
+        None, "bits per weight, in place of the scheme's own, 1 to 8", section="Scheme", ge=1, le=8
     )
     activation_bits: int | None = option(
         None, "bits an activation in the place of the scheme's own, 2 to 8", section="Scheme", ge=2, le=8
@@ -147,7 +147,8 @@ class QuantizeOptions(ReconstructionOptions, BudgetOptions):
     )
     rounding: Annotated[str, choice(ROUNDINGS)] = option(
         "nearest",
-        "how weights are rounded; below 8 bits, unless it is given, data there and blocks not reconstructed: gptq",
+        "how weights are rounded; gptq below 8 bits where there are data (unless it is given, or blocks are "
+        "reconstructed)",
         section="Rounding",
     )
     equalize: bool = option(

@@ -75,7 +75,7 @@ class SearchOptions(ArchitectureOptions):
         float | str | None, BeforeValidator(partial(read_drop, "target_drop", zero="refused"))
     ] = option(
         None,
-        "find the cheapest model that loses no more of the metric on held-out examples, e.g. 0.01 or 1% (of a share "
+        "cheapest model whose metric drops by no more, e.g. 0.01 or 1% (on held-out examples; of a share "
         "points, else percent of the original's value)",
         section="Budget",
     )  # fmt: skip

@@ -253,7 +253,8 @@ class _Run:
         figures = ", ".join(
             f"{name} {value:.4g}" for name, value in row.items() if name not in ("epoch", "step", "seconds")
         )
-        self.context.log(f"epoch {row['epoch']:g} of {self.options.epochs:g}: {figures}; {row['seconds']:.1f} s")
+        whole = self.total_steps / self.steps_per_epoch  # more than was asked for where that is less than a step
+        self.context.log(f"epoch {row['epoch']:.4g} of {whole:.4g}: {figures}; {row['seconds']:.1f} s")
         if self.folder:
             self.folder.mkdir(parents=True, exist_ok=True)
             logging.write_csv(self.state.history, self.folder / "training.csv")

@@ -42,7 +42,7 @@ class TrainOptions(Options):
     )
     train_limit: int | None = option(None, "use only this many training examples", section="Training", ge=1)
     augment: list[Annotated[str, choice(AUGMENTATIONS)]] = option(
-        [], "random changes of training inputs, in the order of the list below, your own after them",
+        [], "random changes of training inputs; in the order of the list below, your own after them",
         section="Augmentation",
     )  # fmt: skip
     mixup: float = option(0.0, "alpha of mixup, blending pairs of examples; 0 is off", section="Augmentation", ge=0)
@@ -105,7 +105,7 @@ class RecoverOptions(OptionGroup, TrainOptions):
     short = "mode"
 
     mode: Literal["none", "finetune", "kd"] = option(
-        "none", "train after the step: plain fine-tuning, or distillation from the original model", section="Recovery"
+        "none", "train after the step: fine-tune, or distill from the original (kd)", section="Recovery"
     )
     labels: Literal["use", "ignore"] = option(
         "use", "with recover kd: learn from the data's own targets beside the original model, or from it alone",
@@ -137,7 +137,7 @@ class StepOptions(EffortOptions, GuardOptions):
     efforts: ClassVar[Efforts] = _EPOCHS
 
     recover: RecoverOptions = option(
-        "none", "train after the step: plain fine-tuning, or distillation from the original model; a mapping says how, "
+        "none", "train after the step: fine-tune, or distill from the original (kd); a mapping says how, "
         "e.g. {mode: kd, epochs: 2}", section="Recovery",
     )  # fmt: skip
 

@@ -230,3 +230,27 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(invoke, tmp_path, monkeypatc
 def test_more_latency_rounds_than_anybody_waits_for_are_refused(command, invoke):
     code, _, err = invoke(*command, "--latency-rounds", str(2**63 - 1))
     assert code == 2 and "100000" in err.replace(",", "") and "Traceback" not in err
+
+
+def test_all_errors_of_a_command_line_at_once(invoke):
+    code, out, err = invoke(
+        "prune", "builtin:digits_cn", "--criterion", "talor", "--recover", "kdd", "--lr", "50%", "--batch-size", "x",
+        "--data", "digts",
+    )  # fmt: skip
+    assert (code, out) == (2, "")
+    lines = [line.removeprefix("compresskit: ") for line in err.splitlines()]
+    assert lines == [
+        "--lr: lr should be a number, got '50%'",
+        "--batch-size: batch_size should be an integer, got 'x'",
+        "--recover: mode should be 'none', 'finetune' or 'kd', got 'kdd'",
+        "--criterion: unknown criterion 'talor'; did you mean 'taylor', or name your own as file.py:function?",
+        "unknown builtin model 'digits_cn'; did you mean 'digits_cnn'?",
+        "unknown data 'digts'; did you mean 'digits'?",
+    ]
+
+
+def test_a_file_name_of_no_format_is_refused(invoke, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = invoke("export", SMALL, "-o", "net.tflte")
+    assert code == 2 and "'net.tflte' ends as the files of no format; did you mean '.tflite'?" in err
+    assert not list(tmp_path.iterdir())

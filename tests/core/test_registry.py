@@ -108,7 +108,7 @@ def test_a_row_that_is_no_function_must_have_its_attributes(user_file):
 
 
 def test_an_unknown_name_says_what_is_near_and_how_to_name_ones_own():
-    with pytest.raises(ValueError, match="unknown size 'smal'; did you mean 'small'.; or name your own as file.py:fun"):
+    with pytest.raises(ValueError, match="unknown size 'smal'; did you mean 'small', or name your own as file.py:fun"):
         make().check("smal")
     with pytest.raises(ValueError, match="unknown size 'x'; choose from small, large$"):
         make(group="").load("x")

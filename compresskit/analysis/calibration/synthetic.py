@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from ...core.reporting.phases import counted
 from ...core.tensors.batches import map_tensors, tensors_of
 from ...core.tensors.copying import copy_module
 from ...core.tensors.modules import tensor_of
@@ -48,7 +49,6 @@ def synthesize(
     samples: int,
     seed: int,
     steps: int = 100,
-    log: Callable[[str], None] = lambda line: None,
 ) -> Synthesized:
     """Make calibration inputs without data.
 
@@ -58,7 +58,6 @@ def synthesize(
         samples: how many examples.
         seed: of the noise that images start from, and of drawn tokens.
         steps: of gradient descent on images.
-        log: told of progress.
     """
     module = copy_module(module).eval().requires_grad_(False)
     norms = [norm for norm in module.modules() if isinstance(norm, _NORMS) and norm.running_mean is not None]
@@ -73,7 +72,7 @@ def synthesize(
         elif norms:
             inputs, distance = _match_statistics(module, norms, inputs, steps)
             distances.append(distance)
-            log(f"images {start + len(main_output(inputs))} of {samples}: distance of statistics {distance:.3g}")
+            counted(start + len(main_output(inputs)), samples, f"distance of statistics {distance:.3g}")
         batches.append(inputs)
     return Synthesized(batches, _note(samples, distances, tokens))
 

@@ -78,7 +78,7 @@ class _SyntheticSplit:
             with torch.random.fork_rng(devices=[]):
                 made = synthesize(
                     self._loaded.module, self._loaded.example, samples=self._samples, seed=self._seed,
-                    steps=self._steps, log=self._log,
+                    steps=self._steps,
                 )  # fmt: skip
             self._made = join(made.batches)
             self._log(made.note)

@@ -137,6 +137,16 @@ def advanced(text: str = "") -> None:
         _timelines[-1].tell()
 
 
+def counted(done: int, total: int, text: str = "") -> None:
+    """Say how many units of the phase under way are done, where it may go through several rounds of them."""
+    if _timelines and _timelines[-1].open:
+        phase = _timelines[-1].open[-1]
+        if done <= phase.done or total != phase.total:  # another round: its pace is its own
+            phase.began, phase.first = time.monotonic(), done
+        phase.done, phase.total, phase.text = done, total, text
+        _timelines[-1].tell()
+
+
 def under_way() -> str | None:
     """The name of the phase under way."""
     return _timelines[-1].open[-1].name if _timelines and _timelines[-1].open else None

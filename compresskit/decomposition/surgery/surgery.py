@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ...analysis.calibration.moments import Moments, moments_of_rows
 from ...analysis.sensitivity.channels import drawn_class, output_curvatures, unlabelled
 from ...artifact.edits import leave_fused_paths
-from ...core.reporting.phases import phase
+from ...core.reporting.phases import counted, phase
 from ...core.tensors.copying import copy_module
 from ...core.tensors.modules import bias_of, get_module, tensor_of
 from ...core.types import Inputs, Loaded, to_device
@@ -103,7 +103,6 @@ def replace_layers(
     batches: list[Inputs],
     seed: int,
     device: torch.device,
-    log: Callable[[str], None],
 ) -> dict[str, float]:
     """Replace every layer that has a choice, in place, appending the edits.
 
@@ -137,7 +136,7 @@ def replace_layers(
     compressed = options.inputs == "compressed"
     in_turn = inputs_and_outputs(loaded, reference, one_by_one, batches, device, compressed=compressed)
     for number, (site, pairs) in enumerate(in_turn, 1):
-        log(f"fitting {site.name} ({number} of {len(one_by_one)})")
+        counted(number, len(one_by_one), site.name)
         limit = max(options.calibration_rows // max(len(batches) * len(site.calls), 1), 1)
         inputs, outputs = samples(pairs, get_module(reference, site.name), limit, seed)
         put(site, chosen[site.name][1], sampled_evidence(reference, site, inputs, outputs, compressed=compressed))

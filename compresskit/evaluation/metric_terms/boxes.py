@@ -106,6 +106,7 @@ class MeanAveragePrecision:
     higher_is_better = True
     scale = "share"
     whole_outputs = True
+    chance = 0.0
 
     def __init__(self, iou_type: str = "bbox", iou: float | None = None, sigma: float | str | list[float] = _SIGMA):
         if iou_type not in ("bbox", "segm", "keypoints"):

@@ -34,7 +34,8 @@ def top5(outputs: Tensor, targets: Tensor, ignore_index: int = IGNORED) -> Tenso
     return counted_mean((best == targets.unsqueeze(-1)).any(-1), targets != ignore_index)
 
 
-vars(top1)["scale"] = vars(top5)["scale"] = "share"
+vars(top1).update(scale="share", chance=lambda classes: 1 / classes)
+vars(top5).update(scale="share", chance=lambda classes: 5 / classes if classes > 5 else None)
 
 
 def counted_mean(hits: Tensor, counted: Tensor) -> Tensor:

@@ -44,6 +44,7 @@ class R2(LibraryMetric):
     """Coefficient of determination, the mean over the numbers of an example."""
 
     scale = "own"  # below zero for what is worse than the mean
+    chance = 0.0
 
     def make(self, outputs: Tensor, targets: Tensor) -> Any:
         """torchmetrics' R2Score."""

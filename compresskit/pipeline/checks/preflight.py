@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from ...artifact.probing import outputs_of
 from ...artifact.rebuilding import ProbeMismatch, check_rebuild
 from ...artifact.source import load_model
 from ...core import distributed
-from ...core.costs import MACS, PARAMS, cost_of, guard_of, names
+from ...core.costs import MACS, PARAMS, cost_of, field_of, guard_of, names
 from ...core.errors import InputError, described, problems_of, require
 from ...core.options import Options
 from ...core.tensors.randomness import unchanged_random_state
@@ -24,6 +25,7 @@ from ...core.types import Loaded
 from ...export.exporters.traced import traced
 from ...export.folders.folder import check_source
 from ...export.options import ExportOptions, ExportStepOptions
+from ...training.budgets import BudgetOptions
 from ...training.context import Context
 from ...training.train_check import check_training
 from ..opening import open_what_opens
@@ -213,7 +215,7 @@ def _steps(recipe: Recipe, context: Context) -> list[str]:
         alike = alike and row.preview != "unknown"
         if not known and not (alike and row.leaves_model):
             return current
-        found = problems_of(partial(_check_step, step, current, context))
+        found = [*_budgets_met(step, current), *problems_of(partial(_check_step, step, current, context))]
         problems.extend(located(recipe, number, found))
         following = model_after(step, current, context) if not found else None
         left = following or (current if row.preview == "same" and not found else None)
@@ -222,10 +224,25 @@ def _steps(recipe: Recipe, context: Context) -> list[str]:
         if following is not None and following is not current:
             problems.extend(located(recipe, number, problems_of(partial(check_rebuilding, following))))
         known = known and following is not None
-        return following or current
+        left = following or current
+        return replace(left, random_weights=False) if step.technique in ("train", "distill") else left
 
     follow(recipe, context, take)
     return problems
+
+
+def _budgets_met(step: Step, current: Loaded) -> Iterator[str]:
+    """Budgets in absolute amounts that the model meets as it is, where that is all that is asked for."""
+    targets = step.options.targets() if isinstance(step.options, BudgetOptions) else {}
+    if not targets or any(amount.is_share or cost_of(name).known != "exact" for name, amount in targets.items()):
+        return
+    rows = {name: cost_of(name) for name in targets}
+    work = work_of(current)
+    figures = {name: row(work) for name, row in rows.items()}
+    if all(figures[name] <= amount.of(figures[name]) for name, amount in targets.items()):
+        for name, row in rows.items():
+            given = f"{field_of(name)} is {row.shown(targets[name].value)}"
+            yield f"{given}, and {row.says.format(row.shown(figures[name]))} already; give less"
 
 
 def _limits_missed(step: Step, left: Loaded, original: Loaded) -> Iterator[str]:

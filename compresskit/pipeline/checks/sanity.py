@@ -15,7 +15,6 @@ from .lint import lint_quantized
 
 _FEW_EXAMPLES = 100  # of a test split: one example is more than a point
 _EXAMPLES = 8  # of the batch that is looked at
-_ACCURACY = "top1"
 #: normalized images lie within about 3 of zero; those normalized twice reach -11, bytes taken as floats 255
 _LARGEST_NORMALIZED = 6.0
 
@@ -46,14 +45,18 @@ def baseline_warnings(recipe: Recipe, context: Context, metric: dict[str, Any] |
         context: its model and data.
         metric: of the model as it came, as a report has it; None without data.
     """
-    classes = context.data.num_classes if context.data else None
-    if metric is None or metric["name"] != _ACCURACY or not classes or classes < 2:
+    judge, classes = context.metric, context.data.num_classes if context.data else None
+    if metric is None or judge is None or metric["name"] != judge.name:
         return []
-    if context.original.random_weights or _learns_first(recipe) or metric["low"] > 1 / classes:
+    if context.original.random_weights or _learns_first(recipe):
         return []
+    if judge.beats_chance(metric["low"], metric["high"], classes):
+        return []
+    among = f" among {classes} classes" if classes else ""
     return [
-        f"the model scores {metric['value']:.4f}, no better than chance among {classes} classes "
-        f"({1 / classes:.4f}): look at its weights, the order of the classes, and what is applied to the inputs"
+        f"the model scores {metric['name']} {metric['value']:.4f}, no better than chance{among} "
+        f"({judge.chance(classes):.4f}): look at its weights, the order of the classes, and what is applied to the "
+        "inputs"
     ]
 
 

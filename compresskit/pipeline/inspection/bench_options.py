@@ -12,7 +12,7 @@ class BenchOptions(Options):
     """Measure models and files side by side."""
 
     runtime: list[Annotated[str, choice(RUNTIMES)]] = option(
-        [], "runtime of models that are no files, several for a row each; default: eager; files run in their own",
+        [], "runtime of models that are no files; default: eager; several for a row each; files run in their own",
         section="Bench",
     )  # fmt: skip
     batch_size: int = option(
@@ -21,7 +21,7 @@ class BenchOptions(Options):
     rounds: int = option(12, "rounds in which all take turns", section="Bench", ge=1, le=100_000)
     threads: int = option(1, "threads of every runtime", section="Bench", ge=1, le=1024)
     cold_start: Literal["measure", "skip"] = option(
-        "measure", "load and run each once in a fresh process, for its time and its peak of memory: measure, skip",
+        "measure", "load and run each once in a fresh process; for its time and its peak of memory: measure, skip",
         section="Bench",
     )  # fmt: skip
 
@@ -31,7 +31,7 @@ class PredictOptions(Options):
 
     top: int = option(5, "classes to show of each input, the likeliest first", section="Predict", ge=1, le=1000)
     labels: str | None = option(
-        None, "text file with the name of a class a line, where the model does not say them", section="Predict",
+        None, "text file with the name of a class a line; where the model does not say them", section="Predict",
         takes="file",
     )  # fmt: skip
     batch_size: int = option(16, "inputs a forward", section="Predict", ge=1, le=1 << 20)

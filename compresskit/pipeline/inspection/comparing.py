@@ -14,6 +14,24 @@ from ...core.reporting.report_figures import NOT_MEASURED, figure_rows
 from ...core.reporting.report_page import comparison_html
 
 
+def holding_reports(runs: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What holds a report, and what is there without one, as `runs/*` names it too: steps, packed folders, files.
+
+    Args:
+        runs: artifact folders, report.json files, or others.
+    Returns:
+        those with a report, or that are not there at all, and those without; nothing is left out where none has one.
+    """
+    without = [run for run in runs if _holds_none(Path(run))]
+    if len(without) == len(runs):
+        return [*runs], []
+    return [run for run in runs if run not in without], without
+
+
+def _holds_none(path: Path) -> bool:
+    return not (path / artifact.REPORT).is_file() if path.is_dir() else path.is_file() and path.suffix != ".json"
+
+
 def read_reports(runs: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
     """The reports of several runs, each with the name that it was given by.
 

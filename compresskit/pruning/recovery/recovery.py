@@ -107,7 +107,6 @@ def refit_after_cut(
         Fit(kept, options.ridge),
         points=options.positions_per_sample,
         generator=torch.Generator().manual_seed(context.seed),
-        log=context.log,
     )
 
 

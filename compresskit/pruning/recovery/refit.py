@@ -27,6 +27,7 @@ from ...analysis.calibration.block_walk.streaming import walk
 from ...analysis.calibration.hooks import Reached, Sums, watch
 from ...analysis.calibration.im2col import input_rows, needs_window, output_positions, output_rows
 from ...analysis.calibration.moments import RegressionSums
+from ...core.reporting.phases import counted
 from ...core.tensors.batches import count_examples, pick
 from ...core.tensors.modules import bias_of, evaluating, get_module, tensor_of
 from ...core.types import Inputs, call
@@ -119,7 +120,6 @@ def refit_all(
     *,
     points: int,
     generator: torch.Generator,
-    log: Callable[[str], None] = lambda line: None,
 ) -> int:
     """Refit layers of the cut model in place, block by block; returns how many.
 
@@ -132,7 +132,6 @@ def refit_all(
         fit: how.
         points: positions sampled from each example.
         generator: draws the positions.
-        log: takes lines of progress.
     """
     record = partial(record_targets, whole, points=points, generator=generator)
     done, everything = 0, {}
@@ -149,7 +148,7 @@ def refit_all(
             targets = {name: everything.pop(name) for name in own if name in everything}
         left = [refit(cut, step.block, name, target, step.inputs, fit) for name, target in targets.items()]
         done += sum(one is not None for one in left)
-        log(f"refitted {done} of {len(names)} layers (block {number} of {len(blocks)})")
+        counted(number, len(blocks), f"{done} of {len(names)} layers refitted")
     return done
 
 

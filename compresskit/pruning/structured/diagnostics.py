@@ -14,6 +14,7 @@ import numpy as np
 
 from ...core.errors import InputError, nearest
 from ...core.reporting.figures import new_figure
+from ...core.reporting.phases import counted
 from ...core.tensors.copying import copy_module
 from ...core.types import Loaded
 from ...training.context import Context, StepResult
@@ -150,7 +151,7 @@ def sensitivity(loaded: Loaded, graph: Graph, scores: Mapping[str, np.ndarray], 
                 cache.put(group.name, ratio, value)
             row[f"-{ratio:.0%}"] = None if value is None else round(value, 4)
         rows.append(row)
-        context.log(f"sensitivity: {number} of {len(graph.groups)} groups")
+        counted(number, len(graph.groups), group.name)
     result = StepResult(loaded, {"metric_before": base, "examples": batches.samples}, [], {"sensitivity": rows})
     plot = _plot(rows, base, context.folder)
     if plot:

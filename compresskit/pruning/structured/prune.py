@@ -279,7 +279,8 @@ def best_cut(
     result.tables["scopes tried"] = [
         {"scope": scope, "held_out_error": round(error, 5), "taken": scope == best} for scope, error in errors.items()
     ]
-    context.log(f"scope {best}: held-out errors after a refit: {errors}")
+    listed = ", ".join(f"{scope} {error:.3g}" for scope, error in errors.items())
+    context.log(f"scope {best} is taken: held-out errors after a refit are {listed}")
     return best, proofs[best]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compresskit.core.reporting import phases
-from compresskit.core.reporting.phases import Phase, advanced, duration, phase, spent, timeline, under_way
+from compresskit.core.reporting.phases import Phase, advanced, counted, duration, phase, spent, timeline, under_way
 
 
 def test_a_phase_is_counted_without_those_inside_of_it(monkeypatch):
@@ -47,6 +47,26 @@ def test_a_listener_hears_of_each_change():
         advance("loss 1")
         advanced("loss 2")
     assert heard == [[("recover", 0)], [("recover", 1)], [("recover", 2)], []]
+
+
+def test_units_are_counted_in_rounds_each_with_its_own_pace(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(phases.time, "monotonic", lambda: clock[0])
+    heard = []
+
+    class Ear:
+        def changed(self, phases):
+            heard.extend((one.done, one.total, one.text, one.seconds_left()) for one in phases)
+
+    counted(1, 2, "nobody counts")
+    with timeline(Ear()), phase("refit"):
+        for layers in (1, 2, 1, 2):
+            clock[0] += 3.0
+            counted(layers, 4, f"layer {layers}")
+    assert heard == [
+        (0, 0, "", None), (1, 4, "layer 1", None), (2, 4, "layer 2", 6.0), (1, 4, "layer 1", None),
+        (2, 4, "layer 2", 6.0),
+    ]  # fmt: skip
 
 
 def test_a_function_can_be_a_phase():

@@ -197,6 +197,18 @@ def test_limits_of_what_a_step_leaves_as_it_is_are_foreseen(here, step, limit):
     assert checked_context(recipe({technique: {**options, limit: "100%"}}), lambda line: None)
 
 
+@pytest.mark.parametrize(
+    ("step", "says"),
+    [
+        ({"prune": {"target_bytes": "1GB"}}, "prune: target_bytes is 1,000,000,000 bytes, and the weights take 4,840"),
+        ({"decompose": {"target_macs": "1G"}}, "decompose: target_macs is 1,000,000,000 MACs, and one forward takes"),
+    ],
+)
+def test_a_budget_that_is_met_already_is_refused(here, step, says):
+    (line,) = problems(recipe(step))
+    assert line.startswith(says) and line.endswith("already; give less")
+
+
 def test_names_behind_a_step_that_changes_layers_are_left_to_that_step(here):
     context = checked_context(
         recipe({"decompose": {"rank_by": "keep-ratio", "slower_layers": "allow"}}, {"quantize": {"skip": ["1.1"]}}),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 import compresskit
 from compresskit.core.errors import InputError
+from compresskit.evaluation.metrics import make_metric
 from compresskit.pipeline.checks.sanity import baseline_warnings, sanity_warnings
 from compresskit.pipeline.opening import open_context
 from compresskit.pipeline.recipe import from_content
@@ -80,6 +84,44 @@ def test_a_metric_at_chance_is_named(tmp_path):
     at_chance = {"name": "top1", "value": 0.1, "low": 0.08, "high": 0.12}
     recipe = from_content({"model": "builtin:digits_cnn_small", "data": "digits", "steps": [{"train": {}}]})
     assert baseline_warnings(recipe, open_context(recipe.options), at_chance) == []  # what is trained next
+
+
+def test_chance_is_that_of_the_metric(tmp_path):
+    recipe = from_content({"model": "builtin:digits_cnn_small", "data": "digits", "steps": [{"quantize": {}}]})
+    context = open_context(recipe.options)
+    context.original.random_weights = False
+    for name, low, high, doubted in (
+        ("top5", 0.45, 0.55, True), ("top5", 0.55, 0.6, False), ("r2", -3.0, -1.0, True), ("r2", 0.1, 0.2, False),
+        ("map", 0.0, 0.0, True), ("mse", 5.0, 6.0, False),
+    ):  # fmt: skip
+        judged = replace(context, metric=make_metric(name))
+        lines = baseline_warnings(recipe, judged, {"name": name, "value": low, "low": low, "high": high})
+        assert bool(lines) is doubted, (name, low)
+
+
+def test_a_dry_run_says_what_a_run_doubts(invoke):
+    code, out, _ = invoke("prune", "builtin:digits_cnn_small", "--ratio", "0.5", "--dry-run", "--json")
+    assert code == 0
+    assert any("weights of digits_cnn_small are random" in line for line in json.loads(out)["warnings"])
+
+
+def test_a_model_with_random_weights_does_not_teach_itself():
+    with pytest.raises(InputError, match="'digits_cnn_small' has random weights .* give a --teacher, --weights"):
+        compresskit.distill("builtin:digits_cnn_small", data="digits", epochs=1)
+
+
+@pytest.mark.integration
+def test_a_teacher_at_chance_is_named(digits_model):
+    def taught(teacher) -> list[str]:
+        return compresskit.distill(
+            "builtin:digits_cnn_small", teacher=teacher, data="digits", epochs=0.1, latency_rounds=0
+        ).report["steps"][0]["notes"]
+
+    noise = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    torch.nn.init.zeros_(noise[1].weight)
+    (line,) = [line for line in taught(noise) if "no better than chance (0.1000): it teaches noise" in line]
+    assert "teacher 'Sequential' scores top1" in line
+    assert not [line for line in taught(str(digits_model)) if "chance" in line]
 
 
 def test_a_teacher_with_random_weights_is_refused_before_work(tmp_path):

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from compresskit.core.errors import InputError
-from compresskit.pipeline.inspection.comparing import compared, read_reports
+from compresskit.pipeline.inspection.comparing import compared, holding_reports, read_reports
 from tests.core.reporting.test_report import FIGURES, REPORT
 
 
@@ -71,3 +71,16 @@ def test_the_command_prints_json_and_writes_a_page_that_it_does_not_replace(runs
     assert page.read_text() == before
     assert invoke("compare", runs[0], "-o", str(page), "-f")[0] == 0
     assert page.read_text() != before
+
+
+def test_what_a_pattern_names_too_is_left_out(runs, tmp_path, invoke):
+    (tmp_path / "a.steps").mkdir()
+    (tmp_path / "model.onnx").write_bytes(b"")
+    others = [str(tmp_path / "a.steps"), str(tmp_path / "model.onnx")]
+    assert holding_reports([*others, *runs]) == (list(runs), others)
+    assert holding_reports(others) == (others, [])  # the error names them
+    missing = str(tmp_path / "none")
+    assert holding_reports([missing, *runs]) == ([missing, *runs], [])
+    code, _, err = invoke("compare", *runs, *others)
+    assert code == 0 and f"left out, since they hold no report of a run: {others[0]}, {others[1]}" in err
+    assert invoke("compare", *runs, missing)[0] == 2

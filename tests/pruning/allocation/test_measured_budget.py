@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from compresskit.artifact.source import load_model
+from compresskit.core.errors import InputError
 from compresskit.core.types import Loaded
 from compresskit.pruning.options import PruneOptions
 from compresskit.pruning.structured.prune import prune
@@ -41,3 +42,9 @@ def test_a_measured_share_is_not_kept_for_a_cut_that_lost_groups():
     assert result.facts["groups_pruned"] == 1 and result.facts["groups_left_out"] == 1
     assert result.facts["latency_kept"] is None
     assert any(note.startswith("latency: not measured again") for note in result.notes)
+
+
+def test_a_latency_that_the_model_has_already_is_refused():
+    loaded = load_model("builtin:digits_cnn")
+    with pytest.raises(InputError, match="target_latency is 5,000 ms, and one forward takes .* already; give less"):
+        prune(loaded, PruneOptions(target_latency="5s"), Context(loaded.clone()))

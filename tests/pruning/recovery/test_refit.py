@@ -8,6 +8,7 @@ from compresskit.analysis.calibration.block_walk.activation_cache import Activat
 from compresskit.analysis.calibration.block_walk.block_step import Held
 from compresskit.analysis.calibration.block_walk.blocks import Block, find_blocks
 from compresskit.artifact.source import load_model
+from compresskit.core.reporting.phases import phase, timeline
 from compresskit.core.types import Loaded, Preprocessing
 from compresskit.data import loaders
 from compresskit.data.dataset import Data, open_data
@@ -18,6 +19,17 @@ from compresskit.pruning.recovery.sampled_outputs import record_targets, refitta
 from compresskit.pruning.structured.prune import prune
 from compresskit.training.batchnorm import estimate_batchnorm
 from compresskit.training.context import Context
+
+
+class Ear:
+    """Remembers what phases say."""
+
+    def __init__(self):
+        self.texts = []
+
+    def changed(self, phases):
+        self.texts += [one.text for one in phases]
+
 
 WHOLE = Block(("",), (), "model", (), ())
 
@@ -165,15 +177,14 @@ def test_block_by_block_layers_are_refitted_as_if_the_whole_model_ran_for_each(m
     with torch.no_grad():
         for parameter in cut.parameters():
             parameter.add_(0.2 * parameter.std().nan_to_num() * torch.randn_like(parameter))
-    apart, fit, made = copy.deepcopy(cut), Fit({}, 1e-3), []
+    apart, fit, heard = copy.deepcopy(cut), Fit({}, 1e-3), Ear()
     targets = _targets(whole, names, batches, points=16)
     for name, target in targets.items():
         refit(apart, WHOLE, name, target, _held(batches), fit)
     generator = torch.Generator()
-    count = refit_all(
-        whole, cut, find_blocks(cut, batches[0]), names, batches, fit, points=16, generator=generator, log=made.append
-    )
-    assert count == len(names) and made[-1].startswith(f"refitted {len(names)} of {len(names)} layers")
+    with timeline(heard), phase("refit"):
+        count = refit_all(whole, cut, find_blocks(cut, batches[0]), names, batches, fit, points=16, generator=generator)
+    assert count == len(names) and heard.texts[-1] == f"{count} of {len(names)} layers refitted"
     x = torch.cat(batches)
     torch.testing.assert_close(cut(x), apart(x), rtol=1e-3, atol=1e-3)
 
