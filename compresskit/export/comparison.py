@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from ..core.types import Inputs, call, main_output
 from .exporters.output_names import named_tensors
 from .measures.matched_boxes import are_lists_of_boxes, partners
 
+#: differences of outputs, as a share of the largest, that no order of additions explains, and none of roundings
+_LARGEST_FLOAT, _LARGEST_ROUNDED = 0.02, 0.1
+
 
 @torch.no_grad()
 def compare(module: nn.Module, runner: nn.Module, batches: list[Inputs]) -> dict[str, Any]:
@@ -21,13 +25,14 @@ def compare(module: nn.Module, runner: nn.Module, batches: list[Inputs]) -> dict
     Returns:
         agreement: share of outputs with the same largest entry; largest_difference and output_scale (largest
         |output|) of the module; compared_samples. Where both return several tensors of the same names:
-        output_differences, the largest difference of each. Of detectors, samples are boxes, and a box agrees that has
-        a partner of its label; differences are those of partners.
+        output_differences and output_scales, the same of each. Of detectors, samples are boxes, and a box agrees that
+        has a partner of its label; differences are those of partners.
     Raises:
         InputError: if an output has another shape in the runtime.
     """
     same, total, largest, scale = 0, 0, 0.0, 0.0
     each: dict[str, float] = {}
+    scales: dict[str, float] = {}
     module.eval()
     for inputs in batches:
         all_wanted, all_found = call(module, inputs), call(runner, inputs)
@@ -40,16 +45,41 @@ def compare(module: nn.Module, runner: nn.Module, batches: list[Inputs]) -> dict
         if not detects:
             same += int((wanted.argmax(-1) == found.argmax(-1)).sum())
             total += wanted.argmax(-1).numel()
-        scale = max(scale, float(wanted.abs().max()) if wanted.numel() else 0.0)
+        scale = max(scale, _largest(wanted))
+        by_name = named_tensors(all_wanted)
         for name, value in differences(all_wanted, all_found).items():
             each[name] = max(each.get(name, 0.0), value)
+            scales[name] = max(scales.get(name, 0.0), _largest(by_name[name]))
     facts = {
         "agreement": same / total if total else 1.0,
         "largest_difference": largest,
         "output_scale": scale,
         "compared_samples": total,
     }
-    return facts | ({"output_differences": each} if len(each) > 1 else {})
+    return facts | ({"output_differences": each, "output_scales": scales} if len(each) > 1 else {})
+
+
+def wrong_outputs(facts: Mapping[str, Any], *, rounds: bool) -> list[str]:
+    """A line where outputs in the runtime are not those of the model.
+
+    Args:
+        facts: as `compare` returns them, with the name of the runtime.
+        rounds: whether the model rounds as it computes: what differs a little may fall on another code.
+    """
+    each = facts.get("output_differences", {"output": facts["largest_difference"]})
+    scales = facts.get("output_scales", {"output": facts["output_scale"]})
+    shares = {name: value / scales[name] if scales[name] else float(value > 0) for name, value in each.items()}
+    worst = max(shares, key=lambda name: shares[name])
+    if shares[worst] <= (_LARGEST_ROUNDED if rounds else _LARGEST_FLOAT):
+        return []
+    return [
+        f"warning: in {facts['runtime']} {worst!r} differs from the model's in PyTorch by {shares[worst]:.2g} of its "
+        "largest value; compare another runtime before you ship this file"
+    ]
+
+
+def _largest(tensor: Tensor) -> float:
+    return float(as_real(tensor).double().abs().max()) if tensor.numel() else 0.0
 
 
 def differences(wanted: Any, found: Any) -> dict[str, float]:

@@ -23,7 +23,7 @@ from compresskit.training.context import Context
 
 from ..quantization.kv_cache import float_cache
 from ..quantization.layers.quantized_layer import quantized_layers
-from .comparison import compare
+from .comparison import compare, wrong_outputs
 from .exporters.export_program import DESCRIPTION
 from .exporters.preprocessed import FromFloats, Preprocessed
 from .exporters.traced import traced
@@ -136,6 +136,7 @@ def _carry_out(loaded: Loaded, options: ExportOptions, context: Context, path: P
     facts |= compare(reference, runner, comparison_batches(loaded, options, context))
     if not facts["compared_samples"]:
         notes.append("no box was found in what was compared: give --data with boxes, or trained weights")
+    notes += wrong_outputs(facts, rounds=bool(facts["quantized_layers"]))
     if trace is not None:
         facts |= check_sizes(trace, timed_runner, facts)
     facts |= _latency(loaded, timed_runner, timed_inputs, options, around)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from compresskit.core.errors import InputError
-from compresskit.export.comparison import compare, difference, differences
+from compresskit.export.comparison import compare, difference, differences, wrong_outputs
 
 
 class Heads(torch.nn.Module):
@@ -64,3 +64,19 @@ def test_boxes_are_compared_with_their_partners_however_many_there_are():
     assert found["output_differences"]["output_scores"] == pytest.approx(0.0025)
     none = compare(Boxes(0), Boxes(0), [boxes])
     assert (none["agreement"], none["compared_samples"], none["largest_difference"]) == (1.0, 0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("offset", "rounds", "warns"), [(0.01, False, False), (0.5, False, True), (0.05, True, False), (0.5, True, True)]
+)
+def test_an_output_that_is_another_one_is_named(offset, rounds, warns):
+    facts = compare(Heads(0.0), Heads(offset), [torch.ones(2, 3)]) | {"runtime": "openvino"}
+    assert facts["output_scales"] == {"boxes_0": 1.0, "boxes_1": 1.0, "logits": 2.0}
+    found = wrong_outputs(facts, rounds=rounds)
+    assert len(found) == warns and all("in openvino 'boxes_0' differs" in line for line in found)
+
+
+def test_one_output_alone_is_compared_with_its_own_largest():
+    facts = {"largest_difference": 3.0, "output_scale": 2.0, "runtime": "openvino"}
+    assert "'output' differs from the model's in PyTorch by 1.5" in wrong_outputs(facts, rounds=True)[0]
+    assert not wrong_outputs(facts | {"largest_difference": 0.0, "output_scale": 0.0}, rounds=False)

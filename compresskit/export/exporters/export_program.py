@@ -10,6 +10,9 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Sequence
+from contextlib import redirect_stderr
+from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +21,7 @@ from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from compresskit.core.errors import InputError, first_line
+from compresskit.core.reporting.loggers import quiet_loggers
 from compresskit.core.tensors.dtypes import cast, copy_in, model_dtype
 from compresskit.core.types import Inputs, as_arguments, call
 from compresskit.model.example_inputs import with_batch
@@ -40,6 +44,8 @@ LOOKUPS = "compresskit_lookups"
 #: and whether layers quantize what they read to 8 bits: recurrent ones may do so, too, where a runtime can
 INTEGER_INPUTS = "compresskit_integer_inputs"
 _CAUSED_BY = re.compile(r"Caused by: \((.*)\)")  # file, line and function, as torch says them
+#: the line of the model's code, as torch says it behind an error
+_RAISED_AT = re.compile(r'The following call raised this error:\s+File "([^"]+)", (line \d+), in .+\n\s*(.*)')
 #: operators that mean "the same codes again" when nothing stands between them
 _QUANTIZE, _DEQUANTIZE = "quantize_per_tensor", "dequantize_per_tensor"
 
@@ -82,7 +88,10 @@ def export_program(
             # of another batch size than is traced: a model that keeps the last one would take it for fixed
             free_batch = any(0 in one for one in axes)
             register_dataclasses(call(lowered, with_batch(inputs, 1) if free_batch else inputs))
-            program = torch.export.export(lowered, args, kwargs, dynamic_shapes=_by_name(lowered, *free))
+            shapes = _by_name(lowered, *free)
+            # where it fails, torch prints the graph so far
+            with quiet_loggers("torch.fx.experimental.symbolic_shapes"), redirect_stderr(StringIO()):
+                program = torch.export.export(lowered, args, kwargs, dynamic_shapes=shapes)
     except Exception as error:
         raise InputError(f"torch.export cannot trace this model: {_reason(error)}") from error
     merge_quantizers(program.graph)
@@ -102,13 +111,15 @@ def export_program(
 
 
 def _reason(error: Exception) -> str:
-    """A line on what cannot be traced, with the place and the remedy where values of a tensor decide."""
+    """A line on what cannot be traced, with the place, and the remedy where values of a tensor decide."""
     text = str(error)
+    raised, caused = _RAISED_AT.search(text), _CAUSED_BY.search(text)
+    place = f" ({caused[1].rpartition('/')[2]})" if caused else ""
+    place = f" ({Path(raised[1]).name}, {raised[2]}: {raised[3].strip()})" if raised else place
     if "data-dependent" not in text:
-        return first_line(error)
-    place = _CAUSED_BY.search(text)
+        return f"{first_line(error)}{place}"
     return (
-        f"Python decides by values of a tensor{f' ({place[1]})' if place else ''}, which a graph has no branches for; "
+        f"Python decides by values of a tensor{place}, which a graph has no branches for; "
         "in the place of if, len, min or range on such a value use torch.where, shape[0] or a mask"
     )
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from ...core.errors import InputError, first_line, require
+from ...core.errors import InputError, require
 from ..options import ExportOptions
-from ..runtimes.openvino import ABOUT
+from ..runtimes.openvino import ABOUT, reason
 from .export_program import DESCRIPTION
 from .onnx import as_strings, onnx
 
@@ -32,5 +32,5 @@ def openvino(program: torch.export.ExportedProgram, path: Path, options: ExportO
                 model.set_rt_info(text, [ABOUT, key])
             runtime.save_model(model, str(path), compress_to_fp16=False)
         except RuntimeError as error:
-            raise InputError(f"OpenVINO cannot write this model: {first_line(error)}") from error
+            raise InputError(f"OpenVINO cannot write this model: {reason(error)}") from error
     return notes

@@ -47,7 +47,10 @@ def open_openvino(job: dict[str, Any], arrays: list[Any]) -> Callable[[], Callab
 
     def load() -> Callable[[], Any]:
         core = openvino.Core()
-        settings = {"INFERENCE_NUM_THREADS": job["threads"], "PERFORMANCE_HINT": "LATENCY"}
+        settings = {
+            "INFERENCE_NUM_THREADS": job["threads"], "PERFORMANCE_HINT": "LATENCY",
+            "EXECUTION_MODE_HINT": "ACCURACY",  # as runtimes/openvino.py has it
+        }  # fmt: skip
         compiled = core.compile_model(core.read_model(job["model"]), "CPU", settings)
         names = [port.get_any_name() if port.get_names() else str(place) for place, port in enumerate(compiled.inputs)]
         given = feed_of(names, job["names"], arrays)

@@ -34,7 +34,7 @@ def openvino(exported: Exported) -> Runner:
         model = core.read_model(str(exported.path))
         compiled = core.compile_model(model, "CPU", settings)
     except RuntimeError as error:
-        raise InputError(f"OpenVINO cannot load {exported.path.name!r}: {_reason(error)}") from error
+        raise InputError(f"OpenVINO cannot load {exported.path.name!r}: {reason(error)}") from error
     request = compiled.create_infer_request()
     specs = tuple(_spec(port, place) for place, port in enumerate(compiled.inputs))
     names = [spec.name for spec in specs]
@@ -58,7 +58,7 @@ def _spec(port: Any, place: int) -> InputSpec:
     return InputSpec(name, sizes, _TYPES.get(port.get_element_type().get_type_name(), torch.float32))
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """The line of OpenVINO's text that says what is wrong, after those that say where."""
     lines = [line for line in str(error).splitlines() if line and not line.startswith(("Exception from", "Check '"))]
     return (lines or [first_line(error)])[0]

@@ -146,11 +146,19 @@ def test_a_model_that_remembers_its_last_batch_keeps_the_batch_free():
 
 
 @pytest.mark.integration
-def test_a_branch_on_values_is_named_with_its_place_and_the_remedy():
+@pytest.mark.parametrize(
+    ("decides", "place"),
+    [
+        (lambda x, kept: kept * 2 if len(kept) > 1 else kept, "test_export_program.py:"),
+        (lambda x, kept: x * 2 if x.mean() > 0 else x, ", line "),
+    ],
+)
+def test_a_branch_on_values_is_named_with_its_place_and_the_remedy(decides, place, capfd):
     class Branches(nn.Module):
         def forward(self, x):
-            kept = x[x[:, 0] > 0]
-            return kept * 2 if len(kept) > 1 else kept
+            return decides(x, x[x[:, 0] > 0])
 
-    with pytest.raises(InputError, match=r"Python decides by values of a tensor \(.*\).*use torch.where, shape\[0\]"):
+    with pytest.raises(InputError, match="Python decides by values of a tensor .*use torch.where, shape") as raised:
         export_program(Branches().eval(), torch.randn(4, 3))
+    assert "(test_export_program.py" in str(raised.value) and place in str(raised.value)
+    assert "aten" not in "".join(capfd.readouterr())  # torch prints the graph so far

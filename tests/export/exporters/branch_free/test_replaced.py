@@ -76,3 +76,24 @@ def test_a_detector_becomes_a_file_that_takes_any_number_of_boxes(tmp_path):
         for value, array in zip(wanted.values(), found, strict=True):
             torch.testing.assert_close(torch.from_numpy(array), value, atol=1e-3, rtol=1e-4)
     assert len(counts) > 1
+
+
+class Translator(nn.Module):
+    """torch's own transformer asks whether the mask that it is given is causal."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Transformer(8, 2, 1, 1, 16, batch_first=True)
+
+    def forward(self, source, target):
+        mask = nn.Transformer.generate_square_subsequent_mask(target.shape[1])
+        return self.net(source, target, tgt_mask=mask)
+
+
+def test_a_given_mask_is_not_looked_at():
+    torch.manual_seed(0)
+    model = Translator().eval()
+    given = (torch.randn(3, 5, 8), torch.randn(3, 4, 8))
+    program = export_program(model, given)
+    with torch.no_grad():
+        torch.testing.assert_close(program.module()(*given), model(*given), atol=1e-5, rtol=1e-4)
