@@ -327,7 +327,7 @@ def share_of(path: Path, example: tuple[Tensor, ...], model: Any = None) -> floa
     """The share of the MACs of an ONNX file that run in integers, in OpenVINO where a compiled model is given."""
     names = list(feeds(path, [example])[0])
     nodes = compute_nodes(path, dict(zip(names, example, strict=True)))
-    return integer_share(nodes, openvino_kernels(model) if model is not None else onnxruntime_kernels(path, 1))
+    return integer_share(nodes, openvino_kernels(path, model) if model is not None else onnxruntime_kernels(path, 1))
 
 
 def attempted(name: str, call_: Callable[[], Any]) -> str:

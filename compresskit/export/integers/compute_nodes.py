@@ -24,7 +24,9 @@ COMPUTING = (
 #: those of them that read nothing else than integers, or make them of what they read
 INTEGER = ("DynamicQuantizeLSTM", "MatMulInteger", "ConvInteger")
 _SCOPES = "pkg.torch.onnx.name_scopes"  # torch.onnx notes here which modules a node was in, outermost first
-_MADE_UP = re.compile(r"(_token_\d+|_nchwc|_nhwc|/WithoutBiases)+$")  # what runtimes append to names of nodes
+_MADE_UP = re.compile(
+    r"(_token_\d+|_nchwc|_nhwc|/WithoutBiases|/Dequantization\w+)+$"
+)  # what runtimes append to names of nodes
 #: operators that pass codes on as they are
 _PASSING = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Split", "Expand", "Identity")
 

@@ -61,20 +61,31 @@ def _type_in_onnxruntime(node: Any) -> str:
 _OPENVINO_TYPES = {"u8": "uint8", "i8": "int8", "f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
 
-def openvino_kernels(compiled: Any) -> dict[str, Kernel]:
+#: its layers that multiply and sum
+_OPENVINO_COMPUTES = ("Convolution", "Deconvolution", "FullyConnected", "MatMul", "Subgraph")
+
+
+def openvino_kernels(path: Path, compiled: Any) -> dict[str, Kernel]:
     """The kernel of each node, from OpenVINO's execution graph.
 
     Args:
-        compiled: a compiled model.
+        path: the ONNX file that was compiled.
+        compiled: the compiled model.
     """
     found: dict[str, Kernel] = {}
+    computing: dict[str, tuple[list[str], Kernel]] = {}
     for operation in compiled.get_runtime_model().get_ordered_ops():
         facts: Mapping[str, Any] = operation.get_rt_info()
         layer, precision, names = (
             facts[key].astype(str) for key in ("layerType", "runtimePrecision", "originalLayersNames")
         )
         kernel = Kernel(layer, str(_OPENVINO_TYPES.get(precision, precision)))
+        if layer in _OPENVINO_COMPUTES:
+            first, *others = names.split(",")
+            computing[first] = (others, kernel)
         for name in names.split(","):
             if layer not in ("Const", "Reorder", "Convert"):
                 found.setdefault(plain_name(name), kernel)
+    for name, node in origins(path, {first: others for first, (others, _) in computing.items()}).items():
+        found.setdefault(node.name, computing[name][1])  # one that goes by what it was merged with
     return found

@@ -19,7 +19,7 @@ from .kernels import Kernel, onnxruntime_kernels, openvino_kernels
 #: runtime -> what computes each node of the ONNX graph there: (file, session, threads)
 _EVIDENCE: dict[str, Callable[[Path, Any, int], Mapping[str, Kernel]]] = {
     "onnxruntime": lambda path, session, threads: onnxruntime_kernels(path, threads),
-    "openvino": lambda path, session, threads: openvino_kernels(session),
+    "openvino": lambda path, session, threads: openvino_kernels(path, session),
 }
 
 

@@ -16,7 +16,7 @@ def test_a_convolution_in_integers_needs_its_output_quantized_in_onnxruntime_and
     assert not kernel.integers and kernel.number_type == "float32"
     core = openvino.Core()
     compiled = core.compile_model(core.read_model(tmp_path / "m.onnx"), "CPU", {"EXECUTION_MODE_HINT": "ACCURACY"})
-    assert openvino_kernels(compiled)["layer"].integers
+    assert openvino_kernels(tmp_path / "m.onnx", compiled)["layer"].integers
 
 
 def test_what_is_fused_goes_by_the_node_that_computes(tmp_path):

@@ -59,3 +59,28 @@ def test_layers_in_integers_and_reasons_of_the_others(int8, tmp_path, runtime):
 def test_no_macs_have_no_share():
     assert integer_share([]) is None
     assert integer_share([{"macs": 3, "why": ""}, {"macs": 1, "why": "float"}]) == 0.75
+
+
+class Attention(nn.Module):
+    """Linear layers in a row, of which OpenVINO renames the middle one, and products that it merges with a scale."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 8))
+        self.mixed = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x):
+        x = self.rows(x)
+        return self.mixed(x, x, x, need_weights=False)[0]
+
+
+def test_layers_that_openvino_merges_with_others_have_their_kernels(images, tmp_path):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("openvino")
+    torch.manual_seed(0)
+    loaded = Loaded(Attention().eval(), {}, torch.randn(1, 5, 8))
+    quantize(loaded, QuantizeOptions(scheme="int8-static"), Context(loaded, data=images((5, 8))))
+    done = carry_out(loaded, ExportOptions(runtime="openvino", rounds=0), Context(loaded), tmp_path / "m.onnx")
+    rows = done.tables["layers"]
+    assert [row["why"] for row in rows if row["layer"].startswith("rows")] == ["", "", ""]
+    assert len(rows) == 7 and all(row["runs_in"] != "unknown" for row in rows)
