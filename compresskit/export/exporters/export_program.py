@@ -47,6 +47,7 @@ _CAUSED_BY = re.compile(r"Caused by: \((.*)\)")  # file, line and function, as t
 #: the line of the model's code, as torch says it behind an error
 _RAISED_AT = re.compile(r'The following call raised this error:\s+File "([^"]+)", (line \d+), in .+\n\s*(.*)')
 #: operators that mean "the same codes again" when nothing stands between them
+_RELU = (torch.ops.aten.relu.default, torch.ops.aten.relu_.default)
 _QUANTIZE, _DEQUANTIZE = "quantize_per_tensor", "dequantize_per_tensor"
 
 
@@ -163,12 +164,26 @@ def _by_name(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> dict[str
     return named | ({parameters[-1].name: surplus} if surplus else {})
 
 
+def _begins_at_zero(node: torch.fx.Node) -> bool:
+    """Whether a tensor was dequantized from codes whose lowest is that of 0."""
+    if not str(node.target).endswith(f"{_DEQUANTIZE}.default"):
+        return False
+    _, _, zero_point, lowest, *_ = node.args
+    return zero_point == lowest
+
+
 def merge_quantizers(graph: torch.fx.Graph) -> int:
     """Drop quantizers of tensors that hold the same codes already, and quantize each tensor once.
+
+    A ReLU of codes whose lowest stands for 0 goes away as well: it changes none.
 
     Returns:
         how many quantize operations went away.
     """
+    for node in list(graph.nodes):
+        if node.target in _RELU and _begins_at_zero(node.args[0]):
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
     seen: dict[tuple, torch.fx.Node] = {}
     dropped = 0
     for node in list(graph.nodes):

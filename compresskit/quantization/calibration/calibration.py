@@ -139,10 +139,10 @@ def _run(root: nn.Module, batches: Iterable[Inputs], updates: dict[Site, Update]
                 stack.callback(module.register_forward_pre_hook(before).remove)
             else:
 
-                def after(_module, _args, output, update=update):
+                def after(_module, _args, output, update=update, rectified=site.rectified):
                     for values in tree_leaves(output):
                         if isinstance(values, Tensor):
-                            update(without_vmap(values))
+                            update(without_vmap(values.relu() if rectified else values))
 
                 stack.callback(module.register_forward_hook(after).remove)
         for name, own in operands.items():

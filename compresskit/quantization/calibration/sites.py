@@ -36,6 +36,7 @@ class Site:
     key: Key  # the tensor of the trace; sites of one tensor share their range
     index: int = 0  # which operand
     bits: int | None = None  # None: those of the other sites
+    rectified: bool = False  # an output that a ReLU reads alone: the tensor is what that makes of it
 
 
 def find_sites(root: nn.Module, record: Trace, layers: Iterable[str], *, additions: bool) -> list[Site]:
@@ -71,7 +72,9 @@ def find_sites(root: nn.Module, record: Trace, layers: Iterable[str], *, additio
         # what no layer reads (a pooled feature map) keeps the convolution that wrote it from running in integers;
         # matrix products may return floats
         convolves = hasattr(root.get_submodule(name), "kernel_size")
-        if written is None or written in read_by_layers:
+        if written is None or (
+            written in read_by_layers and not (convolves and _read_elsewhere(written, record, layers))
+        ):
             continue
         if convolves or _reaches(written, record, entered):
             wanted.append(written)
@@ -118,11 +121,28 @@ def _place(key: Key, record: Trace) -> Site | None:
     maker = _maker(key, record)
     if maker is not None:
         return Site(maker, "output", key)
+    rectified = _rectified(key, record)
+    if rectified is not None:
+        return Site(rectified, "output", key, rectified=True)
     taker = _taker(key, record)
     if taker is not None:
         return Site(taker, "input", key)
     source = _moved_from(key, record)
     return _place(source, record) if source is not None else None
+
+
+def _read_elsewhere(key: Key, record: Trace, layers: list[str]) -> bool:
+    """Whether something else than these layers reads a tensor, too: floats, which its maker then has to write."""
+    return any(node.module not in layers for node in record.consumers[key])
+
+
+def _rectified(key: Key, record: Trace) -> str | None:
+    """The module whose output a ReLU reads alone that no module of its own computes: codes from 0 on cut like it."""
+    node = record.producer.get(key)
+    if node is None or node.op not in ("relu", "relu_"):
+        return None
+    source = next((one for one in node.inputs if one in record.producer), None)
+    return _maker(source, record) if source is not None and record.only_reader(source) is node else None
 
 
 def _joins_activations(node, record: Trace) -> bool:

@@ -84,3 +84,30 @@ def test_layers_that_openvino_merges_with_others_have_their_kernels(images, tmp_
     rows = done.tables["layers"]
     assert [row["why"] for row in rows if row["layer"].startswith("rows")] == ["", "", ""]
     assert len(rows) == 7 and all(row["runs_in"] != "unknown" for row in rows)
+
+
+class Flat(nn.Module):
+    """Residuals without blocks of their own."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.third, self.head = nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = self.first(x).relu()
+        x = x + torch.relu(self.second(x))
+        x = torch.relu_(self.third(x))
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_residuals_without_blocks_compute_in_integers(images, tmp_path, runtime):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip(runtime)
+    torch.manual_seed(0)
+    loaded = Loaded(Flat().eval(), {}, torch.randn(1, 3, 8, 8))
+    quantize(loaded, QuantizeOptions(scheme="int8-static"), Context(loaded, data=images((3, 8, 8))))
+    done = carry_out(loaded, ExportOptions(runtime=runtime, rounds=0), Context(loaded), tmp_path / "m.onnx")
+    assert [row["why"] for row in done.tables["layers"]] == [""] * 4
+    assert done.facts["largest_difference"] < 0.02 * done.facts["output_scale"]

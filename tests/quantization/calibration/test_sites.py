@@ -117,3 +117,28 @@ def test_a_list_that_a_module_takes_is_no_place_to_quantize():
     model = Net().eval()
     sites = find_sites(model, trace(model, torch.randn(1, 1, 2, 2)), ["conv", "last"], additions=True)
     assert ("join", "input") not in {(site.module, site.side) for site in sites}
+
+
+class Flat(nn.Module):
+    """Residuals without blocks, ReLUs without modules of their own, and a tensor that a layer and a pool read."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 2, 1), nn.Conv2d(2, 2, 1)
+        self.third, self.last = nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1)
+
+    def forward(self, x):
+        x = self.first(x).relu()
+        x = x + F.relu(self.second(x))
+        x = F.relu(self.third(x))
+        return self.last(x).mean((2, 3)) + x.mean((2, 3))
+
+
+def test_what_a_relu_without_a_module_makes_is_quantized_where_it_comes_from():
+    model = Flat().eval()
+    record = trace(model, torch.randn(1, 1, 4, 4))
+    sites = find_sites(model, record, ["first", "second", "third", "last"], additions=True)
+    rectified = {site.module: site.key for site in sites if site.rectified}
+    assert set(rectified) == {"first", "second", "third"}
+    inputs = {site.module: site.key for site in sites if site.side == "input"}
+    assert rectified["first"] == inputs["second"] and rectified["third"] == inputs["last"]
