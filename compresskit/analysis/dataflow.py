@@ -238,8 +238,9 @@ def first_tensor(output: Any) -> Tensor | None:
 
 
 def shared_parameters(root: nn.Module) -> set[str]:
-    """Names of parameters that several modules (or names) hold in common."""
+    """Names of parameters that several modules hold in common; a module of several names is one."""
     names: dict[int, list[str]] = defaultdict(list)
-    for name, parameter in root.named_parameters(remove_duplicate=False):
-        names[id(parameter)].append(name)
+    for path, module in root.named_modules():
+        for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+            names[id(parameter)].append(f"{path}.{name}".lstrip("."))
     return {name for group in names.values() if len(group) > 1 for name in group}

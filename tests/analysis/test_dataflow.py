@@ -54,6 +54,8 @@ def test_shared_parameters_are_named_under_all_their_names():
     model = nn.ModuleDict({"embed": nn.Embedding(4, 3), "head": nn.Linear(3, 4, bias=False), "other": nn.Linear(2, 2)})
     model["head"].weight = model["embed"].weight
     assert shared_parameters(model) == {"embed.weight", "head.weight"}
+    model["again"] = model["other"]  # one module of two names
+    assert shared_parameters(model) == {"embed.weight", "head.weight"}
 
 
 class Attention(nn.Module):

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-_bags, _pad = functional.embedding_bag, functional.pad
+#: torch's own, in no name of this module: those are replaced, too
+_TORCH = {"bags": functional.embedding_bag, "pad": functional.pad}
 _DIMENSION, _FILLED = 1, ("constant", "reflect", "replicate")
 
 
@@ -18,7 +19,7 @@ def embedding_bag(input: Tensor, weight: Tensor, offsets: Tensor | None = None, 
              "include_last_offset", "padding_idx")  # fmt: skip
     given = dict(zip(names, rest, strict=False)) | named
     if offsets is not None or input.dim() != 2 or given.get("max_norm") is not None:
-        return _bags(input, weight, offsets, **given)
+        return _TORCH["bags"](input, weight, offsets, **given)
     mode, padding, shares = (given.get(name) for name in ("mode", "padding_idx", "per_sample_weights"))
     found = functional.embedding(input, weight)
     if shares is not None:
@@ -37,9 +38,9 @@ def embedding_bag(input: Tensor, weight: Tensor, offsets: Tensor | None = None, 
 def pad(input: Tensor, pad: Any, mode: str = "constant", value: float | None = None) -> Tensor:
     """torch's function of the name: circular padding is put together from slices."""
     if mode in _FILLED:
-        return _pad(input, pad, mode, value)
+        return _TORCH["pad"](input, pad, mode, value)
     if min(pad) < 0:
-        return _pad(input, pad, mode, value)
+        return _TORCH["pad"](input, pad, mode, value)
     for place in range(len(pad) // 2):
         axis, (before, behind) = input.dim() - 1 - place, pad[2 * place : 2 * place + 2]
         size = input.shape[axis]

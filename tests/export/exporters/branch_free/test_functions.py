@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional
 
 from compresskit.export.exporters.branch_free import functions
+from compresskit.export.exporters.branch_free.replaced import branch_free
 
 TABLE = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
 INDICES = torch.tensor([[1, 2, 8, 8], [0, 0, 0, 0], [3, 8, 5, 1]])
@@ -34,3 +35,11 @@ def test_entries_with_shares_and_bags_of_other_sizes():
 def test_padding(shape, sizes, mode):
     values = torch.randn(shape)
     assert torch.equal(functions.pad(values, sizes, mode), functional.pad(values, sizes, mode))
+
+
+def test_torch_itself_is_called_for_all_else_while_names_are_replaced():
+    values = torch.ones(1, 2)
+    with branch_free():
+        assert functional.pad is functions.pad
+        assert functional.pad(values, (1, 0), value=3.0).tolist() == [[3.0, 1.0, 1.0]]
+        assert functional.embedding_bag(INDICES[0], TABLE, torch.tensor([0])).shape == (1, 4)
