@@ -169,7 +169,7 @@ def _begins_at_zero(node: torch.fx.Node) -> bool:
     if not str(node.target).endswith(f"{_DEQUANTIZE}.default"):
         return False
     _, _, zero_point, lowest, *_ = node.args
-    return zero_point == lowest
+    return bool(zero_point == lowest)
 
 
 def merge_quantizers(graph: torch.fx.Graph) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 #: torch's own, in no name of this module: those are replaced, too
-_TORCH = {"bags": functional.embedding_bag, "pad": functional.pad}
+_TORCH: dict[str, Callable[..., Tensor]] = {"bags": functional.embedding_bag, "pad": functional.pad}
 _DIMENSION, _FILLED = 1, ("constant", "reflect", "replicate")
 
 

@@ -58,7 +58,8 @@ def _layers(layer: nn.RNNBase, rows: Tensor, lengths: Tensor, first: Any) -> tup
     """Outputs (batch, steps, width), and the states at each sequence's end."""
     directions = 1 + layer.bidirectional
     first = first if first is None or isinstance(first, tuple) else (first,)
-    weights, held = list(layer._flat_weights), len(layer._all_weights[0])
+    weights = [weight for weight in layer._flat_weights if weight is not None]
+    held = len(layer._all_weights[0])
     ends = []
     for number in range(layer.num_layers):
         outputs = []

@@ -42,7 +42,7 @@ def branch_free() -> Iterator[None]:
     for names, key, _, replacement in found:
         names[key] = replacement
     for kind, wrap in _FORWARDS.items():
-        kind.forward = wrap(kind.forward)  # type: ignore[method-assign]
+        kind.forward = wrap(kind.forward)
     try:
         with no_deprecations():
             yield
@@ -50,7 +50,7 @@ def branch_free() -> Iterator[None]:
         for names, key, original, _ in found:
             names[key] = original
         for kind, forward in forwards.items():
-            kind.forward = forward  # type: ignore[method-assign]
+            kind.forward = forward
 
 
 @contextmanager
