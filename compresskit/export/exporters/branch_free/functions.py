@@ -26,8 +26,9 @@ def embedding_bag(input: Tensor, weight: Tensor, offsets: Tensor | None = None, 
     if shares is not None:
         found = found * shares[..., None]
     if padding is None:
-        reduced = {"max": found.amax, "sum": found.sum}.get(mode or "mean", found.mean)
-        return reduced(_DIMENSION)
+        if mode == "max":
+            return found.amax(_DIMENSION)
+        return found.sum(_DIMENSION) if mode == "sum" else found.mean(_DIMENSION)
     kept = (input != (padding if padding >= 0 else padding + len(weight)))[..., None]
     if mode == "max":
         largest = torch.where(kept, found, -torch.inf).amax(_DIMENSION)
