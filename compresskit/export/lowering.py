@@ -31,6 +31,7 @@ from .folders.folder import model_card
 from .folders.proof import named_inputs, own_output, prove
 from .handover.description import description
 from .handover.file_size import held_as_floats, size_notes
+from .handover.label_file import read_labels
 from .handover.runner_script import TOKENIZER, write_runner
 from .integers.layer_table import integer_share, layer_rows
 from .integers.same_runtime import Comparison, fastest, runs_apart, warnings_of
@@ -110,7 +111,9 @@ def _carry_out(loaded: Loaded, options: ExportOptions, context: Context, path: P
     else:
         trace = traced(loaded, options, context.data)
         program = trace.program
-        program.graph_module.meta[DESCRIPTION] = description(loaded, context, options.preprocess, runtime)
+        labels = read_labels(options.labels) if options.labels else []
+        about = description(loaded, context, options.preprocess, runtime, labels)
+        program.graph_module.meta[DESCRIPTION] = about
         notes = [*known, *computes_in(loaded.module), *held_as_floats(loaded, program, options)]
         notes += EXPORTERS.load(options.format)(program, path, options) or []
         notes += size_notes(loaded, program, bytes_on_disk(path), options)

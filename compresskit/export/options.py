@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, field_validator, model_val
 from ..core.errors import InputError, nearest
 from ..core.options import GuardOptions, Options, choice, option
 from ..core.registry import Registry
+from .handover.label_file import read_labels
 from .handover.runner_script import beside
 from .tables import EXPORTERS, RUNTIMES, files_beside, format_named, reads
 
@@ -20,7 +21,7 @@ _TAKEN = ("manifest.json", "model.safetensors", "report.json", "report.html", "r
 
 
 #: options that only some formats read
-_NOT_FOR_ALL = ("opset", "factored", "with_script", "dynamic", "with_past", "preprocess")
+_NOT_FOR_ALL = ("opset", "factored", "with_script", "dynamic", "with_past", "preprocess", "labels")
 #: what dimensions of inputs are called
 DIMENSIONS = ("batch", "length", "height", "width")
 
@@ -62,6 +63,10 @@ class ExportOptions(Options):
     preprocess: Literal["outside", "inside"] = option(
         "outside", "inside: the graph takes images of bytes (batch, height, width, channels) of the model's size, and "
         "scales and normalizes them itself", section="Export",
+    )  # fmt: skip
+    labels: str | None = option(
+        None, "text file with the name of a class a line, for the file to hold; default: what data or model say",
+        section="Export", takes="file",
     )  # fmt: skip
     with_script: bool = option(
         False,
@@ -147,6 +152,13 @@ class ExportOptions(Options):
             [own, *sorted(name for name in RUNTIMES if name != "auto" and _on_cpu(name) and reads(name, self.format))]
         )
         raise InputError(f"runtime {self.runtime!r} does not read {self.format}; choose {' or '.join(readers)}")
+
+    @field_validator("labels")
+    @classmethod
+    def _readable(cls, value: str | None) -> str | None:
+        if value is not None:
+            read_labels(value)
+        return value
 
     @model_validator(mode="after")
     def _runtime_reads_the_format(self) -> ExportOptions:

@@ -28,7 +28,7 @@ EXPORTERS: Registry[Callable[[ExportedProgram | Loaded, Path, ExportOptions], Se
                 "suffix": ".onnx",
                 "runtime": "onnxruntime",
                 "packages": {"onnx": "onnx", "onnxscript": "onnx"},
-                "options": ("opset", "with_script", "dynamic", "with_past", "preprocess"),
+                "options": ("opset", "with_script", "dynamic", "with_past", "preprocess", "labels"),
             },
         ),
         "openvino": Row(
@@ -39,7 +39,7 @@ EXPORTERS: Registry[Callable[[ExportedProgram | Loaded, Path, ExportOptions], Se
                 "beside": ".bin",
                 "runtime": "openvino",
                 "packages": {"openvino": "openvino", "onnx": "onnx", "onnxscript": "onnx"},
-                "options": ("opset", "dynamic", "with_past"),
+                "options": ("opset", "dynamic", "with_past", "labels"),
             },
         ),
         "executorch": Row(
@@ -50,6 +50,7 @@ EXPORTERS: Registry[Callable[[ExportedProgram | Loaded, Path, ExportOptions], Se
                 "runtime": "executorch",
                 "packages": {"executorch.exir": "executorch"},
                 "batch": "fixed",
+                "options": ("labels",),
             },
         ),
         "litert": Row(

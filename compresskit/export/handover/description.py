@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ _GENERIC_LABEL = re.compile(r"LABEL_\d+")
 _PROGRAMS = ("compresskit", "__main__.py")
 
 
-def description(loaded: Loaded, context: Context, preprocess: str = "outside", runtime: str = "") -> dict[str, Any]:
+def description(
+    loaded: Loaded, context: Context, preprocess: str = "outside", runtime: str = "", labels: Sequence[str] = ()
+) -> dict[str, Any]:
     """What a file says of its model; JSON-able, without any path of this machine.
 
     Args:
@@ -35,6 +38,7 @@ def description(loaded: Loaded, context: Context, preprocess: str = "outside", r
         context: its recipe names the model, its data the labels and what is done to images.
         preprocess: whether images are scaled and normalized outside of the graph or inside.
         runtime: that the file is written for.
+        labels: names of the classes, in the place of those that data and model say.
     Returns:
         compresskit (version), model, runtime where it is named, edits (a line each), weights_sha256; command, where it
         was a command; preprocessing of images and labels of classes, where they are known; text, for models of token
@@ -54,8 +58,8 @@ def description(loaded: Loaded, context: Context, preprocess: str = "outside", r
         found["command"] = command
     if preprocessing := preprocessing_of(loaded, context.data):
         found["preprocessing"] = preprocessing | {"where": preprocess}
-    if labels := labels_of(loaded, context.data):
-        found["labels"] = labels
+    if names := list(labels) or labels_of(loaded, context.data):
+        found["labels"] = names
     if text := text_inputs_of(loaded.module):
         found["text"] = {"kind": text.kind, "max_length": text.max_length}
     return found

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...core.errors import InputError
+from ...core.errors import InputError, require
 
 #: the companion file of a model that the script of a text model reads
 TOKENIZER = "tokenizer.json"
 
 _HEAD = '''"""Run {model} on {what}; needs {needs}."""
-{json}import sys
+import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,7 @@ for text in sys.argv[1:]:
     print(f"{{text}}: {{labels[best] if labels else best}}" if output.ndim == 2 else f"{{text}}: {{output.shape}}")
 """
 
-_ARRAYS = """
+_ARRAYS = """labels = json.loads(session.get_modelmeta().custom_metadata_map.get("labels", "[]"))
 given = np.load(sys.argv[1]) if len(sys.argv) > 1 else {}  # an .npz with an array for each input
 kinds = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(bool)": np.bool_}
 feed = {}
@@ -80,6 +81,8 @@ for entry in session.get_inputs():
     feed[entry.name] = given[entry.name] if entry.name in given else np.zeros(shape, kinds.get(entry.type, np.float32))
 for entry, array in zip(session.get_outputs(), session.run(None, feed)):
     print(entry.name, array.shape, array.reshape(-1)[:10])
+    if labels and array.ndim == 2 and array.shape[1] == len(labels):  # scores of classes
+        print(*(labels[best] for best in array.argmax(1)), sep=", ")
 """
 
 
@@ -134,13 +137,13 @@ def write_runner(
     if Path(model_file).suffix in (".py", ".md"):
         raise InputError(f"file {model_file!r}: its script takes that name; give it another suffix, e.g. .onnx")
     kind = _kind(meta, tokenizer)
+    meta = {**meta, "interface": _interface(folder / model_file)}
     names = beside(model_file, tokenizer=kind is _KINDS["text"])
     head = _HEAD.format(
         model=model_file,
         what=kind.what,
         needs=", ".join(kind.needs),
         imports=kind.imports,
-        json="" if kind is _KINDS["arrays"] else "import json\n",
     )
     body = kind.body.format(tokenizer=names[-1]) if kind is _KINDS["text"] else kind.body
     written = [folder / name for name in names]
@@ -177,12 +180,28 @@ def readme(model_file: str, meta: Mapping[str, Any], kind: _Kind | None = None) 
             f"Images: {wanted['size'][0]} x {wanted['size'][1]} pixels, {wanted['order']}, scaled to [0, 1], then "
             f"(value - mean) / std with mean {wanted['mean']} and std {wanted['std']}.{inside}", "",
         ]  # fmt: skip
+    lines += [*meta.get("interface", []), ""]
     if labels := meta.get("labels"):
         lines += [f"Classes: {len(labels)}, from {labels[0]!r} to {labels[-1]!r}; all in {stem}.labels.txt.", ""]
     if figures := meta.get("figures"):
         rows = [f"| {name.replace('_', ' ')} | {_shown(value)} |" for name, value in figures.items()]
         lines += ["| measured | |", "| --- | --- |", *rows, ""]
     return "\n".join(lines)
+
+
+def _interface(path: Path) -> list[str]:
+    """What a file takes and returns, a line for each; nothing where it is not there yet."""
+    if not path.is_file():
+        return []
+    onnx = require("onnx", "onnx")
+    graph, types = onnx.load(path, load_external_data=False).graph, onnx.TensorProto.DataType
+    lines = []
+    for what, entries in (("Input", graph.input), ("Output", graph.output)):
+        for entry in entries:
+            kind = entry.type.tensor_type
+            sizes = ", ".join(one.dim_param or str(one.dim_value) for one in kind.shape.dim)
+            lines.append(f"- {what} `{entry.name}`: {types.Name(kind.elem_type).lower()} ({sizes})")
+    return lines
 
 
 def _kind(meta: Mapping[str, Any], tokenizer: Path | None) -> _Kind:

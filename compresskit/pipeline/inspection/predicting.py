@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 from ...core.errors import InputError, described
 from ...core.types import Inputs, Loaded, call, main_output, to_device
 from ...export.handover.description import labels_of
+from ...export.handover.label_file import read_labels
 from ...export.opening import is_file
 from ..opening import pick_device
 from ..recipe import RecipeOptions
@@ -21,7 +21,6 @@ from .prediction_inputs import Reader, files_of, reader_of
 
 _MOST_VALUES = 64  # of one output that a row shows
 _SHOWN_VALUES = 8
-_MOST_LABEL_BYTES = 1 << 24
 
 
 def predict(
@@ -121,15 +120,7 @@ def _classes(scores: Tensor, names: list[str], top: int) -> list[dict[str, Any]]
 def _names(loaded: Loaded, options: PredictOptions) -> list[str]:
     """Names of classes: those of a file, else of the exported file or the model's configuration."""
     if options.labels is not None:
-        path = Path(options.labels)
-        if not path.is_file():
-            raise InputError(f"labels {options.labels!r} does not exist")
-        if path.stat().st_size > _MOST_LABEL_BYTES:
-            raise InputError(f"labels {options.labels!r} is larger than a list of names; give a class a line")
-        try:
-            return path.read_text(encoding="utf-8").splitlines()
-        except UnicodeDecodeError as error:
-            raise InputError(f"labels {options.labels!r} is no text in UTF-8; give a class a line") from error
+        return read_labels(options.labels)
     about = getattr(loaded.module, "about", {})
     labels = about.get("labels") if isinstance(about, dict) else None
     return [str(name) for name in labels] if isinstance(labels, list) else labels_of(loaded, None)

@@ -66,6 +66,17 @@ def test_arrays_come_from_a_file_of_arrays(tmp_path):
     np.savez(tmp_path / "inputs.npz", input=np.full((2, 2, 3), 7, np.float32))
     assert run(tmp_path / "net.py", str(tmp_path / "inputs.npz")).startswith("output (2, 6) [7. 7.")
     assert run(tmp_path / "net.py").startswith("output (1, 6) [0. 0.")
+    text = (tmp_path / "net.md").read_text()
+    assert "- Input `input`: float (batch, 2, 3)" in text and "- Output `output`: float (batch, 6)" in text
+
+
+@pytest.mark.integration
+def test_classes_of_arrays_have_names(tmp_path):
+    names = tmp_path / "names.txt"
+    names.write_text("calm\nstorm\n")
+    exported(Loaded(nn.Identity().eval(), {}, {"input": torch.rand(1, 2)}), tmp_path / "net.onnx", labels=str(names))
+    np.savez(tmp_path / "inputs.npz", input=np.array([[0, 1], [1, 0]], np.float32))
+    assert run(tmp_path / "net.py", str(tmp_path / "inputs.npz")).splitlines()[-1] == "storm, calm"
 
 
 @pytest.mark.integration
