@@ -267,9 +267,10 @@ def _trusted_source(manifest: dict, folder: Path, trust_source: bool, given: dic
     if "module" in named or ("path" in named and _hash_of(named["path"]) == record["sha256"]):
         return {**record, **named}
     if not trust_source:
+        copy = "the artifact's own copy" if record["kind"] == "file" else "it"
         raise InputError(
-            f"artifact {str(folder)!r} runs the code {_source_string(record)!r}; "
-            "name it with --source, or say --trust-source"
+            f"artifact {str(folder)!r} runs the code {_source_string(record)!r}; name that again with --source "
+            f"{_source_string(record)}, or say --trust-source to run {copy}"
         )
     if record["kind"] == "module":
         return record

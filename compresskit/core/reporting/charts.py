@@ -31,7 +31,8 @@ def curve(history: Sequence[Mapping[str, Any]]) -> Markup:
     if not lines:
         return Markup("")
     first, last = min(points[0][0] for _, points in lines), max(points[-1][0] for _, points in lines)
-    drawn, legend = [], []
+    epochs = f"epochs {first:.3g} to {last:.3g}, each line on its own scale"
+    drawn, legend = [], [Markup("<span>{}</span>").format(epochs)]
     for number, (name, points) in enumerate(lines):
         low, high = min(y for _, y in points), max(y for _, y in points)
         path = " ".join(

@@ -14,6 +14,8 @@ from rich.text import Text
 from .report_figures import costs_of, figure_rows
 from .results import printable, write_result
 
+#: words of keys that headings spell otherwise
+_SPELLED = {"macs": "MACs", "sqnr": "SQNR", "db": "dB", "onnx": "ONNX", "mb": "MB", "kb": "KB"}
 _FEWEST_COLUMNS = 3  # that a narrow table keeps
 _WIDEST_TEXT = 36  # characters of a cell for which room is made; longer texts fold
 
@@ -80,19 +82,19 @@ def rows_table(title: str, rows: Sequence[dict[str, Any]], width: int | None = N
     shown = list(columns)
     while width is not None and len(shown) > _FEWEST_COLUMNS and _width(_cells(shown, rows)) > width:
         shown.pop()
-    left_out = [column.replace("_", " ") for column in columns if column not in shown]
+    left_out = [heading(column) for column in columns if column not in shown]
     caption = plain(f"not shown: {', '.join(left_out)}") if left_out else None
     table = Table(title=plain(title), title_justify="left", caption=caption, caption_justify="left")
     for column in shown:
         justify: Literal["left", "right"] = "right" if columns[column] else "left"
-        table.add_column(plain(column.replace("_", " ")), justify=justify, overflow="fold", no_wrap=columns[column])
+        table.add_column(plain(heading(column)), justify=justify, overflow="fold", no_wrap=columns[column])
     for row in rows:
         table.add_row(*(plain(cell(row.get(column))) for column in shown))
     return table
 
 
 def _cells(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> list[list[str]]:
-    heads = [column.replace("_", " ") for column in columns]
+    heads = [heading(column) for column in columns]
     return [heads, *([cell(row.get(column))[:_WIDEST_TEXT] for column in columns] for row in rows)]
 
 
@@ -104,6 +106,11 @@ def columns_of(rows: Sequence[dict[str, Any]]) -> dict[str, bool]:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | None) and not isinstance(value, bool)
+
+
+def heading(key: str) -> str:
+    """A key as a table's heading: `macs_before` -> `MACs before`."""
+    return " ".join(_SPELLED.get(word, word) for word in key.split("_")).replace("held out", "held-out")
 
 
 def cell(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -172,7 +172,9 @@ def headline(report: dict[str, Any]) -> list[dict[str, str]]:
     before, after = original.get("metric"), final.get("metric")
     if before and after:
         change = after["value"] - before["value"]
-        found.append({"figure": f"{after['value']:.4g}", "says": f"{after['name']}, {change:+.4f} to the original"})
+        where = "below" if change < 0 else "above"
+        against = f"{abs(change):.4f} {where} the original" if change else "as the original"
+        found.append({"figure": f"{after['value']:.4g}", "says": f"{after['name']}, {against}"})
     return found
 
 
@@ -194,7 +196,21 @@ def bars_of(report: dict[str, Any]) -> list[dict[str, Any]]:
 
 def intervals_of(report: dict[str, Any]) -> list[dict[str, Any]]:
     """The metric of each model with its 95 % interval, as percentages of the range that all intervals span."""
-    scored = [(name, figures["metric"]) for name, figures in _models(report) if figures.get("metric")]
+    return _placed([(name, figures["metric"]) for name, figures in _models(report) if figures.get("metric")])
+
+
+def intervals_of_runs(runs: Sequence[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The same for what each run left, below the original of the first; runs with another metric are left out."""
+    scored: list[tuple[str, dict[str, Any]]] = []
+    for name, report in runs:
+        models = [report["original"], *(step["measurement"] for step in report["steps"][-1:])]
+        metrics = [figures.get("metric") for figures in models]
+        if all(metrics) and (not scored or metrics[-1]["name"] == scored[0][1]["name"]):
+            scored += [(name, metrics[-1])] if scored else [(f"original of {name}", metrics[0]), (name, metrics[-1])]
+    return _placed(scored)
+
+
+def _placed(scored: Sequence[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
     if not scored:
         return []
     low, high = min(metric["low"] for _, metric in scored), max(metric["high"] for _, metric in scored)

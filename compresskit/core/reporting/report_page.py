@@ -13,8 +13,8 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from .charts import curve
-from .report import cell, columns_of
-from .report_figures import bars_of, figure_rows, headline, intervals_of
+from .report import cell, columns_of, heading
+from .report_figures import bars_of, figure_rows, headline, intervals_of, intervals_of_runs
 from .results import printable
 
 _PROVENANCE = ("seed", "versions", "machine", "weights_sha256", "inputs_sha256")
@@ -77,7 +77,7 @@ def comparison_html(title: str, columns: Sequence[str], rows: Sequence[Sequence[
         for name, report in runs
     ]
     return _template("compare.html.j2").render(
-        title=printable(title), figures=_columns_and_rows(columns, rows), bars=bars,
+        title=printable(title), figures=_columns_and_rows(columns, rows), bars=bars, intervals=intervals_of_runs(runs),
         recipes=[(printable(name), _recipe(report)) for name, report in runs],
     )  # fmt: skip
 
@@ -94,7 +94,12 @@ def _listed(value: Any) -> str:
 
 
 def _warnings(report: dict[str, Any]) -> list[str]:
-    labels = [f"{name} is {label}" for name, label in report.get("labels", {}).items() if label.startswith("simulated")]
+    measured = report["steps"][-1]["measurement"] if report["steps"] else {}
+    labels = [
+        f"{name} is {label}"
+        for name, label in report.get("labels", {}).items()
+        if label.startswith("simulated") and measured.get(name) is not None
+    ]
     steps = [f"{step['technique']}: {warning}" for step in report["steps"] for warning in step["warnings"]]
     return [*report.get("warnings", []), *steps, *labels]
 
@@ -127,9 +132,7 @@ def _grid(title: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     largest = {column: _largest(rows, column) for column, numeric in columns.items() if numeric}
     return {
         "title": printable(title),
-        "columns": [
-            {"name": printable(column.replace("_", " ")), "numeric": numeric} for column, numeric in columns.items()
-        ],
+        "columns": [{"name": printable(heading(column)), "numeric": numeric} for column, numeric in columns.items()],
         "rows": [
             [
                 {"text": printable(cell(row.get(name))), "share": _share(row.get(name), largest.get(name))}

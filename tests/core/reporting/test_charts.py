@@ -22,6 +22,7 @@ def test_each_quantity_is_a_line_over_its_own_range():
     loss, metric = points(curve(HISTORY))
     assert loss == [(8.0, 8.0), (320.0, 80.0), (632.0, 152.0)]  # y grows downwards
     assert metric == [(8.0, 152.0), (320.0, 8.0), (632.0, 152.0)]
+    assert "epochs 1 to 3, each line on its own scale" in curve(HISTORY)
     assert "loss: 2 to 0" in curve(HISTORY) and "val top1: 0.5 to 0.5" in curve(HISTORY)
     assert "lr" not in re.sub("<[^>]*>", "", curve(HISTORY))
 

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from compresskit.core.reporting.report import cell, columns_of, figures_tables, rows_table, show_report
+from compresskit.core.reporting.report import cell, columns_of, figures_tables, heading, rows_table, show_report
 from compresskit.core.reporting.report_figures import figure_rows, metric_text
 
 FIGURES = {
@@ -107,3 +107,10 @@ def test_generation_is_a_column_where_it_was_timed():
     place = columns.index("tokens/s")
     assert [row[place] for row in rows] == ["69.5", "87.6 (1.26x)"]
     assert "tokens/s" not in figure_rows(REPORT)[0]
+
+
+def test_headings_spell_what_is_abbreviated():
+    assert [heading(key) for key in ("macs_before", "weight_sqnr_db", "held_out_error", "layer")] == [
+        "MACs before", "weight SQNR dB", "held-out error", "layer",
+    ]  # fmt: skip
+    assert str(rows_table("t", [{"stored_bytes": 3, "macs": 2}]).columns[1].header) == "MACs"

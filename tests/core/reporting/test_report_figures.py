@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compresskit.core.reporting.report_figures import bars_of, figure_rows, headline, intervals_of
+from compresskit.core.reporting.report_figures import bars_of, figure_rows, headline, intervals_of, intervals_of_runs
 from tests.core.reporting.test_report import FIGURES, LATENCY, REPORT
 
 
@@ -22,7 +22,7 @@ def test_the_headline_compares_the_last_step_with_the_original():
     said = {part["says"]: part["figure"] for part in headline(with_steps({}, after))}
     assert said["of the MACs"] == "25%"
     assert said["speed (latency, quartiles 1.90 to 2.10)"] == "2.00x"
-    assert said["top1, -0.0200 to the original"] == "0.88"
+    assert said["top1, 0.0200 below the original"] == "0.88"
     assert headline({**REPORT, "steps": []}) == []
 
 
@@ -39,3 +39,12 @@ def test_intervals_share_one_range():
     assert (original["low"], original["width"], original["value"]) == (55.0, 45.0, 80.0)
     assert (step["low"], step["width"], step["value"]) == (0.0, 55.0, 30.0)
     assert intervals_of({**REPORT, "original": {**FIGURES, "metric": None}, "steps": []}) == []
+
+
+def test_runs_stand_below_the_original_of_the_first_in_one_range():
+    lower = {"metric": {"name": "top1", "value": 0.8, "low": 0.74, "high": 0.85, "samples": 100}}
+    other = {"metric": {**lower["metric"], "name": "map"}}
+    shown = intervals_of_runs([("a", with_steps(lower)), ("b", with_steps({}, {})), ("c", with_steps(other))])
+    assert [one["name"] for one in shown] == ["original of a", "a", "b"]
+    assert shown[0]["low"] == shown[2]["low"] == 55.0 and shown[1]["low"] == 0.0
+    assert intervals_of_runs([("a", {**REPORT, "original": {**FIGURES, "metric": None}})]) == []

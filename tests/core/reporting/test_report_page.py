@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from compresskit.core.reporting.report_page import comparison_html, report_html
-from tests.core.reporting.test_report import REPORT
+from tests.core.reporting.test_report import FIGURES, LATENCY, REPORT
 
 
 class Tags(HTMLParser):
@@ -80,11 +80,20 @@ def test_a_run_can_be_repeated_from_its_page():
     assert "<pre>model: builtin:lenet5</pre>" in page
 
 
+def test_only_what_was_measured_is_called_simulated():
+    said = {"latency": "simulated: in float", "metric": "simulated: in float"}
+    step = {**REPORT["steps"][0], "measurement": {**FIGURES, "metric": None, "latency": LATENCY}}
+    page = report_html({**REPORT, "steps": [step], "labels": said})
+    assert "warning: latency is simulated" in page and "metric is simulated" not in page
+    assert "metric is simulated" in report_html({**REPORT, "labels": said})
+
+
 def test_a_page_compares_runs():
     page = comparison_html("two <runs>", ["run", "MACs"], [["a", "1"], ["b", "2"]], [("a", REPORT), ("b", REPORT)])
     assert Tags(page).open == []
     assert "two &lt;runs&gt;" in page
     assert page.count("MACs left") == 2
+    assert "top1 with its 95 % interval" in page and "original of a" in page
 
 
 @pytest.mark.integration
