@@ -12,3 +12,6 @@ def test_inductor_computes_what_the_model_does(linear_exported):
     exported = linear_exported(".pt2")
     runner = inductor(exported)
     torch.testing.assert_close(runner(exported.example), exported.module(exported.example).detach())
+    for count in (1, 5):  # lowering fixes the example's batch size
+        several = torch.randn(count, *exported.example.shape[1:])
+        torch.testing.assert_close(runner(several), exported.module(several).detach())
