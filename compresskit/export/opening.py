@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ..core.errors import InputError, beside
-from ..core.types import Inputs, Loaded, Preprocessing, or_later
+from ..core.types import Inputs, Loaded, or_later
 from ..model import example_inputs
-from ..model.exported import exported_program, load_exported
+from ..model.exported import exported_program, load_exported, preprocessing_in
 from .options import ExportOptions
-from .runtimes.exported import Exported, InputSpec
+from .runtimes.exported import Exported, InputSpec, Runner
 from .tables import EXPORTERS, RUNTIMES, reads
 
 _GGUF, _PT2 = ".gguf", ".pt2"
@@ -85,21 +83,10 @@ def _program(path: Path, runtime: str, threads: int, inputs: list[str] | None, t
     if runtime == "eager":
         return loaded
     exported = Exported(loaded.module, exported_program(loaded.module), path, loaded.example, threads)
-    loaded.module = RUNTIMES.load(runtime)(exported)
+    about, loaded.module = loaded.module.__dict__["about"], RUNTIMES.load(runtime)(exported)
+    if isinstance(loaded.module, Runner):
+        loaded.module.tell(about)
     return loaded
-
-
-def preprocessing_in(about: Mapping[str, Any]) -> Preprocessing:
-    """What a file says of the images that it takes."""
-    wanted = about.get("preprocessing")
-    if not isinstance(wanted, dict):
-        return Preprocessing()
-    try:
-        height, width = (int(size) for size in wanted["size"])
-        mean, std = (tuple(float(value) for value in wanted[name]) for name in ("mean", "std"))
-    except (KeyError, TypeError, ValueError):
-        return Preprocessing()
-    return Preprocessing(mean, std, (height, width), 1 if wanted.get("order") == "gray" else 3)
 
 
 def _example(string: str, specs: tuple[InputSpec, ...]) -> Inputs:

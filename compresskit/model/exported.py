@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import types
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,13 @@ import torch
 from torch import nn
 
 from ..core.errors import InputError, beside, first_line
+from ..core.limits.json_files import LARGEST_MANIFEST_BYTES
 from ..core.reporting.loggers import quiet_loggers
-from ..core.types import Inputs, Loaded, call, or_later
+from ..core.types import Inputs, Loaded, Preprocessing, call, or_later
 from . import example_inputs
 
+#: what an archive of ours says of itself
+DESCRIPTION_FILE = "compresskit.json"
 #: an entry that each version of torch.export.save writes; newer ones nest it in a folder
 _MARKERS = ("archive_format", "serialized_exported_program.json")
 
@@ -31,13 +36,30 @@ def load_exported(path: Path, inputs: list[str] | None = None, *, trust_source: 
     Raises:
         InputError: if the file is missing, is no such archive, is damaged, or was not trusted.
     """
-    program = _read(path, trust_source)
+    program, about = _read(path, trust_source)
     module = _as_module(program)
+    module.__dict__["about"] = about
     example = example_inputs.parse(inputs) if inputs else _own_example(program)
-    loaded = Loaded(module, {"kind": "pt2", "path": str(path)}, or_later(example), name=path.stem)
+    loaded = Loaded(
+        module, {"kind": "pt2", "path": str(path)}, or_later(example), name=path.stem,
+        preprocessing=preprocessing_in(about),
+    )  # fmt: skip
     if not inputs and example is not None:
         loaded.example = _with_one(module, example)
     return loaded
+
+
+def preprocessing_in(about: Mapping[str, Any]) -> Preprocessing:
+    """What a file says of the images that it takes."""
+    wanted = about.get("preprocessing")
+    if not isinstance(wanted, dict):
+        return Preprocessing()
+    try:
+        height, width = (int(size) for size in wanted["size"])
+        mean, std = (tuple(float(value) for value in wanted[name]) for name in ("mean", "std"))
+    except (KeyError, TypeError, ValueError):
+        return Preprocessing()
+    return Preprocessing(mean, std, (height, width), 1 if wanted.get("order") == "gray" else 3)
 
 
 def exported_program(module: nn.Module) -> torch.export.ExportedProgram | None:
@@ -75,7 +97,8 @@ def _typed(layers: nn.Module) -> list[tuple[str, Any]]:
     return [(name, layer) for name, layer in layers.named_modules() if getattr(layer, "type_name", None)]
 
 
-def _read(path: Path, trust_source: bool) -> torch.export.ExportedProgram:
+def _read(path: Path, trust_source: bool) -> tuple[torch.export.ExportedProgram, dict[str, Any]]:
+    """The program, and what it says of itself."""
     if not path.is_file():
         raise InputError(f"model {str(path)!r} does not exist{beside(path)}")
     if not _is_archive(path):
@@ -86,7 +109,7 @@ def _read(path: Path, trust_source: bool) -> torch.export.ExportedProgram:
         )
     try:
         with quiet_loggers("torch.export"):
-            return torch.export.load(path)
+            return torch.export.load(path), _description(path)
     except Exception as error:  # whatever a damaged or foreign archive brings about
         reason = first_line(error.__cause__ or error.__context__ or error)
         raise InputError(f"model {str(path)!r} is a damaged .pt2, or of another version of torch: {reason}") from error
@@ -98,6 +121,19 @@ def _is_archive(path: Path) -> bool:
             return any(name.rpartition("/")[2] in _MARKERS for name in archive.namelist())
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return False
+
+
+def _description(path: Path) -> dict[str, Any]:
+    """What our exporter wrote beside the graph; nothing of another's files."""
+    with zipfile.ZipFile(path) as archive:
+        found = [entry for entry in archive.infolist() if entry.filename.endswith(f"/{DESCRIPTION_FILE}")]
+        if len(found) != 1 or found[0].file_size > LARGEST_MANIFEST_BYTES:
+            return {}
+        try:
+            about = json.loads(archive.read(found[0]))
+        except (ValueError, RecursionError):
+            return {}
+    return about if isinstance(about, dict) else {}
 
 
 def _as_module(program: torch.export.ExportedProgram) -> nn.Module:

@@ -88,6 +88,10 @@ class Runner(nn.Module):
                 found[key] = text
         return found
 
+    def tell(self, about: Mapping[str, Any]) -> None:
+        """What the file says of itself, where the runtime does not read it."""
+        self._about.update({key: json.dumps(value) for key, value in about.items()})
+
     def forward(self, *args: Tensor, **kwargs: Tensor) -> Any:
         return self._run(kwargs if kwargs else args)
 

@@ -126,12 +126,19 @@ def _names(loaded: Loaded, options: PredictOptions) -> list[str]:
     return [str(name) for name in labels] if isinstance(labels, list) else labels_of(loaded, None)
 
 
+def _shown(label: str | None, index: int) -> str:
+    """A class by its name; quoted where that has space at its ends or line ends, as tokens have."""
+    if label is None:
+        return str(index)
+    return label if label and label == label.strip() and label.isprintable() else repr(label)
+
+
 def predicted_line(record: dict[str, Any]) -> str:
     """A record as a line for people."""
     name = str(record["input"])
     classes = record.get("top") or record.get("shares")
     if classes:
-        shown = [f"{one['label'] if one['label'] is not None else one['index']} {one['score']:.1%}" for one in classes]
+        shown = [f"{_shown(one['label'], one['index'])} {one['score']:.1%}" for one in classes]
         return f"{name}: {', '.join(shown)}"
     if "values" in record:
         more = " ..." if len(record["values"]) > _SHOWN_VALUES else ""

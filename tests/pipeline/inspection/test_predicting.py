@@ -29,6 +29,8 @@ def test_maps_values_and_boxes():
     value = _record(torch.tensor([[1.5], [2.5]]), 1, 2, [], 5, READER)
     assert value == {"shape": [1], "values": [2.5]}
     assert predicted_line({"input": "x", **value}) == "x: 2.5 (shape [1])"
+    tokens = [{"index": index, "label": label, "score": 0.5} for index, label in enumerate(("\n  ", " is", "(", ""))]
+    assert predicted_line({"input": "x", "top": tokens}) == "x: '\\n  ' 50.0%, ' is' 50.0%, ( 50.0%, '' 50.0%"
     boxes = _record([{"boxes": torch.zeros(3, 4), "labels": torch.ones(3)}], 0, 1, [], 5, READER)
     assert predicted_line({"input": "x", **boxes}) == "x: 3 boxes, 3 labels"
     with pytest.raises(InputError, match="no batch of 2 examples"):
