@@ -7,6 +7,8 @@ from typing import Any
 import click
 
 from ..core.reporting.results import write_prose, write_result
+from ..pipeline.recipe import RecipeOptions
+from ..pipeline.techniques import STEPS
 from .completion import Completed, completion_script
 from .derive import FieldOption
 from .help import SectionedCommand
@@ -42,6 +44,8 @@ def explain_command(term: tuple[str, ...], as_json: bool) -> None:
 
 def _commands_and_flags() -> list[dict[str, Any]]:
     """Records of the commands, and of those of their flags that set no option of a recipe."""
+    models = [RecipeOptions, *(step.options_model() for step in STEPS.values())]
+    in_recipes = {(leaf.name, leaf.field.description) for model in models for leaf in model.leaves()}
     group = click.get_current_context().find_root().command
     assert isinstance(group, click.Group)
     found: dict[tuple[str, str], dict[str, Any]] = {}
@@ -54,8 +58,12 @@ def _commands_and_flags() -> list[dict[str, Any]]:
             "example": example,
         }  # fmt: skip
         for flag in command.params:
-            if isinstance(flag, click.Option) and not isinstance(flag, FieldOption):
+            if isinstance(flag, click.Option) and not flag.hidden:
                 key, meaning = max(flag.opts, key=len), flag.help or ""
+                if isinstance(flag, FieldOption):
+                    meaning = (flag.plain_help or "").partition("  [default: ")[0]
+                    if (flag.field, meaning) in in_recipes:
+                        continue
                 same = found.setdefault((key, meaning), {
                     "kind": "flag", "name": key.strip("-").replace("-", "_"), "flag": ", ".join(flag.opts),
                     "meaning": meaning, "commands": [],

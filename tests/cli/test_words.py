@@ -52,3 +52,11 @@ def test_completion_scripts_are_valid(shell, check, invoke):
     assert "_COMPRESSKIT_COMPLETE" in out
     if shutil.which(shell):
         assert subprocess.run([shell, check], input=out, text=True, capture_output=True).stderr == ""
+
+
+def test_options_of_commands_that_are_no_steps_are_explained(invoke):
+    code, out, _ = invoke("explain", "--top")
+    assert code == 0 and "classes to show of each input" in out and "predict" in out
+    code, out, _ = invoke("explain", "labels")
+    assert code == 0 and "text file with the name of a class a line" in out
+    assert "bench" not in invoke("explain", "target-macs")[1]
