@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ..core.options import Options
 from ..core.reporting.results import write_prose, write_result
 from ..pipeline.recipe import RecipeOptions
 from ..pipeline.techniques import STEPS
@@ -44,7 +45,7 @@ def explain_command(term: tuple[str, ...], as_json: bool) -> None:
 
 def _commands_and_flags() -> list[dict[str, Any]]:
     """Records of the commands, and of those of their flags that set no option of a recipe."""
-    models = [RecipeOptions, *(step.options_model() for step in STEPS.values())]
+    models: list[type[Options]] = [RecipeOptions, *(step.options_model() for step in STEPS.values())]
     in_recipes = {(leaf.name, leaf.field.description) for model in models for leaf in model.leaves()}
     group = click.get_current_context().find_root().command
     assert isinstance(group, click.Group)
