@@ -44,7 +44,13 @@ def executorch(exported: Exported) -> Runner:
 
     def run(inputs: Inputs) -> Any:
         given = in_order(inputs, list(inputs) if isinstance(inputs, dict) else [])
-        outputs = method.execute([tensor.to(spec.dtype) for tensor, spec in zip(given, specs, strict=True)])
+        try:
+            outputs = method.execute([tensor.to(spec.dtype) for tensor, spec in zip(given, specs, strict=True)])
+        except RuntimeError as error:
+            raise InputError(
+                f"ExecuTorch cannot run {exported.path.name!r}: {first_line(error)}; its kernels for processors lack "
+                "some forms of operators, convolutions of 3 dimensions among them"
+            ) from error
         return as_outputs(exported, [one.numpy().copy() for one in outputs if isinstance(one, Tensor)])
 
     return Runner(run, (program, method), specs, _texts(about)).in_batches()

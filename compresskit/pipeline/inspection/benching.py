@@ -80,6 +80,7 @@ def bench(
             for entry in _entries(model, recipe, options, folder / str(number), log)
         ]
         rows = [_row(entry, options) for entry in entries]
+        metrics = {id(entry): _metric(entry, recipe, log) for entry in entries}  # first: not all may take the data
         for size in dict.fromkeys([1, options.batch_size]):
             inputs = [with_batch(entry.loaded.example, size) for entry in entries]
             for entry, given in zip(entries, inputs, strict=True):
@@ -95,7 +96,7 @@ def bench(
                      "per_second": 1e3 * size / median}
                 )  # fmt: skip
         for row, entry in zip(rows, entries, strict=True):
-            row["metric"] = _metric(entry, recipe, log)
+            row["metric"] = metrics[id(entry)]
             if options.cold_start == "measure":
                 log(f"starting {entry.name} in a fresh process ({entry.runtime})")
                 row |= _started(entry, options)

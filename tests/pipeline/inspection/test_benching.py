@@ -54,3 +54,12 @@ def test_a_quantized_file_in_another_runtime_than_its_own_is_told(tmp_path):
     rows = bench([*files.values()], RecipeOptions(model="x"), options, told.append)
     assert "was written for onnxruntime" in rows[0]["note"] and "export --runtime openvino" in rows[0]["note"]
     assert rows[0]["note"] in told and "note" not in rows[1]
+
+
+@pytest.mark.integration
+def test_all_models_are_judged_before_anything_is_timed():
+    told = []
+    recipe = RecipeOptions(model="x", data="digits", eval_limit=8)
+    rows = bench(["builtin:digits_cnn"], recipe, BenchOptions(rounds=1, cold_start="skip"), told.append)
+    steps = [line.split()[0] for line in told]
+    assert steps.index("judging") < steps.index("timing") and rows[0]["metric"]["name"] == "top1"
