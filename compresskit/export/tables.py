@@ -66,7 +66,7 @@ EXPORTERS: Registry[Callable[[ExportedProgram | Loaded, Path, ExportOptions], Se
         "pt2": Row(
             "exporters.pt2:pt2",
             "torch.export's archive, for torch.compile",
-            attributes={"suffix": ".pt2", "runtime": "inductor", "options": ("dynamic",)},
+            attributes={"suffix": ".pt2", "runtime": "inductor", "options": ("dynamic", "labels")},
         ),
         "hf": Row(
             "exporters.hugging_face.hf:hf",

@@ -53,7 +53,7 @@ def register_dataclasses(outputs: Any) -> None:
         return
     kind = type(outputs)
     if is_dataclass(outputs) and kind not in pytree.SUPPORTED_NODES:
-        torch.export.register_dataclass(kind)
+        torch.export.register_dataclass(kind, serialized_type_name=f"{kind.__module__}.{kind.__qualname__}")
     for _, value in children(outputs):
         register_dataclasses(value)
 

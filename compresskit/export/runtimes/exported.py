@@ -124,9 +124,14 @@ class Runner(nn.Module):
                 outputs.append(pick(found, kept) if an_entry_each else map_tensors(found, partial(_rows, rows=kept)))
             if all(isinstance(found, list) for found in outputs) and count == sum(map(len, outputs)):
                 return join(outputs)
-            return pytree.tree_map(lambda *parts: torch.cat(parts), *outputs)
+            return pytree.tree_map(_joined, *outputs)
 
         return Runner(parts, self.session, self.specs, self._about)
+
+
+def _joined(*parts: Any) -> Any:
+    """Rows of all batches; what is no tensor (a loss that is None) is that of the first."""
+    return torch.cat(parts) if isinstance(parts[0], Tensor) else parts[0]
 
 
 def _rows(tensor: Tensor, *, rows: Tensor) -> Tensor:

@@ -1,13 +1,32 @@
 """torch.export's archives."""
 
+import importlib.util
+import subprocess
+import sys
+
 import torch
 
 from compresskit.core.types import Preprocessing
-from compresskit.export.exporters.export_program import DESCRIPTION
+from compresskit.export.exporters.export_program import DESCRIPTION, export_program
 from compresskit.export.exporters.pt2 import pt2
 from compresskit.export.opening import open_file
 from compresskit.export.options import ExportOptions
 from compresskit.model.exported import load_exported
+
+OWNERS = """
+from dataclasses import dataclass
+import torch
+
+@dataclass
+class Found:
+    logits: torch.Tensor
+    pooled: torch.Tensor
+    loss: object = None
+
+class Net(torch.nn.Module):
+    def forward(self, x):
+        return Found(x * 2, x.sum(-1))
+"""
 
 
 def test_a_program_comes_back(linear_exported):
@@ -30,3 +49,21 @@ def test_what_is_done_to_images_travels_with_the_program(tmp_path):
     assert loaded.preprocessing == Preprocessing((0.5, 0.4, 0.3), (0.2, 0.2, 0.2), (8, 8), 3)
     run = open_file(str(tmp_path / "m.pt2"), runtime="eager", trust_source=True)
     assert run.preprocessing == loaded.preprocessing
+
+
+def test_outputs_in_a_class_of_ones_own_are_read_without_it(tmp_path):
+    path = tmp_path / "net.pt2"
+    (tmp_path / "owners.py").write_text(OWNERS)
+    spec = importlib.util.spec_from_file_location("owners_of_net", tmp_path / "owners.py")
+    owners = importlib.util.module_from_spec(spec)
+    sys.modules["owners_of_net"] = owners
+    spec.loader.exec_module(owners)
+    program = export_program(owners.Net().eval(), torch.ones(1, 3))
+    assert "mapping" in pt2(program, path, ExportOptions(format="pt2"))[0]
+    assert type(program.module()(torch.ones(2, 3))) is owners.Found  # the program itself stays as it was
+    code = (
+        f"import torch; found = torch.export.load({str(path)!r}).module()(torch.ones(2, 3)); "
+        "print({name: list(one.shape) for name, one in found.items()})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "{'logits': [2, 3], 'pooled': [2]}"

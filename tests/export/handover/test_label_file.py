@@ -20,5 +20,5 @@ def test_what_is_no_list_of_names_is_refused_before_work(tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
         ExportOptions(labels=str(tmp_path / "none.txt"))
     (tmp_path / "names.txt").write_text("cat\ndog\n")
-    with pytest.raises(ValueError, match="labels would be ignored: format is 'pt2'"):
-        ExportOptions(format="pt2", labels=str(tmp_path / "names.txt"))
+    with pytest.raises(ValueError, match="labels would be ignored: format is 'litert'"):
+        ExportOptions(format="litert", labels=str(tmp_path / "names.txt"))

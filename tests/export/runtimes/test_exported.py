@@ -71,3 +71,9 @@ def test_a_file_of_lists_of_images_takes_any_number_of_them():
     runner = Runner(run, None, (InputSpec("images_0", (3, 2, 2), torch.float32),) * 2).in_batches((images[:2],))
     found = runner(images)
     assert seen == [2, 2] and [float(one["boxes"][0, 0]) for one in found] == [0.0, 1.0, 2.0]
+
+
+def test_what_is_no_tensor_goes_through_batches_once():
+    runner = Runner(lambda inputs: {"out": inputs[0] * 2, "loss": None}, specs=(InputSpec("x", (2, 1), torch.float32),))
+    found = runner.in_batches()(torch.ones(3, 1))
+    assert found["loss"] is None and found["out"].tolist() == [[2.0]] * 3

@@ -19,6 +19,11 @@ def test_bags_of_one_size(mode, padding):
     torch.testing.assert_close(functions.embedding_bag(INDICES, TABLE, **named), wanted)
 
 
+def test_padding_by_nothing_is_no_operator():
+    values = torch.ones(1, 2)
+    assert functions.pad(values, (0, 0)) is values
+
+
 def test_entries_with_shares_and_bags_of_other_sizes():
     shares = torch.rand(3, 4)
     wanted = functional.embedding_bag(INDICES, TABLE, mode="sum", per_sample_weights=shares)
