@@ -18,11 +18,14 @@ _KNOWN = (None, tuple, list, dict)
 
 
 def pt2(program: torch.export.ExportedProgram, path: Path, options: ExportOptions) -> list[str]:
-    """Write an exported program as `.pt2`, with what it says of itself beside the graph.
+    """Write an exported program as `.pt2`, with what it says of itself beside the graph and no path of this machine.
 
     Outputs in a class of somebody's own become a mapping of their names.
     """
     about = {DESCRIPTION_FILE: json.dumps(program.graph_module.meta.get(DESCRIPTION, {}))}
+    for module in program.graph_module.modules():  # traces name files of this machine
+        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)
     signature, spec = program.module_call_graph[0].signature, program.call_spec.out_spec
     if signature is None or spec is None or _is_known(spec) or len(output_names(program)) != spec.num_leaves:
         torch.export.save(program, str(path), extra_files=about)

@@ -3,6 +3,7 @@
 import importlib.util
 import subprocess
 import sys
+import zipfile
 
 import torch
 
@@ -60,6 +61,8 @@ def test_outputs_in_a_class_of_ones_own_are_read_without_it(tmp_path):
     spec.loader.exec_module(owners)
     program = export_program(owners.Net().eval(), torch.ones(1, 3))
     assert "mapping" in pt2(program, path, ExportOptions(format="pt2"))[0]
+    with zipfile.ZipFile(path) as archive:
+        assert not any(str(tmp_path).encode() in archive.read(name) for name in archive.namelist())
     assert type(program.module()(torch.ones(2, 3))) is owners.Found  # the program itself stays as it was
     code = (
         f"import torch; found = torch.export.load({str(path)!r}).module()(torch.ones(2, 3)); "
