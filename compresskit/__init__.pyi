@@ -191,6 +191,7 @@ def prune(
     expert_importance: Literal["output", "reap", "frequency"] | str | Callable[..., Any] = "output",
     saliency: Literal["magnitude", "random", "gradient", "wanda", "sparsegpt"] | str | Callable[..., Any] = "magnitude",
     allocation: Literal["auto", "solve", "uniform", "global", "lamp", "erk"] | str | Callable[..., Any] = "auto",
+    rotate: Literal["auto", "pca", "none"] = "auto",
     sparsify: Literal["none", "group-lasso", "slimming", "growing"] | str | Callable[..., Any] = "none",
     sparsify_epochs: float = 1.0,
     sparsify_strength: float = 1.0,

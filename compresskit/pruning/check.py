@@ -8,6 +8,7 @@ from ..training.context import Context
 from ..training.train_check import check_training
 from .allocation.allocation import check_budget
 from .dependency.graph import build_graph
+from .importance.principal_axes import check_axes
 from .options import PruneOptions
 from .structured.block_pruning import removable_blocks
 from .structured.diagnostics import explain
@@ -65,6 +66,7 @@ def check_channels(loaded: Loaded, options: PruneOptions) -> None:
     if options.explain is not None:
         explain(build_graph(loaded.module, loaded.example, options.attention), options.explain)
         return
+    check_axes(loaded, options)
     graph = prunable_graph(loaded, options)
     ties = ties_of(loaded, graph, options)
     check_budget(graph, all_limits(loaded, graph, options, ties), options, ties.classes)

@@ -21,7 +21,7 @@ _AMOUNTS = ("ratio", "depth_ratios", *(field_of(name) for name in names(techniqu
 _ONLY = {
     "channel": [
         "ratios", "round_to", "min_channels", "min_keep_ratio", "criterion", "scope", "reduction", "normalize",
-        "attention", "ridge", "depth_ratios", "sparsify", "sparsify_epochs", "sparsify_strength",
+        "attention", "ridge", "depth_ratios", "rotate", "sparsify", "sparsify_epochs", "sparsify_strength",
         *(field_of(name) for name in names("timed", technique=_TECHNIQUE)),
     ],
     "sparse": ["saliency", "allocation", "pattern"],
@@ -109,6 +109,12 @@ class PruneOptions(JointReconstructionOptions, BudgetOptions):
     allocation: Annotated[str, choice(ALLOCATIONS)] = option(
         "auto", "how many weights each layer keeps", section="Which"
     )
+    rotate: Literal["auto", "pca", "none"] = option(
+        "auto", "pca: turn what flows between a transformer's layers to its principal axes, folded into the weights, "
+        "so that the directions that carry least go (a head that shares the embedding's weights gets its own); auto: "
+        "for causal language models with data, where that is possible and such a head is small",
+        section="Before the cut",
+    )  # fmt: skip
     sparsify: Annotated[str, choice(REGULARIZERS)] = option(
         "none", "train before the cut with a penalty that pushes what would go towards zero", section="Before the cut"
     )
@@ -183,6 +189,8 @@ class PruneOptions(JointReconstructionOptions, BudgetOptions):
             found.append(f"allocation {self.allocation!r} needs data")
         if self.granularity == "vocabulary":
             found.append("granularity 'vocabulary' needs data")
+        if self.rotate == "pca":
+            found.append("rotate pca needs data")
         if self.sparsify != "none":
             found.append(f"sparsify {self.sparsify} needs data")
         if self.sensitivity != "off":

@@ -25,6 +25,7 @@ from ..analysis.calibration.block_walk.blocks import block_table, find_blocks
 from ..analysis.dataflow import trace
 from ..analysis.reconstruction.blockwise import outcome_table
 from ..analysis.reconstruction.plan import plan_reconstruction
+from ..analysis.stream.own_heads import shared_heads, untie
 from ..core.reporting.phases import phase
 from .blockwise import quantize_layer, round_layers, scale_inputs
 from .calibration import calibration
@@ -52,7 +53,6 @@ from .reconstruction import reconstruct_quantized
 from .report import layer_table, size_facts
 from .transforms.equalization import equalize
 from .transforms.folding import fold_batchnorm
-from .transforms.own_heads import shared_heads, untie
 from .transforms.rotation import rotate
 
 #: how the copy is quantized on which layers are timed

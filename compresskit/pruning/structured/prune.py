@@ -13,7 +13,7 @@ from ...analysis.measure.work import exact_costs, whole_figure
 from ...analysis.reconstruction.blockwise import outcome_table
 from ...analysis.reconstruction.fitting import Outcome
 from ...analysis.reconstruction.plan import plan_reconstruction
-from ...core.costs import COSTS, cost_of
+from ...core.costs import cost_of
 from ...core.errors import InputError
 from ...core.reporting.phases import phase
 from ...core.tensors.copying import copy_module
@@ -37,13 +37,14 @@ from ..dependency.cost import GraphWork, exact_macs
 from ..dependency.graph import Graph, build_graph
 from ..dependency.reasons import left_out_notes, shortened
 from ..importance.calibration_statistics import Evidence
+from ..importance.group_scores import evidence_for, score_groups
 from ..importance.predicted_losses import predicted_losses
+from ..importance.principal_axes import turn_to_axes
 from ..options import PruneOptions
 from ..recovery.blocks import reconstruct_cut
 from ..recovery.recovery import refit_kind
 from ..recovery.refit_trials import Refit, refitted_errors
 from ..recovery.regularized_training import sparsify
-from ..tables import CRITERIA
 from ..unstructured import prune_weights
 from .block_pruning import prune_blocks
 from .diagnostics import explain, sensitivity
@@ -150,7 +151,8 @@ def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> S
     """Granularity `channel`: real removal by groups."""
     loaded.edits += free_heads(loaded.module)
     align_experts(loaded, options.samples, context)
-    graph = prunable_graph(loaded, options)
+    axes = turn_to_axes(loaded, prunable_graph(loaded, options), options, context)
+    graph, options = axes.graph, axes.budgeted(options)
     ties = ties_of(loaded, graph, options)
     training: dict[str, Any] = {}
     if options.sparsify != "none":
@@ -170,7 +172,11 @@ def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> S
     plan = plan_reconstruction(loaded, options, context, result.notes, worthwhile=not options.trains())
     whole = copy_module(loaded.module) if refit.kind == "sequential" or plan is not None else None
     outcomes: dict[str, Outcome] = {}
+    if refit.kind == "sequential":  # which fits layers to what the cut model gives
+        axes.restore_scale(loaded.module, proof.keep)
     refitted, normalized_layers = refit.cut(loaded, whole, ids, options)
+    if refit.kind != "sequential":
+        axes.restore_scale(loaded.module, proof.keep)
     if whole is not None and plan is not None:
         outcomes = reconstruct_cut(whole, loaded, graph, ids, plan)
         result.tables["reconstructed blocks"] = outcome_table(outcomes)
@@ -184,8 +190,11 @@ def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> S
         "blocks_reconstructed": sum(one.kept for one in outcomes.values()),
         **measured_facts,
         **({"sparsify": training} if training else {}),
+        **({"rotated_to": "principal axes"} if axes.group is not None else {}),
     }
-    notes = ties.notes + follow(loaded, ties.geometry, graph)
+    target = axes.of_original(result.facts, target, options)
+    unturned = [f"the channels between layers keep their axes: {axes.why_not}"] if axes.why_not else []
+    notes = unturned + ties.notes + follow(loaded, ties.geometry, graph)
     result.missed = missed_budgets(result.facts, target, options)
     result.notes += proof.notes + notes + budget_notes(result.facts, target, options) + left_out_notes(graph)
     if context.data is not None and refit.kind == "none" and options.recover.mode == "none":
@@ -301,36 +310,6 @@ def all_limits(loaded: Loaded, graph: Graph, options: PruneOptions, ties: Ties) 
     """What each group may lose, also by what a configuration has a width for."""
     limits = limits_for(graph.groups, options, layer_names(loaded))
     return limits | {name: replace(limits[name], whole=True) for name in whole_groups(graph, ties)}
-
-
-def evidence_for(loaded: Loaded, graph: Graph, options: PruneOptions, context: Context) -> Evidence:
-    """What the criterion looks at."""
-    return Evidence(
-        loaded, graph, context, reduction=options.reduction, samples=options.samples,
-        points=options.positions_per_sample, what=f"criterion {options.criterion!r}",
-    )  # fmt: skip
-
-
-def score_groups(graph: Graph, evidence: Evidence, options: PruneOptions) -> dict[str, np.ndarray]:
-    """Normalized scores of every group's units."""
-    criterion = CRITERIA.load(options.criterion)
-    raw = {group.name: criterion(group, evidence).numpy() for group in graph.groups}
-    if options.normalize not in COSTS:
-        return {name: normalized(scores, options.normalize) for name, scores in raw.items()}
-    cost, whole = GraphWork(graph).cost(options.normalize), whole_counts(graph)
-    for number, group in enumerate(graph.groups):
-        fewer = whole.copy()
-        fewer[number] -= 1
-        raw[group.name] = raw[group.name] / max(cost(whole) - cost(fewer), 1.0)
-    return raw
-
-
-def normalized(scores: np.ndarray, how: str) -> np.ndarray:
-    """Scores divided by their group's mean, max, sum or median."""
-    if how == "none":
-        return scores
-    scale = float(getattr(np, how)(scores))
-    return scores / scale if scale > 0 else scores
 
 
 def layer_names(loaded: Loaded) -> list[str]:

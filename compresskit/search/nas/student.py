@@ -19,10 +19,10 @@ from ...core.types import Loaded
 from ...pruning.allocation.units import highest
 from ...pruning.dependency.cost import GraphWork
 from ...pruning.dependency.graph import Group, build_graph
+from ...pruning.importance.group_scores import evidence_for, score_groups
 from ...pruning.options import PruneOptions
 from ...pruning.structured.block_pruning import skippable_blocks
 from ...pruning.structured.group_equivalence import proven
-from ...pruning.structured.prune import evidence_for, score_groups
 from ...pruning.structured.surgery import cut
 from ...training.context import Context
 from ..problem.features import layer_features

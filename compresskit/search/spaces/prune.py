@@ -22,10 +22,10 @@ from ...pruning.allocation.solved_widths import losses_of_widths
 from ...pruning.allocation.units import by_score, highest
 from ...pruning.dependency.cost import GraphWork, touched_bytes
 from ...pruning.dependency.graph import Group, build_graph
+from ...pruning.importance.group_scores import evidence_for, score_groups
 from ...pruning.options import PruneOptions
 from ...pruning.recovery.recovery import refit_before_cut
 from ...pruning.structured.group_equivalence import proven
-from ...pruning.structured.prune import evidence_for, score_groups
 from ...pruning.structured.surgery import cut
 from ...training.batchnorm import estimate_batchnorm
 from ...training.context import Context

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from compresskit.analysis.stream.own_heads import shared_heads, untie
 from compresskit.artifact.artifact import load, save
 from compresskit.core.types import Loaded
 from compresskit.quantization.options import QuantizeOptions
 from compresskit.quantization.quantize import quantize
-from compresskit.quantization.transforms.own_heads import shared_heads, untie
 from compresskit.training.context import Context
 
 transformers = pytest.importorskip("transformers")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from compresskit.core.tensors.modules import get_module
-from compresskit.core.types import Loaded
-
 from ...artifact.config_edits import replay_untie
+from ...core.tensors.modules import get_module
+from ...core.types import Loaded
 
 
 @torch.no_grad()

@@ -1,0 +1,1 @@
+"""What flows between the layers of a transformer, and turning it."""
