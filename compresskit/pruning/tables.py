@@ -158,7 +158,8 @@ SCOPES: Registry[Callable[[list[Group]], list[list[int]]]] = Registry("scope", _
     ),
     "solve": Row(
         "allocation.ranking_scope:local",
-        "every group by itself, as much of it as predicts the least change of the output under the budget",
+        "every group, or kind of layers with one width, by itself: as much of it as predicts the least change of the "
+        "output under the budget",
         needs="data",
     ),
     "local": Row("allocation.ranking_scope:local", "every group loses the same share"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Any
@@ -109,10 +109,10 @@ def allocation_for(
         losses: of each group's widths, where these are to be solved for.
     """
     scope = SCOPES.load(options.scope)
+    if classes is not None:
+        return UniformAllocation(graph.groups, scores, scope, limits, classes, losses)
     if losses:
         return SolvedAllocation(graph.groups, scores, limits, losses)
-    if classes is not None:
-        return UniformAllocation(graph.groups, scores, scope, limits, classes)
     return Allocation(graph.groups, scores, scope(graph.groups), limits)
 
 
@@ -128,33 +128,17 @@ def choose(
     return allocation.choose(allocation.at_ratio(options.ratio or 0.0)), None
 
 
-def alternatives(
-    graph: Graph,
-    solved: Allocation | UniformAllocation,
-    keep: Mapping[str, np.ndarray],
-    scores: Mapping[str, np.ndarray],
-    limits: Mapping[str, Limits],
-    options: PruneOptions,
-) -> dict[str, dict[str, np.ndarray]]:
-    """Units that stay by other ways to meet the budget of solved widths: `local`, and `between`, halfway to it.
+#: (kept counts -> cost, largest cost allowed)
+Budget = tuple[Callable[[np.ndarray], float], float]
 
-    Args:
-        graph: the groups.
-        solved: the allocation that the widths were solved by.
-        keep: the units that stay by it.
-        scores: of each group's units.
-        limits: of each group.
-        options: with the budget.
-    """
-    local, share = choose(graph, allocation_for(graph, scores, limits, options), options)
-    found = {"local": local}
-    for name in options.targets():
-        if isinstance(solved, SolvedAllocation) and share is not None:
-            cost, ends = GraphWork(graph).cost(name), (counts(graph, keep), counts(graph, local))
-            middle = solved.halfway(*ends, cost, share * cost(whole_counts(graph)))
-            if not any((middle == end).all() for end in ends):
-                found["between"] = solved.choose(middle)
-    return found
+
+def exact_budget(graph: Graph, options: PruneOptions) -> Budget | None:
+    """The budget, where there is one that need not be measured."""
+    for name, amount in options.targets().items():
+        if cost_of(name).known == "exact":
+            cost = GraphWork(graph).cost(name)
+            return cost, amount.of(cost(whole_counts(graph)))
+    return None
 
 
 def whole_counts(graph: Graph) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 
 import numpy as np
 import torch
@@ -106,7 +107,7 @@ class SolvedAllocation(Allocation):
         best = least
         if cost(least) > budget:
             return least
-        low, high = 0.0, max(self._lost(least), 1e-12) / max(cost(whole) - budget, 1e-12)
+        low, high = 0.0, max(self.lost(least), 1e-12) / max(cost(whole) - budget, 1e-12)
         for _ in range(_BISECTIONS):
             if cost(self._at_price(cost, high, whole)) <= budget:
                 break
@@ -116,7 +117,7 @@ class SolvedAllocation(Allocation):
             kept = self._at_price(cost, price, whole)
             fits = cost(kept) <= budget
             low, high = (low, price) if fits else (price, high)
-            if fits and self._lost(kept) < self._lost(best):
+            if fits and self.lost(kept) < self.lost(best):
                 best = kept
         return self._give_back(best, cost, budget)
 
@@ -155,7 +156,21 @@ class SolvedAllocation(Allocation):
             middle = min(steps, key=lambda one: one[:2])[2]
         return self._give_back(middle, cost, budget)
 
-    def _lost(self, kept: np.ndarray) -> float:
+    def restricted(
+        self, kept: np.ndarray, takes: Callable[[np.ndarray], bool]
+    ) -> Iterator[tuple[str, SolvedAllocation]]:
+        """For each group its name, and the same with those of its widths alone that are taken beside `kept`."""
+        for number in self._free:
+            trials = np.tile(kept, (len(self._widths[number]), 1))
+            trials[:, number] = self._widths[number]
+            widths = self._widths[number][[takes(trial) for trial in trials]]
+            if len(widths):
+                other = copy(self)
+                other._widths = self._widths | {number: widths}
+                yield self.groups[number].name, other
+
+    def lost(self, kept: np.ndarray) -> float:
+        """What these counts lose."""
         return sum(float(self._losses[number][kept[number]]) for number in self._free)
 
     def _at_price(self, cost: Callable[[np.ndarray], float], price: float, start: np.ndarray) -> np.ndarray:

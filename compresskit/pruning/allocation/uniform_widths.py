@@ -10,13 +10,16 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping
+from copy import copy
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 
 from ...core.errors import InputError
 from ...model.libraries.geometry import Fact, Field, Geometry, pattern_of
 from ..dependency.graph import Group
+from .solved_widths import SolvedAllocation
 from .units import Allocation, Limits
 
 Deciders = frozenset[Field]
@@ -80,6 +83,8 @@ class UniformAllocation:
         scope: sorts groups into pools.
         limits: group name -> Limits.
         classes: indices of the groups of each class.
+        losses: group name -> (units + 1,), entry k where k units stay: a budget then gives each class the share that
+            loses least; none where all lose one share.
     Raises:
         InputError: if groups of one class are to lose different shares.
     """
@@ -91,6 +96,7 @@ class UniformAllocation:
         scope: Callable[[list[Group]], list[list[int]]],
         limits: Mapping[str, Limits],
         classes: list[list[int]],
+        losses: Mapping[str, np.ndarray] = MappingProxyType({}),
     ):
         self._each = Allocation(groups, scores, [], limits)
         self._classes = classes
@@ -109,6 +115,19 @@ class UniformAllocation:
             for group, members, steps in zip(stand_ins, classes, self._steps, strict=True)
         }
         self._joint = Allocation(stand_ins, joint_scores, scope(stand_ins), joint)
+        if losses:
+            joint_losses = {
+                group.name: found
+                for group, members, steps in zip(stand_ins, classes, self._steps, strict=True)
+                if (found := self._joint_losses(members, steps, losses)) is not None
+            }
+            self._joint = SolvedAllocation(stand_ins, joint_scores, joint, joint_losses)
+
+    def _joint_losses(self, members: list[int], steps: int, losses: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        """What a class loses at each count of its steps; groups that are not known lose as much as the others."""
+        groups = [self._each.groups[number] for number in members]
+        known = [losses[group.name][:: len(group) // steps] for group in groups if group.name in losses]
+        return np.mean(known, axis=0) * len(members) if known else None
 
     def _joint_limits(self, members: list[int], steps: int) -> Limits:
         limits = [self._each.limits[number] for number in members]
@@ -145,6 +164,36 @@ class UniformAllocation:
     def for_budget(self, cost: Callable[[np.ndarray], float], budget: float) -> np.ndarray:
         """As `Allocation.for_budget`."""
         return self._expanded(self._joint.for_budget(lambda joint: cost(self._expanded(joint)), budget))
+
+    def halfway(
+        self, kept: np.ndarray, other: np.ndarray, cost: Callable[[np.ndarray], float], budget: float
+    ) -> np.ndarray | None:
+        """As `SolvedAllocation.halfway`; None where no losses are known."""
+        if not isinstance(self._joint, SolvedAllocation):
+            return None
+        found = self._joint.halfway(
+            self._joined(kept), self._joined(other), lambda joint: cost(self._expanded(joint)), budget
+        )
+        return self._expanded(found)
+
+    def _joined(self, kept: np.ndarray) -> np.ndarray:
+        """Steps of each class, from counts of each group."""
+        first = [members[0] for members in self._classes]
+        return kept[first] * np.array(self._steps) // self._units[first]
+
+    def restricted(
+        self, kept: np.ndarray, takes: Callable[[np.ndarray], bool]
+    ) -> Iterator[tuple[str, UniformAllocation]]:
+        """As `SolvedAllocation.restricted`, a class by its first group's name; nothing where no losses are known."""
+        if isinstance(self._joint, SolvedAllocation):
+            for name, joint in self._joint.restricted(self._joined(kept), lambda kept: takes(self._expanded(kept))):
+                other = copy(self)
+                other._joint = joint
+                yield name, other
+
+    def lost(self, kept: np.ndarray) -> float:
+        """What these counts lose; 0 where no losses are known."""
+        return self._joint.lost(self._joined(kept)) if isinstance(self._joint, SolvedAllocation) else 0.0
 
     def narrower(self, kept: np.ndarray) -> Iterator[np.ndarray]:
         """Counts in which one class keeps fewer units, the smallest steps first."""

@@ -35,9 +35,15 @@ def refit_kind(loaded: Loaded, options: PruneOptions, context: Context) -> Liter
         return kind
     if context.data is None:
         return "none"
+    return "sequential" if has_quick_refit(loaded, options, context) else "inputs"
+
+
+def has_quick_refit(loaded: Loaded, options: PruneOptions, context: Context) -> bool:
+    """Whether there are data, and refitting one layer after the other on them takes little time and memory."""
+    if context.data is None:
+        return False
     examples = context.data.size("train", at_most=options.samples)
-    example = to_device(loaded.example, context.device)
-    return "sequential" if quickly_refitted(loaded.module, example, examples=examples) else "inputs"
+    return quickly_refitted(loaded.module, to_device(loaded.example, context.device), examples=examples)
 
 
 @phase("refit")

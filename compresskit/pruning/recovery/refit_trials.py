@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...analysis.answers import answer_of
 from ...analysis.reconstruction.fitting import variance
@@ -18,6 +18,7 @@ from ...core.types import Inputs, Loaded
 from ...training.context import Context
 from ..dependency.graph import Graph
 from ..importance.calibration_statistics import Evidence, calibration
+from ..importance.principal_axes import Axes
 from ..options import PruneOptions
 from ..structured.surgery import cut
 from .recovery import recalibrate, refit_after_cut, refit_before_cut
@@ -35,28 +36,33 @@ class Refit:
         graph: of the whole model.
         evidence: moments of what layers read.
         context: data, seed.
+        axes: what became of a stream, whose normalizations are scaled when it gets narrower.
     """
 
     kind: Literal["none", "inputs", "sequential"]
     graph: Graph
     evidence: Evidence
     context: Context
+    axes: Axes
 
-    def cut(self, loaded: Loaded, whole: nn.Module | None, keep: np.ndarray, options: PruneOptions) -> tuple[int, int]:
+    def cut(
+        self, loaded: Loaded, whole: nn.Module | None, keep: Mapping[str, np.ndarray], options: PruneOptions
+    ) -> tuple[int, int]:
         """Cut a model in place and refit it; returns how many layers were refitted, and BatchNorms estimated again.
 
         Args:
             loaded: the whole model, or a copy of it.
             whole: another copy of it, for refits layer by layer.
-            keep: which ids stay.
+            keep: which units of each group stay.
             options: how.
         """
-        refitted = 0
+        refitted, ids = 0, self.graph.keep_ids(dict(keep))
         if self.kind == "inputs":
-            refitted = refit_before_cut(loaded.module, self.graph, keep, self.evidence, options.ridge)
-        loaded.edits += cut(loaded.module, self.graph, keep)
+            refitted = refit_before_cut(loaded.module, self.graph, ids, self.evidence, options.ridge)
+        self.axes.restore_scale(loaded.module, keep)
+        loaded.edits += cut(loaded.module, self.graph, ids)
         if self.kind == "sequential" and whole is not None:
-            return refit_after_cut(whole, loaded, self.graph, keep, options, self.context), 0
+            return refit_after_cut(whole, loaded, self.graph, ids, options, self.context), 0
         return refitted, recalibrate(loaded, options, self.context)
 
 
@@ -82,7 +88,7 @@ def refitted_errors(
     found = {}
     for name, keep in keeps.items():
         copy = loaded.clone()
-        refit.cut(copy, loaded.module, refit.graph.keep_ids(keep), own)
+        refit.cut(copy, loaded.module, keep, own)
         error = relative_error(loaded.module, copy.module, unseen or seen)
         if error is not None:
             found[name] = error
@@ -95,8 +101,14 @@ def relative_error(whole: nn.Module, changed: nn.Module, batches: Sequence[Input
     if answer is None:
         return None
     squares = count = 0.0
-    wanted = [answer(whole, batch) for batch in batches]
-    for batch, one in zip(batches, wanted, strict=True):
-        squares += float((answer(changed, batch) - one).double().square().sum())
-        count += one.numel()
-    return squares / max(count, 1) / variance(wanted)
+
+    def wanted() -> Iterator[Tensor]:  # answers of language models are too large to be held
+        nonlocal squares, count
+        for batch in batches:
+            one = answer(whole, batch)
+            squares += float((answer(changed, batch) - one).double().square().sum())
+            count += one.numel()
+            yield one
+
+    spread = variance(wanted())
+    return squares / max(count, 1) / spread

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from ...core.tensors.modules import get_module
 from ...core.types import Loaded
 from ...model.libraries.derived_config import settings_for, without_layers
 from ...model.libraries.geometry import Fact, Facts, Geometry, facts_of
-from ..allocation.allocation import counts
+from ..allocation.allocation import Budget, counts
 from ..allocation.uniform_widths import UniformAllocation, classes_of, unchangeable
 from ..allocation.units import Allocation
 from ..dependency.graph import Graph
@@ -78,18 +79,64 @@ def whole_groups(graph: Graph, ties: Ties) -> set[str]:
     return names
 
 
-def settled(graph: Graph, ties: Ties, allocation: Allocation | UniformAllocation, keep: Keep) -> Keep:
+def settled(
+    graph: Graph,
+    ties: Ties,
+    allocation: Allocation | UniformAllocation,
+    keep: Keep,
+    again: Callable[[UniformAllocation], np.ndarray | None] = lambda restricted: None,
+) -> Keep:
     """A choice whose widths a configuration takes: where it takes no such numbers together, one kind gets narrower.
 
     Configurations check more than shapes, e.g. that the width is a multiple of the number of heads.
+
+    Args:
+        graph: the groups.
+        ties: with what the configuration decides.
+        allocation: that made the choice.
+        keep: the choice.
+        again: makes it again where losses are known, and one kind has the widths alone that fit the others' of `keep`.
     """
     if ties.geometry is None or not isinstance(allocation, UniformAllocation):
         return keep
     kept = counts(graph, keep)
     if _takes(ties.geometry, graph, kept):
         return keep
-    other = next((trial for trial in allocation.narrower(kept) if _takes(ties.geometry, graph, trial)), None)
+    takes = partial(_takes, ties.geometry, graph)
+    fitting: list[tuple[float, int, np.ndarray]] = []
+    for number, (_, restricted) in enumerate(allocation.restricted(kept, takes)):
+        found = again(restricted)
+        if found is not None and takes(found):
+            fitting.append((restricted.lost(found), number, found))
+    if fitting:
+        return allocation.choose(min(fitting, key=lambda one: one[:2])[2])
+    other = next(filter(takes, allocation.narrower(kept)), None)
     return keep if other is None else allocation.choose(other)
+
+
+def with_more(
+    graph: Graph, ties: Ties, allocation: UniformAllocation, kept: np.ndarray, budget: Budget
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Other choices under a budget, in which one kind is wider than by losses alone, which are estimates.
+
+    Args:
+        graph: the groups.
+        ties: with what the configuration decides.
+        allocation: with losses.
+        kept: counts of the choice by them.
+        budget: as `exact_budget` finds it.
+    Yields:
+        the kind's first group, and counts.
+    """
+    cost, most = budget
+
+    def fits(trial: np.ndarray) -> bool:
+        return ties.geometry is None or _takes(ties.geometry, graph, trial)
+
+    for name, restricted in allocation.restricted(kept, lambda trial: trial.sum() > kept.sum() and fits(trial)):
+        found = restricted.for_budget(cost, most)
+        if cost(found) <= most and fits(found) and (found > kept).any():
+            yield name, found
 
 
 def _takes(geometry: Geometry, graph: Graph, kept: np.ndarray) -> bool:

@@ -22,16 +22,18 @@ from ...model.text_inputs import is_causal
 from ...training.context import Context, StepResult
 from ..allocation.allocation import (
     allocation_for,
-    alternatives,
     budget_notes,
     choose,
     counts,
+    exact_budget,
     limits_for,
     missed_budgets,
     whole_counts,
     whole_groups_notes,
 )
 from ..allocation.measured_budget import meet_measured
+from ..allocation.solved_widths import SolvedAllocation
+from ..allocation.uniform_widths import UniformAllocation
 from ..allocation.units import Limits
 from ..dependency.cost import GraphWork, exact_macs
 from ..dependency.graph import Graph, build_graph
@@ -42,7 +44,7 @@ from ..importance.predicted_losses import predicted_losses
 from ..importance.principal_axes import turn_to_axes
 from ..options import PruneOptions
 from ..recovery.blocks import reconstruct_cut
-from ..recovery.recovery import refit_kind
+from ..recovery.recovery import has_quick_refit, refit_kind
 from ..recovery.refit_trials import Refit, refitted_errors
 from ..recovery.regularized_training import sparsify
 from ..unstructured import prune_weights
@@ -52,7 +54,7 @@ from .experts.expert_alignment import align_experts
 from .experts.expert_pruning import prune_experts
 from .free_heads import free_heads
 from .group_equivalence import Proof, proven
-from .one_width import FREE, Ties, follow, proven_together, settled, ties_of, whole_groups
+from .one_width import FREE, Ties, follow, proven_together, settled, ties_of, whole_groups, with_more
 from .vocabulary import prune_vocabulary
 
 
@@ -160,7 +162,7 @@ def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> S
     chosen = choose_units(loaded, graph, options, context, ties)
     evidence, target, measured_facts = chosen.evidence, chosen.target, chosen.facts
     result = StepResult(loaded)
-    refit = Refit(refit_kind(loaded, options, context), graph, evidence, context)
+    refit = Refit(refit_kind(loaded, options, context), graph, evidence, context, axes)
     scope, proof = best_cut(loaded, chosen, refit, options, ties, result)
     if measured_facts and proof.failed:  # what was measured is no longer what is cut
         measured_facts = {f"{name}_kept": None for name in options.targets()}
@@ -172,11 +174,7 @@ def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> S
     plan = plan_reconstruction(loaded, options, context, result.notes, worthwhile=not options.trains())
     whole = copy_module(loaded.module) if refit.kind == "sequential" or plan is not None else None
     outcomes: dict[str, Outcome] = {}
-    if refit.kind == "sequential":  # which fits layers to what the cut model gives
-        axes.restore_scale(loaded.module, proof.keep)
-    refitted, normalized_layers = refit.cut(loaded, whole, ids, options)
-    if refit.kind != "sequential":
-        axes.restore_scale(loaded.module, proof.keep)
+    refitted, normalized_layers = refit.cut(loaded, whole, proof.keep, options)
     if whole is not None and plan is not None:
         outcomes = reconstruct_cut(whole, loaded, graph, ids, plan)
         result.tables["reconstructed blocks"] = outcome_table(outcomes)
@@ -252,7 +250,7 @@ def choose_units(loaded: Loaded, graph: Graph, options: PruneOptions, context: C
     """Score the units and choose which stay, within the options' limits and budget."""
     evidence = evidence_for(loaded, graph, options, context)
     scores = score_groups(graph, evidence, options)
-    scope = scope_of(options, context, ties)
+    scope = scope_of(loaded, options, context, ties)
     losses = predicted_losses(loaded, graph, scores, options, context) if scope == "solve" else {}
     scope = "local" if scope == "solve" and not losses else scope  # no layer's change could be seen in the output
     limits = all_limits(loaded, graph, options, ties)
@@ -262,9 +260,32 @@ def choose_units(loaded: Loaded, graph: Graph, options: PruneOptions, context: C
             keep, target, facts = meet_measured(name, amount, loaded, graph, allocation, context)
             return Chosen(evidence, settled(graph, ties, allocation, keep), target, facts, scope)
     keep, share = choose(graph, allocation, options)
-    several = losses and options.scope == "auto"
-    others = alternatives(graph, allocation, keep, scores, limits, options) if several else {}
-    return Chosen(evidence, settled(graph, ties, allocation, keep), share, {}, scope, others)
+    budget = exact_budget(graph, options)
+    if not losses or budget is None:
+        return Chosen(evidence, settled(graph, ties, allocation, keep), share, {}, scope)
+    keep = settled(graph, ties, allocation, keep, lambda restricted: restricted.for_budget(*budget))
+    if options.scope != "auto" or not isinstance(allocation, SolvedAllocation | UniformAllocation):
+        return Chosen(evidence, keep, share, {}, scope)
+    alike = allocation_for(graph, scores, limits, options, ties.classes)
+    local = settled(graph, ties, alike, choose(graph, alike, options)[0])
+    others, ends = {"local": local}, (counts(graph, keep), counts(graph, local))
+    middle = allocation.halfway(*ends, *budget)
+    if middle is not None:
+        others["between"] = settled(
+            graph, ties, allocation, allocation.choose(middle), lambda restricted: restricted.halfway(*ends, *budget)
+        )
+    if isinstance(allocation, UniformAllocation):
+        others |= {
+            f"solve with more of {name}": allocation.choose(found)
+            for name, found in with_more(graph, ties, allocation, ends[0], budget)
+        }
+    seen = [ends[0]]
+    for name in list(others):  # a cut is tried once
+        if any((counts(graph, others[name]) == one).all() for one in seen):
+            del others[name]
+        else:
+            seen.append(counts(graph, others[name]))
+    return Chosen(evidence, keep, share, {}, scope, others)
 
 
 def best_cut(
@@ -293,17 +314,16 @@ def best_cut(
     return best, proofs[best]
 
 
-def scope_of(options: PruneOptions, context: Context, ties: Ties) -> str:
-    """The row of SCOPES; where widths are tied to each other, every group of a class keeps one share.
+def scope_of(loaded: Loaded, options: PruneOptions, context: Context, ties: Ties) -> str:
+    """The row of SCOPES; groups of a class keep one share in any of them.
 
-    Raises:
-        InputError: if each group is to have a width of its own, and some are tied.
+    Models whose widths are tied are transformers, which may be large: there `auto` solves where a refit is quick, too.
     """
-    if options.scope == "solve" and ties.classes is not None:
-        raise InputError("scope 'solve' gives every layer its own width, and widths are uniform; set widths to free")
     if options.scope != "auto":
         return options.scope
-    return "solve" if context.data is not None and options.targets() and ties.classes is None else "local"
+    if context.data is None or not options.targets():
+        return "local"
+    return "solve" if ties.classes is None or has_quick_refit(loaded, options, context) else "local"
 
 
 def all_limits(loaded: Loaded, graph: Graph, options: PruneOptions, ties: Ties) -> dict[str, Limits]:
