@@ -78,7 +78,23 @@ def test_without_a_budget_or_data_every_group_keeps_one_share(loaded, digits):
 def test_what_scope_solve_cannot_do_is_refused(loaded, digits):
     with pytest.raises(ValidationError, match="scope 'solve' shares out a budget"):
         PruneOptions(ratio=0.5, scope="solve")
-    with pytest.raises(InputError, match="widths are uniform"):
-        prune(loaded, PruneOptions(target_macs=0.5, scope="solve", widths="uniform"), Context(loaded, data=digits))
     with pytest.raises(InputError, match="needs data"):
         prune(loaded, PruneOptions(target_macs=0.5, scope="solve"), Context(loaded))
+
+
+def test_kinds_with_one_width_are_solved_together_and_fit_the_budget(digits):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU())
+    for name, ends in {"wide": (64, 64), "other": (64, 32)}.items():
+        module.add_module(name, nn.Linear(*ends))
+        module.add_module(f"{name}_relu", nn.ReLU())
+    module.add_module("head", nn.Linear(32, 10))
+    loaded = Loaded(module.eval(), {}, torch.zeros(1, 1, 8, 8))
+    given = {"target_macs": 0.5, "reconstruct": "none", "widths": "uniform"}
+    result = prune(loaded.clone(), PruneOptions(**given, scope="solve"), Context(loaded, data=digits))
+    assert result.facts["scope"] == "solve" and result.facts["macs_kept"] <= 0.5
+    by_itself = prune(loaded.clone(), PruneOptions(**given), Context(loaded, data=digits))
+    tried = {row["scope"]: row["held_out_error"] for row in by_itself.tables["scopes tried"]}
+    assert {"solve", "local"} <= set(tried) and by_itself.facts["scope"] == min(tried, key=tried.get)
+    assert any(name.startswith("solve with more of ") for name in tried)
+    assert by_itself.facts["macs_kept"] <= 0.5
