@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from ..core.reporting.results import write_result
 from ..export.options import ExportOptions
-from ..export.tables import format_asked_for
+from ..export.tables import format_asked_for, format_named
 from ..pipeline.checks.names import check_names
 from ..pipeline.recipe import RecipeOptions
 from .completion import Completed
@@ -25,8 +27,10 @@ _SHARED = options_of(
 
 def _export(model: str, output: str | None, force: bool, as_json: bool, layers: bool, quiet: bool, **values) -> None:
     given = given_values(_OWN, values)
-    if "format" not in given and output is not None and (named := format_asked_for(output)) is not None:
-        given["format"] = named
+    if "format" not in given and output is not None:
+        # what stands there and may not be replaced is the graver mistake, and told later
+        named = format_named(output) if os.path.lexists(output) else format_asked_for(output)
+        given |= {} if named is None else {"format": named}
     options, recipe = validated_together(
         "export",
         (ExportOptions, given),

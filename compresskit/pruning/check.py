@@ -66,7 +66,8 @@ def check_channels(loaded: Loaded, options: PruneOptions) -> None:
     if options.explain is not None:
         explain(build_graph(loaded.module, loaded.example, options.attention), options.explain)
         return
-    check_axes(loaded, options)
     graph = prunable_graph(loaded, options)
     ties = ties_of(loaded, graph, options)
-    check_budget(graph, all_limits(loaded, graph, options, ties), options, ties.classes)
+    limits = all_limits(loaded, graph, options, ties)
+    check_budget(graph, limits, options, ties.classes)
+    check_axes(loaded, graph, limits, options)

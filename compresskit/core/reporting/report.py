@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..costs import MACS
 from .report_figures import costs_of, figure_rows
 from .results import printable, write_result
 
 #: words of keys that headings spell otherwise
-_SPELLED = {"macs": "MACs", "sqnr": "SQNR", "db": "dB", "onnx": "ONNX", "mb": "MB", "kb": "KB"}
+_SPELLED = {MACS: "MACs", "sqnr": "SQNR", "db": "dB", "onnx": "ONNX", "mb": "MB", "kb": "KB"}
 _FEWEST_COLUMNS = 3  # that a narrow table keeps
 _WIDEST_TEXT = 36  # characters of a cell for which room is made; longer texts fold
 

@@ -151,6 +151,18 @@ def counts(graph: Graph, keep: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.array([int(keep[g.name].sum()) if g.name in keep else len(g) for g in graph.groups])
 
 
+def distinct(
+    graph: Graph, keep: Mapping[str, np.ndarray], others: Mapping[str, dict[str, np.ndarray]]
+) -> dict[str, dict[str, np.ndarray]]:
+    """Those of other choices that keep other numbers of units than a choice, and than the others before them."""
+    seen, found = {tuple(counts(graph, keep))}, {}
+    for name, other in others.items():
+        if (kept := tuple(counts(graph, other))) not in seen:
+            found[name] = other
+            seen.add(kept)
+    return found
+
+
 def missed_budgets(facts: dict[str, Any], target: float | None, options: PruneOptions) -> list[str]:
     """The budget, where the cut exceeds it by more than measurements scatter."""
     if target is None:

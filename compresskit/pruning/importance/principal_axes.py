@@ -28,6 +28,7 @@ from ...core.types import Inputs, Loaded
 from ...model.text_inputs import is_causal
 from ...training.context import Context
 from ..allocation.allocation import whole_counts
+from ..allocation.units import Limits
 from ..dependency.cost import GraphWork
 from ..dependency.graph import Graph, Group, build_graph
 from ..options import PruneOptions
@@ -134,12 +135,15 @@ def principal_axes(
     return axes, {name: one.total() / one.total().sum() for name, one in along.items()}
 
 
-def turn_to_axes(loaded: Loaded, graph: Graph, options: PruneOptions, context: Context) -> Axes:
+def turn_to_axes(
+    loaded: Loaded, graph: Graph, limits: Mapping[str, Limits], options: PruneOptions, context: Context
+) -> Axes:
     """Turn the stream of a model in place, where the options and the model allow it; otherwise nothing changes.
 
     Args:
         loaded: the model.
         graph: its groups.
+        limits: what each may lose.
         options: whether to turn.
         context: data.
     Raises:
@@ -149,18 +153,19 @@ def turn_to_axes(loaded: Loaded, graph: Graph, options: PruneOptions, context: C
     if options.rotate == "none" or not wanted:
         return Axes(graph)
     try:
-        return _turned(loaded, graph, options, context)
+        return _turned(loaded, graph, limits, options, context)
     except InputError as error:
         if options.rotate == "pca":
             raise
         return Axes(graph, why_not=first_line(error))
 
 
-def _turned(loaded: Loaded, graph: Graph, options: PruneOptions, context: Context) -> Axes:
+def _turned(
+    loaded: Loaded, graph: Graph, limits: Mapping[str, Limits], options: PruneOptions, context: Context
+) -> Axes:
     turned = loaded.clone()  # whether it computes the same is known at the end only
     found = find_turnable(turned)
-    if group_of(graph, found.embeddings[0]) is None:
-        raise InputError("rotate: the channels between the layers stay, so turning them gains nothing")
+    check_narrower(graph, found, limits)
     extra = own_head(turned.module, found)
     if options.rotate == "auto" and extra > _OWN_HEAD:
         raise InputError(f"rotate: a head of its own would take {extra:.0%} more parameters; rotate pca does it anyway")
@@ -175,15 +180,27 @@ def _turned(loaded: Loaded, graph: Graph, options: PruneOptions, context: Contex
     return Axes(after, shares, group_of(after, found.embeddings[0]), grown)
 
 
-def check_axes(loaded: Loaded, options: PruneOptions) -> None:
+def check_axes(loaded: Loaded, graph: Graph, limits: Mapping[str, Limits], options: PruneOptions) -> None:
     """Whether the stream of a model can be turned, where the options ask for it; turns that of a copy.
 
     Raises:
         InputError: if not.
     """
     if options.rotate == "pca":
-        width = find_turnable(loaded).width
-        turn_stream(loaded, lambda _: torch.eye(width, dtype=torch.float64))
+        found = find_turnable(loaded)
+        check_narrower(graph, found, limits)
+        turn_stream(loaded, lambda _: torch.eye(found.width, dtype=torch.float64))
+
+
+def check_narrower(graph: Graph, found: Stream, limits: Mapping[str, Limits]) -> None:
+    """Whether a stream may get narrower.
+
+    Raises:
+        InputError: if not.
+    """
+    group = group_of(graph, found.embeddings[0])
+    if group is None or limits[group.name].whole or limits[group.name].fixed == 0:
+        raise InputError("rotate: the channels between the layers stay, so turning them gains nothing")
 
 
 def find_turnable(loaded: Loaded) -> Stream:

@@ -25,6 +25,7 @@ from ..allocation.allocation import (
     budget_notes,
     choose,
     counts,
+    distinct,
     exact_budget,
     limits_for,
     missed_budgets,
@@ -153,9 +154,12 @@ def prune_channels(loaded: Loaded, options: PruneOptions, context: Context) -> S
     """Granularity `channel`: real removal by groups."""
     loaded.edits += free_heads(loaded.module)
     align_experts(loaded, options.samples, context)
-    axes = turn_to_axes(loaded, prunable_graph(loaded, options), options, context)
-    graph, options = axes.graph, axes.budgeted(options)
+    graph = prunable_graph(loaded, options)
     ties = ties_of(loaded, graph, options)
+    axes = turn_to_axes(loaded, graph, all_limits(loaded, graph, options, ties), options, context)
+    if axes.group is not None:
+        ties = ties_of(loaded, axes.graph, options)
+    graph, options = axes.graph, axes.budgeted(options)
     training: dict[str, Any] = {}
     if options.sparsify != "none":
         training = sparsify(loaded, graph, choose_units(loaded, graph, options, context, ties).keep, options, context)
@@ -279,13 +283,7 @@ def choose_units(loaded: Loaded, graph: Graph, options: PruneOptions, context: C
             f"solve with more of {name}": allocation.choose(found)
             for name, found in with_more(graph, ties, allocation, ends[0], budget)
         }
-    seen = [ends[0]]
-    for name in list(others):  # a cut is tried once
-        if any((counts(graph, others[name]) == one).all() for one in seen):
-            del others[name]
-        else:
-            seen.append(counts(graph, others[name]))
-    return Chosen(evidence, keep, share, {}, scope, others)
+    return Chosen(evidence, keep, share, {}, scope, distinct(graph, keep, others))
 
 
 def best_cut(

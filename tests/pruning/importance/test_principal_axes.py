@@ -113,7 +113,12 @@ def test_what_cannot_turn_is_refused_before_work(tmp_path):
     llama = flat(tmp_path / "llama")
     check(llama.clone(), PruneOptions(ratio=0.5, rotate="pca"), Context(llama))
     protected = PruneOptions(ratio=0.5, rotate="pca", protect=[STREAM], reconstruct="none")
-    assert "rotated_to" in prune(llama.clone(), protected, context_of(llama, tmp_path)).facts
+    with pytest.raises(InputError, match="the channels between the layers stay"):
+        check(llama.clone(), protected, Context(llama))
+    with pytest.raises(InputError, match="the channels between the layers stay"):
+        prune(llama.clone(), protected, context_of(llama, tmp_path))
+    left = prune(llama.clone(), protected.model_copy(update={"rotate": "auto"}), context_of(llama, tmp_path))
+    assert "rotated_to" not in left.facts and any("the channels between the layers stay" in one for one in left.notes)
     with pytest.raises(ValueError, match="rotate would be ignored with granularity 'block'"):
         PruneOptions(granularity="block", ratio=0.5, rotate="pca")
     assert "rotate pca needs data" in PruneOptions(ratio=0.5, rotate="pca").data_readers()
