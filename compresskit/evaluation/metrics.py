@@ -123,9 +123,10 @@ class Metric:
 
     def chance(self, classes: int | None) -> float | None:
         """What a guess among so many classes scores; None where that is not known."""
-        if callable(self._chance):
-            return self._chance(classes) if classes and classes > 1 else None
-        return self._chance
+        known = self._chance
+        if known is None or isinstance(known, float | int):
+            return known
+        return known(classes) if classes and classes > 1 else None
 
     def beats_chance(self, low: float, high: float, classes: int | None) -> bool:
         """Whether an interval of the metric lies on the better side of a guess, or what that scores is not known."""
