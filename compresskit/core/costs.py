@@ -200,6 +200,12 @@ def field_of(name: str) -> str:
     return f"target_{name}" if COSTS.builtin(name) else f"target {name}"
 
 
+def met_already(name: str, amount: Amount, figure: float) -> str:
+    """What is wrong with a budget in an absolute amount that a model of some figure meets as it is."""
+    row = cost_of(name)
+    return f"{field_of(name)} is {row.shown(amount.value)}, and {row.says.format(row.shown(figure))} already; give less"
+
+
 def guard_of(name: str) -> str:
     """The option that guards a cost; of a user's own, the option and its key."""
     return f"max_{name}" if COSTS.builtin(name) else f"max {name}"

@@ -250,9 +250,8 @@ class _Run:
     def _log(self, row: dict[str, Any]) -> None:
         if not distributed.is_main():
             return
-        figures = ", ".join(
-            f"{name} {value:.4g}" for name, value in row.items() if name not in ("epoch", "step", "seconds")
-        )
+        shown = [name for name in row if name not in ("epoch", "step", "seconds")]
+        figures = ", ".join(f"{name} {row[name]:.4g}" for name in shown)
         whole = self.total_steps / self.steps_per_epoch  # more than was asked for where that is less than a step
         self.context.log(f"epoch {row['epoch']:.4g} of {whole:.4g}: {figures}; {row['seconds']:.1f} s")
         if self.folder:

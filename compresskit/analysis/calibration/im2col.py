@@ -68,7 +68,7 @@ def window_of(layer: nn.Module, inputs: Tensor | None = None) -> Window | None:
         layer: the layer.
         inputs: what it reads; convolutions that pad by themselves pad by its size.
     """
-    if isinstance(layer, nn.Linear) or _is_transformers_linear(layer):
+    if isinstance(layer, nn.Linear) or is_transformers_linear(layer):
         return Window()
     if not isinstance(layer, (*_CONVOLUTIONS, *_TRANSPOSED)):
         return None
@@ -124,7 +124,7 @@ def _as_it_pads(layer: nn.Module, window: Window, inputs: Tensor) -> Window:
     return replace(window, padding=known[size])
 
 
-def _is_transformers_linear(layer: nn.Module) -> bool:
+def is_transformers_linear(layer: nn.Module) -> bool:
     """Whether it is the transformers library's Conv1D, a linear layer with a transposed weight."""
     return (type(layer).__module__, type(layer).__name__) == ("transformers.pytorch_utils", "Conv1D")
 

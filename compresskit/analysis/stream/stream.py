@@ -11,6 +11,7 @@ from torch import nn
 from ...core.errors import InputError
 from ...core.types import Loaded
 from ...model.libraries.experts import is_experts, matrix_of, projections
+from ..calibration.im2col import is_transformers_linear
 from ..dataflow import Key, trace
 
 
@@ -97,18 +98,13 @@ def _input_width(module: nn.Module) -> int | None:
     weight = module._parameters.get("weight")
     if weight is None or weight.dim() != 2 or isinstance(module, nn.Embedding):
         return None
-    return weight.shape[0 if has_turned_weight(module) else 1]
+    return weight.shape[0 if is_transformers_linear(module) else 1]
 
 
 def _output_width(module: nn.Module) -> int | None:
     weight = module._parameters.get("weight")
-    linear = isinstance(module, nn.Linear) or has_turned_weight(module)
-    return weight.shape[1 if has_turned_weight(module) else 0] if linear and weight is not None else None
-
-
-def has_turned_weight(module: nn.Module) -> bool:
-    """Whether a linear layer holds its weight as (in, out), as the transformers library's Conv1D does."""
-    return type(module).__name__ == "Conv1D"
+    linear = isinstance(module, nn.Linear) or is_transformers_linear(module)
+    return weight.shape[1 if is_transformers_linear(module) else 0] if linear and weight is not None else None
 
 
 def _attentions(root: nn.Module) -> list[tuple[str, str, int]]:

@@ -20,8 +20,9 @@ from ...core.tensors.dtypes import HALVES
 from ...core.tensors.modules import bias_of, get_module, tensor_of
 from ...core.types import Loaded, call, main_output
 from ...model.libraries.experts import is_experts, matrix_of, projections
+from ..calibration.im2col import is_transformers_linear
 from .own_heads import untie
-from .stream import Stream, find_stream, has_turned_weight
+from .stream import Stream
 
 #: largest change of the outputs, as a share of the largest, that counts as rounding
 _TOLERANCE, _TOLERANCE_IN_HALVES = 1e-3, 0.1
@@ -29,27 +30,23 @@ _TOLERANCE, _TOLERANCE_IN_HALVES = 1e-3, 0.1
 
 @torch.no_grad()
 def turn_stream(
-    loaded: Loaded, turn_of: Callable[[Stream], Tensor], turn_of_values: Callable[[int], Tensor] | None = None
-) -> Stream:
+    loaded: Loaded, stream: Stream, turn: Tensor, turn_of_values: Callable[[int], Tensor] | None = None
+) -> None:
     """Turn a transformer's stream in place; a head that shares its weights with the embedding gets its own.
 
     Args:
         loaded: the model.
-        turn_of: the orthogonal matrix of a stream, (width, width) float64; where the stream is centred one that takes
-            vectors of mean zero to such.
+        stream: as `find_stream` finds it.
+        turn: an orthogonal matrix, (width, width) float64; where the stream is centred one that takes vectors of mean
+            zero to such.
         turn_of_values: the one of an attention's values, by the width of a head; None leaves them.
-    Returns:
-        the stream.
     Raises:
-        InputError: if the model has no stream that is known, or its outputs change.
+        InputError: if the outputs change.
     """
-    root, stream = loaded.module, find_stream(loaded)
+    root = loaded.module
     wanted = main_output(call(root, loaded.example)).double()
-    turn = turn_of(stream)
-    for reader in [name for names in stream.readers.values() for name in names]:
-        own = get_module(root, reader)._parameters.get("weight")
-        if own is not None and any(own is get_module(root, name).weight for name in stream.embeddings):
-            untie(loaded, reader)
+    for reader in tied_readers(root, stream):
+        untie(loaded, reader)
     norms = [get_module(root, name) for name in stream.readers]
     turn = turn.to(tensor_of(norms[0]).device)
     for name, readers in stream.readers.items():
@@ -75,7 +72,13 @@ def turn_stream(
             f"rotate: the turned model gives other outputs (by {change:.1%} of the largest): something else than its "
             "linear layers reads the stream between its layers; leave rotate out"
         )
-    return stream
+
+
+def tied_readers(root: nn.Module, stream: Stream) -> list[str]:
+    """Layers that read a stream with a weight that is an embedding's, too."""
+    tables = {id(tensor_of(get_module(root, name))) for name in stream.embeddings}
+    readers = (name for names in stream.readers.values() for name in names)
+    return [name for name in readers if id(get_module(root, name)._parameters.get("weight")) in tables]
 
 
 def _centred(values: Tensor, dim: int, wanted: bool) -> Tensor:
@@ -107,7 +110,7 @@ def _matrices(module: nn.Module, *, reading: bool) -> list[Tensor]:
         name = projections(module)[0 if reading else 1]
         return [matrix_of(module, name, number) for number in range(len(getattr(module, name)))]
     weight = tensor_of(module)
-    return [weight.T if has_turned_weight(module) else weight]
+    return [weight.T if is_transformers_linear(module) else weight]
 
 
 def _biases(module: nn.Module) -> list[Tensor]:

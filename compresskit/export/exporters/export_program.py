@@ -46,8 +46,8 @@ INTEGER_INPUTS = "compresskit_integer_inputs"
 _CAUSED_BY = re.compile(r"Caused by: \((.*)\)")  # file, line and function, as torch says them
 #: the line of the model's code, as torch says it behind an error
 _RAISED_AT = re.compile(r'The following call raised this error:\s+File "([^"]+)", (line \d+), in .+\n\s*(.*)')
-#: operators that mean "the same codes again" when nothing stands between them
 _RELU = (torch.ops.aten.relu.default, torch.ops.aten.relu_.default)
+#: operators that mean "the same codes again" when nothing stands between them
 _QUANTIZE, _DEQUANTIZE = "quantize_per_tensor", "dequantize_per_tensor"
 
 

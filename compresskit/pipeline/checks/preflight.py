@@ -17,7 +17,7 @@ from ...artifact.probing import outputs_of
 from ...artifact.rebuilding import ProbeMismatch, check_rebuild
 from ...artifact.source import load_model
 from ...core import distributed
-from ...core.costs import MACS, PARAMS, cost_of, field_of, guard_of, names
+from ...core.costs import MACS, PARAMS, cost_of, guard_of, met_already, names
 from ...core.errors import InputError, described, problems_of, require
 from ...core.options import Options
 from ...core.tensors.randomness import unchanged_random_state
@@ -236,13 +236,10 @@ def _budgets_met(step: Step, current: Loaded) -> Iterator[str]:
     targets = step.options.targets() if isinstance(step.options, BudgetOptions) else {}
     if not targets or any(amount.is_share or cost_of(name).known != "exact" for name, amount in targets.items()):
         return
-    rows = {name: cost_of(name) for name in targets}
     work = work_of(current)
-    figures = {name: row(work) for name, row in rows.items()}
+    figures = {name: cost_of(name)(work) for name in targets}
     if all(figures[name] <= amount.of(figures[name]) for name, amount in targets.items()):
-        for name, row in rows.items():
-            given = f"{field_of(name)} is {row.shown(targets[name].value)}"
-            yield f"{given}, and {row.says.format(row.shown(figures[name]))} already; give less"
+        yield from (met_already(name, amount, figures[name]) for name, amount in targets.items())
 
 
 def _limits_missed(step: Step, left: Loaded, original: Loaded) -> Iterator[str]:

@@ -120,11 +120,10 @@ def choose(
     graph: Graph, allocation: Allocation | UniformAllocation, options: PruneOptions
 ) -> tuple[dict[str, np.ndarray], float | None]:
     """Which units stay, and the share of its cost that was aimed at; None where ratios say how much goes."""
-    for name, amount in options.targets().items():
-        cost = GraphWork(graph).cost(name)
-        whole = cost(whole_counts(graph))
-        budget = amount.of(whole)
-        return allocation.choose(allocation.for_budget(cost, budget)), budget / whole
+    budget = exact_budget(graph, options)
+    if budget is not None:
+        cost, most = budget
+        return allocation.choose(allocation.for_budget(cost, most)), most / cost(whole_counts(graph))
     return allocation.choose(allocation.at_ratio(options.ratio or 0.0)), None
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from ...analysis.allocation.measured_aim import Tried, best_share, seek
 from ...analysis.measure.latency import latency_ab
 from ...analysis.measure.work import figure_of, whole_figure
-from ...core.costs import Amount, cost_of, field_of
+from ...core.costs import Amount, cost_of, met_already
 from ...core.errors import InputError
 from ...core.timings.decisions import label
 from ...core.types import Loaded, to_device
@@ -125,9 +125,7 @@ def meet_measured(
     noun, predictor = cost_of(name).noun, predictor_of(name, loaded, graph, context)
     target = amount.share_of(predictor.whole)
     if target >= 1:
-        row = cost_of(name)
-        figure = row.says.format(row.shown(predictor.whole))
-        raise InputError(f"{field_of(name)} is {row.shown(amount.value)}, and {figure} already; give less")
+        raise InputError(met_already(name, amount, predictor.whole))
 
     def measured(keep: dict[str, np.ndarray]) -> float:
         module = loaded.clone().module

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ...analysis.calibration.hooks import stream
 from ...analysis.measure.work import exact_costs
 from ...analysis.stream.stream import Stream, find_stream
-from ...analysis.stream.turning import turn_stream
+from ...analysis.stream.turning import tied_readers, turn_stream
 from ...core.errors import InputError, first_line
 from ...core.reporting.phases import phase
 from ...core.tensors.modules import bias_of, get_module, tensor_of
@@ -163,15 +163,15 @@ def turn_to_axes(
 def _turned(
     loaded: Loaded, graph: Graph, limits: Mapping[str, Limits], options: PruneOptions, context: Context
 ) -> Axes:
-    turned = loaded.clone()  # whether it computes the same is known at the end only
-    found = find_turnable(turned)
+    found = find_turnable(loaded)
     check_narrower(graph, found, limits)
-    extra = own_head(turned.module, found)
+    extra = own_head(loaded.module, found)
     if options.rotate == "auto" and extra > _OWN_HEAD:
         raise InputError(f"rotate: a head of its own would take {extra:.0%} more parameters; rotate pca does it anyway")
     batches = calibration(context, options.samples, "rotate pca")
-    axes, shares = principal_axes(turned.module, found, batches, context.device)
-    turn_stream(turned, lambda _: axes)
+    axes, shares = principal_axes(loaded.module, found, batches, context.device)
+    turned = loaded.clone()  # whether it computes the same is known at the end only
+    turn_stream(turned, found, axes)
     loaded.module, loaded.edits = turned.module, turned.edits
     after = build_graph(loaded.module, loaded.example, options.attention)
     ends = [exact_costs(GraphWork(one).at(whole_counts(one)), options.exact_costs()) for one in (graph, after)]
@@ -189,7 +189,7 @@ def check_axes(loaded: Loaded, graph: Graph, limits: Mapping[str, Limits], optio
     if options.rotate == "pca":
         found = find_turnable(loaded)
         check_narrower(graph, found, limits)
-        turn_stream(loaded, lambda _: torch.eye(found.width, dtype=torch.float64))
+        turn_stream(loaded, found, torch.eye(found.width, dtype=torch.float64))
 
 
 def check_narrower(graph: Graph, found: Stream, limits: Mapping[str, Limits]) -> None:
@@ -220,8 +220,5 @@ def find_turnable(loaded: Loaded) -> Stream:
 
 def own_head(root: nn.Module, found: Stream) -> float:
     """What heads of their own would add, as a share of the parameters."""
-    tables = {id(tensor_of(get_module(root, name))) for name in found.embeddings}
-    readers = {reader for readers in found.readers.values() for reader in readers}
-    weights = [get_module(root, name)._parameters.get("weight") for name in readers]
-    added = sum(one.numel() for one in weights if one is not None and id(one) in tables)
+    added = sum(tensor_of(get_module(root, name)).numel() for name in tied_readers(root, found))
     return added / sum(one.numel() for one in root.parameters())

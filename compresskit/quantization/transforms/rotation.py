@@ -14,7 +14,7 @@ from torch import Tensor
 
 from compresskit.core.types import Loaded
 
-from ...analysis.stream.stream import Stream
+from ...analysis.stream.stream import find_stream
 from ...analysis.stream.turning import turn_stream
 
 
@@ -26,13 +26,9 @@ def rotate(loaded: Loaded, seed: int) -> int:
     Raises:
         InputError: if the model has no stream that is known, or its outputs change.
     """
-    generator = torch.Generator().manual_seed(seed)
-
-    def turn_of(stream: Stream) -> Tensor:
-        turn = keeping_the_mean if stream.centred else orthogonal
-        return turn(stream.width, generator)
-
-    stream = turn_stream(loaded, turn_of, lambda head: orthogonal(head, generator))
+    generator, stream = torch.Generator().manual_seed(seed), find_stream(loaded)
+    turn = (keeping_the_mean if stream.centred else orthogonal)(stream.width, generator)
+    turn_stream(loaded, stream, turn, lambda head: orthogonal(head, generator))
     return len(stream.writers) + sum(map(len, stream.readers.values())) + len(stream.embeddings)
 
 

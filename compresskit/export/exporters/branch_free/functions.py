@@ -41,9 +41,7 @@ def pad(input: Tensor, pad: Any, mode: str = "constant", value: float | None = N
     """torch's function of the name: circular padding is put together from slices, and padding by nothing is nothing."""
     if all(type(size) is int and size == 0 for size in pad):
         return input
-    if mode in _FILLED:
-        return _TORCH["pad"](input, pad, mode, value)
-    if min(pad) < 0:
+    if mode in _FILLED or min(pad) < 0:
         return _TORCH["pad"](input, pad, mode, value)
     for place in range(len(pad) // 2):
         axis, (before, behind) = input.dim() - 1 - place, pad[2 * place : 2 * place + 2]

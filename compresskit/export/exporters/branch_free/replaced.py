@@ -27,7 +27,7 @@ _REPLACED: dict[tuple[str, str], Callable[..., Any]] = {
     ("torch.nn.utils.rnn", "pad_packed_sequence"): packed.pad_packed_sequence,
 }
 #: layers whose forward takes what those return
-_FORWARDS: dict[type[nn.Module], Callable[..., Any]] = dict.fromkeys((nn.LSTM, nn.GRU, nn.RNN), packed.on_lengths)
+_RECURRENT: tuple[type[nn.Module], ...] = (nn.LSTM, nn.GRU, nn.RNN)
 
 
 @contextmanager
@@ -38,11 +38,11 @@ def branch_free() -> Iterator[None]:
         original = getattr(sys.modules.get(module_name), name, None)
         if original is not None:
             found += [(names, key, original, replacement) for names, key in _names_of(original)]
-    forwards = {kind: kind.forward for kind in _FORWARDS}
+    forwards = {kind: kind.forward for kind in _RECURRENT}
     for names, key, _, replacement in found:
         names[key] = replacement
-    for kind, wrap in _FORWARDS.items():
-        kind.forward = wrap(kind.forward)
+    for kind, forward in forwards.items():
+        kind.forward = packed.on_lengths(forward)
     try:
         with no_deprecations():
             yield
